@@ -1,0 +1,27 @@
+# A-OKVQA: https://allenai.org/project/a-okvqa/home; its images are COCO's of 2017.
+aokvqa = dict(
+    type="InstructionDataset",
+    name="aokvqa",
+    parser="aokvqa",
+    sample=5000,
+    data_root="${data_root}",
+    ann_file="aokvqa/annotations/aokvqa_v1p0_train.json",
+    data_prefix=dict(img="coco"),
+    pipeline=[
+        dict(type="OfferOptions", prob=0.5),
+        dict(
+            type="GiveReason",
+            questions=[
+                "What makes you think so?",
+                "Please give the reason as well.",
+                "How can you tell?",
+                "What is the reason for your answer?",
+                "Say why, too.",
+                "Which facts lead you to that answer?",
+                "Back up your answer with an explanation.",
+            ],
+        ),
+        "${image_steps}",
+        "${answer_steps}",
+    ],
+)

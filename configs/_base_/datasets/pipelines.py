@@ -1,0 +1,29 @@
+"""What all datasets share: where the data is, and the steps from an image and a conversation to model inputs.
+
+`language_model` (the folder whose tokenizer is used) comes from the model's base file.
+"""
+
+data_root = "data"
+image_size = 224
+image_mean = [0.48145466, 0.4578275, 0.40821073]  # CLIP's
+image_std = [0.26862954, 0.26130258, 0.27577711]
+prompt_template = "instruction"
+max_length = 512
+
+_prepare = dict(
+    type="PrepareImages",
+    size="${image_size}",
+    mean="${image_mean}",
+    std="${image_std}",
+    interpolation="bicubic",
+)
+_tokenize = dict(type="TokenizeSegments", tokenizer="${language_model}", max_length="${max_length}")
+_ask = dict(type="FormatPrompt", template="${prompt_template}", open_last=True)
+
+image_steps = [dict(type="LoadImages"), _prepare]
+# Training: the answers are part of the text.
+answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
+# Evaluation: the last answer is left to the model.
+question_steps = [_ask, _tokenize, dict(type="PackInputs")]
+# Chat, with images already in memory.
+chat_pipeline = [_prepare, _ask, _tokenize]

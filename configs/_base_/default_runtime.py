@@ -1,0 +1,26 @@
+# What every experiment shares: logging, checkpoints, randomness.
+default_scope = "mmgpt"
+
+default_hooks = dict(
+    runtime_info=dict(type="RuntimeInfoHook"),
+    timer=dict(type="IterTimerHook"),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    # The interval counts batches and has to be a multiple of optim_wrapper.accumulative_counts.
+    checkpoint=dict(type="TrainedCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
+)
+custom_hooks = [dict(type="ProgressBarHook")]
+
+env_cfg = dict(
+    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+)
+# A batch without an image leaves the cross-attention out of the graph; without this, the other GPUs would wait for it.
+find_unused_parameters = True
+
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
+log_level = "INFO"
+randomness = dict(seed=0)
+load_from = None
+resume = False

@@ -1,0 +1,39 @@
+# OpenFlamingo-9B (CLIP ViT-L/14, LLaMA-7B, a gated block before every 4th layer, 64 latents) with MultiModal-GPT's LoRA.
+language_model = "checkpoints/llama-7b_hf"
+vision_model = "checkpoints/ViT-L-14"
+flamingo_weights = "checkpoints/OpenFlamingo-9B/checkpoint.pt"
+needed = {
+    "${language_model}": "LLaMA-7B as a Hugging Face folder (config.json, weights, tokenizer)",
+    "${vision_model}": "OpenAI's CLIP ViT-L/14 as an open_clip folder (huggingface.co/timm/vit_large_patch14_clip_224.openai)",
+    "${flamingo_weights}": "OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B)",
+}
+
+vision = dict(type="OpenCLIPVision", path="${vision_model}")
+language = dict(path="${language_model}", dtype="bfloat16")
+perceiver = dict(depth=6, num_latents=64, dim_head=64, heads=8)
+gated = dict(every_n_layers=4, dim_head=64, heads=8)
+generation = dict(max_new_tokens=128, num_beams=3)
+
+# Fields of peft's LoraConfig. The resampler and the image encoder get none.
+lora = dict(
+    r=16,
+    lora_alpha=16,
+    lora_dropout=0.0,
+    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3"],
+    exclude_modules=r"(vision|perceiver)\..*",
+)
+
+model = dict(
+    type="LoRAModel",
+    module=dict(
+        type="Flamingo",
+        vision="${vision}",
+        language="${language}",
+        perceiver="${perceiver}",
+        gated="${gated}",
+        reading="latest",
+        weights="${flamingo_weights}",
+        generation="${generation}",
+    ),
+    lora="${lora}",
+)

@@ -1,0 +1,24 @@
+# The recipe of MultiModal-GPT: AdamW at 1e-5, 100 warm-up steps, cosine, one epoch over the visual data. Weight decay
+# only on the matrices of the gated cross-attention blocks. Each GPU: batch size 1, 16 batches a step.
+lr = 1e-5
+weight_decay = 0.1
+accumulative_counts = 16
+warmup_iters = 1600  # in batches: 100 steps of 16
+max_epochs = 1
+
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="TrainedOptimWrapperConstructor",
+    paramwise_cfg=dict(decayed="gated"),
+    optimizer=dict(type="AdamW", lr="${lr}", weight_decay="${weight_decay}"),
+    clip_grad=dict(max_norm=1.0),
+    accumulative_counts="${accumulative_counts}",
+)
+
+# The two factors multiply, so a run shorter than the warm-up is in order too.
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end="${warmup_iters}"),
+    dict(type="CosineAnnealingLR", T_max="${max_epochs}", by_epoch=True, convert_to_iter_based=True),
+]
+
+train_cfg = dict(type="ResumableEpochLoop", max_epochs="${max_epochs}")

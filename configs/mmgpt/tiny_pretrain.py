@@ -1,0 +1,74 @@
+# Pretrains resampler, gated blocks and a small LLaMA from scratch on plain statements about pictures, with the image
+# tower of tiny_pretrain_vision.py frozen. See README, "The tiny base".
+_base_ = [
+    "../_base_/models/tiny_flamingo.py",
+    "../_base_/datasets/pipelines.py",
+    "../_base_/schedules/tiny.py",
+    "../_base_/default_runtime.py",
+]
+
+data_root = "data/tiny_pretrain"
+image_size = 64
+image_mean = [0.5, 0.5, 0.5]
+image_std = [0.5, 0.5, 0.5]
+prompt_template = "plain"
+max_length = 96
+lr = 2e-3
+max_epochs = 8
+warmup_iters = 200
+
+flamingo_weights = None
+language = dict(
+    pretrained=False,
+    config=dict(
+        model_type="llama",
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    ),
+)
+gated = dict(gate_init=0.5)
+
+model = dict(
+    _delete_=True,
+    type="Flamingo",
+    vision="${vision}",
+    language="${language}",
+    perceiver="${perceiver}",
+    gated="${gated}",
+    frozen=["vision"],
+)
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    dataset=dict(
+        type="JointDataset",
+        visual=[
+            dict(
+                type="InstructionDataset",
+                parser="coco_caption",
+                data_root="${data_root}",
+                ann_file="pretrain/captions.json",
+                data_prefix=dict(img="images"),
+                pipeline=[dict(type="JoinAnswers", count=6), "${image_steps}", "${answer_steps}"],
+            )
+        ],
+        language=[
+            dict(
+                type="InstructionDataset",
+                parser="alpaca",
+                source="language",
+                data_root="${data_root}",
+                ann_file="pretrain/text.json",
+                pipeline=["${answer_steps}"],
+            )
+        ],
+    ),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=8),
+    collate_fn=dict(type="collate_conversations"),
+)

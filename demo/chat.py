@@ -1,0 +1,120 @@
+"""Chat with a tuned model in the terminal.
+
+python demo/chat.py                                    the quickstart's model
+python demo/chat.py CONFIG CHECKPOINT --image FILE     any other, with a first picture
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from mmengine.config import DictAction
+from PIL import Image
+
+from mmgpt.apis import Chat, read_picture
+from mmgpt.engine import tool
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICKSTART = ROOT / "configs/mmgpt/tiny_lora_joint.py", ROOT / "work_dirs/quickstart/latest.pth"
+HELP = """\
+  /image FILE    show a picture together with the next question
+  /reset         forget the conversation
+  /help          this list
+  /quit          leave (as does the end of the input)"""
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", help="config file; without any argument, the quickstart's")
+    parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
+    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures for the first question")
+    parser.add_argument("--max-new-tokens", type=int, help="longest answer, instead of the config's")
+    parser.add_argument("--device", help="torch device; by default the GPU when there is one")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values over the config's")
+    args = parser.parse_args(arguments)
+    if args.config is None:
+        args.config, args.checkpoint = QUICKSTART
+        if not args.checkpoint.exists():
+            parser.error(f"{args.checkpoint} is not there yet: run `bash tools/quickstart.sh`, or name a config")
+    return args
+
+
+class Session:
+    """One conversation in the terminal: what was said, and the pictures waiting for the next question."""
+
+    def __init__(self, chat: Chat, images: list[str]):
+        self.chat = chat
+        self.conversation = chat.start()
+        self.images: list[Image.Image] = []
+        for image in images:
+            self.show(image)
+
+    def handle(self, line: str) -> bool:
+        """Do what one line of input says; False when it asks to leave."""
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return False
+        if command == "/help":
+            print(HELP)
+        elif command == "/reset":
+            self.conversation, self.images = self.chat.start(), []
+            print("a new conversation")
+        elif command == "/image":
+            self.show(rest.strip())
+        elif command.startswith("/"):
+            print(f"there is no command {command}; /help lists them")
+        elif line:
+            self.answer(line)
+        return True
+
+    def show(self, file: str) -> None:
+        """Keep a picture for the next question; a file that cannot be read is one line of complaint."""
+        try:
+            self.images.append(read_picture(Path(file).expanduser()))
+        except (ValueError, OSError) as error:
+            print(f"error: {error}")
+        else:
+            print(f"{file} goes with the next question")
+
+    def answer(self, question: str) -> None:
+        """Print the answer as it comes; Ctrl-C ends the answer, not the chat."""
+        try:
+            with closing(self.chat.stream(self.conversation, question, self.images)) as pieces:
+                for piece in pieces:
+                    print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            print(" …", end="")
+        except ValueError as error:
+            print(f"error: {error}", end="")
+        else:
+            self.images = []
+        print()
+
+
+def lines(prompt: str) -> Iterator[str]:
+    """Lines of input without surrounding white space; a prompt is shown only to a person at a terminal."""
+    shown = prompt if sys.stdin.isatty() else ""
+    while True:
+        try:
+            yield input(shown).strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Build the chat, then answer line by line."""
+    args = parse_args(arguments)
+    generation = {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens else {}
+    chat = Chat.from_config(args.config, args.checkpoint, args.device, args.cfg_options, generation)
+    session = Session(chat, args.image)
+    print("Ask a question; /help lists the commands.")
+    for line in lines("> "):
+        if not session.handle(line):
+            break
+
+
+if __name__ == "__main__":
+    tool.run(main)

@@ -1,0 +1,6 @@
+"""What the demos, the command line and the server share: a chat with a tuned model."""
+
+from mmgpt.apis.build import build_model
+from mmgpt.apis.chat import Chat, Conversation, read_picture
+
+__all__ = ["Chat", "Conversation", "build_model", "read_picture"]

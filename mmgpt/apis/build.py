@@ -1,0 +1,46 @@
+"""A model as an experiment's config describes it, ready to answer."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmgpt.engine import check_files, load_trained
+from mmgpt.registry import MODELS
+
+USED = ("model", "chat_pipeline")
+
+
+def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str | None = None) -> torch.nn.Module:
+    """Build the config's model, load what was trained, and move it to a device, in eval mode.
+
+    Args:
+        cfg: as ``load_config`` gives it. Files of its datasets are not looked for.
+        checkpoint: what training wrote; without it the model is as before tuning.
+        device: a torch device; by default the first GPU, or the CPU when there is none.
+
+    Raises:
+        FileNotFoundError: the checkpoint, or files that the model's config names, are missing.
+        ValueError: the checkpoint belongs to another config, or the device does not exist.
+    """
+    # Top-level strings stay: the message about a missing file names the variable that moves it.
+    unused = [key for key, value in cfg.items() if key not in USED and not isinstance(value, str)]
+    check_files(cfg, skip=[*unused, "load_from"])
+    device = _device(device)
+    init_default_scope(cfg.get("default_scope", "mmgpt"))
+    model = MODELS.build(cfg.model)
+    if checkpoint is not None:
+        load_trained(model, checkpoint)
+    return model.to(device).eval()
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        # torch raises AssertionError where it was built without CUDA.
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
+    return device

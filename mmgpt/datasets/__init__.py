@@ -1,0 +1,17 @@
+"""Data: annotation files to conversations, to prompts, to batches."""
+
+from .collate import collate_conversations
+from .controls import ImageControl
+from .instruction import InstructionDataset
+from .joint import JointDataset
+from .patches import PatchLabelDataset
+from .samplers import JointBatchSampler
+
+__all__ = [
+    "ImageControl",
+    "InstructionDataset",
+    "JointBatchSampler",
+    "JointDataset",
+    "PatchLabelDataset",
+    "collate_conversations",
+]

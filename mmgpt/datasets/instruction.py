@@ -1,0 +1,135 @@
+"""The dataset: an annotation file in any format that a parser reads."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.logging import print_log
+
+from mmgpt.registry import DATASETS, TRANSFORMS
+
+from .conversation import check_sample, place_of
+from .lost import LostAnswers
+from .records import find_parser, read_records, record_name
+
+SOURCES = ("visual", "language")
+
+
+@DATASETS.register_module()
+class InstructionDataset(BaseDataset):
+    """Conversations, with images or without, read by a parser.
+
+    An index beyond the length means a later epoch: `dataset[epoch * len(dataset) + i]`. All randomness of a sample
+    comes from (seed, epoch, i), so that it differs by epoch without any state in worker processes.
+
+    A training sample with nothing to learn (its answer is empty or cut away by the length limit) is counted in
+    `lost.skipped`, logged, and replaced by the next one; a partly cut answer is counted in `lost.cut`. With
+    `test_mode=True` the former is an error.
+
+    Args:
+        parser: name in PARSERS, or `dict(type=name, **options)`.
+        source: 'visual' or 'language': which of the two losses its samples count in.
+        name: in logs and metrics; default the parser's.
+        sample: number of records drawn at random by `seed`; None or more than there are: all.
+        seed: of that draw and of the transforms.
+        pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
+        base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...).
+
+    Raises:
+        FileNotFoundError: no annotation file.
+        ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
+            read (names file, record, key).
+    """
+
+    def __init__(
+        self,
+        parser: str | dict,
+        source: str = "visual",
+        name: str | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+        pipeline: Sequence = (),
+        **base,  # MMEngine's BaseDataset
+    ):
+        if source not in SOURCES:
+            raise ValueError(f"source={source!r}: choose among {', '.join(SOURCES)}")
+        self.parse = find_parser(parser)
+        self.source, self.sample, self.seed = source, sample, seed
+        self.name = name or (parser if isinstance(parser, str) else parser["type"])
+        self.lost = LostAnswers(self.name)
+        super().__init__(pipeline=build_pipeline(pipeline), **base)
+
+    def load_data_list(self) -> list[dict]:
+        """All samples of the file (of `sample` records drawn at random), checked, without opening images."""
+        records = read_records(self.ann_file)
+        parsed = (self._sample(number, record) for number, record in enumerate(records))
+        samples = [sample for sample in parsed if sample is not None]
+        if not samples:
+            raise ValueError(f"{self.ann_file}: none of {len(records)} records belongs to dataset {self.name!r}")
+        if self.sample is not None and self.sample < len(samples):
+            kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
+            samples = [samples[i] for i in sorted(kept)]
+        print_log(f"dataset {self.name}: {len(samples)} of {len(records)} records of {self.ann_file}", "current")
+        return samples
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """A sample before its transforms; `idx` may lie in a later epoch."""
+        epoch, position = divmod(idx, len(self))
+        info = super().get_data_info(position)
+        info.update(
+            dataset=self.name,
+            source=self.source,
+            file=self.ann_file,
+            image_folder=self.data_prefix.get("img", ""),
+            rng=np.random.default_rng([self.seed, max(epoch, 0), position]),
+        )
+        return info
+
+    def __getitem__(self, idx: int) -> dict:
+        epoch, position = divmod(idx, len(self))
+        for step in range(len(self)):
+            data = self.prepare_data(max(epoch, 0) * len(self) + (position + step) % len(self))
+            if data is not None:
+                return data
+        raise ValueError(f"{self.ann_file}: no sample of dataset {self.name!r} has anything to learn")
+
+    def __iter__(self) -> Iterator[dict]:
+        # Without it, iteration would go on for ever, from epoch to epoch.
+        return (self[i] for i in range(len(self)))
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """One sample through the pipeline; None when nothing is left to learn."""
+        return self.transform(self.get_data_info(idx))
+
+    def transform(self, info: dict) -> dict | None:
+        """What the pipeline makes of a sample of `get_data_info`, lost answers counted."""
+        data = self.pipeline(info)
+        # The transforms write into `info` itself, so that it tells why nothing came out.
+        if data is None and self.test_mode:
+            raise ValueError(f"{place_of(info)}: {self.lost.reason(info)}")
+        self.lost.count(info, skipped=data is None)
+        return data
+
+    def _sample(self, number: int, record: dict) -> dict | None:
+        try:
+            if not isinstance(record, dict):
+                raise ValueError(f"a record must be an object, got {record!r:.80}")
+            sample = self.parse(record)
+            if sample is not None:
+                sample = dict(check_sample(sample), id=sample["id"] or str(number), record=number)
+        except (ValueError, KeyError, TypeError) as error:
+            where = record_name(self.ann_file, number, record)
+            raise ValueError(f"{where}, dataset {self.name!r}: {error}") from error
+        return sample
+
+
+def build_pipeline(steps: Sequence) -> list:
+    """Transforms from their configs, lists within the list spliced in."""
+    built = []
+    for step in steps:
+        if isinstance(step, (list, tuple)):
+            built += build_pipeline(step)
+        else:
+            built.append(TRANSFORMS.build(step) if isinstance(step, dict) else step)
+    return built

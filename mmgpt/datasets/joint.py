@@ -1,0 +1,61 @@
+"""Visual and language-only data as one dataset."""
+
+from collections.abc import Sequence
+
+from mmgpt.registry import DATASETS
+
+from .instruction import InstructionDataset
+
+
+@DATASETS.register_module()
+class JointDataset:
+    """Datasets in one row, the visual ones first.
+
+    An index beyond the length means a later epoch (see InstructionDataset), which the parts are told.
+
+    Args:
+        visual: configs (or datasets) of the samples of the visual loss.
+        language: likewise of the language loss.
+
+    Attributes:
+        visual_size: number of visual samples.
+        language_size: number of language-only samples.
+
+    Raises:
+        ValueError: no dataset at all, or one whose `source` is not that of its list.
+    """
+
+    def __init__(self, visual: Sequence = (), language: Sequence = ()):
+        self.visual = [_build(part, "visual") for part in visual]
+        self.language = [_build(part, "language") for part in language]
+        if not self.visual and not self.language:
+            raise ValueError("a joint dataset needs at least one visual or language dataset")
+        self.visual_size = sum(len(part) for part in self.visual)
+        self.language_size = sum(len(part) for part in self.language)
+
+    @property
+    def metainfo(self) -> dict:
+        """Names of the parts, as MMEngine's visualizers and metrics are told."""
+        return {"visual": [part.name for part in self.visual], "language": [part.name for part in self.language]}
+
+    def __len__(self) -> int:
+        return self.visual_size + self.language_size
+
+    def __getitem__(self, idx: int) -> dict:
+        epoch, position = divmod(idx, len(self))
+        for part in (*self.visual, *self.language):
+            if position < len(part):
+                return part[max(epoch, 0) * len(part) + position]
+            position -= len(part)
+        raise IndexError(f"index {idx} of a dataset of {len(self)}")
+
+    def __iter__(self):
+        # Without it, iteration would go on for ever, from epoch to epoch.
+        return (self[i] for i in range(len(self)))
+
+
+def _build(part, source: str) -> InstructionDataset:
+    dataset = DATASETS.build(part) if isinstance(part, dict) else part
+    if dataset.source != source:
+        raise ValueError(f"dataset {dataset.name!r} has source={dataset.source!r}, but is listed under {source!r}")
+    return dataset

@@ -1,0 +1,25 @@
+"""What parsers share: reading a field of a record with an error that names it."""
+
+
+def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
+    """The value of a key.
+
+    Raises:
+        ValueError: the record has no such key (names the keys it has), or the value has another type.
+    """
+    if key not in record:
+        raise ValueError(f"no key {key!r}; keys found: {', '.join(map(str, record)) or 'none'}")
+    if not isinstance(record[key], kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(each.__name__ for each in kinds)
+        raise ValueError(f"key {key!r} must be {wanted}, got {record[key]!r:.80}")
+    return record[key]
+
+
+def text_list(record: dict, key: str) -> list[str]:
+    """A list of texts, each stripped; a single string is a list of one."""
+    value = field(record, key, (str, list))
+    texts = [value] if isinstance(value, str) else value
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"key {key!r} must hold strings, got {value!r:.80}")
+    return [text.strip() for text in texts]

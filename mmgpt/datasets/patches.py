@@ -1,0 +1,101 @@
+"""Labels of image patches, for the supervised pretraining of a small image encoder (`PatchClassifier`)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from PIL import Image
+
+from mmgpt.registry import DATASETS
+
+IGNORE = -100
+
+
+@DATASETS.register_module()
+class PatchLabelDataset(BaseDataset):
+    """Images with boxes -> pixels and, for each patch, the class of the box around its centre.
+
+    The annotation file is a dict: image path -> {'split': str, 'boxes': [{'box': [x0, y0, x1, y1] in pixels, and labels
+    by name}]}; a 'scenes.json' of tools/dataset_converters/tiny_world.py is one too. Class 0 is the background; a patch
+    that a box touches without holding its centre counts for nothing (-100).
+
+    Args:
+        classes: names of the classes by kind of label, without the background.
+        split: entries to keep.
+        image_size, patch_size: in pixels; the labels have (image_size / patch_size) ** 2 patches in reading order.
+        image_mean, image_std: normalisation of pixels in 0..1.
+        grey: how often, from 0 to 1, a picture loses its colours and its 'colour' labels, so that shapes are learned
+            apart from the colours they come in.
+    """
+
+    def __init__(
+        self,
+        classes: dict[str, list],
+        split: str,
+        image_size: int = 64,
+        patch_size: int = 8,
+        image_mean: tuple = (0.5, 0.5, 0.5),
+        image_std: tuple = (0.5, 0.5, 0.5),
+        grey: float = 0.0,
+        **kwargs,  # BaseDataset's own
+    ):
+        self.classes = {name: {value: 1 + i for i, value in enumerate(values)} for name, values in classes.items()}
+        self.split = split
+        self.centres = np.arange(image_size // patch_size) * patch_size + patch_size / 2
+        self.half, self.grey = patch_size / 2, grey
+        self.mean, self.std = (np.asarray(x, np.float32) for x in (image_mean, image_std))
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One entry an image of the split: its path and boxes."""
+        scenes = json.loads(Path(self.ann_file).read_text())
+        folder = Path(self.data_prefix.get("img", ""))
+        entries = [
+            {"image": str(folder / name), "boxes": labelled_boxes(scene)}
+            for name, scene in scenes.items()
+            if scene["split"] == self.split
+        ]
+        if not entries:
+            raise ValueError(f"{self.ann_file}: no images of split {self.split!r}")
+        return entries
+
+    def prepare_data(self, idx: int) -> dict:
+        """{'pixels': (3, H, W) float32, 'labels': {name: (P,) int64}}."""
+        entry = self.get_data_info(idx)
+        with Image.open(entry["image"]) as image:
+            pixels = (np.asarray(image.convert("RGB"), np.float32) / 255 - self.mean) / self.std
+        labels = self.labels(entry["boxes"])
+        if np.random.random() < self.grey:
+            pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+            labels["colour"] = torch.full_like(labels["colour"], IGNORE)
+        return {"pixels": torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), "labels": labels}
+
+    def labels(self, boxes: list[dict]) -> dict[str, torch.Tensor]:
+        """The class of each patch, by kind of label."""
+        size = len(self.centres)
+        grids = {name: np.zeros((size, size), np.int64) for name in self.classes}
+        for box in boxes:
+            x0, y0, x1, y1 = box["box"]
+            for grid in grids.values():
+                grid[np.ix_(self._within(y0, y1, self.half), self._within(x0, x1, self.half))] = IGNORE
+        for box in boxes:
+            x0, y0, x1, y1 = box["box"]
+            place = np.ix_(self._within(y0, y1), self._within(x0, x1))
+            for name, grid in grids.items():
+                grid[place] = self.classes[name][box[name]] if name in box else 0
+        return {name: torch.from_numpy(grid.reshape(-1)) for name, grid in grids.items()}
+
+    def _within(self, low: float, high: float, margin: float = 0.0) -> np.ndarray:
+        return np.flatnonzero((self.centres > low - margin) & (self.centres < high + margin))
+
+
+def labelled_boxes(scene: dict) -> list[dict]:
+    """The boxes of a scene of the tiny world, each with the labels it has: objects, digits and the word."""
+    if "boxes" in scene:
+        return scene["boxes"]
+    boxes = [{**o, "cell": 3 * o["row"] + o["col"]} for o in scene["objects"]] + list(scene["digits"])
+    if scene.get("word"):
+        boxes.append({"box": scene["box"], "word": scene["word"]})
+    return boxes

@@ -1,0 +1,129 @@
+"""Prompt templates as data, and the one function that turns a conversation into text segments."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from .conversation import is_image, question_parts
+
+IMAGE = "<image>"
+EOS = "<eos>"  # stands for the tokenizer's own end of sequence
+
+SHORT = {
+    "start": "",
+    "image": f"### Image:\n{IMAGE}\n\n",
+    "question": "### Instruction:\n{question}\n\n",
+    "context": "### Input:\n{context}\n\n",
+    "response": "### Response:\n",
+    "next": "\n\n",
+}
+# The published wording of MultiModal-GPT, after Stanford Alpaca's.
+INSTRUCTION_START = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+)
+TEMPLATES = {
+    "instruction": {**SHORT, "start": INSTRUCTION_START},
+    "short": SHORT,
+    # For pretraining: an image, then its caption.
+    "plain": {
+        "start": "",
+        "image": IMAGE,
+        "question": "{question}",
+        "context": "{context}",
+        "response": "",
+        "next": "",
+    },
+}
+PLACES = {"image": IMAGE, "question": "{question}", "context": "{context}"}
+
+
+class Segment(NamedTuple):
+    """A stretch of a prompt: whether it is learned, and whether it is special (`<image>` or `<eos>`: one token)."""
+
+    text: str
+    learned: bool = False
+    special: bool = False
+
+
+def find_template(template: str | Mapping[str, str]) -> dict[str, str]:
+    """A template by name, or the given one.
+
+    Its keys: `start` (once), `image` (for each leading image of a question), `question`, `context` (when there is
+    one), `response` (before the answer), `next` (before each further turn).
+
+    Raises:
+        ValueError: unknown name, or other keys; names the choices.
+    """
+    if isinstance(template, str):
+        if template not in TEMPLATES:
+            raise ValueError(f"unknown prompt template {template!r}: choose among {', '.join(TEMPLATES)}")
+        return TEMPLATES[template]
+    if set(template) != set(SHORT):
+        raise ValueError(f"a prompt template has the keys {', '.join(SHORT)}, got {', '.join(template)}")
+    for key, mark in PLACES.items():
+        if mark not in template[key]:
+            raise ValueError(f"a prompt template's {key!r} must hold {mark}, got {template[key]!r}")
+    return dict(template)
+
+
+def format_turns(template: Mapping[str, str], turns: Sequence[dict], open_last: bool = False) -> list[Segment]:
+    """The segments of a conversation: prompts, and after each its answer and an end of sequence, both learned.
+
+    Args:
+        template: see `find_template`.
+        turns: with their image parts in place (see `conversation.place_images`).
+        open_last: leave the last answer out, so that the text ends where a model goes on. A last turn without an
+            answer is open in any case; an empty answer before it is not learned.
+    """
+    segments = []
+    for number, turn in enumerate(turns):
+        answer = turn.get("answer", "")
+        last = number == len(turns) - 1
+        segments += _prompt(template, turn, first=number == 0)
+        if last and (open_last or not answer):
+            break
+        segments += [Segment(answer, bool(answer)), Segment(EOS, bool(answer), True)]
+    return list(_merged(segments))
+
+
+def prompt_text(segments: Sequence[Segment]) -> str:
+    """Segments as one string, special ones by their names."""
+    return "".join(segment.text for segment in segments)
+
+
+def _prompt(template: Mapping[str, str], turn: dict, first: bool) -> Iterator[Segment]:
+    parts = question_parts(turn["question"])
+    leading = next((i for i, part in enumerate(parts) if not is_image(part)), len(parts))
+    yield Segment(template["start"] if first else template["next"])
+    for _ in range(leading):
+        yield from _around_image(template["image"])
+    # Split, not formatted: braces in a user's text are text.
+    before, _, after = template["question"].partition("{question}")
+    yield Segment(before)
+    for part in parts[leading:]:
+        yield Segment(IMAGE, special=True) if is_image(part) else Segment(part["text"])
+    yield Segment(after)
+    if turn.get("context"):
+        before, _, after = template["context"].partition("{context}")
+        yield Segment(before + turn["context"] + after)
+    yield Segment(template["response"])
+
+
+def _around_image(text: str) -> Iterator[Segment]:
+    before, _, after = text.partition(IMAGE)
+    yield from (Segment(before), Segment(IMAGE, special=True), Segment(after))
+
+
+def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
+    """Neighbouring texts of one kind as one segment, so that a tokenizer sees them whole; empty ones go."""
+    held = None
+    for segment in segments:
+        if not segment.text:
+            continue
+        if held and not (held.special or segment.special) and held.learned == segment.learned:
+            held = held._replace(text=held.text + segment.text)
+            continue
+        if held:
+            yield held
+        held = segment
+    if held:
+        yield held

@@ -1,0 +1,102 @@
+"""Batches that mix visual and language-only samples."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from mmgpt.registry import DATA_SAMPLERS
+
+VISUAL, LANGUAGE = 0, 1  # streams of random numbers
+
+
+@DATA_SAMPLERS.register_module()
+class JointBatchSampler(Sampler):
+    """Index batches of a JointDataset: `batch_size` visual samples, then `language_batch_size` language-only ones.
+
+    One epoch is one pass over the visual data, a last short batch kept. The language data is drawn endlessly, in a
+    new order at each pass, and goes on where the epoch before left it. Without visual data one epoch is one pass over
+    the language data. The order is a pure function of (seed, epoch, position); with several processes each takes
+    every n-th sample of it, and the visual pass is filled up from its start so that all have equally many.
+
+    Each index holds its epoch (or pass) too: `epoch * len(dataset) + index`, see InstructionDataset.
+
+    Args:
+        sampler: MMEngine's DefaultSampler on a JointDataset; gives seed, epoch, shuffle, rank and world size.
+        batch_size: visual samples a batch; unused without visual data.
+        language_batch_size: language-only samples a batch; unused without language data.
+
+    Attributes:
+        start: number of batches of this epoch to pass over without reading them, for resuming.
+
+    Raises:
+        ValueError: the dataset is not a joint one, or a part of it would never be drawn.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0):
+        dataset = sampler.dataset
+        if not hasattr(dataset, "visual_size"):
+            raise ValueError(f"JointBatchSampler needs a JointDataset, got {type(dataset).__name__}")
+        self.sampler, self.start = sampler, 0
+        self.batch_size = batch_size if dataset.visual_size else 0
+        self.language_batch_size = language_batch_size if dataset.language_size else 0
+        for size, count, name in (
+            (self.batch_size, dataset.visual_size, "batch_size"),
+            (self.language_batch_size, dataset.language_size, "language_batch_size"),
+        ):
+            if count and size < 1:
+                raise ValueError(f"{name}={size}, but there are {count} such samples, which would never be drawn")
+
+    def __len__(self) -> int:
+        """Batches of one epoch in this process, those before `start` included."""
+        dataset = self.sampler.dataset
+        if dataset.visual_size:
+            return _ceil(_ceil(dataset.visual_size, self.sampler.world_size), self.batch_size)
+        return _ceil(_ceil(dataset.language_size, self.sampler.world_size), self.language_batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # A generator: torch calls iter() once too often with worker processes, which must not cost anything.
+        epoch, dataset = self.sampler.epoch, self.sampler.dataset
+        visual = self._one_pass(VISUAL, dataset.visual_size, epoch)
+        language = [] if dataset.visual_size else self._one_pass(LANGUAGE, dataset.language_size, epoch)
+        draw = lru_cache(maxsize=2)(lambda number: self._order(LANGUAGE, dataset.language_size, number))
+        for batch in range(self.start, len(self)):
+            indices = _slice(visual, batch, self.batch_size) + _slice(language, batch, self.language_batch_size)
+            if dataset.visual_size and self.language_batch_size:
+                indices += self._endless(draw, (epoch * len(self) + batch) * self.language_batch_size)
+            yield indices
+
+    def _one_pass(self, stream: int, size: int, epoch: int) -> list[int]:
+        """This process's share of one pass, filled up from the start to the length of the others."""
+        sampler = self.sampler
+        share = _ceil(size, sampler.world_size)
+        order = np.resize(self._order(stream, size, epoch), share * sampler.world_size) if size else np.empty(0, int)
+        return self._indices(stream, epoch, order[sampler.rank :: sampler.world_size])
+
+    def _endless(self, draw, position: int) -> list[int]:
+        """The next language samples of this process, `position` of its own samples into the endless stream."""
+        sampler, size = self.sampler, self.sampler.dataset.language_size
+        indices = []
+        for step in range(self.language_batch_size):
+            number, place = divmod((position + step) * sampler.world_size + sampler.rank, size)
+            indices += self._indices(LANGUAGE, number, draw(number)[[place]])
+        return indices
+
+    def _order(self, stream: int, size: int, number: int) -> np.ndarray:
+        if not self.sampler.shuffle:
+            return np.arange(size)
+        return np.random.default_rng([self.sampler.seed, stream, number]).permutation(size)
+
+    def _indices(self, stream: int, number: int, order: np.ndarray) -> list[int]:
+        dataset = self.sampler.dataset
+        first = number * len(dataset) + (dataset.visual_size if stream == LANGUAGE else 0)
+        return [first + int(i) for i in order]
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _slice(indices: list[int], batch: int, size: int) -> list[int]:
+    return indices[batch * size : (batch + 1) * size]

@@ -1,0 +1,40 @@
+"""The wording around questions and answers."""
+
+from collections.abc import Mapping
+
+from mmgpt.datasets.conversation import place_images, place_of, question_text
+from mmgpt.datasets.prompts import find_template, format_turns, prompt_text
+from mmgpt.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class FormatPrompt:
+    """Writes the turns of a sample into a template.
+
+    Gives `segments` (see `prompts.Segment`), `prompt` (all text before the last answer), `question` (text),
+    `answer`, `answers` and `choices` of the last turn, and `open` (whether the text ends without its answer by order).
+
+    Args:
+        template: name of one in `prompts.TEMPLATES`, or the dict itself.
+        open_last: leave the last answer out: for evaluation and chat.
+
+    Raises:
+        ValueError: the images of the sample are not as many as its image places; names file, record and both counts.
+    """
+
+    def __init__(self, template: str | Mapping[str, str], open_last: bool = False):
+        self.template, self.open_last = find_template(template), open_last
+
+    def __call__(self, results: dict) -> dict:
+        try:
+            turns = place_images(results["turns"], len(results["images"]))
+        except ValueError as error:
+            raise ValueError(f"{place_of(results)}: {error}") from error
+        last = turns[-1]
+        results["segments"] = format_turns(self.template, turns, self.open_last)
+        results["prompt"] = prompt_text(format_turns(self.template, turns, open_last=True))
+        results["open"] = self.open_last
+        results["question"] = question_text(last["question"])
+        results["answer"] = last.get("answer", "")
+        results["answers"], results["choices"] = list(last.get("answers", [])), list(last.get("choices", []))
+        return results

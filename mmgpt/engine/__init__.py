@@ -1,0 +1,20 @@
+"""What MMEngine needs around it: reading configs, resumable training, small and safe checkpoints, launching."""
+
+from .checkpoint import TrainedCheckpointHook, load_trained, read_checkpoint, trained_state
+from .config import load_config
+from .files import check_files
+from .loops import ResumableEpochLoop
+from .optim import TrainedOptimWrapperConstructor
+from .progress import ProgressBarHook
+
+__all__ = [
+    "ProgressBarHook",
+    "ResumableEpochLoop",
+    "TrainedCheckpointHook",
+    "TrainedOptimWrapperConstructor",
+    "check_files",
+    "load_config",
+    "load_trained",
+    "read_checkpoint",
+    "trained_state",
+]

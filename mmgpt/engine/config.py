@@ -1,0 +1,84 @@
+"""Reading a config: inheritance, ``--cfg-options``, and the variables that ``'${name}'`` refers to."""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Iterable
+from copy import deepcopy
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+# What MMEngine's Runner reads from a config although its constructor has no argument of that name.
+RUNNER_KEYS = {"compile", "find_unused_parameters", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
+
+
+def suggest(value: str, choices: Iterable[str]) -> str:
+    """The end of an error message about an unknown ``value``: the nearest of ``choices``, then all of them."""
+    choices = sorted(choices)
+    near = difflib.get_close_matches(value, choices, n=1)
+    return (f"; did you mean {near[0]!r}?" if near else "") + f" Choices: {', '.join(choices)}"
+
+
+def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
+    """A config file with its bases merged, ``options`` merged over it, and every ``'${name}'`` replaced.
+
+    Args:
+        path: Python config file.
+        options: dotted names to values, as ``--cfg-options`` gives them. They are merged before the variables are
+            replaced, so an option that sets a variable reaches every place that refers to it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        KeyError: an option or a ``'${name}'`` names nothing in the config.
+    """
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        raise FileNotFoundError(
+            f"there is no config file {str(path)!r}"
+            + (suggest(Path(path).name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else "")
+        )
+    cfg = Config.fromfile(path)
+    if options:
+        _check_options(cfg, options)
+        cfg.merge_from_dict(options)
+    values = cfg.to_dict()
+    resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
+    return Config(resolved, cfg_text=cfg.text, filename=cfg.filename)
+
+
+def _check_options(cfg: Config, options: dict) -> None:
+    """Refuse an option whose first name is neither in the config nor read by the Runner: it would do nothing."""
+    known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
+    for option in options:
+        name = option.split(".")[0]
+        if name not in known:
+            raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + suggest(name, known))
+
+
+def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> object:
+    """``value`` with each ``'${name}'`` in it replaced by ``values[name]``, itself resolved.
+
+    ``place`` is the dotted name of the value, for messages; ``seen`` the variables being resolved, to find circles.
+    """
+    if isinstance(value, dict):
+        return {key: _resolve(item, values, f"{place}.{key}", seen) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolve(item, values, f"{place}[{i}]", seen) for i, item in enumerate(value))
+    if not isinstance(value, str):
+        return value
+    whole = VARIABLE.fullmatch(value)
+    if whole:
+        return _variable(whole[1], values, place, seen)
+    return VARIABLE.sub(lambda match: str(_variable(match[1], values, place, seen)), value)
+
+
+def _variable(name: str, values: dict, place: str, seen: tuple[str, ...]) -> object:
+    if name not in values:
+        raise KeyError(f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, values))
+    if name in seen:
+        raise ValueError(f"the config variables {' -> '.join((*seen, name))} refer to each other in a circle")
+    return _resolve(deepcopy(values[name]), values, name, (*seen, name))

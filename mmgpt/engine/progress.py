@@ -1,0 +1,52 @@
+"""One progress bar for each training, validation and test run."""
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from tqdm import tqdm
+
+from mmgpt.registry import HOOKS
+
+
+def _bar(name: str, total: int, done: int = 0) -> tqdm:
+    """A bar on stderr; where that is no terminal, a line every ten seconds is enough."""
+    bar = tqdm(total=total, initial=done, desc=name, dynamic_ncols=True, disable=not is_main_process())
+    if not bar.disable and not bar.fp.isatty():
+        bar.mininterval = 10
+    return bar
+
+
+@HOOKS.register_module()
+class ProgressBarHook(Hook):
+    """Shows how far a run is: batches done of all batches (training: of all epochs), time left, and the last loss."""
+
+    priority = "LOW"
+
+    def __init__(self) -> None:
+        self.bars: dict[str, tqdm] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Open the bar of the training run, at the place where a resumed run starts."""
+        self.bars["train"] = _bar("train", runner.max_iters, runner.iter)
+
+    def after_train(self, runner: Runner) -> None:
+        """Close the bar of the training run."""
+        self.bars.pop("train").close()
+
+    def _before_epoch(self, runner: Runner, mode: str = "train") -> None:
+        if mode != "train":
+            loader = runner.val_dataloader if mode == "val" else runner.test_dataloader
+            self.bars[mode] = _bar(mode, len(loader))
+
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None, mode: str = "train"
+    ) -> None:
+        bar = self.bars[mode]
+        if mode == "train" and not bar.disable:
+            loss = runner.message_hub.get_scalar("train/loss").current()
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        bar.update()
+
+    def _after_epoch(self, runner: Runner, mode: str = "train") -> None:
+        if mode != "train":
+            self.bars.pop(mode).close()

@@ -1,0 +1,22 @@
+"""Flamingo, its parts, and the LoRA wrapper."""
+
+from .flamingo import Flamingo
+from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer, media_mask
+from .lora import LoRAModel
+from .patch_classifier import PatchClassifier
+from .perceiver import PerceiverResampler
+from .vision import HFVision, MMPretrainVision, OpenCLIPVision
+
+__all__ = [
+    "Flamingo",
+    "GatedCausalLM",
+    "GatedCrossAttentionBlock",
+    "GatedDecoderLayer",
+    "HFVision",
+    "LoRAModel",
+    "MMPretrainVision",
+    "OpenCLIPVision",
+    "PatchClassifier",
+    "PerceiverResampler",
+    "media_mask",
+]

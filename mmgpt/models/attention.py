@@ -1,0 +1,100 @@
+"""Attention and feed-forward layers of Flamingo (Alayrac et al. 2022, arXiv:2204.14198, figures 4 and 5).
+
+Sub-layer names (to_q, to_kv, to_out, and 1 and 3 in the feed-forward) are those of the published OpenFlamingo weights.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def feed_forward(dim: int, mult: int = 4) -> nn.Sequential:
+    """Pre-norm feed-forward without biases: (..., dim) -> (..., dim)."""
+    inner = dim * mult
+    return nn.Sequential(
+        nn.LayerNorm(dim),
+        nn.Linear(dim, inner, bias=False),
+        nn.GELU(),
+        nn.Linear(inner, dim, bias=False),
+    )
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, S, heads * d) -> (B, heads, S, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, S, d) -> (B, S, heads * d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class PerceiverAttention(nn.Module):
+    """Latents attend to image features and to themselves: (B, P, D), (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, dim: int, dim_head: int = 64, heads: int = 8):
+        super().__init__()
+        inner = dim_head * heads
+        self.heads = heads
+        self.norm_media = nn.LayerNorm(dim)
+        self.norm_latents = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, features: Tensor, latents: Tensor) -> Tensor:
+        """features (B, P, D) and latents (B, N, D) -> (B, N, D)."""
+        features, latents = self.norm_media(features), self.norm_latents(latents)
+        q = self.to_q(latents)
+        k, v = self.to_kv(torch.cat((features, latents), dim=1)).chunk(2, dim=-1)
+        q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
+        return self.to_out(merge_heads(scaled_dot_product_attention(q, k, v)))
+
+
+class Media(NamedTuple):
+    """What the text may read of the images, handed as an argument to every gated layer.
+
+    features (B, T, N, D): N latents of each of T images. mask (B, L, T * N) bool: the latents a token may read.
+    has_image (B,) bool: rows with an image; the others pass the gated blocks unchanged. cache: keys and values of
+    `features` by block number, filled at the first step of a generation; None computes them each time.
+    """
+
+    features: Tensor
+    mask: Tensor
+    has_image: Tensor
+    cache: dict[int, tuple[Tensor, Tensor]] | None = None
+
+
+class MaskedCrossAttention(nn.Module):
+    """Text attends to the image latents that `Media.mask` opens for it; a token with nothing to read gets zero."""
+
+    def __init__(self, dim: int, dim_visual: int, index: int, dim_head: int = 64, heads: int = 8):
+        super().__init__()
+        inner = dim_head * heads
+        self.heads, self.index = heads, index
+        self.norm = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_kv = nn.Linear(dim_visual, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, dim, bias=False)
+
+    def keys_values(self, media: Media) -> tuple[Tensor, Tensor]:
+        """Keys and values of the latents, each (B, heads, T * N, d), projected once when there is a cache."""
+        if media.cache is not None and self.index in media.cache:
+            return media.cache[self.index]
+        k, v = self.to_kv(media.features.flatten(1, 2)).chunk(2, dim=-1)
+        pair = split_heads(k, self.heads), split_heads(v, self.heads)
+        if media.cache is not None:
+            media.cache[self.index] = pair
+        return pair
+
+    def forward(self, x: Tensor, media: Media) -> Tensor:
+        """x (B, L, dim) -> (B, L, dim)."""
+        q = split_heads(self.to_q(self.norm(x)), self.heads)
+        k, v = self.keys_values(media)
+        reads = media.mask.any(dim=-1, keepdim=True)
+        # Softmax over nothing is NaN: such a token is let read everything, and its result is multiplied by zero.
+        mask = (media.mask | ~reads).unsqueeze(1)
+        out = merge_heads(scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        return self.to_out(out) * reads.to(out.dtype)

@@ -1,0 +1,175 @@
+"""Flamingo: an image encoder, a Perceiver resampler and a gated causal language model (arXiv:2204.14198)."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mmgpt.registry import MODELS
+
+from .checkpoints import load_parts
+from .gated_lm import GatedCausalLM
+from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
+from .perceiver import PerceiverResampler
+
+PARTS = ("vision", "perceiver", "language")
+
+
+@MODELS.register_module()
+class Flamingo(BaseModel):
+    """A language model that reads images between its words.
+
+    Args:
+        vision: config of an image encoder.
+        language: arguments of `load_language_model`; its `path` also holds the tokenizer.
+        perceiver: arguments of PerceiverResampler, without the width.
+        gated: arguments of GatedCrossAttentionBlock, and `every_n_layers`.
+        reading: which image a token reads, 'latest' or 'next' (see `media_mask`).
+        weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
+        frozen: parts that are not trained and stay in evaluation mode: of 'vision', 'perceiver', 'language' ('language'
+            leaves the gated blocks trainable). The published training freezes vision and language.
+        generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
+        data_preprocessor: MMEngine's; the default moves the batch to the model's device.
+    """
+
+    def __init__(
+        self,
+        vision: dict,
+        language: dict,
+        perceiver: dict | None = None,
+        gated: dict | None = None,
+        reading: str = "latest",
+        weights: str | None = None,
+        frozen: Sequence[str] = ("vision", "language"),
+        generation: dict | None = None,
+        data_preprocessor: dict | None = None,
+    ):
+        super().__init__(data_preprocessor)
+        unknown = set(frozen) - set(PARTS)
+        if unknown:
+            raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(PARTS)}")
+        self.tokenizer = load_tokenizer(language["path"])
+        self.frozen, self.generation = tuple(frozen), dict(generation or {})
+        self.vision = MODELS.build(vision)
+        self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
+        self.language = self._gated_language(language, dict(gated or {}), reading)
+        if weights is not None:
+            load_parts(self, weights)
+        self._freeze()
+
+    def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
+        if "config" in language:
+            language = {**language, "config": {**self._vocabulary(), **language["config"]}}
+        model = load_language_model(**language)
+        fit_embeddings(model, self.tokenizer)
+        every_n_layers = gated.pop("every_n_layers", 4)
+        image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated)
+
+    def _vocabulary(self) -> dict:
+        ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        return {"vocab_size": len(self.tokenizer), **ids}
+
+    def _freeze(self) -> None:
+        for name in self.frozen:
+            getattr(self, name).requires_grad_(False)
+        for name, parameter in self.language.named_parameters():
+            if ".gated." in name:
+                parameter.requires_grad_(True)
+
+    def init_weights(self) -> None:
+        """Nothing: every part was built with its weights, and MMEngine must not walk into foreign modules."""
+
+    def train(self, mode: bool = True) -> "Flamingo":
+        """As in torch, but a frozen image encoder stays in evaluation mode (batch statistics, dropout)."""
+        super().train(mode)
+        if "vision" in self.frozen:
+            self.vision.eval()
+        return self
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D)."""
+        if pixels.ndim == 5:
+            pixels = pixels.unsqueeze(2)
+        lead = pixels.shape[:3]
+        dtype = next(self.vision.parameters()).dtype
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
+            features = self.vision(pixels.flatten(0, 2).to(dtype))
+        return self.perceiver(features.unflatten(0, lead).to(self.perceiver.latents.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixels: Tensor | None = None,
+        image_counts: Tensor | None = None,
+        labels: Tensor | None = None,
+        sources: Sequence[str] | None = None,
+        metas: Sequence[dict] | None = None,
+        mode: str = "tensor",
+    ):
+        """One batch as the collate function makes it.
+
+        Args:
+            input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
+            pixels: (B, T, 3, H, W), or None when no row has an image.
+            image_counts: (B,) number of images of each row.
+            sources: B names ('visual', 'language'); the loss is the sum of each source's mean.
+            metas: B dicts, returned with a 'prediction' by mode 'predict'.
+            mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
+        """
+        if mode == "predict":
+            return self.predict(input_ids, attention_mask, pixels, image_counts, metas)
+        if mode not in ("tensor", "loss"):
+            raise ValueError(f"mode={mode!r}: choose one of tensor, loss, predict")
+        features = None if pixels is None else self.encode(pixels)
+        media = self.language.media(input_ids, features, image_counts)
+        if mode == "tensor":
+            return self.language(input_ids, attention_mask, media=media, use_cache=False).logits
+        return self.loss(input_ids, attention_mask, media, labels, sources)
+
+    def loss(self, input_ids, attention_mask, media, labels: Tensor, sources: Sequence[str] | None) -> dict:
+        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}."""
+        targets = labels[:, 1:]
+        # Logits are made only at positions where some row learns.
+        keep = (targets != -100).any(dim=0).nonzero().flatten()
+        out = self.language(input_ids, attention_mask, media=media, use_cache=False, logits_to_keep=keep)
+        targets = targets[:, keep]
+        token_losses = cross_entropy(out.logits.float().transpose(1, 2), targets, reduction="none")
+        losses = {}
+        for source in dict.fromkeys(sources or ["text"]):
+            rows = [i for i in range(len(labels)) if sources is None or sources[i] == source]
+            learned = (targets[rows] != -100).sum()
+            losses[f"loss_{source}"] = token_losses[rows].sum() / learned
+        return losses
+
+    def predict(self, input_ids, attention_mask, pixels, image_counts, metas) -> list[dict]:
+        """Answers as text: each meta with its 'prediction'."""
+        ids = self.generate(input_ids, attention_mask, pixels, image_counts, **self.generation)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixels: Tensor | None = None,
+        image_counts: Tensor | None = None,
+        **generation,
+    ) -> Tensor:
+        """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own."""
+        features = None if pixels is None else self.encode(pixels)
+        unwanted = self.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, self.tokenizer.pad_token])
+        out = self.language.generate(
+            input_ids,
+            media_features=features,
+            image_counts=image_counts,
+            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+            pad_token_id=self.tokenizer.pad_token_id,
+            suppress_tokens=[i for i in unwanted if i != self.tokenizer.eos_token_id],
+            **{"do_sample": False, **generation},
+        )
+        return out[:, input_ids.shape[1] :]

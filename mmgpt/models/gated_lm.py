@@ -1,0 +1,198 @@
+"""A frozen causal language model with gated cross-attention blocks before its layers (arXiv:2204.14198, section 2.2).
+
+The images travel as an argument (`Media`) through the language model's own keyword arguments: no layer keeps state.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import MaskedCrossAttention, Media, feed_forward
+
+READING_RULES = ("latest", "next")
+
+
+def media_mask(is_image: Tensor, image_counts: Tensor, images: int, latents: int, reading: str) -> Tensor:
+    """Which latents each token may read: (B, L, T * N) bool.
+
+    Args:
+        is_image: (B, L) bool, the `<image>` tokens.
+        image_counts: (B,) number of images of each row; the rest of the T places is padding.
+        images, latents: T and N.
+        reading: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or 'next' (an
+            `<image>` token reads its own image, any other token the next one after it: the published MultiModal-GPT).
+    """
+    seen = is_image.long().cumsum(dim=1)
+    if reading == "latest":
+        index = seen - 1
+    else:
+        index = seen - is_image.long()
+        index = index.masked_fill(index >= seen[:, -1:], -1)
+    index = index.masked_fill(index >= image_counts[:, None], -1)
+    reads = index[..., None] == torch.arange(images, device=is_image.device)
+    return reads.repeat_interleave(latents, dim=-1)
+
+
+class GatedCrossAttentionBlock(GradientCheckpointingLayer):
+    """Cross-attention and feed-forward, each scaled by tanh of a learned gate; rows without an image pass unchanged."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_visual: int,
+        index: int,
+        dim_head: int = 64,
+        heads: int = 8,
+        ff_mult: int = 4,
+        gate_init: float = 0.0,
+    ):
+        super().__init__()
+        self.attn = MaskedCrossAttention(dim, dim_visual, index, dim_head, heads)
+        self.attn_gate = nn.Parameter(torch.full((1,), float(gate_init)))
+        self.ff = feed_forward(dim, ff_mult)
+        self.ff_gate = nn.Parameter(torch.full((1,), float(gate_init)))
+
+    def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
+        """hidden_states (B, L, dim) -> (B, L, dim)."""
+        x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
+        x = x + self.ff(x) * self.ff_gate.tanh()
+        return torch.where(media.has_image[:, None, None], x, hidden_states)
+
+
+class GatedDecoderLayer(nn.Module):
+    """A gated block followed by the language model's own decoder layer."""
+
+    def __init__(self, gated: GatedCrossAttentionBlock, decoder: nn.Module):
+        super().__init__()
+        self.gated = gated
+        self.decoder = decoder
+
+    def __getattr__(self, name: str):
+        # Some models ask their layers for attributes (attention_type, layer_idx): those are the inner layer's.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("decoder"), name)
+
+    def forward(self, hidden_states: Tensor, *args, **kwargs):
+        """As the inner layer (its arguments are the foreign model's), with `media` taken out of the keywords."""
+        if "media" not in kwargs:
+            raise ValueError(
+                f"{type(self.decoder).__name__} does not get the keyword arguments given to its model, so this language "
+                "model would never see an image; choose one that hands them on (Llama, Mistral, Qwen, GPT-NeoX, OPT, ...)"
+            )
+        media = kwargs.pop("media")
+        if media is not None:
+            hidden_states = self.gated(hidden_states, media)
+        return self.decoder(hidden_states, *args, **kwargs)
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The language model's list of decoder layers, found by its structure; ValueError when there is not exactly one."""
+    count = model.config.num_hidden_layers
+    found = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{type(model).__name__}: {len(found)} lists of {count} decoder layers found, expected one")
+    return found[0]
+
+
+class GatedCausalLM(PreTrainedModel, GenerationMixin):
+    """A Hugging Face causal language model that reads image latents.
+
+    Args:
+        model: the language model; every `every_n_layers`-th decoder layer is wrapped (the published models: 4).
+        dim_visual: D, the width of the latents.
+        image_token_id: id of `<image>`.
+        reading: the rule of `media_mask`.
+        block: arguments of GatedCrossAttentionBlock (dim_head, heads, ff_mult, gate_init).
+    """
+
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    supports_gradient_checkpointing = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        dim_visual: int,
+        image_token_id: int,
+        every_n_layers: int = 4,
+        reading: str = "latest",
+        block: dict | None = None,
+    ):
+        if reading not in READING_RULES:
+            raise ValueError(f"reading={reading!r}: choose one of {', '.join(READING_RULES)}")
+        super().__init__(model.config)
+        self.image_token_id, self.reading = image_token_id, reading
+        layers = decoder_layers(model)
+        if not 1 <= every_n_layers <= len(layers):
+            raise ValueError(f"every_n_layers={every_n_layers} for a language model of {len(layers)} layers")
+        dim = model.get_input_embeddings().weight.shape[1]
+        for index in range(every_n_layers - 1, len(layers), every_n_layers):
+            gated = GatedCrossAttentionBlock(dim, dim_visual, index, **(block or {}))
+            layers[index] = GatedDecoderLayer(gated.to(model.dtype), layers[index])
+        self.model = model
+        self.generation_config = model.generation_config
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: the parts come with their weights."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding of the language model."""
+        return self.model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output head of the language model."""
+        return self.model.get_output_embeddings()
+
+    def media(self, input_ids: Tensor, features: Tensor | None, image_counts: Tensor | None) -> Media | None:
+        """The `Media` of a batch: input_ids (B, L), features (B, T, N, D), image_counts (B,); None without images."""
+        if features is None:
+            return None
+        images, latents = features.shape[1:3]
+        mask = media_mask(input_ids == self.image_token_id, image_counts, images, latents, self.reading)
+        return Media(features, mask, image_counts > 0)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values=None,
+        media: Media | None = None,
+        **kwargs,
+    ):
+        """The language model's forward (further keywords are its own) -> its output, logits (B, L, vocabulary)."""
+        return self.model(
+            input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, media=media, **kwargs
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        media_features: Tensor | None = None,
+        image_counts: Tensor | None = None,
+        media_cache: dict | None = None,
+        **kwargs,
+    ) -> dict:
+        """As in transformers (whose keywords these are); the mask of the whole text is cut to the tokens to compute."""
+        inputs = self.model.prepare_inputs_for_generation(input_ids, **kwargs)
+        media = self.media(input_ids, media_features, image_counts)
+        if media is not None:
+            new = inputs["input_ids"].shape[1]
+            media = media._replace(mask=media.mask[:, -new:], cache=media_cache)
+        return {**inputs, "media": media}
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, media_features: Tensor | None = None, **kwargs) -> Tensor:
+        """transformers' generate (and its keywords); the images' keys and values are projected once per call."""
+        use_cache = kwargs.get("use_cache", True)
+        return super().generate(
+            input_ids, media_features=media_features, media_cache={} if use_cache else None, **kwargs
+        )

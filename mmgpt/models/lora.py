@@ -1,0 +1,64 @@
+"""LoRA around a registered model, built on peft (Hu et al. 2021, arXiv:2106.09685)."""
+
+from contextlib import AbstractContextManager
+
+from mmengine.model import BaseModel
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from mmgpt.registry import MODELS
+
+
+@MODELS.register_module()
+class LoRAModel(BaseModel):
+    """A frozen model with trained low-rank updates in some of its layers.
+
+    Args:
+        module: config of the model.
+        lora: fields of peft's LoraConfig, passed on as they are (r, lora_alpha, target_modules, use_dora, ...).
+        train_tokens: tokens whose embedding rows are trained too (peft's trainable_token_indices), e.g. ['<image>'].
+    """
+
+    def __init__(self, module: dict, lora: dict, train_tokens: list[str] | None = None):
+        module = MODELS.build(module)
+        super().__init__(module.data_preprocessor)
+        lora = dict(lora)
+        if train_tokens:
+            lora["trainable_token_indices"] = {"embed_tokens": _token_ids(module.tokenizer, train_tokens)}
+        self.peft = get_peft_model(module, LoraConfig(**lora))
+        self.train(self.training)
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped model, its layers carrying the LoRA updates."""
+        return self.peft.get_base_model()
+
+    @property
+    def tokenizer(self):
+        """The wrapped model's tokenizer."""
+        return self.module.tokenizer
+
+    def init_weights(self) -> None:
+        """Nothing: the parts were built with their weights."""
+
+    def forward(self, *args, **kwargs):
+        """As the wrapped model, whose arguments these are."""
+        return self.module(*args, **kwargs)
+
+    def generate(self, *args, **kwargs):
+        """As the wrapped model, whose arguments these are."""
+        return self.module.generate(*args, **kwargs)
+
+    def disabled(self) -> AbstractContextManager:
+        """Within this context the model answers as it did before tuning."""
+        return self.peft.disable_adapter()
+
+
+def _token_ids(tokenizer, tokens: list[str]) -> list[int]:
+    ids = tokenizer.convert_tokens_to_ids(tokens)
+    unknown = [token for token, i in zip(tokens, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
+    if unknown:
+        raise ValueError(
+            f"train_tokens: the tokenizer does not know {unknown}; it knows {tokenizer.all_special_tokens}"
+        )
+    return ids

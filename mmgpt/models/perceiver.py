@@ -1,0 +1,60 @@
+"""The Perceiver resampler: any number of patch features of an image becomes N latents (arXiv:2204.14198, section 2.1)."""
+
+import torch
+from torch import Tensor, nn
+
+from .attention import PerceiverAttention, feed_forward
+
+
+class PerceiverResampler(nn.Module):
+    """Features (B, T, F, P, D) of T images of F frames -> latents (B, T, N, D).
+
+    Args:
+        dim: D, the width of the image features.
+        depth: number of attention + feed-forward layers.
+        num_latents: N.
+        max_frames: with a number, a learned embedding is added for the frame (F <= max_frames).
+        max_media: with a number, a learned embedding is added for the place of the image (T <= max_media).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int = 6,
+        num_latents: int = 64,
+        dim_head: int = 64,
+        heads: int = 8,
+        ff_mult: int = 4,
+        max_frames: int | None = None,
+        max_media: int | None = None,
+    ):
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(num_latents, dim))
+        self.frame_embs = nn.Parameter(torch.randn(max_frames, dim)) if max_frames else None
+        self.media_time_embs = nn.Parameter(torch.randn(max_media, 1, dim)) if max_media else None
+        self.layers = nn.ModuleList(
+            nn.ModuleList([PerceiverAttention(dim, dim_head, heads), feed_forward(dim, ff_mult)]) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, F, P, D) -> (B, T, N, D). Raises ValueError for more images or frames than there are embeddings."""
+        batch, images, frames = x.shape[:3]
+        if self.frame_embs is not None:
+            self._check("frames", frames, self.frame_embs)
+            x = x + self.frame_embs[:frames, None]
+        x = x.flatten(2, 3)
+        if self.media_time_embs is not None:
+            self._check("images", images, self.media_time_embs)
+            x = x + self.media_time_embs[:images]
+        x = x.flatten(0, 1)
+        latents = self.latents.expand(batch * images, -1, -1)
+        for attention, feed in self.layers:
+            latents = latents + attention(x, latents)
+            latents = latents + feed(latents)
+        return self.norm(latents).unflatten(0, (batch, images))
+
+    @staticmethod
+    def _check(what: str, count: int, table: Tensor) -> None:
+        if count > len(table):
+            raise ValueError(f"{count} {what} in a sample, but the resampler has embeddings for {len(table)}")

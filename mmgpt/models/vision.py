@@ -1,0 +1,155 @@
+"""Image encoders: pixels (N, 3, H, W) -> patch features (N, P, D). Each has `width`, the D."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmgpt.registry import MODELS
+
+
+@MODELS.register_module()
+class OpenCLIPVision(nn.Module):
+    """The image tower of an open_clip model; the text tower is dropped.
+
+    Args:
+        path: folder with open_clip_config.json and the weights, the layout that open_clip saves.
+        model: instead of `path`, a name open_clip knows ('ViT-L-14') or a JSON file that describes a model.
+        pretrained: with `model`, a file of weights or open_clip's tag; None: random weights.
+        layer: the block whose output is taken, counted as in open_clip's forward_intermediates; -1 is the last.
+        final_norm: patch features after the tower's last norm. The published Flamingo weights expect False.
+        quick_gelu: OpenAI's CLIP weights need it; a folder's own description says it.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        model: str | None = None,
+        pretrained: str | None = None,
+        layer: int = -1,
+        final_norm: bool = False,
+        quick_gelu: bool = False,
+    ):
+        super().__init__()
+        import open_clip
+
+        self.layer, self.final_norm = layer, final_norm
+        clip = open_clip.create_model(
+            open_clip_name(path, model),
+            pretrained=pretrained,
+            force_quick_gelu=quick_gelu,
+            pretrained_text=False,
+            require_pretrained=(path or pretrained) is not None,
+        )
+        self.tower = clip.visual
+        size = self.tower.image_size
+        self.width = self._patches(torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))).shape[-1]
+
+    @torch.no_grad()
+    def _patches(self, pixels: Tensor) -> Tensor:
+        training = self.training
+        features = self.eval()(pixels)
+        self.train(training)
+        return features
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, P, D)."""
+        out = self.tower.forward_intermediates(
+            pixels, indices=[self.layer], normalize_intermediates=self.final_norm, intermediates_only=True
+        )
+        return out["image_intermediates"][0].flatten(2).transpose(1, 2)
+
+
+def open_clip_name(path: str | None, model: str | None) -> str:
+    """open_clip's own way to name the model; a JSON file is registered under its stem."""
+    import open_clip
+
+    if (path is None) == (model is None):
+        raise ValueError(f"OpenCLIPVision takes path or model, got path={path!r} and model={model!r}")
+    if path is not None:
+        if not (Path(path) / "open_clip_config.json").is_file():
+            raise FileNotFoundError(f"no open_clip model in {path!r}: open_clip_config.json is missing")
+        return f"local-dir:{path}"
+    if model.endswith(".json"):
+        if "vision_cfg" not in json.loads(Path(model).read_text()):
+            raise ValueError(f"{model}: not the description of an open_clip model (no 'vision_cfg')")
+        open_clip.add_model_config(model)
+        return Path(model).stem
+    if model not in open_clip.list_models():
+        raise ValueError(f"{model!r} is neither a JSON file nor a name that open_clip knows (open_clip.list_models())")
+    return model
+
+
+@MODELS.register_module()
+class HFVision(nn.Module):
+    """The image tower of a Hugging Face CLIP or SigLIP model.
+
+    Args:
+        path: folder with config.json and weights (of the whole model or of its image tower).
+        pretrained: False builds the same tower with random weights.
+        final_norm: patch features after the tower's last norm.
+    """
+
+    def __init__(self, path: str, pretrained: bool = True, final_norm: bool = False):
+        super().__init__()
+        from transformers import AutoConfig, AutoModel
+
+        config = AutoConfig.from_pretrained(path)
+        config = getattr(config, "vision_config", config)
+        model = AutoModel.from_pretrained(path, config=config) if pretrained else AutoModel.from_config(config)
+        self.tower = getattr(model, "vision_model", model)
+        self.final_norm = final_norm
+        self.width = config.hidden_size
+        self.class_tokens = int(hasattr(self.tower.embeddings, "class_embedding"))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, P, D)."""
+        features = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+        features = features[:, self.class_tokens :]
+        return self.tower.post_layernorm(features) if self.final_norm else features
+
+
+@MODELS.register_module()
+class MMPretrainVision(nn.Module):
+    """mmpretrain's VisionTransformer.
+
+    Args:
+        arch, img_size, patch_size, pre_norm: as in mmpretrain (CLIP's towers have pre_norm=True).
+        checkpoint: file of weights, read with weights-only loading; 'backbone.' in front of names is taken off.
+        final_norm: patch features after the last norm.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict,
+        img_size: int = 224,
+        patch_size: int = 14,
+        pre_norm: bool = True,
+        checkpoint: str | None = None,
+        final_norm: bool = False,
+    ):
+        super().__init__()
+        # With pycocotools installed, mmpretrain imports multimodal models that today's transformers break.
+        from mmpretrain.utils import dependency
+
+        dependency.WITH_MULTIMODAL = False
+        from mmpretrain.models import VisionTransformer
+
+        self.tower = VisionTransformer(
+            arch=dict(arch) if isinstance(arch, dict) else arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            pre_norm=pre_norm,
+            final_norm=final_norm,
+            out_type="featmap",
+        )
+        self.width = self.tower.embed_dims
+        if checkpoint is not None:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+            self.tower.load_state_dict({key.removeprefix("backbone."): value for key, value in state.items()})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, P, D)."""
+        return self.tower(pixels)[0].flatten(2).transpose(1, 2)

@@ -1,0 +1,29 @@
+"""Registries of mmgpt: children of MMEngine's, so that a config can name parts of both (default scope ``mmgpt``)."""
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope="mmgpt", locations=[f"mmgpt.{place}" for place in locations])
+
+
+MODELS = _child("model", root.MODELS, "models")
+DATASETS = _child("dataset", root.DATASETS, "datasets")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "datasets.transforms")
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "datasets")
+FUNCTIONS = _child("function", root.FUNCTIONS, "datasets")
+METRICS = _child("metric", root.METRICS, "evaluation")
+EVALUATORS = _child("evaluator", root.EVALUATOR, "evaluation")
+HOOKS = _child("hook", root.HOOKS, "engine")
+LOOPS = _child("loop", root.LOOPS, "engine")
+VISUALIZERS = _child("visualizer", root.VISUALIZERS, "visualization")
+PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"])
+# Nothing of ours is in these; they keep MMEngine from warning that the scope has no such registry.
+OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
+OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS)
+PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS)
+LOG_PROCESSORS = _child("log_processor", root.LOG_PROCESSORS)
+VISBACKENDS = _child("vis_backend", root.VISBACKENDS)
+RUNNERS = _child("runner", root.RUNNERS)

@@ -1,0 +1,63 @@
+"""A sheet of pictures with question, answer given and answer expected."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from PIL import Image
+
+from mmgpt.visualization.canvas import new_figure, save, wrap, write_text
+
+RIGHT, WRONG = "#1a7f37", "#c62828"
+COLUMNS = 4
+SMALL = 128
+
+
+def draw_sheet(rows: Sequence[dict], path: str | Path) -> Path:
+    """Draw judged answers as a PNG sheet and return its path.
+
+    Args:
+        rows: dicts with ``image`` (a path, a PIL image, or None for a text-only question), ``question``,
+            ``prediction``, ``answer``, ``correct`` (bool) and optionally ``dataset``, shown as the title.
+        path: the PNG file.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if not rows:
+        raise ValueError(f"{path}: no rows to draw")
+    columns = min(COLUMNS, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = new_figure(3.2 * columns, 3.6 * lines)
+    grid = figure.add_gridspec(2 * lines, columns, height_ratios=[2.1, 1.5] * lines)
+    for index, row in enumerate(rows):
+        line, column = divmod(index, columns)
+        _draw_picture(figure.add_subplot(grid[2 * line, column]), row)
+        _draw_words(figure.add_subplot(grid[2 * line + 1, column]), row)
+    return save(figure, path)
+
+
+def _draw_picture(axes: Axes, row: dict) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(wrap(row.get("dataset") or "", 34, 1), fontsize=9, parse_math=False)
+    image = row.get("image")
+    if image is None:
+        axes.text(0.5, 0.5, "no picture", ha="center", va="center", color="grey")
+        return
+    if not isinstance(image, Image.Image):
+        image = Image.open(image)
+    image = image.convert("RGB")
+    # Small pictures are enlarged with hard pixel edges: smoothing would show what the model never saw.
+    axes.imshow(image, interpolation="nearest" if max(image.size) <= SMALL else "antialiased")
+
+
+def _draw_words(axes: Axes, row: dict) -> None:
+    axes.axis("off")
+    question = wrap(row["question"], 40, 4)
+    given = wrap(f"given: {row['prediction']}", 40, 3)
+    expected = wrap(f"expected: {row['answer']}", 40, 3)
+    top = 1.0
+    for text, colour in ((question, "black"), (given, RIGHT if row["correct"] else WRONG), (expected, "dimgrey")):
+        write_text(axes, 0, top, text, colour)
+        top -= 0.125 * (text.count("\n") + 1) + 0.02

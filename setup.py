@@ -1,0 +1,26 @@
+"""Installs the package mmgpt: ``pip install -e .``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def requirements(name: str) -> list[str]:
+    """The lines of requirements/<name>.txt without comments."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+
+
+setup(
+    name="mmgpt",
+    version=re.search(r'__version__ = "(.+)"', (ROOT / "mmgpt" / "__init__.py").read_text())[1],
+    description="Flamingo-style vision-language models on MMEngine, tuned with LoRA",
+    license="Apache-2.0",
+    packages=find_packages(include=["mmgpt", "mmgpt.*"]),
+    python_requires=">=3.11,<3.13",
+    install_requires=requirements("runtime"),
+    extras_require={"optional": requirements("optional")},
+)

@@ -1,0 +1,95 @@
+"""Tiny random models in the layouts of the real ones, made once per test session."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+WORDS = "the a red blue circle square what colour shape is Image Instruction Input Response yes no one two".split()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two processes with two threads each spin against each other; tiny tensors do not gain from threads."""
+    torch.set_num_threads(1)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """A byte-fallback tokenizer in Llama's layout: <unk> 0, <s> 1, </s> 2, bytes, characters, a few words."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    vocabulary.update({f"<0x{i:02X}>": 3 + i for i in range(256)})
+    merges = []
+    for piece in ["▁", *sorted(set("".join(WORDS) + "#:?.,\n"))]:
+        vocabulary.setdefault(piece, len(vocabulary))
+    for word in WORDS:
+        prefix = "▁"
+        for letter in word:
+            if prefix + letter not in vocabulary:
+                vocabulary[prefix + letter] = len(vocabulary)
+                merges.append((prefix, letter))
+            prefix += letter
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> str:
+    """Folder of a random 4-layer Llama of width 32, with its tokenizer, as Hugging Face saves them."""
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("llama")
+    raw = tiny_tokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=raw.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        bos_token_id=1,
+        eos_token_id=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> str:
+    """Folder of a random open_clip model (image 32, patch 8, width 32: 16 patches), as open_clip saves it."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 16, "heads": 1, "layers": 1},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "open_clip_model.safetensors"))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_flamingo_config(tiny_llama, tiny_clip) -> dict:
+    """Config of a Flamingo of these two, 4 latents of 32, gated blocks before layers 1 and 3, gates open."""
+    return dict(
+        type="Flamingo",
+        vision=dict(type="OpenCLIPVision", path=tiny_clip),
+        language=dict(path=tiny_llama),
+        perceiver=dict(depth=2, num_latents=4, dim_head=8, heads=2),
+        gated=dict(every_n_layers=2, dim_head=8, heads=2, gate_init=0.5),
+        generation=dict(max_new_tokens=4),
+    )

@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from mmgpt.datasets import ImageControl
+
+
+def shown(dataset):
+    return [(tuple(data["meta"]["images"]), data["meta"]["id"], data["pixels"]) for data in dataset]
+
+
+def test_other_image_is_really_another(build, caption_config):
+    config = caption_config(5)
+    plain, other = shown(build(config)), shown(ImageControl(config, "other"))
+    assert [sample for _, sample, _ in plain] == [sample for _, sample, _ in other]
+    assert all(a != b and not torch.equal(x, y) for (a, _, x), (b, _, y) in zip(plain, other, strict=True))
+    # Each image is used once: an exchange, not a draw.
+    assert sorted(a for a, _, _ in plain) == sorted(b for b, _, _ in other)
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(other, shown(ImageControl(config, "other")), strict=True))
+    orders = {tuple(images for images, _, _ in shown(ImageControl(config, "other", seed))) for seed in range(5)}
+    assert len(orders) > 1
+
+
+def test_zero_image(build, caption_config):
+    control = ImageControl(build(caption_config(3)), "zero")
+    assert all((pixels == 0).all() and pixels.shape == (1, 3, 16, 16) for _, _, pixels in shown(control))
+    assert len(control) == 3 and control.name == "captions" and control.metainfo == {}
+
+
+@pytest.mark.parametrize("kind", ["other", "zero"])
+def test_samples_without_images_stay(build, dolly_config, kind):
+    config = dolly_config(["red", "blue"])
+    for a, b in zip(build(config), ImageControl(config, kind), strict=True):
+        assert torch.equal(a["input_ids"], b["input_ids"]) and b["pixels"] is None
+
+
+def test_wrong_arguments(caption_config):
+    with pytest.raises(ValueError, match="kind='none': choose among other, zero"):
+        ImageControl(caption_config(2), "none")
+    with pytest.raises(ValueError, match="dataset 'captions': no other image to exchange .*captions_0.png"):
+        ImageControl(caption_config(1), "other")

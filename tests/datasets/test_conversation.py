@@ -1,0 +1,61 @@
+import pytest
+
+from mmgpt.datasets.conversation import (
+    IMAGE_PART,
+    add_text,
+    check_sample,
+    count_images,
+    place_images,
+    place_of,
+    question_text,
+    text_part,
+)
+
+
+def test_a_typed_mark_is_text():
+    turns = [{"question": "what does <image> mean?"}]
+    assert count_images(turns) == 0 and question_text(turns[0]["question"]) == "what does <image> mean?"
+
+
+def test_images_without_a_place_come_first():
+    turns = [{"question": "a"}, {"question": "b"}]
+    placed = place_images(turns, 2)
+    assert placed[0]["question"] == [IMAGE_PART, IMAGE_PART, text_part("a")] and placed[1] == turns[1]
+    assert turns[0]["question"] == "a"
+    assert place_images(turns, 0) == turns
+
+
+@pytest.mark.parametrize(("images", "marks"), [(1, 2), (2, 1), (0, 1)])
+def test_counts_must_fit(images, marks):
+    turns = [{"question": [IMAGE_PART] * marks}]
+    with pytest.raises(ValueError, match=f"{images} images, but {marks} image places"):
+        place_images(turns, images)
+
+
+def test_add_text_leaves_the_question_alone():
+    parts = [IMAGE_PART]
+    assert add_text(parts, "what?") == [IMAGE_PART, text_part("what?")] and parts == [IMAGE_PART]
+    assert add_text("what?", "why?") == "what? why?" and add_text("", "why?") == "why?"
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({"images": "a.jpg", "turns": [{"question": "a"}]}, "images must be a list of paths, got 'a.jpg'"),
+        ({"images": [3], "turns": [{"question": "a"}]}, "images must be a list"),
+        ({"images": [], "turns": []}, "at least one turn"),
+        ({"images": [], "turns": [{"answer": "a"}]}, "a question must be a string or a list of parts, got None"),
+        ({"images": [], "turns": [{"question": [{"type": "video"}]}]}, "a question must be"),
+        ({"images": [], "turns": [{"question": "a", "answer": 4}]}, "answer must be a string, got 4"),
+        ({"images": [], "turns": [{"question": "a", "choices": "ab"}]}, "choices must be a list of strings, got 'ab'"),
+        ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image places"),
+    ],
+)
+def test_check_sample_names_the_value(sample, message):
+    with pytest.raises(ValueError, match=message):
+        check_sample(sample)
+
+
+def test_place_of():
+    assert place_of({"file": "f.json", "record": 3, "id": "x"}) == "file 'f.json', record 3, id 'x'"
+    assert place_of({}) == "sample"

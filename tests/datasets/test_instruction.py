@@ -1,0 +1,187 @@
+import copy
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
+
+
+class Messages(logging.Handler):
+    """Collects what is logged; MMEngine's logger does not pass its records on."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def logged():
+    handler, logger = Messages(), MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)
+
+
+def same(a, b):
+    return torch.equal(a["input_ids"], b["input_ids"]) and a["meta"] == b["meta"]
+
+
+def test_a_sample_with_its_image(build, caption_config):
+    data = build(caption_config(3))[1]
+    assert data["pixels"].shape == (1, 3, 16, 16) and data["source"] == "visual"
+    assert data["meta"]["images"] == ["captions_1.png"] and data["meta"]["id"] == "captions_1.png"
+    assert data["meta"]["dataset"] == "captions" and data["meta"]["answers"] == ["a red circle", "a circle"]
+
+
+def test_the_config_is_left_alone_and_builds_twice(build, caption_config):
+    config = caption_config(2)
+    before = copy.deepcopy(config)
+    assert same(build(config)[0], build(config)[0]) and config == before
+
+
+def test_randomness_differs_by_epoch_and_index_and_is_reproducible(build, caption_config):
+    config = caption_config(4)
+    one, two, other = build(config), build(config), build(config | dict(seed=1))
+    said = [[one[epoch * 4 + i]["meta"]["answer"] for i in range(4)] for epoch in range(8)]
+    assert said == [[two[epoch * 4 + i]["meta"]["answer"] for i in range(4)] for epoch in range(8)]
+    assert len({tuple(row) for row in said}) > 2
+    assert said != [[other[epoch * 4 + i]["meta"]["answer"] for i in range(4)] for epoch in range(8)]
+
+
+@pytest.mark.parametrize("serialize_data", [True, False])
+def test_iteration_ends_and_leaves_the_data_alone(build, caption_config, serialize_data):
+    dataset = build(caption_config(3, serialize_data=serialize_data))
+    first, again = list(dataset), list(dataset)
+    assert len(first) == 3 and all(map(same, first, again))
+    assert same(dataset[-1], dataset[2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_read_the_same(build, caption_config, workers):
+    dataset = build(caption_config(5))
+    loader = DataLoader(dataset, batch_size=None, sampler=range(15), num_workers=workers)
+    assert all(same(a, dataset[i]) for i, a in enumerate(loader))
+
+
+def test_drawing_some_records(build, dolly_config):
+    config = dolly_config([f"red {i}" for i in range(20)])
+    answers = [[d["meta"]["answer"] for d in build(config | dict(sample=5, seed=seed))] for seed in (0, 0, 1)]
+    assert answers[0] == answers[1] != answers[2] and len(set(answers[0])) == 5
+    assert len(build(config | dict(sample=50))) == 20
+
+
+def test_a_list_in_the_pipeline_is_spliced_in(build, dolly_config, steps):
+    config = dolly_config(["red"])
+    nested = config | dict(pipeline=[dict(type="PickAnswer"), [steps()[0], [steps()[1]]], steps()[2]])
+    assert same(build(config)[0], build(nested)[0])
+
+
+def test_parser_options_and_the_split(build, tmp_path, steps):
+    book = dict(questions=["who"], answers=["me"], filename="a.png")
+    path = tmp_path / "books.json"
+    path.write_text(json.dumps([book | dict(split=1), book | dict(split=3)]))
+    config = dict(type="InstructionDataset", ann_file=str(path), pipeline=[])
+    assert len(build(config | dict(parser=dict(type="ocr_vqa", split="test")))) == 1
+    with pytest.raises(ValueError, match="books.json: none of 2 records belongs to dataset 'ocr_vqa'"):
+        build(config | dict(parser=dict(type="ocr_vqa", split="val")))
+
+
+def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, logged):
+    dataset = build(dolly_config(["red", "", "blue " * 60, "red"], max_length=60))
+    answers = [data["meta"]["answer"] for data in dataset]
+    # The empty answer is replaced by the next sample, whose own answer is cut.
+    assert answers[1] == answers[2] and (dataset.lost.skipped, dataset.lost.cut) == (1, 2)
+    assert all((data["labels"] != -100).any() for data in dataset)
+    [skipped] = [line for line in logged if line.startswith("skipped")][:1]
+    assert "dataset 'dolly'" in skipped and "dolly.jsonl', record 1, id '1'" in skipped and "empty" in skipped
+    [cut] = [line for line in logged if line.startswith("cut")][:1]
+    assert "record 2" in cut and "the limit is 60" in cut
+
+
+def test_a_question_that_fills_the_limit_is_skipped(build, dolly_config, logged):
+    dataset = build(dolly_config(["red", "red"], max_length=12))
+    with pytest.raises(ValueError, match="no sample of dataset 'dolly' has anything to learn"):
+        dataset[0]
+    assert dataset.lost.skipped == 2 and "tokens of its answers are cut away" in logged[-1]
+
+
+def test_many_skips_are_summed_up(build, dolly_config, logged):
+    dataset = build(dolly_config(["red"] + [""] * 150))
+    dataset[1]
+    assert dataset.lost.skipped == 150
+    summary = [line for line in logged if "so far" in line]
+    assert summary == [f"dataset dolly: {count} samples skipped so far in this process" for count in (10, 100)]
+    assert sum(line.startswith("skipped") for line in logged) == 5
+
+
+def test_nothing_to_learn_in_test_mode_is_an_error(build, dolly_config):
+    dataset = build(dolly_config(["red", ""], test_mode=True))
+    with pytest.raises(ValueError, match="dolly.jsonl', record 1, id '1': nothing to learn: its answer is empty"):
+        dataset[1]
+
+
+def test_evaluation_leaves_the_answer_open(build, dolly_config, steps):
+    data = build(dolly_config(["red"], test_mode=True) | dict(pipeline=steps(open_last=True)))[0]
+    assert (data["labels"] == -100).all() and data["meta"]["answer"] == "red"
+    assert data["meta"]["prompt"].endswith("### Response:\n")
+
+
+def test_errors_name_file_record_and_value(build, tmp_path, caption_config):
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps([{"image": "a.png", "caption": "x"}, {"image": "b.png", "text": "y", "image_id": "q"}]))
+    message = (
+        r"bad.json, record 1 \(image_id 'q'\), dataset 'captions': no key 'caption'; keys found: image, text, image_id"
+    )
+    with pytest.raises(ValueError, match=message):
+        build(caption_config(1) | dict(ann_file=str(path)))
+    path.write_text(json.dumps([{"conversations": [{"from": "human", "value": "<image> <image>"}], "image": "a.png"}]))
+    with pytest.raises(ValueError, match=r"bad.json, record 0, dataset 'x': 1 images, but 2 image places"):
+        build(dict(type="InstructionDataset", parser="llava", name="x", ann_file=str(path)))
+
+
+def test_a_record_that_is_no_object(build, caption_config, tmp_path):
+    (tmp_path / "bad.json").write_text('["text"]')
+    with pytest.raises(ValueError, match="bad.json, record 0, .*: a record must be an object, got 'text'"):
+        build(caption_config(1) | dict(ann_file=str(tmp_path / "bad.json")))
+
+
+def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_path):
+    config = caption_config(2)
+    (tmp_path / "images" / "captions_1.png").unlink()
+    with pytest.raises(FileNotFoundError, match="captions.json', record 1, .*no image file '.*captions_1.png'"):
+        build(config)[1]
+    (tmp_path / "images" / "captions_0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="captions.json', record 0, .*cannot read the image '.*captions_0.png'"):
+        build(config)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(parser="caption"), "unknown parser 'caption': choose among alpaca, aokvqa"),
+        (dict(source="audio"), "source='audio': choose among visual, language"),
+    ],
+)
+def test_wrong_arguments(build, caption_config, change, message):
+    with pytest.raises(ValueError, match=message):
+        build(caption_config(1) | change)
+
+
+def test_missing_and_empty_annotation_files(build, caption_config, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no annotation file '.*absent.json'"):
+        build(caption_config(1) | dict(ann_file=str(tmp_path / "absent.json")))
+    (tmp_path / "empty.json").write_text("[]")
+    with pytest.raises(ValueError, match="empty.json: the annotation file holds no record"):
+        build(caption_config(1) | dict(ann_file=str(tmp_path / "empty.json")))
+
+
+def test_the_random_generator_is_the_samples_own(build, dolly_config):
+    dataset = build(dolly_config(["red", "blue"]))
+    draws = [dataset.get_data_info(i)["rng"].random() for i in (0, 1, 2, 0)]
+    assert draws[0] == draws[3] == np.random.default_rng([0, 0, 0]).random() and len(set(draws)) == 3

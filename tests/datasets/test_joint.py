@@ -1,0 +1,32 @@
+import pytest
+
+
+def config(visual, language):
+    return dict(type="JointDataset", visual=visual, language=language)
+
+
+def test_visual_first_then_language(build, caption_config, dolly_config):
+    dataset = build(config([caption_config(3), caption_config(2, name="more")], [dolly_config(["red"] * 4)]))
+    assert (dataset.visual_size, dataset.language_size, len(dataset)) == (5, 4, 9)
+    assert [data["meta"]["dataset"] for data in dataset] == ["captions"] * 3 + ["more"] * 2 + ["dolly"] * 4
+    assert dataset.metainfo == {"visual": ["captions", "more"], "language": ["dolly"]}
+
+
+def test_the_epoch_reaches_the_parts(build, caption_config, dolly_config):
+    part = build(caption_config(3))
+    dataset = build(config([caption_config(3)], [dolly_config(["red"])]))
+    for epoch in range(6):
+        for i in range(3):
+            assert dataset[epoch * 4 + i]["meta"] == part[epoch * 3 + i]["meta"]
+
+
+def test_one_side_may_be_empty(build, caption_config, dolly_config):
+    assert build(config([], [dolly_config(["red"])])).visual_size == 0
+    assert build(config([caption_config(1)], [])).language_size == 0
+    with pytest.raises(ValueError, match="at least one"):
+        build(config([], []))
+
+
+def test_a_dataset_under_the_wrong_heading(build, caption_config):
+    with pytest.raises(ValueError, match="'captions' has source='visual', but is listed under 'language'"):
+        build(config([], [caption_config(1)]))

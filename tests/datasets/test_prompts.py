@@ -1,0 +1,70 @@
+import pytest
+
+from mmgpt.datasets.conversation import IMAGE_PART, place_images, text_part
+from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns, prompt_text
+
+START = TEMPLATES["instruction"]["start"]
+
+
+def test_one_turn_with_image_and_context():
+    turn = {"question": "What is it?", "context": "A hint.", "answer": "a bus"}
+    segments = format_turns(TEMPLATES["instruction"], place_images([turn], 1))
+    assert segments == [
+        Segment(START + "### Image:\n"),
+        Segment("<image>", special=True),
+        Segment("\n\n### Instruction:\nWhat is it?\n\n### Input:\nA hint.\n\n### Response:\n"),
+        Segment("a bus", learned=True),
+        Segment(EOS, learned=True, special=True),
+    ]
+
+
+def test_further_turns_follow_in_the_same_sequence():
+    turns = [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]
+    text = prompt_text(format_turns(SHORT, turns))
+    assert text == "### Instruction:\na\n\n### Response:\nb<eos>\n\n### Instruction:\nc\n\n### Response:\nd<eos>"
+
+
+def test_open_prompt_is_the_beginning_of_the_full_one():
+    turns = [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]
+    full, opened = format_turns(SHORT, turns), format_turns(SHORT, turns, open_last=True)
+    assert full[: len(opened)] == opened and opened[-1].text.endswith("### Response:\n")
+    assert format_turns(SHORT, [turns[0], {"question": "c"}]) == opened
+
+
+def test_empty_answer_is_not_learned():
+    segments = format_turns(SHORT, [{"question": "a", "answer": ""}, {"question": "c", "answer": "d"}])
+    assert [s.text for s in segments if s.learned] == ["d", EOS]
+    assert not any(s.learned for s in format_turns(SHORT, [{"question": "a", "answer": ""}]))
+
+
+def test_leading_images_have_sections_inner_ones_stay_inline():
+    question = [IMAGE_PART, IMAGE_PART, text_part("is it "), IMAGE_PART, text_part("?")]
+    text = prompt_text(format_turns(SHORT, [{"question": question}]))
+    section = "### Image:\n<image>\n\n"
+    assert text == section * 2 + "### Instruction:\nis it <image>?\n\n### Response:\n"
+
+
+def test_what_a_user_types_is_text():
+    turn = {"question": "{context} <image> {question}", "context": "{question} <eos>", "answer": "<image>"}
+    segments = format_turns(SHORT, [turn])
+    assert [s.text for s in segments if s.special] == [EOS]
+    assert "### Instruction:\n{context} <image> {question}\n" in segments[0].text
+    assert "### Input:\n{question} <eos>\n" in segments[0].text
+
+
+def test_plain_is_an_image_and_its_caption():
+    turns = place_images([{"question": "", "answer": "a bus"}], 1)
+    assert prompt_text(format_turns(TEMPLATES["plain"], turns)) == "<image>a bus<eos>"
+    assert prompt_text(format_turns(TEMPLATES["plain"], [{"question": "", "answer": "a bus"}])) == "a bus<eos>"
+
+
+def test_find_template():
+    assert find_template("short") is SHORT
+    own = {**SHORT, "response": "Answer: "}
+    assert find_template(own) == own
+    with pytest.raises(ValueError, match="'shrot': choose among instruction, short, plain"):
+        find_template("shrot")
+    with pytest.raises(ValueError, match="keys start, image"):
+        find_template({"start": ""})
+    with pytest.raises(ValueError, match="'question' must hold {question}"):
+        find_template({**SHORT, "question": "ask:"})

@@ -1,0 +1,152 @@
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+from mmengine.dataset import DefaultSampler
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from mmgpt.datasets import JointBatchSampler
+
+
+class Sizes(Dataset):
+    """A joint dataset of nothing but its sizes."""
+
+    def __init__(self, visual, language):
+        self.visual_size, self.language_size = visual, language
+
+    def __len__(self):
+        return self.visual_size + self.language_size
+
+    def __getitem__(self, index):
+        return index
+
+
+def make(visual, language, batch=2, language_batch=1, rank=0, world=1, shuffle=True, seed=0):
+    sampler = DefaultSampler(Sizes(visual, language), shuffle=shuffle, seed=seed)
+    sampler.rank, sampler.world_size = rank, world
+    return JointBatchSampler(sampler, batch, language_batch)
+
+
+def epoch(batches, number):
+    batches.sampler.set_epoch(number)
+    return list(batches)
+
+
+def split(batches, drawn):
+    """(epoch, index) of the visual samples and (pass, index) of the language samples, batch by batch."""
+    size, first = len(batches.sampler.dataset), batches.sampler.dataset.visual_size
+    pairs = [[divmod(i, size) for i in batch] for batch in drawn]
+    return [[p for p in b if p[1] < first] for b in pairs], [[p for p in b if p[1] >= first] for b in pairs]
+
+
+def flat(rows):
+    return [item for row in rows for item in row]
+
+
+def test_one_epoch_is_one_pass_over_the_visual_data():
+    batches = make(7, 3)
+    visual, language = split(batches, epoch(batches, 2))
+    assert sorted(flat(visual)) == [(2, i) for i in range(7)]
+    assert [len(row) for row in visual] == [2, 2, 2, 1] and len(batches) == 4
+    assert [len(row) for row in language] == [1] * 4
+
+
+def test_language_goes_on_over_epochs_and_every_pass_is_complete():
+    batches = make(7, 6)
+    drawn = flat(flat(split(batches, epoch(batches, number))[1]) for number in range(6))
+    assert len(drawn) == 24
+    for number in range(4):
+        assert sorted(drawn[6 * number : 6 * number + 6]) == [(number, 7 + i) for i in range(6)]
+    assert [i for _, i in drawn[:6]] != [i for _, i in drawn[6:12]]
+
+
+def test_orders_differ_by_epoch_and_seed_only():
+    assert epoch(make(20, 5), 1) == epoch(make(20, 5), 1)
+    orders = [[i % 25 for i in flat(epoch(make(20, 5, seed=seed), n))] for seed in (0, 1) for n in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert epoch(make(4, 2, shuffle=False), 0) == [[0, 1, 4], [2, 3, 5]]
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_share_each_pass(world):
+    ranks = [make(11, 5, rank=rank, world=world, language_batch=2) for rank in range(world)]
+    parts = [split(one, epoch(one, 1)) for one in ranks]
+    assert len({len(one) for one in ranks}) == 1 and len({len(flat(visual)) for visual, _ in parts}) == 1
+    # All visual samples, and as few twice as fill the last round.
+    drawn = flat(flat(visual) for visual, _ in parts)
+    assert {i for _, i in drawn} == set(range(11)) and len(drawn) == -(-11 // world) * world
+    # Together the processes draw the endless language stream of one process.
+    alone = make(11 * 4, 5, language_batch=2)
+    together = flat(zip(*(flat(split(one, epoch(one, 0))[1]) for one in ranks), strict=True))
+    expected = [(n, 11 + i - 44) for n, i in flat(split(alone, epoch(alone, 0))[1])]
+    assert together[: len(expected)] == expected[: len(together)]
+
+
+def test_fewer_samples_than_processes():
+    ranks = [make(1, 1, batch=1, rank=rank, world=4) for rank in range(4)]
+    assert [split(one, epoch(one, 0))[0] for one in ranks] == [[[(0, 0)]]] * 4
+
+
+def test_start_passes_over_batches_without_changing_the_rest():
+    batches = make(9, 4, language_batch=3)
+    whole = epoch(batches, 3)
+    batches.start = 2
+    assert epoch(batches, 3) == whole[2:] and len(batches) == 5
+    batches.start = 0
+    assert epoch(batches, 3) == whole
+
+
+def test_it_is_lazy():
+    batches = make(9, 4)
+    batches.sampler.set_epoch(0)
+    first = iter(batches)
+    batches.start = 1
+    assert next(first) == epoch(batches, 0)[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_start_in_a_loader(workers):
+    batches = make(9, 4)
+    whole = epoch(batches, 0)
+    batches.start = 3
+    loader = DataLoader(batches.sampler.dataset, batch_sampler=batches, num_workers=workers, collate_fn=list)
+    assert list(loader) == whole[3:]
+
+
+def test_language_only():
+    batches = make(0, 5, batch=7, language_batch=2)
+    drawn = epoch(batches, 1)
+    assert [len(row) for row in drawn] == [2, 2, 1] and len(batches) == 3
+    assert sorted(divmod(i, 5) for i in flat(drawn)) == [(1, i) for i in range(5)]
+
+
+def test_visual_only():
+    assert [len(row) for row in epoch(make(5, 0, language_batch=1), 0)] == [2, 2, 1]
+
+
+def test_data_that_would_never_be_drawn():
+    with pytest.raises(ValueError, match="language_batch_size=0, but there are 3 such samples"):
+        make(5, 3, language_batch=0)
+    with pytest.raises(ValueError, match="batch_size=0, but there are 5"):
+        make(5, 3, batch=0)
+
+
+def test_it_needs_a_joint_dataset():
+    with pytest.raises(ValueError, match="needs a JointDataset, got list"):
+        JointBatchSampler(SimpleNamespace(dataset=[1, 2]), 1)
+
+
+def test_through_the_runner(caption_config, dolly_config):
+    config = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dict(type="mmgpt.JointDataset", visual=[caption_config(3)], language=[dolly_config(["red", "blue"])]),
+        sampler=dict(type="DefaultSampler", shuffle=True),
+        batch_sampler=dict(type="mmgpt.JointBatchSampler", language_batch_size=1),
+        collate_fn=dict(type="collate_conversations"),
+    )
+    loader = Runner.build_dataloader(config, seed=0)
+    batches = list(islice(loader, 3))
+    assert [batch["sources"] for batch in batches] == [["visual", "visual", "language"], ["visual", "language"]]
+    assert [batch["image_counts"].tolist() for batch in batches] == [[1, 1, 0], [1, 0]]

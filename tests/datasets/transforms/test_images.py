@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmgpt.datasets.transforms import LoadImages, PrepareImages
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+
+
+def load(folder, *names):
+    record = {"dataset": "d", "file": "ann.json", "record": 4, "id": "x", "image_folder": folder, "images": list(names)}
+    return LoadImages()(record)["pil"]
+
+
+def noise(mode, size=(30, 20)):
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    return Image.fromarray(values, "RGBA").convert("RGB").convert(mode) if mode != "RGBA" else Image.fromarray(values)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    noise(mode).save(tmp_path / "a.png")
+    [image] = load(tmp_path, "a.png")
+    assert image.mode == "RGB" and image.size == (30, 20)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise("RGB").save(tmp_path / "a.jpg", exif=exif)
+    assert load(tmp_path, "a.jpg")[0].size == (20, 30)
+
+
+def test_missing_image_names_file_and_record(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'ann.json', record 4, id 'x': no image file '.*absent.jpg'"):
+        load(tmp_path, "absent.jpg")
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp"])
+def test_unreadable_image_names_file_and_record(tmp_path, kind, suffix):
+    path = tmp_path / f"a.{suffix}"
+    noise("RGB").save(path)
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no image", "empty": b""}[kind])
+    with pytest.raises(ValueError, match=rf"'ann.json', record 4, id 'x': cannot read the image '.*a.{suffix}'"):
+        load(tmp_path, path.name)
+
+
+def test_pixels_are_clips():
+    open_clip = pytest.importorskip("open_clip.transform")
+    expected = open_clip.image_transform(24, is_train=False, mean=MEAN, std=STD)
+    images = [noise("RGB", size) for size in ((30, 40), (100, 37), (10, 12))]
+    pixels = PrepareImages(24, MEAN, STD)({"pil": images})["pixels"]
+    assert pixels.shape == (3, 3, 24, 24) and pixels.dtype == torch.float32
+    assert torch.equal(pixels, torch.stack([expected(image) for image in images]))
+
+
+def test_no_images_no_pixels():
+    assert PrepareImages(24, MEAN, STD)({"pil": []})["pixels"] is None
+
+
+def test_interpolation():
+    image = noise("RGB", (8, 8))
+    nearest = PrepareImages(16, [0] * 3, [1] * 3, "nearest")({"pil": [image]})["pixels"][0]
+    assert torch.equal(nearest[:, ::2, ::2], nearest[:, 1::2, 1::2])
+    with pytest.raises(ValueError, match="unknown interpolation 'cubic': choose among nearest"):
+        PrepareImages(16, MEAN, STD, "cubic")

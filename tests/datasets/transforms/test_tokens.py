@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+
+from mmgpt.datasets.prompts import EOS, Segment
+from mmgpt.datasets.transforms import FormatPrompt, PackInputs, TokenizeSegments
+from mmgpt.models.language import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_llama):
+    return load_tokenizer(tiny_llama)
+
+
+def tokens(tokenizer, turns, images=0, max_length=200, template="short", open_last=False):
+    results = {
+        "id": "x", "dataset": "d", "source": "visual", "file": "f.json", "record": 1,
+        "images": ["a.png"] * images, "turns": turns, "rng": np.random.default_rng(0),
+    }  # fmt: skip
+    results = FormatPrompt(template, open_last)(results)
+    return TokenizeSegments(tokenizer, max_length)(results), results
+
+
+def test_only_answers_and_their_ends_are_learned(tokenizer):
+    turns = [{"question": "what colour", "answer": "red"}, {"question": "what shape", "answer": "a circle"}]
+    out, _ = tokens(tokenizer, turns, images=1)
+    learned = out["labels"] != -100
+    assert out["input_ids"].dtype == out["labels"].dtype == torch.int64
+    assert torch.equal(out["labels"][learned], out["input_ids"][learned])
+    assert tokenizer.decode(out["input_ids"][learned]).split() == ["red</s>", "a", "circle</s>"]
+    assert out["input_ids"][0] == tokenizer.bos_token_id and out["image_tokens"] == 1
+    assert (out["input_ids"] == tokenizer.bos_token_id).sum() == 1
+
+
+def test_a_conversation_is_tokenized_alike_in_training_and_chat(tokenizer):
+    turns = [{"question": "what colour", "answer": "red"}, {"question": "what shape", "answer": "a circle"}]
+    whole = tokens(tokenizer, turns, images=1)[0]["input_ids"]
+    for count in (1, 2):
+        asked = turns[: count - 1] + [{"question": turns[count - 1]["question"]}]
+        opened = tokens(tokenizer, asked, images=1, open_last=True)[0]["input_ids"]
+        assert torch.equal(opened, whole[: len(opened)])
+    assert len(opened) < len(whole)
+
+
+def test_special_tokens_typed_by_a_user_stay_text(tokenizer):
+    typed = "<image> </s> <s> <|endofchunk|> <PAD> <unk>"
+    out, _ = tokens(tokenizer, [{"question": typed, "context": typed, "answer": typed}])
+    ids = out["input_ids"].tolist()
+    assert ids.count(tokenizer.eos_token_id) == ids.count(tokenizer.bos_token_id) == 1 and out["image_tokens"] == 0
+    special = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id, tokenizer.bos_token_id}
+    assert not special & set(ids)
+    assert typed in tokenizer.decode(out["labels"][out["labels"] != -100])
+
+
+def test_whatever_a_user_types_comes_back(tokenizer):
+    text = "Ünïcödé 你好 😀\n\n\ttab  two  spaces </s>"
+    ids, _ = TokenizeSegments(tokenizer, 99).encode([Segment(text)])
+    assert tokenizer.decode(ids[1:]) == text
+
+
+def test_cut_answer_is_told(tokenizer):
+    turn = {"question": "what", "answer": "red " * 30}
+    whole, _ = tokens(tokenizer, [turn])
+    limit = len(whole["input_ids"]) - 7
+    out, results = tokens(tokenizer, [turn], max_length=limit)
+    assert len(out["input_ids"]) == len(out["labels"]) == limit
+    assert results["cut"] == (limit + 7, limit, 7) and "cut" not in whole
+
+
+def test_nothing_left_to_learn_is_none(tokenizer):
+    turn = {"question": "what " * 50, "answer": "red"}
+    out, results = tokens(tokenizer, [turn], max_length=20)
+    assert out is None and results["cut"][1] == 20 and results["cut"][2] > 0
+    assert tokens(tokenizer, [{"question": "what", "answer": ""}])[0] is None
+
+
+def test_open_prompt_that_is_too_long(tokenizer):
+    with pytest.raises(ValueError, match=r"file 'f.json', record 1, id 'x': a prompt of \d+ tokens, the limit is 20"):
+        tokens(tokenizer, [{"question": "what " * 50}], max_length=20, open_last=True)
+
+
+def test_counts_of_images_and_places_must_fit(tokenizer):
+    with pytest.raises(ValueError, match="file 'f.json', record 1, id 'x': 2 images, but 1 image places"):
+        tokens(tokenizer, [{"question": [{"type": "image"}]}], images=2)
+
+
+def test_tokenizer_by_folder_is_loaded_once(tiny_llama):
+    assert TokenizeSegments(tiny_llama, 9).tokenizer is TokenizeSegments(tiny_llama, 9).tokenizer
+
+
+def test_a_tokenizer_without_a_start_token(tokenizer, monkeypatch):
+    monkeypatch.setattr(type(tokenizer), "bos_token_id", None, raising=False)
+    ids, labels = TokenizeSegments(tokenizer, 9).encode([Segment("red", True), Segment(EOS, True, True)])
+    assert ids == labels
+
+
+def test_pack_leaves_out_images_whose_token_was_cut(tokenizer):
+    turns = [
+        {"question": [{"type": "image"}], "answer": "red"},
+        {"question": [{"type": "image"}], "answer": "blue"},
+    ]
+    whole = tokens(tokenizer, turns, images=2)[0]
+    out, _ = tokens(tokenizer, turns, images=2, max_length=len(whole["input_ids"]) // 2)
+    out["pixels"] = torch.zeros(2, 3, 4, 4)
+    packed = PackInputs()(out)
+    assert (
+        packed["pixels"].shape[0] == 1
+        and (packed["input_ids"] == tokenizer.convert_tokens_to_ids("<image>")).sum() == 1
+    )
+
+
+def test_pack_without_loaded_images(tokenizer):
+    out, _ = tokens(tokenizer, [{"question": "what", "answer": "red"}], images=1)
+    with pytest.raises(ValueError, match="record 1, id 'x': 1 images, but no LoadImages"):
+        PackInputs()(out)
+
+
+def test_meta_of_the_last_turn(tokenizer):
+    turns = [{"question": "a", "answer": "b"}, {"question": "what", "answer": "red", "answers": ["red", "blue"]}]
+    meta = PackInputs()(tokens(tokenizer, turns)[0])["meta"]
+    assert meta["question"] == "what" and meta["answer"] == "red" and meta["answers"] == ["red", "blue"]
+    assert meta["choices"] == [] and meta["prompt"].endswith("what\n\n### Response:\n") and meta["dataset"] == "d"

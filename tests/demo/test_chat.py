@@ -1,0 +1,121 @@
+"""The terminal chat: commands, streaming, and mistakes that cost one line."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmgpt.apis import Conversation
+from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
+
+DEMO = Path(__file__).parents[2] / "demo/chat.py"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("demo_chat", DEMO)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Parrot:
+    """Repeats the question word by word and counts its pictures."""
+
+    def start(self):
+        return Conversation()
+
+    def stream(self, conversation, text, images=()):
+        if text == "fail":
+            raise ValueError("the question is too hard")
+        conversation.turns.append(dict(question=text))
+        for word in (*text.split(), f"{len(images)} pictures"):
+            if word == "interrupt":
+                raise KeyboardInterrupt
+            yield word + " "
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "my picture.png")
+    return tmp_path / "my picture.png"
+
+
+def run(demo, *lines, images=()):
+    session = demo.Session(Parrot(), list(images))
+    return session, [session.handle(line) for line in lines]
+
+
+def test_an_answer_is_printed_as_it_comes(demo, capsys):
+    session, _ = run(demo, "hello there", "")
+    assert capsys.readouterr().out == "hello there 0 pictures \n"
+    assert len(session.conversation.turns) == 1
+
+
+def test_pictures_go_with_the_next_question_only(demo, picture, capsys):
+    run(demo, "what?", "/image " + str(picture), "what?", "what?", images=[str(picture)])
+    answers = [line for line in capsys.readouterr().out.splitlines() if line.startswith("what?")]
+    assert answers == ["what? 1 pictures ", "what? 1 pictures ", "what? 0 pictures "]
+
+
+@pytest.mark.parametrize("line", ["/image nowhere.png", "/image", "/image /", "fail"])
+def test_a_mistake_costs_one_line_and_the_chat_goes_on(demo, capsys, line):
+    session, going_on = run(demo, line, "hello")
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 2 and out[0].startswith("error: ") and out[1] == "hello 0 pictures "
+    assert going_on == [True, True] and session.images == []
+
+
+def test_a_picture_waits_until_a_question_is_answered(demo, picture, capsys):
+    run(demo, "fail", "again", images=[str(picture)])
+    assert capsys.readouterr().out.endswith("again 1 pictures \n")
+
+
+def test_commands(demo, picture, capsys):
+    session, going_on = run(demo, "hello", "/image " + str(picture), "/reset", "/help", "/nothing", "/quit")
+    out = capsys.readouterr().out
+    assert session.conversation == Conversation() and session.images == []
+    assert all(command in out for command in ("/image FILE", "/reset", "/quit", "/help"))
+    assert "there is no command /nothing" in out and "a new conversation" in out
+    assert going_on == [True] * 5 + [False]
+
+
+def test_ctrl_c_ends_the_answer_not_the_chat(demo, capsys):
+    run(demo, "one interrupt two", "hello")
+    assert capsys.readouterr().out == "one  …\nhello 0 pictures \n"
+
+
+def test_without_arguments_the_quickstart_model_is_asked_for(demo, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(demo, "QUICKSTART", (tmp_path / "config.py", tmp_path / "latest.pth"))
+    with pytest.raises(SystemExit):
+        demo.parse_args([])
+    assert "tools/quickstart.sh" in capsys.readouterr().err
+    (tmp_path / "latest.pth").touch()
+    args = demo.parse_args([])
+    assert (args.config, args.checkpoint) == (tmp_path / "config.py", tmp_path / "latest.pth")
+
+
+def test_a_real_process_with_piped_input(chat_config, chat_checkpoint, picture):  # noqa: F811
+    arguments = [chat_config, chat_checkpoint, "--image", "gone.png", str(picture), "--max-new-tokens", "3"]
+    done = chat_process(arguments, f"what colour?\n/image nowhere.png\n/image {picture}\nwhat shape?\n/quit\nnever\n")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert sum(line.startswith("error: ") for line in lines) == 2
+    assert sum("goes with the next question" in line for line in lines) == 2
+    assert len(lines) >= 7 and ">" not in done.stdout
+
+
+def test_a_missing_config_is_one_line(tmp_path):
+    done = chat_process([str(tmp_path / "nothing.py")], "")
+    assert done.returncode == 1
+    assert "nothing.py" in done.stderr and "Traceback" not in done.stderr
+
+
+def chat_process(arguments, text):
+    env = os.environ | {"PYTHONPATH": str(DEMO.parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(DEMO), *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=env, timeout=300)

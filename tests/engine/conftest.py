@@ -1,0 +1,28 @@
+"""Fixtures of the engine's tests: the stub model and data, and runners on them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def make_runner(tmp_path):
+    """A function that builds a Runner on the stub config; every runner gets its own name, as MMEngine keeps them."""
+    from engine_stub import write_config
+    from mmengine.runner import Runner
+
+    from mmgpt.engine import load_config
+
+    count = 0
+
+    def build(more: str = "", log: str = "", work_dir: str = "run", **options):
+        nonlocal count
+        count += 1
+        cfg = load_config(write_config(tmp_path, str(log), more), options)
+        cfg.work_dir, cfg.experiment_name = str(tmp_path / work_dir), f"{tmp_path.name}_{count}"
+        return Runner.from_cfg(cfg)
+
+    return build

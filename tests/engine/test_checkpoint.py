@@ -1,0 +1,137 @@
+import os
+import pickle
+
+import pytest
+import torch
+from engine_stub import StubModel
+
+from mmgpt.engine import load_trained, read_checkpoint, trained_state
+from mmgpt.engine.checkpoint import AtomicBackend, plain
+
+
+@pytest.fixture
+def trained(make_runner, tmp_path):
+    """A finished run of 12 batches, and its folder."""
+    runner = make_runner()
+    runner.train()
+    return runner, tmp_path / "run"
+
+
+def test_checkpoint_holds_what_was_trained(trained):
+    runner, folder = trained
+    checkpoint = torch.load(folder / "latest.pth", weights_only=True)
+    assert set(checkpoint["state_dict"]) == {
+        "norm.weight",
+        "norm.bias",
+        "norm.running_mean",
+        "norm.running_var",
+        "norm.num_batches_tracked",
+        "gated.weight",
+        "gated.bias",
+    }
+    assert checkpoint["meta"]["iter"] == 12 and checkpoint["meta"]["epoch_length"] == 6
+    assert len(checkpoint["optimizer"]["state"]) == 4
+    assert len(checkpoint["param_schedulers"]) == 2
+    # Outside of saving, the model's state is whole.
+    assert "frozen.weight" in runner.model.state_dict()
+
+
+def test_latest_is_the_newest_and_old_ones_are_removed(trained):
+    _, folder = trained
+    assert sorted(path.name for path in folder.glob("*.pth*")) == ["iter_12.pth", "iter_9.pth", "latest.pth"]
+    assert os.path.realpath(folder / "latest.pth") == os.path.realpath(folder / "iter_12.pth")
+
+
+def test_log_is_restored(trained, make_runner):
+    runner, folder = trained
+    expected = runner.message_hub.get_scalar("train/loss")
+    resumed = make_runner(resume=True, load_from=str(folder / "latest.pth"))
+    resumed.train()
+    restored = resumed.message_hub.get_scalar("train/loss")
+    assert restored.data[0].tolist() == expected.data[0].tolist()
+    assert restored.mean() == expected.mean()
+
+
+def test_load_trained(trained):
+    runner, folder = trained
+    model = StubModel()
+    load_trained(model, folder / "latest.pth")
+    for name, value in trained_state(runner.model).items():
+        torch.testing.assert_close(model.state_dict()[name], value.cpu())
+
+
+def damage(folder, change):
+    checkpoint = torch.load(folder / "latest.pth", weights_only=True)
+    change(checkpoint["state_dict"])
+    torch.save(checkpoint, folder / "damaged.pth")
+    return folder / "damaged.pth"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("gated.bias"), "1 are missing in it: gated.bias"),
+        (lambda state: state.update(other=torch.ones(1)), "1 are in it but not trained in this model: other"),
+        (
+            lambda state: state.update({"gated.weight": torch.ones(2, 4)}),
+            r"another shape: gated.weight \(2, 4\) instead of \(1, 4\)",
+        ),
+    ],
+)
+def test_loading_is_strict(trained, make_runner, change, message):
+    path = damage(trained[1], change)
+    with pytest.raises(ValueError, match=f"(?s){path.name}.*{message}"):
+        load_trained(StubModel(), path)
+    with pytest.raises(ValueError, match=f"(?s){path.name}.*{message}"):
+        make_runner(load_from=str(path)).test()
+
+
+def test_test_run_loads_the_checkpoint(trained, make_runner):
+    runner, folder = trained
+    tuned = make_runner(load_from=str(folder / "latest.pth")).test()
+    assert tuned == runner.test()
+    assert tuned != make_runner().test()
+
+
+def test_other_epoch_length_is_no_resume(trained, make_runner):
+    more = "train_dataloader['dataset']['size'] = 14"
+    with pytest.raises(ValueError, match="an epoch had 6 batches per process then and has 7 now"):
+        make_runner(more, resume=True, load_from=str(trained[1] / "latest.pth")).train()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_files_that_are_no_safe_checkpoint(tmp_path):
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "short.pth").write_bytes(b"PK\x03\x04 no archive")
+    (tmp_path / "empty.pth").touch()
+    torch.save({"weights": 1}, tmp_path / "other.pth")
+    for name in ["evil", "pickle", "short", "empty", "other"]:
+        with pytest.raises(ValueError, match=f"{name}.pth"):
+            read_checkpoint(tmp_path / f"{name}.pth")
+    with pytest.raises(FileNotFoundError, match="gone.pth"):
+        read_checkpoint(tmp_path / "gone.pth")
+
+
+def test_interval_must_fit_the_accumulation(make_runner):
+    with pytest.raises(ValueError, match="every 3 batches, not a multiple of .*accumulative_counts, 2"):
+        make_runner(accumulative_counts=2).train()
+
+
+def test_what_a_checkpoint_cannot_hold():
+    with pytest.raises(ValueError, match="a checkpoint cannot hold a function"):
+        plain({"a": [lambda: 0]})
+
+
+def test_file_appears_when_complete(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    AtomicBackend().put(b"old", path)
+    seen = []
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (seen.append(path.read_bytes()), rename(*names)))
+    AtomicBackend().put(b"new", path)
+    assert seen == [b"old"] and path.read_bytes() == b"new"

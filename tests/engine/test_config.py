@@ -1,0 +1,74 @@
+import pytest
+from mmengine.config import Config
+
+from mmgpt.engine import load_config
+
+CONFIG = """
+name = 'a'
+folder = '${name}/b'
+sizes = dict(width=4)
+model = dict(path='${folder}', sizes='${sizes}', many=['${folder}/x', ('${name}', 1)], text='kept $ {name} $name')
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_variables_reach_every_place(config):
+    model = load_config(config).model
+    assert model.path == "a/b"
+    assert model.sizes == {"width": 4}
+    assert model.many == ["a/b/x", ("a", 1)]
+    assert model.text == "kept $ {name} $name"
+
+
+def test_options_are_merged_before_variables_are_replaced(config):
+    cfg = load_config(config, {"name": "z", "sizes.width": 8})
+    assert cfg.folder == cfg.model.path == "z/b"
+    assert cfg.model.sizes.width == 8
+
+
+def test_inheriting_config_sets_one_name(config, tmp_path):
+    child = tmp_path / "child.py"
+    child.write_text("_base_ = './experiment.py'\nname = 'c'\n")
+    assert load_config(child).model.path == "c/b"
+
+
+def test_value_of_a_variable_is_not_shared(config):
+    cfg = load_config(config)
+    cfg.model.sizes.width = 5
+    assert cfg.sizes.width == 4
+
+
+def test_config_can_be_dumped_and_read_again(config, tmp_path):
+    cfg = load_config(config)
+    cfg.dump(tmp_path / "dumped.py")
+    assert load_config(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
+    assert isinstance(cfg, Config) and cfg.filename == str(config)
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [
+        ("model = dict(path='${nam}')", KeyError, ["model.path", "${nam}", "did you mean 'name'"]),
+        ("name = '${folder}'", ValueError, ["circle", "folder -> name"]),
+    ],
+)
+def test_wrong_variables(config, more, error, words):
+    config.write_text(CONFIG + more)
+    with pytest.raises(error) as raised:
+        load_config(config)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_unknown_option_and_unknown_file(config):
+    with pytest.raises(KeyError, match="--cfg-options nmae.*did you mean 'name'"):
+        load_config(config, {"nmae": 1})
+    with pytest.raises(FileNotFoundError, match="experimnet.py.*did you mean 'experiment.py'"):
+        load_config(config.with_name("experimnet.py"))
+    assert load_config(config, {"load_from": "x"}).load_from == "x"

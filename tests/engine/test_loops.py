@@ -1,0 +1,115 @@
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmgpt.engine.loops import seed_iteration
+
+
+class Killed(Exception):
+    pass
+
+
+class Losses(Hook):
+    """Notes the loss of every step, and raises after step ``kill``."""
+
+    priority = "LOWEST"
+
+    def __init__(self, kill=None):
+        self.values, self.kill = [], kill
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.values.append(float(outputs["loss"].detach()))
+        if runner.iter + 1 == self.kill:
+            raise Killed
+
+
+def train(runner, kill=None):
+    losses = Losses(kill)
+    runner.register_hook(losses)
+    if kill is None:
+        runner.train()
+    else:
+        with pytest.raises(Killed):
+            runner.train()
+    return losses.values
+
+
+def weights(runner):
+    return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kill", [4, 7, 11])
+def test_resumed_run_equals_uninterrupted_one(make_runner, tmp_path, workers, kill):
+    """Checkpoints after batch 3 (within an epoch), 6 (its last batch) and 9; dropout and noise in each step."""
+    whole = make_runner(workers=workers)
+    expected = train(whole)
+
+    killed = train(make_runner(workers=workers, work_dir="killed"), kill=kill)
+    done = kill // 3 * 3
+    resumed = make_runner(
+        workers=workers, work_dir="killed", resume=True, load_from=str(tmp_path / "killed" / "latest.pth")
+    )
+    assert killed == expected[:kill]
+    assert train(resumed) == expected[done:]
+    after, before = weights(resumed), weights(whole)
+    assert after.keys() == before.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+    assert [group["lr"] for group in resumed.optim_wrapper.param_groups] == [
+        group["lr"] for group in whole.optim_wrapper.param_groups
+    ]
+
+
+def test_validation_does_not_change_training(make_runner):
+    plain = train(make_runner())
+    more = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator"
+    assert train(make_runner(more)) == plain
+
+
+def test_batches_done_are_not_read_again(make_runner, tmp_path):
+    train(make_runner(), kill=4)
+    log = tmp_path / "read.txt"
+    train(make_runner(log=log, resume=True, load_from=str(tmp_path / "run" / "latest.pth")))
+    assert len(log.read_text().split()) == (12 - 3) * 2
+
+
+def test_joint_batches_go_on_where_they_were(make_runner, tmp_path):
+    """The language stream runs on over the epochs; a resumed run reads what the killed one had not."""
+    more = (
+        "train_dataloader['dataset'].update(type='StubJoint', size=17)\n"
+        "train_dataloader['batch_sampler'] = dict(type='JointBatchSampler', language_batch_size=1)\n"
+    )
+    whole, rest = tmp_path / "whole.txt", tmp_path / "rest.txt"
+    expected = train(make_runner(more, log=whole, work_dir="whole"))
+    train(make_runner(more), kill=8)
+    resumed = train(make_runner(more, log=rest, resume=True, load_from=str(tmp_path / "run" / "latest.pth")))
+    assert resumed == expected[6:]
+    read = whole.read_text().split()
+    assert rest.read_text().split() == read[-len(read) // 2 :]
+    assert len(read) == 12 * 3
+
+
+def test_epochs_are_shuffled_differently_and_read_all_data(make_runner, tmp_path):
+    log = tmp_path / "read.txt"
+    train(make_runner(log=log))
+    read = [int(line) for line in log.read_text().split()]
+    assert sorted(read[:12]) == sorted(read[12:]) == list(range(12))
+    assert read[:12] != read[12:]
+
+
+def test_batch_sampler_that_cannot_skip(make_runner, tmp_path):
+    train(make_runner(), kill=4)
+    more = "train_dataloader['batch_sampler'] = None"
+    runner = make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))
+    with pytest.raises(ValueError, match="3 batches of epoch 0: BatchSampler cannot skip"):
+        runner.train()
+
+
+def test_seed_iteration_is_a_function_of_its_arguments():
+    draws = []
+    for arguments in [(0, 1, 0), (0, 2, 0), (1, 1, 0), (0, 1, 1), (0, 1, 0)]:
+        seed_iteration(*arguments)
+        draws.append(float(torch.rand(())))
+    assert draws[0] == draws[-1]
+    assert len(set(draws)) == 4

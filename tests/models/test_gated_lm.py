@@ -1,0 +1,178 @@
+"""The gated language model against plain loops and the language model alone."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mmgpt.models.gated_lm import GatedCausalLM, media_mask
+
+IMAGE, VOCABULARY = 5, 60
+SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
+FAMILIES = {
+    "llama": {},
+    "mistral": dict(num_key_value_heads=2),
+    "qwen2": dict(num_key_value_heads=2),
+    "qwen3": dict(num_key_value_heads=2, head_dim=8),
+    "gemma2": dict(num_key_value_heads=2, head_dim=8, sliding_window=64),
+    "gpt_neox": {},
+    "opt": dict(ffn_dim=48, word_embed_proj_dim=32),
+}
+
+
+def language_model(family="llama"):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SMALL, **FAMILIES[family], max_position_embeddings=64, pad_token_id=0)
+    config.bos_token_id, config.eos_token_id, config.initializer_range = 1, None, 0.3
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+def gated(family="llama", reading="latest", gate_init=0.7, every_n_layers=2):
+    block = dict(dim_head=8, heads=2, gate_init=gate_init)
+    model = GatedCausalLM(language_model(family), 16, IMAGE, every_n_layers, reading, block).eval()
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if ".gated." in name and "gate" not in name.rsplit(".", 1)[-1]:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def batch(seed=2):
+    """Three left-padded rows with 1, 2 and 0 images."""
+    torch.manual_seed(seed)
+    ids = torch.randint(6, VOCABULARY, (3, 10))
+    ids[0, 4] = ids[1, 2] = ids[1, 6] = IMAGE
+    attention = torch.ones_like(ids)
+    ids[0, :3], attention[0, :3] = 0, 0
+    return ids, attention, torch.randn(3, 2, 4, 16), torch.tensor([1, 2, 0])
+
+
+def positions(attention):
+    return (attention.cumsum(1) - 1).clamp(min=0)
+
+
+def greedy(model, ids, attention, features, counts, steps):
+    """The plain loop: everything computed again for every token."""
+    for _ in range(steps):
+        media = model.media(ids, features, counts)
+        logits = model(ids, attention, media=media, use_cache=False, position_ids=positions(attention)).logits
+        ids = torch.cat((ids, logits[:, -1:].argmax(-1)), 1)
+        attention = torch.cat((attention, attention.new_ones(len(ids), 1)), 1)
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("reading", "expected"),
+    [("latest", [-1, 0, 0, 1, 1]), ("next", [0, 0, 1, 1, -1])],
+)
+def test_reading_rules(reading, expected):
+    """Text, image, text, image, text."""
+    is_image = torch.tensor([[False, True, False, True, False]])
+    mask = media_mask(is_image, torch.tensor([2]), images=2, latents=3, reading=reading)
+    assert mask.shape == (1, 5, 6)
+    for token, image in enumerate(expected):
+        row = [image == t for t in range(2) for _ in range(3)]
+        assert mask[0, token].tolist() == row
+
+
+def test_images_that_are_padding_are_never_read():
+    is_image = torch.tensor([[True, True, False]])
+    mask = media_mask(is_image, torch.tensor([1]), images=2, latents=1, reading="latest")
+    assert mask.tolist() == [[[True, False], [False, False], [False, False]]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("reading", ["latest", "next"])
+def test_cached_greedy_generation_equals_the_plain_loop(family, reading):
+    model = gated(family, reading)
+    ids, attention, features, counts = batch()
+    expected = greedy(model, ids, attention, features, counts, 6)
+    arguments = dict(attention_mask=attention, media_features=features, image_counts=counts)
+    arguments.update(max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert torch.equal(model.generate(ids, **arguments), expected)
+    assert torch.equal(model.generate(ids, **arguments, use_cache=False), expected)
+    seen, other = (model(ids, media=model.media(ids, f, counts)).logits for f in (features, features.roll(1, 0)))
+    assert not torch.allclose(seen[:2], other[:2], atol=1e-3), "the images are not seen"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_cached_beams_equal_uncached_beams(family):
+    model = gated(family)
+    ids, attention, features, counts = batch()
+    arguments = dict(attention_mask=attention, media_features=features, image_counts=counts, num_beams=3)
+    arguments.update(max_new_tokens=6, do_sample=False, pad_token_id=0)
+    cached = model.generate(ids, **arguments)
+    assert torch.equal(cached, model.generate(ids, **arguments, use_cache=False))
+    assert not torch.equal(cached, greedy(model, ids, attention, features, counts, 6)), "beams changed nothing"
+
+
+def test_a_padded_batch_equals_its_rows():
+    model = gated()
+    ids, attention, features, counts = batch()
+    arguments = dict(max_new_tokens=6, do_sample=False, pad_token_id=0)
+    together = model.generate(ids, attention_mask=attention, media_features=features, image_counts=counts, **arguments)
+    for row in range(3):
+        start = int((attention[row] == 0).sum())
+        images = int(counts[row])
+        alone = model.generate(
+            ids[row : row + 1, start:],
+            attention_mask=attention[row : row + 1, start:],
+            media_features=features[row : row + 1, :images] if images else None,
+            image_counts=counts[row : row + 1] if images else None,
+            **arguments,
+        )
+        assert torch.equal(alone[0], together[row, start:])
+
+
+def test_closed_gates_equal_the_language_model():
+    ids, attention, features, counts = batch()
+    model = gated(gate_init=0.0)
+    expected = language_model()(ids, attention_mask=attention).logits
+    out = model(ids, attention, media=model.media(ids, features, counts)).logits
+    assert torch.equal(out, expected)
+
+
+def test_text_rows_of_a_mixed_batch_equal_the_language_model_alone():
+    ids, attention, features, counts = batch()
+    model, plain = gated(), language_model()
+    out = model(ids, attention, media=model.media(ids, features, counts)).logits
+    torch.testing.assert_close(out[2:], plain(ids[2:], attention_mask=attention[2:]).logits, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(out[:2], plain(ids[:2], attention_mask=attention[:2]).logits)
+    no_media = model(ids, attention, media=None).logits
+    torch.testing.assert_close(no_media, plain(ids, attention_mask=attention).logits)
+
+
+def test_gradient_checkpointing_gives_equal_gradients():
+    ids, attention, features, counts = batch()
+    model = gated().train()
+    media = model.media(ids, features, counts)
+    grads = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.zero_grad()
+        model(ids, attention, media=media, use_cache=False).logits.square().mean().backward()
+        grads.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    assert any(".gated.attn.to_kv" in name for name in grads[0])
+    for name, value in grads[0].items():
+        torch.testing.assert_close(grads[1][name], value, msg=name)
+
+
+def test_gated_blocks_stand_before_every_nth_layer():
+    layers = gated(every_n_layers=2).model.model.layers
+    assert [hasattr(layer, "gated") for layer in layers] == [False, True, False, True]
+    with pytest.raises(ValueError, match="every_n_layers=5 for a language model of 4 layers"):
+        gated(every_n_layers=5)
+
+
+def test_unknown_reading_rule_names_the_choices():
+    with pytest.raises(ValueError, match="reading='previous': choose one of latest, next"):
+        gated(reading="previous")
+
+
+def test_a_model_that_hands_no_keywords_on_is_refused():
+    config = AutoConfig.for_model("bloom", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
+    model = GatedCausalLM(AutoModelForCausalLM.from_config(config), 16, IMAGE, 1)
+    ids, attention, features, counts = batch()
+    with pytest.raises((ValueError, TypeError), match="never see an image|unexpected keyword"):
+        model(ids, attention, media=model.media(ids, features, counts))

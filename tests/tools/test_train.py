@@ -1,0 +1,158 @@
+"""tools/train.py and tools/test.py as users run them."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENGINE_TESTS = ROOT / "tests" / "engine"
+sys.path.insert(0, str(ENGINE_TESTS))
+
+from engine_stub import write_config  # noqa: E402
+
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": f"{ROOT}{os.pathsep}{ENGINE_TESTS}",
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+def command(tool, *arguments):
+    return [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function that runs a tool within this process, in an empty folder, and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+
+    def in_process(tool, *arguments):
+        monkeypatch.setattr(sys, "argv", command(tool, *arguments)[1:])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return in_process
+
+
+def losses(work_dir):
+    """Loss by step, as the newest log in the folder has it."""
+    log = max(Path(work_dir).glob("*/vis_data/scalars.json"))
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def test_train_then_test(tmp_path, run, capsys):
+    config = write_config(tmp_path)
+    assert run("train.py", config, "--seed", 3, "--cfg-options", "max_epochs=1") == 0
+    work_dir = tmp_path / "work_dirs" / "stub"
+    assert sorted(losses(work_dir)) == [1, 2, 3, 4, 5, 6]
+    assert "randomness = dict(seed=3)" in (work_dir / "stub.py").read_text()
+
+    assert run("test.py", config, work_dir / "latest.pth", "--out", tmp_path / "m.json") == 0
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["error"] > 0 and json.dumps(metrics, indent=2) in capsys.readouterr().out
+
+
+def test_killed_run_goes_on_where_it_was(tmp_path, run):
+    config = write_config(tmp_path)
+    assert run("train.py", config, "--work-dir", tmp_path / "whole") == 0
+    expected = losses(tmp_path / "whole")
+
+    killed = tmp_path / "killed"
+    arguments = ["train.py", config, "--work-dir", killed, "--resume"]
+    shown = tmp_path / "shown.txt"
+    slow = ["--cfg-options", "train_dataloader.dataset.seconds=0.15"]
+    with shown.open("w") as file:
+        process = subprocess.Popen(command(*arguments, *slow), env=ENVIRONMENT, stdout=file, stderr=file)
+    deadline = time.monotonic() + 90
+    while not (killed / "iter_6.pth").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, shown.read_text()[-2000:]
+    assert "starting from the beginning" in shown.read_text()
+    assert 6 <= max(losses(killed)) < 12
+
+    subprocess.run(command(*arguments), env=ENVIRONMENT, check=True, timeout=120)
+    resumed = losses(killed)
+    assert min(resumed) > 6
+    assert resumed == {step: loss for step, loss in expected.items() if step >= min(resumed)}
+
+
+@pytest.mark.parametrize(
+    ("more", "arguments", "words"),
+    [
+        ("model['type'] = 'StubModle'", [], ["'StubModle'", "is no model", "did you mean 'StubModel'"]),
+        ("train_dataloader['dataset']['type'] = 'X'", [], ["'X'", "is no dataset", "Choices: ", "StubData"]),
+        ("model['widht'] = 3", [], ["arguments in the config do not fit", "widht"]),
+        ("model['width'] = '${widht}'", [], ["model.width", "${widht}"]),
+        ("model['path'] = 'weights/llama'", [], ["1 files", "weights/llama", "model.path=..."]),
+        ("", ["--cfg-options", "lrr=1"], ["lrr", "did you mean 'lr'"]),
+        ("", ["--resume", "gone.pth"], ["no checkpoint 'gone.pth'"]),
+        ("default_hooks['checkpoint']['interval'] = 5", ["--cfg-options", "accumulative_counts=2"], ["5 batches"]),
+    ],
+)
+def test_mistakes_end_with_a_message(tmp_path, run, capsys, more, arguments, words):
+    assert run("train.py", write_config(tmp_path, more=more), *arguments) == 1
+    message = capsys.readouterr().err.partition("error: ")[2]
+    for word in words:
+        assert word in message
+
+
+def test_amp_without_a_gpu(tmp_path, run, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("train.py", write_config(tmp_path), "--amp") == 1
+    assert "--amp needs a GPU" in capsys.readouterr().err
+
+
+def test_mistakes_of_testing(tmp_path, run, capsys):
+    config = write_config(tmp_path)
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 no archive")
+    for arguments, word in [
+        ([config, "gone.pth"], "no checkpoint 'gone.pth'"),
+        ([config, "broken.pth"], "cannot be read"),
+        ([config.with_name("stubb.py")], "did you mean 'stub.py'"),
+    ]:
+        assert run("test.py", *arguments) == 1
+        assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_mistake_in_the_data(tmp_path, run, capsys, monkeypatch, workers):
+    """The same message, whether the data is read in this process or in a worker. (The stub plays the package.)"""
+    monkeypatch.setattr("mmgpt.__file__", str(ENGINE_TESTS / "__init__.py"))
+    config = write_config(tmp_path, more="train_dataloader['dataset']['broken'] = 5")
+    assert run("train.py", config, "--cfg-options", f"workers={workers}") == 1
+    assert "error: broken.json, record 5: no 'answer'\n" in capsys.readouterr().err
+
+
+def test_faults_of_the_program_keep_their_traceback(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("mmgpt.engine.tool.load_config", lambda *_: int("x" * 3, 0) / 0)
+    monkeypatch.setattr("mmgpt.__file__", str(tmp_path / "elsewhere" / "__init__.py"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        run("train.py", write_config(tmp_path))
+
+
+def test_two_processes_without_a_gpu(tmp_path):
+    """Both train, each on its half of the data, and only one writes."""
+    config = write_config(tmp_path)
+    script = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", "--work-dir", str(tmp_path / "two")]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        script, env={**ENVIRONMENT, "PATH": path, "PORT": "29617"}, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(losses(tmp_path / "two")) == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "two" / "latest.pth").exists()

@@ -1,0 +1,50 @@
+"""Says whether this Python satisfies requirement files: ``python tools/check_requirements.py FILE...``.
+
+Prints what is missing, and ends with exit code 1 then.
+"""
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def entries(path: Path) -> Iterator[str]:
+    """Yield the requirements in a file and in those that it includes with -r."""
+    for line in path.read_text().splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("-r "):
+            yield from entries(path.parent / line[3:].strip())
+        elif line:
+            yield line
+
+
+def unmet(text: str) -> str | None:
+    """What is wrong with one requirement here, or None."""
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(text)
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return None
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{text} is not installed"
+    return None if requirement.specifier.contains(found, prereleases=True) else f"{text}, but {found} is installed"
+
+
+def main() -> int:
+    """Check the files given on the command line."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+        print(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}")
+        return 1
+    try:
+        problems = [problem for name in sys.argv[1:] for text in entries(Path(name)) if (problem := unmet(text))]
+    except ModuleNotFoundError as error:
+        problems = [f"{error.name} is not installed"]
+    print("\n".join(problems), end="\n" * bool(problems))
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

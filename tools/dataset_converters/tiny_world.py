@@ -1,0 +1,94 @@
+"""Makes the tiny world: small pictures with captions, questions, dialogues and text tasks in real data set layouts.
+
+    python tools/dataset_converters/tiny_world.py data/tiny
+
+The same arguments always make the same bytes. The folder appears under its name only when it is complete.
+"""
+
+import argparse
+import json
+import shutil
+import time
+import zlib
+from pathlib import Path
+
+from tiny.build import Sizes, build
+
+RECEIPT = "made_by.json"
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--train-scenes", type=int, default=6000, help="scenes of shapes; words and digits in proportion"
+    )
+    parser.add_argument("--heldout-scenes", type=int, default=480, help="240 questions a family come from 480 scenes")
+    parser.add_argument("--pretrain-scenes", type=int, default=0, help="scenes of all kinds with plain statements")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace data that other arguments or an older generator made"
+    )
+    return parser.parse_args(arguments)
+
+
+def receipt(args):
+    """What the files depend on: kept beside them, so that a later call knows what it finds."""
+    sources = sorted((Path(__file__).parent / "tiny").glob("*.py"))
+    return dict(
+        generator=zlib.crc32("".join(path.read_text(encoding="utf-8") for path in sources).encode()),
+        seed=args.seed,
+        train_scenes=args.train_scenes,
+        heldout_scenes=args.heldout_scenes,
+        pretrain_scenes=args.pretrain_scenes,
+    )
+
+
+def is_complete(out, wanted, overwrite):
+    """Whether `out` already holds what is wanted.
+
+    Raises:
+        ValueError: it holds something else, and may not be replaced.
+    """
+    if not out.exists() or out.is_dir() and not any(out.iterdir()):
+        return False
+    if not (out / RECEIPT).is_file():
+        raise ValueError(f"{out} exists and was not made by this tool (it has no {RECEIPT}); choose another folder")
+    found = json.loads((out / RECEIPT).read_text(encoding="utf-8"))
+    if found != wanted and not overwrite:
+        raise ValueError(f"{out} was made with {found}, not with {wanted}; --overwrite replaces it")
+    return found == wanted
+
+
+def make(out, args):
+    """Builds under a temporary name beside `out` and renames it, so that a cut run leaves no half data."""
+    partial, replaced = (out.with_name(f".{out.name}.{state}") for state in ("partial", "replaced"))
+    for rest in (partial, replaced):  # of a run that was cut
+        shutil.rmtree(rest, ignore_errors=True)
+    partial.mkdir(parents=True)
+    build(partial, args.seed, Sizes(args.train_scenes, args.heldout_scenes, args.pretrain_scenes), args.workers)
+    (partial / RECEIPT).write_text(json.dumps(receipt(args), indent=1) + "\n", encoding="utf-8")
+    if out.exists():
+        out.rename(replaced)
+    partial.rename(out)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def main(arguments=None):
+    """Makes the data, or says that it is there."""
+    args = parse_args(arguments)
+    try:
+        if is_complete(args.out, receipt(args), args.overwrite):
+            print(f"{args.out} is complete: nothing to do")
+            return
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    start = time.perf_counter()
+    make(args.out, args)
+    print(f"{args.out} made in {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

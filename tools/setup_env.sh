@@ -1,0 +1,60 @@
+# Sourced by tools/quickstart.sh and tests/run.sh: leaves a Python with everything the project needs in $PYTHON.
+#
+# An activated environment (venv or conda) that satisfies the requirements is used as it is. Otherwise .venv in the
+# project's root is made once, and used again as long as requirements/tested.txt and the place stay the same.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$ROOT/.venv
+# Written last, so that an installation that was cut off is not taken for a whole one.
+STAMP=$VENV/.mmgpt-installed
+
+find_python() {
+    local candidate
+    for candidate in python3.11 python3.12 python3 python; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+            >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "Python 3.11 or 3.12 with its venv module is needed and was not found" \
+        "(Debian and Ubuntu: apt install python3.11 python3.11-venv)." >&2
+    return 1
+}
+
+use_activated() {
+    local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} missing
+    [[ -n $active && ! $active -ef $VENV && -x $active/bin/python ]] || return 1
+    if missing=$("$active/bin/python" "$ROOT/tools/check_requirements.py" \
+        "$ROOT/requirements/runtime.txt" "$ROOT/requirements/tests.txt" 2>&1); then
+        PYTHON=$active/bin/python
+    else
+        echo "The activated environment $active does not satisfy the requirements, so .venv is used instead:"
+        echo "$missing" | sed 's/^/  /' | head -n 12
+        return 1
+    fi
+}
+
+use_own() {
+    local wanted current base
+    wanted=$ROOT$'\n'$(cksum <"$ROOT/requirements/tested.txt")
+    current=$(cat "$STAMP" 2>/dev/null || true)
+    PYTHON=$VENV/bin/python
+    if [[ $current == "$wanted" && -x $PYTHON ]]; then
+        return
+    fi
+    if [[ ${current%%$'\n'*} != "$ROOT" || ! -x $PYTHON ]]; then
+        base=$(find_python)
+        echo "Making .venv with $base and installing requirements/tested.txt: about 5 GB, some minutes ..."
+        rm -rf "$VENV"
+        "$base" -m venv "$VENV"
+    fi
+    rm -f "$STAMP"
+    "$PYTHON" -m pip install --disable-pip-version-check -r "$ROOT/requirements/tested.txt"
+    "$PYTHON" -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable "$ROOT"
+    echo "$wanted" >"$STAMP"
+}
+
+use_activated || use_own
+export PATH="$(dirname "$PYTHON"):$PATH"
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
