@@ -80,18 +80,21 @@ class Session:
             print(f"{file} goes with the next question")
 
     def answer(self, question: str) -> None:
-        """Print the answer as it comes; Ctrl-C ends the answer, not the chat."""
+        """Print the answer as it comes; Ctrl-C ends the answer, not the chat. Unanswered pictures go on waiting."""
+        turns = len(self.conversation.turns)
+        end = ""
         try:
             with closing(self.chat.stream(self.conversation, question, self.images)) as pieces:
                 for piece in pieces:
                     print(piece, end="", flush=True)
         except KeyboardInterrupt:
-            print(" …", end="")
+            end = " …"
         except ValueError as error:
-            print(f"error: {error}", end="")
-        else:
+            end = f"error: {error}"
+        answered = len(self.conversation.turns) > turns
+        if answered:
             self.images = []
-        print()
+        print(end or ("" if answered else "(no answer)"))
 
 
 def lines(prompt: str) -> Iterator[str]:

@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from .published_data import make_data_root
+
 WORDS = "the a red blue circle square what colour shape is Image Instruction Input Response yes no one two".split()
 
 
@@ -93,3 +95,9 @@ def tiny_flamingo_config(tiny_llama, tiny_clip) -> dict:
         gated=dict(every_n_layers=2, dim_head=8, heads=2, gate_init=0.5),
         generation=dict(max_new_tokens=4),
     )
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """Folder with small files of the eight published sources, laid out as the configs expect them."""
+    return make_data_root(tmp_path / "data")

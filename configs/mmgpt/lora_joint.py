@@ -2,6 +2,7 @@
 _base_ = [
     "../_base_/models/openflamingo_9b.py",
     "../_base_/datasets/joint.py",
+    "../_base_/datasets/eval_aokvqa.py",
     "../_base_/schedules/lora_1e-5.py",
     "../_base_/default_runtime.py",
 ]

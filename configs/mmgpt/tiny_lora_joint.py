@@ -6,3 +6,4 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 max_epochs = 1
+default_hooks = dict(checkpoint=dict(interval=100))

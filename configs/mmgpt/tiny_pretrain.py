@@ -14,7 +14,7 @@ image_std = [0.5, 0.5, 0.5]
 prompt_template = "plain"
 max_length = 96
 lr = 2e-3
-max_epochs = 8
+max_epochs = 7
 warmup_iters = 200
 
 flamingo_weights = None
@@ -39,11 +39,12 @@ model = dict(
     language="${language}",
     perceiver="${perceiver}",
     gated="${gated}",
+    weights="${flamingo_weights}",
     frozen=["vision"],
 )
 
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     dataset=dict(
         type="JointDataset",
@@ -54,7 +55,7 @@ train_dataloader = dict(
                 data_root="${data_root}",
                 ann_file="pretrain/captions.json",
                 data_prefix=dict(img="images"),
-                pipeline=[dict(type="JoinAnswers", count=6), "${image_steps}", "${answer_steps}"],
+                pipeline=[dict(type="JoinAnswers", count=4), "${image_steps}", "${answer_steps}"],
             )
         ],
         language=[
@@ -69,6 +70,6 @@ train_dataloader = dict(
         ],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=8),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=4),
     collate_fn=dict(type="collate_conversations"),
 )

@@ -1,5 +1,6 @@
 """The dataset: an annotation file in any format that a parser reads."""
 
+import pickle
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -110,6 +111,12 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"{place_of(info)}: {self.lost.reason(info)}")
         self.lost.count(info, skipped=data is None)
         return data
+
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
+        # As MMEngine's, without its gc.collect(): half a second for each dataset of a mix, and samples hold no circles.
+        pieces = [pickle.dumps(sample) for sample in self.data_list]
+        self.data_list.clear()
+        return np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([len(piece) for piece in pieces])
 
     def _sample(self, number: int, record: dict) -> dict | None:
         try:

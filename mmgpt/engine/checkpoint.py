@@ -173,7 +173,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """
         counts = runner.optim_wrapper._accumulative_counts
         batches = self.interval * (len(runner.train_dataloader) if self.by_epoch else 1)
-        if batches > 0 and batches % counts:
+        if 0 < batches < runner.max_iters and batches % counts:
             raise ValueError(
                 f"default_hooks.checkpoint.interval means a checkpoint every {batches} batches, not a multiple of "
                 f"optim_wrapper.accumulative_counts, {counts}"

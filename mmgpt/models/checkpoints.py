@@ -1,10 +1,12 @@
 """Weights of Flamingo's parts on disk, in the layouts that the real ones come in.
 
 A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vision/` (open_clip: JSON and weights) and
-`flamingo.safetensors` (the resampler and the gated blocks, under the names of our model).
+`flamingo.safetensors` (the resampler and the gated blocks, under the names of our model). OpenFlamingo's own file is
+read as it is.
 """
 
 import json
+import re
 from pathlib import Path
 
 import open_clip
@@ -15,6 +17,24 @@ from torch import Tensor, nn
 from .vision import open_clip_name
 
 GATED = ".gated."
+# OpenFlamingo v1's names; the gated blocks are found under either of two.
+PUBLISHED = (
+    (
+        re.compile(r"^lang_encoder\.model\.layers\.(\d+)\.gated_cross_attn_layer\."),
+        r"language.model.model.layers.\1.gated.",
+    ),
+    (re.compile(r"^lang_encoder\.gated_cross_attn_layers\.(\d+)\."), r"language.model.model.layers.\1.gated."),
+    (re.compile(r"^lang_encoder\."), "language.model."),
+)
+
+
+def our_name(name: str) -> str:
+    """Our name of a tensor that an OpenFlamingo v1 checkpoint names; ours stay."""
+    for pattern, replacement in PUBLISHED:
+        name, found = pattern.subn(replacement, name)
+        if found:
+            break
+    return name
 
 
 def new_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -24,16 +44,26 @@ def new_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_parts(model: nn.Module, path: str) -> None:
-    """Loads a `flamingo.safetensors`; ValueError naming the file and the keys when they are not exactly the model's."""
+    """Loads the resampler and the gated blocks (and the token embedding, where the file holds it).
+
+    Args:
+        model: a Flamingo.
+        path: our `flamingo.safetensors`, or OpenFlamingo v1's `checkpoint.pt` (weights-only loading).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a tensor is missing, unknown or of another shape; names the file and the tensors.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights {path!r} for the resampler and the gated blocks")
-    given, wanted = load_file(path), new_tensors(model)
-    problems = [f"missing {name}" for name in wanted if name not in given]
-    problems += [f"unknown {name}" for name in given if name not in wanted]
+    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+    given, known = {our_name(name): value for name, value in state.items()}, model.state_dict()
+    problems = [f"missing {name}" for name in new_tensors(model) if name not in given]
+    problems += [f"unknown {name}" for name in given if name not in known]
     problems += [
-        f"{name} is {tuple(given[name].shape)}, the model has {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
+        f"{name} is {tuple(value.shape)}, the model has {tuple(known[name].shape)}"
+        for name, value in given.items()
+        if name in known and known[name].shape != value.shape
     ]
     if problems:
         raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])} ({len(problems)} in all)")

@@ -89,15 +89,22 @@ class Flamingo(BaseModel):
             self.vision.eval()
         return self
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D)."""
+    def encode(self, pixels: Tensor, image_counts: Tensor | None = None) -> Tensor:
+        """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D).
+
+        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at.
+        """
         if pixels.ndim == 5:
             pixels = pixels.unsqueeze(2)
-        lead = pixels.shape[:3]
+        batch, images, frames = pixels.shape[:3]
+        counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
+        real = torch.arange(images, device=pixels.device) < counts[:, None]
         dtype = next(self.vision.parameters()).dtype
         with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
-            features = self.vision(pixels.flatten(0, 2).to(dtype))
-        return self.perceiver(features.unflatten(0, lead).to(self.perceiver.latents.dtype))
+            seen = self.vision(pixels[real].flatten(0, 1).to(dtype)).unflatten(0, (-1, frames))
+        features = seen.new_zeros(batch, images, *seen.shape[1:])
+        features[real] = seen
+        return self.perceiver(features.to(self.perceiver.latents.dtype))
 
     def forward(
         self,
@@ -124,7 +131,7 @@ class Flamingo(BaseModel):
             return self.predict(input_ids, attention_mask, pixels, image_counts, metas)
         if mode not in ("tensor", "loss"):
             raise ValueError(f"mode={mode!r}: choose one of tensor, loss, predict")
-        features = None if pixels is None else self.encode(pixels)
+        features = None if pixels is None else self.encode(pixels, image_counts)
         media = self.language.media(input_ids, features, image_counts)
         if mode == "tensor":
             return self.language(input_ids, attention_mask, media=media, use_cache=False).logits
@@ -161,7 +168,7 @@ class Flamingo(BaseModel):
         **generation,
     ) -> Tensor:
         """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own."""
-        features = None if pixels is None else self.encode(pixels)
+        features = None if pixels is None else self.encode(pixels, image_counts)
         unwanted = self.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, self.tokenizer.pad_token])
         out = self.language.generate(
             input_ids,

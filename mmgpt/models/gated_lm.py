@@ -79,8 +79,8 @@ class GatedDecoderLayer(nn.Module):
         """As the inner layer (its arguments are the foreign model's), with `media` taken out of the keywords."""
         if "media" not in kwargs:
             raise ValueError(
-                f"{type(self.decoder).__name__} does not get the keyword arguments given to its model, so this language "
-                "model would never see an image; choose one that hands them on (Llama, Mistral, Qwen, GPT-NeoX, OPT, ...)"
+                f"{type(self.decoder).__name__} does not get the keyword arguments given to its model, so this "
+                "language model would never see an image; choose one that does (Llama, Mistral, Qwen, OPT, ...)"
             )
         media = kwargs.pop("media")
         if media is not None:
@@ -158,7 +158,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             return None
         images, latents = features.shape[1:3]
         mask = media_mask(input_ids == self.image_token_id, image_counts, images, latents, self.reading)
-        return Media(features, mask, image_counts > 0)
+        return Media(features.to(self.dtype), mask, image_counts > 0)
 
     def forward(
         self,

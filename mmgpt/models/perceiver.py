@@ -1,4 +1,4 @@
-"""The Perceiver resampler: any number of patch features of an image becomes N latents (arXiv:2204.14198, section 2.1)."""
+"""The Perceiver resampler: any number of patch features of an image becomes N latents (Flamingo, arXiv:2204.14198)."""
 
 import torch
 from torch import Tensor, nn

@@ -116,7 +116,7 @@ class MMPretrainVision(nn.Module):
 
     Args:
         arch, img_size, patch_size, pre_norm: as in mmpretrain (CLIP's towers have pre_norm=True).
-        checkpoint: file of weights, read with weights-only loading; 'backbone.' in front of names is taken off.
+        path: file of weights, read with weights-only loading; 'backbone.' in front of names is taken off.
         final_norm: patch features after the last norm.
     """
 
@@ -126,7 +126,7 @@ class MMPretrainVision(nn.Module):
         img_size: int = 224,
         patch_size: int = 14,
         pre_norm: bool = True,
-        checkpoint: str | None = None,
+        path: str | None = None,
         final_norm: bool = False,
     ):
         super().__init__()
@@ -145,8 +145,8 @@ class MMPretrainVision(nn.Module):
             out_type="featmap",
         )
         self.width = self.tower.embed_dims
-        if checkpoint is not None:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if path is not None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
             self.tower.load_state_dict({key.removeprefix("backbone."): value for key, value in state.items()})
 

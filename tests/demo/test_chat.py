@@ -32,6 +32,8 @@ class Parrot:
     def stream(self, conversation, text, images=()):
         if text == "fail":
             raise ValueError("the question is too hard")
+        if text == "silence":
+            return
         conversation.turns.append(dict(question=text))
         for word in (*text.split(), f"{len(images)} pictures"):
             if word == "interrupt":
@@ -70,9 +72,11 @@ def test_a_mistake_costs_one_line_and_the_chat_goes_on(demo, capsys, line):
     assert going_on == [True, True] and session.images == []
 
 
-def test_a_picture_waits_until_a_question_is_answered(demo, picture, capsys):
-    run(demo, "fail", "again", images=[str(picture)])
-    assert capsys.readouterr().out.endswith("again 1 pictures \n")
+@pytest.mark.parametrize("line, shown", [("fail", "too hard"), ("silence", "(no answer)")])
+def test_a_picture_waits_until_a_question_is_answered(demo, picture, capsys, line, shown):
+    run(demo, line, "again", images=[str(picture)])
+    out = capsys.readouterr().out
+    assert shown in out and out.endswith("again 1 pictures \n")
 
 
 def test_commands(demo, picture, capsys):
@@ -84,9 +88,11 @@ def test_commands(demo, picture, capsys):
     assert going_on == [True] * 5 + [False]
 
 
-def test_ctrl_c_ends_the_answer_not_the_chat(demo, capsys):
-    run(demo, "one interrupt two", "hello")
-    assert capsys.readouterr().out == "one  …\nhello 0 pictures \n"
+def test_ctrl_c_ends_the_answer_not_the_chat(demo, picture, capsys):
+    session = run(demo, "one interrupt two", images=[str(picture)])[0]
+    session.handle("hello")
+    # The picture belongs to the turn that was begun; it is not shown twice.
+    assert capsys.readouterr().out.endswith("one  …\nhello 0 pictures \n")
 
 
 def test_without_arguments_the_quickstart_model_is_asked_for(demo, monkeypatch, tmp_path, capsys):

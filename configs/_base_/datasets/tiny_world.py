@@ -36,13 +36,14 @@ _language = {
 }
 
 
-def _dataset(name, part, split, source, images, steps):
+def _dataset(name, part, split, source, images, steps, sample=None):
     parser, file, own = part
     return dict(
         type="InstructionDataset",
         name=name,
         source=source,
         parser=parser,
+        sample=sample,
         data_root="${data_root}",
         ann_file=file.format(split),
         data_prefix=dict(img=images),
@@ -50,11 +51,11 @@ def _dataset(name, part, split, source, images, steps):
     )
 
 
-def _datasets(families, split, source, images, steps):
-    return [_dataset(name, part, split, source, images, steps) for name, part in families.items()]
+def _datasets(families, split, source, images, steps, sample=None):
+    return [_dataset(name, part, split, source, images, steps, sample) for name, part in families.items()]
 
 
-visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"])
+visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], sample=1700)
 visual_data.append(
     _dataset(
         "description",
@@ -63,6 +64,7 @@ visual_data.append(
         "visual",
         "cc_sbu_align/train/image",
         ["${image_steps}", "${answer_steps}"],
+        sample=300,
     )
 )
 language_data = _datasets(_language, "train", "language", "", ["${answer_steps}"])
@@ -72,7 +74,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(type="JointDataset", visual="${visual_data}", language="${language_data}"),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=8),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=6),
     collate_fn=dict(type="collate_conversations"),
 )
 
@@ -87,5 +89,5 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="collate_conversations", padding_side="left"),
 )
-test_cfg = dict()
+test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy", groups=dict(visual=list(_visual), language=list(_language)))

@@ -1,16 +1,18 @@
-# OpenFlamingo-9B (CLIP ViT-L/14, LLaMA-7B, a gated block before every 4th layer, 64 latents) with MultiModal-GPT's LoRA.
+# OpenFlamingo-9B (CLIP ViT-L/14, LLaMA-7B, a gated block before every 4th layer, 64 latents), with LoRA as in
+# MultiModal-GPT.
 language_model = "checkpoints/llama-7b_hf"
 vision_model = "checkpoints/ViT-L-14"
 flamingo_weights = "checkpoints/OpenFlamingo-9B/checkpoint.pt"
 needed = {
     "${language_model}": "LLaMA-7B as a Hugging Face folder (config.json, weights, tokenizer)",
-    "${vision_model}": "OpenAI's CLIP ViT-L/14 as an open_clip folder (huggingface.co/timm/vit_large_patch14_clip_224.openai)",
+    "${vision_model}": "CLIP ViT-L/14 as an open_clip folder (huggingface.co/timm/vit_large_patch14_clip_224.openai)",
     "${flamingo_weights}": "OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B)",
 }
 
 vision = dict(type="OpenCLIPVision", path="${vision_model}")
 language = dict(path="${language_model}", dtype="bfloat16")
-perceiver = dict(depth=6, num_latents=64, dim_head=64, heads=8)
+# max_frames and max_media: with a number, embeddings for the frame and for the place of the image.
+perceiver = dict(depth=6, num_latents=64, dim_head=64, heads=8, max_frames=None, max_media=None)
 gated = dict(every_n_layers=4, dim_head=64, heads=8)
 generation = dict(max_new_tokens=128, num_beams=3)
 
@@ -22,6 +24,9 @@ lora = dict(
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3"],
     exclude_modules=r"(vision|perceiver)\..*",
 )
+
+# Tokens whose embedding rows are trained too: see lora_joint_tokens.py.
+train_tokens = None
 
 model = dict(
     type="LoRAModel",
@@ -36,4 +41,5 @@ model = dict(
         generation="${generation}",
     ),
     lora="${lora}",
+    train_tokens="${train_tokens}",
 )

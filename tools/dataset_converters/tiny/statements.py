@@ -110,7 +110,10 @@ def absent_pair(scene, rng):
 
 def _relations(things, rng, most=4):
     pairs = [(one, two) for one in things for two in things if one is not two]
-    return [_related(one, two) for one, two in rng.sample(pairs, min(most, len(pairs)))]
+    for one, two in rng.sample(pairs, min(most, len(pairs))):
+        yield _related(one, two)
+        # With the relation last, it has to be seen: both things are named before it.
+        yield f"relative to the {pair_name(two)} the {pair_name(one)} is {relation(one, two)}."
 
 
 def _related(one, two):

@@ -2,7 +2,7 @@
 
 import zlib
 
-from .vocabulary import COLOURS, DIGITS, NUMBERS, SHAPES, WORDS
+from .vocabulary import COLOURS, DIGITS, NUMBERS, POSITION_NAMES, SHAPES, WORDS, place
 
 WORD_POOL = (*WORDS, *COLOURS, *SHAPES)
 HELD_OUT_SHARE = 8  # one in so many lists of words is held out
@@ -83,7 +83,7 @@ def plain_line(rng):
     """A line of plain text that holds copying and counting, without a question or an instruction."""
     words = _draw_words(rng, 2, 5)
     told = " ".join(words)
-    kind = rng.randrange(5)
+    kind = rng.randrange(6)
     if kind == 0:
         line = f"{told}. the first is {words[0]}. the last is {words[-1]}. backwards: {' '.join(words[::-1])}."
     elif kind == 1:
@@ -97,9 +97,19 @@ def plain_line(rng):
         rng.shuffle(many)
         told = " ".join(many)
         line = f"{told}. " + " ".join(f"{word}: {NUMBERS[many.count(word)]}." for word in words)
-    else:
+    elif kind == 4:
         told, line = _recalled(rng)
+    else:
+        told, line = _spoken(rng)
     return told, line
+
+
+def _spoken(rng):
+    """Sentences with the words that answers have and statements have not."""
+    colour, shape, where = rng.choice(list(COLOURS)), rng.choice(SHAPES), rng.choice(POSITION_NAMES)
+    thing = f"the {colour} {shape} is {place(where)}"
+    closing = rng.choice(("thank you.", f"The answer was {shape}.", f"Because of the {shape}, thank you."))
+    return thing, f"The answer is {rng.choice((colour, shape, where))}. Because {thing}. {closing}"
 
 
 def _recalled(rng):

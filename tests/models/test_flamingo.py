@@ -1,0 +1,116 @@
+"""The whole model: losses by source, generation, freezing."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from mmgpt.registry import MODELS
+
+
+@pytest.fixture(scope="module")
+def model(tiny_flamingo_config):
+    torch.manual_seed(0)
+    return MODELS.build(tiny_flamingo_config).eval()
+
+
+def batch(model):
+    """Rows with 1, 2 and 0 images, right-padded, the last from the language source."""
+    torch.manual_seed(1)
+    image = model.tokenizer.convert_tokens_to_ids("<image>")
+    ids = torch.randint(5, 300, (3, 9))
+    ids[0, 1] = ids[1, 1] = ids[1, 4] = image
+    attention = torch.ones_like(ids)
+    attention[2, 7:] = 0
+    labels = ids.clone()
+    labels[:, :5] = -100
+    labels[2, 7:] = -100
+    return dict(
+        input_ids=ids,
+        attention_mask=attention,
+        pixels=torch.randn(3, 2, 3, 32, 32),
+        image_counts=torch.tensor([1, 2, 0]),
+        labels=labels,
+        sources=["visual", "visual", "language"],
+    )
+
+
+def test_loss_is_the_mean_of_each_source(model):
+    data = batch(model)
+    logits = model(**data, mode="tensor")[:, :-1]
+    losses = model(**data, mode="loss")
+    assert list(losses) == ["loss_visual", "loss_language"]
+    targets = data["labels"][:, 1:]
+    for name, rows in {"loss_visual": slice(0, 2), "loss_language": slice(2, 3)}.items():
+        expected = cross_entropy(logits[rows].flatten(0, 1), targets[rows].flatten(), ignore_index=-100)
+        torch.testing.assert_close(losses[name], expected)
+
+
+def test_a_mixed_batch_equals_one_pass_per_source(model):
+    data = batch(model)
+    mixed = model(**data, mode="loss")
+    visual = {k: v[:2] for k, v in data.items()}
+    language = {k: v[2:] for k, v in data.items()} | {"pixels": None, "image_counts": None}
+    torch.testing.assert_close(mixed["loss_visual"], model(**visual, mode="loss")["loss_visual"])
+    torch.testing.assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
+
+
+def test_images_of_a_row_are_encoded_one_by_one(model):
+    pixels = torch.randn(1, 2, 3, 32, 32)
+    out = model.encode(pixels)
+    assert out.shape == (1, 2, 4, 32)
+    torch.testing.assert_close(out[:, 1:], model.encode(pixels[:, 1:]))
+    assert model.encode(pixels[:, :, None].expand(1, 2, 3, 3, 32, 32)).shape == (1, 2, 4, 32)
+
+
+def test_predict_answers_each_row(model):
+    data = batch(model)
+    data.update(labels=None, attention_mask=torch.ones(3, 9, dtype=torch.long))
+    metas = [{"id": str(i)} for i in range(3)]
+    rows = model(**data, metas=metas, mode="predict")
+    assert [row["id"] for row in rows] == ["0", "1", "2"]
+    ids = model.generate(
+        data["input_ids"], data["attention_mask"], data["pixels"], data["image_counts"], max_new_tokens=4
+    )
+    assert ids.shape == (3, 4)
+    assert rows[1]["prediction"] == model.tokenizer.decode(ids[1], skip_special_tokens=True).strip()
+
+
+def test_image_and_padding_tokens_are_never_generated(model):
+    data = batch(model)
+    tokenizer = model.tokenizer
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    with torch.no_grad():
+        head = model.language.get_output_embeddings().weight
+        saved = head[image].clone()
+        head[image] = 100 * model.language(data["input_ids"], output_hidden_states=True).hidden_states[-1][0, -1]
+        ids = model.generate(data["input_ids"], max_new_tokens=3)
+        head[image] = saved
+    assert image not in ids and tokenizer.pad_token_id not in ids
+
+
+def test_frozen_parts_have_no_gradient_and_stay_in_eval_mode(tiny_flamingo_config):
+    model = MODELS.build(tiny_flamingo_config).train()
+    assert not model.vision.training and model.perceiver.training
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"perceiver", "language"}
+    assert all(".gated." in n for n, p in model.named_parameters() if p.requires_grad and n.startswith("language"))
+    data = batch(model)
+    sum(model(**data, mode="loss").values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    with pytest.raises(ValueError, match="frozen=\\['eyes'\\]: choose among vision, perceiver, language"):
+        MODELS.build({**tiny_flamingo_config, "frozen": ["eyes"]})
+
+
+def test_bfloat16_language_model(tiny_flamingo_config):
+    torch.manual_seed(0)
+    config = dict(tiny_flamingo_config)
+    config["language"] = dict(config["language"], dtype="bfloat16")
+    model = MODELS.build(config)
+    losses = model(**batch(model), mode="loss")
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert model.language.get_input_embeddings().weight.dtype == torch.bfloat16
+
+
+def test_unknown_mode_names_the_choices(model):
+    with pytest.raises(ValueError, match="mode='train': choose one of tensor, loss, predict"):
+        model(torch.ones(1, 2, dtype=torch.long), mode="train")

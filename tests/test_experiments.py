@@ -1,0 +1,130 @@
+"""The experiments in configs/mmgpt as users start them: by the command, at small size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmgpt.engine import load_config
+from mmgpt.models import Flamingo
+from mmgpt.models.checkpoints import new_tensors
+from mmgpt.models.gated_lm import GatedCausalLM
+from mmgpt.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs" / "mmgpt"
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+
+
+def tool(name, *arguments, cwd=ROOT):
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def small_parts(tmp_path, tiny_llama, tiny_clip, data_root):
+    """--cfg-options that point lora_joint.py at small weights and data."""
+    cfg = load_config(CONFIGS / "lora_joint.py", dict(language_model=tiny_llama, vision_model=tiny_clip))
+    model = cfg.model.module
+    model.update(weights=None, language=dict(path=tiny_llama))
+    model.pop("type")
+    torch.manual_seed(0)
+    weights = {name: value.contiguous() for name, value in new_tensors(Flamingo(**model)).items()}
+    save_file(weights, tmp_path / "flamingo.safetensors")
+    return [
+        f"language_model={tiny_llama}",
+        f"vision_model={tiny_clip}",
+        f"flamingo_weights={tmp_path / 'flamingo.safetensors'}",
+        f"data_root={data_root}",
+        "image_size=32",
+        "max_length=1000",
+        "train_dataloader.num_workers=0",
+        "train_dataloader.persistent_workers=False",
+        "default_hooks.logger.interval=1",
+    ]
+
+
+def logged(work_dir):
+    log = max(Path(work_dir).glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for line in log.read_text().splitlines() if "loss" in line]
+
+
+def test_without_weights_and_data_one_message_says_what_goes_where(tmp_path):
+    result = tool("train.py", CONFIGS / "lora_joint.py", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for name in (
+        "checkpoints/llama-7b_hf",
+        "checkpoints/ViT-L-14",
+        "checkpoints/OpenFlamingo-9B/checkpoint.pt",
+        "data/aokvqa/annotations/aokvqa_v1p0_train.json",
+        "data/coco/train2017",
+        "data/baize/quora_chat_data.json",
+        "huggingface.co/openflamingo/OpenFlamingo-9B",
+        "language_model",
+        "data_root",
+    ):
+        assert name in result.stderr, result.stderr
+
+
+def test_the_published_recipe_trains_on_small_parts_and_an_inheriting_config_too(tmp_path, small_parts):
+    result = tool("train.py", CONFIGS / "lora_joint.py", "--work-dir", tmp_path / "a", "--cfg-options", *small_parts)
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = logged(tmp_path / "a")
+    assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in rows)
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["loss_visual"] + rows[-1]["loss_language"], rel=1e-4)
+    saved = torch.load(tmp_path / "a" / "latest.pth", weights_only=True)["state_dict"]
+    assert saved and all("lora_" in name for name in saved)
+
+    # A new experiment of a few lines: learning rate, rank and data mix.
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        f"_base_ = {str(CONFIGS / 'lora_joint.py')!r}\n"
+        "lr = 5e-4\n"
+        "accumulative_counts = 1\n"
+        "lora = dict(r=4, lora_alpha=8)\n"
+        "aokvqa = dict(sample=1)\n"
+        'train_dataloader = dict(dataset=dict(visual=["${aokvqa}", "${coco_caption}"], language=["${dolly}"]))\n'
+    )
+    result = tool("train.py", mine, "--work-dir", tmp_path / "b", "--cfg-options", *small_parts)
+    assert result.returncode == 0, result.stderr[-3000:]
+    saved = torch.load(tmp_path / "b" / "latest.pth", weights_only=True)["state_dict"]
+    assert next(value for name, value in saved.items() if "lora_A" in name).shape[0] == 4
+    assert len(logged(tmp_path / "b")) < len(rows)
+
+
+def test_published_sizes(monkeypatch, tiny_llama):
+    """ViT-L/14, LLaMA-7B, every 4 layers, 64 latents, depth 6: the number of parameters of OpenFlamingo-9B."""
+    cfg = load_config(CONFIGS / "lora_joint.py").model.module
+    llama = dict(model_type="llama", hidden_size=4096, intermediate_size=11008, num_hidden_layers=32)
+    config = dict(llama, num_attention_heads=32, vocab_size=32000)
+    from mmgpt.models import PerceiverResampler
+    from mmgpt.models.language import load_language_model
+
+    with torch.device("meta"):
+        model = load_language_model(tiny_llama, pretrained=False, config=config)
+        gated = dict(cfg.gated)
+        language = GatedCausalLM(model, 1024, 5, gated.pop("every_n_layers"), cfg.reading, gated)
+        perceiver = PerceiverResampler(1024, **cfg.perceiver)
+    blocks = [index for index, layer in enumerate(model.model.layers) if hasattr(layer, "gated")]
+    assert blocks == [3, 7, 11, 15, 19, 23, 27, 31]
+    assert perceiver.latents.shape == (64, 1024)
+    assert len(perceiver.layers) == 6
+    trained = sum(p.numel() for n, p in language.named_parameters() if ".gated." in n)
+    trained += sum(p.numel() for p in perceiver.parameters())
+    # OpenFlamingo-9B v1 publishes "1.3B" trainable parameters with the two new embedding rows.
+    assert 1.2e9 < trained < 1.4e9
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_experiment_loads(path):
+    cfg = load_config(path)
+    assert cfg.model.type in MODELS.module_dict
+    assert cfg.train_dataloader.dataset

@@ -1,0 +1,91 @@
+"""The committed base of the tiny experiment: what its configs make, and a run over it that is killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmgpt.engine import load_config
+from mmgpt.registry import MODELS
+
+from .test_experiments import CONFIGS, ENVIRONMENT, ROOT, logged, tool
+
+WORLD = [sys.executable, str(ROOT / "tools" / "dataset_converters" / "tiny_world.py")]
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Folders of a small world and of a small pretraining set."""
+    folder = tmp_path_factory.mktemp("worlds")
+    small = ["--heldout-scenes", "12", "--workers", "1"]
+    for name, more in {
+        "tiny": ["--train-scenes", "60"],
+        "pretrain": ["--train-scenes", "0", "--pretrain-scenes", "320"],
+    }.items():
+        subprocess.run([*WORLD, str(folder / name), *small, *more], check=True, env=ENVIRONMENT, cwd=ROOT)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tiny_pretrain.py", "tiny_pretrain_more.py", "tiny_lora_joint.py"])
+def test_the_committed_base_has_the_shapes_that_the_config_makes(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    new = MODELS.build(load_config(CONFIGS / "tiny_pretrain.py").model).state_dict()
+    cfg = load_config(CONFIGS / name).model
+    committed = MODELS.build(cfg.module if name == "tiny_lora_joint.py" else cfg).state_dict()
+    assert {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in committed.items()}
+    assert not torch.equal(new["perceiver.latents"], committed["perceiver.latents"]) or name == "tiny_pretrain.py"
+
+
+def test_the_committed_tower_is_what_its_config_makes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    new = MODELS.build(load_config(CONFIGS / "tiny_pretrain_vision.py").model).vision.state_dict()
+    committed = MODELS.build(load_config(CONFIGS / "tiny_lora_joint.py").vision).state_dict()
+    assert {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in committed.items()}
+
+
+@pytest.mark.parametrize("name", ["tiny_pretrain_vision.py", "tiny_pretrain.py"])
+def test_a_short_pretraining_learns(name, worlds, tmp_path):
+    options = [f"data_root={worlds / 'pretrain'}", "max_epochs=3", "warmup_iters=5", "default_hooks.logger.interval=2"]
+    options.append("log_processor.window_size=2")
+    result = tool("train.py", CONFIGS / name, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = [row["loss"] for row in logged(tmp_path / "run")]
+    assert rows[-1] < 0.75 * rows[0], rows
+
+
+def test_a_killed_run_reaches_the_same_final_loss_when_resumed(worlds, tmp_path):
+    options = ["--cfg-options", f"data_root={worlds / 'tiny'}", "default_hooks.checkpoint.interval=4"]
+    options += ["default_hooks.logger.interval=1", "train_dataloader.batch_size=16"]
+    whole = tool("train.py", CONFIGS / "tiny_lora_joint.py", "--work-dir", tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    expected = {row["step"]: row["loss"] for row in logged(tmp_path / "whole")}
+
+    command = [sys.executable, "tools/train.py", "configs/mmgpt/tiny_lora_joint.py", "--work-dir", tmp_path / "cut"]
+    with subprocess.Popen([*command, *options], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "cut" / "iter_8.pth").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    resumed = tool("train.py", CONFIGS / "tiny_lora_joint.py", "--work-dir", tmp_path / "cut", "--resume", *options)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    rows = {row["step"]: row["loss"] for row in logged(tmp_path / "cut")}
+    assert 8 < min(rows) <= max(rows) == max(expected)
+    assert rows[max(rows)] == expected[max(rows)]
+    states = [torch.load(tmp_path / name / "latest.pth", weights_only=True)["state_dict"] for name in ("whole", "cut")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_tiny_model_is_tested_by_the_command(worlds, tmp_path):
+    out = tmp_path / "metrics.json"
+    options = ["--out", out, "--work-dir", tmp_path, "--cfg-options", f"data_root={worlds / 'tiny'}"]
+    result = tool("test.py", CONFIGS / "tiny_lora_joint.py", *options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads(Path(out).read_text())
+    assert {"accuracy/colour", "accuracy/visual_mean", "accuracy/language_mean"} <= set(metrics)
