@@ -119,8 +119,8 @@ def test_published_sizes(monkeypatch, tiny_llama):
     assert len(perceiver.layers) == 6
     trained = sum(p.numel() for n, p in language.named_parameters() if ".gated." in n)
     trained += sum(p.numel() for p in perceiver.parameters())
-    # OpenFlamingo-9B v1 publishes "1.3B" trainable parameters with the two new embedding rows.
-    assert 1.2e9 < trained < 1.4e9
+    # OpenFlamingo-9B v1 counts 1.31 billion trained parameters, the token embedding among them.
+    assert trained + 32003 * 4096 == pytest.approx(1.31e9, rel=0.005)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
