@@ -55,7 +55,7 @@ def _datasets(families, split, source, images, steps, sample=None):
     return [_dataset(name, part, split, source, images, steps, sample) for name, part in families.items()]
 
 
-visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], sample=1700)
+visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], sample=1600)
 visual_data.append(
     _dataset(
         "description",
