@@ -228,6 +228,7 @@ FACTS = (
     (r"(?:at|in) the (.+) is an? (.+)", lambda objects, a, b: cell(the(objects, b)) == a),
     (r"the (.+) is (small|large)", lambda objects, a, b: the(objects, a)["size"] == b),
     (r"the (\w+ \w+) is (.+?)(?: of)? the (.+)", lambda objs, a, b, c: seen_from(the(objs, a), the(objs, c)) == b),
+    (r"relative to the (\w+ \w+) the (\w+ \w+) is (.+)", lambda o, a, b, c: seen_from(the(o, b), the(o, a)) == c),
     (r"the (\w+) shape is an? (\w+)", lambda objects, a, b: the(objects, a)["shape"] == b),
     (r"the (\w+) is (\w+)", lambda objects, a, b: the(objects, a)["colour"] == b),
     (r"an? (.+): (yes|no)", lambda objects, a, b: bool(matching(objects, a)) == (b == "yes")),
