@@ -32,7 +32,7 @@ def worlds(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["tiny_pretrain.py", "tiny_pretrain_more.py", "tiny_lora_joint.py"])
+@pytest.mark.parametrize("name", ["tiny_pretrain.py", "tiny_pretrain_pairs.py", "tiny_lora_joint.py"])
 def test_the_committed_base_has_the_shapes_that_the_config_makes(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     new = MODELS.build(load_config(CONFIGS / "tiny_pretrain.py").model).state_dict()

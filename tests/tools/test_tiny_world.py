@@ -276,6 +276,19 @@ def test_pretraining_statements_are_true_and_of_every_kind(world, scenes):
     assert verdicts.count("yes") == verdicts.count("no")
 
 
+def test_pretraining_pairs_are_the_statements_that_tell_several_things_apart(world, scenes):
+    whole = {record["image"]: record["caption"] for record in read(world / "pretrain/captions.json")}
+    records = read(world / "pretrain/pairs.json")
+    assert records and len(records) < len(whole)
+    for record in records:
+        scene = scenes[record["image"]]
+        assert len(scene["objects"]) > 1 or len(scene["digits"]) > 1
+        assert set(record["caption"]) <= set(whole[record["image"]])
+        if scene["kind"] == "shapes":
+            assert any(re.fullmatch(r"the (\w+ shape is an? \w+|\w+ is \w+)\.", line) for line in record["caption"])
+            assert not any(line.endswith(f"{caption_of(scene['objects'])}.") for line in record["caption"])
+
+
 def test_pretraining_text_holds_no_question_and_no_instruction(world):
     lines = read(world / "pretrain/text.json")
     assert lines and all(not line["instruction"] and not line["input"] and "?" not in line["output"] for line in lines)
@@ -352,4 +365,4 @@ def test_the_projects_parsers_read_every_file(world):
                 sample = parser(record)
                 assert sample["turns"] and all((world / "images" / image).is_file() for image in sample["images"])
             read_files += 1
-    assert read_files == 2 * 9 + 2 + 2 + 4 + 2 + 2 + 2
+    assert read_files == 2 * 9 + 2 + 3 + 4 + 2 + 2 + 2

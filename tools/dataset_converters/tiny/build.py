@@ -180,6 +180,7 @@ def _write_pretrain(folder, scenes, seed):
     pairs = [pair for kind in ("shapes", "word", "digits") for pair in scenes[kind]]
     records = layouts.statement_records(pairs, _rng(seed, "pretrain", "statements"))
     layouts.write_json(folder / "pretrain/captions.json", records)
+    layouts.write_json(folder / "pretrain/pairs.json", layouts.telling_apart(records, pairs))
     rng = _rng(seed, "pretrain", "text")
     lines = [text_tasks.draw_task(text_tasks.plain_line, "pretrain", rng) for _ in range(min(20_000, len(pairs)))]
     layouts.write_json(folder / "pretrain/text.json", [dict(instruction="", input="", output=line) for line in lines])

@@ -4,10 +4,16 @@ Image names in the records are relative to the folder `images` of the data.
 """
 
 import json
+import re
 
 from .dialogues import reading, three_turns
 from .questions import FAMILIES
 from .statements import captions, description, statements
+
+NAMED_BY_ONE = re.compile(r"the \w+ is \w+\.|the \w+ shape is an? \w+\.")
+ABOUT_ONE = re.compile(
+    NAMED_BY_ONE.pattern + r"|relative to .*|the \w+ \w+ is (at|in) the .*|.*: (yes|no)\.|the number of .*"
+)
 
 
 def write_json(path, value):
@@ -36,6 +42,25 @@ def coco_records(scenes):
 def statement_records(scenes, rng):
     """COCO Caption layout, each image with every plain statement about it, for pretraining."""
     return [dict(image=i, caption=statements(s, rng), image_id=f"coco_{image_id(i)}") for i, s in scenes]
+
+
+def telling_apart(records, scenes):
+    """Of `statement_records`: pictures of several digits whole, and of several shapes what tells these apart.
+
+    A picture counts where a colour alone or a shape alone names one of its things.
+    """
+    by_image, kept = dict(scenes), []
+    for record in records:
+        scene = by_image[record["image"]]
+        if scene["kind"] == "digits" and len(scene["digits"]) > 1:
+            kept.append(record)
+        if (
+            scene["kind"] == "shapes"
+            and len(scene["objects"]) > 1
+            and any(map(NAMED_BY_ONE.fullmatch, record["caption"]))
+        ):
+            kept.append({**record, "caption": [line for line in record["caption"] if ABOUT_ONE.fullmatch(line)]})
+    return kept
 
 
 def aokvqa_records(family, split, pairs):
