@@ -43,21 +43,21 @@ model = dict(
     frozen=["vision"],
 )
 
+statement_steps = [dict(type="JoinAnswers", count=4), "${image_steps}", "${answer_steps}"]
+statements = dict(
+    type="InstructionDataset",
+    parser="coco_caption",
+    data_root="${data_root}",
+    ann_file="pretrain/captions.json",
+    data_prefix=dict(img="images"),
+    pipeline="${statement_steps}",
+)
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
     dataset=dict(
         type="JointDataset",
-        visual=[
-            dict(
-                type="InstructionDataset",
-                parser="coco_caption",
-                data_root="${data_root}",
-                ann_file="pretrain/captions.json",
-                data_prefix=dict(img="images"),
-                pipeline=[dict(type="JoinAnswers", count=4), "${image_steps}", "${answer_steps}"],
-            )
-        ],
+        visual=["${statements}"],
         language=[
             dict(
                 type="InstructionDataset",

@@ -5,13 +5,14 @@ lr = 1e-3
 max_epochs = 3
 warmup_iters = 50
 
-_pairs = dict(
+statement_steps = [dict(type="JoinAnswers", count=5), "${image_steps}", "${answer_steps}"]
+statements = dict(sample=6000)
+pairs = dict(
     type="InstructionDataset",
     parser="coco_caption",
     data_root="${data_root}",
     ann_file="pretrain/pairs.json",
     data_prefix=dict(img="images"),
-    pipeline=[dict(type="JoinAnswers", count=5), "${image_steps}", "${answer_steps}"],
+    pipeline="${statement_steps}",
 )
-_captions = dict(_pairs, ann_file="pretrain/captions.json", sample=6000)
-train_dataloader = dict(dataset=dict(visual=[_pairs, _captions]))
+train_dataloader = dict(dataset=dict(visual=["${pairs}", "${statements}"]))

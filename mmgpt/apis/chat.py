@@ -120,7 +120,7 @@ class Chat:
         """
         names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
         turns = [dict(turn) for turn in conversation.turns]
-        sample = {"id": "chat", "images": names, "pil": list(conversation.images), "turns": turns}
+        sample = {"images": names, "pil": list(conversation.images), "turns": turns}
         for transform in self.pipeline:
             sample = transform(sample)
         device = next(self.model.parameters()).device
@@ -158,4 +158,4 @@ def read_picture(image: str | Path | Image.Image) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image).convert("RGB")
-    return LoadImages()({"id": "chat", "images": [str(image)]})["pil"][0]
+    return LoadImages()({"images": [str(image)]})["pil"][0]

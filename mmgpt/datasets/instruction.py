@@ -12,8 +12,10 @@ from mmgpt.registry import DATASETS, TRANSFORMS
 from .conversation import check_sample, place_of
 from .lost import LostAnswers
 from .records import find_parser, read_records, record_name
+from .transforms import LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
+IMAGE_STEPS = (LoadImages, PrepareImages)
 
 
 @DATASETS.register_module()
@@ -102,6 +104,21 @@ class InstructionDataset(BaseDataset):
     def prepare_data(self, idx: int) -> dict | None:
         """One sample through the pipeline; None when nothing is left to learn."""
         return self.transform(self.get_data_info(idx))
+
+    def text_length(self, idx: int) -> int:
+        """Characters of a sample's prompts and answers in its epoch; no image is opened.
+
+        Raises:
+            ValueError: the pipeline has no FormatPrompt.
+        """
+        info = self.get_data_info(idx)
+        for step in self.pipeline.transforms:
+            if isinstance(step, IMAGE_STEPS):
+                continue
+            info = step(info)
+            if "segments" in info:
+                return sum(len(segment.text) for segment in info["segments"])
+        raise ValueError(f"dataset {self.name!r}: its pipeline has no FormatPrompt, so its texts have no length")
 
     def transform(self, info: dict) -> dict | None:
         """What the pipeline makes of a sample of `get_data_info`, lost answers counted."""

@@ -42,10 +42,19 @@ class JointDataset:
         return self.visual_size + self.language_size
 
     def __getitem__(self, idx: int) -> dict:
+        part, index = self._locate(idx)
+        return part[index]
+
+    def text_length(self, idx: int) -> int:
+        """See InstructionDataset."""
+        part, index = self._locate(idx)
+        return part.text_length(index)
+
+    def _locate(self, idx: int) -> tuple[InstructionDataset, int]:
         epoch, position = divmod(idx, len(self))
         for part in (*self.visual, *self.language):
             if position < len(part):
-                return part[max(epoch, 0) * len(part) + position]
+                return part, max(epoch, 0) * len(part) + position
             position -= len(part)
         raise IndexError(f"index {idx} of a dataset of {len(self)}")
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from mmgpt.registry import DATA_SAMPLERS
 
-VISUAL, LANGUAGE = 0, 1  # streams of random numbers
+VISUAL, LANGUAGE, BATCHES = 0, 1, 2  # streams of random numbers
 
 
 @DATA_SAMPLERS.register_module()
@@ -20,25 +21,32 @@ class JointBatchSampler(Sampler):
     the language data. The order is a pure function of (seed, epoch, position); with several processes each takes
     every n-th sample of it, and the visual pass is filled up from its start so that all have equally many.
 
+    With `sorted_batches` above 1, the samples of so many neighbouring batches are sorted by the length of their text,
+    visual and language ones each, cut into batches again, and these are put back in random order: rows of like length
+    share a batch, so that little of it is padding.
+
     Each index holds its epoch (or pass) too: `epoch * len(dataset) + index`, see InstructionDataset.
 
     Args:
         sampler: MMEngine's DefaultSampler on a JointDataset; gives seed, epoch, shuffle, rank and world size.
         batch_size: visual samples a batch; unused without visual data.
         language_batch_size: language-only samples a batch; unused without language data.
+        sorted_batches: number of batches that are sorted together, by the dataset's `text_length`; 1 for none.
 
     Attributes:
         start: number of batches of this epoch to pass over without reading them, for resuming.
 
     Raises:
-        ValueError: the dataset is not a joint one, or a part of it would never be drawn.
+        ValueError: the dataset is not a joint one, a part of it would never be drawn, or `sorted_batches` is below 1.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0):
+    def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0, sorted_batches: int = 1):
         dataset = sampler.dataset
         if not hasattr(dataset, "visual_size"):
             raise ValueError(f"JointBatchSampler needs a JointDataset, got {type(dataset).__name__}")
-        self.sampler, self.start = sampler, 0
+        if sorted_batches < 1:
+            raise ValueError(f"sorted_batches={sorted_batches}: at least one batch is sorted at a time")
+        self.sampler, self.start, self.sorted_batches = sampler, 0, sorted_batches
         self.batch_size = batch_size if dataset.visual_size else 0
         self.language_batch_size = language_batch_size if dataset.language_size else 0
         for size, count, name in (
@@ -61,11 +69,35 @@ class JointBatchSampler(Sampler):
         visual = self._one_pass(VISUAL, dataset.visual_size, epoch)
         language = [] if dataset.visual_size else self._one_pass(LANGUAGE, dataset.language_size, epoch)
         draw = lru_cache(maxsize=2)(lambda number: self._order(LANGUAGE, dataset.language_size, number))
-        for batch in range(self.start, len(self)):
-            indices = _slice(visual, batch, self.batch_size) + _slice(language, batch, self.language_batch_size)
+
+        def batch(number: int) -> tuple[list[int], list[int]]:
+            drawn = _slice(language, number, self.language_batch_size)
             if dataset.visual_size and self.language_batch_size:
-                indices += self._endless(draw, (epoch * len(self) + batch) * self.language_batch_size)
-            yield indices
+                drawn = self._endless(draw, (epoch * len(self) + number) * self.language_batch_size)
+            return _slice(visual, number, self.batch_size), drawn
+
+        for first in range(0, len(self), self.sorted_batches):
+            numbers = range(first, min(first + self.sorted_batches, len(self)))
+            if numbers[-1] < self.start:
+                continue
+            batches = self._sort([batch(number) for number in numbers], epoch, first)
+            yield from batches[max(self.start - first, 0) :]
+
+    def _sort(self, batches: list[tuple[list[int], list[int]]], epoch: int, first: int) -> list[list[int]]:
+        """Batches (visual, language) -> as many of whole indices, by length of text (see the class)."""
+        if len(batches) > 1:
+            parts = [self._by_length(part) for part in zip(*batches, strict=True)]
+            batches = list(zip(*parts, strict=True))
+            if self.sampler.shuffle:
+                order = np.random.default_rng([self.sampler.seed, BATCHES, epoch, first]).permutation(len(batches))
+                batches = [batches[i] for i in order]
+        return [visual + language for visual, language in batches]
+
+    def _by_length(self, batches: tuple[list[int], ...]) -> list[list[int]]:
+        """The samples of some batches, the short ones first, in batches of the same sizes as before."""
+        dataset = self.sampler.dataset
+        ordered = iter(sorted((i for batch in batches for i in batch), key=dataset.text_length))
+        return [list(islice(ordered, len(batch))) for batch in batches]
 
     def _one_pass(self, stream: int, size: int, epoch: int) -> list[int]:
         """This process's share of one pass, filled up from the start to the length of the others."""

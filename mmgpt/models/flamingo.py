@@ -92,7 +92,8 @@ class Flamingo(BaseModel):
     def encode(self, pixels: Tensor, image_counts: Tensor | None = None) -> Tensor:
         """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D).
 
-        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at.
+        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at,
+        and rows without any image give zeros.
         """
         if pixels.ndim == 5:
             pixels = pixels.unsqueeze(2)
@@ -102,9 +103,11 @@ class Flamingo(BaseModel):
         dtype = next(self.vision.parameters()).dtype
         with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
             seen = self.vision(pixels[real].flatten(0, 1).to(dtype)).unflatten(0, (-1, frames))
-        features = seen.new_zeros(batch, images, *seen.shape[1:])
-        features[real] = seen
-        return self.perceiver(features.to(self.perceiver.latents.dtype))
+        features = seen.new_zeros(batch, images, *seen.shape[1:], dtype=self.perceiver.latents.dtype)
+        features[real] = seen.to(features.dtype)
+        rows = real.any(dim=1)
+        latents = self.perceiver(features[rows])
+        return latents.new_zeros(batch, *latents.shape[1:]).index_put((rows,), latents)
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 import copy
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,27 @@ def test_randomness_differs_by_epoch_and_index_and_is_reproducible(build, captio
     assert said == [[two[epoch * 4 + i]["meta"]["answer"] for i in range(4)] for epoch in range(8)]
     assert len({tuple(row) for row in said}) > 2
     assert said != [[other[epoch * 4 + i]["meta"]["answer"] for i in range(4)] for epoch in range(8)]
+
+
+def test_length_of_the_text_as_its_epoch_draws_it(build, caption_config):
+    dataset = build(caption_config(3))
+    for image in (dataset.data_prefix["img"] + f"/captions_{i}.png" for i in range(3)):
+        Path(image).write_text("not opened")
+    lengths = {dataset.text_length(i) for i in range(30)}
+    start = dataset.text_length(0) - len("".join(answer_and_question(dataset, 0)))
+    assert lengths == {start + q + a for q in (len("what"), len("what is the")) for a in (8, 12)}
+
+
+def answer_and_question(dataset, i):
+    info = dataset.get_data_info(i)
+    for step in dataset.pipeline.transforms[:2]:
+        info = step(info)
+    return info["turns"][0]["question"], info["turns"][0]["answer"]
+
+
+def test_no_text_length_without_a_prompt(build, caption_config):
+    with pytest.raises(ValueError, match="'captions': its pipeline has no FormatPrompt"):
+        build(caption_config(1, pipeline=[])).text_length(0)
 
 
 @pytest.mark.parametrize("serialize_data", [True, False])

@@ -20,6 +20,17 @@ def test_the_epoch_reaches_the_parts(build, caption_config, dolly_config):
             assert dataset[epoch * 4 + i]["meta"] == part[epoch * 3 + i]["meta"]
 
 
+def test_lengths_of_text_come_from_the_parts(build, caption_config, dolly_config):
+    dataset = build(config([caption_config(3)], [dolly_config(["red", "light blue"])]))
+    parts = build(caption_config(3)), build(dolly_config(["red", "light blue"]))
+    for epoch in range(4):
+        lengths = [dataset.text_length(epoch * 5 + i) for i in range(5)]
+        assert lengths == [parts[0].text_length(epoch * 3 + i) for i in range(3)] + [
+            parts[1].text_length(epoch * 2 + i) for i in range(2)
+        ]
+    assert lengths[4] == lengths[3] + len("light blue") - len("red")
+
+
 def test_one_side_may_be_empty(build, caption_config, dolly_config):
     assert build(config([], [dolly_config(["red"])])).visual_size == 0
     assert build(config([caption_config(1)], [])).language_size == 0

@@ -21,11 +21,18 @@ class Sizes(Dataset):
     def __getitem__(self, index):
         return index
 
+    def text_length(self, index):
+        return self.length(*divmod(index, len(self)))
 
-def make(visual, language, batch=2, language_batch=1, rank=0, world=1, shuffle=True, seed=0):
+    @staticmethod
+    def length(epoch, index):
+        return (7 * index + 3 * epoch) % 11
+
+
+def make(visual, language, batch=2, language_batch=1, rank=0, world=1, shuffle=True, seed=0, group=1):
     sampler = DefaultSampler(Sizes(visual, language), shuffle=shuffle, seed=seed)
     sampler.rank, sampler.world_size = rank, world
-    return JointBatchSampler(sampler, batch, language_batch)
+    return JointBatchSampler(sampler, batch, language_batch, group)
 
 
 def epoch(batches, number):
@@ -112,6 +119,47 @@ def test_start_in_a_loader(workers):
     batches.start = 3
     loader = DataLoader(batches.sampler.dataset, batch_sampler=batches, num_workers=workers, collate_fn=list)
     assert list(loader) == whole[3:]
+
+
+def test_sorted_batches_hold_the_same_samples():
+    plain, grouped = make(23, 7, batch=4, language_batch=2), make(23, 7, batch=4, language_batch=2, group=3)
+    before, after = [split(one, epoch(one, 2)) for one in (plain, grouped)]
+    assert len(plain) == len(grouped) == 6
+    for kind in range(2):
+        for first in (0, 3):
+            assert sorted(flat(before[kind][first : first + 3])) == sorted(flat(after[kind][first : first + 3]))
+    assert sorted(map(len, after[0])) == [3, 4, 4, 4, 4, 4] and after[0] != before[0]
+
+
+def test_rows_of_a_sorted_batch_are_of_like_length():
+    grouped = make(40, 24, batch=4, language_batch=2, group=5)
+    visual, language = split(grouped, epoch(grouped, 1))
+    lengths = [[[Sizes.length(*pair) for pair in row] for row in part[:5]] for part in (visual, language)]
+    for part in lengths:
+        ordered = sorted(part)
+        assert flat(ordered) == sorted(flat(part))  # one batch ends where the next begins
+        assert part != ordered
+    # The shortest visual rows meet the shortest text.
+    by_length = sorted(range(5), key=lambda i: lengths[0][i])
+    assert [lengths[1][i] for i in by_length] == sorted(lengths[1])
+
+
+def test_sorted_batches_keep_their_order_without_shuffling():
+    drawn = epoch(make(8, 4, shuffle=False, group=4), 0)
+    assert [[Sizes.length(0, i) for i in batch[:2]] for batch in drawn] == [[0, 2], [3, 5], [6, 7], [9, 10]]
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 4])
+def test_start_within_sorted_batches(start):
+    batches = make(9, 4, language_batch=3, group=2)
+    whole = epoch(batches, 3)
+    batches.start = start
+    assert epoch(batches, 3) == whole[start:]
+
+
+def test_at_least_one_batch_is_sorted():
+    with pytest.raises(ValueError, match="sorted_batches=0"):
+        make(5, 3, group=0)
 
 
 def test_language_only():

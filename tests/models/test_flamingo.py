@@ -54,6 +54,14 @@ def test_a_mixed_batch_equals_one_pass_per_source(model):
     torch.testing.assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
 
 
+def test_rows_without_an_image_are_not_encoded(model):
+    pixels = torch.randn(3, 2, 3, 32, 32)
+    out = model.encode(pixels, torch.tensor([2, 0, 1]))
+    torch.testing.assert_close(out[0], model.encode(pixels)[0])
+    torch.testing.assert_close(out[2, 0], model.encode(pixels)[2, 0])
+    assert not out[1].any()
+
+
 def test_images_of_a_row_are_encoded_one_by_one(model):
     pixels = torch.randn(1, 2, 3, 32, 32)
     out = model.encode(pixels)

@@ -55,7 +55,7 @@ def _datasets(families, split, source, images, steps, sample=None):
     return [_dataset(name, part, split, source, images, steps, sample) for name, part in families.items()]
 
 
-visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], sample=1600)
+visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], sample=2000)
 visual_data.append(
     _dataset(
         "description",
@@ -74,7 +74,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(type="JointDataset", visual="${visual_data}", language="${language_data}"),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=6),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=6, sorted_batches=20),
     collate_fn=dict(type="collate_conversations"),
 )
 
