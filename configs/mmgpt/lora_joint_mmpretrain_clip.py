@@ -3,4 +3,4 @@ _base_ = "./lora_joint.py"
 
 vision_model = "checkpoints/clip-vit-large-p14_openai-pre.pth"
 needed = {"${vision_model}": "CLIP ViT-L/14 of mmpretrain's model zoo (clip-vit-large-p14)"}
-vision = dict(_delete_=True, type="MMPretrainVision", arch="large", img_size=224, patch_size=14, path="${vision_model}")
+vision = dict(_delete_=True, type="MMPretrainVision", arch="large", quick_gelu=True, path="${vision_model}")

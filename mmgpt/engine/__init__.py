@@ -1,6 +1,6 @@
 """What MMEngine needs around it: reading configs, resumable training, small and safe checkpoints, launching."""
 
-from .checkpoint import TrainedCheckpointHook, load_trained, read_checkpoint, trained_state
+from .checkpoint import TrainedCheckpointHook, load_trained, trained_state
 from .config import load_config
 from .files import check_files
 from .loops import ResumableEpochLoop
@@ -15,6 +15,5 @@ __all__ = [
     "check_files",
     "load_config",
     "load_trained",
-    "read_checkpoint",
     "trained_state",
 ]

@@ -1,7 +1,6 @@
 """Checkpoints that hold what was trained, are loaded without running code, and are never half written."""
 
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from mmgpt.models.checkpoints import check_fit, check_tuning, load_state, log_loaded, our_names
+from mmgpt.models.weight_files import read_weights, state_and_tuning
 from mmgpt.registry import HOOKS
 
 LATEST = "latest.pth"
@@ -39,56 +41,42 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name in names}
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: str = "cpu") -> dict:
-    """The content of a checkpoint file, read without running any code that the file may hold.
+def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, Tensor]:
+    """The tensors of a file's content under the model's names, which must be exactly those that `trained_names` lists.
+
+    Args:
+        model: built from the config that the checkpoint belongs to.
+        checkpoint: content of a file of tools/train.py, or of MultiModal-GPT's LoRA files in any of their layouts.
+        source: its name, for messages.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, or holds objects other than tensors and plain data.
+        ValueError: it belongs to another config; names the tensors, or the setting of LoRA.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors and plain data: {error}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} holds no 'state_dict': it is no checkpoint of tools/train.py")
-    return checkpoint
+    # Here, not above: the models bring transformers, which takes seconds to import.
+
+    state, tuning = state_and_tuning(checkpoint, source)
+    check_tuning(model, tuning, source)
+    state, names = our_names(model, state, source), trained_names(model)
+    check_fit(model, state, needed=names, known=names, source=source)
+    return state
 
 
-def check_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Raise a ValueError naming ``source`` unless ``state`` is all that `trained_names` lists, in its shapes."""
-    shapes = {name: value.shape for name, value in trained_state(model).items()}
-    shared = shapes.keys() & state.keys()
-    problems = {
-        "are missing in it": sorted(shapes.keys() - state.keys()),
-        "are in it but not trained in this model": sorted(state.keys() - shapes.keys()),
-        "have another shape": sorted(
-            f"{name} {tuple(state[name].shape)} instead of {tuple(shapes[name])}"
-            for name in shared
-            if state[name].shape != shapes[name]
-        ),
-    }
-    lines = [
-        f"  {len(names)} {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
-        for what, names in problems.items()
-        if names
-    ]
-    if lines:
-        raise ValueError(f"the checkpoint {source} does not belong to this config:\n" + "\n".join(lines))
-
-
-def load_trained(model: nn.Module, path: str | os.PathLike) -> dict:
-    """Load a checkpoint into ``model`` (built from the same config) and return its content.
+def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
+    """Load a checkpoint into ``model`` (built from the same config), with a line in the log of what was loaded.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_checkpoint` and `check_state` say.
+        FileNotFoundError, ValueError: as `read_weights` and `trained_part` say.
     """
-    checkpoint = read_checkpoint(path)
-    check_state(model, checkpoint["state_dict"], str(path))
-    model.load_state_dict(checkpoint["state_dict"], strict=False)
-    return checkpoint
+    from mmgpt.models.weight_files import read_weights
+
+    load_state(model, trained_part(model, read_weights(path), str(path)), str(path))
+
+
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def load_local(filename: str, map_location: str | None = None) -> dict:
+    """MMEngine's loader of local files, reading safely. Not memory-mapped: a later checkpoint may replace the file."""
+
+    return read_weights(filename, map_location or "cpu", mmap=False)
 
 
 def plain(value: object) -> object:
@@ -196,18 +184,22 @@ class TrainedCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check what was loaded against the model, and undo `plain`."""
         source, model = str(runner.cfg.get("load_from")), _bare(runner)
-        if "state_dict" not in checkpoint:
-            raise ValueError(f"{source} holds no 'state_dict': it is no checkpoint of tools/train.py")
         if runner.cfg.get("resume"):
-            _check_epoch_length(checkpoint, len(runner.train_dataloader), source)
-        check_state(model, checkpoint["state_dict"], source)
+            _check_resumable(checkpoint, len(runner.train_dataloader), source)
+
+        state = trained_part(model, checkpoint, source)
+        log_loaded(model, state, source)
         # MMEngine warns about each missing key; the frozen ones are no news.
-        checkpoint["state_dict"] = {**model.state_dict(), **checkpoint["state_dict"]}
+        checkpoint["state_dict"] = {**model.state_dict(), **state}
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: _history(value) for name, value in scalars.items()})
 
 
-def _check_epoch_length(checkpoint: dict, length: int, source: str) -> None:
+def _check_resumable(checkpoint: dict, length: int, source: str) -> None:
+    if "optimizer" not in checkpoint or "meta" not in checkpoint:
+        raise ValueError(
+            f"cannot resume {source}: it is no checkpoint of tools/train.py; give it as load_from to start from it"
+        )
     before = checkpoint["meta"].get("epoch_length", length)
     if before != length:
         raise ValueError(

@@ -1,40 +1,178 @@
-"""Weights of Flamingo's parts on disk, in the layouts that the real ones come in.
+"""Weights of a model from files in any known layout: names, strict loading, and a report of what was loaded.
 
-A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vision/` (open_clip: JSON and weights) and
-`flamingo.safetensors` (the resampler and the gated blocks, under the names of our model). OpenFlamingo's own file is
-read as it is.
+Layouts: our own names (`flamingo.safetensors`, the checkpoints of tools/train.py), OpenFlamingo v1 and v2, and
+MultiModal-GPT's LoRA files.
 """
 
-import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import open_clip
 import torch
-from safetensors.torch import load_file, save_file
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .vision import open_clip_name
+from .gated_lm import GatedDecoderLayer
+from .weight_files import read_weights, state_and_tuning
 
 GATED = ".gated."
-# OpenFlamingo v1's names; the gated blocks are found under either of two.
+WRAPPERS = (("peft.base_model.model.", ""), (".base_layer.", "."))  # what peft puts into names
+# What OpenFlamingo and MultiModal-GPT call the language model, its decoder layers and the gated blocks between them.
 PUBLISHED = (
-    (
-        re.compile(r"^lang_encoder\.model\.layers\.(\d+)\.gated_cross_attn_layer\."),
-        r"language.model.model.layers.\1.gated.",
-    ),
-    (re.compile(r"^lang_encoder\.gated_cross_attn_layers\.(\d+)\."), r"language.model.model.layers.\1.gated."),
-    (re.compile(r"^lang_encoder\."), "language.model."),
+    (re.compile(r"^lang_encoder\.(base_model\.model\.)?"), "language.model."),
+    (re.compile(r"\.gated_cross_attn_layer\."), ".gated."),
+    (re.compile(r"(\.\d+)\.decoder_layer\."), r"\1."),
 )
+# Both lists also stand beside the decoder layers in files of the published code.
+LISTED = re.compile(r"^language\.model\.(gated_cross_attn_layers|old_decoder_blocks)\.(\d+)\.")
+BLOCK = re.compile(r"\.(\d+)\.gated(?:_cross_attn_layer)?\.|\.gated_cross_attn_layers\.(\d+)\.")
 
 
-def our_name(name: str) -> str:
-    """Our name of a tensor that an OpenFlamingo v1 checkpoint names; ours stay."""
-    for pattern, replacement in PUBLISHED:
-        name, found = pattern.subn(replacement, name)
-        if found:
-            break
+def plain_name(name: str) -> str:
+    """A tensor's name in one of our models, without what LoRA and the gated blocks put around a frozen layer."""
+    for found, instead in WRAPPERS:
+        name = name.replace(found, instead)
     return name
+
+
+class Names:
+    """The names of a model's tensors, to be found under any layout's name.
+
+    Args:
+        model: a Flamingo, or a LoRAModel around one.
+    """
+
+    def __init__(self, model: nn.Module):
+        wrapped = [name for name, module in model.named_modules() if isinstance(module, GatedDecoderLayer)]
+        self.wrapped = [plain_name(f"{name}.") for name in wrapped]
+        # 'language.model.model.layers' from 'language.model.model.layers.3.'
+        self.layers = self.wrapped[0].rsplit(".", 2)[0] if wrapped else None
+        self.own = {self._unwrapped(plain_name(name)): name for name in model.state_dict()}
+
+    @property
+    def gated(self) -> list[int]:
+        """Numbers of the decoder layers that have a gated block before them."""
+        return [int(name.split(".")[-2]) for name in self.wrapped]
+
+    def find(self, name: str) -> str:
+        """Our name of a file's tensor; the name itself where there is none."""
+        plain = plain_name(name)
+        for pattern, instead in PUBLISHED:
+            plain = pattern.sub(instead, plain)
+        listed = LISTED.match(plain)
+        if listed:
+            block = "gated." if listed[1].startswith("gated") else ""
+            plain = f"{self.layers}.{listed[2]}.{block}{plain[listed.end() :]}"
+        return self.own.get(self._unwrapped(plain), name)
+
+    def _unwrapped(self, plain: str) -> str:
+        for layer in self.wrapped:
+            if plain.startswith(f"{layer}decoder."):
+                return layer + plain.removeprefix(f"{layer}decoder.")
+        return plain
+
+
+def our_names(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A file's tensors under the model's names; unknown ones keep theirs.
+
+    Raises:
+        ValueError: two names of the file mean one tensor and differ in it (a file with both of OpenFlamingo's names for
+            the gated blocks is fine when they agree).
+    """
+    names, given = Names(model), {}
+    for name, value in state.items():
+        ours = names.find(name)
+        if ours in given and not torch.equal(given[ours], value):
+            raise ValueError(f"{source} holds two different tensors for {ours}, one of them as {name}")
+        given[ours] = value
+    return given
+
+
+def check_fit(
+    model: nn.Module, given: Mapping[str, Tensor], needed: Iterable[str], known: Iterable[str], source: str
+) -> None:
+    """Raises a ValueError naming `source` unless `given` has all that is needed, nothing unknown, and every shape.
+
+    Args:
+        model: whose tensors have the shapes.
+        given: the file's tensors under the model's names.
+        needed: names that the file must have.
+        known: names that it may have: those, and more.
+        source: the file.
+    """
+    state, known, needed = model.state_dict(), set(known), set(needed)
+    shapes = [
+        f"{name} {tuple(value.shape)} instead of {tuple(state[name].shape)}"
+        for name, value in given.items()
+        if name in known and state[name].shape != value.shape
+    ]
+    problems = {
+        "are missing in it": sorted(needed - given.keys()),
+        "are in it but not known here": sorted(given.keys() - known),
+        "have another shape": sorted(shapes),
+    }
+    lines = [
+        f"  {len(names)} {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+        for what, names in problems.items()
+        if names
+    ]
+    if lines:
+        hint = _interval_hint(model, given)
+        raise ValueError("\n".join([f"{source} does not belong to the model of this config:", *lines, *hint]))
+
+
+def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:
+    ours, found = Names(model).gated, filter(None, map(BLOCK.search, given))
+    theirs = sorted({int(match[1] or match[2]) for match in found})
+    if not theirs or theirs == ours:
+        return []
+    return [f"  its gated blocks stand before the layers {theirs}, the model's before {ours}: see gated.every_n_layers"]
+
+
+def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
+    """Raises a ValueError unless a LoRAModel has the rank and the scale that a MultiModal-GPT file was trained with.
+
+    The scale is in no tensor: with another lora_alpha the same tensors mean another model.
+    """
+    if tuning is None:
+        return
+    config = model.peft.peft_config["default"]
+    for key, field in (("lora_r", "r"), ("lora_alpha", "lora_alpha")):
+        if key in tuning and tuning[key] != getattr(config, field):
+            raise ValueError(
+                f"{source} was trained with {key}={tuning[key]}, this config has lora.{field}={getattr(config, field)}"
+            )
+
+
+def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
+    """Puts checked tensors into the model, which keeps its other ones, and logs what was loaded."""
+    model.load_state_dict(given, strict=False)
+    log_loaded(model, given, source)
+
+
+def log_loaded(model: nn.Module, given: Iterable[str], source: str) -> None:
+    """One line: how many tensors of each part came from `source`, which are frozen, and which start anew."""
+    rest = [name for name in model.state_dict() if name not in given]
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    new = [name for name in rest if name in trained]
+    print_log(
+        f"{source}: loaded {_parts(given)}; not in it: frozen, with their own weights {_parts(set(rest) - trained)}; "
+        f"trained, as they were initialised {_parts(new)}",
+        "current",
+    )
+
+
+def _parts(names: Iterable[str]) -> str:
+    """'12 of the resampler, 40 of gated blocks': how many tensors of each part."""
+    counts = Counter(_part(plain_name(name)) for name in names)
+    return ", ".join(f"{count} of {part}" for part, count in sorted(counts.items())) or "none"
+
+
+def _part(name: str) -> str:
+    if ".lora_" in name:
+        return "LoRA"
+    return "gated blocks" if GATED in name else name.split(".")[0]
 
 
 def new_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -48,7 +186,7 @@ def load_parts(model: nn.Module, path: str) -> None:
 
     Args:
         model: a Flamingo.
-        path: our `flamingo.safetensors`, or OpenFlamingo v1's `checkpoint.pt` (weights-only loading).
+        path: our `flamingo.safetensors`, or OpenFlamingo's `checkpoint.pt` (weights-only loading).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -56,57 +194,7 @@ def load_parts(model: nn.Module, path: str) -> None:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights {path!r} for the resampler and the gated blocks")
-    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-    given, known = {our_name(name): value for name, value in state.items()}, model.state_dict()
-    problems = [f"missing {name}" for name in new_tensors(model) if name not in given]
-    problems += [f"unknown {name}" for name in given if name not in known]
-    problems += [
-        f"{name} is {tuple(value.shape)}, the model has {tuple(known[name].shape)}"
-        for name, value in given.items()
-        if name in known and known[name].shape != value.shape
-    ]
-    if problems:
-        raise ValueError(f"{path} does not fit the model: {'; '.join(problems[:8])} ({len(problems)} in all)")
-    model.load_state_dict(given, strict=False)
-
-
-def save_parts(model: nn.Module, path: str, dtype: torch.dtype = torch.float16) -> None:
-    """Writes what `load_parts` reads."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: _stored(value, dtype) for name, value in new_tensors(model).items()}, path)
-
-
-def save_language(model: nn.Module, folder: str, dtype: torch.dtype = torch.float16) -> None:
-    """Writes the language model without its gated blocks, and the tokenizer, as a Hugging Face folder."""
-    language = model.language.model
-    state = {
-        name.replace(".decoder.", "."): _stored(value, dtype)
-        for name, value in language.state_dict().items()
-        if GATED not in name
-    }
-    for name in language.all_tied_weights_keys if language.config.tie_word_embeddings else ():
-        state.pop(name, None)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    language.config.save_pretrained(folder)
-    language.generation_config.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
-
-
-def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.dtype = torch.float16) -> None:
-    """Writes an OpenCLIPVision built from the JSON file `description` as a folder that open_clip loads.
-
-    The text tower, which such a folder needs and Flamingo does not use, gets random weights.
-    """
-    clip = open_clip.create_model(open_clip_name(None, description), pretrained_text=False)
-    state = clip.state_dict() | {f"visual.{name}": value for name, value in vision.tower.state_dict().items()}
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": json.loads(Path(description).read_text()), "preprocess_cfg": {}}
-    (Path(folder) / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    state = {name: _stored(value, dtype) for name, value in state.items()}
-    save_file(state, str(Path(folder) / "open_clip_model.safetensors"))
-
-
-def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    value = value.detach()
-    return (value.to(dtype) if value.is_floating_point() else value).contiguous()
+    state, _ = state_and_tuning(read_weights(path), path)
+    given = our_names(model, state, path)
+    check_fit(model, given, new_tensors(model), model.state_dict(), path)
+    load_state(model, given, path)

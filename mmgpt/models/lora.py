@@ -24,7 +24,9 @@ class LoRAModel(BaseModel):
         super().__init__(module.data_preprocessor)
         lora = dict(lora)
         if train_tokens:
-            lora["trainable_token_indices"] = {"embed_tokens": _token_ids(module.tokenizer, train_tokens)}
+            table = module.language.get_input_embeddings()
+            name = next(name for name, part in module.named_modules() if part is table)
+            lora["trainable_token_indices"] = {name: _token_ids(module.tokenizer, train_tokens)}
         self.peft = get_peft_model(module, LoraConfig(**lora))
         self.train(self.training)
 

@@ -1,12 +1,15 @@
 """Image encoders: pixels (N, 3, H, W) -> patch features (N, P, D). Each has `width`, the D."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mmgpt.registry import MODELS
+
+from .weight_files import read_weights, state_and_tuning
 
 
 @MODELS.register_module()
@@ -97,7 +100,11 @@ class HFVision(nn.Module):
 
         config = AutoConfig.from_pretrained(path)
         config = getattr(config, "vision_config", config)
-        model = AutoModel.from_pretrained(path, config=config) if pretrained else AutoModel.from_config(config)
+        if pretrained:
+            model, info = AutoModel.from_pretrained(path, config=config, output_loading_info=True)
+            check_keys(path, {*info["missing_keys"], *info["mismatched_keys"]})
+        else:
+            model = AutoModel.from_config(config)
         self.tower = getattr(model, "vision_model", model)
         self.final_norm = final_norm
         self.width = config.hidden_size
@@ -112,12 +119,12 @@ class HFVision(nn.Module):
 
 @MODELS.register_module()
 class MMPretrainVision(nn.Module):
-    """mmpretrain's VisionTransformer.
+    """mmpretrain's VisionTransformer in CLIP's form: a norm before the layers, none of its own at the end.
 
     Args:
-        arch, img_size, patch_size, pre_norm: as in mmpretrain (CLIP's towers have pre_norm=True).
+        arch, img_size, patch_size: as in mmpretrain.
+        quick_gelu: OpenAI's CLIP weights need it.
         path: file of weights, read with weights-only loading; 'backbone.' in front of names is taken off.
-        final_norm: patch features after the last norm.
     """
 
     def __init__(
@@ -125,9 +132,8 @@ class MMPretrainVision(nn.Module):
         arch: str | dict,
         img_size: int = 224,
         patch_size: int = 14,
-        pre_norm: bool = True,
+        quick_gelu: bool = False,
         path: str | None = None,
-        final_norm: bool = False,
     ):
         super().__init__()
         # With pycocotools installed, mmpretrain imports multimodal models that today's transformers break.
@@ -140,16 +146,31 @@ class MMPretrainVision(nn.Module):
             arch=dict(arch) if isinstance(arch, dict) else arch,
             img_size=img_size,
             patch_size=patch_size,
-            pre_norm=pre_norm,
-            final_norm=final_norm,
+            pre_norm=True,
+            final_norm=False,
+            norm_cfg=dict(type="LN", eps=1e-5),  # torch's and CLIP's; mmpretrain's own is 1e-6
+            layer_cfgs=dict(act_cfg=dict(type="mmpretrain.QuickGELU")) if quick_gelu else {},
             out_type="featmap",
         )
         self.width = self.tower.embed_dims
         if path is not None:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-            self.tower.load_state_dict({key.removeprefix("backbone."): value for key, value in state.items()})
+            self._load(path)
+
+    def _load(self, path: str) -> None:
+        state, _ = state_and_tuning(read_weights(path), path)
+        state = {name.removeprefix("backbone."): value for name, value in state.items()}
+        # The last norm, which CLIP's own embedding needs and Flamingo does not.
+        state = {name: value for name, value in state.items() if not name.startswith("ln1.")}
+        check_keys(path, *self.tower.load_state_dict(state, strict=False))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, P, D)."""
         return self.tower(pixels)[0].flatten(2).transpose(1, 2)
+
+
+def check_keys(path: str, missing: Iterable[str], unexpected: Iterable[str] = ()) -> None:
+    """Raises a ValueError naming the file or folder and the tensors unless both lists are empty."""
+    for names, what in ((sorted(missing), "lacks"), (sorted(unexpected), "holds, but should not,")):
+        if names:
+            shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+            raise ValueError(f"{path} does not fit: it {what} {len(names)} tensors: {shown}")

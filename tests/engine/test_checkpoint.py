@@ -5,7 +5,7 @@ import pytest
 import torch
 from engine_stub import StubModel
 
-from mmgpt.engine import load_trained, read_checkpoint, trained_state
+from mmgpt.engine import load_trained, trained_state
 from mmgpt.engine.checkpoint import AtomicBackend, plain
 
 
@@ -71,7 +71,7 @@ def damage(folder, change):
     ("change", "message"),
     [
         (lambda state: state.pop("gated.bias"), "1 are missing in it: gated.bias"),
-        (lambda state: state.update(other=torch.ones(1)), "1 are in it but not trained in this model: other"),
+        (lambda state: state.update(other=torch.ones(1)), "1 are in it but not known here: other"),
         (
             lambda state: state.update({"gated.weight": torch.ones(2, 4)}),
             r"another shape: gated.weight \(2, 4\) instead of \(1, 4\)",
@@ -112,9 +112,9 @@ def test_files_that_are_no_safe_checkpoint(tmp_path):
     torch.save({"weights": 1}, tmp_path / "other.pth")
     for name in ["evil", "pickle", "short", "empty", "other"]:
         with pytest.raises(ValueError, match=f"{name}.pth"):
-            read_checkpoint(tmp_path / f"{name}.pth")
+            load_trained(StubModel(), tmp_path / f"{name}.pth")
     with pytest.raises(FileNotFoundError, match="gone.pth"):
-        read_checkpoint(tmp_path / "gone.pth")
+        load_trained(StubModel(), tmp_path / "gone.pth")
 
 
 def test_interval_must_fit_the_accumulation(make_runner):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmgpt.models.checkpoints import our_name, save_language, save_parts, save_vision
+from mmgpt.models.export import save_language, save_parts, save_vision
 from mmgpt.registry import MODELS
 
 from .test_flamingo import batch
@@ -50,7 +50,6 @@ def test_published_names_load(model, tiny_flamingo_config, tmp_path):
         assert torch.equal(loaded["perceiver.latents"], state["perceiver.latents"])
         embedding = "language.model.model.embed_tokens.weight"
         assert torch.equal(loaded[embedding], state[embedding] + 1)
-    assert our_name("perceiver.latents") == "perceiver.latents"
 
 
 def test_a_file_that_does_not_fit_is_refused(model, tiny_flamingo_config, tmp_path):
@@ -59,10 +58,10 @@ def test_a_file_that_does_not_fit_is_refused(model, tiny_flamingo_config, tmp_pa
     state = load_file(path)
     latents = state.pop("perceiver.latents")
     save_file(state, path)
-    with pytest.raises(ValueError, match="flamingo.safetensors does not fit the model: missing perceiver.latents"):
+    with pytest.raises(ValueError, match="(?s)flamingo.safetensors .* 1 are missing in it: perceiver.lat"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(path)))
     save_file(state | {"perceiver.latents": latents[:2], "perceiver.eyes": latents.clone()}, path)
-    with pytest.raises(ValueError, match=r"unknown perceiver.eyes; perceiver.latents is \(2, 32\), .* has \(4, 32\)"):
+    with pytest.raises(ValueError, match=r"(?s)not known here: perceiver.eyes.* \(2, 32\) instead of \(4, 32\)"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(path)))
     with pytest.raises(FileNotFoundError, match="no weights"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(tmp_path / "none.safetensors")))
@@ -74,7 +73,7 @@ def test_a_pickle_with_code_is_refused(tiny_flamingo_config, tmp_path):
             return (open, (str(tmp_path / "written"), "w"))
 
     torch.save({"perceiver.latents": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(ValueError, match="evil.pt .* it asks for .*open to be run or built, which is refused"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(tmp_path / "evil.pt")))
     assert not (tmp_path / "written").exists()
 

@@ -5,6 +5,7 @@ import json
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from mmgpt.registry import MODELS
@@ -70,16 +71,65 @@ def test_hugging_face_towers(family, tmp_path):
     assert not torch.allclose(random(PIXELS), patches)
 
 
-def test_mmpretrain_vision_transformer(tmp_path):
-    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=48)
-    config = dict(type="MMPretrainVision", arch=arch, img_size=32, patch_size=8)
-    torch.manual_seed(0)
-    model = MODELS.build(config).eval()
-    out = model(PIXELS)
-    assert out.shape == (2, 16, 32) and model.width == 32
-    torch.save({"state_dict": {f"backbone.{k}": v for k, v in model.tower.state_dict().items()}}, tmp_path / "vit.pth")
-    loaded = MODELS.build(dict(config, path=str(tmp_path / "vit.pth"))).eval()
-    assert_close(loaded(PIXELS), out)
+MMPRETRAIN = {  # open_clip's names of a tower's tensors, and mmpretrain's
+    "conv1.": "patch_embed.projection.",
+    "class_embedding": "cls_token",
+    "positional_embedding": "pos_embed",
+    "ln_pre": "pre_norm",
+    "ln_post": "ln1",
+    "transformer.resblocks": "layers",
+    "in_proj_": "qkv.",
+    "out_proj": "proj",
+    ".ln_": ".ln",
+    "mlp.c_fc": "ffn.layers.0.0",
+    "mlp.c_proj": "ffn.layers.1",
+}
+
+
+def as_mmpretrain(tower):
+    """An open_clip tower's weights under mmpretrain's names."""
+    state = {}
+    for name, value in tower.state_dict().items():
+        for theirs, ours in MMPRETRAIN.items():
+            name = name.replace(theirs, ours)
+        embedding = name in ("cls_token", "pos_embed")
+        state[f"backbone.{name}"] = value.reshape(1, -1, value.shape[-1]) if embedding else value
+    return {name: value.contiguous() for name, value in state.items() if name != "backbone.proj"}
+
+
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_mmpretrain_gives_what_open_clip_gives_with_the_same_weights(tiny_clip, tmp_path, quick_gelu):
+    clip = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip, quick_gelu=quick_gelu)).eval()
+    torch.save({"state_dict": as_mmpretrain(clip.tower)}, tmp_path / "vit.pth")
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128)
+    config = dict(type="MMPretrainVision", arch=arch, img_size=32, patch_size=8, quick_gelu=quick_gelu)
+    model = MODELS.build(dict(config, path=str(tmp_path / "vit.pth"))).eval()
+    assert model.width == 32
+    assert_close(model(PIXELS), clip(PIXELS))
+    assert not torch.allclose(MODELS.build(config).eval()(PIXELS), clip(PIXELS))
+
+
+def test_towers_whose_weights_do_not_fit_are_refused(tiny_clip, tmp_path):
+    clip = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip))
+    state = as_mmpretrain(clip.tower)
+    torch.save({f"image_{name}": value for name, value in state.items()}, tmp_path / "vit.pth")
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128)
+    with pytest.raises(ValueError, match=r"vit.pth does not fit: it lacks \d+ tensors: cls_token"):
+        MODELS.build(
+            dict(type="MMPretrainVision", arch=arch, img_size=32, patch_size=8, path=str(tmp_path / "vit.pth"))
+        )
+
+
+def test_a_hugging_face_tower_under_a_wrong_prefix_is_refused(tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    wrong = {f"wrong.{name}": value for name, value in state.items()}
+    save_file(wrong, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="does not fit: it lacks"):
+        MODELS.build(dict(type="HFVision", path=str(tmp_path)))
 
 
 def test_what_is_no_tower_is_named(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from mmgpt.apis import build_model
 from mmgpt.engine import load_config, tool
 from mmgpt.models import Flamingo
-from mmgpt.models.checkpoints import save_language, save_parts, save_vision
+from mmgpt.models.export import save_language, save_parts, save_vision
 
 
 def main() -> None:

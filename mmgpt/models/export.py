@@ -1,0 +1,68 @@
+"""A model's parts, written in the layouts that the real ones come in.
+
+A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vision/` (open_clip: JSON and weights) and
+`flamingo.safetensors` (the resampler and the gated blocks, under the names of our model).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .checkpoints import GATED, new_tensors
+from .gated_lm import GatedDecoderLayer
+from .vision import open_clip_name
+
+
+def save_parts(model: nn.Module, path: str, dtype: torch.dtype = torch.float16) -> None:
+    """Writes what `load_parts` reads."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: _stored(value, dtype) for name, value in new_tensors(model).items()}, path)
+
+
+def save_language(model: nn.Module, folder: str, dtype: torch.dtype = torch.float16) -> None:
+    """Writes the language model without its gated blocks, and the tokenizer, as a Hugging Face folder."""
+    language = model.language.model
+    wrapped = [name for name, module in language.named_modules() if isinstance(module, GatedDecoderLayer)]
+    state = {
+        _unwrapped(name, wrapped): _stored(value, dtype)
+        for name, value in language.state_dict().items()
+        if GATED not in name
+    }
+    for name in language.all_tied_weights_keys if language.config.tie_word_embeddings else ():
+        state.pop(name, None)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    language.config.save_pretrained(folder)
+    language.generation_config.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
+
+
+def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.dtype = torch.float16) -> None:
+    """Writes an OpenCLIPVision built from the JSON file `description` as a folder that open_clip loads.
+
+    The text tower, which such a folder needs and Flamingo does not use, gets random weights.
+    """
+    clip = open_clip.create_model(open_clip_name(None, description), pretrained_text=False)
+    state = clip.state_dict() | {f"visual.{name}": value for name, value in vision.tower.state_dict().items()}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": json.loads(Path(description).read_text()), "preprocess_cfg": {}}
+    (Path(folder) / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    state = {name: _stored(value, dtype) for name, value in state.items()}
+    save_file(state, str(Path(folder) / "open_clip_model.safetensors"))
+
+
+def _unwrapped(name: str, wrapped: Sequence[str]) -> str:
+    """A tensor's name in the language model without gated blocks; `wrapped` are the names of its GatedDecoderLayers."""
+    for layer in wrapped:
+        name = name.replace(f"{layer}.decoder.", f"{layer}.")
+    return name
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    value = value.detach()
+    return (value.to(dtype) if value.is_floating_point() else value).contiguous()

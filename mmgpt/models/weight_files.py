@@ -1,0 +1,105 @@
+"""Weight files, read without running any code that they may hold."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+STATE_KEYS = ("state_dict", "model_state_dict")
+
+
+class _ConfigDict:
+    """Stands in for mmengine's ConfigDict in a pickle."""
+
+    def __new__(cls, *items):
+        # MMEngine 0.7 gives pairs, 0.10 a dict; torch's reader sets further items on an OrderedDict, not on ours.
+        return OrderedDict(items[0] if len(items) == 1 and isinstance(items[0], dict) else items)
+
+
+class _Config:
+    """Stands in for mmengine's Config in a pickle."""
+
+    def __setstate__(self, state: tuple) -> None:
+        self.values = state[0]
+
+
+# MultiModal-GPT's checkpoints hold such objects. torch's weights-only reader takes these names for our two classes, and
+# refuses every other.
+STAND_INS = [
+    (_ConfigDict, "mmengine.config.config.ConfigDict"),
+    (_Config, "mmengine.config.config.Config"),
+]
+
+
+def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool = True) -> dict:
+    """The content of a file of safetensors or of torch.save.
+
+    Args:
+        path: the file.
+        map_location: device of the tensors.
+        mmap: leave the tensors in the file until they are used, where its format allows it: the memory of a copy saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds anything but tensors, plain data and MMEngine's configs (given as dicts).
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file of weights {str(path)!r}")
+    try:
+        if str(path).endswith(".safetensors"):
+            return load_file(path, device=map_location)
+        with torch.serialization.safe_globals(STAND_INS):
+            content = torch.load(path, map_location, weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
+    return _plain(content)
+
+
+def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dict | None]:
+    """A file's tensors by name, without DDP's 'module.', and the tuning config that MultiModal-GPT puts beside them.
+
+    Args:
+        content: of the file: the tensors themselves, or a dict with them under 'state_dict' or 'model_state_dict'.
+        source: the file's name, for messages.
+
+    Raises:
+        ValueError: there are no tensors in it.
+    """
+    state = next((content[key] for key in STATE_KEYS if key in content), content)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{source} holds no tensors by name (nor under {' or '.join(STATE_KEYS)}), but {found}")
+    tuning = content.get("tuning_config") if state is not content else None
+    while isinstance(tuning, dict) and isinstance(tuning.get("tuning_config"), dict):
+        tuning = tuning["tuning_config"]
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return dict(state), tuning
+
+
+def _reason(message: str) -> str:
+    """What torch's reader found; its advice to read the file unsafely is left out."""
+    found = re.search(r"GLOBAL (\S+)", message)
+    if found:
+        return f"it asks for {found[1]} to be run or built, which is refused"
+    if "Weights only" in message or "WeightsUnpickler" in message:
+        return "it is damaged, or holds objects that are refused"
+    return message.splitlines()[0] if message else "it is damaged"
+
+
+def _plain(value: object) -> object:
+    """MMEngine's stand-ins as plain dicts; everything else as it is."""
+    if isinstance(value, _Config):
+        return _plain(value.values)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    return value
