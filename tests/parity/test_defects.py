@@ -38,7 +38,6 @@ def test_an_exception_leaves_no_state_behind(kind, method):
     model = built(kind)
     layers = getattr(model, "module", model).language.model.model.layers
     cases = expected_json("logits_cases")
-
     arguments = {"max_new_tokens": 2} if method == "generate" else {}
 
     def interrupt(*_):
