@@ -125,20 +125,39 @@ class Flamingo(BaseModel):
         Args:
             input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
             pixels: (B, T, 3, H, W), or None when no row has an image.
-            image_counts: (B,) number of images of each row.
+            image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
             sources: B names ('visual', 'language'); the loss is the sum of each source's mean.
             metas: B dicts, returned with a 'prediction' by mode 'predict'.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
+
+        Raises:
+            ValueError: unknown mode, or a row has another number of images than of `<image>` tokens.
         """
         if mode == "predict":
             return self.predict(input_ids, attention_mask, pixels, image_counts, metas)
         if mode not in ("tensor", "loss"):
             raise ValueError(f"mode={mode!r}: choose one of tensor, loss, predict")
-        features = None if pixels is None else self.encode(pixels, image_counts)
-        media = self.language.media(input_ids, features, image_counts)
+        counts = self._count_images(input_ids, pixels, image_counts)
+        features = None if pixels is None else self.encode(pixels, counts)
+        media = self.language.media(input_ids, features, counts)
         if mode == "tensor":
             return self.language(input_ids, attention_mask, media=media, use_cache=False).logits
         return self.loss(input_ids, attention_mask, media, labels, sources)
+
+    def _count_images(self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None) -> Tensor:
+        """Number of images of each row (B,). ValueError when the row has not as many `<image>` tokens."""
+        tokens = (input_ids == self.language.image_token_id).sum(dim=1)
+        places = 0 if pixels is None else pixels.shape[1]
+        counts = torch.full_like(tokens, places) if image_counts is None else image_counts.clamp(max=places)
+        wrong = tokens != counts
+        # The published code reads such rows anyway, each image by another token than its own or by none.
+        if wrong.any():
+            row = wrong.nonzero()[0].item()
+            raise ValueError(
+                f"row {row} has {tokens[row].item()} `{IMAGE_TOKEN}` tokens and {counts[row].item()} images: "
+                "each image needs one token"
+            )
+        return counts
 
     def loss(self, input_ids, attention_mask, media, labels: Tensor, sources: Sequence[str] | None) -> dict:
         """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}."""
@@ -170,16 +189,24 @@ class Flamingo(BaseModel):
         image_counts: Tensor | None = None,
         **generation,
     ) -> Tensor:
-        """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own."""
-        features = None if pixels is None else self.encode(pixels, image_counts)
+        """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own.
+
+        Images and their errors are those of `forward`. `<image>` and padding are not generated unless
+        `suppress_tokens` says so.
+        """
+        counts = self._count_images(input_ids, pixels, image_counts)
+        features = None if pixels is None else self.encode(pixels, counts)
         unwanted = self.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, self.tokenizer.pad_token])
+        defaults = {
+            "do_sample": False,
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "suppress_tokens": [i for i in unwanted if i != self.tokenizer.eos_token_id],
+        }
         out = self.language.generate(
             input_ids,
             media_features=features,
-            image_counts=image_counts,
+            image_counts=counts,
             attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            pad_token_id=self.tokenizer.pad_token_id,
-            suppress_tokens=[i for i in unwanted if i != self.tokenizer.eos_token_id],
-            **{"do_sample": False, **generation},
+            **{**defaults, **generation},
         )
         return out[:, input_ids.shape[1] :]

@@ -91,9 +91,37 @@ def test_image_and_padding_tokens_are_never_generated(model):
         head = model.language.get_output_embeddings().weight
         saved = head[image].clone()
         head[image] = 100 * model.language(data["input_ids"], output_hidden_states=True).hidden_states[-1][0, -1]
-        ids = model.generate(data["input_ids"], max_new_tokens=3)
+        arguments = {key: data[key] for key in ("input_ids", "pixels", "image_counts")}
+        ids = model.generate(**arguments, max_new_tokens=3)
+        allowed = model.generate(**arguments, max_new_tokens=3, suppress_tokens=None)
         head[image] = saved
     assert image not in ids and tokenizer.pad_token_id not in ids
+    assert image in allowed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(image_counts=torch.tensor([1, 1, 0])), "row 1 has 2 `<image>` tokens and 1 images"),
+        (dict(image_counts=torch.tensor([1, 2, 1])), "row 2 has 0 `<image>` tokens and 1 images"),
+        (dict(image_counts=torch.tensor([3, 2, 0])), "row 0 has 1 `<image>` tokens and 2 images"),
+        (dict(image_counts=None), "row 0 has 1 `<image>` tokens and 2 images"),
+        (dict(pixels=None), "row 0 has 1 `<image>` tokens and 0 images"),
+        (dict(pixels=None, image_counts=None), "row 0 has 1 `<image>` tokens and 0 images"),
+    ],
+)
+def test_each_image_needs_one_token(model, change, message):
+    data = batch(model) | change
+    for mode in ("tensor", "loss"):
+        with pytest.raises(ValueError, match=message):
+            model(**data, mode=mode)
+    with pytest.raises(ValueError, match=message):
+        model.generate(data["input_ids"], pixels=data["pixels"], image_counts=data["image_counts"])
+
+
+def test_without_counts_every_place_holds_an_image(model):
+    data = {key: value[1:2] for key, value in batch(model).items()}
+    assert torch.equal(model(**data), model(**data | {"image_counts": None}))
 
 
 def test_frozen_parts_have_no_gradient_and_stay_in_eval_mode(tiny_flamingo_config):
