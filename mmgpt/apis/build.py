@@ -17,7 +17,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
 
     Args:
         cfg: as ``load_config`` gives it. Files of its datasets are not looked for.
-        checkpoint: what training wrote; without it the model is as before tuning.
+        checkpoint: what training or `export` wrote; without it the config's load_from, or the model before tuning.
         device: a torch device; by default the first GPU, or the CPU when there is none.
 
     Raises:
@@ -30,6 +30,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     device = _device(device)
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     model = MODELS.build(cfg.model)
+    checkpoint = checkpoint or cfg.get("load_from")
     if checkpoint is not None:
         load_trained(model, checkpoint)
     return model.to(device).eval()

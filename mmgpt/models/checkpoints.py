@@ -14,10 +14,16 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .gated_lm import GatedDecoderLayer
-from .weight_files import read_weights, state_and_tuning
+from .weight_files import TUNING, read_weights, state_and_tuning
 
 GATED = ".gated."
-WRAPPERS = (("peft.base_model.model.", ""), (".base_layer.", "."))  # what peft puts into names
+# What peft puts into names, differently in a model and in a file.
+WRAPPERS = (
+    (re.compile(r"^(peft\.)?base_model\.model\."), ""),
+    (re.compile(r"\.base_layer\."), "."),
+    (re.compile(r"\.default(\.weight)?$"), r"\1"),
+    (re.compile(r"(lora_magnitude_vector)\.weight$"), r"\1"),
+)
 # What OpenFlamingo and MultiModal-GPT call the language model, its decoder layers and the gated blocks between them.
 PUBLISHED = (
     (re.compile(r"^lang_encoder\.(base_model\.model\.)?"), "language.model."),
@@ -31,8 +37,8 @@ BLOCK = re.compile(r"\.(\d+)\.gated(?:_cross_attn_layer)?\.|\.gated_cross_attn_l
 
 def plain_name(name: str) -> str:
     """A tensor's name in one of our models, without what LoRA and the gated blocks put around a frozen layer."""
-    for found, instead in WRAPPERS:
-        name = name.replace(found, instead)
+    for pattern, instead in WRAPPERS:
+        name = pattern.sub(instead, name)
     return name
 
 
@@ -138,7 +144,7 @@ def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
     if tuning is None:
         return
     config = model.peft.peft_config["default"]
-    for key, field in (("lora_r", "r"), ("lora_alpha", "lora_alpha")):
+    for key, field in TUNING.items():
         if key in tuning and tuning[key] != getattr(config, field):
             raise ValueError(
                 f"{source} was trained with {key}={tuning[key]}, this config has lora.{field}={getattr(config, field)}"

@@ -41,6 +41,7 @@ class OpenCLIPVision(nn.Module):
         clip = open_clip.create_model(
             open_clip_name(path, model),
             pretrained=pretrained,
+            device=torch.get_default_device(),
             force_quick_gelu=quick_gelu,
             pretrained_text=False,
             require_pretrained=(path or pretrained) is not None,

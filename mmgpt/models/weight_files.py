@@ -1,5 +1,6 @@
 """Weight files, read without running any code that they may hold."""
 
+import json
 import os
 import pickle
 import re
@@ -12,7 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+# What `mmgpt.apis.export` writes into a folder: LoRA in peft's own format, and every other trained tensor.
+ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
 STATE_KEYS = ("state_dict", "model_state_dict")
+TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha"}  # MultiModal-GPT's names, and peft's
 
 
 class _ConfigDict:
@@ -39,10 +43,10 @@ STAND_INS = [
 
 
 def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool = True) -> dict:
-    """The content of a file of safetensors or of torch.save.
+    """The content of a file of safetensors or of torch.save, or of an exported folder.
 
     Args:
-        path: the file.
+        path: the file or folder.
         map_location: device of the tensors.
         mmap: leave the tensors in the file until they are used, where its format allows it: the memory of a copy saved.
 
@@ -50,6 +54,8 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or holds anything but tensors, plain data and MMEngine's configs (given as dicts).
     """
+    if Path(path).is_dir():
+        return _read_folder(Path(path), map_location)
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of weights {str(path)!r}")
     try:
@@ -60,6 +66,17 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
     return _plain(content)
+
+
+def _read_folder(folder: Path, map_location: str) -> dict:
+    files = [folder / name for name in (ADAPTER, TRAINED) if (folder / name).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{folder} is no exported model: it has neither {ADAPTER} nor {TRAINED}")
+    state = {name: value for file in files for name, value in read_weights(file, map_location).items()}
+    description = folder / Path(ADAPTER).with_name("adapter_config.json")
+    adapter = json.loads(description.read_text()) if description.is_file() else {}
+    tuning = {key: adapter[field] for key, field in TUNING.items() if field in adapter}
+    return {"state_dict": state, "tuning_config": tuning}
 
 
 def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dict | None]:

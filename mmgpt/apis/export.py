@@ -1,0 +1,170 @@
+"""A tuned model as a folder that says what it is: `export` with its adapter beside the base, `merge` without one."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from safetensors.torch import save_file
+from torch import nn
+
+from mmgpt.engine import trained_state
+from mmgpt.models import LoRAModel
+from mmgpt.models.export import save_language, save_parts
+from mmgpt.models.language import IMAGE_TOKEN
+from mmgpt.models.weight_files import ADAPTER, TRAINED
+
+KEPT = ("model", "chat_pipeline", "needed", "default_scope")
+HERE = "{{ fileDirname }}"  # MMEngine's name of the config's own folder
+
+
+def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
+    """Writes a tuned model as one folder, which goes wherever a config or a checkpoint of it goes.
+
+    It holds `config.py` (the model and the chat pipeline; the base's folders are variables at its top), `adapter/` (the
+    LoRA weights in peft's own format), `trained.safetensors` (every other trained tensor, where there is one),
+    `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout).
+
+    Args:
+        cfg: as `load_config` gives it.
+        model: built from it, with its checkpoint loaded.
+        out: folder that does not exist yet; it appears when it is complete.
+
+    Raises:
+        ValueError: there is such a folder, or nothing in the model was trained.
+    """
+    state = trained_state(model)
+    if not state:
+        raise ValueError("nothing in this model is trained: there is nothing to export")
+    with _complete(out) as folder:
+        if isinstance(model, LoRAModel):
+            model.peft.save_pretrained(folder / Path(ADAPTER).parent)
+            state = {name: value for name, value in state.items() if not name.startswith("peft.") or _is_ours(name)}
+        if state:
+            save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / TRAINED)
+        _write_rest(cfg, model, folder, cfg.model)
+
+
+@torch.no_grad()
+def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float:
+    """Writes a tuned model whose LoRA updates are added into its weights: plain files, and faster answers.
+
+    The folder holds `language/` (Hugging Face), `flamingo.safetensors` and what `export` writes besides the adapter;
+    the image tower stays where it is. Weights keep their dtype.
+
+    Args:
+        cfg, model, out: as for `export`. The model is merged in place.
+        bound: the largest difference of any logit, before and after, on random inputs.
+
+    Returns: that difference.
+
+    Raises:
+        ValueError: the difference is above `bound` (nothing is written), or as for `export`.
+    """
+    if not isinstance(model, LoRAModel):
+        raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
+    inputs = _random_inputs(cfg, model)
+    before = model(**inputs, mode="tensor")
+    flamingo = model.peft.merge_and_unload()
+    difference = (flamingo(**inputs, mode="tensor") - before).abs().max().item()
+    if not difference <= bound:
+        raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
+    merged = {**cfg.model.module, "weights": f"{HERE}/flamingo.safetensors"}
+    with _complete(out) as folder:
+        dtype = next(flamingo.language.parameters()).dtype
+        save_language(flamingo, str(folder / "language"), dtype)
+        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype)
+        _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
+    return difference
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a trained tensor of a LoRAModel is no adapter's, so that peft does not save it."""
+    return ".lora_" not in name and ".token_adapter." not in name
+
+
+def _write_rest(
+    cfg: Config, model: nn.Module, folder: Path, model_config: Mapping, moved: Mapping[str, str] | None = None
+) -> None:
+    """Tokenizer, image preprocessing, and a config of `model_config` with some paths replaced."""
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(cfg), indent=2) + "\n")
+    parts = {**{key: cfg[key] for key in KEPT if key in cfg}, "model": model_config}
+    parts = _replaced(parts, moved or {})
+    # One option moves a base: its path stays a variable where the experiment's config has it as one.
+    used = set(_strings(parts))
+    bases = {name: value for name, value in cfg.items() if isinstance(value, str) and "/" in value and value in used}
+    parts = _replaced(parts, {value: f"${{{name}}}" for name, value in bases.items()})
+    Config({**bases, **parts}).dump(folder / "config.py")
+
+
+def _replaced(value: object, new: Mapping[str, str]) -> object:
+    """A config with other strings for some of its values."""
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, new) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(item, new) for item in value]
+    return new.get(value, value) if isinstance(value, str) else value
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _strings(item)
+    if isinstance(value, str):
+        yield value
+
+
+def _prepare_images(cfg: Config) -> Mapping:
+    steps = [step for step in cfg.chat_pipeline if step["type"] == "PrepareImages"]
+    if len(steps) != 1:
+        raise ValueError(f"{cfg.filename}: its chat_pipeline has {len(steps)} PrepareImages, expected one")
+    return steps[0]
+
+
+def _preprocessing(cfg: Config) -> dict:
+    step = _prepare_images(cfg)
+    resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[step.get("interpolation", "bicubic")]  # PIL's numbers
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": step["size"]},
+        "resample": resample,
+        "do_center_crop": True,
+        "crop_size": {"height": step["size"], "width": step["size"]},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(step["mean"]),
+        "image_std": list(step["std"]),
+    }
+
+
+def _random_inputs(cfg: Config, model: LoRAModel, length: int = 32) -> dict:
+    """Two rows of text with an image each."""
+    generator, size = torch.Generator().manual_seed(0), _prepare_images(cfg)["size"]
+    image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    input_ids = torch.randint(image, (2, length), generator=generator)
+    input_ids[:, 1] = image
+    pixels = torch.randn(2, 1, 3, size, size, generator=generator)
+    inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))
+    return {name: value.to(next(model.parameters()).device) for name, value in inputs.items()}
+
+
+@contextmanager
+def _complete(out: str | Path):
+    """A folder beside `out` to write in, which becomes `out` at the end."""
+    out = Path(out)
+    if out.exists():
+        raise ValueError(f"{out} exists already: name a folder that does not")
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    part.rename(out)
