@@ -58,12 +58,14 @@ def test_the_joint_config_reads_data_in_these_places(tmp_path, data_root, tiny_l
 
 
 def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
-    cfg = load(tmp_path, tiny_llama, image_size=32, prompt_template="short", coco_caption=dict(sample=7))
+    values = dict(image_size=32, prompt_template="short", tokenization="stripped", coco_caption=dict(sample=7))
+    cfg = load(tmp_path, tiny_llama, **values)
     for part in cfg.train_dataloader.dataset.visual:
         assert part.pipeline[-2][1].size == 32
         assert part.pipeline[-1][0].template == "short" and part.pipeline[-1][1].tokenizer == tiny_llama
+        assert part.pipeline[-1][1].tokenization == "stripped"
     assert cfg.train_dataloader.dataset.visual[1].sample == 7
-    assert json.dumps(cfg.chat_pipeline).count("32") == 1
+    assert json.dumps(cfg.chat_pipeline).count("32") == json.dumps(cfg.chat_pipeline).count("stripped") == 1
 
 
 def test_a_template_of_ones_own(tmp_path, tiny_llama):

@@ -9,6 +9,7 @@ image_mean = [0.48145466, 0.4578275, 0.40821073]  # CLIP's
 image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"
 max_length = 512
+tokenization = "segments"  # "stripped" for the published weights
 
 _prepare = dict(
     type="PrepareImages",
@@ -17,7 +18,12 @@ _prepare = dict(
     std="${image_std}",
     interpolation="bicubic",
 )
-_tokenize = dict(type="TokenizeSegments", tokenizer="${language_model}", max_length="${max_length}")
+_tokenize = dict(
+    type="TokenizeSegments",
+    tokenizer="${language_model}",
+    max_length="${max_length}",
+    tokenization="${tokenization}",
+)
 _ask = dict(type="FormatPrompt", template="${prompt_template}", open_last=True)
 
 image_steps = [dict(type="LoadImages"), _prepare]

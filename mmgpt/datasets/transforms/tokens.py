@@ -1,16 +1,28 @@
 """From text segments to token ids, with labels that are exact by segment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 
 from mmgpt.datasets.conversation import place_of
-from mmgpt.datasets.prompts import EOS, IMAGE, Segment
+from mmgpt.datasets.prompts import EOS, IMAGE, Segment, prompt_text
 from mmgpt.registry import TRANSFORMS
 
 IGNORED = -100  # the label of a token that is not learned
+TOKENIZATIONS = ("segments", "stripped")
+AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 META_KEYS = ("id", "dataset", "source", "file", "images", "question", "answer", "answers", "choices", "prompt")
+
+
+class Piece(NamedTuple):
+    """Text that is encoded as one, and for each of its characters whether it is learned; or one special token."""
+
+    text: str
+    learned: list[bool]
+    special: bool = False
 
 
 @lru_cache(maxsize=4)
@@ -34,14 +46,23 @@ class TokenizeSegments:
     Args:
         tokenizer: folder of a Hugging Face tokenizer, loaded with `models.language.load_tokenizer`, or such a one.
         max_length: in tokens.
+        tokenization: 'segments' encodes each segment by itself, as it is. 'stripped' is what the published weights of
+            MultiModal-GPT were trained with (the LlamaTokenizer of transformers 4.30): neighbouring texts are one
+            piece, whitespace next to an `<image>`, line breaks included, is left out, and a piece that starts with a
+            space keeps it behind the space that a sentencepiece tokenizer puts in front.
 
     Raises:
-        ValueError: an open prompt (evaluation, chat) is longer than `max_length`.
+        ValueError: unknown tokenization; or an open prompt (evaluation, chat) is longer than `max_length`.
     """
 
-    def __init__(self, tokenizer, max_length: int):
+    def __init__(self, tokenizer, max_length: int, tokenization: str = "segments"):
+        if tokenization not in TOKENIZATIONS:
+            raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
+        self.pieces = stripped_pieces if tokenization == "stripped" else single_pieces
         self.tokenizer = _tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.max_length = max_length
+        # Today's tokenizer of Llama puts no space in front of one; sentencepiece and the tokenizer of 2023 do.
+        self.doubled = (" ", "▁") if tokenization == "stripped" and self._text_ids("x") == self._text_ids(" x") else ()
         self.special = {IMAGE: self.tokenizer.convert_tokens_to_ids(IMAGE), EOS: self.tokenizer.eos_token_id}
 
     def __call__(self, results: dict) -> dict | None:
@@ -62,16 +83,47 @@ class TokenizeSegments:
         """Ids and labels of some segments, not cut."""
         bos = self.tokenizer.bos_token_id
         ids, labels = ([], []) if bos is None else ([bos], [IGNORED])
-        for segment in segments:
-            piece = self._ids(segment)
-            ids += piece
-            labels += piece if segment.learned else [IGNORED] * len(piece)
+        for piece in self.pieces(segments):
+            piece_ids, learned = self._encode_piece(piece)
+            ids += piece_ids
+            labels += [token if learn else IGNORED for token, learn in zip(piece_ids, learned, strict=True)]
         return ids, labels
 
-    def _ids(self, segment: Segment) -> list[int]:
-        if segment.special:
-            return [self.special[segment.text]]
-        return self.tokenizer(segment.text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    def _encode_piece(self, piece: Piece) -> tuple[list[int], list[bool]]:
+        """Ids, and whether each is learned."""
+        text, learned, special = piece
+        if special:
+            return [self.special[text]], learned[:1]
+        if text.startswith(self.doubled):
+            text, learned = " " + text, learned[:1] + learned
+        if len(set(learned)) < 2:
+            ids = self._text_ids(text)
+            return ids, learned[:1] * len(ids)
+        encoded = self.tokenizer(text, **AS_TEXT, return_offsets_mapping=True)
+        # A token across two segments belongs to the one where it ends.
+        return encoded["input_ids"], [learned[end - 1] for _, end in encoded["offset_mapping"]]
+
+    def _text_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, **AS_TEXT)["input_ids"]
+
+
+def single_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:
+    """Each segment as a piece of its own."""
+    return (Piece(text, [learned] * len(text), special) for text, learned, special in segments)
+
+
+def stripped_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:
+    """Neighbouring texts as one piece, without the whitespace that touches an image; special segments one by one."""
+    runs = [list(run) for _, run in groupby(segments, key=lambda segment: segment.special)]
+    for before, run, after in zip([[], *runs], runs, [*runs[1:], []], strict=False):
+        if run[0].special:
+            yield from single_pieces(run)
+            continue
+        text = prompt_text(run)
+        start = len(text) - len(text.lstrip()) if before and before[-1].text == IMAGE else 0
+        end = len(text.rstrip()) if after and after[0].text == IMAGE else len(text)
+        learned = [segment.learned for segment in run for _ in segment.text]
+        yield Piece(text[start:end], learned[start:end])
 
 
 @TRANSFORMS.register_module()

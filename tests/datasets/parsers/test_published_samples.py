@@ -1,16 +1,14 @@
 """The annotation files that the published code was run on, where they are at hand."""
 
-import json
-import os
-from pathlib import Path
-
 import pytest
 
 from mmgpt.datasets.conversation import check_sample, place_images
 from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
 from mmgpt.datasets.records import find_parser, read_records
 
-PARITY = Path(os.environ.get("MMGPT_PARITY_DIR", Path(__file__).parents[3] / ".." / "shared" / "parity")) / "datasets"
+from ...parity_data import PARITY, needs_parity, read_json
+
+DATASETS = PARITY / "datasets"
 FILES = {
     "aokvqa": ("aokvqa", "aokvqa/annotations/aokvqa_v1p0_train.json", "aokvqa/images"),
     "coco_caption": ("coco_caption", "coco_caption/annotations/coco_karpathy_train_converted.json", "coco_caption"),
@@ -23,12 +21,11 @@ FILES = {
     "alpaca_gpt4": ("alpaca", "alpaca_gpt4/alpaca_gpt4_data.json", ""),
     "baize": ("baize", "baize/quora_chat_data.json", ""),
 }
-needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason=f"no published samples in {PARITY} (MMGPT_PARITY_DIR)")
 
 
 def samples(name):
     parser, file, images = FILES[name]
-    return [check_sample(find_parser(parser)(record)) for record in read_records(PARITY / file)], PARITY / images
+    return [check_sample(find_parser(parser)(record)) for record in read_records(DATASETS / file)], DATASETS / images
 
 
 @needs_parity
@@ -41,7 +38,7 @@ def test_every_record_is_read_and_its_images_exist(name):
 @needs_parity
 @pytest.mark.parametrize("name", ["dolly", "alpaca_gpt4"])
 def test_prompts_and_answers_are_the_published_ones(name):
-    expected = [item for item in json.loads((PARITY / name / "expected.json").read_text())["items"] if not item["seed"]]
+    expected = [item for item in read_json(f"datasets/{name}/expected.json")["items"] if not item["seed"]]
     for sample, item in zip(samples(name)[0], expected, strict=True):
         prompt = prompt_text(format_turns(TEMPLATES["instruction"], sample["turns"], open_last=True))
         assert (prompt, sample["turns"][0]["answer"]) == (item["instruction"], item["answer"])
@@ -49,7 +46,7 @@ def test_prompts_and_answers_are_the_published_ones(name):
 
 @needs_parity
 def test_visual_prompts_are_the_published_ones():
-    expected = json.loads((PARITY / "llava" / "expected.json").read_text())["items"]
+    expected = read_json("datasets/llava/expected.json")["items"]
     for sample, item in zip(samples("llava")[0][:2], expected, strict=False):
         turns = place_images(sample["turns"], len(sample["images"]))
         assert prompt_text(format_turns(TEMPLATES["instruction"], turns, open_last=True)) == item["instruction"]

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 
-from mmgpt.datasets.prompts import EOS, Segment
+from mmgpt.datasets.prompts import EOS, IMAGE, Segment
 from mmgpt.datasets.transforms import FormatPrompt, PackInputs, TokenizeSegments
+from mmgpt.datasets.transforms.tokens import TOKENIZATIONS
 from mmgpt.models.language import load_tokenizer
+
+PLACE, END = Segment(IMAGE, special=True), Segment(EOS, True, True)
 
 
 @pytest.fixture(scope="module")
@@ -12,13 +16,25 @@ def tokenizer(tiny_llama):
     return load_tokenizer(tiny_llama)
 
 
-def tokens(tokenizer, turns, images=0, max_length=200, template="short", open_last=False):
+def tokens(tokenizer, turns, images=0, max_length=200, template="short", open_last=False, **options):
     results = {
         "id": "x", "dataset": "d", "source": "visual", "file": "f.json", "record": 1,
         "images": ["a.png"] * images, "turns": turns, "rng": np.random.default_rng(0),
     }  # fmt: skip
     results = FormatPrompt(template, open_last)(results)
-    return TokenizeSegments(tokenizer, max_length)(results), results
+    return TokenizeSegments(tokenizer, max_length, **options)(results), results
+
+
+def stripped(tokenizer, *segments):
+    """Ids without the start, and the learned ones."""
+    ids, labels = TokenizeSegments(tokenizer, 99, "stripped").encode(segments)
+    assert ids[0] == tokenizer.bos_token_id
+    assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+    return ids[1:], [label for label in labels if label != -100]
+
+
+def plain(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def test_only_answers_and_their_ends_are_learned(tokenizer):
@@ -32,19 +48,22 @@ def test_only_answers_and_their_ends_are_learned(tokenizer):
     assert (out["input_ids"] == tokenizer.bos_token_id).sum() == 1
 
 
-def test_a_conversation_is_tokenized_alike_in_training_and_chat(tokenizer):
+@pytest.mark.parametrize("tokenization", TOKENIZATIONS)
+def test_a_conversation_is_tokenized_alike_in_training_and_chat(tokenizer, tokenization):
     turns = [{"question": "what colour", "answer": "red"}, {"question": "what shape", "answer": "a circle"}]
-    whole = tokens(tokenizer, turns, images=1)[0]["input_ids"]
+    whole = tokens(tokenizer, turns, images=1, tokenization=tokenization)[0]["input_ids"]
     for count in (1, 2):
         asked = turns[: count - 1] + [{"question": turns[count - 1]["question"]}]
-        opened = tokens(tokenizer, asked, images=1, open_last=True)[0]["input_ids"]
+        opened, _ = tokens(tokenizer, asked, images=1, open_last=True, tokenization=tokenization)
+        opened = opened["input_ids"]
         assert torch.equal(opened, whole[: len(opened)])
     assert len(opened) < len(whole)
 
 
-def test_special_tokens_typed_by_a_user_stay_text(tokenizer):
+@pytest.mark.parametrize("tokenization", TOKENIZATIONS)
+def test_special_tokens_typed_by_a_user_stay_text(tokenizer, tokenization):
     typed = "<image> </s> <s> <|endofchunk|> <PAD> <unk>"
-    out, _ = tokens(tokenizer, [{"question": typed, "context": typed, "answer": typed}])
+    out, _ = tokens(tokenizer, [{"question": typed, "context": typed, "answer": typed}], tokenization=tokenization)
     ids = out["input_ids"].tolist()
     assert ids.count(tokenizer.eos_token_id) == ids.count(tokenizer.bos_token_id) == 1 and out["image_tokens"] == 0
     special = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id, tokenizer.bos_token_id}
@@ -56,6 +75,51 @@ def test_whatever_a_user_types_comes_back(tokenizer):
     text = "Ünïcödé 你好 😀\n\n\ttab  two  spaces </s>"
     ids, _ = TokenizeSegments(tokenizer, 99).encode([Segment(text)])
     assert tokenizer.decode(ids[1:]) == text
+
+
+def test_stripped_text_touches_its_images(tokenizer):
+    image = tokenizer.convert_tokens_to_ids(IMAGE)
+    ids, _ = stripped(tokenizer, Segment(" red \n"), PLACE, Segment(" \n\n"), PLACE, PLACE, Segment("\tblue "))
+    assert ids == [*plain(tokenizer, " red"), image, image, image, *plain(tokenizer, "blue ")]
+
+
+def test_whitespace_is_stripped_across_segments(tokenizer):
+    image = tokenizer.convert_tokens_to_ids(IMAGE)
+    ids, learned = stripped(tokenizer, PLACE, Segment("\n"), Segment(" red\n", True), Segment(" "), PLACE)
+    assert ids == [image, *plain(tokenizer, "red"), image] and learned == plain(tokenizer, "red")
+
+
+def test_a_prompt_and_its_answer_are_one_piece(tokenizer):
+    ids, learned = stripped(tokenizer, Segment("\nwhat\n"), Segment("red\n", True), END, Segment("\nno"))
+    eos = [tokenizer.eos_token_id]
+    assert ids == plain(tokenizer, "\nwhat\nred\n") + eos + plain(tokenizer, "\nno")
+    assert plain(tokenizer, "red\n") != learned[:-1] == tokenizer.convert_tokens_to_ids(["r", "e", "d", "\n"])
+
+
+def test_a_token_across_two_segments_belongs_to_the_one_where_it_ends(tokenizer):
+    _, learned = stripped(tokenizer, Segment("what "), Segment("red", True), Segment(" no"))
+    assert learned == plain(tokenizer, "red") and len(learned) == 1
+
+
+def test_an_answer_that_comes_first_is_learned_whole(tokenizer):
+    _, learned = stripped(tokenizer, Segment("x", True), Segment(" no"))
+    assert learned == plain(tokenizer, "x") and len(learned) == 2
+
+
+def test_a_space_at_the_start_stays_behind_the_prefix(tokenizer, monkeypatch):
+    """Also with a tokenizer that puts no space in front of one, as Llama's of transformers 5 does."""
+    ids, learned = stripped(tokenizer, Segment(" red"), Segment(" red", True))
+    assert tokenizer.decode(ids) == " red red" and learned == plain(tokenizer, "red")
+    monkeypatch.setattr(tokenizer.backend_tokenizer, "normalizer", None)
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    monkeypatch.setattr(tokenizer.backend_tokenizer, "pre_tokenizer", metaspace)
+    assert plain(tokenizer, " red") == plain(tokenizer, "red")
+    assert stripped(tokenizer, Segment(" red"), Segment(" red", True)) == (ids, learned)
+
+
+def test_unknown_tokenization(tokenizer):
+    with pytest.raises(ValueError, match="unknown tokenization 'strip': choose among segments, stripped"):
+        TokenizeSegments(tokenizer, 9, "strip")
 
 
 def test_cut_answer_is_told(tokenizer):
