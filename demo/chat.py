@@ -2,6 +2,7 @@
 
 python demo/chat.py                                    the quickstart's model
 python demo/chat.py CONFIG CHECKPOINT --image FILE     any other, with a first picture
+python demo/chat.py FOLDER                             what tools/model_converters/weights.py exported
 """
 
 import argparse
@@ -28,7 +29,7 @@ HELP = """\
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", help="config file; without any argument, the quickstart's")
+    parser.add_argument("config", nargs="?", help="config file or exported folder; default: the quickstart's")
     parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures for the first question")
     parser.add_argument("--max-new-tokens", type=int, help="longest answer, instead of the config's")

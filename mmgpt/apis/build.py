@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmgpt.engine import check_files, load_trained
+from mmgpt.models.language import load_tokenizer
+from mmgpt.models.weight_files import ADAPTER, TRAINED
 from mmgpt.registry import MODELS
 
 USED = ("model", "chat_pipeline")
@@ -33,7 +35,33 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     checkpoint = checkpoint or cfg.get("load_from")
     if checkpoint is not None:
         load_trained(model, checkpoint)
+        if (Path(checkpoint) / "tokenizer").is_dir():
+            _check_tokenizer(model, Path(checkpoint))
     return model.to(device).eval()
+
+
+def find_config(path: str | Path) -> tuple[Path, Path | None]:
+    """Config and checkpoint of what a user names: a config file (no checkpoint), or a folder that `export` wrote.
+
+    Raises:
+        FileNotFoundError: a folder without config.py.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path, None
+    if not (path / "config.py").is_file():
+        raise FileNotFoundError(f"{path} is no exported model: it has no config.py")
+    tuned = any((path / name).is_file() for name in (ADAPTER, TRAINED))
+    return path / "config.py", path if tuned else None
+
+
+def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:
+    """Raises a ValueError when the base in place has another tokenizer than the exported model had."""
+    kept = load_tokenizer(str(folder / "tokenizer")).get_vocab()
+    present = model.tokenizer.get_vocab()
+    if kept != present:
+        differ = sorted(kept.items() ^ present.items())[:3]
+        raise ValueError(f"{folder} was exported with another tokenizer than its base has now, e.g. {differ}")
 
 
 def _device(name: str | None) -> torch.device:

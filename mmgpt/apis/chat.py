@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image, ImageOps
 
-from mmgpt.apis.build import build_model
+from mmgpt.apis.build import build_model, find_config
 from mmgpt.apis.streaming import stream_text
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
@@ -58,7 +58,8 @@ class Chat:
         """Build the model and the ``chat_pipeline`` that a config names.
 
         Args:
-            config: a config file, or one already loaded by ``load_config`` (then without ``options``).
+            config: a config file, one already loaded by ``load_config`` (then without ``options``), or a folder that
+                ``export`` or ``merge`` wrote.
             checkpoint: what training wrote; without it the model is as before tuning.
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
@@ -70,7 +71,11 @@ class Chat:
         """
         if isinstance(config, Config) and options:
             raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
-        cfg = config if isinstance(config, Config) else load_config(config, options)
+        if isinstance(config, Config):
+            cfg = config
+        else:
+            file, own = find_config(config)
+            cfg, checkpoint = load_config(file, options), checkpoint or own
         if "chat_pipeline" not in cfg:
             raise ValueError(
                 f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "

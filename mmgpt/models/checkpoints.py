@@ -79,6 +79,18 @@ class Names:
         return plain
 
 
+def published_name(name: str, names: Names) -> str:
+    """The name of one of our tensors in OpenFlamingo v1 and MultiModal-GPT, which wrap every decoder layer."""
+    inner = name.removeprefix("peft.base_model.model.")
+    root = "lang_encoder.base_model.model." if ".lora_" in name else "lang_encoder."
+    layer = re.match(rf"{re.escape(names.layers)}\.\d+\.", inner)
+    if layer:
+        rest = inner[layer.end() :]
+        block = "gated_cross_attn_layer." if rest.startswith("gated.") else "decoder_layer."
+        inner = layer[0] + block + rest.removeprefix("gated.").removeprefix("decoder.")
+    return inner.replace("language.model.", root, 1) if inner.startswith("language.model.") else inner
+
+
 def our_names(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """A file's tensors under the model's names; unknown ones keep theirs.
 

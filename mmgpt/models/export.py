@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .checkpoints import GATED, new_tensors
+from .checkpoints import GATED, Names, new_tensors, published_name
 from .gated_lm import GatedDecoderLayer
 from .vision import open_clip_name
 
@@ -54,6 +54,46 @@ def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.d
     (Path(folder) / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     state = {name: _stored(value, dtype) for name, value in state.items()}
     save_file(state, str(Path(folder) / "open_clip_model.safetensors"))
+
+
+def save_openflamingo(model: nn.Module, path: str) -> None:
+    """Writes resampler, gated blocks and token embedding of a Flamingo as OpenFlamingo's `checkpoint.pt`."""
+    names, state = Names(model), model.state_dict()
+    table = model.language.get_input_embeddings().weight
+    embedding = next(name for name, value in model.named_parameters() if value is table)
+    kept = [*new_tensors(model), embedding]
+    write_torch({published_name(name, names): state[name].detach().clone() for name in kept}, path)
+
+
+def save_mmgpt_lora(model: nn.Module, path: str) -> None:
+    """Writes the LoRA weights of a LoRAModel as MultiModal-GPT's `final_weights.pt`, with a plain tuning config.
+
+    Raises:
+        ValueError: something else was trained too, for which that layout has no place.
+    """
+    names, config = Names(model), model.peft.peft_config["default"]
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    others = [name for name in trained if ".lora_" not in name]
+    if others:
+        raise ValueError(f"MultiModal-GPT's layout holds LoRA only, here {len(others)} others are trained: {others[0]}")
+    tuning = dict(
+        lora=True,
+        lora_target_modules=sorted(config.target_modules),
+        lora_r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        vis=True,
+        unfrozen=[],
+    )
+    state = {published_name(name, names): value.detach().clone() for name, value in trained.items()}
+    write_torch({"model_state_dict": state, "tuning_config": {"tuning_config": tuning}}, path)
+
+
+def write_torch(content: dict, path: str) -> None:
+    """torch.save under a temporary name first, so that there is no half-written file."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, f"{path}.part")
+    Path(f"{path}.part").replace(path)
 
 
 def _unwrapped(name: str, wrapped: Sequence[str]) -> str:

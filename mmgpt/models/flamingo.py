@@ -9,11 +9,13 @@ from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
 
+from .beams import PublishedBeams
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
 from .perceiver import PerceiverResampler
 
+BEAM_SCORES = ("answer", "text")
 PARTS = ("vision", "perceiver", "language")
 
 
@@ -191,8 +193,9 @@ class Flamingo(BaseModel):
     ) -> Tensor:
         """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own.
 
-        Images and their errors are those of `forward`. `<image>` and padding are not generated unless
-        `suppress_tokens` says so.
+        One argument is ours: `beam_scores="text"` scores beams as the published code did (see `beams`), instead of
+        "answer", transformers' own way. Images and their errors are those of `forward`. `<image>` and padding are not
+        generated unless `suppress_tokens` says so.
         """
         counts = self._count_images(input_ids, pixels, image_counts)
         features = None if pixels is None else self.encode(pixels, counts)
@@ -202,6 +205,11 @@ class Flamingo(BaseModel):
             "pad_token_id": self.tokenizer.pad_token_id,
             "suppress_tokens": [i for i in unwanted if i != self.tokenizer.eos_token_id],
         }
+        scores = generation.pop("beam_scores", "answer")
+        if scores not in BEAM_SCORES:
+            raise ValueError(f"beam_scores={scores!r}: choose one of {', '.join(BEAM_SCORES)}")
+        if scores == "text" and generation.get("num_beams", 1) > 1:
+            defaults["custom_generate"] = PublishedBeams()
         out = self.language.generate(
             input_ids,
             media_features=features,

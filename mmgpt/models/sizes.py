@@ -11,26 +11,35 @@ from transformers import PreTrainedTokenizerFast
 from mmgpt.registry import MODELS
 
 
-def build_without_weights(model: Mapping, vision: str, language: Mapping) -> nn.Module:
-    """A model as its config describes it, with tensors that have a shape and no values.
+def build_without_weights(cfg: Mapping) -> nn.Module:
+    """The model of an experiment's config, with tensors that have a shape and no values.
 
     Args:
-        model: config of a Flamingo, or of a LoRAModel around one. None of the files it names is looked for.
-        vision: name or JSON file of the image tower, as open_clip takes them.
-        language: description of the language model, as transformers' AutoConfig takes it; its `vocab_size` without the
-            tokens that Flamingo adds.
+        cfg: its `model` is a Flamingo or a LoRAModel around one; none of the files that it names is looked for. Its
+            `sizes` describe the base: `vision`, name or JSON file of the tower, as open_clip takes them, and
+            `language`, as transformers' AutoConfig takes it, `vocab_size` without the tokens that Flamingo adds.
+
+    Raises:
+        ValueError: the config has no `sizes`, or its image tower is not open_clip's.
     """
-    flamingo = model.get("module", model)
+    if not cfg.get("sizes"):
+        raise ValueError("the config has no `sizes` of its base (see configs/_base_/models/openflamingo_9b.py)")
+    flamingo, sizes = cfg["model"].get("module", cfg["model"]), cfg["sizes"]
+    if flamingo["vision"]["type"] != "OpenCLIPVision":
+        raise ValueError(
+            f"vision.type={flamingo['vision']['type']!r}: only OpenCLIPVision can be built without weights"
+        )
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
-        _stand_in_tokenizer(language["vocab_size"]).save_pretrained(folder)
+        _stand_in_tokenizer(sizes["language"]["vocab_size"]).save_pretrained(folder)
+        files = ("path", "pretrained")
         parts = dict(
-            vision=dict(type="OpenCLIPVision", model=vision),
+            vision={**{k: v for k, v in flamingo["vision"].items() if k not in files}, "model": sizes["vision"]},
             # Without a padding token: it comes after the language model's own.
-            language={**flamingo["language"], "path": folder, "config": {**language, "pad_token_id": None}},
+            language={**flamingo["language"], "path": folder, "config": {**sizes["language"], "pad_token_id": None}},
             weights=None,
         )
         changed = {**flamingo, **parts}
-        return MODELS.build({**model, "module": changed} if "module" in model else changed)
+        return MODELS.build({**cfg["model"], "module": changed} if "module" in cfg["model"] else changed)
 
 
 def _stand_in_tokenizer(size: int) -> PreTrainedTokenizerFast:

@@ -207,5 +207,5 @@ def test_what_is_missing_is_named(chat_config, tmp_path):
 
 def test_a_checkpoint_of_another_config(chat_config, chat_checkpoint):
     cfg = load_config(chat_config, {"model.lora.r": 3})
-    with pytest.raises(ValueError, match="does not belong to this config"):
+    with pytest.raises(ValueError, match="does not belong to the model of this config"):
         build_model(cfg, chat_checkpoint)

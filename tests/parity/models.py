@@ -4,18 +4,18 @@ Sizes, names of cases and ids are read from the folder, so that another folder o
 """
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
-from mmgpt.engine import load_config
+from mmgpt.engine import load_config, load_trained
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.registry import MODELS
+
+from ..parity_data import PARITY, read_json
 
 CHECKOUT = Path(__file__).parents[2]
 CONFIGS = CHECKOUT / "configs"
@@ -30,23 +30,15 @@ LAYERS = "lang_encoder.model.layers."
 GATED = ".gated_cross_attn_layer."
 
 
-def folder() -> Path:
-    """The folder of reference outputs; skips the tests where there is none."""
-    path = Path(os.environ.get("MMGPT_PARITY_DIR", CHECKOUT.parent / "shared" / "parity"))
-    if not (path / "expected").is_dir():
-        pytest.skip(f"no reference outputs in {path} (MMGPT_PARITY_DIR)", allow_module_level=True)
-    return path
-
-
 def expected_json(name: str) -> dict:
-    """The content of expected/<name>.json."""
-    return json.loads((folder() / "expected" / f"{name}.json").read_text())
+    """The content of expected/<name>.json; empty where the folder is absent."""
+    return read_json(f"expected/{name}.json") or {}
 
 
 @cache
 def expected_arrays(name: str) -> dict[str, Tensor]:
     """The arrays of expected/<name>.npz by key."""
-    with np.load(folder() / "expected" / f"{name}.npz") as arrays:
+    with np.load(PARITY / "expected" / f"{name}.npz") as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays}
 
 
@@ -85,14 +77,14 @@ def sizes() -> dict[str, dict]:
 @cache
 def checkpoint(name: str) -> dict[str, Tensor]:
     """The tensors of flamingo/<name> under their published names."""
-    return torch.load(folder() / "flamingo" / name, weights_only=True)
+    return torch.load(PARITY / "flamingo" / name, weights_only=True)
 
 
 def flamingo_config(reading: str = "next", weights: str = "checkpoint.pt") -> dict:
     """Config of the Flamingo of the reference folder."""
-    (description,) = (folder() / "clip").glob("*.json")
+    (description,) = (PARITY / "clip").glob("*.json")
     vision = dict(type="OpenCLIPVision", model=str(description), pretrained=str(description.with_suffix(".pt")))
-    language, weights = str(folder() / "llama"), str(folder() / "flamingo" / weights)
+    language, weights = str(PARITY / "llama"), str(PARITY / "flamingo" / weights)
     return dict(
         type="Flamingo", vision=vision, language=dict(path=language), reading=reading, weights=weights, **sizes()
     )
@@ -100,7 +92,7 @@ def flamingo_config(reading: str = "next", weights: str = "checkpoint.pt") -> di
 
 def lora_config() -> dict:
     """The fields of peft's LoraConfig: those of our recipe, with the folder's sizes and targets."""
-    tuned = json.loads((folder() / "lora" / "tuning_config.json").read_text())
+    tuned = json.loads((PARITY / "lora" / "tuning_config.json").read_text())
     ours = load_config(CONFIGS / "_base_" / "models" / "openflamingo_9b.py").lora.to_dict()
     names = dict(r="lora_r", lora_alpha="lora_alpha", lora_dropout="lora_dropout", target_modules="lora_target_modules")
     return {**ours, **{field: tuned[name] for field, name in names.items()}}
@@ -117,7 +109,7 @@ def build_lora(reading: str = "next") -> LoRAModel:
     """The same with the reference LoRA, in evaluation mode."""
     model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(reading), lora=lora_config())).eval()
     copy_head(model.module)
-    load_lora(model, folder() / "lora" / "bare_state_dict.pt")
+    load_trained(model, PARITY / "lora" / "bare_state_dict.pt")
     return model
 
 
@@ -130,7 +122,7 @@ def built(kind: str, reading: str = "next") -> Flamingo | LoRAModel:
 @torch.no_grad()
 def copy_head(model: Flamingo) -> None:
     """Puts in the reference's output head: the published code draws its last rows anew at each load."""
-    with np.load(folder() / "flamingo" / "lm_head_resized.npz") as arrays:
+    with np.load(PARITY / "flamingo" / "lm_head_resized.npz") as arrays:
         model.language.get_output_embeddings().weight.copy_(torch.from_numpy(arrays["lm_head"]))
 
 
@@ -140,15 +132,6 @@ def our_lora_name(published: str, model: nn.Module) -> str:
     name = name.replace(GATED, ".gated.").replace(".decoder_layer.", ".decoder.")
     known = dict(model.named_parameters())
     return name if name in known else name.replace(".decoder.", ".")
-
-
-def load_lora(model: LoRAModel, path: Path) -> None:
-    """STAND-IN, to be replaced by `from mmgpt.models.checkpoints import load_lora`; reads the bare layout only."""
-    state = torch.load(path, weights_only=True)
-    known = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in state.items():
-            known[our_lora_name(name, model)].copy_(value)
 
 
 def batch_of(case: dict) -> dict:

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from mmgpt.engine import load_config
 
+from ..parity_data import PARITY
 from .models import (
     CONFIGS,
     GRADIENTS,
@@ -22,7 +23,6 @@ from .models import (
     build_lora,
     expected_arrays,
     expected_json,
-    folder,
     our_lora_name,
 )
 
@@ -66,7 +66,7 @@ def test_loss_and_gradients_of_a_source(model, source):
     loss = model(**batch, mode="loss")[f"loss_{SOURCES[source]}"]
     assert_close(loss.detach(), torch.tensor(expected["loss"]), LOSSES, "loss")
     loss.backward()
-    theirs = load_file(folder() / "expected" / f"grads_{source}.safetensors")
+    theirs = load_file(PARITY / "expected" / f"grads_{source}.safetensors")
     ours = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     names = {our_lora_name(name, model): name for name in expected["grad_l2"]}
     assert ours.keys() == names.keys(), "another set of trained tensors"
@@ -95,5 +95,5 @@ def test_steps_of_the_optimizer(model):
         ours = wrapper.message_hub.get_scalar("train/grad_norm").current()
         assert ours == pytest.approx(norm, rel=GRADIENTS), step
     trained = dict(model.named_parameters())
-    for name, value in load_file(folder() / "expected" / "lora_after_A_5steps.safetensors").items():
+    for name, value in load_file(PARITY / "expected" / "lora_after_A_5steps.safetensors").items():
         assert_close(trained[our_lora_name(name, model)].detach(), value, STEPPED, name)

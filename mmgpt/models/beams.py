@@ -1,4 +1,4 @@
-"""Beam search with the bookkeeping of transformers 4.30, which the published code ran on, for `custom_generate`.
+"""Beam search with the bookkeeping of transformers 4.30, which the published code ran on.
 
 Later versions search alike but score otherwise: 4.30 divides the log-probability of a hypothesis by its whole length,
 prompt included and `</s>` left out (generation/beam_search.py there); today's divide by the length of the answer. So a
@@ -36,16 +36,13 @@ class Hypotheses:
 
 
 class PublishedBeams:
-    """The `custom_generate` of one call; `ended_early` tells afterwards whether any hypothesis met `</s>`."""
-
-    def __init__(self):
-        self.ended_early = False
+    """A beam search for the argument `custom_generate` of transformers' generate."""
 
     def __call__(self, model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
-        """As transformers calls it: input_ids (B * beams, L) -> (B * num_return_sequences, <= max_length)."""
+        """As transformers calls it (whose keywords the rest are): (B * beams, L) -> (B * returned, <= max_length)."""
         beams = generation_config.num_beams
         rows = [Hypotheses(generation_config) for _ in range(len(input_ids) // beams)]
-        scores = torch.tensor([0.0] + [-1e9] * (beams - 1)).repeat(len(rows))
+        scores = torch.tensor([0.0] + [-1e9] * (beams - 1), device=input_ids.device).repeat(len(rows))
         new = None
         while True:
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=new, **model_kwargs)
@@ -74,14 +71,18 @@ class PublishedBeams:
                 if token != config.eos_token_id:
                     going.append((value, token, parent))
                 elif rank < beams:
-                    self.ended_early = True
                     row.add(input_ids[parent], value)
                 if len(going) == beams:
                     break
             chosen += going
             row.update_done(values[number].max().item(), input_ids.shape[1] + 1)
         scores, tokens, parents = zip(*chosen, strict=True)
-        return torch.tensor(scores), torch.tensor(tokens), torch.tensor(parents)
+        device = input_ids.device
+        return (
+            torch.tensor(scores, device=device),
+            torch.tensor(tokens, device=device),
+            torch.tensor(parents, device=device),
+        )
 
     @staticmethod
     def _finish(rows, input_ids, scores, config) -> Tensor:

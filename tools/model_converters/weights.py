@@ -1,0 +1,135 @@
+"""Weights from one layout into another.
+
+list CONFIG                     parameters of the model, and every trained tensor with its shape; needs no weights
+import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors, MultiModal-GPT's LoRA -> OUT.pth
+export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
+merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
+publish CONFIG CHECKPOINT OUT   back into the layouts of OpenFlamingo and MultiModal-GPT
+base CONFIG CHECKPOINT OUT      the parts that a pretraining made, as a base: language/, vision/, flamingo.safetensors
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from safetensors.torch import save_file
+
+from mmgpt.apis import build_model
+from mmgpt.apis.export import export, merge
+from mmgpt.engine import load_config, tool
+from mmgpt.engine.checkpoint import trained_part
+from mmgpt.models import Flamingo
+from mmgpt.models.checkpoints import check_fit, new_tensors, our_names
+from mmgpt.models.export import (
+    save_language,
+    save_mmgpt_lora,
+    save_openflamingo,
+    save_parts,
+    save_vision,
+    write_torch,
+)
+from mmgpt.models.sizes import build_without_weights
+from mmgpt.models.weight_files import read_weights, state_and_tuning
+
+
+def list_tensors(cfg: Config, args: argparse.Namespace) -> None:
+    """Print the size of every part and the name and shape of every trained tensor."""
+    model = build_without_weights(cfg)
+    named = dict(model.named_parameters())
+    for name, parameter in named.items():
+        if parameter.requires_grad:
+            print(name, tuple(parameter.shape))
+    trained = sum(parameter.numel() for parameter in named.values() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in named.values())
+    print(f"{total:,} parameters, {trained:,} of them trained")
+
+
+def import_file(cfg: Config, args: argparse.Namespace) -> None:
+    """Bring a published file under our names, checked against the shapes of the config's model."""
+    content = read_weights(args.file)
+    state, _ = state_and_tuning(content, args.file)
+    if any(".lora_" in name for name in state):
+        write_torch({"state_dict": trained_part(build_without_weights(cfg), content, args.file), "meta": {}}, args.out)
+        return
+    flamingo = build_without_weights({**cfg, "model": cfg.model.get("module", cfg.model)})
+    state = our_names(flamingo, state, args.file)
+    check_fit(flamingo, state, needed=new_tensors(flamingo), known=flamingo.state_dict(), source=args.file)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in state.items()}, args.out)
+
+
+def export_folder(cfg: Config, args: argparse.Namespace) -> None:
+    """Write a tuned model as a folder."""
+    export(cfg, _tuned(cfg, args), args.out)
+
+
+def merge_folder(cfg: Config, args: argparse.Namespace) -> None:
+    """Write a tuned model without adapters."""
+    difference = merge(cfg, _tuned(cfg, args), args.out, args.bound)
+    print(f"largest difference of a logit: {difference:.2e} (bound {args.bound:.2e})")
+
+
+def publish(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the published layouts: checkpoint.pt (OpenFlamingo v1) and final_weights.pt (MultiModal-GPT's LoRA)."""
+    model = _tuned(cfg, args)
+    flamingo = model if isinstance(model, Flamingo) else model.module
+    save_openflamingo(flamingo, f"{args.out}/checkpoint.pt")
+    if flamingo is not model:
+        save_mmgpt_lora(model, f"{args.out}/final_weights.pt")
+
+
+def write_base(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the parts that the config's model trained, and leave the others."""
+    model = _tuned(cfg, args)
+    if isinstance(model, Flamingo):
+        save_language(model, f"{args.out}/language")
+        save_parts(model, f"{args.out}/flamingo.safetensors")
+    else:
+        save_vision(model.vision, cfg.model.vision.model, f"{args.out}/vision")
+
+
+def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
+    return build_model(cfg, args.file, device="cpu")
+
+
+COMMANDS = {
+    "list": list_tensors,
+    "import": import_file,
+    "export": export_folder,
+    "merge": merge_folder,
+    "publish": publish,
+    "base": write_base,
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, function in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__.splitlines()[0], description=function.__doc__)
+        command.add_argument("config", help="config that the weights belong to")
+        if name != "list":
+            command.add_argument("file", help="the weights: a checkpoint, a published file, or an exported folder")
+            command.add_argument("out", help="what to write")
+        if name == "merge":
+            command.add_argument(
+                "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"
+            )
+        command.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run one command."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    init_default_scope("mmgpt")
+    with torch.no_grad():
+        COMMANDS[args.command](cfg, args)
+
+
+if __name__ == "__main__":
+    tool.run(main)
