@@ -66,6 +66,23 @@ def tiny_llama(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session", params=["gpt_neox", "mpt"])
+def tiny_v2(request, tmp_path_factory) -> str:
+    """Folders of the two families under OpenFlamingo v2, random, with a table of more rows than the tokenizer has."""
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    folder, raw = tmp_path_factory.mktemp(request.param), tiny_tokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, vocab_size=raw.get_vocab_size() + 40)
+    if request.param == "gpt_neox":
+        sizes["intermediate_size"] = 64
+    config = AutoConfig.for_model(request.param, **sizes, bos_token_id=1, eos_token_id=2, initializer_range=0.2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory) -> str:
     """Folder of a random open_clip model (image 32, patch 8, width 32: 16 patches), as open_clip saves it."""

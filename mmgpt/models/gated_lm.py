@@ -1,7 +1,14 @@
 """A frozen causal language model with gated cross-attention blocks before its layers (arXiv:2204.14198, section 2.2).
 
 The images travel as an argument (`Media`) through the language model's own keyword arguments: no layer keeps state.
+Some models (MPT, BLOOM, GPT-J) do not hand their keyword arguments on; their gated layers take the images from the
+`ForwardCall` under way, and hand them to their block as an argument all the same.
 """
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +67,31 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
         return torch.where(media.has_image[:, None, None], x, hidden_states)
 
 
+@dataclass
+class ForwardCall:
+    """One forward call of a GatedCausalLM: its media, and the numbers of the gated layers that have not taken them."""
+
+    media: Media | None
+    waiting: set[int]
+
+
+# Set for the length of one forward call, in the thread that makes it.
+_CALL: ContextVar[ForwardCall | None] = ContextVar("call", default=None)
+
+
+@contextmanager
+def forward_call(media: Media | None, layers: Sequence[int]) -> Iterator[None]:
+    """Within it each of the gated layers with these numbers may take the media once; ValueError when only some did."""
+    call = ForwardCall(media, set(layers))
+    token = _CALL.set(call)
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+    if 0 < len(call.waiting) < len(layers):
+        raise ValueError(f"the language model did not call its layers {sorted(call.waiting)}: they never saw an image")
+
+
 class GatedDecoderLayer(nn.Module):
     """A gated block followed by the language model's own decoder layer."""
 
@@ -77,15 +109,20 @@ class GatedDecoderLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args, **kwargs):
         """As the inner layer (its arguments are the foreign model's), with `media` taken out of the keywords."""
-        if "media" not in kwargs:
-            raise ValueError(
-                f"{type(self.decoder).__name__} does not get the keyword arguments given to its model, so this "
-                "language model would never see an image; choose one that does (Llama, Mistral, Qwen, OPT, ...)"
-            )
-        media = kwargs.pop("media")
+        media = kwargs.pop("media") if "media" in kwargs else self._take()
         if media is not None:
             hidden_states = self.gated(hidden_states, media)
         return self.decoder(hidden_states, *args, **kwargs)
+
+    def _take(self) -> Media | None:
+        call, index = _CALL.get(), self.gated.attn.index
+        if call is None or index not in call.waiting:
+            raise ValueError(
+                f"{type(self.decoder).__name__} {index} was called without its media and would never see an image: its "
+                "model does not hand keyword arguments on, and is compiled, or calls it twice, or outside GatedCausalLM"
+            )
+        call.waiting.remove(index)
+        return call.media
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -135,7 +172,8 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         if not 1 <= every_n_layers <= len(layers):
             raise ValueError(f"every_n_layers={every_n_layers} for a language model of {len(layers)} layers")
         dim = model.get_input_embeddings().weight.shape[1]
-        for index in range(every_n_layers - 1, len(layers), every_n_layers):
+        self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
+        for index in self.gated_layers:
             gated = GatedCrossAttentionBlock(dim, dim_visual, index, **(block or {}))
             layers[index] = GatedDecoderLayer(gated.to(model.dtype), layers[index])
         self.model = model
@@ -169,9 +207,12 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         **kwargs,
     ):
         """The language model's forward (further keywords are its own) -> its output, logits (B, L, vocabulary)."""
-        return self.model(
-            input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, media=media, **kwargs
-        )
+        kwargs.update(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, media=media)
+        # torch.compile does not trace context variables: there the keyword is the only way, and the fast one.
+        if torch.compiler.is_compiling():
+            return self.model(**kwargs)
+        with forward_call(media, self.gated_layers):
+            return self.model(**kwargs)
 
     def prepare_inputs_for_generation(
         self,
@@ -190,9 +231,12 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         return {**inputs, "media": media}
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, media_features: Tensor | None = None, **kwargs) -> Tensor:
+    def generate(
+        self, input_ids: Tensor, media_features: Tensor | None = None, use_cache: bool = True, **kwargs
+    ) -> Tensor:
         """transformers' generate (and its keywords); the images' keys and values are projected once per call."""
-        use_cache = kwargs.get("use_cache", True)
+        # use_cache is always said: MPT's own default is to compute the whole text again for every token.
+        media_cache = {} if use_cache else None
         return super().generate(
-            input_ids, media_features=media_features, media_cache={} if use_cache else None, **kwargs
+            input_ids, media_features=media_features, media_cache=media_cache, use_cache=use_cache, **kwargs
         )

@@ -1,14 +1,36 @@
 """Hugging Face causal language models and tokenizers, with the special tokens that Flamingo adds."""
 
+import json
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 IMAGE_TOKEN = "<image>"
 # In the order in which the published code adds them: the order fixes their ids.
 ADDED_TOKENS = ("<|endofchunk|>", IMAGE_TOKEN)
 PAD_TOKEN = "<PAD>"
+# Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
+# transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.
+MPT_COMPUTES = {
+    "qk_ln": (False,),
+    "attn_type": ("multihead_attention",),
+    "prefix_lm": (False,),
+    "alibi": (True,),
+    "alibi_bias_max": (8,),
+    "expansion_ratio": (4,),
+    "no_bias": (True,),
+    "logit_scale": (None,),
+    "norm_type": ("low_precision_layernorm", "layernorm"),
+}
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -17,10 +39,16 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         raise FileNotFoundError(f"no folder {path!r} with a tokenizer (tokenizer.json or tokenizer.model)")
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
-    # transformers 5 gives Llama's tokenizer <unk> for padding; the published models have a token of their own.
-    if tokenizer.pad_token in (None, tokenizer.unk_token):
+    # Where the folder names no padding, transformers 5 takes <unk> (Llama) or <|padding|> (GPT-NeoX, MPT); the
+    # published models have a token of their own.
+    if tokenizer.pad_token in (None, tokenizer.unk_token) or not _names_padding(Path(path)):
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     return tokenizer
+
+
+def _names_padding(folder: Path) -> bool:
+    files = (folder / "tokenizer_config.json", folder / "special_tokens_map.json")
+    return any(json.loads(file.read_text()).get("pad_token") for file in files if file.is_file())
 
 
 def load_language_model(
@@ -33,24 +61,71 @@ def load_language_model(
         dtype: of the weights, e.g. 'bfloat16'; None is float32.
         pretrained: False builds the model with random weights, from config.json or from `config`.
         config: description of a new model, e.g. dict(model_type='llama', hidden_size=128, ...).
+
+    Raises:
+        FileNotFoundError: there is no config.json.
+        ValueError: transformers does not compute such a model, or the weights are not exactly the model's.
     """
     torch_dtype = getattr(torch, dtype or "float32")
     if config is not None:
         model_config = AutoConfig.for_model(**config)
-        return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, attn_implementation="sdpa")
-    if not (Path(path) / "config.json").is_file():
+    else:
+        model_config = _config_of(path)
+    _check_computed(model_config, path)
+    # Which attention: transformers' own choice, as not every model has the fused one.
+    if config is not None or not pretrained:
+        return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype)
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    _check_loaded(loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes")
+    return model
+
+
+def _check_loaded(loaded: dict, message: str) -> None:
+    # transformers leaves tied weights and the buffers that its older versions stored out of these lists.
+    problems = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in sorted(loaded[f"{kind}_keys"])]
+    problems += [f"{name} is {tuple(is_)}, not {tuple(wanted)}" for name, is_, wanted in loaded["mismatched_keys"]]
+    if problems:
+        raise ValueError(f"{message}: {'; '.join(problems[:8])} ({len(problems)} in all)")
+
+
+def _config_of(path: str) -> PreTrainedConfig:
+    file = Path(path) / "config.json"
+    if not file.is_file():
         raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
-    if pretrained:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=torch_dtype, attn_implementation="sdpa")
-    model_config = AutoConfig.from_pretrained(path)
-    return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, attn_implementation="sdpa")
+    settings = json.loads(file.read_text())
+    if settings.get("model_type") not in CONFIG_MAPPING:
+        normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
+        raise ValueError(
+            f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from a "
+            "folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
+        )
+    return AutoConfig.from_pretrained(path)
+
+
+def _check_computed(config: PreTrainedConfig, path: str) -> None:
+    if config.model_type != "mpt":
+        return
+    settings = {**config.to_dict(), **config.attn_config.to_dict()}
+    problems = [
+        f"{name}={settings[name]!r} (only {', '.join(map(repr, computed))})"
+        for name, computed in MPT_COMPUTES.items()
+        if settings[name] not in computed
+    ]
+    if problems:
+        raise ValueError(f"{path}: transformers' MPT does not compute {'; '.join(problems)}; mpt-7b works")
 
 
 @torch.no_grad()
 def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Adds a row for each token that the model does not know: the mean of the others, so that every load agrees."""
-    known, wanted = model.get_input_embeddings().weight.shape[0], len(tokenizer)
-    if wanted <= known:
+    """Gives the tables one row for each token and no more, as the published code does and its weights have them.
+
+    A new row is the mean of the others, so that every load agrees. Rows beyond the last token (padding) go.
+    """
+    # len(tokenizer) would cut rows in use of a vocabulary with holes.
+    known, wanted = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    if wanted == known:
         return
     model.resize_token_embeddings(wanted, mean_resizing=False)
     tables = {id(t): t for t in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}

@@ -24,9 +24,7 @@ class LoRAModel(BaseModel):
         super().__init__(module.data_preprocessor)
         lora = dict(lora)
         if train_tokens:
-            table = module.language.get_input_embeddings()
-            name = next(name for name, part in module.named_modules() if part is table)
-            lora["trainable_token_indices"] = {name: _token_ids(module.tokenizer, train_tokens)}
+            lora["trainable_token_indices"] = {_embedding(module): _token_ids(module.tokenizer, train_tokens)}
         self.peft = get_peft_model(module, LoraConfig(**lora))
         self.train(self.training)
 
@@ -54,6 +52,15 @@ class LoRAModel(BaseModel):
     def disabled(self) -> AbstractContextManager:
         """Within this context the model answers as it did before tuning."""
         return self.peft.disable_adapter()
+
+
+def _embedding(module: nn.Module) -> str:
+    """The token embedding's name, which every family chooses for itself (embed_tokens, embed_in, wte)."""
+    embedding, head = module.language.get_input_embeddings(), module.language.get_output_embeddings()
+    if head.weight is embedding.weight:
+        # peft would train the rows of the embedding alone, and merge them into both: another model.
+        raise ValueError("train_tokens: this language model's embedding is tied to its output head; leave it None")
+    return next(name for name, part in module.named_modules() if part is embedding)
 
 
 def _token_ids(tokenizer, tokens: list[str]) -> list[int]:

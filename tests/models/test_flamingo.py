@@ -54,6 +54,20 @@ def test_a_mixed_batch_equals_one_pass_per_source(model):
     torch.testing.assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
 
 
+def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_config, tiny_v2):
+    model = MODELS.build(dict(tiny_flamingo_config, language=dict(path=tiny_v2))).eval()
+    data = batch(model)
+    logits = model(**data, mode="tensor")
+    assert logits.shape == (3, 9, len(model.tokenizer))
+    losses = model(**data, mode="loss")
+    expected = cross_entropy(logits[:2, :-1].flatten(0, 1), data["labels"][:2, 1:].flatten(), ignore_index=-100)
+    torch.testing.assert_close(losses["loss_visual"], expected)
+    sum(losses.values()).backward()
+    assert all(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "to_kv" in name)
+    ids = model.generate(data["input_ids"], None, data["pixels"], data["image_counts"], max_new_tokens=3, num_beams=3)
+    assert ids.shape[0] == 3 and ids.shape[1] <= 3
+
+
 def test_rows_without_an_image_are_not_encoded(model):
     pixels = torch.randn(3, 2, 3, 32, 32)
     out = model.encode(pixels, torch.tensor([2, 0, 1]))

@@ -1,10 +1,12 @@
 """The gated language model against plain loops and the language model alone."""
 
+from threading import Barrier, Thread
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mmgpt.models.gated_lm import GatedCausalLM, media_mask
+from mmgpt.models.gated_lm import GatedCausalLM, forward_call, media_mask
 
 IMAGE, VOCABULARY = 5, 60
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
@@ -16,14 +18,21 @@ FAMILIES = {
     "gemma2": dict(num_key_value_heads=2, head_dim=8, sliding_window=64),
     "gpt_neox": {},
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32),
+    "mpt": {},
+    "bloom": {},
+    "gptj": dict(rotary_dim=4),
 }
+# These do not hand keyword arguments on to their layers.
+WITHOUT_KEYWORDS = ("mpt", "bloom", "gptj")
+# The language models under the published weights.
+PUBLISHED = ("llama", "gpt_neox", "mpt")
 
 
 def language_model(family="llama"):
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **SMALL, **FAMILIES[family], max_position_embeddings=64, pad_token_id=0)
     config.bos_token_id, config.eos_token_id, config.initializer_range = 1, None, 0.3
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def gated(family="llama", reading="latest", gate_init=0.7, every_n_layers=2):
@@ -94,7 +103,7 @@ def test_cached_greedy_generation_equals_the_plain_loop(family, reading):
     assert not torch.allclose(seen[:2], other[:2], atol=1e-3), "the images are not seen"
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", *WITHOUT_KEYWORDS])
 def test_cached_beams_equal_uncached_beams(family):
     model = gated(family)
     ids, attention, features, counts = batch()
@@ -105,8 +114,9 @@ def test_cached_beams_equal_uncached_beams(family):
     assert not torch.equal(cached, greedy(model, ids, attention, features, counts, 6)), "beams changed nothing"
 
 
-def test_a_padded_batch_equals_its_rows():
-    model = gated()
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_a_padded_batch_equals_its_rows(family):
+    model = gated(family)
     ids, attention, features, counts = batch()
     arguments = dict(max_new_tokens=6, do_sample=False, pad_token_id=0)
     together = model.generate(ids, attention_mask=attention, media_features=features, image_counts=counts, **arguments)
@@ -123,17 +133,19 @@ def test_a_padded_batch_equals_its_rows():
         assert torch.equal(alone[0], together[row, start:])
 
 
-def test_closed_gates_equal_the_language_model():
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_closed_gates_equal_the_language_model(family):
     ids, attention, features, counts = batch()
-    model = gated(gate_init=0.0)
-    expected = language_model()(ids, attention_mask=attention).logits
+    model = gated(family, gate_init=0.0)
+    expected = language_model(family)(ids, attention_mask=attention).logits
     out = model(ids, attention, media=model.media(ids, features, counts)).logits
     assert torch.equal(out, expected)
 
 
-def test_text_rows_of_a_mixed_batch_equal_the_language_model_alone():
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_text_rows_of_a_mixed_batch_equal_the_language_model_alone(family):
     ids, attention, features, counts = batch()
-    model, plain = gated(), language_model()
+    model, plain = gated(family), language_model(family)
     out = model(ids, attention, media=model.media(ids, features, counts)).logits
     torch.testing.assert_close(out[2:], plain(ids[2:], attention_mask=attention[2:]).logits, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(out[:2], plain(ids[:2], attention_mask=attention[:2]).logits)
@@ -141,9 +153,19 @@ def test_text_rows_of_a_mixed_batch_equal_the_language_model_alone():
     torch.testing.assert_close(no_media, plain(ids, attention_mask=attention).logits)
 
 
-def test_gradient_checkpointing_gives_equal_gradients():
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_logits_are_made_at_chosen_positions_only(family):
     ids, attention, features, counts = batch()
-    model = gated().train()
+    model, keep = gated(family), torch.tensor([3, 5, 8])
+    media = model.media(ids, features, counts)
+    every, some = model(ids, attention, media=media), model(ids, attention, media=media, logits_to_keep=keep)
+    torch.testing.assert_close(some.logits, every.logits[:, keep])
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_gradient_checkpointing_gives_equal_gradients(family):
+    ids, attention, features, counts = batch()
+    model = gated(family).train()
     media = model.media(ids, features, counts)
     grads = []
     for checkpointing in (False, True):
@@ -170,9 +192,75 @@ def test_unknown_reading_rule_names_the_choices():
         gated(reading="previous")
 
 
-def test_a_model_that_hands_no_keywords_on_is_refused():
-    config = AutoConfig.for_model("bloom", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
-    model = GatedCausalLM(AutoModelForCausalLM.from_config(config), 16, IMAGE, 1)
+@pytest.mark.parametrize("family", ["llama", "mpt"])
+def test_a_failed_forward_leaves_nothing_behind(family):
+    model = gated(family)
     ids, attention, features, counts = batch()
-    with pytest.raises((ValueError, TypeError), match="never see an image|unexpected keyword"):
+    media = model.media(ids, features, counts)
+    expected = model(ids, attention, media=media).logits
+    plain = language_model(family)(ids, attention_mask=attention).logits
+    with pytest.raises(RuntimeError):
+        model(ids, attention, media=media._replace(features=features[..., :3]))
+    torch.testing.assert_close(model(ids, attention, media=None).logits, plain)
+    assert torch.equal(model(ids, attention, media=media).logits, expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "mpt"])
+def test_threads_do_not_see_each_others_images(family):
+    """Each of two threads waits for the other in the middle of its forward, so that both are under way at once."""
+    model, barrier, out = gated(family), Barrier(2, timeout=30), {}
+    ids, attention, features, counts = batch()
+    medias = [model.media(ids, f, counts) for f in (features, features.roll(1, 0))]
+    expected = [model(ids, attention, media=media).logits for media in medias]
+    assert not torch.allclose(expected[0], expected[1], atol=1e-3)
+
+    def wait(*_):
+        barrier.wait()
+
+    model.get_input_embeddings().register_forward_hook(wait)
+
+    def run(i):
+        out[i] = model(ids, attention, media=medias[i]).logits
+
+    threads = [Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(out[i], expected[i]) for i in range(2))
+
+
+@pytest.mark.parametrize("family", WITHOUT_KEYWORDS)
+def test_a_layer_that_cannot_know_its_images_is_refused(family):
+    model = gated(family)
+    ids, attention, features, counts = batch()
+    media = model.media(ids, features, counts)
+    with pytest.raises(ValueError, match="never see an image"):
+        model.model(ids, attention_mask=attention)
+    with forward_call(media, model.gated_layers), pytest.raises(ValueError, match="calls it twice"):
+        for _ in range(2):
+            model.model(ids, attention_mask=attention)
+
+
+def test_a_model_that_leaves_a_gated_layer_out_is_refused():
+    model = gated("mpt")
+    ids, attention, features, counts = batch()
+    blocks = model.model.transformer.blocks
+    model.model.transformer.blocks = blocks[:3]
+    with pytest.raises(ValueError, match=r"did not call its layers \[3\]"):
         model(ids, attention, media=model.media(ids, features, counts))
+
+
+def test_torch_compile_sees_one_graph():
+    model = gated()
+    ids, attention, features, counts = batch()
+    arguments = dict(attention_mask=attention, media=model.media(ids, features, counts), use_cache=False)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(ids, **arguments).logits, model(ids, **arguments).logits)
+
+
+def test_a_compiled_model_without_keywords_is_refused():
+    model = gated("mpt")
+    ids, attention, features, counts = batch()
+    with pytest.raises(ValueError, match="is compiled"):
+        torch.compile(model, backend="eager")(ids, attention, media=model.media(ids, features, counts))

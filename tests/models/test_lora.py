@@ -75,6 +75,23 @@ def test_new_embedding_rows_are_trained_on_demand(config):
     assert delta.grad.abs().sum() > 0
 
 
+def on(config, folder):
+    language = dict(config["module"], language=dict(path=folder))
+    return dict(config, module=language, lora=dict(r=4, target_modules=["to_q"]), train_tokens=["<image>"])
+
+
+@pytest.mark.parametrize("tiny_v2", ["gpt_neox"], indirect=True)
+def test_the_embedding_is_found_under_its_familys_name(config, tiny_v2):
+    names = [name for name in trained(MODELS.build(on(config, tiny_v2))) if "lora_" not in name]
+    assert len(names) == 1 and "embed_in" in names[0]
+
+
+@pytest.mark.parametrize("tiny_v2", ["mpt"], indirect=True)
+def test_rows_of_a_tied_embedding_are_refused(config, tiny_v2):
+    with pytest.raises(ValueError, match="tied to its output head"):
+        MODELS.build(on(config, tiny_v2))
+
+
 def test_unknown_token_is_an_error(config):
     with pytest.raises(ValueError, match="does not know \\['<video>'\\]"):
         MODELS.build(dict(config, train_tokens=["<video>"]))
