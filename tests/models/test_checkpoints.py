@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from safetensors.torch import load_file, save_file
 
-from mmgpt.models.export import save_language, save_parts, save_vision
+from mmgpt.models.checkpoints import our_names
+from mmgpt.models.export import save_language, save_openflamingo, save_parts, save_vision
 from mmgpt.registry import MODELS
 
 from .test_flamingo import batch
@@ -50,6 +52,65 @@ def test_published_names_load(model, tiny_flamingo_config, tmp_path):
         assert torch.equal(loaded["perceiver.latents"], state["perceiver.latents"])
         embedding = "language.model.model.embed_tokens.weight"
         assert torch.equal(loaded[embedding], state[embedding] + 1)
+
+
+def test_files_of_openflamingo_v2_load(tiny_v2, tiny_flamingo_config, tmp_path):
+    """Wrapped by DDP, with the lists that stand beside the layers, and without the frozen embeddings."""
+    config = dict(tiny_flamingo_config, language=dict(path=tiny_v2))
+    torch.manual_seed(3)
+    model = MODELS.build(config)
+    save_openflamingo(model, str(tmp_path / "plain.pt"))
+    published = torch.load(tmp_path / "plain.pt", weights_only=True)
+    layers = "gpt_neox.layers" if "gpt_neox" in tiny_v2 else "transformer.blocks"
+    assert f"lang_encoder.{layers}.1.gated_cross_attn_layer.attn_gate" in published
+    state = {}
+    for name, value in published.items():
+        if "embed_in" not in name and "wte" not in name:
+            state[f"module.{name}"] = value
+        if "gated_cross_attn_layer" in name:
+            number, rest = name.removeprefix(f"lang_encoder.{layers}.").split(".gated_cross_attn_layer.")
+            state[f"module.lang_encoder.gated_cross_attn_layers.{number}.{rest}"] = value
+    old = next(name for name in model.state_dict() if f"{layers}.0." in name)
+    listed = old.replace(f"language.model.{layers}", "module.lang_encoder.old_decoder_blocks")
+    state[listed] = model.state_dict()[old]
+    torch.save({"epoch": 1, "model_state_dict": state}, tmp_path / "wrapped.pt")
+    for name in ("plain.pt", "wrapped.pt"):
+        loaded = MODELS.build(dict(config, weights=str(tmp_path / name))).state_dict()
+        assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
+
+
+def test_two_tensors_for_one_name_are_refused(model, tmp_path):
+    state = {
+        "lang_encoder.model.layers.1.gated_cross_attn_layer.attn_gate": torch.ones(1),
+        "lang_encoder.gated_cross_attn_layers.1.attn_gate": torch.zeros(1),
+    }
+    with pytest.raises(ValueError, match="x.pt holds two different tensors for language.model.model.layers.1.gated"):
+        our_names(model, state, "x.pt")
+
+
+def test_what_was_loaded_is_logged(model, tiny_flamingo_config, tmp_path, caplog):
+    save_parts(model, str(tmp_path / "flamingo.safetensors"))
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    MODELS.build(dict(tiny_flamingo_config, weights=str(tmp_path / "flamingo.safetensors")))
+    logger.removeHandler(caplog.handler)
+    line = next(line for line in caplog.messages if "loaded" in line and "flamingo.safetensors" in line)
+    blocks = sum(".gated." in name for name in model.state_dict())
+    assert f"loaded {blocks} of gated blocks" in line and "of perceiver" in line and "of language" in line
+
+
+def test_saving_a_language_model_whose_own_names_hold_decoder(tiny_llama, tiny_flamingo_config, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForCausalLM
+
+    sizes = dict(hidden_size=32, ffn_dim=64, num_hidden_layers=4, num_attention_heads=4, word_embed_proj_dim=32)
+    folder = tmp_path / "opt"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    OPTForCausalLM(OPTConfig(**sizes, vocab_size=len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = MODELS.build(dict(tiny_flamingo_config, language=dict(path=str(folder))))
+    save_language(model, str(tmp_path / "saved"), torch.float32)
+    _, info = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not any(info.values())
 
 
 def test_a_file_that_does_not_fit_is_refused(model, tiny_flamingo_config, tmp_path):

@@ -6,12 +6,14 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
 from mmgpt.engine import load_config, load_trained, trained_state
+from mmgpt.engine.checkpoint import trained_part
 from mmgpt.models.export import save_mmgpt_lora, save_openflamingo
 from mmgpt.models.weight_files import read_weights, state_and_tuning
 from mmgpt.registry import MODELS
@@ -74,6 +76,9 @@ def test_every_lora_layout_gives_the_same_tensors(name):
     model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(), lora=lora_config()))
     load_trained(model, PARITY / "lora" / name)
     assert equal(trained_state(model), trained_state(built("lora")))
+    # As load_from, MMEngine reads the file.
+    content = CheckpointLoader.load_checkpoint(str(PARITY / "lora" / name), "cpu")
+    assert equal(trained_part(model, content, name), trained_state(model))
 
 
 @pytest.mark.parametrize("key", ["r", "lora_alpha"])
