@@ -57,9 +57,9 @@ class Flamingo(BaseModel):
         self.vision = MODELS.build(vision)
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
+        self._freeze()
         if weights is not None:
             load_parts(self, weights)
-        self._freeze()
 
     def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
         if "config" in language:
