@@ -14,7 +14,7 @@ image_std = [0.5, 0.5, 0.5]
 prompt_template = "plain"
 max_length = 96
 lr = 2e-3
-max_epochs = 6
+max_epochs = 7
 warmup_iters = 200
 
 flamingo_weights = None
@@ -70,6 +70,6 @@ train_dataloader = dict(
         ],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=4, sorted_batches=10),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=4),
     collate_fn=dict(type="collate_conversations"),
 )

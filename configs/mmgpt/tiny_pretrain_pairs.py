@@ -1,14 +1,12 @@
-# A second, slower pass of tiny_pretrain.py from the base that the first one made, over new pictures: half of it are
-# statements that tell the things in a picture apart (pairs.json), which are learned last.
-_base_ = "./tiny_pretrain.py"
+# A third pass: mostly statements that tell the things in a picture apart (pairs.json), which are learned last.
+_base_ = "./tiny_pretrain_more.py"
 
-flamingo_weights = "checkpoints/tiny/flamingo.safetensors"
-language = dict(_delete_=True, path="${language_model}")
-data_root = "data/tiny_pretrain_more"
-lr = 1.5e-3
+lr = 1e-3
+max_epochs = 3
+warmup_iters = 50
 
 statement_steps = [dict(type="JoinAnswers", count=5), "${image_steps}", "${answer_steps}"]
-statements = dict(sample=12000)
+statements = dict(sample=6000)
 pairs = dict(
     type="InstructionDataset",
     parser="coco_caption",
