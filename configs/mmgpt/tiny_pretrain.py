@@ -57,6 +57,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(
         type="JointDataset",
+        seed="${seed}",
         visual=["${statements}"],
         language=[
             dict(
