@@ -53,7 +53,9 @@ def incomplete_bytes(tokenizer, before, after):
     return [*texts[0], *half, *texts[1]]
 
 
-@pytest.mark.parametrize(("before", "after"), [("😀", "the red circle"), ("a 😀😀", "x\ny"), ("red", "is 😀"), ("😀", "")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("😀", "the red circle"), ("a 😀😀", "x\ny"), ("red", "is 😀"), ("😀", "")]
+)
 def test_text_goes_on_after_bytes_that_are_no_character(tokenizer, before, after):
     bundled = load_tokenizer(str(Path(__file__).parents[2] / "checkpoints/tiny/language"))
     for each in (tokenizer, bundled):
