@@ -34,7 +34,9 @@ def test_options_are_merged_before_variables_are_replaced(config):
 
 @pytest.mark.parametrize("option", ["model.sizes.width", "model.part.sizes.width", "many.1.sizes.width"])
 def test_option_follows_the_variables_on_its_way(config, option):
-    config.write_text(CONFIG + "part = dict(sizes='${sizes}')\nmodel['part'] = '${part}'\nmany = [1, dict(sizes='${sizes}')]")
+    config.write_text(
+        CONFIG + "part = dict(sizes='${sizes}')\nmodel['part'] = '${part}'\nmany = [1, dict(sizes='${sizes}')]"
+    )
     cfg = load_config(config, {option: 8})
     assert cfg.sizes.width == cfg.model.sizes.width == cfg.model.part.sizes.width == cfg.many[1].sizes.width == 8
     with pytest.raises(KeyError, match="the config has no 'sizs'.*did you mean 'sizes'"):
