@@ -109,7 +109,7 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
     [
         ("model['type'] = 'StubModle'", [], ["'StubModle'", "is no model", "did you mean 'StubModel'"]),
         ("train_dataloader['dataset']['type'] = 'X'", [], ["'X'", "is no dataset", "Choices: ", "StubData"]),
-        ("model['widht'] = 3", [], ["arguments in the config do not fit", "widht"]),
+        ("model['widht'] = 3", [], ["arguments in the config do not fit", "did you mean 'width'"]),
         ("model['width'] = '${widht}'", [], ["model.width", "${widht}"]),
         ("model['path'] = 'weights/llama'", [], ["1 files", "weights/llama", "model.path=..."]),
         ("", ["--cfg-options", "lrr=1"], ["lrr", "did you mean 'lr'"]),
