@@ -1,10 +1,7 @@
 # The tiny world of tools/dataset_converters/tiny_world.py: the published formats, at 64 pixels.
-_base_ = "./pipelines.py"
+_base_ = "./tiny_images.py"
 
 data_root = "data/tiny"
-image_size = 64
-image_mean = [0.5, 0.5, 0.5]
-image_std = [0.5, 0.5, 0.5]
 prompt_template = "short"
 max_length = 128
 
