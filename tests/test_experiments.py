@@ -104,3 +104,19 @@ def test_every_experiment_loads(path):
     cfg = load_config(path)
     assert cfg.model.type in MODELS.module_dict
     assert cfg.train_dataloader.dataset
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_one_seed_reaches_the_runner_and_the_data(path):
+    cfg = load_config(path, dict(seed=3))
+    assert cfg.randomness.seed == 3
+    # PatchLabelDataset draws from the generators that the Runner's seed sets.
+    assert path.stem == "tiny_pretrain_vision" or cfg.train_dataloader.dataset.seed == 3
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_checkpoints_fall_where_a_run_can_be_resumed(path):
+    """Within an epoch only with a batch sampler that passes over the batches already done."""
+    cfg = load_config(path)
+    sampler = cfg.train_dataloader.get("batch_sampler", dict(type="BatchSampler"))["type"]
+    assert cfg.default_hooks.checkpoint.by_epoch or sampler == "JointBatchSampler"

@@ -34,7 +34,7 @@ echo "3/3 evaluating on held-out pictures"
 
 python=python
 [[ $PYTHON == "$VENV/bin/python" ]] && python=.venv/bin/python
-image=$(find data/tiny -name '*.png' -path '*heldout*' | sort | head -n 1)
+pictures=(data/tiny/images/heldout/*.png)
 echo
 echo "Talk to it:"
-echo "    $python demo/chat.py $CONFIG $OUT/latest.pth --image ${image:-FILE}"
+echo "    $python demo/chat.py $CONFIG $OUT/latest.pth --image ${pictures[0]}"

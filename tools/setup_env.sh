@@ -1,7 +1,8 @@
 # Sourced by tools/quickstart.sh and tests/run.sh: leaves a Python with everything the project needs in $PYTHON.
 #
-# An activated environment (venv or conda) that satisfies the requirements is used as it is. Otherwise .venv in the
-# project's root is made once, and used again as long as requirements/tested.txt and the place stay the same.
+# An activated environment (venv or conda) that satisfies the requirements is used; only this project is installed into
+# it, where it has none. Otherwise .venv in the project's root is made once, and used again as long as
+# requirements/tested.txt and the place stay the same.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
@@ -22,15 +23,32 @@ find_python() {
     return 1
 }
 
+install_project() {
+    "$PYTHON" -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable "$ROOT"
+}
+
+# Without it, tools/train.py and demo/chat.py would not find mmgpt outside of this script. -I leaves out PYTHONPATH.
+install_if_absent() {
+    local found
+    found=$("$PYTHON" -I -c 'import importlib.util as u; print(getattr(u.find_spec("mmgpt"), "origin", ""))')
+    if [[ -n $found ]]; then
+        [[ $found -ef $ROOT/mmgpt/__init__.py ]] ||
+            echo "Note: outside of this script, the activated environment takes mmgpt from $found."
+    elif ! install_project; then
+        echo "The project could not be installed into the activated environment; set PYTHONPATH=$ROOT for its commands."
+    fi
+}
+
 use_activated() {
     local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} missing
     [[ -n $active && ! $active -ef $VENV && -x $active/bin/python ]] || return 1
     if missing=$("$active/bin/python" "$ROOT/tools/check_requirements.py" \
         "$ROOT/requirements/runtime.txt" "$ROOT/requirements/tests.txt" 2>&1); then
         PYTHON=$active/bin/python
+        install_if_absent
     else
         echo "The activated environment $active does not satisfy the requirements, so .venv is used instead:"
-        echo "$missing" | sed 's/^/  /' | head -n 12
+        sed -n '1,12s/^/  /p' <<<"$missing"
         return 1
     fi
 }
@@ -51,7 +69,7 @@ use_own() {
     fi
     rm -f "$STAMP"
     "$PYTHON" -m pip install --disable-pip-version-check -r "$ROOT/requirements/tested.txt"
-    "$PYTHON" -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable "$ROOT"
+    install_project
     echo "$wanted" >"$STAMP"
 }
 

@@ -13,7 +13,7 @@ from mmgpt.engine import check_files, tool
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = tool.parser(description="Evaluate a model on the test data of its config")
-    parser.add_argument("checkpoint", nargs="?", help="what tools/train.py saved; without it, the model before tuning")
+    parser.add_argument("checkpoint", nargs="?", help="a checkpoint, or an exported folder; default: load_from of the config")
     parser.add_argument("--out", help="JSON file for the metrics; default: test_metrics.json in the work directory")
     return parser.parse_args()
 
@@ -29,9 +29,9 @@ def main() -> None:
     cfg = tool.prepare(args)
     if not cfg.get("test_dataloader"):
         raise ValueError(f"{args.config} sets no test_dataloader: there is nothing to test")
-    if args.checkpoint and not Path(args.checkpoint).is_file():
+    if args.checkpoint and not Path(args.checkpoint).exists():
         raise FileNotFoundError(f"there is no checkpoint {args.checkpoint!r}")
-    cfg.load_from = args.checkpoint
+    cfg.load_from = args.checkpoint or cfg.get("load_from")
     check_files(cfg, skip=("train_dataloader", "val_dataloader", "val_evaluator"))
     metrics = Runner.from_cfg(cfg).test()
     if is_main_process():

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         help="go on from this checkpoint; without a value from the newest in the work directory, if there is one",
     )
     parser.add_argument("--amp", action="store_true", help="bfloat16 automatic mixed precision (needs a GPU)")
-    parser.add_argument("--seed", type=int, help="instead of randomness.seed of the config")
+    parser.add_argument("--seed", type=int, help="instead of the config's `seed`")
     return parser.parse_args()
 
 
@@ -58,11 +58,11 @@ def set_amp(cfg: Config) -> None:
 def main() -> None:
     """Build an MMEngine Runner from the config and the options, and train."""
     args = parse_args()
+    if args.seed is not None:
+        args.cfg_options = {**(args.cfg_options or {}), "seed": args.seed}
     cfg = tool.prepare(args)
     if args.amp:
         set_amp(cfg)
-    if args.seed is not None:
-        cfg.merge_from_dict({"randomness.seed": args.seed})
     set_resume(cfg, args.resume)
     check_files(cfg, skip=("test_dataloader", "test_evaluator"))
     Runner.from_cfg(cfg).train()

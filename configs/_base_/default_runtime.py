@@ -21,6 +21,8 @@ find_unused_parameters = True
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
-randomness = dict(seed=0)
+# Of the order of the data, of what is drawn from it, and of new weights and dropout.
+seed = 0
+randomness = dict(seed="${seed}")
 load_from = None
 resume = False

@@ -2,15 +2,12 @@
 # tower of tiny_pretrain_vision.py frozen. See README, "The tiny base".
 _base_ = [
     "../_base_/models/tiny_flamingo.py",
-    "../_base_/datasets/pipelines.py",
+    "../_base_/datasets/tiny_images.py",
     "../_base_/schedules/tiny.py",
     "../_base_/default_runtime.py",
 ]
 
 data_root = "data/tiny_pretrain"
-image_size = 64
-image_mean = [0.5, 0.5, 0.5]
-image_std = [0.5, 0.5, 0.5]
 prompt_template = "plain"
 max_length = 96
 lr = 2e-3
@@ -57,6 +54,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(
         type="JointDataset",
+        seed="${seed}",
         visual=["${statements}"],
         language=[
             dict(

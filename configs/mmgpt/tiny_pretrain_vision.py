@@ -5,6 +5,8 @@ data_root = "data/tiny_pretrain"
 lr = 3e-3
 max_epochs = 6
 warmup_iters = 100
+# Single batches cannot be passed over in MMEngine's order of the data: a resumed run starts at an epoch.
+default_hooks = dict(checkpoint=dict(interval=1, by_epoch=True))
 
 classes = dict(
     colour=["red", "green", "blue", "yellow", "purple", "orange", "cyan", "pink"],

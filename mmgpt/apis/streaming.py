@@ -16,6 +16,8 @@ class TextPieces(BaseStreamer):
 
     All ids so far are decoded again at each step, since the text of a token can depend on those before it; what
     ends in a part of a character (several tokens of one byte each) is held back until the character is complete.
+    Bytes that turn out to be no character can take the characters before them along (a run of bytes is decoded as a
+    whole): what was sent stays, and decoding starts anew behind it.
 
     Args:
         tokenizer: decodes the ids; special tokens are left out.
@@ -26,7 +28,8 @@ class TextPieces(BaseStreamer):
         self.tokenizer = tokenizer
         self.pieces = pieces
         self.ids: list[int] = []
-        self.sent = ""
+        self.sent_ids, self.sent = 0, ""  # of `ids`: how many of them, and their text
+        self.whole = True  # whether `ids` begin where the answer does
         self.prompt_seen = False
 
     def put(self, value: torch.Tensor) -> None:
@@ -44,13 +47,16 @@ class TextPieces(BaseStreamer):
         self._send(self._text())
 
     def _text(self) -> str:
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip()
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.lstrip() if self.whole else text
 
     def _send(self, text: str) -> None:
-        # Bytes that turn out to be no character change the text already sent; what was sent stays.
-        if text.startswith(self.sent) and text != self.sent:
+        if not text.startswith(self.sent):
+            self.ids, self.sent, self.whole = self.ids[self.sent_ids :], "", False
+            text = self._text()
+        if text != self.sent:
             self.pieces.put(text[len(self.sent) :])
-            self.sent = text
+        self.sent_ids, self.sent = len(self.ids), text
 
 
 class StopWhen(StoppingCriteria):

@@ -89,6 +89,8 @@ def check_sample(sample: dict) -> dict:
     marks = count_images(turns)
     if marks and marks != len(images):
         raise ValueError(f"{len(images)} images, but {marks} image places in its questions")
+    if not isinstance(sample.get("id"), str):
+        raise ValueError(f"id must be a string ('' where the record has none), got {sample.get('id')!r}")
     return sample
 
 

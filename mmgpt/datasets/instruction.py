@@ -1,5 +1,6 @@
 """The dataset: an annotation file in any format that a parser reads."""
 
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 
@@ -39,9 +40,9 @@ class InstructionDataset(BaseDataset):
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...).
 
     Raises:
-        FileNotFoundError: no annotation file.
         ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
-            read (names file, record, key).
+            read (names file, record, key), `sample` below 1.
+        FileNotFoundError: no annotation file; of a folder that samples name, the first image does not exist.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class InstructionDataset(BaseDataset):
     ):
         if source not in SOURCES:
             raise ValueError(f"source={source!r}: choose among {', '.join(SOURCES)}")
+        if sample is not None and sample < 1:
+            raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
         self.parse = find_parser(parser)
         self.source, self.sample, self.seed = source, sample, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
@@ -72,6 +75,8 @@ class InstructionDataset(BaseDataset):
         if self.sample is not None and self.sample < len(samples):
             kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
             samples = [samples[i] for i in sorted(kept)]
+        if any(isinstance(step, LoadImages) for step in self.pipeline.transforms):
+            self._check_folders(samples)
         print_log(f"dataset {self.name}: {len(samples)} of {len(records)} records of {self.ann_file}", "current")
         return samples
 
@@ -142,10 +147,22 @@ class InstructionDataset(BaseDataset):
             sample = self.parse(record)
             if sample is not None:
                 sample = dict(check_sample(sample), id=sample["id"] or str(number), record=number)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # Others than ValueErrors come from within a parser, and say little without their name.
+            what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             where = record_name(self.ann_file, number, record)
-            raise ValueError(f"{where}, dataset {self.name!r}: {error}") from error
+            raise ValueError(f"{where}, dataset {self.name!r}: {what}") from error
         return sample
+
+    def _check_folders(self, samples: list[dict]) -> None:
+        """Look for one image of each folder, so that a missing one is found before hours of training."""
+        prefix = self.data_prefix.get("img", "")
+        first = {os.path.dirname(image): (image, sample) for sample in reversed(samples) for image in sample["images"]}
+        for image, sample in first.values():
+            path = os.path.join(prefix, image)
+            if not os.path.isfile(path):
+                place = place_of(dict(sample, dataset=self.name, file=self.ann_file))
+                raise FileNotFoundError(f"{place}: no image file {path!r} (data_prefix=dict(img={prefix!r}))")
 
 
 def build_pipeline(steps: Sequence) -> list:

@@ -16,6 +16,7 @@ class JointDataset:
     Args:
         visual: configs (or datasets) of the samples of the visual loss.
         language: likewise of the language loss.
+        seed: of the datasets that are given as configs without one.
 
     Attributes:
         visual_size: number of visual samples.
@@ -25,9 +26,9 @@ class JointDataset:
         ValueError: no dataset at all, or one whose `source` is not that of its list.
     """
 
-    def __init__(self, visual: Sequence = (), language: Sequence = ()):
-        self.visual = [_build(part, "visual") for part in visual]
-        self.language = [_build(part, "language") for part in language]
+    def __init__(self, visual: Sequence = (), language: Sequence = (), seed: int = 0):
+        self.visual = [_build(part, "visual", seed) for part in visual]
+        self.language = [_build(part, "language", seed) for part in language]
         if not self.visual and not self.language:
             raise ValueError("a joint dataset needs at least one visual or language dataset")
         self.visual_size = sum(len(part) for part in self.visual)
@@ -63,8 +64,8 @@ class JointDataset:
         return (self[i] for i in range(len(self)))
 
 
-def _build(part, source: str) -> InstructionDataset:
-    dataset = DATASETS.build(part) if isinstance(part, dict) else part
+def _build(part, source: str, seed: int) -> InstructionDataset:
+    dataset = DATASETS.build({"seed": seed, **part}) if isinstance(part, dict) else part
     if dataset.source != source:
         raise ValueError(f"dataset {dataset.name!r} has source={dataset.source!r}, but is listed under {source!r}")
     return dataset

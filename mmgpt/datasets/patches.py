@@ -10,6 +10,8 @@ from PIL import Image
 
 from mmgpt.registry import DATASETS
 
+from .parsers.fields import field
+
 IGNORE = -100
 
 
@@ -27,7 +29,12 @@ class PatchLabelDataset(BaseDataset):
         image_size, patch_size: in pixels; the labels have (image_size / patch_size) ** 2 patches in reading order.
         image_mean, image_std: normalisation of pixels in 0..1.
         grey: how often, from 0 to 1, a picture loses its colours and its 'colour' labels, so that shapes are learned
-            apart from the colours they come in.
+            apart from the colours they come in. Drawn from NumPy's generator, since MMEngine's samplers do not tell a
+            dataset its epoch; ResumableEpochLoop seeds it, so that a run resumed at an epoch draws the same with
+            num_workers=0. With worker processes, what is drawn depends on their number.
+
+    Raises:
+        ValueError: no entry of that split; an entry without its keys or with an unknown label (names file and entry).
     """
 
     def __init__(
@@ -52,14 +59,25 @@ class PatchLabelDataset(BaseDataset):
         """One entry an image of the split: its path and boxes."""
         scenes = json.loads(Path(self.ann_file).read_text())
         folder = Path(self.data_prefix.get("img", ""))
-        entries = [
-            {"image": str(folder / name), "boxes": labelled_boxes(scene)}
-            for name, scene in scenes.items()
-            if scene["split"] == self.split
-        ]
+        entries = []
+        for name, scene in scenes.items():
+            try:
+                if field(scene, "split") == self.split:
+                    entries.append({"image": str(folder / name), "boxes": self._boxes(scene)})
+            except (ValueError, LookupError, TypeError) as error:
+                what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                raise ValueError(f"{self.ann_file}, image {name!r}: {what}") from error
         if not entries:
             raise ValueError(f"{self.ann_file}: no images of split {self.split!r}")
         return entries
+
+    def _boxes(self, scene: dict) -> list[dict]:
+        boxes = labelled_boxes(scene)
+        for name, numbers in self.classes.items():
+            unknown = [box[name] for box in boxes if name in box and box[name] not in numbers]
+            if unknown:
+                raise ValueError(f"{name} {unknown[0]!r} is none of the classes {', '.join(map(str, numbers))}")
+        return boxes
 
     def prepare_data(self, idx: int) -> dict:
         """{'pixels': (3, H, W) float32, 'labels': {name: (P,) int64}}."""

@@ -29,7 +29,8 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
     Args:
         path: Python config file.
         options: dotted names to values, as ``--cfg-options`` gives them. They are merged before the variables are
-            replaced, so an option that sets a variable reaches every place that refers to it.
+            replaced, so an option that sets a variable reaches every place that refers to it. An option that leads
+            through a ``'${name}'`` sets that variable: 'model.lora.r' is 'lora.r'.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,11 +44,30 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
         )
     cfg = Config.fromfile(path)
     if options:
+        options = {_follow(cfg, option): value for option, value in options.items()}
         _check_options(cfg, options)
         cfg.merge_from_dict(options)
     values = cfg.to_dict()
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
     return Config(resolved, cfg_text=cfg.text, filename=cfg.filename)
+
+
+def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
+    """The dotted ``option`` from the variable on that stands on its way through ``cfg``; itself if there is none.
+
+    ``seen`` are the variables followed so far, to find circles.
+    """
+    value, (*names, last) = cfg, option.split(".")
+    for i, name in enumerate(names):
+        if isinstance(value, (list, tuple)):
+            value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, (dict, Config)) else None
+        whole = VARIABLE.fullmatch(value) if isinstance(value, str) else None
+        if whole:
+            _no_circle(whole[1], seen)
+            return _follow(cfg, ".".join([whole[1], *names[i + 1 :], last]), (*seen, whole[1]))
+    return option
 
 
 def _check_options(cfg: Config, options: dict) -> None:
@@ -79,6 +99,10 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> 
 def _variable(name: str, values: dict, place: str, seen: tuple[str, ...]) -> object:
     if name not in values:
         raise KeyError(f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, values))
+    _no_circle(name, seen)
+    return _resolve(deepcopy(values[name]), values, name, (*seen, name))
+
+
+def _no_circle(name: str, seen: tuple[str, ...]) -> None:
     if name in seen:
         raise ValueError(f"the config variables {' -> '.join((*seen, name))} refer to each other in a circle")
-    return _resolve(deepcopy(values[name]), values, name, (*seen, name))

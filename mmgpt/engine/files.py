@@ -19,10 +19,21 @@ PARTS = (
     "load_from",
 )
 FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from")
+# What has to be in a folder, by the type of the part of a config that names it, or by its key: of each tuple a file.
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
+CONTENT = {
+    "OpenCLIPVision": [("open_clip_config.json",), WEIGHTS],
+    "HFVision": [("config.json",), WEIGHTS],
+    "language": [("config.json",), TOKENIZER, WEIGHTS],
+    "tokenizer": [TOKENIZER],
+}
 
 
 def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     """Raise one error that lists every file and folder that the config needs and that does not exist.
+
+    In a folder of weights, the files are looked for without which it cannot be loaded.
 
     A top-level ``needed = {'${language_model}': 'what it is and where to get it'}`` adds a hint to the files at or
     under that path.
@@ -36,9 +47,9 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     """
     parts = {part: cfg.get(part) for part in PARTS if part not in set(skip)}
     places: dict[str, list[str]] = {}
-    for place, path in _named_files(parts, ""):
-        if not os.path.exists(path):
-            places.setdefault(path, []).append(place)
+    for place, path, content in _named_files(parts, ""):
+        for missing in _missing(path, content):
+            places.setdefault(missing, []).append(place)
     if not places:
         return
     groups: dict[tuple[str, str], list[str]] = {}
@@ -52,8 +63,26 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     raise FileNotFoundError("\n".join(lines))
 
 
-def _named_files(value: object, place: str) -> Iterator[tuple[str, str]]:
-    """Yield (dotted name, path) of everything in ``value`` that names a file or a folder."""
+def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield ``path`` if it does not exist, else what a folder there lacks, as a path with the choices."""
+    if not os.path.exists(path):
+        yield path
+    elif os.path.isdir(path):
+        for choices in content:
+            if not any(any(Path(path).glob(choice)) for choice in choices):
+                yield os.path.join(path, " or ".join(choices))
+
+
+def _content(key: str, part: Mapping) -> list[tuple[str, ...]]:
+    """What has to be in the folder that ``part`` of a config, known by its type or its key, names (see CONTENT)."""
+    wanted = CONTENT.get(key) or CONTENT.get(part.get("type"), [])
+    if part.get("pretrained") is False:
+        wanted = [choices for choices in wanted if choices is not WEIGHTS]
+    return [choices for choices in wanted if choices != ("config.json",) or not part.get("config")]
+
+
+def _named_files(value: object, place: str) -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+    """Yield (dotted name, path, what a folder there has to hold) of everything in ``value`` that names a file."""
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _named_files(item, f"{place}[{i}]")
@@ -62,11 +91,12 @@ def _named_files(value: object, place: str) -> Iterator[tuple[str, str]]:
     prefix = f"{place}." if place else ""
     for key, item in value.items():
         if isinstance(item, str):
-            if item and (key in FILE_KEYS or key == "pretrained" and _looks_like_file(item)):
-                yield prefix + key, item
+            if _names_file(key, item):
+                yield prefix + key, item, _content(place.rpartition(".")[2] if key == "path" else key, value)
         else:
             yield from _named_files(item, prefix + key)
-    yield from _data_files(value, prefix)
+    for name, path in _data_files(value, prefix):
+        yield name, path, []
 
 
 def _data_files(value: Mapping, prefix: str) -> Iterator[tuple[str, str]]:
@@ -80,9 +110,13 @@ def _data_files(value: Mapping, prefix: str) -> Iterator[tuple[str, str]]:
                 yield f"{prefix}data_prefix.{key}", os.path.join(root, folder)
 
 
-def _looks_like_file(value: str) -> bool:
-    """Whether ``pretrained`` is a path: open_clip also takes tags such as 'openai' there."""
-    return "/" in value or os.sep in value or bool(Path(value).suffix)
+def _names_file(key: str, value: str) -> bool:
+    """Whether a text of a config is a path; open_clip's parts also take names such as 'ViT-L-14' and 'openai'."""
+    if key == "model":
+        return value.endswith(".json")
+    if key == "pretrained":
+        return "/" in value or os.sep in value or bool(Path(value).suffix)
+    return bool(value) and key in FILE_KEYS
 
 
 def _under(path: str, folder: str) -> bool:

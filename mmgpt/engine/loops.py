@@ -50,6 +50,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"cannot resume after {start} batches of epoch {self._epoch}: {type(batch_sampler).__name__} cannot "
                 "skip batches; use a batch sampler with a `start`, such as JointBatchSampler"
             )
+        # What loading the first batch draws is not left over from before, be it an epoch or the start of a resumed run.
+        seed_iteration(self.runner.seed, self._iter, get_rank())
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         for index, batch in enumerate(self.dataloader, start=start):

@@ -2,13 +2,15 @@
 
 import argparse
 import ast
+import inspect
 import os
 import pickle
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import torch
 from mmengine.config import Config, DictAction
@@ -21,6 +23,8 @@ from .config import load_config, suggest
 # How torch words an error of a process that loads data: the traceback there, as text.
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 FRAME = re.compile(r'File "([^"]+)", line \d+')
+UNKNOWN_ARGUMENT = re.compile(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'")
+QUOTED = re.compile(r"[`'\"]([^`'\"]+)[`'\"]")
 UNKNOWN_MODULE = re.compile(r"(\S+) is not in the \w+::(.+?) registry")
 
 
@@ -73,25 +77,76 @@ def user_message(error: Exception) -> str | None:
     """What to tell a user about ``error``, or None when it is a fault of a program and needs its traceback.
 
     A user's mistake is a ValueError, KeyError or FileNotFoundError that this package raises, here or in a process that
-    loads data; an unknown name or argument in a config; a file that is no safe checkpoint.
+    loads data; an unknown name or argument in a config; what another package says about a value of a config while it
+    builds a part; a file that is no safe checkpoint.
     """
     text = str(error.args[0]) if error.args else str(error)
     place = traceback.extract_tb(error.__traceback__)[-1].filename
     unknown = UNKNOWN_MODULE.search(text)
     if unknown:
         return f"the config names {unknown[1]!r}, which is no {unknown[2]}" + suggest(unknown[1], _choices(unknown[2]))
-    if isinstance(error, TypeError) and Path(place).name == "build_functions.py":
-        return f"the arguments in the config do not fit: {text}"
+    if isinstance(error, TypeError) and (Path(place).name == "build_functions.py" or _blamed(error)):
+        return f"the arguments in the config do not fit: {text}{_arguments(error)}"
     if isinstance(error, pickle.UnpicklingError) or "PytorchStreamReader" in text:
         return f"the checkpoint cannot be read as tensors and plain data: {text.splitlines()[0]}"
     if not isinstance(error, (ValueError, KeyError, FileNotFoundError)):
-        return None
+        return _blamed(error)
     if IN_WORKER.match(text):
         place = FRAME.findall(text)[-1]
         text = text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
         text = ast.literal_eval(text) if isinstance(error, KeyError) else text  # a KeyError prints as a literal
     folders = Path(mmgpt.__file__).resolve().parent, Path(sys.argv[0]).resolve().parent
-    return text if any(folder in Path(place).resolve().parents for folder in folders) else None
+    return text if any(folder in Path(place).resolve().parents for folder in folders) else _blamed(error)
+
+
+def _blamed(error: Exception) -> str | None:
+    """A message about the entry of a config that ``error`` quotes, if it was raised while a part was built from it.
+
+    A TypeError about an unknown argument quotes a key, an AttributeError a value, a ValueError either.
+    """
+    argument = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
+    quoted = set(QUOTED.findall(str(error)))
+    keys = {argument[2]} if argument else quoted if isinstance(error, ValueError) else set()
+    values = quoted if isinstance(error, (AttributeError, ValueError)) else set()
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        # What MMEngine is building.
+        built = [frame.f_locals.get(name) for name in ("cfg", "dataloader_cfg")]
+        for place, key, value in _entries(built if "mmengine" in Path(frame.f_code.co_filename).parts else [], ""):
+            if key != "type" and (key in keys or isinstance(value, str) and value in values):
+                return f"{place}={value!r} in the config does not fit: {error} (MMGPT_TRACEBACK=1 shows where)"
+    return None
+
+
+def _entries(value: object, place: str) -> Iterator[tuple[str, str, object]]:
+    """Yield (dotted name, key, value) of everything within ``value`` that is no dict, list or tuple."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _entries(item, f"{place}.{key}".removeprefix("."))
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _entries(item, f"{place}[{i}]" if place else "")
+    else:
+        yield place, place.rpartition(".")[2].partition("[")[0], value
+
+
+def _arguments(error: TypeError) -> str:
+    """The end of a message about an unknown argument: those that there are, as far as the called thing is in sight."""
+    argument = UNKNOWN_ARGUMENT.search(str(error))
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    called = [_in_sight(frame, argument[1].removesuffix(".__init__"))] if argument else []
+    if frame.f_code.co_name == "__init__" and frame.f_code.co_flags & inspect.CO_VARKEYWORDS:
+        called.append(type(frame.f_locals["self"]))  # it passed on what it does not know itself
+    parameters = [each for one in called if one for each in inspect.signature(one).parameters.values()]
+    names = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+    return suggest(argument[2], names) if names else ""
+
+
+def _in_sight(frame: FrameType, name: str) -> Callable | None:
+    """The class or function of that qualified name among the variables of ``frame``."""
+    for value in (*frame.f_locals.values(), *frame.f_globals.values()):
+        if (inspect.isclass(value) or inspect.isroutine(value)) and value.__qualname__ == name:
+            return value
+    return None
 
 
 def _choices(registry_name: str) -> set[str]:

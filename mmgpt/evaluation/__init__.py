@@ -1,4 +1,4 @@
-"""Metrics on the answers that a model gave, and the breakdown of a report."""
+"""Answers of a model over a data loader, judged, and metrics on them."""
 
 from mmgpt.evaluation.metrics import AnswerAccuracy
 

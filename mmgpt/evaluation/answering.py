@@ -1,8 +1,9 @@
 """Questions in, judged answers out: one pass of a model over a data loader."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
@@ -38,9 +39,8 @@ def answer_all(
         if seen:
             seen(len(answers))
 
-    alone = dict(initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else {}
     waiting: deque = deque()
-    with ThreadPoolExecutor(threads, **alone) as pool:
+    with _one_core_each(threads) as alone, ThreadPoolExecutor(threads, **alone) as pool:
         for batch in loader:
             waiting.append(pool.submit(answer, batch))
             # Not all batches are loaded at once: one more than there are threads.
@@ -49,6 +49,19 @@ def answer_all(
         while waiting:
             take(waiting.popleft())
     return rows
+
+
+@contextmanager
+def _one_core_each(threads: int) -> Iterator[dict]:
+    """Arguments of ThreadPoolExecutor with which each of several threads computes on one core.
+
+    torch's number of threads also becomes that of threads started later, so it is set back at the end.
+    """
+    before = torch.get_num_threads()
+    try:
+        yield dict(initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else {}
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_threads(model: torch.nn.Module, most: int = 8) -> int:

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,25 @@ def test_special_tokens_and_the_prompt_are_left_out(tokenizer):
 def test_an_answer_cut_within_a_character_shows_what_came(tokenizer):
     ids = tokenizer("no 😀", add_special_tokens=False)["input_ids"]
     assert "".join(pieces_of(tokenizer, ids[:-1])).startswith("no ")
+
+
+def incomplete_bytes(tokenizer, before, after):
+    """Ids of two texts with half a character between them."""
+    half = tokenizer.convert_tokens_to_ids(["<0xF0>", "<0x9F>"])
+    texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, after)]
+    return [*texts[0], *half, *texts[1]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("😀", "the red circle"), ("a 😀😀", "x\ny"), ("red", "is 😀"), ("😀", "")]
+)
+def test_text_goes_on_after_bytes_that_are_no_character(tokenizer, before, after):
+    bundled = load_tokenizer(str(Path(__file__).parents[2] / "checkpoints/tiny/language"))
+    for each in (tokenizer, bundled):
+        text = "".join(pieces_of(each, incomplete_bytes(each, before, after)))
+        said = text.replace("\N{REPLACEMENT CHARACTER}", "")
+        assert said.startswith(before) and said.removeprefix(before).strip() == after
+        assert text.count("\N{REPLACEMENT CHARACTER}") == 2
 
 
 def endless(streamer, stopping_criteria):

@@ -18,7 +18,7 @@ JOINT = ROOT / "configs" / "_base_" / "datasets" / "joint.py"
 
 
 def load(tmp_path, tiny_llama, **values):
-    lines = [f"_base_ = {str(JOINT)!r}", f"language_model = {tiny_llama!r}"]
+    lines = [f"_base_ = {str(JOINT)!r}", f"language_model = {tiny_llama!r}", "seed = 0"]
     lines += [f"{name} = {value!r}" for name, value in values.items()]
     (tmp_path / "config.py").write_text("\n".join(lines))
     return load_config(tmp_path / "config.py")

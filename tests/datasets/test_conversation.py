@@ -49,6 +49,8 @@ def test_add_text_leaves_the_question_alone():
         ({"images": [], "turns": [{"question": "a", "answer": 4}]}, "answer must be a string, got 4"),
         ({"images": [], "turns": [{"question": "a", "choices": "ab"}]}, "choices must be a list of strings, got 'ab'"),
         ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image places"),
+        ({"images": [], "turns": [{"question": "a"}]}, r"id must be a string \('' where .* none\), got None"),
+        ({"id": 7, "images": [], "turns": [{"question": "a"}]}, "id must be a string .* got 7"),
     ],
 )
 def test_check_sample_names_the_value(sample, message):

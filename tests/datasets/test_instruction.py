@@ -9,6 +9,8 @@ import torch
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
+from mmgpt.registry import PARSERS
+
 
 class Messages(logging.Handler):
     """Collects what is logged; MMEngine's logger does not pass its records on."""
@@ -167,6 +169,41 @@ def test_errors_name_file_record_and_value(build, tmp_path, caption_config):
         build(dict(type="InstructionDataset", parser="llava", name="x", ann_file=str(path)))
 
 
+@pytest.mark.parametrize(
+    ("parse", "words"),
+    [
+        (lambda record: {"images": [], "turns": [{"question": "a"}]}, "id must be a string"),
+        (lambda record: record["text"]["no"], "KeyError: 'no'"),
+        (lambda record: record["none"].strip(), "AttributeError: 'NoneType' object has no attribute 'strip'"),
+        (lambda record: record["list"][0], "IndexError: list index out of range"),
+        (lambda record: record["none"]["x"], "TypeError: 'NoneType' object is not subscriptable"),
+        (lambda record: [record], "AttributeError: 'list' object"),
+    ],
+)
+def test_a_parser_that_fails_is_told_with_file_and_record(build, tmp_path, monkeypatch, parse, words):
+    (tmp_path / "a.json").write_text(json.dumps([{"id": "q", "text": {}, "none": None, "list": []}]))
+    monkeypatch.setitem(PARSERS.module_dict, "own", parse)
+    with pytest.raises(ValueError) as raised:
+        build(dict(type="InstructionDataset", parser="own", ann_file=str(tmp_path / "a.json")))
+    assert f"a.json, record 0 (id 'q'), dataset 'own': {words}" in str(raised.value)
+
+
+def test_the_first_image_of_each_folder_must_exist(build, caption_config, tmp_path, make_images, steps):
+    make_images("here/0.png", "here/2.png")
+    path = tmp_path / "two.json"
+    names = ["here/0.png", "there/1.png", "here/2.png", "there/3.png", "here/gone.png"]
+    path.write_text(json.dumps([{"image": name, "caption": "x", "image_id": name} for name in names]))
+    config = caption_config(1, ann_file=str(path), data_prefix=dict(img=str(tmp_path / "images")))
+    with pytest.raises(FileNotFoundError) as raised:
+        build(config)
+    for words in ("dataset 'captions'", "two.json', record 1", "images/there/1.png'", "data_prefix=dict(img="):
+        assert words in str(raised.value)
+    # Where nothing reads images, as in counting tokens, none are needed.
+    assert len(build(config | dict(pipeline=steps()))) == 5
+    make_images("there/1.png")
+    assert len(build(config)) == 5
+
+
 def test_a_record_that_is_no_object(build, caption_config, tmp_path):
     (tmp_path / "bad.json").write_text('["text"]')
     with pytest.raises(ValueError, match="bad.json, record 0, .*: a record must be an object, got 'text'"):
@@ -188,6 +225,8 @@ def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_p
     [
         (dict(parser="caption"), "unknown parser 'caption': choose among alpaca, aokvqa"),
         (dict(source="audio"), "source='audio': choose among visual, language"),
+        (dict(sample=0), "sample=0: at least one record"),
+        (dict(sample=-3), "sample=-3: at least one record"),
     ],
 )
 def test_wrong_arguments(build, caption_config, change, message):

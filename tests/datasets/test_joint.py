@@ -20,6 +20,15 @@ def test_the_epoch_reaches_the_parts(build, caption_config, dolly_config):
             assert dataset[epoch * 4 + i]["meta"] == part[epoch * 3 + i]["meta"]
 
 
+def test_the_seed_reaches_parts_that_have_none(build, caption_config, dolly_config):
+    own = dolly_config(["red"], name="own", seed=5)
+    whole = config([caption_config(3)], [dolly_config(["red"]), own])
+    for seed in (0, 7):
+        dataset = build(whole | dict(seed=seed))
+        assert [part.seed for part in (*dataset.visual, *dataset.language)] == [seed, seed, 5]
+    assert "seed" not in whole["visual"][0]
+
+
 def test_lengths_of_text_come_from_the_parts(build, caption_config, dolly_config):
     dataset = build(config([caption_config(3)], [dolly_config(["red", "light blue"])]))
     parts = build(caption_config(3)), build(dolly_config(["red", "light blue"]))

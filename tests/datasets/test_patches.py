@@ -45,6 +45,24 @@ def test_grey_pictures_have_no_colour_labels(tmp_path):
     assert (item["labels"]["cell"] == 3).sum() == 2
 
 
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ({"boxes": []}, "no key 'split'; keys found: boxes"),
+        (
+            {"split": "train", "boxes": [{"box": [0, 0, 8, 8], "colour": "mauve"}]},
+            "colour 'mauve' is none of .* red, blue",
+        ),
+        ({"split": "train"}, "KeyError: 'objects'"),
+    ],
+)
+def test_wrong_entries_name_file_and_image(tmp_path, scene, words):
+    (tmp_path / "scenes.json").write_text(json.dumps({"a.png": scene}))
+    config = dict(type="PatchLabelDataset", classes=CLASSES, split="train", ann_file=str(tmp_path / "scenes.json"))
+    with pytest.raises(ValueError, match=f"scenes.json, image 'a.png': {words}"):
+        DATASETS.build(config)
+
+
 def test_an_empty_split_is_an_error(tmp_path):
     data = dataset(tmp_path, [])
     with pytest.raises(ValueError, match="no images of split 'test'"):

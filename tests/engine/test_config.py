@@ -32,6 +32,25 @@ def test_options_are_merged_before_variables_are_replaced(config):
     assert cfg.model.sizes.width == 8
 
 
+@pytest.mark.parametrize("option", ["model.sizes.width", "model.part.sizes.width", "many.1.sizes.width"])
+def test_option_follows_the_variables_on_its_way(config, option):
+    config.write_text(
+        CONFIG + "part = dict(sizes='${sizes}')\nmodel['part'] = '${part}'\nmany = [1, dict(sizes='${sizes}')]"
+    )
+    cfg = load_config(config, {option: 8})
+    assert cfg.sizes.width == cfg.model.sizes.width == cfg.model.part.sizes.width == cfg.many[1].sizes.width == 8
+    with pytest.raises(KeyError, match="the config has no 'sizs'.*did you mean 'sizes'"):
+        load_config(config, {"sizs.width": 8})
+
+
+def test_option_through_a_wrong_variable(config):
+    config.write_text(CONFIG + "model = dict(lora='${lora}', a='${b}')\nb = '${c}'\nc = '${b}'")
+    with pytest.raises(KeyError, match="--cfg-options lora.r: the config has no 'lora'"):
+        load_config(config, {"model.lora.r": 8})
+    with pytest.raises(ValueError, match="b -> c -> b refer to each other in a circle"):
+        load_config(config, {"model.a.r": 8})
+
+
 def test_inheriting_config_sets_one_name(config, tmp_path):
     child = tmp_path / "child.py"
     child.write_text("_base_ = './experiment.py'\nname = 'c'\n")

@@ -36,8 +36,14 @@ def test_one_message_lists_all_that_is_missing(cfg):
     assert "nowhere" not in message and "openai" not in message
 
 
+def fill(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
 def test_nothing_to_say_when_all_is_there(cfg, tmp_path):
-    (tmp_path / "checkpoints" / "llama").mkdir(parents=True)
+    fill(tmp_path / "checkpoints" / "llama", "config.json", "tokenizer.model", "model.safetensors")
     (tmp_path / "data" / "x" / "images").mkdir(parents=True)
     (tmp_path / "data" / "x" / "a.json").touch()
     check_files(cfg, skip=["test_dataloader"])
@@ -49,3 +55,40 @@ def test_pretrained_weights_that_are_a_file(cfg):
     cfg = dict(model=dict(vision=dict(pretrained="checkpoints/tower.safetensors")))
     with pytest.raises(FileNotFoundError, match="checkpoints/tower.safetensors"):
         check_files(cfg)
+
+
+LANGUAGE = dict(language=dict(path="w"))
+VISION = dict(vision=dict(type="OpenCLIPVision", path="w"))
+
+
+@pytest.mark.parametrize(
+    ("model", "there", "missing"),
+    [
+        (LANGUAGE, [], ["config.json", "tokenizer.json or tokenizer.model or vocab.json", "*.safetensors or *.bin"]),
+        (LANGUAGE, ["config.json", "tokenizer.json"], ["*.safetensors or *.bin"]),
+        (LANGUAGE, ["config.json", "tokenizer.model", "model-00001-of-00002.bin"], []),
+        (dict(language=dict(path="w", pretrained=False)), ["config.json"], ["tokenizer.json"]),
+        (dict(language=dict(path="w", pretrained=False, config=dict(hidden_size=8))), ["tokenizer.json"], []),
+        (VISION, ["config.json"], ["open_clip_config.json", "*.safetensors or *.bin"]),
+        (VISION, ["open_clip_config.json", "open_clip_model.safetensors"], []),
+        (dict(vision=dict(type="HFVision", path="w")), ["pytorch_model.bin"], ["config.json"]),
+        (dict(steps=[dict(type="TokenizeSegments", tokenizer="w")]), ["config.json"], ["tokenizer.json"]),
+    ],
+)
+def test_a_folder_that_lacks_a_file(tmp_path, monkeypatch, model, there, missing):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "w", *there)
+    if not missing:
+        return check_files(dict(model=model))
+    with pytest.raises(FileNotFoundError) as raised:
+        check_files(dict(model=model))
+    assert f"{len(missing)} files" in str(raised.value)
+    for words in missing:
+        assert f"    w/{words}" in str(raised.value)
+
+
+def test_the_description_of_a_tower(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_files(dict(model=dict(vision=dict(type="OpenCLIPVision", model="ViT-L-14"))))
+    with pytest.raises(FileNotFoundError, match=r"towers/tiny.json  \(model.vision.model\)"):
+        check_files(dict(model=dict(vision=dict(type="OpenCLIPVision", model="towers/tiny.json"))))

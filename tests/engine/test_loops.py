@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from engine_stub import StubData
 from mmengine.hooks import Hook
 
 from mmgpt.engine.loops import seed_iteration
+from mmgpt.registry import DATASETS
 
 
 class Killed(Exception):
@@ -104,6 +107,26 @@ def test_batch_sampler_that_cannot_skip(make_runner, tmp_path):
     runner = make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))
     with pytest.raises(ValueError, match="3 batches of epoch 0: BatchSampler cannot skip"):
         runner.train()
+
+
+@DATASETS.register_module()
+class DrawingData(StubData):
+    """Draws from NumPy's generator while reading, as PatchLabelDataset does."""
+
+    def __getitem__(self, index):
+        data = super().__getitem__(index)
+        return {"x": data["x"], "y": data["y"] + float(np.random.rand())}
+
+
+def test_what_loading_draws_is_the_same_in_a_run_resumed_at_an_epoch(make_runner, tmp_path):
+    more = (
+        "train_dataloader['dataset']['type'] = 'DrawingData'\n"
+        "train_dataloader['batch_sampler'] = None\n"
+        "default_hooks['checkpoint'] = dict(interval=1, by_epoch=True)\n"
+    )
+    expected = train(make_runner(more, work_dir="whole"))
+    train(make_runner(more), kill=8)
+    assert train(make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))) == expected[6:]
 
 
 def test_seed_iteration_is_a_function_of_its_arguments():

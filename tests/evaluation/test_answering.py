@@ -1,6 +1,7 @@
 """answer_all: every batch is answered once, in order, by one thread or several."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -60,6 +61,24 @@ def test_a_failing_model_ends_the_pass():
 
     with pytest.raises(RuntimeError, match="out of memory"):
         answer_all(Broken(), [[0], [1]], threads=2)
+
+
+@pytest.mark.parametrize("model", [Echo(), None])
+def test_the_cores_that_torch_uses_are_as_before(model):
+    def cores():
+        with ThreadPoolExecutor(1) as pool:
+            return torch.get_num_threads(), pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        try:
+            answer_all(model, [[0], [1]], threads=2)
+        except AttributeError:
+            assert model is None
+        assert cores() == (3, 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_follow_the_cores_torch_may_use():

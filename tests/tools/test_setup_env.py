@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
-# `python -m venv DIR` copies the stand-in into DIR; `pip install` fails when told to.
+# `python -m venv DIR` copies the stand-in into DIR; `pip install` fails when told to; FOUND is where mmgpt is.
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
+    -I*) echo "${FOUND:-}";;
     -c*) exit 0;;
     "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >> "$CALLS";;
     *"pip install"*) echo pip >> "$CALLS"; [[ -z "${BREAK:-}" ]];;
@@ -31,14 +32,21 @@ def project(tmp_path):
     for name in ("runtime", "tests", "tested"):
         (root / "requirements" / f"{name}.txt").write_text("packaging>=20\n")
     (tmp_path / "bin").mkdir()
-    stand_in = tmp_path / "bin" / "python3.11"
-    stand_in.write_text(STAND_IN)
-    stand_in.chmod(0o755)
+    (tmp_path / "activated" / "bin").mkdir(parents=True)
+    for stand_in in (tmp_path / "bin" / "python3.11", tmp_path / "activated" / "bin" / "python"):
+        stand_in.write_text(STAND_IN)
+        stand_in.chmod(0o755)
     return root
 
 
 def source(project, code=0, **variables):
     """Source the script; return what it calls, and the Python it settles on."""
+    script = f"set -euo pipefail; source '{project}/tools/setup_env.sh'; echo \"python=$PYTHON path=$PYTHONPATH\""
+    return run_bash(project, script, code, **variables)
+
+
+def run_bash(project, script, code=0, **variables):
+    """Run bash code where Python is a stand-in; return what it calls, and what is printed."""
     calls = project.parent / "calls.txt"
     calls.write_text("")
     environment = {
@@ -48,7 +56,6 @@ def source(project, code=0, **variables):
         "REAL": sys.executable,
         **variables,
     }
-    script = f"set -euo pipefail; source '{project}/tools/setup_env.sh'; echo \"python=$PYTHON path=$PYTHONPATH\""
     done = subprocess.run(["bash", "-c", script], env=environment, cwd="/", capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return calls.read_text().split(), done.stdout
@@ -80,13 +87,32 @@ def test_moved_project_gets_a_new_environment(project):
     assert source(moved)[0] == ["venv", "pip", "pip"]
 
 
-def test_activated_environment_is_used_when_it_will_do(project):
-    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
-        calls, shown = source(project, **{variable: sys.prefix})
-        assert calls == [] and f"python={sys.prefix}/bin/python" in shown
+@pytest.fixture
+def activated(project):
+    return project.parent / "activated"
 
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_activated_environment_is_used_when_it_will_do(project, activated, variable):
+    calls, shown = source(project, **{variable: str(activated)})
+    assert calls == ["pip"] and f"python={activated}/bin/python" in shown
+
+
+def test_project_is_installed_only_where_there_is_none(project, activated):
+    (project / "mmgpt").mkdir()
+    own = project / "mmgpt" / "__init__.py"
+    own.touch()
+    calls, shown = source(project, VIRTUAL_ENV=str(activated), FOUND=str(own))
+    assert calls == [] and "Note" not in shown
+    calls, shown = source(project, VIRTUAL_ENV=str(activated), FOUND="/another/mmgpt/__init__.py")
+    assert calls == [] and "takes mmgpt from /another/mmgpt/__init__.py" in shown
+    calls, shown = source(project, VIRTUAL_ENV=str(activated), BREAK="1")
+    assert calls == ["pip"] and f"set PYTHONPATH={project}" in shown and f"python={activated}/bin/python" in shown
+
+
+def test_activated_environment_that_will_not_do(project, activated):
     (project / "requirements" / "runtime.txt").write_text("-r tests.txt\nno-such-package>=2  # a comment\npip<1\n")
-    calls, shown = source(project, VIRTUAL_ENV=sys.prefix)
+    calls, shown = source(project, VIRTUAL_ENV=str(activated))
     assert calls == ["venv", "pip", "pip"]
     assert "does not satisfy the requirements" in shown
     assert "no-such-package>=2 is not installed" in shown and "pip<1, but" in shown

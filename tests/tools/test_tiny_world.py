@@ -16,7 +16,20 @@ sys.path.insert(0, str(ROOT / "tools/dataset_converters"))
 import tiny_world  # noqa: E402
 from tiny import build as tiny_build  # noqa: E402
 from tiny.pictures import scan_split  # noqa: E402
-from tiny.vocabulary import COLOURS, NUMBERS, POSITIONS, RELATIONS, UNSEEN_PAIRS  # noqa: E402
+from tiny.vocabulary import (  # noqa: E402
+    COLOURS,
+    DIGITS,
+    NUMBERS,
+    POSITION_NAMES,
+    POSITIONS,
+    RADII,
+    RELATIONS,
+    SHAPES,
+    UNSEEN_PAIRS,
+    WORDS,
+)
+
+from mmgpt.engine import load_config  # noqa: E402
 
 SHAPE_FAMILIES = "colour shape colour_options shape_options count position yes_no relation rationale".split()
 
@@ -366,3 +379,9 @@ def test_the_projects_parsers_read_every_file(world):
                 assert sample["turns"] and all((world / "images" / image).is_file() for image in sample["images"])
             read_files += 1
     assert read_files == 2 * 9 + 2 + 3 + 4 + 2 + 2 + 2
+
+
+def test_the_tower_is_trained_on_all_that_is_drawn():
+    classes = load_config(ROOT / "configs/mmgpt/tiny_pretrain_vision.py").classes
+    drawn = dict(colour=COLOURS, shape=SHAPES, size=RADII, cell=range(len(POSITION_NAMES)), word=WORDS)
+    assert classes == {name: list(values) for name, values in drawn.items()} | dict(digit=list(map(int, DIGITS)))

@@ -70,7 +70,8 @@ def test_train_then_test(tmp_path, run, capsys):
     assert run("train.py", config, "--seed", 3, "--cfg-options", "max_epochs=1") == 0
     work_dir = tmp_path / "work_dirs" / "stub"
     assert sorted(losses(work_dir)) == [1, 2, 3, 4, 5, 6]
-    assert "randomness = dict(seed=3)" in (work_dir / "stub.py").read_text()
+    used = (work_dir / "stub.py").read_text()
+    assert "randomness = dict(seed=3)" in used and "\nseed = 3\n" in used
 
     assert run("test.py", config, work_dir / "latest.pth", "--out", tmp_path / "m.json") == 0
     metrics = json.loads((tmp_path / "m.json").read_text())
@@ -108,7 +109,7 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
     [
         ("model['type'] = 'StubModle'", [], ["'StubModle'", "is no model", "did you mean 'StubModel'"]),
         ("train_dataloader['dataset']['type'] = 'X'", [], ["'X'", "is no dataset", "Choices: ", "StubData"]),
-        ("model['widht'] = 3", [], ["arguments in the config do not fit", "widht"]),
+        ("model['widht'] = 3", [], ["arguments in the config do not fit", "did you mean 'width'"]),
         ("model['width'] = '${widht}'", [], ["model.width", "${widht}"]),
         ("model['path'] = 'weights/llama'", [], ["1 files", "weights/llama", "model.path=..."]),
         ("", ["--cfg-options", "lrr=1"], ["lrr", "did you mean 'lr'"]),

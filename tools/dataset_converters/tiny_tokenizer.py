@@ -1,6 +1,6 @@
 """Trains the tiny world's tokenizer: a byte-fallback BPE in the layout of Llama's, one token for nearly every word.
 
-    python tools/dataset_converters/tiny_tokenizer.py data/tiny_pretrain OUT_FOLDER
+    python tools/dataset_converters/tiny_tokenizer.py data/tiny_pretrain data/tiny OUT_FOLDER
 
 The folder loads with `transformers.AutoTokenizer`. The same data always gives the same tokenizer.
 """

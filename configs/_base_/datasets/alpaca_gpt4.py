@@ -1,4 +1,5 @@
-# Alpaca instructions answered by GPT-4: https://github.com/Instruction-Tuning-with-GPT-4/GPT-4-LLM
+# Alpaca instructions answered by GPT-4: data/alpaca_gpt4_data.json of
+# https://github.com/Instruction-Tuning-with-GPT-4/GPT-4-LLM
 alpaca_gpt4 = dict(
     type="InstructionDataset",
     name="alpaca_gpt4",

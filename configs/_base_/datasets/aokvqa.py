@@ -1,4 +1,5 @@
-# A-OKVQA: https://allenai.org/project/a-okvqa/home; its images are COCO's of 2017.
+# A-OKVQA: https://allenai.org/project/a-okvqa/home (aokvqa_v1p0.tar.gz, unpacked to aokvqa/annotations); its images are
+# COCO's of 2017: https://cocodataset.org/#download (coco/train2017).
 aokvqa = dict(
     type="InstructionDataset",
     name="aokvqa",

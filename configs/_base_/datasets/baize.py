@@ -1,4 +1,5 @@
-# Baize's self-chats about questions of Quora: https://github.com/project-baize/baize-chatbot
+# Baize's self-chats about questions of Quora: data/quora_chat_data.json of
+# https://github.com/project-baize/baize-chatbot
 baize = dict(
     type="InstructionDataset",
     name="baize",

@@ -1,4 +1,8 @@
-# COCO Caption in Karpathy's split: https://cs.stanford.edu/people/karpathy/deepimagesent
+# COCO Caption in Karpathy's split: https://cs.stanford.edu/people/karpathy/deepimagesent (coco.zip: dataset_coco.json);
+# images of 2014: https://cocodataset.org/#download (coco/train2014, coco/val2014).
+# The annotation file is the published project's conversion: a list with a record for each image of the splits train and
+# restval, {"image": "val2014/COCO_val2014_....jpg", "caption": [its captions], "image_id": "coco_..."}. In
+# dataset_coco.json that is filepath/filename, the raw of its sentences, and cocoid.
 # The published mix drew from its validation file too; that one is kept for evaluation here.
 coco_caption = dict(
     type="InstructionDataset",

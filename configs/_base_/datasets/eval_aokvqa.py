@@ -1,4 +1,5 @@
 # A-OKVQA's validation questions, answered freely; an answer is right when it equals one of the annotators' answers.
+# Of the same source as aokvqa.py; the images are in coco/val2017.
 test_dataloader = dict(
     batch_size=8,
     num_workers=4,

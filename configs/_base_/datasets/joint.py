@@ -18,6 +18,7 @@ train_dataloader = dict(
     persistent_workers=True,
     dataset=dict(
         type="JointDataset",
+        seed="${seed}",
         visual=[
             "${aokvqa}",
             "${coco_caption}",

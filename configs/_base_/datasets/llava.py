@@ -1,4 +1,5 @@
-# LLaVA-Instruct-150K, one turn each: detailed descriptions and reasoning; its images are COCO's of 2017.
+# LLaVA-Instruct-150K, one turn each: detailed descriptions and reasoning.
+# https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K; its images are COCO's of 2017 (coco/train2017).
 _llava_part = dict(
     type="InstructionDataset",
     parser="llava",

@@ -1,4 +1,5 @@
 # LLaVA-Instruct-150K, conversations of several turns.
+# https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K; its images are COCO's of 2017 (coco/train2017).
 llava_dialogue = dict(
     type="InstructionDataset",
     name="llava_dialogue",

@@ -1,4 +1,4 @@
-# MiniGPT-4's described images: https://huggingface.co/datasets/Vision-CAIR/cc_sbu_align
+# MiniGPT-4's described images: https://huggingface.co/datasets/Vision-CAIR/cc_sbu_align (its zip, unpacked)
 minigpt4 = dict(
     type="InstructionDataset",
     name="minigpt4",

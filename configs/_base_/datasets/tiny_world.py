@@ -1,10 +1,7 @@
 # The tiny world of tools/dataset_converters/tiny_world.py: the published formats, at 64 pixels.
-_base_ = "./pipelines.py"
+_base_ = "./tiny_images.py"
 
 data_root = "data/tiny"
-image_size = 64
-image_mean = [0.5, 0.5, 0.5]
-image_std = [0.5, 0.5, 0.5]
 prompt_template = "short"
 max_length = 128
 
@@ -72,7 +69,7 @@ language_data = _datasets(_language, "train", "language", "", ["${answer_steps}"
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
-    dataset=dict(type="JointDataset", visual="${visual_data}", language="${language_data}"),
+    dataset=dict(type="JointDataset", seed="${seed}", visual="${visual_data}", language="${language_data}"),
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=dict(type="JointBatchSampler", language_batch_size=6, sorted_batches=20),
     collate_fn=dict(type="collate_conversations"),

@@ -1,0 +1,6 @@
+# The pictures of the tiny world, for training on it and for pretraining its base.
+_base_ = "./pipelines.py"
+
+image_size = 64
+image_mean = [0.5, 0.5, 0.5]
+image_std = [0.5, 0.5, 0.5]

@@ -1,0 +1,82 @@
+"""What a user is told about mistakes that show while the parts of a config are built."""
+
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from mmgpt.engine.tool import user_message
+from mmgpt.registry import DATASETS, MODELS
+
+
+@MODELS.register_module()
+class Faulty:
+    """Has a fault of its own, whatever the config says."""
+
+    def __init__(self, kind, **kwargs):
+        if kind is TypeError:
+            helper(**kwargs, wrong=1)
+        raise kind("'one' is none of 'two'")
+
+
+def helper(right=1):
+    """Takes one argument."""
+    return right
+
+
+def message_of(build, cfg):
+    with pytest.raises(Exception) as raised:
+        build(cfg)
+    return user_message(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("lora.rnk", 3, ["LoraConfig", "'rnk'", "lora_alpha"]),
+        ("lora.target_modules", ["nothing"], ["lora.target_modules[0]='nothing'", "MMGPT_TRACEBACK"]),
+        ("module.perceiver.dept", 3, ["PerceiverResampler", "did you mean 'depth'", "Choices: depth, dim"]),
+        ("module.gated.gate", 1, ["GatedCrossAttentionBlock", "'gate'", "gate_init"]),
+        ("module.language.dtyp", "float32", ["load_language_model", "did you mean 'dtype'"]),
+        ("module.vision.layr", 2, ["OpenCLIPVision", "did you mean 'layer'"]),
+    ],
+)
+def test_wrong_entries_of_a_model(tiny_flamingo_config, option, value, words):
+    model = dict(type="LoRAModel", module=copy.deepcopy(tiny_flamingo_config), lora=dict(r=2, target_modules=["to_q"]))
+    cfg = Config(model)
+    cfg.merge_from_dict({option: value})
+    message = message_of(MODELS.build, cfg._cfg_dict)
+    for word in words:
+        assert word in message
+
+
+def test_choices_of_a_part_that_passes_arguments_on():
+    message = message_of(DATASETS.build, dict(type="InstructionDataset", parser="dolly", sampel=1))
+    assert "did you mean 'sample'" in message and "ann_file" in message
+
+
+def test_a_quoted_value_of_the_config():
+    cfg = dict(type="Faulty", kind=AttributeError, deep=[dict(x="two")])
+    assert message_of(MODELS.build, cfg).startswith(
+        "deep[0].x='two' in the config does not fit: 'one' is none of 'two'"
+    )
+
+
+def test_a_wrong_option_of_the_loader(make_runner):
+    runner = make_runner(**{"train_dataloader.numworkers": 1})
+    message = message_of(lambda _: runner.train(), None)
+    assert "did you mean 'num_workers'" in message
+
+
+@pytest.mark.parametrize(
+    ("build", "cfg"),
+    [
+        (MODELS.build, dict(type="Faulty", kind=TypeError, right=1)),
+        (MODELS.build, dict(type="Faulty", kind=AttributeError)),
+        (MODELS.build, dict(type="Faulty", kind=AttributeError, two=1)),
+        (MODELS.build, dict(type="Faulty", kind=RuntimeError, x="two")),
+        (lambda cfg: Faulty(**cfg), dict(kind=ValueError, x="two")),
+    ],
+)
+def test_other_errors_keep_their_traceback(build, cfg):
+    assert message_of(build, cfg) is None

@@ -1,0 +1,16 @@
+"""tools/quickstart.sh, with a stand-in for Python that does nothing."""
+
+import shutil
+
+from .test_setup_env import TOOLS, project, run_bash  # noqa: F401 (fixture)
+
+
+def test_last_line_shows_the_first_of_many_held_out_pictures(project):  # noqa: F811 (the fixture)
+    shutil.copy(TOOLS / "quickstart.sh", project / "tools")
+    pictures = project / "data" / "tiny" / "images" / "heldout"
+    pictures.mkdir(parents=True)
+    # More names than a pipe holds: a reader that takes the first one and leaves would end the script with SIGPIPE.
+    for number in range(3000):
+        (pictures / f"{number:0100}.png").touch()
+    _, shown = run_bash(project, f"bash '{project}/tools/quickstart.sh'")
+    assert f"--image data/tiny/images/heldout/{0:0100}.png" in shown.splitlines()[-1]
