@@ -13,7 +13,7 @@ from mmgpt.engine import check_files, tool
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = tool.parser(description="Evaluate a model on the test data of its config")
-    parser.add_argument("checkpoint", nargs="?", help="a checkpoint, or an exported folder; default: load_from of the config")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
     parser.add_argument("--out", help="JSON file for the metrics; default: test_metrics.json in the work directory")
     return parser.parse_args()
 

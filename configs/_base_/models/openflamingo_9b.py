@@ -6,7 +6,7 @@ flamingo_weights = "checkpoints/OpenFlamingo-9B/checkpoint.pt"
 needed = {
     "${language_model}": "LLaMA-7B as a Hugging Face folder (config.json, weights, tokenizer)",
     "${vision_model}": "CLIP ViT-L/14 as an open_clip folder (huggingface.co/timm/vit_large_patch14_clip_224.openai)",
-    "${flamingo_weights}": "OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B)",
+    "${flamingo_weights}": "OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B-deprecated)",
 }
 
 # What the base is made of, for tools that need no weights (model_converters/weights.py list, import).
