@@ -16,8 +16,6 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmgpt.models.checkpoints import check_fit, check_tuning, load_state, log_loaded, our_names
-from mmgpt.models.weight_files import read_weights, state_and_tuning
 from mmgpt.registry import HOOKS
 
 LATEST = "latest.pth"
@@ -52,7 +50,9 @@ def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, T
     Raises:
         ValueError: it belongs to another config; names the tensors, or the setting of LoRA.
     """
-    # Here, not above: the models bring transformers, which takes seconds to import.
+    # Here, not above, as in the functions below: the models bring transformers, which takes seconds to import.
+    from mmgpt.models.checkpoints import check_fit, check_tuning, our_names
+    from mmgpt.models.weight_files import state_and_tuning
 
     state, tuning = state_and_tuning(checkpoint, source)
     check_tuning(model, tuning, source)
@@ -67,6 +67,7 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
     Raises:
         FileNotFoundError, ValueError: as `read_weights` and `trained_part` say.
     """
+    from mmgpt.models.checkpoints import load_state
     from mmgpt.models.weight_files import read_weights
 
     load_state(model, trained_part(model, read_weights(path), str(path)), str(path))
@@ -75,6 +76,7 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_local(filename: str, map_location: str | None = None) -> dict:
     """MMEngine's loader of local files, reading safely. Not memory-mapped: a later checkpoint may replace the file."""
+    from mmgpt.models.weight_files import read_weights
 
     return read_weights(filename, map_location or "cpu", mmap=False)
 
@@ -183,10 +185,11 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check what was loaded against the model, and undo `plain`."""
+        from mmgpt.models.checkpoints import log_loaded
+
         source, model = str(runner.cfg.get("load_from")), _bare(runner)
         if runner.cfg.get("resume"):
             _check_resumable(checkpoint, len(runner.train_dataloader), source)
-
         state = trained_part(model, checkpoint, source)
         log_loaded(model, state, source)
         # MMEngine warns about each missing key; the frozen ones are no news.

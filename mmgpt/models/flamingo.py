@@ -30,8 +30,8 @@ class Flamingo(BaseModel):
         gated: arguments of GatedCrossAttentionBlock, and `every_n_layers`.
         reading: which image a token reads, 'latest' or 'next' (see `media_mask`).
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
-        frozen: parts that are not trained and stay in evaluation mode: of 'vision', 'perceiver', 'language' ('language'
-            leaves the gated blocks trainable). The published training freezes vision and language.
+        frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
+            (the gated blocks stay trainable). The published training freezes vision and language.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -131,3 +132,5 @@ def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     tables = {id(t): t for t in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
     for table in tables.values():
         table[known:] = table[:known].float().mean(dim=0).to(table.dtype)
+    text = f"token table of the language model: {known} rows, now {wanted}; a new one is the mean of the others"
+    print_log(text, "current")

@@ -26,6 +26,22 @@ _visual = {
     "digits": ("ocr_vqa", "ocr_vqa/{}_digits.json", [dict(type="PickTurn")]),
     "third_turn": ("llava", "llava/{}_dialogue.json", []),
 }
+# Most of the samples go to the families that are learned last.
+_samples = {
+    "colour": 1600,
+    "shape": 1600,
+    "colour_options": 2300,
+    "shape_options": 2300,
+    "count": 2400,
+    "position": 1100,
+    "yes_no": 1500,
+    "relation": 2690,
+    "caption": 2600,
+    "rationale": 2900,
+    "words": 900,
+    "digits": 2500,
+    "third_turn": 2800,
+}
 _language = {
     "dolly": ("dolly", "dolly/{}.jsonl", []),
     "alpaca": ("alpaca", "alpaca_gpt4/{}.json", []),
@@ -33,7 +49,7 @@ _language = {
 }
 
 
-def _dataset(name, part, split, source, images, steps, sample=None):
+def _dataset(name, part, split, source, images, steps, sample):
     parser, file, own = part
     return dict(
         type="InstructionDataset",
@@ -48,11 +64,12 @@ def _dataset(name, part, split, source, images, steps, sample=None):
     )
 
 
-def _datasets(families, split, source, images, steps, sample=None):
-    return [_dataset(name, part, split, source, images, steps, sample) for name, part in families.items()]
+def _datasets(families, split, source, images, steps, samples=None):
+    samples = samples or {}
+    return [_dataset(name, part, split, source, images, steps, samples.get(name)) for name, part in families.items()]
 
 
-visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], sample=2000)
+visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], _samples)
 visual_data.append(
     _dataset(
         "description",
