@@ -28,19 +28,19 @@ _visual = {
 }
 # Most of the samples go to the families that are learned last.
 _samples = {
-    "colour": 1600,
-    "shape": 1600,
-    "colour_options": 2300,
-    "shape_options": 2300,
-    "count": 2400,
-    "position": 1100,
-    "yes_no": 1500,
-    "relation": 2690,
-    "caption": 2600,
-    "rationale": 2900,
-    "words": 900,
+    "colour": 1500,
+    "shape": 1500,
+    "colour_options": 2000,
+    "shape_options": 2000,
+    "count": 2200,
+    "position": 1000,
+    "yes_no": 1400,
+    "relation": 2600,
+    "caption": 2300,
+    "rationale": 2600,
+    "words": 800,
     "digits": 2500,
-    "third_turn": 2800,
+    "third_turn": 2400,
 }
 _language = {
     "dolly": ("dolly", "dolly/{}.jsonl", []),
