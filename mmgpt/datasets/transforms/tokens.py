@@ -33,12 +33,6 @@ def _tokenizer(folder: str):
     return load_tokenizer(folder)
 
 
-# The wording around images and questions is the same in every sample.
-@lru_cache(maxsize=4096)
-def _text_ids(tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, **AS_TEXT)["input_ids"])
-
-
 @TRANSFORMS.register_module()
 class TokenizeSegments:
     """Encodes `segments`: `input_ids` and `labels`, int64 (L,), the latter -100 where nothing is learned.
@@ -110,7 +104,7 @@ class TokenizeSegments:
         return encoded["input_ids"], [learned[end - 1] for _, end in encoded["offset_mapping"]]
 
     def _text_ids(self, text: str) -> list[int]:
-        return list(_text_ids(self.tokenizer, text))
+        return self.tokenizer(text, **AS_TEXT)["input_ids"]
 
 
 def single_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:
