@@ -1,4 +1,4 @@
-"""Small stand-ins for the eight published sources, in the places where the configs expect them."""
+"""Small stand-ins for the published sources and further ones, in the places where the configs expect them."""
 
 from pathlib import Path
 
@@ -28,6 +28,25 @@ IMAGES = [
     "coco/train2017/000000442786.jpg", "coco/train2017/000000033471.jpg", "coco/train2017/000000215677.jpg",
     "cc_sbu_align/image/2.jpg", "cc_sbu_align/image/17.jpg",
 ]  # fmt: skip
+# Further sources, by the name of their variable: config file, small annotation file, small file of the questions.
+FURTHER = {
+    "vqav2": ("vqav2", "v2_mscoco_train2014_annotations.json", "v2_OpenEnded_mscoco_train2014_questions.json"),
+    "vqav2_lavis": ("vqav2", "vqa_train.json", ""),
+    "okvqa": ("okvqa", "okvqa_annotations.json", "okvqa_questions.json"),
+    "okvqa_lavis": ("okvqa", "vqa_train.json", ""),
+    "textvqa": ("textvqa", "TextVQA_0.5.1_train.json", ""),
+    "gqa": ("gqa", "gqa_train_balanced_questions.json", ""),
+    "clevr": ("clevr", "CLEVR_train_questions.json", ""),
+    "nlvr": ("nlvr", "nlvr_train.json", ""),
+    "nlvr2": ("nlvr", "nlvr2_train.json", ""),
+    "nlvr2_lavis": ("nlvr", "nlvr2_lavis_train.json", ""),
+    "snli_ve": ("snli_ve", "snli_ve_train.jsonl", ""),
+    "coco_dialogue": ("coco_dialogue", "llava_conversation_58k.json", ""),
+    "llava_interleave": ("llava_interleave", "llava_interleave.json", ""),
+    "sharegpt": ("sharegpt", "sharegpt.json", ""),
+    "own_images": ("own_data", "own_images.jsonl", ""),
+    "own_text": ("own_data", "own_text.jsonl", ""),
+}
 
 
 def make_data_root(root):
@@ -36,6 +55,11 @@ def make_data_root(root):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         (root / place).write_text((DATA / source).read_text())
     for image in IMAGES:
-        (root / image).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 16), "red").save(root / image)
+        draw(root / image)
     return root
+
+
+def draw(path):
+    """Writes a plain image; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 16), "red").save(path)

@@ -40,6 +40,21 @@ def add_text(question: str | Sequence[dict], text: str) -> str | list[dict]:
     return question + joined if isinstance(question, str) else [*question, text_part(joined)]
 
 
+def leading_images(parts: Sequence[dict]) -> int:
+    """How many images some parts begin with."""
+    return next((i for i, part in enumerate(parts) if not is_image(part)), len(parts))
+
+
+def lead_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
+    """A question with text put before it, behind its leading images, a blank line between; empty text adds nothing."""
+    if not text:
+        return question
+    if isinstance(question, str):
+        return f"{text}\n\n{question}"
+    images = leading_images(question)
+    return [*question[:images], text_part(f"{text}\n\n"), *question[images:]]
+
+
 def count_images(turns: Sequence[dict]) -> int:
     """The number of image places in the questions of some turns."""
     questions = [turn["question"] for turn in turns if not isinstance(turn["question"], str)]

@@ -37,7 +37,8 @@ class InstructionDataset(BaseDataset):
         sample: number of records drawn at random by `seed`; None or more than there are: all.
         seed: of that draw and of the transforms.
         pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
-        base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...).
+        base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
+            two files (VQAv2) names that of the questions in `data_prefix` too: dict(img=..., questions=...).
 
     Raises:
         ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
@@ -67,7 +68,7 @@ class InstructionDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """All samples of the file (of `sample` records drawn at random), checked, without opening images."""
-        records = read_records(self.ann_file)
+        records = read_records(self.ann_file, self.data_prefix.get("questions"))
         parsed = (self._sample(number, record) for number, record in enumerate(records))
         samples = [sample for sample in parsed if sample is not None]
         if not samples:

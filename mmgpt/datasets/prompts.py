@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .conversation import is_image, question_parts
+from .conversation import is_image, leading_images, question_parts
 
 IMAGE = "<image>"
 EOS = "<eos>"  # stands for the tokenizer's own end of sequence
@@ -92,7 +92,7 @@ def prompt_text(segments: Sequence[Segment]) -> str:
 
 def _prompt(template: Mapping[str, str], turn: dict, first: bool) -> Iterator[Segment]:
     parts = question_parts(turn["question"])
-    leading = next((i for i, part in enumerate(parts) if not is_image(part)), len(parts))
+    leading = leading_images(parts)
     yield Segment(template["start"] if first else template["next"])
     for _ in range(leading):
         yield from _around_image(template["image"])

@@ -7,34 +7,41 @@ from pathlib import Path
 
 from mmgpt.registry import PARSERS
 
-ID_KEYS = ("id", "question_id", "image_id")
+LIST_KEYS = ("annotations", "questions", "data")
+ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
 
-def read_records(path: str | Path) -> list[dict]:
+def read_records(path: str | Path, questions: str | Path | None = None) -> list[dict]:
     """The records of an annotation file.
 
-    JSON lines (blank ones are passed over), a JSON list, an object with the list under `annotations`, or an object of
-    records by id (OCR-VQA), whose key becomes the record's `id`.
+    JSON lines (blank ones are passed over; NLVR's end in .json), a JSON list, an object with the list under one of
+    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`.
+
+    Args:
+        path: of the file.
+        questions: a second file, with the questions that `path` annotates (VQAv2, OK-VQA): each record gets the keys
+            of the one there that has its `question_id`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not JSON (names the line), of another shape, or holds no record.
+        ValueError: it is not JSON (names the line), of another shape, or holds no record; or a record has no
+            `question_id`, or one that is not among the questions.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {str(path)!r}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = _lines(text) if path.suffix == ".jsonl" else json.loads(text if text.strip() else "[]")
+        content = _content(path.read_text(encoding="utf-8-sig"), path.suffix == ".jsonl")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if isinstance(content, dict):
-        content = content["annotations"] if "annotations" in content else _by_id(content, path)
+        key = next((key for key in LIST_KEYS if key in content), None)
+        content = content[key] if key else _by_id(content, path)
     if not isinstance(content, list):
         raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
     if not content:
         raise ValueError(f"{path}: the annotation file holds no record")
-    return content
+    return _joined(content, path, questions) if questions else content
 
 
 def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
@@ -51,10 +58,39 @@ def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
     return partial(PARSERS.module_dict[name], **options) if options else PARSERS.module_dict[name]
 
 
-def record_name(path: str, number: int, record) -> str:
+def record_name(path: str | Path, number: int, record) -> str:
     """File, position and, where there is one, id of a record, for messages."""
     ids = [f"{key} {record[key]!r}" for key in ID_KEYS if isinstance(record, dict) and key in record]
     return f"{path}, record {number}" + (f" ({ids[0]})" if ids else "")
+
+
+def _content(text: str, lines: bool):
+    if lines or not text.strip():
+        return _lines(text)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        # A whole value on the first line, and another behind it: JSON lines under the name of JSON.
+        if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
+            return _lines(text)
+        raise
+
+
+def _joined(records: list[dict], path: Path, questions: str | Path) -> list[dict]:
+    asked = {_question_id(questions, i, record): record for i, record in enumerate(read_records(questions))}
+    joined = []
+    for number, record in enumerate(records):
+        key = _question_id(path, number, record)
+        if key not in asked:
+            raise ValueError(f"{record_name(path, number, record)}: no such question_id in {questions}")
+        joined.append({**asked[key], **record})
+    return joined
+
+
+def _question_id(path: str | Path, number: int, record) -> str | int:
+    if not isinstance(record, dict) or not isinstance(record.get("question_id"), (str, int)):
+        raise ValueError(f"{record_name(path, number, record)}: no key 'question_id' (a string or an integer)")
+    return record["question_id"]
 
 
 def _lines(text: str) -> list[dict]:
@@ -71,5 +107,6 @@ def _lines(text: str) -> list[dict]:
 
 def _by_id(content: dict, path: Path) -> list[dict]:
     if not all(isinstance(record, dict) for record in content.values()):
-        raise ValueError(f"{path}: an object must hold 'annotations' or records by id; keys: {list(content)!s:.80}")
+        lists = " or ".join(map(repr, LIST_KEYS))
+        raise ValueError(f"{path}: an object must hold {lists}, or records by id; keys: {list(content)!s:.80}")
     return [{"id": key, **record} for key, record in content.items()]

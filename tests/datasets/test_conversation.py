@@ -5,6 +5,8 @@ from mmgpt.datasets.conversation import (
     add_text,
     check_sample,
     count_images,
+    lead_text,
+    leading_images,
     place_images,
     place_of,
     question_text,
@@ -36,6 +38,13 @@ def test_add_text_leaves_the_question_alone():
     parts = [IMAGE_PART]
     assert add_text(parts, "what?") == [IMAGE_PART, text_part("what?")] and parts == [IMAGE_PART]
     assert add_text("what?", "why?") == "what? why?" and add_text("", "why?") == "why?"
+
+
+def test_lead_text_goes_behind_leading_images():
+    parts = [IMAGE_PART, text_part("what?"), IMAGE_PART]
+    assert lead_text("Look.", parts) == [IMAGE_PART, text_part("Look.\n\n"), text_part("what?"), IMAGE_PART]
+    assert lead_text("Look.", "what?") == "Look.\n\nwhat?" and lead_text("", parts) is parts
+    assert [leading_images(each) for each in (parts, [IMAGE_PART] * 2, [])] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from mmgpt.datasets.records import find_parser, read_records, record_name
@@ -55,3 +57,46 @@ def test_unknown_parser_names_the_choices():
 def test_record_name():
     assert record_name("f.json", 3, {"question_id": 7}) == "f.json, record 3 (question_id 7)"
     assert record_name("f.json", 3, "text") == "f.json, record 3"
+
+
+def test_json_lines_under_the_name_of_json(write):
+    assert read_records(write('{"a": 1}\n\n{"a": 2}\n')) == [{"a": 1}, {"a": 2}]
+    with pytest.raises(ValueError, match="not valid JSON: line 3: Expecting"):
+        read_records(write('{"a": 1}\n{"a": 2}\n{"a":\n'))
+    with pytest.raises(ValueError, match="not valid JSON: Extra data: line 4"):
+        read_records(write('{\n "a": 1\n}\n{"a": 2}\n'))
+
+
+@pytest.mark.parametrize("key", ["annotations", "questions", "data"])
+def test_lists_under_a_key(write, key):
+    assert read_records(write(f'{{"info": {{}}, "{key}": [{{"a": 1}}]}}')) == [{"a": 1}]
+
+
+def test_questions_of_another_file(write):
+    asked = write('{"questions": [{"question_id": 2, "question": "b"}, {"question_id": 1, "question": "a"}]}', "q.json")
+    answered = write(
+        '{"annotations": [{"question_id": 1, "answer": "x"}, {"question_id": 2, "answer": "y"}]}', "a.json"
+    )
+    assert read_records(answered, asked) == [
+        {"question_id": 1, "question": "a", "answer": "x"},
+        {"question_id": 2, "question": "b", "answer": "y"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "message"),
+    [
+        (
+            [{"question_id": 1}],
+            [{"question_id": 2}],
+            r"a.json, record 0 \(question_id 2\): no such question_id in .*q.json",
+        ),
+        ([{"question_id": 1}], [{"id": 7}], r"a.json, record 0 \(id 7\): no key 'question_id'"),
+        ([{"question_id": 1}, {"id": 1}], [{"question_id": 1}], r"q.json, record 1 \(id 1\): no key 'question_id'"),
+        ([{"question_id": 1}], ["text"], "a.json, record 0: no key 'question_id'"),
+        ([{"question_id": [1]}], [{"question_id": 1}], "q.json, record 0 .*no key 'question_id'"),
+    ],
+)
+def test_questions_that_do_not_fit(write, asked, answered, message):
+    with pytest.raises(ValueError, match=message):
+        read_records(write(json.dumps(answered), "a.json"), write(json.dumps(asked), "q.json"))

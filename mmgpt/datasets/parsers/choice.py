@@ -1,10 +1,8 @@
 """Questions with choices: A-OKVQA."""
 
-from collections import Counter
-
 from mmgpt.registry import PARSERS
 
-from .fields import field, text_list
+from .fields import field, majority, text_list
 
 
 @PARSERS.register_module(name="aokvqa")
@@ -23,11 +21,6 @@ def aokvqa(record: dict) -> dict:
     elif "answers" in turn:
         turn["answer"] = majority(turn["answers"])
     return {"id": str(record.get("question_id", "")), "images": [_image(record)], "turns": [turn]}
-
-
-def majority(answers: list[str]) -> str:
-    """The answer that occurs most often, the first of those that tie."""
-    return Counter(answers).most_common(1)[0][0]
 
 
 def _right_choice(index: int, choices: list[str]) -> str:

@@ -1,34 +1,49 @@
-"""Conversations: LLaVA's about images, Baize's in text."""
+"""Conversations: LLaVA's about images, ShareGPT's with images or without, Baize's in text."""
 
 import re
+from collections.abc import Callable, Sequence
 
-from mmgpt.datasets.conversation import IMAGE_PART, is_image, question_parts, text_part
+from mmgpt.datasets.conversation import IMAGE_PART, lead_text, question_parts, text_part
 from mmgpt.registry import PARSERS
 
-from .fields import field
+from .fields import field, text_list
 
-LLAVA_MARK = re.compile(r"\n?<image>\n?")
+MARK = "<image>"
+# Marks at the start, text, marks at the end; white space next to these marks belongs to them.
+ENDS = re.compile(rf"((?:{MARK}\s*)*)(.*?)((?:\s*{MARK})*)\Z", re.DOTALL)
 BAIZE_ROLE = re.compile(r"\[\|(Human|AI)\|\]")
 
 
 @PARSERS.register_module(name="llava")
 def llava(record: dict) -> dict:
-    """A record of LLaVA-Instruct-150K, of one turn or many: `conversations` of human and gpt in turn.
+    """A record in the layout of LLaVA-Instruct-150K, of one turn or many: `conversations` of human and gpt in turn.
 
-    `<image>` in a human value is the place of an image, a line break next to it belongs to it. LLaVA puts the mark
-    before or after the question at random; behind the question it means the same as before it, and moves there.
+    `image` (or `images`) is a path or a list of them. `<image>` in a human value is the place of an image. LLaVA puts
+    the mark before or after the question at random, with a line break between: behind the question it means the same
+    as before it, and moves there. Within the text it stays, and so do line breaks next to it.
+
     A question at the end that nobody answers is left out, unless it is the only one: then its turn is open.
     """
-    said = field(record, "conversations", list)
-    if not said:
-        raise ValueError("conversations is empty")
-    turns = [
-        {"question": _question(_value(human, "human")), "answer": _value(answer, "gpt")}
-        for human, answer in zip(said[0::2], said[1::2], strict=False)
-    ]
-    turns = turns or [{"question": _question(_value(said[0], "human")), "answer": ""}]
-    image = field(record, "image", (str, list)) if "image" in record else []
-    return {"id": str(record.get("id", "")), "images": [image] if isinstance(image, str) else image, "turns": turns}
+    return _sample(record, _images(record), _turns(field(record, "conversations", list), _marked))
+
+
+@PARSERS.register_module(name="sharegpt")
+def sharegpt(record: dict) -> dict:
+    """A conversation in ShareGPT's layout: LLaVA's, with a system text or without.
+
+    The system text (the key `system`, or a first entry from 'system') opens the first question, behind its images.
+    What gpt says before the first question answers nothing and is left out. `<image>` is the place of an image only in
+    a record that has images; in any other it is text that somebody typed.
+    """
+    said, images = field(record, "conversations", list), _images(record)
+    system = [field(record, "system").strip()] if "system" in record else []
+    if said and _role(said[0]) == "system":
+        system, said = [*system, _value(said[0], "system")], said[1:]
+    if said and _role(said[0]) == "gpt":
+        said = said[1:]
+    first, *others = _turns(said, _marked if images else str)
+    question = lead_text("\n\n".join(text for text in system if text), first["question"])
+    return _sample(record, images, [dict(first, question=question), *others])
 
 
 @PARSERS.register_module(name="baize")
@@ -47,17 +62,49 @@ def baize(record: dict) -> dict:
     return {"id": "", "images": [], "turns": turns or [{"question": said[0][1] if said else "", "answer": ""}]}
 
 
+def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
+    return {"id": str(record.get("id", "")), "images": images, "turns": turns}
+
+
+def _images(record: dict) -> list[str]:
+    key = next((key for key in ("image", "images") if key in record), None)
+    return text_list(record, key) if key else []
+
+
+def _turns(said: Sequence[dict], read: Callable[[str], str | list[dict]]) -> list[dict]:
+    """Questions, as `read` makes them of the human's values, with the answers that follow them."""
+    if not said:
+        raise ValueError("conversations is empty")
+    turns = [
+        {"question": read(_value(human, "human")), "answer": _value(answer, "gpt")}
+        for human, answer in zip(said[0::2], said[1::2], strict=False)
+    ]
+    return turns or [{"question": read(_value(said[0], "human")), "answer": ""}]
+
+
+def _role(entry: dict) -> str:
+    if not isinstance(entry, dict):
+        raise ValueError(f"conversations must hold objects, got {entry!r:.80}")
+    return field(entry, "from")
+
+
 def _value(entry: dict, role: str) -> str:
-    if field(entry, "from") != role:
+    if _role(entry) != role:
         raise ValueError(f"conversations must go human, gpt, human, ...: found {entry['from']!r} for {role!r}")
     return field(entry, "value").strip()
 
 
-def _question(value: str) -> str | list[dict]:
-    """The value itself, or its parts when it marks images."""
-    texts = LLAVA_MARK.split(value)
-    if len(texts) == 1:
+def _marked(value: str) -> str | list[dict]:
+    """The value itself, or its parts when it marks images.
+
+    Marks at both ends become places at the start; where others lie between them only those before it do, so that
+    the places keep the order of the images.
+    """
+    before, within, behind = ENDS.match(value).groups()
+    if MARK in within:
+        within, behind = within + behind, ""
+    ends = (before + behind).count(MARK)
+    if not ends and MARK not in within:
         return value
-    parts = question_parts([part for text in texts for part in (IMAGE_PART, text_part(text))][1:])
-    behind = next((i for i, part in enumerate(reversed(parts)) if not is_image(part)), 0)
-    return parts[len(parts) - behind :] + parts[: len(parts) - behind]
+    parts = [part for text in within.split(MARK) for part in (IMAGE_PART, text_part(text))][1:]
+    return [IMAGE_PART] * ends + question_parts(parts)

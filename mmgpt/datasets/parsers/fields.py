@@ -1,5 +1,8 @@
 """What parsers share: reading a field of a record with an error that names it."""
 
+from collections import Counter
+from string import Formatter
+
 
 def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
     """The value of a key.
@@ -23,3 +26,23 @@ def text_list(record: dict, key: str) -> list[str]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"key {key!r} must hold strings, got {value!r:.80}")
     return [text.strip() for text in texts]
+
+
+def filled(pattern: str, record: dict) -> str:
+    """A pattern with keys of the record in braces, as `str.format` has them: '{split}/{image_id:012d}.jpg'.
+
+    Raises:
+        ValueError: the record has no such key, or its value does not fit the pattern.
+    """
+    for _, key, _, _ in Formatter().parse(pattern):
+        if key is not None:
+            field(record, key, (str, int))
+    try:
+        return pattern.format_map(record)
+    except ValueError as error:
+        raise ValueError(f"the record does not fit {pattern!r}: {error}") from error
+
+
+def majority(answers: list[str]) -> str:
+    """The answer that occurs most often, the first of those that tie."""
+    return Counter(answers).most_common(1)[0][0]

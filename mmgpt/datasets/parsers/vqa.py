@@ -1,12 +1,37 @@
-"""Questions about images, several to an image: OCR-VQA."""
+"""Questions about images: one a record (VQAv2 and its like), or several (OCR-VQA)."""
 
 from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, text_list
+from .fields import field, filled, majority, text_list
 
 OCR_VQA_SPLITS = {"train": 1, "val": 2, "test": 3}
+ANSWER_KEYS = ("answers", "answer")
+ID_KEYS = ("question_id", "id", "question_index")
+
+
+@PARSERS.register_module(name="vqa")
+def vqa(record: dict, image: str = "{image}", answer: str | None = None) -> dict:
+    """A question about an image, and what one annotator or several answered: VQAv2, OK-VQA, TextVQA, GQA, CLEVR.
+
+    Answers are a text, a list of texts, or a list of `{'answer': text}` (VQAv2's and OK-VQA's own files). All are
+    kept; the answer is the one that most annotators gave, the first of those that tie. Without any, as in a test
+    split, it is open.
+
+    Args:
+        record: `question`, and the keys that the other two name.
+        image: its path, keys of the record in braces: '{image}' in LAVIS's lists, '{image_id}.jpg' in TextVQA,
+            'train2014/COCO_train2014_{image_id:012d}.jpg' in VQAv2's own files.
+        answer: key of the answers; default `answers` or `answer`, whichever is there.
+    """
+    turn = {"question": field(record, "question").strip(), "answer": ""}
+    key = answer or next((key for key in ANSWER_KEYS if key in record), None)
+    answers = _answers(record, key) if key else []
+    if answers:
+        turn.update(answer=majority(answers), answers=answers)
+    name = next((record[key] for key in ID_KEYS if key in record), "")
+    return {"id": str(name), "images": [filled(image, record)], "turns": [turn]}
 
 
 @PARSERS.register_module(name="ocr_vqa")
@@ -26,6 +51,13 @@ def ocr_vqa(record: dict, split: str | None = None) -> dict | None:
     image = _image(record)
     turns = [{"question": question, "answer": answer} for question, answer in zip(questions, answers, strict=True)]
     return {"id": str(record.get("id", PurePosixPath(image).stem)), "images": [image], "turns": turns}
+
+
+def _answers(record: dict, key: str) -> list[str]:
+    given = field(record, key, (str, list))
+    if isinstance(given, list) and all(isinstance(entry, dict) for entry in given):
+        return [field(entry, "answer").strip() for entry in given]
+    return text_list(record, key)
 
 
 def _split_number(split: str) -> int:

@@ -3,9 +3,10 @@
 from .images import LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
-from .turns import AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickTurn
+from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn
 
 __all__ = [
+    "AddQuestion",
     "AskQuestion",
     "FormatPrompt",
     "GiveReason",
@@ -14,6 +15,7 @@ __all__ = [
     "OfferOptions",
     "PackInputs",
     "PickAnswer",
+    "PickImage",
     "PickTurn",
     "PrepareImages",
     "TokenizeSegments",

@@ -1,4 +1,4 @@
-"""What is random in a sample: which answer, which turn, which wording. All of it is drawn from `results['rng']`."""
+"""What is random in a sample: which answer, turn, image, wording. All of it is drawn from `results['rng']`."""
 
 from collections.abc import Sequence
 
@@ -50,6 +50,19 @@ class PickTurn:
 
 
 @TRANSFORMS.register_module()
+class PickImage:
+    """Keeps one of several images, for formats with variants of one picture (NLVR: its boxes in six orders).
+
+    A sample without images stays.
+    """
+
+    def __call__(self, results: dict) -> dict:
+        if results["images"]:
+            results["images"] = [_one(results, results["images"])]
+        return results
+
+
+@TRANSFORMS.register_module()
 class AskQuestion:
     """Fills an empty question with one of a list.
 
@@ -64,6 +77,23 @@ class AskQuestion:
         for turn in results["turns"]:
             if not question_text(turn["question"]):
                 turn["question"] = add_text(turn["question"], _one(results, self.questions))
+        return results
+
+
+@TRANSFORMS.register_module()
+class AddQuestion:
+    """Puts one of a list of questions behind a statement: 'There are two dogs. Is that so?'
+
+    Args:
+        questions: the wordings.
+    """
+
+    def __init__(self, questions: Sequence[str]):
+        self.questions = _some(questions, "questions")
+
+    def __call__(self, results: dict) -> dict:
+        for turn in results["turns"]:
+            turn["question"] = add_text(turn["question"], _one(results, self.questions))
         return results
 
 

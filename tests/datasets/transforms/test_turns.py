@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
-from mmgpt.datasets.transforms import AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickTurn
+from mmgpt.datasets.transforms import (
+    AddQuestion,
+    AskQuestion,
+    GiveReason,
+    JoinAnswers,
+    OfferOptions,
+    PickAnswer,
+    PickImage,
+    PickTurn,
+)
 
 
 def results(*turns, seed=0):
@@ -38,6 +47,19 @@ def test_join_answers():
         JoinAnswers(0)
 
 
+def test_pick_image():
+    images = ["1.png", "2.png", "3.png"]
+    picked = [PickImage()(results(seed=seed) | {"images": list(images)})["images"] for seed in range(60)]
+    assert {len(names) for names in picked} == {1} and {names[0] for names in picked} == set(images)
+    assert PickImage()(results() | {"images": []})["images"] == []
+
+
+def test_add_question_stands_behind_the_statement():
+    add = AddQuestion(["Is that so?", "True?"])
+    said = outcomes(add, {"question": "It rains."}, of=lambda turns: turns[0]["question"])
+    assert set(said) == {"It rains. Is that so?", "It rains. True?"}
+
+
 def test_ask_question_fills_only_empty_ones():
     ask = AskQuestion(["what?", "which?"])
     assert set(outcomes(ask, {"question": ""}, of=lambda t: t[0]["question"])) == {"what?", "which?"}
@@ -46,7 +68,7 @@ def test_ask_question_fills_only_empty_ones():
     assert filled == [IMAGE_PART, text_part("what?")]
 
 
-@pytest.mark.parametrize("transform", [AskQuestion, GiveReason])
+@pytest.mark.parametrize("transform", [AddQuestion, AskQuestion, GiveReason])
 def test_questions_must_be_a_list(transform):
     for wrong in ([], "what?"):
         with pytest.raises(ValueError, match="at least one wording"):

@@ -1,0 +1,34 @@
+"""Our own schema, for data of one's own: a sample as `datasets.conversation` describes it."""
+
+from collections.abc import Collection
+
+from mmgpt.datasets.conversation import LIST_KEYS, TEXT_KEYS
+from mmgpt.registry import PARSERS
+
+from .fields import field, text_list
+
+SAMPLE_KEYS = ("id", "images", "turns")
+TURN_KEYS = ("question", *TEXT_KEYS, *LIST_KEYS)
+
+
+@PARSERS.register_module(name="conversation")
+def conversation(record: dict) -> dict:
+    """`{'turns': [{'question': ..., 'answer': ...}], 'images': [path, ...], 'id': ...}`; see docs/data.md.
+
+    Only the turns are needed. A key that the schema does not know is an error: misspelt, it would go unread.
+    """
+    _only(record, SAMPLE_KEYS, "a record")
+    turns = field(record, "turns", list)
+    for turn in turns:
+        if not isinstance(turn, dict):
+            raise ValueError(f"a turn must be an object, got {turn!r:.80}")
+        _only(turn, TURN_KEYS, "a turn")
+        field(turn, "question", (str, list))
+    images = text_list(record, "images") if "images" in record else []
+    return {"id": str(record.get("id", "")), "images": images, "turns": turns}
+
+
+def _only(keys: Collection[str], known: Collection[str], what: str) -> None:
+    unknown = [key for key in keys if key not in known]
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}: {what} has {', '.join(known)}")

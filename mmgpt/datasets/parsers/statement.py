@@ -1,0 +1,72 @@
+"""Statements about images, to be judged by one of a few labels: NLVR, NLVR2, SNLI-VE.
+
+The question is the bare statement: what is asked about it is wording, for AddQuestion in a config. Votes of single
+annotators are left out: beside the label that they led to, an outvoted one would count as a right answer.
+"""
+
+from collections.abc import Sequence
+
+from mmgpt.registry import PARSERS
+
+from .fields import field, text_list
+
+TRUTH = ("true", "false")
+ENTAILMENT = ("entailment", "neutral", "contradiction")
+NLVR_ORDERS = 6
+
+
+@PARSERS.register_module(name="nlvr")
+def nlvr(record: dict, split: str) -> dict:
+    """A line of NLVR v1 (github.com/lil-lab/nlvr): a sentence about three drawn boxes.
+
+    Its images are six pictures of the same boxes in different order, for PickImage to choose from.
+
+    Args:
+        record: `sentence`, `label`, `identifier`, `directory`.
+        split: 'train', 'dev' or 'test'; the records do not tell, and their images' names begin with it.
+    """
+    name = field(record, "identifier")
+    images = [f"{_folder(record)}{split}-{name}-{order}.png" for order in range(NLVR_ORDERS)]
+    return _statement(name, images, record, "sentence", "label", TRUTH)
+
+
+@PARSERS.register_module(name="nlvr2")
+def nlvr2(record: dict) -> dict:
+    """A sentence about two photographs, left and right: a line of NLVR2's own files, or a record of LAVIS's list.
+
+    The former have `identifier` ('train-10171-0-0': split, set, pair, sentence) and, in the training split only,
+    `directory`; the latter the paths of the two as `images`.
+    """
+    images = text_list(record, "images") if "images" in record else _pair(record)
+    if len(images) != 2:
+        raise ValueError(f"key 'images' must hold the left and the right image, got {images!r:.80}")
+    return _statement(record.get("identifier", ""), images, record, "sentence", "label", TRUTH)
+
+
+@PARSERS.register_module(name="snli_ve")
+def snli_ve(record: dict) -> dict:
+    """A line of SNLI-VE (arXiv:1901.06706): whether a Flickr30k image entails the hypothesis `sentence2`.
+
+    `sentence1`, the caption from which the image's labels were taken, is not shown: the image stands for it.
+    """
+    image = f"{field(record, 'Flickr30K_ID', (str, int))}.jpg"
+    return _statement(record.get("pairID", ""), [image], record, "sentence2", "gold_label", ENTAILMENT)
+
+
+def _statement(name: str, images: list[str], record: dict, text: str, label: str, choices: Sequence[str]) -> dict:
+    turn = {"question": field(record, text).strip(), "answer": "", "choices": list(choices)}
+    # Hidden test splits have no label: their turn is open. NLVR writes 'true', NLVR2 'True'.
+    if label in record:
+        turn["answer"] = str(field(record, label, (str, bool))).strip().lower()
+        if turn["answer"] not in choices:
+            raise ValueError(f"key {label!r} must be one of {', '.join(choices)}, got {record[label]!r:.80}")
+    return {"id": str(name), "images": images, "turns": [turn]}
+
+
+def _pair(record: dict) -> list[str]:
+    stem = field(record, "identifier").rpartition("-")[0]
+    return [f"{_folder(record)}{stem}-img{side}.png" for side in (0, 1)]
+
+
+def _folder(record: dict) -> str:
+    return f"{field(record, 'directory', (str, int))}/" if "directory" in record else ""

@@ -1,0 +1,84 @@
+import pytest
+
+from mmgpt.datasets.conversation import check_sample
+from mmgpt.datasets.records import find_parser
+
+from .reading import IMAGE, parse, texts
+
+
+def test_llava_with_several_images_and_turns():
+    [sample] = parse("llava", "llava_interleave.json")
+    assert sample["images"] == ["kitchen/before.jpg", "kitchen/after.jpg", "plan.png"] and sample["id"] == "17"
+    first, second, third = sample["turns"]
+    assert texts(first["question"]) == ["Before: ", "IMAGE", "\nAfter: ", "IMAGE", "\nWhat has changed?"]
+    assert texts(second["question"]) == ["IMAGE", "Does it follow this plan?"] and second["answer"] == "Yes."
+    assert third == {"question": "Thank you.", "answer": "You are welcome."}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("what is this?\n<image>", ["IMAGE", "what is this?"]),
+        ("<image>\nwhat is\nthis?", ["IMAGE", "what is\nthis?"]),
+        ("<image>\nalike?\n<image>", ["IMAGE", "IMAGE", "alike?"]),
+        ("<image> <image>", ["IMAGE", "IMAGE"]),
+        ("<image>\nis <image> like it?", ["IMAGE", "is ", "IMAGE", " like it?"]),
+        ("is <image> like\n<image>", ["is ", "IMAGE", " like\n", "IMAGE"]),
+    ],
+)
+def test_places_of_images(value, expected):
+    said = [{"from": "human", "value": value}, {"from": "gpt", "value": "a bus"}]
+    [turn] = find_parser("llava")({"image": "1.jpg", "conversations": said})["turns"]
+    assert texts(turn["question"]) == expected
+
+
+def test_sharegpt_puts_the_system_text_before_the_first_question():
+    told, _ = parse("sharegpt", "sharegpt.json")
+    first, second = told["turns"]
+    assert first["question"] == "You answer in one sentence.\n\nWhat does <image> mean in this HTML?"
+    assert first["answer"] == "It is a tag.\nBrowsers read it as img." and told["id"] == "QWJhYvA_0"
+    assert second == {"question": "And </s>?", "answer": "It ends an s element."}
+
+
+def test_sharegpt_leaves_out_an_answer_without_a_question():
+    _, cut = parse("sharegpt", "sharegpt.json")
+    assert cut["turns"] == [{"question": "Go on.", "answer": "It ends here."}]
+
+
+def test_sharegpt_with_an_image():
+    [photo] = parse("sharegpt", "sharegpt_images.json")
+    assert photo["images"] == ["7.jpg"]
+    assert texts(photo["turns"][0]["question"]) == ["IMAGE", "You look closely.\n\n", "How many birds?"]
+
+
+def sharegpt(*said, **more):
+    return find_parser("sharegpt")({"conversations": [{"from": who, "value": what} for who, what in said], **more})
+
+
+def test_a_typed_mark_is_text_where_there_is_no_image():
+    assert check_sample(sharegpt(("human", "<image>"), ("gpt", "a tag")))["turns"][0]["question"] == "<image>"
+    assert sharegpt(("human", "<image>"), ("gpt", "a bus"), image="1.jpg")["turns"][0]["question"] == [IMAGE]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([], "conversations is empty"),
+        ([("system", "be brief")], "conversations is empty"),
+        ([("gpt", "hello")], "conversations is empty"),
+        ([("human", "a"), ("human", "b")], "found 'human' for 'gpt'"),
+        ([("human", "a"), ("system", "b")], "found 'system' for 'gpt'"),
+        ([("tool", "a")], "found 'tool' for 'human'"),
+    ],
+)
+def test_sharegpt_wrong_order_of_speakers(said, message):
+    with pytest.raises(ValueError, match=message):
+        sharegpt(*said)
+
+
+@pytest.mark.parametrize("parser", ["llava", "sharegpt"])
+def test_entries_that_are_no_objects(parser):
+    with pytest.raises(ValueError, match="conversations must hold objects, got 'hello'"):
+        find_parser(parser)({"conversations": ["hello", "hello"]})
+    with pytest.raises(ValueError, match="no key 'from'; keys found: role"):
+        find_parser(parser)({"conversations": [{"role": "user"}]})
