@@ -15,7 +15,7 @@ from .image_files import ImageFile, ImageFiles
 from .instruction import SOURCES, InstructionDataset
 from .joint import JointDataset, build_part
 from .records import parse_record, read_records, record_id
-from .sample_texts import SampleText, SampleTexts, image_paths, tokenizing
+from .sample_texts import SampleText, SampleTexts, read_images, tokenizing
 
 SPLITS = ("train", "val", "test")
 ERRORS = {
@@ -59,20 +59,22 @@ class Part:
 
     Attributes:
         records: number of those in the file.
-        samples: those that the dataset keeps.
+        parsed: the samples of all of them.
+        samples: those that the dataset keeps (see its `sample`).
         findings: what is known to be wrong with it.
     """
 
     def __init__(self, split: str, dataset: InstructionDataset):
         self.split, self.dataset = split, dataset
-        self.records, self.samples, self.findings = 0, [], []
+        self.records, self.parsed, self.samples, self.findings = 0, [], [], []
         try:
             records = read_records(dataset.ann_file)
         except (ValueError, OSError) as error:
             self.find("annotation_file", str(error).removeprefix(f"{dataset.ann_file}: "))
             return
         self.records = len(records)
-        self.samples = dataset.draw([sample for sample in self._parsed(records) if sample is not None])
+        self.parsed = [sample for sample in self._parse(records) if sample is not None]
+        self.samples = dataset.draw(self.parsed)
         if not self.samples and not self.findings:
             self.find("annotation_file", f"none of its {len(records)} records belongs to the dataset")
 
@@ -80,7 +82,7 @@ class Part:
         """Take note of something."""
         self.findings.append(Finding(kind, self.split, self.dataset.name, self.dataset.ann_file, record, name, value))
 
-    def _parsed(self, records: list) -> Iterator[dict | None]:
+    def _parse(self, records: list) -> Iterator[dict | None]:
         for number, record in enumerate(records):
             try:
                 yield parse_record(self.dataset.parse, number, record)
@@ -103,9 +105,8 @@ def read_parts(cfg: Mapping) -> Iterator[Part]:
 
 
 def images_of(parts: Sequence[Part]) -> list[str]:
-    """The paths of all images that pipelines read, each once."""
-    readers = [part for part in parts if part.dataset.loads_images]
-    paths = (image_paths(part.dataset, sample) for part in readers for sample in part.samples)
+    """The paths of all images that pipelines read, each once; also of records that no draw of this seed takes."""
+    paths = (read_images(part.dataset, sample) for part in parts for sample in part.parsed)
     return list(dict.fromkeys(chain.from_iterable(paths)))
 
 
@@ -170,9 +171,10 @@ def _find_problems(part: Part, texts: Sequence[SampleText], files: Mapping[str, 
     for text in texts:
         if text.problem:
             part.find(text.problem, text.what, text.record, text.id)
-        for file in map(files.__getitem__, text.images):
-            if file.problem:
-                part.find(file.problem, f"{file.path}: {file.what}", text.record, text.id)
+    for sample in part.parsed:
+        for path in read_images(part.dataset, sample):
+            if files[path].problem:
+                part.find(files[path].problem, f"{path}: {files[path].what}", sample["record"], sample["id"])
 
 
 def _find_duplicates(part: Part, texts: Sequence[SampleText]) -> None:
@@ -209,7 +211,7 @@ def _place(part: Part, text: SampleText) -> str:
 
 def _figures(part: Part, texts: Sequence[SampleText], files: Mapping[str, ImageFile]) -> dict:
     """Counts and sizes of one dataset: tokens before any cut, images as (width, height) in pixels."""
-    paths = dict.fromkeys(path for text in texts for path in text.images)
+    paths = images_of([part])
     sizes = sorted((files[path].size for path in paths if files[path].size), key=lambda size: (size[0] * size[1], size))
     lengths = [text.tokens for text in texts if text.tokens is not None]
     middle, most, longest = np.percentile(lengths, [50, 95, 100], method="nearest").tolist() if lengths else [None] * 3

@@ -83,7 +83,7 @@ def _unusual(image: Image.Image) -> list[str]:
     found = {
         f"{width} x {height} pixels": min(width, height) < SMALLEST_SIDE
         or max(width, height) > LONGEST * min(width, height),
-        f"more than 8 bits a channel (mode {image.mode})": image.mode.startswith(("I", "F")),
+        f"more than 8 bits a channel (mode {image.mode}), cut off at 255 when read": image.mode.startswith(("I", "F")),
         "CMYK colours": image.mode == "CMYK",
         "animated, only its first frame is read": image.format != "MPO" and getattr(image, "is_animated", False),
         f"turned by its EXIF orientation {turned}": turned != 1,

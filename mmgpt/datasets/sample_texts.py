@@ -56,9 +56,8 @@ class SampleTexts(Dataset):
 
     def __getitem__(self, i: int) -> SampleText:
         sample = pickle.loads(self.samples[self.ends[i - 1] if i else 0 : self.ends[i]])
-        images = image_paths(self.dataset, sample)
-        key = _key(sample, images)
-        facts = (sample["record"], sample["id"], len(sample["turns"]), images if self.dataset.loads_images else (), key)
+        images, key = read_images(self.dataset, sample), _key(self.dataset, sample)
+        facts = (sample["record"], sample["id"], len(sample["turns"]), images, key)
         # The transforms write into `info` itself, so that it tells why nothing came out.
         info = self.dataset.equip(sample, epoch=0, position=i)
         problem = _problem(self.dataset, info)
@@ -78,14 +77,19 @@ def tokenizing(dataset: InstructionDataset) -> TokenizeSegments:
     raise ValueError(f"dataset {dataset.name!r}: its pipeline has no TokenizeSegments, so there is nothing to check")
 
 
-def image_paths(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
-    """The files of a sample's images, each once."""
+def read_images(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
+    """The files of a sample's images that its pipeline reads, each once."""
+    return _image_paths(dataset, sample) if dataset.loads_images else ()
+
+
+def _image_paths(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
     folder = dataset.data_prefix.get("img", "")
     return tuple(os.path.normpath(os.path.join(folder, image)) for image in dict.fromkeys(sample["images"]))
 
 
-def _key(sample: dict, images: Sequence[str]) -> bytes:
-    said = json.dumps([[os.path.abspath(path) for path in images], sample["turns"]], sort_keys=True)
+def _key(dataset: InstructionDataset, sample: dict) -> bytes:
+    images = [os.path.abspath(path) for path in _image_paths(dataset, sample)]
+    said = json.dumps([images, sample["turns"]], sort_keys=True)
     return hashlib.blake2b(said.encode(), digest_size=16).digest()
 
 

@@ -144,10 +144,17 @@ def test_a_transform_that_fails_is_told(caption_config, monkeypatch):
     assert told(findings) == [("broken_record", 0, "captions_0.png", "KeyError: 'gone'")]
 
 
-def test_only_the_samples_and_images_that_are_used(tmp_path, caption_config, steps):
+def drawn(dataset):
+    return [dataset.get_data_info(i)["record"] for i in range(len(dataset))]
+
+
+def test_texts_of_the_samples_drawn_and_images_of_all(tmp_path, build, caption_config, steps):
     config = caption_config(6, sample=2)
     [figures], findings = look(train=config)
-    assert (figures["records"], figures["samples"], figures["images"], findings) == (6, 2, 2, [])
+    assert (figures["records"], figures["samples"], figures["images"], findings) == (6, 2, 6, [])
+    left = min(set(range(6)) - set(drawn(build(config))))
+    (tmp_path / "images" / f"captions_{left}.png").unlink()
+    assert [found.record for found in look(train=config)[1]] == [left]
     shutil.rmtree(tmp_path / "images")
     [figures], findings = look(train=config | dict(pipeline=[dict(type="PickAnswer"), *steps()]))
     assert (figures["images"], findings) == (0, [])

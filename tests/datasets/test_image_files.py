@@ -77,7 +77,7 @@ def test_unusual_pictures(tmp_path, picture):
     turned = Image.Exif()
     turned[0x0112] = 6
     cases = {
-        "more than 8 bits a channel (mode I;16)": encoded(Image.new("I;16", (64, 48)), "PNG"),
+        "more than 8 bits a channel (mode I;16), cut off at 255 when read": encoded(Image.new("I;16", (64, 48)), "PNG"),
         "CMYK colours": encoded(picture.convert("CMYK"), "JPEG"),
         "animated, only its first frame is read": encoded(
             picture, "GIF", save_all=True, append_images=[picture.rotate(90)]

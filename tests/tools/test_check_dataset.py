@@ -93,8 +93,8 @@ def test_errors_end_with_status_1(tmp_path, world, run, capsys):
     assert "record 8, id 'naïve': its answer is empty\n" in shown
     assert f"\n8 errors, 0 warnings; all of them in {tmp_path}/new/found.json\n" in shown
     found = json.loads((tmp_path / "new" / "found.json").read_text(encoding="utf-8"))["findings"]
-    assert [each["record"] for each in found] == [*range(7), 8] and found[-1]["id"] == "naïve"
-    assert found[0] == {
+    assert [each["record"] for each in found] == [8, *range(7)] and found[0]["id"] == "naïve"
+    assert found[1] == {
         "kind": "missing_image",
         "split": "train",
         "dataset": "photos",

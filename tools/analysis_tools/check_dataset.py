@@ -2,10 +2,10 @@
 
     python tools/analysis_tools/check_dataset.py configs/mmgpt/lora_joint.py
 
-Reads all annotation records, the text of all samples as the pipeline writes it in the first epoch, and the header of
-all images. Prints counts, lengths and what was found; all findings go to a JSON file. The exit status is 1 when
-something is wrong, and 0 when there are at most warnings. A split whose data is not there is left out by
---cfg-options test_dataloader=None (or val_dataloader).
+Reads all annotation records, the header of all their images, and the text of the samples that the config keeps, as the
+pipeline writes it in the first epoch. Prints counts, lengths and what was found; all findings go to a JSON file. The
+exit status is 1 when something is wrong, and 0 when there are at most warnings. A split whose data is not there is left
+out by --cfg-options test_dataloader=None (or val_dataloader).
 """
 
 import argparse
