@@ -24,8 +24,8 @@ ERRORS = {
     "nothing_to_learn": "samples with nothing to learn",
     "missing_image": "missing images",
     "unreadable_image": "unreadable images",
-    "trained_sample": "samples that are trained on, too",
-    "trained_image": "images that are trained on, too",
+    "trained_sample": "samples of the training data",
+    "trained_image": "images of the training data",
 }
 WARNINGS = {
     "cut_answer": "cut answers",
