@@ -10,10 +10,10 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 
-from .conversation import check_sample, place_of
+from .conversation import place_of
 from .lost import LostAnswers
-from .records import find_parser, read_records, record_name
-from .transforms import LoadImages, PrepareImages
+from .records import find_parser, parse_record, read_records, record_name
+from .transforms import FormatPrompt, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
 IMAGE_STEPS = (LoadImages, PrepareImages)
@@ -66,34 +66,50 @@ class InstructionDataset(BaseDataset):
         self.lost = LostAnswers(self.name)
         super().__init__(pipeline=build_pipeline(pipeline), **base)
 
+    def records(self) -> list[dict]:
+        """The records of its annotation file (and of the file with the questions, where the format has two)."""
+        return read_records(self.ann_file, self.data_prefix.get("questions"))
+
     def load_data_list(self) -> list[dict]:
         """All samples of the file (of `sample` records drawn at random), checked, without opening images."""
-        records = read_records(self.ann_file, self.data_prefix.get("questions"))
+        records = self.records()
         parsed = (self._sample(number, record) for number, record in enumerate(records))
-        samples = [sample for sample in parsed if sample is not None]
+        samples = self.draw([sample for sample in parsed if sample is not None])
         if not samples:
             raise ValueError(f"{self.ann_file}: none of {len(records)} records belongs to dataset {self.name!r}")
-        if self.sample is not None and self.sample < len(samples):
-            kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
-            samples = [samples[i] for i in sorted(kept)]
-        if any(isinstance(step, LoadImages) for step in self.pipeline.transforms):
+        if self.loads_images:
             self._check_folders(samples)
         print_log(f"dataset {self.name}: {len(samples)} of {len(records)} records of {self.ann_file}", "current")
         return samples
+
+    def draw(self, samples: list[dict]) -> list[dict]:
+        """Those of all samples that the dataset keeps: `sample` of them, in their order."""
+        if self.sample is None or self.sample >= len(samples):
+            return samples
+        kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
+        return [samples[i] for i in sorted(kept)]
+
+    @property
+    def loads_images(self) -> bool:
+        """Whether the pipeline reads the images of samples."""
+        return any(isinstance(step, LoadImages) for step in self.pipeline.transforms)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
         """A sample before its transforms; `idx` may lie in a later epoch."""
         epoch, position = divmod(idx, len(self))
-        info = super().get_data_info(position)
-        info.update(
+        return self.equip(super().get_data_info(position), max(epoch, 0), position)
+
+    def equip(self, sample: dict, epoch: int, position: int) -> dict:
+        """A sample with what its transforms need: where it comes from, and its random numbers in an epoch."""
+        return dict(
+            sample,
             dataset=self.name,
             source=self.source,
             file=self.ann_file,
             image_folder=self.data_prefix.get("img", ""),
-            rng=np.random.default_rng([self.seed, max(epoch, 0), position]),
+            rng=np.random.default_rng([self.seed, epoch, position]),
         )
-        return info
 
     def __getitem__(self, idx: int) -> dict:
         epoch, position = divmod(idx, len(self))
@@ -117,14 +133,22 @@ class InstructionDataset(BaseDataset):
         Raises:
             ValueError: the pipeline has no FormatPrompt.
         """
-        info = self.get_data_info(idx)
-        for step in self.pipeline.transforms:
-            if isinstance(step, IMAGE_STEPS):
-                continue
-            info = step(info)
-            if "segments" in info:
-                return sum(len(segment.text) for segment in info["segments"])
-        raise ValueError(f"dataset {self.name!r}: its pipeline has no FormatPrompt, so its texts have no length")
+        return sum(len(segment.text) for segment in self.text_only(self.get_data_info(idx), FormatPrompt)["segments"])
+
+    def text_only(self, info: dict, last: type) -> dict | None:
+        """What the transforms up to the first `last` make of a sample, those of images left out.
+
+        Raises:
+            ValueError: the pipeline has no `last`.
+        """
+        steps = self.pipeline.transforms
+        end = next((i for i, step in enumerate(steps) if isinstance(step, last)), None)
+        if end is None:
+            raise ValueError(f"dataset {self.name!r}: its pipeline has no {last.__name__}, so its texts have no length")
+        for step in steps[: end + 1]:
+            if info is not None and not isinstance(step, IMAGE_STEPS):
+                info = step(info)
+        return info
 
     def transform(self, info: dict) -> dict | None:
         """What the pipeline makes of a sample of `get_data_info`, lost answers counted."""
@@ -136,24 +160,16 @@ class InstructionDataset(BaseDataset):
         return data
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        # As MMEngine's, without its gc.collect(): half a second for each dataset of a mix, and samples hold no circles.
-        pieces = [pickle.dumps(sample) for sample in self.data_list]
+        serialized = serialize(self.data_list)
         self.data_list.clear()
-        return np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([len(piece) for piece in pieces])
+        return serialized
 
     def _sample(self, number: int, record: dict) -> dict | None:
         try:
-            if not isinstance(record, dict):
-                raise ValueError(f"a record must be an object, got {record!r:.80}")
-            sample = self.parse(record)
-            if sample is not None:
-                sample = dict(check_sample(sample), id=sample["id"] or str(number), record=number)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # Others than ValueErrors come from within a parser, and say little without their name.
-            what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            return parse_record(self.parse, number, record)
+        except ValueError as error:
             where = record_name(self.ann_file, number, record)
-            raise ValueError(f"{where}, dataset {self.name!r}: {what}") from error
-        return sample
+            raise ValueError(f"{where}, dataset {self.name!r}: {error}") from error
 
     def _check_folders(self, samples: list[dict]) -> None:
         """Look for one image of each folder, so that a missing one is found before hours of training."""
@@ -164,6 +180,15 @@ class InstructionDataset(BaseDataset):
             if not os.path.isfile(path):
                 place = place_of(dict(sample, dataset=self.name, file=self.ann_file))
                 raise FileNotFoundError(f"{place}: no image file {path!r} (data_prefix=dict(img={prefix!r}))")
+
+
+def serialize(samples: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Samples as one row of bytes, which processes share, and where in it each of them ends.
+
+    As MMEngine does it, without its gc.collect(): half a second for each dataset of a mix, and samples hold no circles.
+    """
+    pieces = [pickle.dumps(sample) for sample in samples]
+    return np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([len(piece) for piece in pieces])
 
 
 def build_pipeline(steps: Sequence) -> list:

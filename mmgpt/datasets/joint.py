@@ -27,8 +27,8 @@ class JointDataset:
     """
 
     def __init__(self, visual: Sequence = (), language: Sequence = (), seed: int = 0):
-        self.visual = [_build(part, "visual", seed) for part in visual]
-        self.language = [_build(part, "language", seed) for part in language]
+        self.visual = [build_part(part, "visual", seed) for part in visual]
+        self.language = [build_part(part, "language", seed) for part in language]
         if not self.visual and not self.language:
             raise ValueError("a joint dataset needs at least one visual or language dataset")
         self.visual_size = sum(len(part) for part in self.visual)
@@ -64,7 +64,12 @@ class JointDataset:
         return (self[i] for i in range(len(self)))
 
 
-def _build(part, source: str, seed: int) -> InstructionDataset:
+def build_part(part, source: str, seed: int) -> InstructionDataset:
+    """A part of a JointDataset that is listed under `source`: from its config, or the one given.
+
+    Raises:
+        ValueError: the part's own `source` is another.
+    """
     dataset = DATASETS.build({"seed": seed, **part}) if isinstance(part, dict) else part
     if dataset.source != source:
         raise ValueError(f"dataset {dataset.name!r} has source={dataset.source!r}, but is listed under {source!r}")

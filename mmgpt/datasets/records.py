@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmgpt.registry import PARSERS
 
+from .conversation import check_sample
+
 LIST_KEYS = ("annotations", "questions", "data")
 ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
@@ -58,10 +60,32 @@ def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
     return partial(PARSERS.module_dict[name], **options) if options else PARSERS.module_dict[name]
 
 
+def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> dict | None:
+    """What a parser makes of a record, checked, with `record` (its number) and an `id`; None when it is passed over.
+
+    Raises:
+        ValueError: it is no record of that format; says why, not where.
+    """
+    try:
+        if not isinstance(record, dict):
+            raise ValueError(f"a record must be an object, got {record!r:.80}")
+        sample = parse(record)
+        return None if sample is None else dict(check_sample(sample), id=sample["id"] or str(number), record=number)
+    except (LookupError, TypeError, AttributeError) as error:
+        # These come from within a parser, and say little without their name.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def record_id(record) -> tuple[str, object] | None:
+    """The key and the value of what a record is known by, if it has such a key."""
+    found = [(key, record[key]) for key in ID_KEYS if isinstance(record, dict) and key in record]
+    return found[0] if found else None
+
+
 def record_name(path: str | Path, number: int, record) -> str:
     """File, position and, where there is one, id of a record, for messages."""
-    ids = [f"{key} {record[key]!r}" for key in ID_KEYS if isinstance(record, dict) and key in record]
-    return f"{path}, record {number}" + (f" ({ids[0]})" if ids else "")
+    known = record_id(record)
+    return f"{path}, record {number}" + (f" ({known[0]} {known[1]!r})" if known else "")
 
 
 def _content(text: str, lines: bool):

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from mmgpt.registry import HOOKS
 
 
-def _bar(name: str, total: int, done: int = 0) -> tqdm:
+def progress_bar(name: str, total: int | None, done: int = 0) -> tqdm:
     """A bar on stderr; where that is no terminal, a line every ten seconds is enough."""
     bar = tqdm(total=total, initial=done, desc=name, dynamic_ncols=True, disable=not is_main_process())
     if not bar.disable and not bar.fp.isatty():
@@ -27,7 +27,7 @@ class ProgressBarHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Open the bar of the training run, at the place where a resumed run starts."""
-        self.bars["train"] = _bar("train", runner.max_iters, runner.iter)
+        self.bars["train"] = progress_bar("train", runner.max_iters, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
         """Close the bar of the training run."""
@@ -36,7 +36,7 @@ class ProgressBarHook(Hook):
     def _before_epoch(self, runner: Runner, mode: str = "train") -> None:
         if mode != "train":
             loader = runner.val_dataloader if mode == "val" else runner.test_dataloader
-            self.bars[mode] = _bar(mode, len(loader))
+            self.bars[mode] = progress_bar(mode, len(loader))
 
     def _after_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None, mode: str = "train"

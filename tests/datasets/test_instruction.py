@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
+from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.registry import PARSERS
 
 
@@ -71,6 +72,15 @@ def answer_and_question(dataset, i):
     for step in dataset.pipeline.transforms[:2]:
         info = step(info)
     return info["turns"][0]["question"], info["turns"][0]["answer"]
+
+
+def test_the_text_is_the_same_without_the_images(build, caption_config):
+    dataset = build(caption_config(3))
+    whole = [dataset[i]["input_ids"] for i in range(6)]
+    for i in range(3):
+        Path(dataset.data_prefix["img"], f"captions_{i}.png").unlink()
+    texts = [dataset.text_only(dataset.get_data_info(i), TokenizeSegments)["input_ids"] for i in range(6)]
+    assert all(map(torch.equal, texts, whole))
 
 
 def test_no_text_length_without_a_prompt(build, caption_config):

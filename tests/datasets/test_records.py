@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmgpt.datasets.records import find_parser, read_records, record_name
+from mmgpt.datasets.records import find_parser, parse_record, read_records, record_id, record_name
 
 
 @pytest.fixture
@@ -100,3 +100,25 @@ def test_questions_of_another_file(write):
 def test_questions_that_do_not_fit(write, asked, answered, message):
     with pytest.raises(ValueError, match=message):
         read_records(write(json.dumps(answered), "a.json"), write(json.dumps(asked), "q.json"))
+
+
+def test_one_record():
+    parse = find_parser("dolly")
+    record = {"instruction": "a", "context": "", "response": "b"}
+    assert parse_record(parse, 7, record) == {
+        "id": "7",
+        "record": 7,
+        "images": [],
+        "turns": [{"question": "a", "answer": "b"}],
+    }
+    assert parse_record(lambda record: None, 7, record) is None
+    for wrong, words in (([], r"^a record must be an object, got \[\]$"), ({}, "^no key 'instruction'")):
+        with pytest.raises(ValueError, match=words):
+            parse_record(parse, 7, wrong)
+    with pytest.raises(ValueError, match="^KeyError: 'x'$"):
+        parse_record(lambda record: record["x"], 7, record)
+
+
+def test_what_a_record_is_known_by():
+    assert record_id({"image_id": 3, "question_id": "q"}) == ("question_id", "q")
+    assert record_id({"text": "a"}) is None and record_id(["id"]) is None

@@ -69,10 +69,10 @@ class TokenizeSegments:
         ids, labels = self.encode(results["segments"])
         length = len(ids)
         lost = sum(label != IGNORED for label in labels[self.max_length :])
-        if results["open"] and length > self.max_length:
-            raise ValueError(f"{place_of(results)}: a prompt of {length} tokens, the limit is {self.max_length}")
         if length > self.max_length:
             results["cut"] = (length, self.max_length, lost)
+            if results["open"]:
+                raise ValueError(f"{place_of(results)}: a prompt of {length} tokens, the limit is {self.max_length}")
         results["input_ids"] = torch.tensor(ids[: self.max_length])
         results["labels"] = torch.tensor(labels[: self.max_length])
         results["image_tokens"] = int((results["input_ids"] == self.special[IMAGE]).sum())

@@ -1,0 +1,102 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmgpt.datasets.image_files import look_at
+
+
+@pytest.fixture
+def picture():
+    """A picture that does not compress to nothing."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_of_size(width, height):
+    """A PNG without pixels that claims a size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = b""
+    for name, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_a_whole_picture(tmp_path, picture, kind):
+    path = tmp_path / "a"
+    path.write_bytes(encoded(picture, kind))
+    assert look_at(str(path)) == (str(path), (64, 48), "", "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_a_truncated_picture(tmp_path, picture, kind):
+    content = encoded(picture, kind)
+    path = tmp_path / "a"
+    path.write_bytes(content[: len(content) // 2])
+    found = look_at(str(path))
+    assert (found.problem, found.size) == ("unreadable_image", None) and found.what
+
+
+def test_a_whole_picture_with_more_behind_it(tmp_path, picture):
+    (tmp_path / "a").write_bytes(encoded(picture, "JPEG") + b"written by a camera")
+    assert not look_at(str(tmp_path / "a")).problem
+    (tmp_path / "a").write_bytes(encoded(picture, "JPEG") + bytes(40))
+    assert not look_at(str(tmp_path / "a")).problem
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "an empty file"),
+        (b"<html>404</html>", "cannot identify image file"),
+        (png_of_size(20_000, 20_000), "decompression bomb"),
+        (png_of_size(10_000, 10_000), "decompression bomb"),
+    ],
+)
+def test_no_readable_picture(tmp_path, content, words):
+    (tmp_path / "a.png").write_bytes(content)
+    found = look_at(str(tmp_path / "a.png"))
+    assert found.problem == "unreadable_image" and words in found.what
+
+
+def test_no_file(tmp_path):
+    assert look_at(str(tmp_path / "gone.jpg"))[2:] == ("missing_image", "no such file")
+    assert look_at(str(tmp_path))[2:] == ("unreadable_image", "a folder, not a file")
+
+
+def test_unusual_pictures(tmp_path, picture):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    cases = {
+        "more than 8 bits a channel (mode I;16), cut off at 255 when read": encoded(Image.new("I;16", (64, 48)), "PNG"),
+        "CMYK colours": encoded(picture.convert("CMYK"), "JPEG"),
+        "animated, only its first frame is read": encoded(
+            picture, "GIF", save_all=True, append_images=[picture.rotate(90)]
+        ),
+        "turned by its EXIF orientation 6": encoded(picture, "JPEG", exif=turned),
+        "1 x 1 pixels": encoded(Image.new("RGB", (1, 1)), "PNG"),
+        "20000 x 20 pixels": encoded(Image.new("RGB", (20_000, 20)), "PNG"),
+        "64 x 4 pixels; CMYK colours": encoded(picture.convert("CMYK").crop((0, 0, 64, 4)), "JPEG"),
+    }
+    for what, content in cases.items():
+        (tmp_path / "a").write_bytes(content)
+        assert look_at(str(tmp_path / "a"))[2:] == ("unusual_image", what)
+
+
+def test_the_pixels_of_a_whole_picture_are_not_read(tmp_path, picture, monkeypatch):
+    for kind in ("JPEG", "PNG"):
+        turned = Image.Exif()
+        turned[0x0112] = 3
+        (tmp_path / kind).write_bytes(encoded(picture, kind, exif=turned))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    for kind in ("JPEG", "PNG"):
+        assert look_at(str(tmp_path / kind)).what == "turned by its EXIF orientation 3"

@@ -1,0 +1,140 @@
+"""tools/analysis_tools/check_dataset.py as users run it."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+TOOL = Path(__file__).parents[2] / "tools" / "analysis_tools" / "check_dataset.py"
+DATASETS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
+CONFIG = """
+_base_ = {base!r}
+language_model = {tokenizer!r}
+data_root = {root!r}
+image_size = 16
+max_length = 400
+photos = dict(
+    type="InstructionDataset",
+    name="photos",
+    parser="llava",
+    data_root="${{data_root}}",
+    ann_file="train.json",
+    data_prefix=dict(img="images"),
+    pipeline=["${{image_steps}}", "${{answer_steps}}"],
+)
+train_dataloader = dict(batch_size=1, dataset=dict(type="JointDataset", visual=["${{photos}}"]))
+model = dict(type="NothingIsBuiltFromIt", path="weights/that/are/not/there")
+"""
+
+
+def record(name, answer="Red."):
+    said = [{"from": "human", "value": "<image>\nwhat colour?"}, {"from": "gpt", "value": answer}]
+    return {"id": name, "image": f"{name}.png", "conversations": said}
+
+
+@pytest.fixture
+def world(tmp_path, tiny_llama):
+    """A function that writes a config and its data: these records, and an image for each of them."""
+
+    def write(records):
+        (tmp_path / "images").mkdir()
+        for each in records:
+            Image.new("RGB", (20, 30), "red").save(tmp_path / "images" / each["image"])
+        (tmp_path / "train.json").write_text(json.dumps(records))
+        text = CONFIG.format(base=str(DATASETS / "pipelines.py"), tokenizer=tiny_llama, root=str(tmp_path))
+        (tmp_path / "photos.py").write_text(text)
+        return tmp_path / "photos.py"
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function that runs the tool within this process, in an empty folder, and returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def in_process(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return in_process
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_clean_set_passes(tmp_path, world, run, capsys, workers):
+    assert run(world([record("a"), record("b")]), "--workers", workers) == 0
+    shown = capsys.readouterr()
+    assert "photos" in shown.out and "20x30" in shown.out and "0 errors, 0 warnings" in shown.out
+    assert "annotation files" in shown.err and "samples and images: 100%" in shown.err
+    report = json.loads((tmp_path / "work_dirs" / "photos" / "check_dataset.json").read_text())
+    [figures] = report["datasets"]
+    assert report["findings"] == [] and figures["samples"] == figures["images"] == 2
+    assert figures["image_sizes"] == {"smallest": [20, 30], "largest": [20, 30]}
+
+
+def test_errors_end_with_status_1(tmp_path, world, run, capsys):
+    records = [record(f"photo {i}") for i in range(8)] + [record("naïve", answer="")]
+    config = world(records)
+    for i in range(7):
+        (tmp_path / "images" / f"photo {i}.png").unlink()
+    assert run(config, "--out", tmp_path / "new" / "found.json", "--workers", 1) == 1
+    shown = capsys.readouterr().out
+    assert "error: missing images in train dataset 'photos': 7\n" in shown and "\n    and 2 more\n" in shown
+    path = tmp_path / "images" / "photo 4.png"
+    assert f"    {tmp_path}/train.json, record 4, id 'photo 4': {path}: no such file\n" in shown
+    assert "record 5" not in shown
+    assert "record 8, id 'naïve': its answer is empty\n" in shown
+    assert f"\n8 errors, 0 warnings; all of them in {tmp_path}/new/found.json\n" in shown
+    found = json.loads((tmp_path / "new" / "found.json").read_text(encoding="utf-8"))["findings"]
+    assert [each["record"] for each in found] == [8, *range(7)] and found[0]["id"] == "naïve"
+    assert found[1] == {
+        "kind": "missing_image",
+        "split": "train",
+        "dataset": "photos",
+        "file": f"{tmp_path}/train.json",
+        "record": 0,
+        "id": "photo 0",
+        "value": f"{tmp_path}/images/photo 0.png: no such file",
+    }
+
+
+def test_warnings_alone_are_no_failure(world, run, capsys):
+    config = world([record("a"), record("b", answer="red " * 300), record("a")])
+    assert run(config, "--cfg-options", "max_length=200", "--workers", 1) == 0
+    shown = capsys.readouterr().out
+    assert "warning: cut answers in train dataset 'photos': 1\n" in shown
+    assert "warning: duplicates in train dataset 'photos': 1\n" in shown
+    assert "0 errors, 2 warnings" in shown and "33.3%" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["data_root=elsewhere"], ["2 files or folders", "elsewhere/train.json", "data_root=..."]),
+        (["photos.parser=lava"], ["unknown parser 'lava'", "choose among"]),
+        (["photos.anfile=x"], ["arguments in the config do not fit", "did you mean 'ann_file'"]),
+        (["photos.type=X"], ["'X'", "is no dataset", "InstructionDataset"]),
+        (["max_lenght=3"], ["did you mean 'max_length'"]),
+        (["train_dataloader=None"], ["names no dataset", "test_dataloader"]),
+    ],
+)
+def test_mistakes_in_the_config(world, run, capsys, options, words):
+    assert run(world([record("a")]), "--cfg-options", *options) == 1
+    message = capsys.readouterr().err.partition("error: ")[2]
+    for word in words:
+        assert word in message
+
+
+def test_mistakes_in_the_command(world, run, capsys):
+    config = world([record("a")])
+    assert run(config.with_name("photo.py")) == 1
+    assert "did you mean 'photos.py'" in capsys.readouterr().err
+    assert run(config, "--workers", 0) == 1
+    assert "--workers 0: at least one process" in capsys.readouterr().err
