@@ -9,5 +9,5 @@ load_from = "${lora_weights}"
 model = dict(module=dict(reading="next"))
 # The tokenizer of 2023: no white space around `<image>`, prompt and answer in one piece.
 tokenization = "stripped"
-# transformers of 2023 scored beams over the whole text.
-generation = dict(beam_scores="text")
+# transformers of 2023 scored beams over the whole text, and the published code suppresses no token.
+generation = dict(beam_scores="text", suppress_tokens=None)

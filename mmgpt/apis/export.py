@@ -24,7 +24,7 @@ HERE = "{{ fileDirname }}"  # MMEngine's name of the config's own folder
 def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     """Writes a tuned model as one folder, which goes wherever a config or a checkpoint of it goes.
 
-    It holds `config.py` (the model and the chat pipeline; the base's folders are variables at its top), `adapter/` (the
+    It holds `config.py` (the model and the chat pipeline; the base's folders are variables of it), `adapter/` (the
     LoRA weights in peft's own format), `trained.safetensors` (every other trained tensor, where there is one),
     `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout).
 
@@ -72,11 +72,12 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     difference = (flamingo(**inputs, mode="tensor") - before).abs().max().item()
     if not difference <= bound:
         raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
-    merged = {**cfg.model.module, "weights": f"{HERE}/flamingo.safetensors"}
+    # Without `config` and `pretrained`, which would draw it anew.
+    language = {key: value for key, value in cfg.model.module.language.items() if key in ("path", "dtype")}
+    merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     with _complete(out) as folder:
-        dtype = next(flamingo.language.parameters()).dtype
-        save_language(flamingo, str(folder / "language"), dtype)
-        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype)
+        save_language(flamingo, str(folder / "language"), dtype=None)
+        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None)
         _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
     return difference
 

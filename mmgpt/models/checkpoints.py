@@ -81,7 +81,7 @@ class Names:
 
 def published_name(name: str, names: Names) -> str:
     """The name of one of our tensors in OpenFlamingo v1 and MultiModal-GPT, which wrap every decoder layer."""
-    inner = name.removeprefix("peft.base_model.model.")
+    inner = name.removeprefix("peft.base_model.model.").replace(".base_layer.", ".")
     root = "lang_encoder.base_model.model." if ".lora_" in name else "lang_encoder."
     layer = re.match(rf"{re.escape(names.layers)}\.\d+\.", inner)
     if layer:
@@ -153,8 +153,10 @@ def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
 
     The scale is in no tensor: with another lora_alpha the same tensors mean another model.
     """
-    if tuning is None:
+    if not tuning:
         return
+    if not hasattr(model, "peft"):
+        raise ValueError(f"{source} holds LoRA weights, but the model of this config has no LoRA")
     config = model.peft.peft_config["default"]
     for key, field in TUNING.items():
         if key in tuning and tuning[key] != getattr(config, field):

@@ -18,13 +18,13 @@ from .gated_lm import GatedDecoderLayer
 from .vision import open_clip_name
 
 
-def save_parts(model: nn.Module, path: str, dtype: torch.dtype = torch.float16) -> None:
-    """Writes what `load_parts` reads."""
+def save_parts(model: nn.Module, path: str, dtype: torch.dtype | None = torch.float16) -> None:
+    """Writes what `load_parts` reads; with dtype None, in the dtypes that the tensors have."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file({name: _stored(value, dtype) for name, value in new_tensors(model).items()}, path)
 
 
-def save_language(model: nn.Module, folder: str, dtype: torch.dtype = torch.float16) -> None:
+def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = torch.float16) -> None:
     """Writes the language model without its gated blocks, and the tokenizer, as a Hugging Face folder."""
     language = model.language.model
     wrapped = [name for name, module in language.named_modules() if isinstance(module, GatedDecoderLayer)]
@@ -57,11 +57,11 @@ def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.d
 
 
 def save_openflamingo(model: nn.Module, path: str) -> None:
-    """Writes resampler, gated blocks and token embedding of a Flamingo as OpenFlamingo's `checkpoint.pt`."""
+    """Writes resampler, gated blocks and token embedding of a Flamingo, without LoRA, as OpenFlamingo's file."""
     names, state = Names(model), model.state_dict()
     table = model.language.get_input_embeddings().weight
     embedding = next(name for name, value in model.named_parameters() if value is table)
-    kept = [*new_tensors(model), embedding]
+    kept = [name for name in (*new_tensors(model), embedding) if ".lora_" not in name]
     write_torch({published_name(name, names): state[name].detach().clone() for name in kept}, path)
 
 
@@ -69,10 +69,13 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
     """Writes the LoRA weights of a LoRAModel as MultiModal-GPT's `final_weights.pt`, with a plain tuning config.
 
     Raises:
-        ValueError: something else was trained too, for which that layout has no place.
+        ValueError: something else was trained too, or in another way (DoRA, rsLoRA), which that layout cannot say.
     """
     names, config = Names(model), model.peft.peft_config["default"]
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    unusual = [name for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern") if getattr(config, name)]
+    if unusual:
+        raise ValueError(f"MultiModal-GPT's layout holds plain LoRA only, this config sets {', '.join(unusual)}")
     others = [name for name in trained if ".lora_" not in name]
     if others:
         raise ValueError(f"MultiModal-GPT's layout holds LoRA only, here {len(others)} others are trained: {others[0]}")
@@ -103,6 +106,6 @@ def _unwrapped(name: str, wrapped: Sequence[str]) -> str:
     return name
 
 
-def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     value = value.detach()
-    return (value.to(dtype) if value.is_floating_point() else value).contiguous()
+    return (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()

@@ -23,6 +23,10 @@ class LoRAModel(BaseModel):
         module = MODELS.build(module)
         super().__init__(module.data_preprocessor)
         lora = dict(lora)
+        if lora.get("modules_to_save"):
+            raise ValueError(
+                "lora.modules_to_save is not supported: choose layers by target_modules and tokens by train_tokens"
+            )
         if train_tokens:
             lora["trainable_token_indices"] = {_embedding(module): _token_ids(module.tokenizer, train_tokens)}
         self.peft = get_peft_model(module, LoraConfig(**lora))

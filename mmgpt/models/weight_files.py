@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +18,20 @@ from torch import Tensor
 ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
 STATE_KEYS = ("state_dict", "model_state_dict")
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha"}  # MultiModal-GPT's names, and peft's
+
+
+# What a damaged file can end in, by torch's and safetensors' readers.
+FAULTS = (
+    pickle.UnpicklingError,
+    SafetensorError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    LookupError,
+    struct.error,
+)
 
 
 class _ConfigDict:
@@ -63,7 +78,7 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
             return load_file(path, device=map_location)
         with torch.serialization.safe_globals(STAND_INS):
             content = torch.load(path, map_location, weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, TypeError, AttributeError) as error:
+    except FAULTS as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
     return _plain(content)
 
@@ -89,7 +104,9 @@ def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dic
     Raises:
         ValueError: there are no tensors in it.
     """
-    state = next((content[key] for key in STATE_KEYS if key in content), content)
+    state = content
+    if isinstance(content, dict):
+        state = next((content[key] for key in STATE_KEYS if key in content), content)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{source} holds no tensors by name (nor under {' or '.join(STATE_KEYS)}), but {found}")

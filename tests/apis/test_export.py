@@ -63,6 +63,31 @@ def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     assert not (tmp_path / "out.part").exists()
 
 
+def test_a_model_without_lora_is_exported_too(experiment, tmp_path):
+    cfg, model = experiment()
+    cfg.model = {**cfg.model.module, "frozen": ["vision", "language"]}
+    plain = build_model(cfg, device="cpu")
+    export(cfg, plain, tmp_path / "out")
+    again = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in trained_state(plain).items())
+    export(load_config(tmp_path / "experiment.py"), model, tmp_path / "tuned")
+    with pytest.raises(ValueError, match="tuned holds LoRA weights, but the model of this config has no LoRA"):
+        build_model(cfg, tmp_path / "tuned", "cpu")
+
+
+def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_path, tiny_llama):
+    cfg, _ = experiment()
+    cfg.model.module.language = dict(path=tiny_llama, dtype="bfloat16")
+    torch.manual_seed(1)
+    model = build_model(cfg, device="cpu")
+    merge(cfg, model, tmp_path / "out", bound=0.2)
+    merged, again = (
+        model.peft.get_base_model().state_dict(),
+        build_model(load_config(tmp_path / "out" / "config.py"), device="cpu").state_dict(),
+    )
+    assert merged.keys() == again.keys() and all(torch.equal(merged[name], again[name]) for name in merged)
+
+
 def test_what_a_folder_says(experiment, tmp_path):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")

@@ -100,3 +100,8 @@ def test_unknown_token_is_an_error(config):
 def test_fields_of_peft_are_passed_on(config):
     model = MODELS.build(dict(config, lora=dict(LORA, use_dora=True)))
     assert any("lora_magnitude_vector" in name for name in trained(model))
+
+
+def test_whole_parts_beside_lora_are_refused(config):
+    with pytest.raises(ValueError, match="modules_to_save is not supported"):
+        MODELS.build(dict(config, lora=dict(LORA, modules_to_save=["perceiver"])))

@@ -86,6 +86,21 @@ def test_damaged_files(tmp_path):
         read_weights(tmp_path)
 
 
+def test_an_old_file_cut_anywhere_is_refused(tmp_path):
+    torch.save(STATE, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "old.pt").read_bytes()
+    for length in range(0, len(whole) - 1, 7):
+        (tmp_path / "cut.pt").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="cut.pt"):
+            read_weights(tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize("content", [torch.ones(2), 3, None, [1]])
+def test_what_is_no_dict(content):
+    with pytest.raises(ValueError, match="a.pt holds no tensors by name"):
+        state_and_tuning(content, "a.pt")
+
+
 def test_what_holds_no_tensors():
     with pytest.raises(ValueError, match="a.pt holds no tensors by name .* but epoch"):
         state_and_tuning({"epoch": 1}, "a.pt")

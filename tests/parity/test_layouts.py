@@ -92,7 +92,7 @@ def test_another_rank_or_scale_is_refused(key):
 def test_another_layer_interval_is_refused():
     config = flamingo_config()
     every = config["gated"]["every_n_layers"]
-    with pytest.raises(ValueError, match="(?s)missing in it.*gated blocks stand before the layers .*every_n_layers"):
+    with pytest.raises(ValueError, match="(?s)does not belong.*gated blocks stand before the layers .*every_n_layers"):
         MODELS.build({**config, "gated": {**config["gated"], "every_n_layers": every // 2 or 2}})
 
 
@@ -146,7 +146,7 @@ def test_a_merged_model_answers_the_same(config, tmp_path):
 
 
 def run(monkeypatch, *arguments):
-    sys.path.insert(0, str(CHECKOUT / "tools" / "model_converters"))
+    monkeypatch.syspath_prepend(CHECKOUT / "tools" / "model_converters")
     import weights
 
     monkeypatch.setattr(sys, "argv", ["weights.py", *map(str, arguments)])
@@ -161,6 +161,8 @@ def test_the_tool_imports_and_publishes(config, tmp_path, monkeypatch, capsys):
     run(monkeypatch, "publish", config, tmp_path / "lora.pth", tmp_path / "published")
     bare = read_weights(PARITY / "lora" / "bare_state_dict.pt")
     assert equal(read_weights(tmp_path / "published" / "final_weights.pt")["model_state_dict"], bare)
+    base = read_weights(PARITY / "flamingo" / "checkpoint.pt")
+    assert equal(read_weights(tmp_path / "published" / "checkpoint.pt"), base)
     run(monkeypatch, "export", config, tmp_path / "lora.pth", tmp_path / "exported")
     assert len(load_file(tmp_path / "exported" / "adapter" / "adapter_model.safetensors")) == len(bare)
     run(monkeypatch, "merge", config, tmp_path / "lora.pth", tmp_path / "merged", "--bound", "1e-4")

@@ -49,9 +49,10 @@ def list_tensors(cfg: Config, args: argparse.Namespace) -> None:
 def import_file(cfg: Config, args: argparse.Namespace) -> None:
     """Bring a published file under our names, checked against the shapes of the config's model."""
     content = read_weights(args.file)
-    state, _ = state_and_tuning(content, args.file)
+    state, tuning = state_and_tuning(content, args.file)
     if any(".lora_" in name for name in state):
-        write_torch({"state_dict": trained_part(build_without_weights(cfg), content, args.file), "meta": {}}, args.out)
+        state = trained_part(build_without_weights(cfg), content, args.file)
+        write_torch({"state_dict": state, "meta": {}, "tuning_config": tuning}, args.out)
         return
     flamingo = build_without_weights({**cfg, "model": cfg.model.get("module", cfg.model)})
     state = our_names(flamingo, state, args.file)
@@ -75,9 +76,9 @@ def publish(cfg: Config, args: argparse.Namespace) -> None:
     """Write the published layouts: checkpoint.pt (OpenFlamingo v1) and final_weights.pt (MultiModal-GPT's LoRA)."""
     model = _tuned(cfg, args)
     flamingo = model if isinstance(model, Flamingo) else model.module
-    save_openflamingo(flamingo, f"{args.out}/checkpoint.pt")
     if flamingo is not model:
         save_mmgpt_lora(model, f"{args.out}/final_weights.pt")
+    save_openflamingo(flamingo, f"{args.out}/checkpoint.pt")
 
 
 def write_base(cfg: Config, args: argparse.Namespace) -> None:
