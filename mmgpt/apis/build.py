@@ -28,7 +28,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     """
     # Top-level strings stay: the message about a missing file names the variable that moves it.
     unused = [key for key, value in cfg.items() if key not in USED and not isinstance(value, str)]
-    check_files(cfg, skip=[*unused, "load_from"])
+    check_files(cfg, skip=[*unused, "load_from"] if checkpoint else unused)
     device = _device(device)
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     model = MODELS.build(cfg.model)

@@ -15,7 +15,7 @@ class JointDataset:
 
     Args:
         visual: configs (or datasets) of the samples of the visual loss.
-        language: likewise of the language loss.
+        language: likewise of the language loss. An empty list, or None, leaves a half out.
         seed: of the datasets that are given as configs without one.
 
     Attributes:
@@ -26,9 +26,9 @@ class JointDataset:
         ValueError: no dataset at all, or one whose `source` is not that of its list.
     """
 
-    def __init__(self, visual: Sequence = (), language: Sequence = (), seed: int = 0):
-        self.visual = [build_part(part, "visual", seed) for part in visual]
-        self.language = [build_part(part, "language", seed) for part in language]
+    def __init__(self, visual: Sequence | None = (), language: Sequence | None = (), seed: int = 0):
+        self.visual = [build_part(part, "visual", seed) for part in visual or ()]
+        self.language = [build_part(part, "language", seed) for part in language or ()]
         if not self.visual and not self.language:
             raise ValueError("a joint dataset needs at least one visual or language dataset")
         self.visual_size = sum(len(part) for part in self.visual)

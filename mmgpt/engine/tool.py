@@ -65,6 +65,9 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+    except KeyboardInterrupt:
+        print("interrupted (a training goes on with --resume)", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = user_message(error)
         if message is None or os.environ.get("MMGPT_TRACEBACK"):

@@ -42,7 +42,7 @@ def test_lengths_of_text_come_from_the_parts(build, caption_config, dolly_config
 
 def test_one_side_may_be_empty(build, caption_config, dolly_config):
     assert build(config([], [dolly_config(["red"])])).visual_size == 0
-    assert build(config([caption_config(1)], [])).language_size == 0
+    assert build(config([caption_config(1)], None)).language_size == 0
     with pytest.raises(ValueError, match="at least one"):
         build(config([], []))
 

@@ -126,10 +126,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run one command."""
     args = parse_args()
+    if args.command in ("export", "merge") and Path(args.out).exists():
+        raise ValueError(f"{args.out} exists already: name a folder that does not")
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope("mmgpt")
     with torch.no_grad():
         COMMANDS[args.command](cfg, args)
+    if args.command != "list":
+        print(f"written: {args.out}")
 
 
 if __name__ == "__main__":
