@@ -5,7 +5,7 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from mmgpt.engine.tool import user_message
+from mmgpt.engine.tool import run, user_message
 from mmgpt.registry import DATASETS, MODELS
 
 
@@ -80,3 +80,12 @@ def test_a_wrong_option_of_the_loader(make_runner):
 )
 def test_other_errors_keep_their_traceback(build, cfg):
     assert message_of(build, cfg) is None
+
+
+def test_an_interrupt_is_no_traceback(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run(interrupted)
+    assert ended.value.code == 130 and "--resume" in capsys.readouterr().err

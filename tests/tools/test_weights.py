@@ -1,0 +1,74 @@
+"""tools/model_converters/weights.py without published files; with them, see tests/parity/test_layouts.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmgpt.engine import load_config, trained_state
+from mmgpt.models.weight_files import read_weights
+from mmgpt.registry import MODELS
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A function that runs the tool with some arguments."""
+    monkeypatch.syspath_prepend(TOOLS / "model_converters")
+
+    def call(*arguments):
+        import weights
+
+        monkeypatch.setattr(sys, "argv", ["weights.py", *map(str, arguments)])
+        weights.main()
+
+    return call
+
+
+@pytest.fixture
+def pretrained(tiny_flamingo_config, tmp_path):
+    """Config file and checkpoint of a Flamingo whose language model was trained too."""
+    model_config = {**tiny_flamingo_config, "frozen": ["vision"]}
+    Config(dict(model=model_config)).dump(tmp_path / "pretrain.py")
+    torch.manual_seed(5)
+    model = MODELS.build(model_config)
+    torch.save({"state_dict": trained_state(model), "meta": {}}, tmp_path / "latest.pth")
+    return tmp_path / "pretrain.py", tmp_path / "latest.pth", model
+
+
+def test_base_writes_what_was_trained(run, pretrained, tiny_flamingo_config, tmp_path, capsys):
+    config, checkpoint, model = pretrained
+    run("base", config, checkpoint, tmp_path / "base")
+    base = dict(
+        language=dict(path=str(tmp_path / "base/language")), weights=str(tmp_path / "base/flamingo.safetensors")
+    )
+    again = MODELS.build(tiny_flamingo_config | base).state_dict()
+    # It is stored in half precision.
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-3)
+    assert f"written: {tmp_path / 'base'}" in capsys.readouterr().out
+
+
+def test_publish_needs_no_lora(run, pretrained, tmp_path):
+    config, checkpoint, model = pretrained
+    run("publish", config, checkpoint, tmp_path / "published")
+    state = read_weights(tmp_path / "published" / "checkpoint.pt")
+    latents = model.state_dict()["perceiver.latents"]
+    assert torch.equal(state["perceiver.latents"], latents)
+    assert not (tmp_path / "published" / "final_weights.pt").exists()
+
+
+def test_an_existing_folder_is_refused_before_anything_is_loaded(run, pretrained, tmp_path):
+    config, _, _ = pretrained
+    for command in ("export", "merge"):
+        with pytest.raises(ValueError, match="exists already: name a folder that does not"):
+            run(command, config, "no such checkpoint", tmp_path)
+
+
+def test_list_needs_the_sizes_of_the_base(run, pretrained):
+    assert not load_config(pretrained[0]).get("sizes")
+    with pytest.raises(ValueError, match="has no `sizes`"):
+        run("list", pretrained[0])
