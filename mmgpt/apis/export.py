@@ -42,7 +42,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     with _complete(out) as folder:
         if isinstance(model, LoRAModel):
             model.peft.save_pretrained(folder / Path(ADAPTER).parent)
-            state = {name: value for name, value in state.items() if not name.startswith("peft.") or _is_ours(name)}
+            state = {name: value for name, value in state.items() if _is_ours(name)}
         if state:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / TRAINED)
         _write_rest(cfg, model, folder, cfg.model)
