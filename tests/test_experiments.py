@@ -99,6 +99,19 @@ def test_the_published_recipe_trains_on_small_parts_and_an_inheriting_config_too
     assert len(logged(tmp_path / "b")) < len(rows)
 
 
+def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_parts):
+    packed = CONFIGS / "lora_joint_packed.py"
+    result = tool("train.py", packed, "--work-dir", tmp_path, "--cfg-options", *small_parts)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert [row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path)] == [True]
+    options = ["--rounds", "1", "--batches", "1", "--cfg-options", *small_parts]
+    result = tool("analysis_tools/benchmark_training.py", CONFIGS / "lora_joint.py", packed, *options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    plain, rows = (line for line in result.stdout.splitlines() if "│" in line)
+    assert [cell.strip() for cell in plain.split("│")][3:6:2] == ["1.00", "1.00"]
+    assert float(rows.split("│")[5]) < 0.5
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_experiment_loads(path):
     cfg = load_config(path)

@@ -13,9 +13,13 @@ from .beams import PublishedBeams
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
+from .media import image_samples, places_in_samples
+from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 
 BEAM_SCORES = ("answer", "text")
+MODES = ("tensor", "loss", "predict")
+IGNORED = -100  # the label of a token that is not learned: cross_entropy's own
 PARTS = ("vision", "perceiver", "language")
 
 
@@ -91,25 +95,24 @@ class Flamingo(BaseModel):
             self.vision.eval()
         return self
 
-    def encode(self, pixels: Tensor, image_counts: Tensor | None = None) -> Tensor:
+    def encode(self, pixels: Tensor, image_counts: Tensor | None = None, places: Tensor | None = None) -> Tensor:
         """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D).
 
-        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at,
-        and rows without any image give zeros.
+        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at
+        and give zeros. `places` (B, T) are the images' places in their samples, by default those in their rows.
         """
         if pixels.ndim == 5:
             pixels = pixels.unsqueeze(2)
         batch, images, frames = pixels.shape[:3]
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
-        real = torch.arange(images, device=pixels.device) < counts[:, None]
+        row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
+        real = row_places < counts[:, None]
         dtype = next(self.vision.parameters()).dtype
         with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
             seen = self.vision(pixels[real].flatten(0, 1).to(dtype)).unflatten(0, (-1, frames))
-        features = seen.new_zeros(batch, images, *seen.shape[1:], dtype=self.perceiver.latents.dtype)
-        features[real] = seen.to(features.dtype)
-        rows = real.any(dim=1)
-        latents = self.perceiver(features[rows])
-        return latents.new_zeros(batch, *latents.shape[1:]).index_put((rows,), latents)
+        places = row_places if places is None else places
+        latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
+        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put((real,), latents)
 
     def forward(
         self,
@@ -118,6 +121,7 @@ class Flamingo(BaseModel):
         pixels: Tensor | None = None,
         image_counts: Tensor | None = None,
         labels: Tensor | None = None,
+        samples: Tensor | None = None,
         sources: Sequence[str] | None = None,
         metas: Sequence[dict] | None = None,
         mode: str = "tensor",
@@ -128,23 +132,35 @@ class Flamingo(BaseModel):
             input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
             pixels: (B, T, 3, H, W), or None when no row has an image.
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
-            sources: B names ('visual', 'language'); the loss is the sum of each source's mean.
-            metas: B dicts, returned with a 'prediction' by mode 'predict'.
+            samples: (B, L) number of each token's sample where rows hold several of them, -1 for padding; it takes the
+                place of attention_mask. None: each row is a sample.
+            sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
+            metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
 
         Raises:
-            ValueError: unknown mode, or a row has another number of images than of `<image>` tokens.
+            ValueError: unknown mode, a row has another number of images than of `<image>` tokens, or rows of several
+                samples are to be answered.
         """
+        if mode not in MODES:
+            raise ValueError(f"mode={mode!r}: choose one of {', '.join(MODES)}")
         if mode == "predict":
+            if samples is not None:
+                raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
             return self.predict(input_ids, attention_mask, pixels, image_counts, metas)
-        if mode not in ("tensor", "loss"):
-            raise ValueError(f"mode={mode!r}: choose one of tensor, loss, predict")
         counts = self._count_images(input_ids, pixels, image_counts)
-        features = None if pixels is None else self.encode(pixels, counts)
-        media = self.language.media(input_ids, features, counts)
+        features = None if pixels is None else self.encode(pixels, counts, self._places(input_ids, pixels, samples))
+        media = self.language.media(input_ids, features, counts, samples)
+        text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
-            return self.language(input_ids, attention_mask, media=media, use_cache=False).logits
-        return self.loss(input_ids, attention_mask, media, labels, sources)
+            return self.language(input_ids, media=media, use_cache=False, **text).logits
+        return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources)
+
+    def _places(self, input_ids: Tensor, pixels: Tensor, samples: Tensor | None) -> Tensor | None:
+        """The images' places (B, T) in their samples, where a row holds several."""
+        if samples is None:
+            return None
+        return places_in_samples(image_samples(input_ids == self.language.image_token_id, samples, pixels.shape[1]))
 
     def _count_images(self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None) -> Tensor:
         """Number of images of each row (B,). ValueError when the row has not as many `<image>` tokens."""
@@ -161,19 +177,25 @@ class Flamingo(BaseModel):
             )
         return counts
 
-    def loss(self, input_ids, attention_mask, media, labels: Tensor, sources: Sequence[str] | None) -> dict:
-        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}."""
+    def loss(self, inputs: dict, labels: Tensor, samples: Tensor | None, sources: Sequence[str] | None) -> dict:
+        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}.
+
+        `inputs` are those of the language model, the rest as in `forward`.
+        """
         targets = labels[:, 1:]
         # Logits are made only at positions where some row learns.
-        keep = (targets != -100).any(dim=0).nonzero().flatten()
-        out = self.language(input_ids, attention_mask, media=media, use_cache=False, logits_to_keep=keep)
+        keep = (targets != IGNORED).any(dim=0).nonzero().flatten()
+        out = self.language(**inputs, use_cache=False, logits_to_keep=keep)
         targets = targets[:, keep]
         token_losses = cross_entropy(out.logits.float().transpose(1, 2), targets, reduction="none")
+        rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
+        owner = (rows if samples is None else samples)[:, 1:][:, keep]
+        names = sources or ["text"] * len(labels)
         losses = {}
-        for source in dict.fromkeys(sources or ["text"]):
-            rows = [i for i in range(len(labels)) if sources is None or sources[i] == source]
-            learned = (targets[rows] != -100).sum()
-            losses[f"loss_{source}"] = token_losses[rows].sum() / learned
+        for source in dict.fromkeys(names):
+            own = [i for i, name in enumerate(names) if name == source]
+            here = torch.isin(owner, torch.tensor(own, device=labels.device))
+            losses[f"loss_{source}"] = (token_losses * here).sum() / (here & (targets != IGNORED)).sum()
         return losses
 
     def predict(self, input_ids, attention_mask, pixels, image_counts, metas) -> list[dict]:
