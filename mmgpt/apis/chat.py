@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmgpt.apis.build import build_model, find_config
 from mmgpt.apis.streaming import stream_text
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadImages
+from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.engine import load_config
 
 
@@ -162,5 +163,5 @@ def read_picture(image: str | Path | Image.Image) -> Image.Image:
         ValueError: the file is not a readable image.
     """
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return upright_rgb(image)
     return LoadImages()({"images": [str(image)]})["pil"][0]

@@ -14,7 +14,7 @@ from mmgpt.registry import DATASETS
 from .image_files import ImageFile, ImageFiles
 from .instruction import SOURCES, InstructionDataset
 from .joint import JointDataset, build_part
-from .records import parse_record, record_id
+from .records import has_mark, parse_record, record_id
 from .sample_texts import SampleText, SampleTexts, read_images, tokenizing
 
 SPLITS = ("train", "val", "test")
@@ -28,6 +28,7 @@ ERRORS = {
     "trained_image": "images of the training data",
 }
 WARNINGS = {
+    "unusual_file": "unusual annotation files",
     "cut_answer": "cut answers",
     "duplicate": "duplicates",
     "unusual_image": "unusual images",
@@ -73,6 +74,9 @@ class Part:
             self.find("annotation_file", str(error).removeprefix(f"{dataset.ann_file}: "))
             return
         self.records = len(records)
+        for path in filter(has_mark, filter(None, (dataset.ann_file, dataset.data_prefix.get("questions")))):
+            words = f"{path}: begins with a byte order mark, which is passed over"
+            self.find("unusual_file", words.removeprefix(f"{dataset.ann_file}: "))
         self.parsed = [sample for sample in self._parse(records) if sample is not None]
         self.samples = dataset.draw(self.parsed)
         if not self.samples and not self.findings:

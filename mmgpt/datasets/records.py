@@ -1,7 +1,9 @@
 """Annotation files: JSON and JSON lines, to a list of records."""
 
+import codecs
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,16 +28,11 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> list[
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not JSON (names the line), of another shape, or holds no record; or a record has no
+        ValueError: it is not JSON (see `read_json`), of another shape, or holds no record; or a record has no
             `question_id`, or one that is not among the questions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {str(path)!r}")
-    try:
-        content = _content(path.read_text(encoding="utf-8-sig"), path.suffix == ".jsonl")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    content = read_json(path)
     if isinstance(content, dict):
         key = next((key for key in LIST_KEYS if key in content), None)
         content = content[key] if key else _by_id(content, path)
@@ -44,6 +41,35 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> list[
     if not content:
         raise ValueError(f"{path}: the annotation file holds no record")
     return _joined(content, path, questions) if questions else content
+
+
+def read_json(path: Path):
+    """The content of a JSON file, or the list of those of its lines; a byte order mark at its start is passed over.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not JSON (names the line), or holds NaN or Infinity, which JSON does not have (RFC 8259,
+            section 6; names the record and the key).
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file {str(path)!r}")
+    constants: list[str] = []
+    decoder = json.JSONDecoder(parse_constant=lambda name: constants.append(name) or float(name))
+    try:
+        content = _content(path.read_text(encoding="utf-8-sig"), path.suffix == ".jsonl", decoder)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if constants:
+        number, *keys = place = next(_not_finite(content), ("",))
+        known = f"record {number}, key {'.'.join(keys)!r}" if isinstance(content, list) else f"key {'.'.join(place)!r}"
+        raise ValueError(f"{path}: not valid JSON: {constants[0]} in {known}")
+    return content
+
+
+def has_mark(path: str | Path) -> bool:
+    """Whether a file begins with UTF-8's byte order mark, which JSON files must not have (RFC 8259, section 8.1)."""
+    with open(path, "rb") as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
@@ -88,16 +114,25 @@ def record_name(path: str | Path, number: int, record) -> str:
     return f"{path}, record {number}" + (f" ({known[0]} {known[1]!r})" if known else "")
 
 
-def _content(text: str, lines: bool):
+def _content(text: str, lines: bool, decoder: json.JSONDecoder):
     if lines or not text.strip():
-        return _lines(text)
+        return _lines(text, decoder)
     try:
-        return json.loads(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         # A whole value on the first line, and another behind it: JSON lines under the name of JSON.
         if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
-            return _lines(text)
+            return _lines(text, decoder)
         raise
+
+
+def _not_finite(value, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The places, as keys and positions, of NaN and infinities within a value."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place or ("",)
+    if isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(item, (*place, str(key)))
 
 
 def _joined(records: list[dict], path: Path, questions: str | Path) -> list[dict]:
@@ -117,13 +152,13 @@ def _question_id(path: str | Path, number: int, record) -> str | int:
     return record["question_id"]
 
 
-def _lines(text: str) -> list[dict]:
+def _lines(text: str, decoder: json.JSONDecoder) -> list[dict]:
     records = []
     # Not splitlines(): it also cuts at characters that may stand in a JSON string, such as U+2028.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                records.append(json.loads(line))
+                records.append(decoder.decode(line))
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
     return records

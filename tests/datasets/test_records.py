@@ -37,6 +37,12 @@ def test_lists_annotations_and_records_by_id(write):
         ('{"a": 1}\n{"a":', "e.jsonl", "not valid JSON.*line 2"),
         ('{"info": 1}', "e.json", "annotations.*info"),
         ("3", "e.json", "expected a list of records, got int"),
+        ('{"a": 1}\n{"a": [0, {"b": NaN}]}', "e.jsonl", "not valid JSON: NaN in record 1, key 'a.1.b'"),
+        ('[{"a": 1, "b": -Infinity}]', "e.json", "not valid JSON: -Infinity in record 0, key 'b'"),
+        ('{"data": [{"a": Infinity}]}', "e.json", "not valid JSON: Infinity in key 'data.0.a'"),
+        ('{"data": [{"a": NaN, "a": 1}]}', "e.json", "not valid JSON: NaN in key ''"),
+        ("NaN", "e.json", "not valid JSON: NaN in key ''"),
+        ("[" * 100_000, "e.json", "not valid JSON"),
     ],
 )
 def test_errors_name_the_file(write, text, name, message):

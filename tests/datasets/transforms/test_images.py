@@ -5,6 +5,8 @@ from PIL import Image
 
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 
+from ...planted import READ, plant
+
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
 
@@ -30,6 +32,29 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6
     noise("RGB").save(tmp_path / "a.jpg", exif=exif)
     assert load(tmp_path, "a.jpg")[0].size == (20, 30)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_planted_faults(tmp_path, name):
+    """Each is the right picture, of one colour, or an error that names file and record."""
+    plant(tmp_path / "images")
+    if isinstance(READ[name], str):
+        with pytest.raises((ValueError, FileNotFoundError), match=f"'ann.json', record 4.*{READ[name]}") as raised:
+            load(tmp_path / "images", name)
+        assert name in str(raised.value)
+        return
+    [image] = load(tmp_path / "images", name)
+    size, colour = READ[name]
+    assert image.mode == "RGB" and image.size == size
+    assert np.abs(np.asarray(image, int) - colour).max() <= 2
+
+
+def test_16_bits_in_either_order_of_bytes(tmp_path):
+    values = (np.arange(0x10000, dtype=np.uint16)[::-1]).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(values.astype(">u2")).save(tmp_path / "a.tif")
+    for image in load(tmp_path, "a.png", "a.tif"):
+        assert np.array_equal(np.asarray(image)[..., 1], values >> 8)
 
 
 def test_missing_image_names_file_and_record(tmp_path):
