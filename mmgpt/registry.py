@@ -14,7 +14,7 @@ TRANSFORMS = _child("transform", root.TRANSFORMS, "datasets.transforms")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "datasets")
 METRICS = _child("metric", root.METRICS, "evaluation")
 HOOKS = _child("hook", root.HOOKS, "engine")
-LOOPS = _child("loop", root.LOOPS, "engine")
+LOOPS = _child("loop", root.LOOPS, "engine", "evaluation")
 PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"])
 # Nothing of ours is in these; they keep MMEngine from warning that the scope has no such registry.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)

@@ -14,6 +14,9 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = tool.parser(description="Evaluate a model on the test data of its config")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an evaluation of the same settings that was cut"
+    )
     parser.add_argument("--out", help="JSON file for the metrics; default: test_metrics.json in the work directory")
     return parser.parse_args()
 
@@ -32,6 +35,8 @@ def main() -> None:
     if args.checkpoint and not Path(args.checkpoint).exists():
         raise FileNotFoundError(f"there is no checkpoint {args.checkpoint!r}")
     cfg.load_from = args.checkpoint or cfg.get("load_from")
+    if args.resume:
+        cfg.test_cfg.resume = True
     check_files(cfg, skip=("train_dataloader", "val_dataloader", "val_evaluator"))
     metrics = Runner.from_cfg(cfg).test()
     if is_main_process():

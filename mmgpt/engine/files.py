@@ -63,6 +63,14 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     raise FileNotFoundError("\n".join(lines))
 
 
+def annotation_files(datasets: object) -> list[str]:
+    """The annotation files (those of questions too) that some dataset configs name, each once."""
+    named = _named_files(datasets, "")
+    return list(
+        dict.fromkeys(path for place, path, _ in named if place.endswith(("ann_file", "data_prefix.questions")))
+    )
+
+
 def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield ``path`` if it does not exist, else what a folder there lacks, as a path with the choices."""
     if not os.path.exists(path):

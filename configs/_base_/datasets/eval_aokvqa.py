@@ -15,5 +15,5 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="collate_conversations", padding_side="left"),
 )
-test_cfg = dict(type="TestLoop")
+test_cfg = dict(type="EvaluationLoop")
 test_evaluator = dict(type="AnswerAccuracy")
