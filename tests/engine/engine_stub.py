@@ -116,7 +116,7 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=2, num_workers=0, dataset=dict(type='StubData'), sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'))
-test_cfg = dict(type='TestLoop')
+test_cfg = dict(type='EvaluationLoop')
 test_evaluator = dict(type='StubMetric')
 default_hooks = dict(checkpoint=dict(interval=3), logger=dict(interval=1))
 max_epochs = 2
