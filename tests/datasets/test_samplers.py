@@ -9,14 +9,24 @@ from torch.utils.data import DataLoader, Dataset
 from mmgpt.datasets import JointBatchSampler
 
 
+class Part(list):
+    """A part of `Sizes`: a length and a weight."""
+
+    def __init__(self, size, weight=1.0, name="part"):
+        super().__init__(range(size))
+        self.weight, self.name = weight, name
+
+
 class Sizes(Dataset):
-    """A joint dataset of nothing but its sizes."""
+    """A joint dataset of nothing but its sizes: numbers of samples, or lists of parts."""
 
     def __init__(self, visual, language):
-        self.visual_size, self.language_size = visual, language
+        self.visual = [Part(visual)][:visual] if isinstance(visual, int) else visual
+        self.language = [Part(language)][:language] if isinstance(language, int) else language
+        self.visual_size = sum(map(len, self.visual))
 
     def __len__(self):
-        return self.visual_size + self.language_size
+        return self.visual_size + sum(map(len, self.language))
 
     def __getitem__(self, index):
         return index
