@@ -1,7 +1,7 @@
-# lora_joint, and every further source of configs/_base_/datasets. Each visual one gives about 20 000 samples to an epoch,
-# so that the large ones (VQAv2, GQA, CLEVR and SNLI-VE have half a million and more) do not drown the others: together
-# they are a little over half of the visual samples, the published mix is the rest. Of the language-only samples a
-# quarter to a third is ShareGPT's. A source that is not at hand is left out by `clevr = dict(weight=0)`.
+# lora_joint, and every further source of configs/_base_/datasets. Each visual one gives about 20 000 samples an epoch,
+# so that VQAv2, GQA, CLEVR and SNLI-VE, of 440 000 to 940 000, do not drown the others. 55 % of the visual samples are
+# then from these sources, 45 % from the published mix; of the language-only ones 30 % are from ShareGPT.
+# A source that is not at hand is left out by `clevr = dict(weight=0)`, or --cfg-options clevr.weight=0.
 _base_ = [
     "./lora_joint.py",
     "../_base_/datasets/vqav2.py",
@@ -28,6 +28,7 @@ coco_dialogue = dict(sample=20000)
 llava_interleave = dict(sample=20000)
 sharegpt = dict(sample=50000)
 
+# As MMEngine has it, `_base_` here is the config that the files above make.
 train_dataloader = dict(
     dataset=dict(
         visual=[
