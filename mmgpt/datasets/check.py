@@ -13,7 +13,7 @@ from mmgpt.registry import DATASETS
 
 from .image_files import ImageFile, ImageFiles
 from .instruction import SOURCES, InstructionDataset
-from .joint import JointDataset, build_part
+from .joint import JointDataset, build_part, kept
 from .records import has_mark, parse_record, record_id
 from .sample_texts import SampleText, SampleTexts, read_images, tokenizing
 
@@ -151,7 +151,7 @@ def _datasets(config: dict) -> Iterator[InstructionDataset]:
     kind = config.get("type")
     if (DATASETS.get(kind) if isinstance(kind, str) else kind) is JointDataset:
         for source in SOURCES:
-            for part in config.get(source, ()):
+            for part in kept(config.get(source)):
                 yield build_part({**part, "lazy_init": True}, source, config.get("seed", 0))
         return
     inner = config.get("datasets") or [config[key] for key in ("dataset",) if key in config]

@@ -35,6 +35,7 @@ class InstructionDataset(BaseDataset):
         source: 'visual' or 'language': which of the two losses its samples count in.
         name: in logs and metrics; default the parser's.
         sample: number of records drawn at random by `seed`; None or more than there are: all.
+        weight: passes over it in one epoch of a mix (see Mixture).
         seed: of that draw and of the transforms.
         pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
@@ -42,7 +43,7 @@ class InstructionDataset(BaseDataset):
 
     Raises:
         ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
-            read (names file, record, key), `sample` below 1.
+            read (names file, record, key), `sample` below 1, `weight` not above 0.
         FileNotFoundError: no annotation file; of a folder that samples name, the first image does not exist.
     """
 
@@ -52,6 +53,7 @@ class InstructionDataset(BaseDataset):
         source: str = "visual",
         name: str | None = None,
         sample: int | None = None,
+        weight: float = 1.0,
         seed: int = 0,
         pipeline: Sequence = (),
         **base,  # MMEngine's BaseDataset
@@ -61,8 +63,10 @@ class InstructionDataset(BaseDataset):
         if sample is not None and sample < 1:
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
         self.parse = find_parser(parser)
-        self.source, self.sample, self.seed = source, sample, seed
+        self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
+        if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
+            raise ValueError(f"dataset {self.name!r}: weight={weight!r} is no number above 0, or 0 in a joint dataset")
         self.lost = LostAnswers(self.name)
         super().__init__(pipeline=build_pipeline(pipeline), **base)
 

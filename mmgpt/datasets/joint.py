@@ -11,24 +11,25 @@ from .instruction import InstructionDataset
 class JointDataset:
     """Datasets in one row, the visual ones first.
 
-    An index beyond the length means a later epoch (see InstructionDataset), which the parts are told.
+    An index beyond the length means a later epoch (see InstructionDataset), which the parts are told. The weights of
+    the parts count in JointBatchSampler.
 
     Args:
-        visual: configs (or datasets) of the samples of the visual loss.
+        visual: configs (or datasets) of the samples of the visual loss. One with `weight=0` is left out, unread.
         language: likewise of the language loss. An empty list, or None, leaves a half out.
         seed: of the datasets that are given as configs without one.
 
     Attributes:
-        visual_size: number of visual samples.
-        language_size: number of language-only samples.
+        visual_size: number of visual samples, each counted once whatever its weight.
+        language_size: number of language-only samples, likewise.
 
     Raises:
         ValueError: no dataset at all, or one whose `source` is not that of its list.
     """
 
     def __init__(self, visual: Sequence | None = (), language: Sequence | None = (), seed: int = 0):
-        self.visual = [build_part(part, "visual", seed) for part in visual or ()]
-        self.language = [build_part(part, "language", seed) for part in language or ()]
+        self.visual = [build_part(part, "visual", seed) for part in kept(visual)]
+        self.language = [build_part(part, "language", seed) for part in kept(language)]
         if not self.visual and not self.language:
             raise ValueError("a joint dataset needs at least one visual or language dataset")
         self.visual_size = sum(len(part) for part in self.visual)
@@ -62,6 +63,11 @@ class JointDataset:
     def __iter__(self):
         # Without it, iteration would go on for ever, from epoch to epoch.
         return (self[i] for i in range(len(self)))
+
+
+def kept(parts: Sequence | None) -> list:
+    """The parts of a list of JointDataset that are in the mix: all but those whose config says `weight=0`."""
+    return [part for part in parts or () if not (isinstance(part, dict) and part.get("weight") == 0)]
 
 
 def build_part(part, source: str, seed: int) -> InstructionDataset:

@@ -94,7 +94,7 @@ def _named_files(value: object, place: str) -> Iterator[tuple[str, str, list[tup
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _named_files(item, f"{place}[{i}]")
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or _left_out(value):
         return
     prefix = f"{place}." if place else ""
     for key, item in value.items():
@@ -105,6 +105,11 @@ def _named_files(value: object, place: str) -> Iterator[tuple[str, str, list[tup
             yield from _named_files(item, prefix + key)
     for name, path in _data_files(value, prefix):
         yield name, path, []
+
+
+def _left_out(value: Mapping) -> bool:
+    """Whether it is a dataset that its mix leaves out."""
+    return "ann_file" in value and value.get("weight") == 0
 
 
 def _data_files(value: Mapping, prefix: str) -> Iterator[tuple[str, str]]:

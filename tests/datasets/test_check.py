@@ -191,6 +191,12 @@ def test_what_cannot_be_checked(caption_config):
         look(train=joint([caption_config(1)]) | dict(type="JointDatset"))
 
 
+def test_what_a_mix_leaves_out_is_not_checked(caption_config):
+    absent = dict(caption_config(1), name="absent", weight=0, ann_file="absent.json")
+    figures, findings = look(train=joint([caption_config(2, weight=3), absent]))
+    assert [(row["dataset"], row["samples"]) for row in figures] == [("captions", 2)] and not findings
+
+
 def test_marks_of_byte_order(tmp_path, dolly_config):
     config = dolly_config(["red", "blue"])
     (tmp_path / "dolly.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "dolly.jsonl").read_bytes())

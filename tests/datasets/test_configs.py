@@ -80,3 +80,28 @@ def test_evaluation_and_chat_steps(tmp_path, tiny_llama):
     assert cfg.question_steps[0].open_last and "open_last" not in cfg.answer_steps[0]
     assert cfg.chat_pipeline[1:] == cfg.question_steps[:2]
     assert all(TRANSFORMS.get(step.type) for step in cfg.image_steps + cfg.question_steps + cfg.chat_pipeline)
+
+
+def test_the_tiny_mix_is_changed_by_names():
+    path = ROOT / "configs" / "mmgpt" / "tiny_lora_joint.py"
+    before = load_config(path)
+    after = load_config(path, {"caption.weight": 2, "digits.sample": None, "baize.weight": 0})
+    changed = {"caption": dict(weight=2), "digits": dict(sample=None), "baize": dict(weight=0)}
+    for half, count in (("visual", 14), ("language", 3)):
+        parts = before.train_dataloader.dataset[half]
+        assert len(parts) == count and all(part == before[part.name] for part in parts)
+        expected = [part | changed.get(part.name, {}) for part in parts]
+        assert after.train_dataloader.dataset[half] == expected != parts
+    assert after.test_dataloader == before.test_dataloader
+
+
+def test_the_tiny_world_is_tested_on_held_out_files():
+    cfg = load_config(ROOT / "configs" / "mmgpt" / "tiny_lora_joint.py")
+    for half, group in cfg.test_evaluator.groups.items():
+        parts = cfg.test_dataloader.dataset[half]
+        assert [part.name for part in parts] == group
+        for part in parts:
+            trained = cfg[part.name]
+            assert part.ann_file == trained.ann_file.replace("train", "heldout") != trained.ann_file
+            assert part.sample is None and part.pipeline[:-1] == trained.pipeline[:-1]
+            assert part.pipeline[-1] == cfg.question_steps and trained.pipeline[-1] == cfg.answer_steps

@@ -237,6 +237,10 @@ def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_p
         (dict(source="audio"), "source='audio': choose among visual, language"),
         (dict(sample=0), "sample=0: at least one record"),
         (dict(sample=-3), "sample=-3: at least one record"),
+        (dict(weight=-0.5), "dataset 'captions': weight=-0.5 is no number above 0"),
+        (dict(weight=0), "weight=0 is no number above 0, or 0 in a joint dataset"),
+        (dict(weight="1/4"), "weight='1/4' is no number"),
+        (dict(weight=float("inf")), "weight=inf is no number"),
     ],
 )
 def test_wrong_arguments(build, caption_config, change, message):

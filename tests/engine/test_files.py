@@ -51,6 +51,17 @@ def test_nothing_to_say_when_all_is_there(cfg, tmp_path):
         check_files(cfg)
 
 
+def test_a_dataset_that_its_mix_leaves_out_needs_no_files(cfg):
+    [part] = cfg["train_dataloader"]["dataset"]["visual"]
+    part["weight"] = 0
+    with pytest.raises(FileNotFoundError, match="2 files or folders") as raised:
+        check_files(cfg)
+    assert "a.json" not in str(raised.value)
+    part["weight"] = 0.5
+    with pytest.raises(FileNotFoundError, match="a.json"):
+        check_files(cfg)
+
+
 def test_pretrained_weights_that_are_a_file(cfg):
     cfg = dict(model=dict(vision=dict(pretrained="checkpoints/tower.safetensors")))
     with pytest.raises(FileNotFoundError, match="checkpoints/tower.safetensors"):
