@@ -16,10 +16,10 @@ from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tok
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
+from .ranking import IGNORED, Candidate, Prompts, rank
 
 BEAM_SCORES = ("answer", "text")
 MODES = ("tensor", "loss", "predict")
-IGNORED = -100  # the label of a token that is not learned: cross_entropy's own
 PARTS = ("vision", "perceiver", "language")
 
 
@@ -122,6 +122,7 @@ class Flamingo(BaseModel):
         image_counts: Tensor | None = None,
         labels: Tensor | None = None,
         samples: Tensor | None = None,
+        candidates: Sequence[Sequence[dict]] | None = None,
         sources: Sequence[str] | None = None,
         metas: Sequence[dict] | None = None,
         mode: str = "tensor",
@@ -134,6 +135,8 @@ class Flamingo(BaseModel):
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
             samples: (B, L) number of each token's sample where rows hold several of them, -1 for padding; it takes the
                 place of attention_mask. None: each row is a sample.
+            candidates: for each sample the answers to choose among by likelihood (see `ranking.Candidate`), instead of
+                generation in mode 'predict'.
             sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
@@ -147,7 +150,7 @@ class Flamingo(BaseModel):
         if mode == "predict":
             if samples is not None:
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
-            return self.predict(input_ids, attention_mask, pixels, image_counts, metas)
+            return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
         counts = self._count_images(input_ids, pixels, image_counts)
         features = None if pixels is None else self.encode(pixels, counts, self._places(input_ids, pixels, samples))
         media = self.language.media(input_ids, features, counts, samples)
@@ -198,11 +201,24 @@ class Flamingo(BaseModel):
             losses[f"loss_{source}"] = (token_losses * here).sum() / (here & (targets != IGNORED)).sum()
         return losses
 
-    def predict(self, input_ids, attention_mask, pixels, image_counts, metas) -> list[dict]:
-        """Answers as text: each meta with its 'prediction'."""
-        ids = self.generate(input_ids, attention_mask, pixels, image_counts, **self.generation)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
+    def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
+        """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.
+
+        `prompts` are input_ids, attention_mask, pixels and image_counts of `forward`.
+        """
+        if candidates is None:
+            texts = self.tokenizer.batch_decode(self.generate(*prompts, **self.generation), skip_special_tokens=True)
+            return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
+        ids, mask, pixels, counts = prompts
+        counts = self._count_images(ids, pixels, counts)
+        features = None if pixels is None else self.encode(pixels, counts)
+        answers = [[Candidate(**candidate) for candidate in some] for some in candidates]
+        scores = rank(
+            self.language, Prompts(ids, torch.ones_like(ids) if mask is None else mask, features, counts), answers
+        )
+        best = [max(range(len(some)), key=some.__getitem__) for some in scores]
+        said = zip(metas, best, scores, strict=True)
+        return [{**meta, "prediction": meta["choices"][i], "scores": some} for meta, i, some in said]
 
     @torch.no_grad()
     def generate(

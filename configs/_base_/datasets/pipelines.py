@@ -31,5 +31,7 @@ image_steps = [dict(type="LoadImages"), _prepare]
 answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
 # Evaluation: the last answer is left to the model.
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
+# Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.
+rank_steps = [_ask, _tokenize, dict(type="AddCandidates", tokenize=_tokenize), dict(type="PackInputs")]
 # Chat, with images already in memory.
 chat_pipeline = [_prepare, _ask, _tokenize]

@@ -1,11 +1,13 @@
 """Transforms of a sample: images, turns (all randomness), prompt (templates as data), tokens."""
 
+from .candidates import AddCandidates
 from .images import LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
 from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn
 
 __all__ = [
+    "AddCandidates",
     "AddQuestion",
     "AskQuestion",
     "FormatPrompt",
