@@ -19,14 +19,16 @@ def check_ids(expected: Iterable[Hashable], given: Iterable[Hashable]) -> None:
     Raises:
         ValueError: ids are repeated, missing or unknown; it names some of them and says how many there are.
     """
-    expected, given = list(expected), list(given)
+    given = list(given)
     check_unique(given)
-    missing, unknown = list(set(expected) - set(given)), list(set(given) - set(expected))
+    expected, given = dict.fromkeys(expected), dict.fromkeys(given)  # ordered sets
+    missing = [name for name in expected if name not in given]
+    unknown = [name for name in given if name not in expected]
     faults = [f"{fault}: {_some(names)}" for fault, names in (("missing", missing), ("unknown", unknown)) if names]
     if faults:
         raise ValueError(f"{len(given)} predictions for {len(expected)} ids; {'; '.join(faults)}")
 
 
 def _some(names: list) -> str:
-    shown = ", ".join(map(repr, sorted(names, key=str)[:SHOWN]))
+    shown = ", ".join(map(repr, names[:SHOWN]))
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
