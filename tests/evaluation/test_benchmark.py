@@ -248,6 +248,17 @@ def test_an_id_counts_once_in_each_dataset():
         scores("vqa", [*VOTED, VOTED[0]])
 
 
+def test_every_sample_leaves_a_row_so_that_processes_can_be_merged():
+    metric = METRICS.build(dict(type="BenchmarkScores", rule="direct_answer"))
+    samples = [
+        sample(n, "cat", answers=["cat"] * 10, tags={"difficult_direct_answer": flag})
+        for n, flag in enumerate(["true", "false", "true"])
+    ]
+    metric.process(None, samples)
+    assert len(metric.results) == 3
+    assert metric.compute_metrics(metric.results) == {"accuracy": 100, "questions": 1}
+
+
 def test_nothing_to_judge_is_refused():
     difficult = sample(1, "cat", answers=["cat"] * 10, tags={"difficult_direct_answer": "true"})
     with pytest.raises(ValueError, match="no prediction to judge"):

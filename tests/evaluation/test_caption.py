@@ -143,8 +143,9 @@ def test_spice_that_fails_is_left_out(monkeypatch, tmp_path, warnings):
     assert len(warnings) == 1 and "spice-1.0.jar" in warnings[0] and "written for Java 8" in warnings[0]
 
 
-def test_one_answer_is_a_reference_too_and_none_is_refused():
+def test_references_are_the_answers_or_else_the_one_answer():
     sample = {"id": "3", "dataset": "coco", "prediction": "a dog", "answer": "A dog.", "answers": []}
     assert caption.judge_caption(sample) == {"said": ["a dog"], "true": ["A dog."]}
+    assert caption.judge_caption(sample | {"answers": ["A dog.", "A cat."]})["true"] == ["A dog.", "A cat."]
     with pytest.raises(ValueError, match="'3' of dataset 'coco' has neither"):
         caption.judge_caption(sample | {"answer": ""})

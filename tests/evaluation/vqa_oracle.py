@@ -1,7 +1,7 @@
 """VQA accuracy once more, written another way: character by character and subset by subset, with a literal table."""
 
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, pairwise
 
 # Input and output of the published table, but for entries with capitals, which lower-cased text never meets.
 TABLE = """
@@ -35,8 +35,8 @@ def trimmed(text):
 
 def without_marks(text):
     """Each mark dropped or made a space, then the first 32 full stops dropped that no digit follows."""
-    joined = any(a.isdecimal() and comma == "," and b.isdecimal() for a, comma, b in zip(text, text[1:], text[2:]))
-    spaced = {letter for pair in zip(text, text[1:]) if " " in pair for letter in pair}
+    joined = any(before[-1:].isdecimal() and after[:1].isdecimal() for before, after in pairwise(text.split(",")))
+    spaced = {letter for pair in pairwise(text) if " " in pair for letter in pair}
     swapped = [("" if joined or letter in spaced else " ") if letter in MARKS else letter for letter in text]
     letters, dropped = list("".join(swapped)), 0
     for place, letter in enumerate(list(letters)):

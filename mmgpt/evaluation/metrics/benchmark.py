@@ -133,18 +133,18 @@ class BenchmarkScores(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Judges one batch of predictions; the references travel in them, so ``data_batch`` is not needed."""
         for sample in data_samples:
-            kept = self.rule.judge(sample)
-            if kept is not None:
-                place = {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}
-                self.results.append(place | kept)
+            place = {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}
+            # One row for each sample, counted or not: MMEngine merges the processes' rows by their places.
+            self.results.append((place, self.rule.judge(sample)))
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
         """Scores of all judged predictions."""
-        if not results:
+        check_unique(place["id"] for place, _ in results)
+        judged = [place | kept for place, kept in results if kept is not None]
+        if not judged:
             raise ValueError("BenchmarkScores: there is no prediction to judge; the test data is empty")
-        check_unique(row["id"] for row in results)
         scores = {}
-        for group, rows in groups(results, self.by):
+        for group, rows in groups(judged, self.by):
             summary = self.rule.summarise(rows) | {"questions": len(rows)}
             scores |= {f"{group}{key}": value for key, value in summary.items()}
         return scores
