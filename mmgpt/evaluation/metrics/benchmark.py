@@ -103,7 +103,7 @@ class BenchmarkScores(BaseMetric):
     again as ``<tag>/<value>/<key>`` for each tag in `by`.
 
     Args:
-        rule: 'vqa' (VQAv2, OK-VQA), 'openflamingo' (the same four, as OpenFlamingo computes them), 'vizwiz', 'textvqa',
+        rule: 'vqa' (VQAv2, OK-VQA), 'vizwiz', 'textvqa', 'openflamingo' (these four as OpenFlamingo computes them),
             'direct_answer' (A-OKVQA), 'choice' (A-OKVQA, ScienceQA, SNLI-VE), 'exact' (GQA, OCR-VQA), 'yes_no' (POPE),
             'caption' (COCO Caption, Flickr30k, NoCaps).
         by: tags of the samples, e.g. ['question_type', 'answer_type'].
