@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """Left-padded prompts: ids and mask (B, L), latents of their images (B, T, N, D) or None, numbers of images (B,)."""
+    """Left-padded prompts: ids and mask (B, L), latents of their images (B, T, N, D) or None, numbers of these (B,)."""
 
     ids: Tensor
     mask: Tensor
