@@ -1,6 +1,7 @@
 """Datasets with the wrong image, to see whether a model looks."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -41,6 +42,11 @@ class ImageControl:
         return self.dataset.name
 
     @property
+    def source(self) -> str:
+        """The dataset's source."""
+        return self.dataset.source
+
+    @property
     def metainfo(self) -> dict:
         """The dataset's meta information."""
         return self.dataset.metainfo
@@ -59,6 +65,17 @@ class ImageControl:
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
+
+
+def with_control(dataset: Mapping, kind: str) -> dict:
+    """The config of a JointDataset or an InstructionDataset, its pictures under an ImageControl of that kind."""
+    if "visual" in dataset:
+        seed = dataset.get("seed", 0)
+        parts = [with_control({"seed": seed, **part}, kind) for part in dataset.get("visual") or ()]
+        return {**dataset, "visual": parts}
+    if dataset.get("source", "visual") != "visual":
+        return dict(dataset)
+    return dict(type="ImageControl", dataset=dict(dataset), kind=kind)
 
 
 def _exchange(dataset: InstructionDataset, seed: int) -> dict[tuple, tuple]:

@@ -9,16 +9,15 @@ from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
 
-from .beams import PublishedBeams
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
+from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .ranking import IGNORED, Candidate, Prompts, rank
 
-BEAM_SCORES = ("answer", "text")
 MODES = ("tensor", "loss", "predict")
 PARTS = ("vision", "perceiver", "language")
 
@@ -229,30 +228,18 @@ class Flamingo(BaseModel):
         image_counts: Tensor | None = None,
         **generation,
     ) -> Tensor:
-        """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own.
+        """New token ids (B, <= max_new_tokens) after left-padded prompts.
 
-        One argument is ours: `beam_scores="text"` scores beams as the published code did (see `beams`), instead of
-        "answer", transformers' own way. Images and their errors are those of `forward`. `<image>` and padding are not
-        generated unless `suppress_tokens` says so.
+        `generation` are transformers' own arguments, and those of `generation_arguments`. Images and their errors are
+        those of `forward`.
         """
         counts = self._count_images(input_ids, pixels, image_counts)
         features = None if pixels is None else self.encode(pixels, counts)
-        unwanted = self.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, self.tokenizer.pad_token])
-        defaults = {
-            "do_sample": False,
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "suppress_tokens": [i for i in unwanted if i != self.tokenizer.eos_token_id],
-        }
-        scores = generation.pop("beam_scores", "answer")
-        if scores not in BEAM_SCORES:
-            raise ValueError(f"beam_scores={scores!r}: choose one of {', '.join(BEAM_SCORES)}")
-        if scores == "text" and generation.get("num_beams", 1) > 1:
-            defaults["custom_generate"] = PublishedBeams()
         out = self.language.generate(
             input_ids,
             media_features=features,
             image_counts=counts,
             attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            **{**defaults, **generation},
+            **generation_arguments(self.tokenizer, generation),
         )
         return out[:, input_ids.shape[1] :]

@@ -1,6 +1,7 @@
 """Transforms of a sample: images, turns (all randomness), prompt (templates as data), tokens."""
 
 from .candidates import AddCandidates
+from .examples import AddExamples
 from .images import LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
@@ -8,6 +9,7 @@ from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptio
 
 __all__ = [
     "AddCandidates",
+    "AddExamples",
     "AddQuestion",
     "AskQuestion",
     "FormatPrompt",

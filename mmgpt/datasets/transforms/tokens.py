@@ -14,7 +14,19 @@ from mmgpt.registry import TRANSFORMS
 IGNORED = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
-META_KEYS = ("id", "dataset", "source", "file", "images", "question", "answer", "answers", "choices", "prompt")
+META_KEYS = (
+    "id",
+    "dataset",
+    "source",
+    "file",
+    "images",
+    "question",
+    "answer",
+    "answers",
+    "choices",
+    "prompt",
+    "examples",
+)
 
 
 class Piece(NamedTuple):
@@ -146,11 +158,12 @@ class PackInputs:
         pixels, count = results.get("pixels"), results["image_tokens"]
         if count and pixels is None:
             raise ValueError(f"{place_of(results)}: {count} images, but no LoadImages, PrepareImages in its pipeline")
+        known = {**results, "images": results.get("own_images", results["images"])}
         return {
             "pixels": pixels[:count] if count else None,
             "input_ids": results["input_ids"],
             "labels": results["labels"],
             "candidates": results.get("candidates"),
             "source": results["source"],
-            "meta": {key: results[key] for key in META_KEYS if key in results},
+            "meta": {key: known[key] for key in META_KEYS if key in known},
         }
