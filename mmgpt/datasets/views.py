@@ -1,7 +1,7 @@
 """What a batch holds, in a form that can be shown: tokens as text, pixels as pictures, row by row."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -83,21 +83,23 @@ class Row(NamedTuple):
         return self.left + self.right
 
 
-def parts_of(dataset) -> Iterator[InstructionDataset]:
-    """The instruction datasets within a built dataset: the parts of a JointDataset, what a wrapper wraps.
+def parts_of(dataset) -> list[InstructionDataset]:
+    """The instruction datasets within a built dataset: itself, the parts of a JointDataset, what a wrapper wraps.
 
     Raises:
-        ValueError: one of another kind.
+        ValueError: it is of another kind.
     """
-    if isinstance(dataset, InstructionDataset):
-        yield dataset
-        return
-    inner = [*dataset.visual, *dataset.language] if isinstance(dataset, JointDataset) else []
-    inner = inner or getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    if None in inner:
-        raise ValueError(f"a dataset of type {type(dataset).__name__} cannot be shown, only InstructionDataset")
-    for part in inner:
-        yield from parts_of(part)
+    if isinstance(dataset, JointDataset):
+        return [*dataset.visual, *dataset.language]
+    inner = getattr(dataset, "dataset", dataset)
+    if not isinstance(inner, InstructionDataset):
+        raise ValueError(f"a dataset of type {type(inner).__name__} cannot be shown, only InstructionDataset")
+    return [inner]
+
+
+def name_of(dataset, idx: int) -> str:
+    """The name of the instruction dataset that an index of a built dataset leads to."""
+    return dataset.locate(idx)[0].name if isinstance(dataset, JointDataset) else parts_of(dataset)[0].name
 
 
 def read_rows(batch: Mapping, parts: Sequence[InstructionDataset], only: str | None = None) -> list[Row]:

@@ -33,7 +33,7 @@ def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, ep
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     loader_cfg = {key: value for key, value in loader_cfg.items() if key not in OF_WORKERS} | {"num_workers": 0}
     with _process(rank, world_size):
-        loader = Runner.build_dataloader(loader_cfg, seed=(cfg.get("randomness") or {}).get("seed", 0))
+        loader = Runner.build_dataloader(loader_cfg, seed=(cfg.get("randomness") or {}).get("seed") or 0)
     # As MMEngine's DistSamplerSeedHook does it.
     for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
         if hasattr(sampler, "set_epoch"):

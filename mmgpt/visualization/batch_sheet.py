@@ -124,7 +124,9 @@ def _draw_row(axes: Axes, row: Row, x: float, y: float) -> None:
     if row.left:
         _write(axes, x + INDENT, y, f"padding × {row.left}", "grey")
         y += LINE
-    for sample in row.samples:
+    for i, sample in enumerate(row.samples):
+        if i:
+            axes.plot([x, x + WIDTH - MARGIN], [y, y], color="silver", linewidth=0.8, linestyle=":")
         _draw_sample(axes, sample, x, y)
         y += _sample_height(sample)
     if row.right:

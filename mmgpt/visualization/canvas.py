@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 DPI = 110
 
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure of width x height inches that no window and no pyplot state knows of."""
     figure = Figure(figsize=(width, height), layout="constrained")

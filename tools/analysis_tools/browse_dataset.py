@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.datasets.check import SPLITS
-from mmgpt.datasets.views import parts_of, read_rows
+from mmgpt.datasets.views import name_of, parts_of, read_rows
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
 from mmgpt.engine.loader import rank_loader
@@ -29,8 +29,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
-    parser.add_argument("--batches", type=int, default=3, help="how many, from the first of the epoch; default: 3")
-    parser.add_argument("--dataset", metavar="NAME", help="only the rows of this dataset")
+    parser.add_argument("--batches", type=int, default=3, help="how many, from the epoch's first; default: 3")
+    parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset, of batches that have any")
     parser.add_argument("--epoch", type=int, default=0, help="of training, from 0; default: 0")
     parser.add_argument("--rank", type=int, default=0, help="process whose batches are shown; default: 0")
     parser.add_argument("--world-size", type=int, default=1, help="number of processes; default: 1")
@@ -42,25 +42,30 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read(loader: DataLoader, number: int, only: str | None) -> Iterator[Batch]:
-    """The first batches of a loader that have rows to show.
+def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[int]]:
+    """The first batches of a loader in which the dataset `only` occurs, as number of the batch -> indices.
 
     Raises:
-        ValueError: they have none, because no dataset has the name `only`, or no sample of it came; or they are no
-            conversations.
+        ValueError: no dataset has that name, or the epoch has no such batch.
     """
-    parts, found = list(parts_of(loader.dataset)), False
-    names = sorted({part.name for part in parts})
-    if only is not None and only not in names:
-        raise ValueError(f"--dataset {only!r}: choose among {', '.join(names)}")
-    for i, batch in enumerate(islice(loader, number)):
-        if not isinstance(batch, Mapping) or "metas" not in batch:
-            raise ValueError("the batches are not of collate_conversations, so they cannot be shown")
-        if rows := read_rows(batch, parts, only):
-            found = True
-            yield Batch(i, rows, len(batch["input_ids"]))
-    if not found:
-        raise ValueError(f"no sample of dataset {only!r} in the first {number} batches; look into more with --batches")
+    batches = enumerate(loader.batch_sampler)
+    if only is not None:
+        names = sorted({part.name for part in parts_of(loader.dataset)})
+        if only not in names:
+            raise ValueError(f"--dataset {only!r}: choose among {', '.join(names)}")
+        batches = (each for each in batches if any(name_of(loader.dataset, idx) == only for idx in each[1]))
+    chosen = dict(islice(batches, number))
+    if not chosen:
+        raise ValueError("this epoch has no batch" + (f" with a sample of dataset {only!r}" if only else ""))
+    return chosen
+
+
+def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) -> Iterator[Batch]:
+    """Chosen batches as the loader gives them, with the rows to be shown."""
+    parts = parts_of(loader.dataset)
+    batches = DataLoader(loader.dataset, batch_sampler=list(chosen.values()), collate_fn=loader.collate_fn)
+    for number, batch in zip(chosen, batches, strict=True):
+        yield Batch(number, read_rows(batch, parts, only), len(batch["input_ids"]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,9 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     check_files(cfg, skip=set(PARTS) - {f"{args.split}_dataloader"})
     loader = rank_loader(cfg, args.split, args.rank, args.world_size, args.epoch)
-    with progress_bar("batches", min(args.batches, len(loader))) as bar:
+    chosen = choose(loader, args.batches, args.dataset)
+    with progress_bar("batches", len(chosen)) as bar:
         batches = []
-        for batch in read(loader, args.batches, args.dataset):
+        for batch in read(loader, chosen, args.dataset):
             batches.append(batch)
             bar.update()
     stem = args.out / f"{args.split}-epoch{args.epoch}-rank{args.rank}of{args.world_size}"
