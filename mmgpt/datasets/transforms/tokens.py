@@ -19,6 +19,7 @@ META_KEYS = (
     "dataset",
     "source",
     "file",
+    "record",
     "images",
     "question",
     "answer",
