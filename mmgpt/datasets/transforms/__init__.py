@@ -1,5 +1,6 @@
 """Transforms of a sample: images, turns (all randomness), prompt (templates as data), tokens."""
 
+from .features import LoadFeatures
 from .images import LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
@@ -11,6 +12,7 @@ __all__ = [
     "FormatPrompt",
     "GiveReason",
     "JoinAnswers",
+    "LoadFeatures",
     "LoadImages",
     "OfferOptions",
     "PackInputs",
