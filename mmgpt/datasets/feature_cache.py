@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 META, FILES = "meta.json", "features"
@@ -105,7 +105,8 @@ def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor) -> N
     """Writes the features (n, P, D) of the images with these keys int64 (n,) as one further file of a cache."""
     file = Path(folder) / FILES / f"{keys[0].item() % 2**64:016x}.safetensors"
     part = file.with_suffix(".part")
-    save_file({"keys": keys, "features": features.contiguous()}, part)
+    # Not save_file, whose files nobody but their owner can read.
+    part.write_bytes(save({"keys": keys, "features": features.contiguous()}))
     part.replace(file)
 
 

@@ -120,6 +120,8 @@ def test_training_is_the_same_with_the_cache(config, fill, tmp_path, capsys):
     fill()
     assert "4 images, 0 of them in" in (shown := capsys.readouterr().out) and "4 images added" in shown
     assert len(stored(tmp_path)) == 4
+    modes = {file.stat().st_mode for file in (tmp_path / "cache").rglob("*.*")}
+    assert modes == {config.stat().st_mode}
     batch, losses, gradients = train_once(config)
     assert batch["pixels"].shape == (4, 2, 16, 32) and batch["image_counts"].tolist() == [1, 2, 0, 1]
     plain_batch, plain_losses, plain_gradients = train_once(config, PIXELS, dict(feature_cache=None))
@@ -140,11 +142,12 @@ def test_half_precision_is_near(config, fill, tmp_path):
 
 
 def test_an_interrupted_fill_goes_on(tool, config, fill, tmp_path, monkeypatch, capsys):
-    fill()
-    whole = stored(tmp_path)
-    for file in (tmp_path / "cache" / "features").iterdir():
-        file.unlink()
     monkeypatch.setattr(tool, "IN_FILE", 2)
+    fill()
+    whole, files = stored(tmp_path), list((tmp_path / "cache" / "features").iterdir())
+    assert [len(load_file(file)["keys"]) for file in files] == [2, 2]
+    for file in files:
+        file.unlink()
     write, calls = tool.add_features, []
 
     def stopped(folder, keys, features):
