@@ -4,7 +4,7 @@
     tower.safetensors            what tells the image encoder (`mmgpt.models.tower_probe`)
     features/<key>.safetensors   `keys` int64 (n,) and `features` (n, P, D) of n images
 
-A file of features is renamed when it is complete, so that a fill that was stopped leaves whole files, and goes on.
+Files appear when they are complete, so that a fill that was stopped leaves whole ones, and goes on.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from mmgpt.engine.atomic import written_whole
 
 META, FILES = "meta.json", "features"
 FILL = "python tools/dataset_converters/cache_features.py CONFIG"
@@ -95,19 +97,16 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
         if made != meta:
             raise ValueError(f"{folder} was filled for {made}, not {meta}: name another feature_cache, or delete it")
         return
-    (Path(folder) / FILES).mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(meta, indent=2) + "\n")
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(meta, indent=2) + "\n")
 
 
 def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor) -> None:
     """Writes the features (n, P, D) of the images with these keys int64 (n,) as one further file of a cache."""
     file = Path(folder) / FILES / f"{keys[0].item() % 2**64:016x}.safetensors"
-    part = file.with_suffix(".part")
-    # Not save_file, whose files nobody but their owner can read.
-    part.write_bytes(save({"keys": keys, "features": features.contiguous()}))
-    part.replace(file)
+    with written_whole(file) as part:
+        # Not save_file, whose files nobody but their owner can read.
+        part.write_bytes(save({"keys": keys, "features": features.contiguous()}))
 
 
 def _keys(file: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .tower_probe import is_known
+from .vision import look
 
 BEAM_SCORES = ("answer", "text")
 MODES = ("tensor", "loss", "predict")
@@ -37,8 +38,7 @@ class Flamingo(BaseModel):
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
         frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
             (the gated blocks stay trainable). The published training freezes vision and language.
-        feature_cache: folder with features of the image encoder, which must be frozen; `pixels` may then hold such
-            features. Where there is no such folder, they cannot.
+        feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """
@@ -112,25 +112,10 @@ class Flamingo(BaseModel):
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
         row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
         real = row_places < counts[:, None]
-        seen = self.see(pixels[real])
+        seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
         places = row_places if places is None else places
         latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
         return latents.new_zeros(batch, images, *latents.shape[1:]).index_put((real,), latents)
-
-    def see(self, images: Tensor) -> Tensor:
-        """Images (n, 3, H, W), frames (n, F, 3, H, W) or cached features (n, P, D) -> features (n, F, P, D).
-
-        Raises:
-            ValueError: features, but the model has no feature_cache, or trains its image encoder (with LoRA).
-        """
-        if images.ndim == 3:
-            if not self.takes_features or any(weight.requires_grad for weight in self.vision.parameters()):
-                raise ValueError("cached features instead of pixels need a model with feature_cache and a frozen tower")
-            return images.unsqueeze(1)
-        frames = images if images.ndim == 5 else images.unsqueeze(1)
-        dtype = next(self.vision.parameters()).dtype
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
-            return self.vision(frames.flatten(0, 1).to(dtype)).unflatten(0, frames.shape[:2])
 
     def forward(
         self,

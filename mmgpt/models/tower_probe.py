@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from mmgpt.engine.atomic import written_whole
+
 PROBE = "tower.safetensors"
 # The length of the difference by that of the features. Rounding to float16 makes 3e-4, another processor far less.
 NEAR = 1e-3
 
 
 def write_probe(vision: nn.Module, pixels: Tensor, folder: str | os.PathLike) -> None:
-    """Keeps what an image encoder makes of pixels (N, 3, H, W), under another name first."""
-    part = Path(folder) / f"{PROBE}.part"
-    # Not save_file, whose files nobody but their owner can read.
-    part.write_bytes(save({"pixels": pixels.contiguous(), "features": _features(vision, pixels)}))
-    part.replace(Path(folder) / PROBE)
+    """Keeps what an image encoder makes of pixels (N, 3, H, W)."""
+    with written_whole(Path(folder) / PROBE) as part:
+        # Not save_file, whose files nobody but their owner can read.
+        part.write_bytes(save({"pixels": pixels.contiguous(), "features": _features(vision, pixels)}))
 
 
 def is_known(vision: nn.Module, folder: str | os.PathLike) -> bool:

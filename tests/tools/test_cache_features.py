@@ -133,6 +133,16 @@ def test_training_is_the_same_with_the_cache(config, fill, tmp_path, capsys):
     torch.testing.assert_close(train_once(config, PIXELS)[1], plain_losses)
 
 
+def test_packed_rows_are_the_same_with_the_cache(config, fill):
+    fill()
+    packed = {"train_dataloader.collate_fn.row_length": 200}
+    batch, losses, gradients = train_once(config, packed)
+    assert len(batch["pixels"]) < 4 and batch["samples"] is not None
+    _, plain_losses, plain_gradients = train_once(config, {**packed, **PIXELS})
+    torch.testing.assert_close(losses, plain_losses)
+    torch.testing.assert_close(gradients, plain_gradients)
+
+
 def test_half_precision_is_near(config, fill, tmp_path):
     fill(dtype="float16")
     assert {value.dtype for value in stored(tmp_path).values()} == {torch.float16}
