@@ -9,6 +9,7 @@ import torch
 from mmgpt.registry import DATASETS
 
 from .instruction import InstructionDataset
+from .transforms import LoadFeatures
 
 KINDS = ("other", "zero")
 
@@ -26,13 +27,15 @@ class ImageControl:
         seed: of the exchange.
 
     Raises:
-        ValueError: unknown kind, or no other image to exchange with.
+        ValueError: unknown kind, no other image to exchange with, or 'zero' without pixels (of cached features).
     """
 
     def __init__(self, dataset: dict | InstructionDataset, kind: str, seed: int = 0):
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}: choose among {', '.join(KINDS)}")
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if kind == "zero" and any(isinstance(step, LoadFeatures) for step in self.dataset.pipeline.transforms):
+            raise ValueError(f"kind='zero': dataset {self.dataset.name!r} reads cached features, which have no pixels")
         self.kind = kind
         self.exchange = _exchange(self.dataset, seed) if kind == "other" else {}
 

@@ -17,6 +17,8 @@ from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .ranking import IGNORED, Candidate, Prompts, rank
+from .tower_probe import is_known
+from .vision import look
 
 MODES = ("tensor", "loss", "predict")
 PARTS = ("vision", "perceiver", "language")
@@ -35,6 +37,7 @@ class Flamingo(BaseModel):
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
         frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
             (the gated blocks stay trainable). The published training freezes vision and language.
+        feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """
@@ -48,6 +51,7 @@ class Flamingo(BaseModel):
         reading: str = "latest",
         weights: str | None = None,
         frozen: Sequence[str] = ("vision", "language"),
+        feature_cache: str | None = None,
         generation: dict | None = None,
         data_preprocessor: dict | None = None,
     ):
@@ -55,6 +59,8 @@ class Flamingo(BaseModel):
         unknown = set(frozen) - set(PARTS)
         if unknown:
             raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(PARTS)}")
+        if feature_cache is not None and "vision" not in frozen:
+            raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation = tuple(frozen), dict(generation or {})
         self.vision = MODELS.build(vision)
@@ -63,6 +69,7 @@ class Flamingo(BaseModel):
         self._freeze()
         if weights is not None:
             load_parts(self, weights)
+        self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
     def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
         if "config" in language:
@@ -95,20 +102,16 @@ class Flamingo(BaseModel):
         return self
 
     def encode(self, pixels: Tensor, image_counts: Tensor | None = None, places: Tensor | None = None) -> Tensor:
-        """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D).
+        """Images (B, T, 3, H, W), frames (B, T, F, 3, H, W) or cached features (B, T, P, D) -> latents (B, T, N, D).
 
         With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at
         and give zeros. `places` (B, T) are the images' places in their samples, by default those in their rows.
         """
-        if pixels.ndim == 5:
-            pixels = pixels.unsqueeze(2)
-        batch, images, frames = pixels.shape[:3]
+        batch, images = pixels.shape[:2]
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
         row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
         real = row_places < counts[:, None]
-        dtype = next(self.vision.parameters()).dtype
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
-            seen = self.vision(pixels[real].flatten(0, 1).to(dtype)).unflatten(0, (-1, frames))
+        seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
         places = row_places if places is None else places
         latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
         return latents.new_zeros(batch, images, *latents.shape[1:]).index_put((real,), latents)
@@ -130,7 +133,7 @@ class Flamingo(BaseModel):
 
         Args:
             input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
-            pixels: (B, T, 3, H, W), or None when no row has an image.
+            pixels: (B, T, 3, H, W), or as in `encode`; None when no row has an image.
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
             samples: (B, L) number of each token's sample where rows hold several of them, -1 for padding; it takes the
                 place of attention_mask. None: each row is a sample.

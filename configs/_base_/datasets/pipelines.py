@@ -26,7 +26,11 @@ _tokenize = dict(
 )
 _ask = dict(type="FormatPrompt", template="${prompt_template}", open_last=True)
 
-image_steps = [dict(type="LoadImages"), _prepare]
+pixel_steps = [dict(type="LoadImages"), _prepare]
+# With image_steps = "${feature_steps}" and the folder, images are not opened (docs/data.md, "Cached image features").
+feature_steps = [dict(type="LoadFeatures", cache="${feature_cache}", steps="${pixel_steps}")]
+feature_cache = None
+image_steps = "${pixel_steps}"
 # Training: the answers are part of the text.
 answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
 # Evaluation: the last answer is left to the model.

@@ -2,6 +2,7 @@
 
 from .candidates import AddCandidates
 from .examples import AddExamples
+from .features import LoadFeatures
 from .images import LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
@@ -15,6 +16,7 @@ __all__ = [
     "FormatPrompt",
     "GiveReason",
     "JoinAnswers",
+    "LoadFeatures",
     "LoadImages",
     "OfferOptions",
     "PackInputs",
