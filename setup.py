@@ -22,5 +22,5 @@ setup(
     packages=find_packages(include=["mmgpt", "mmgpt.*"]),
     python_requires=">=3.11,<3.13",
     install_requires=requirements("runtime"),
-    extras_require={"optional": requirements("optional")},
+    extras_require={name: requirements(name) for name in ("optional", "parquet")},
 )
