@@ -24,9 +24,9 @@ class Perplexity(BaseMetric):
         """Takes the scores of one batch; they travel in its samples, so ``data_batch`` is not needed."""
         for sample in data_samples:
             if len(sample.get("scores", ())) != 1:
+                place = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
                 raise ValueError(
-                    f"sample {sample['id']!r} of dataset {sample['dataset']!r} has not the one score of its "
-                    'answer: use "${likelihood_steps}" in its pipeline'
+                    f'{place} has not the one score of its answer: use "${{likelihood_steps}}" in its pipeline'
                 )
             self.results.append((sample["dataset"], sample["scores"][0], sample["candidate_tokens"][0]))
 
