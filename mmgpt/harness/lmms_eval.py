@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
@@ -71,23 +72,24 @@ class MMGPT(lmms):
 
         return self._batched(requests, answer, settings=lambda arguments: repr(arguments[1]))
 
-    def loglikelihood(self, requests: Sequence) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence) -> list[GenerationResult]:
         """For each request the *loss* of its continuation as an answer, and whether the model would answer just so.
 
         lmms-eval's docstring asks for a log-likelihood, but its models give the mean loss, and its multiple choice
-        takes the smallest (`process_results` of api/task.py). See `answer_losses`.
+        takes the smallest (`process_results` of api/task.py). See `answer_losses`. The pair comes as a
+        GenerationResult, since a bare one is turned into text (`unwrap_generation_output` of api/instance.py).
 
         `args` of a request: as for generate_until, but second the continuation, or a function from a document to it.
         """
 
-        def score(batch: Sequence[tuple]) -> list[tuple[float, bool]]:
+        def score(batch: Sequence[tuple]) -> list[GenerationResult]:
             conversations = []
             for context, continuation, *of in batch:
                 answer = continuation(self._document(*of[1:])) if callable(continuation) else continuation
                 conversation = self._conversation(context, *of)
                 conversation.turns[-1]["answer"] = answer.strip()
                 conversations.append(conversation)
-            return answer_losses(self.chat, conversations)
+            return [GenerationResult(pair) for pair in answer_losses(self.chat, conversations)]
 
         return self._batched(requests, score, settings=lambda arguments: "")
 

@@ -53,6 +53,16 @@ class Instance:
 
 
 @dataclass
+class GenerationResult:
+    text: object
+
+
+def unwrapped(output):
+    """What the evaluator keeps of an output: lmms_eval.api.instance.unwrap_generation_output."""
+    return output.text if isinstance(output, GenerationResult) else str(output)
+
+
+@dataclass
 class Manifest:
     model_id: str
     simple_class_path: str
@@ -69,6 +79,7 @@ DOCS = [  # context, generation arguments, numbers of the pictures
 
 @pytest.fixture
 def adapter(stand_in, fresh_import):
+    stand_in("lmms_eval.api.instance", GenerationResult=GenerationResult)
     stand_in("lmms_eval.api.model", lmms=Lmms)
     return fresh_import("mmgpt.harness.lmms_eval")
 
@@ -209,15 +220,19 @@ ANSWERS = [" red", " two", " the square is blue", " a circle", " no"]
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_loglikelihood_is_the_mean_loss_of_the_answer(load, chat, pictures, batch_size):
     model = load(batch_size=batch_size)
-    found = model.loglikelihood(requests(ANSWERS))
+    found = losses(model, ANSWERS)
     for number in (0, 1, 4):
         context, _, of = DOCS[number]
         assert found[number] == (
             pytest.approx(by_hand(chat, context, [pictures[i] for i in of], ANSWERS[number])),
             False,
         )
-    others = model.loglikelihood(requests(ANSWERS[::-1]))
+    others = losses(model, ANSWERS[::-1])
     assert len({round(loss, 4) for loss, _ in found + others[:2]}) == 7
+
+
+def losses(model, continuations):
+    return [unwrapped(output) for output in model.loglikelihood(requests(continuations))]
 
 
 def by_hand(chat, context, images, answer):
@@ -237,9 +252,7 @@ def by_hand(chat, context, images, answer):
 
 def test_a_continuation_may_be_a_function_and_greedy_is_told(load, monkeypatch):
     model = load(batch_size=2)
-    assert model.loglikelihood(requests([lambda document: " a circle"] * 5)) == model.loglikelihood(
-        requests([" a circle"] * 5)
-    )
+    assert losses(model, [lambda document: " a circle"] * 5) == losses(model, [" a circle"] * 5)
     # A model that says "two" and ends, whatever comes before.
     tokenizer = model.chat.model.tokenizer
     two, end = tokenizer("two", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id
@@ -250,7 +263,7 @@ def test_a_continuation_may_be_a_function_and_greedy_is_told(load, monkeypatch):
         return torch.nn.functional.one_hot(best, len(tokenizer)).float()
 
     monkeypatch.setattr(model.chat.model, "forward", logits)
-    found = model.loglikelihood(requests([" two", "two", "one", "two one", " two"]))
+    found = losses(model, [" two", "two", "one", "two one", " two"])
     assert [greedy for _, greedy in found] == [True, True, False, False, True]
 
 
