@@ -4,7 +4,7 @@ Read there: lmms_eval/api/model.py (the interface), api/task.py (what requests h
 evaluator.py, models/simple/llava.py. Only lmms-eval imports this module (see `lmms_eval_plugin`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from accelerate import Accelerator
@@ -103,19 +103,15 @@ class MMGPT(lmms):
         super().clean()
 
     def _batched(self, requests: Sequence, work: Callable, settings: Callable[[tuple], str]) -> list:
-        """What `work` gives for each request; those of one batch have equal settings, and long ones come first."""
+        """What `work` gives for each request, of batches with equal settings."""
         arguments = [request.args for request in requests]
-        order = sorted(range(len(arguments)), key=lambda i: (settings(arguments[i]), -len(arguments[i][0])))
         results = [None] * len(arguments)
         with tqdm(total=len(arguments), desc="mmgpt", disable=self.rank > 0) as bar:
-            for _, group in groupby(order, key=lambda i: settings(arguments[i])):
-                numbers = list(group)
-                for start in range(0, len(numbers), self.batch_size):
-                    chosen = numbers[start : start + self.batch_size]
-                    answers = _named([arguments[i] for i in chosen], work)
-                    for i, answer in zip(chosen, answers, strict=True):
-                        results[i] = answer
-                    bar.update(len(chosen))
+            for numbers in batches(arguments, settings, self.batch_size):
+                answers = _named([arguments[i] for i in numbers], work)
+                for i, answer in zip(numbers, answers, strict=True):
+                    results[i] = answer
+                bar.update(len(numbers))
         return results
 
     def _document(self, number: int, task: str, split: str) -> dict:
@@ -124,6 +120,15 @@ class MMGPT(lmms):
     def _conversation(self, context: str, images_of: Callable, *document) -> Conversation:
         images = images_of(self._document(*document)) or []
         return asked(context, [read_picture(image) for image in images])
+
+
+def batches(arguments: Sequence[tuple], settings: Callable[[tuple], str], size: int) -> Iterator[list[int]]:
+    """Numbers of requests that are answered at once: of equal settings, those with long contexts first."""
+    keys = [settings(of) for of in arguments]
+    order = sorted(range(len(arguments)), key=lambda i: (keys[i], -len(arguments[i][0])))
+    for _, group in groupby(order, key=keys.__getitem__):
+        numbers = list(group)
+        yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
 def asked(context: str, images: Sequence) -> Conversation:
