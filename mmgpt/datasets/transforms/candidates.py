@@ -42,7 +42,9 @@ class AddCandidates:
         answers = OWN[self.answers](results) if isinstance(self.answers, str) else self.answers
         if not answers or not all(answers) or len(set(answers)) < len(answers):
             raise ValueError(f"{place_of(results)}: cannot choose among the answers {answers!r}")
-        prompt, template = results["segments"], results["template"]
+        # Answers before the last one, of a dialogue or of examples, are part of the prompt.
+        prompt = [segment._replace(learned=False) for segment in results["segments"]]
+        template = results["template"]
         encoded = [self.tokenize.encode([*prompt, *answer_segments(template, answer)]) for answer in answers]
         self._check_length(results, answers, encoded)
         shared = _shared(encoded)

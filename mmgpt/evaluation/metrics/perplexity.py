@@ -10,7 +10,7 @@ from mmgpt.registry import METRICS
 
 @METRICS.register_module()
 class Perplexity(BaseMetric):
-    """Mean loss of the answers' tokens (natural logarithm), its exponential, and the number of tokens, by dataset too.
+    """Mean loss of the tokens of last answers (natural logarithm), its exponential, their number; by dataset too.
 
     For samples whose only candidate is the right answer: AddCandidates(answers="answer").
 
