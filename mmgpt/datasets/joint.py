@@ -17,6 +17,7 @@ class JointDataset:
         visual: configs (or datasets) of the samples of the visual loss.
         language: likewise of the language loss. An empty list, or None, leaves a half out.
         seed: of the datasets that are given as configs without one.
+        on_error: likewise, see InstructionDataset.
 
     Attributes:
         visual_size: number of visual samples.
@@ -26,9 +27,11 @@ class JointDataset:
         ValueError: no dataset at all, or one whose `source` is not that of its list.
     """
 
-    def __init__(self, visual: Sequence | None = (), language: Sequence | None = (), seed: int = 0):
-        self.visual = [build_part(part, "visual", seed) for part in visual or ()]
-        self.language = [build_part(part, "language", seed) for part in language or ()]
+    def __init__(
+        self, visual: Sequence | None = (), language: Sequence | None = (), seed: int = 0, on_error: str = "raise"
+    ):
+        self.visual = [build_part(part, "visual", seed, on_error) for part in visual or ()]
+        self.language = [build_part(part, "language", seed, on_error) for part in language or ()]
         if not self.visual and not self.language:
             raise ValueError("a joint dataset needs at least one visual or language dataset")
         self.visual_size = sum(len(part) for part in self.visual)
@@ -64,13 +67,13 @@ class JointDataset:
         return (self[i] for i in range(len(self)))
 
 
-def build_part(part, source: str, seed: int) -> InstructionDataset:
+def build_part(part, source: str, seed: int, on_error: str = "raise") -> InstructionDataset:
     """A part of a JointDataset that is listed under `source`: from its config, or the one given.
 
     Raises:
         ValueError: the part's own `source` is another.
     """
-    dataset = DATASETS.build({"seed": seed, **part}) if isinstance(part, dict) else part
+    dataset = DATASETS.build({"seed": seed, "on_error": on_error, **part}) if isinstance(part, dict) else part
     if dataset.source != source:
         raise ValueError(f"dataset {dataset.name!r} has source={dataset.source!r}, but is listed under {source!r}")
     return dataset

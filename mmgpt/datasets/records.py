@@ -1,7 +1,7 @@
-"""Annotation files: JSON and JSON lines, to a list of records."""
+"""Annotation files: JSON and JSON lines, to records."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,8 @@ LIST_KEYS = ("annotations", "questions", "data")
 ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
 
-def read_records(path: str | Path, questions: str | Path | None = None) -> list[dict]:
-    """The records of an annotation file.
+def read_records(path: str | Path, questions: str | Path | None = None) -> Iterator[dict]:
+    """The records of an annotation file, those of a `.jsonl` one read as they are asked for.
 
     JSON lines (blank ones are passed over; NLVR's end in .json), a JSON list, an object with the list under one of
     LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`.
@@ -32,18 +32,12 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> list[
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {str(path)!r}")
-    try:
-        content = _content(path.read_text(encoding="utf-8-sig"), path.suffix == ".jsonl")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    if isinstance(content, dict):
-        key = next((key for key in LIST_KEYS if key in content), None)
-        content = content[key] if key else _by_id(content, path)
-    if not isinstance(content, list):
-        raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
-    if not content:
+    empty = True
+    for record in _joined(_content(path), path, questions) if questions else _content(path):
+        empty = False
+        yield record
+    if empty:
         raise ValueError(f"{path}: the annotation file holds no record")
-    return _joined(content, path, questions) if questions else content
 
 
 def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
@@ -88,27 +82,41 @@ def record_name(path: str | Path, number: int, record) -> str:
     return f"{path}, record {number}" + (f" ({known[0]} {known[1]!r})" if known else "")
 
 
-def _content(text: str, lines: bool):
-    if lines or not text.strip():
-        return _lines(text)
+def _content(path: Path) -> Iterator:
     try:
-        return json.loads(text)
+        if path.suffix == ".jsonl":
+            with path.open(encoding="utf-8-sig") as file:
+                yield from _lines(file)
+        else:
+            yield from _whole(path.read_text(encoding="utf-8-sig"), path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def _whole(text: str, path: Path) -> Iterable:
+    try:
+        content = json.loads(text) if text and not text.isspace() else []
     except json.JSONDecodeError as error:
         # A whole value on the first line, and another behind it: JSON lines under the name of JSON.
         if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
-            return _lines(text)
+            # Not splitlines(): it also cuts at characters that may stand in a JSON string, such as U+2028.
+            return _lines(text.split("\n"))
         raise
+    if isinstance(content, dict):
+        key = next((key for key in LIST_KEYS if key in content), None)
+        content = content[key] if key else _by_id(content, path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
+    return content
 
 
-def _joined(records: list[dict], path: Path, questions: str | Path) -> list[dict]:
+def _joined(records: Iterable, path: Path, questions: str | Path) -> Iterator[dict]:
     asked = {_question_id(questions, i, record): record for i, record in enumerate(read_records(questions))}
-    joined = []
     for number, record in enumerate(records):
         key = _question_id(path, number, record)
         if key not in asked:
             raise ValueError(f"{record_name(path, number, record)}: no such question_id in {questions}")
-        joined.append({**asked[key], **record})
-    return joined
+        yield {**asked[key], **record}
 
 
 def _question_id(path: str | Path, number: int, record) -> str | int:
@@ -117,16 +125,13 @@ def _question_id(path: str | Path, number: int, record) -> str | int:
     return record["question_id"]
 
 
-def _lines(text: str) -> list[dict]:
-    records = []
-    # Not splitlines(): it also cuts at characters that may stand in a JSON string, such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _lines(lines: Iterable[str]) -> Iterator:
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                records.append(json.loads(line))
+                yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
-    return records
 
 
 def _by_id(content: dict, path: Path) -> list[dict]:

@@ -86,7 +86,13 @@ language_data = _datasets(_language, "train", "language", "", ["${answer_steps}"
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
-    dataset=dict(type="JointDataset", seed="${seed}", visual="${visual_data}", language="${language_data}"),
+    dataset=dict(
+        type="JointDataset",
+        seed="${seed}",
+        on_error="${on_error}",
+        visual="${visual_data}",
+        language="${language_data}",
+    ),
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=dict(type="JointBatchSampler", language_batch_size=6, sorted_batches=20),
     collate_fn=dict(type="collate_conversations"),
