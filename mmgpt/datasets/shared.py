@@ -18,7 +18,7 @@ COUNT = np.dtype(np.int64)
 def load_once(load: Callable[[], Packed]) -> Packed:
     """What `load` returns. In a distributed run one process of each machine calls it, and all map the same bytes.
 
-    The bytes go through a file in the temporary folder ($TMPDIR), of which nothing is left when this returns. All
+    The bytes go through a file in the temporary folder ($TMPDIR), which is removed as soon as all have mapped it. All
     processes have to come here, in the same order.
 
     Raises:

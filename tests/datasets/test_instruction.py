@@ -1,35 +1,14 @@
 import copy
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.registry import PARSERS
-
-
-class Messages(logging.Handler):
-    """Collects what is logged; MMEngine's logger does not pass its records on."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())
-
-
-@pytest.fixture
-def logged():
-    handler, logger = Messages(), MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield handler.lines
-    logger.removeHandler(handler)
 
 
 def same(a, b):
