@@ -67,6 +67,11 @@ class JointDataset:
         return (self[i] for i in range(len(self)))
 
 
+def parts_of(dataset) -> list:
+    """The parts of a joint dataset, the visual ones first; any other dataset is its own only part."""
+    return [*dataset.visual, *dataset.language] if isinstance(dataset, JointDataset) else [dataset]
+
+
 def build_part(part, source: str, seed: int, on_error: str = "raise") -> InstructionDataset:
     """A part of a JointDataset that is listed under `source`: from its config, or the one given.
 

@@ -8,7 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmgpt.datasets.lost import KINDS, LostAnswers
+from mmgpt.datasets.joint import parts_of
+from mmgpt.datasets.lost import KINDS
 from mmgpt.registry import HOOKS
 
 
@@ -21,7 +22,8 @@ class LostAnswersHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Sum the counters and log those that are not zero."""
-        for lost in lost_answers(runner.train_dataloader.dataset):
+        parts = parts_of(runner.train_dataloader.dataset)
+        for lost in (part.lost for part in parts if hasattr(part, "lost")):
             counts = torch.tensor([lost.totals[kind] for kind in KINDS])
             all_reduce(counts)
             # Broken records are counted where the file is read, and told there.
@@ -29,9 +31,3 @@ class LostAnswersHook(Hook):
             if found:
                 said = ", ".join(f"{count} {KINDS[kind]}" for kind, count in found.items())
                 print_log(f"dataset {lost.name}: {said} since the start of this run", "current", logging.WARNING)
-
-
-def lost_answers(dataset: object) -> list[LostAnswers]:
-    """The counters of a dataset, of the parts of a joint one, or none where a dataset has none."""
-    parts = [*dataset.visual, *dataset.language] if hasattr(dataset, "visual") else [dataset]
-    return [part.lost for part in parts if hasattr(part, "lost")]

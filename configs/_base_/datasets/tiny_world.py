@@ -85,7 +85,7 @@ language_data = _datasets(_language, "train", "language", "", ["${answer_steps}"
 
 train_dataloader = dict(
     batch_size=32,
-    num_workers=0,
+    num_workers=1,
     dataset=dict(
         type="JointDataset",
         seed="${seed}",

@@ -57,6 +57,7 @@ def _read(path: Path, results: dict) -> Image.Image:
         raise FileNotFoundError(f"{place_of(results)}: no image file {str(path)!r}")
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            ImageOps.exif_transpose(image, in_place=True)
+            return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{place_of(results)}: cannot read the image {str(path)!r}: {error}") from error
