@@ -10,7 +10,7 @@ default_hooks = dict(
     # The interval counts batches and has to be a multiple of optim_wrapper.accumulative_counts.
     checkpoint=dict(type="TrainedCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
 )
-custom_hooks = [dict(type="ProgressBarHook")]
+custom_hooks = [dict(type="ProgressBarHook"), dict(type="LostAnswersHook")]
 
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")

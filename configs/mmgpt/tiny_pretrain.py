@@ -55,6 +55,7 @@ train_dataloader = dict(
     dataset=dict(
         type="JointDataset",
         seed="${seed}",
+        on_error="${on_error}",
         visual=["${statements}"],
         language=[
             dict(

@@ -15,6 +15,7 @@ from .image_files import ImageFile, ImageFiles
 from .instruction import SOURCES, InstructionDataset
 from .joint import JointDataset, build_part, kept
 from .records import has_mark, parse_record, record_id
+from .sample_bytes import pack
 from .sample_texts import SampleText, SampleTexts, read_images, tokenizing
 
 SPLITS = ("train", "val", "test")
@@ -59,35 +60,35 @@ class Part:
         dataset: not initialised (`lazy_init=True`), so that a broken record does not end it.
 
     Attributes:
-        records: number of those in the file.
-        parsed: the samples of all of them.
-        samples: those that the dataset keeps (see its `sample`).
+        records: number of those in the file, as far as it can be read.
+        parsed: the samples of all of them, packed.
+        samples: those that the dataset keeps (see its `sample`), packed.
         findings: what is known to be wrong with it.
     """
 
     def __init__(self, split: str, dataset: InstructionDataset):
         self.split, self.dataset = split, dataset
-        self.records, self.parsed, self.samples, self.findings = 0, [], [], []
+        self.records, self.findings = 0, []
+        self.parsed = self.samples = pack([])
         try:
-            records = dataset.records()
+            self.parsed = pack(sample for sample in self._parse() if sample is not None)
         except (ValueError, OSError) as error:
             self.find("annotation_file", str(error).removeprefix(f"{dataset.ann_file}: "))
             return
-        self.records = len(records)
         for path in filter(has_mark, filter(None, (dataset.ann_file, dataset.data_prefix.get("questions")))):
             words = f"{path}: begins with a byte order mark, which is passed over"
             self.find("unusual_file", words.removeprefix(f"{dataset.ann_file}: "))
-        self.parsed = [sample for sample in self._parse(records) if sample is not None]
-        self.samples = dataset.draw(self.parsed)
+        self.samples = pack(dataset.draw(self.parsed))
         if not self.samples and not self.findings:
-            self.find("annotation_file", f"none of its {len(records)} records belongs to the dataset")
+            self.find("annotation_file", f"none of its {self.records} records belongs to the dataset")
 
     def find(self, kind: str, value: str, record: int | None = None, name: str | None = None) -> None:
         """Take note of something."""
         self.findings.append(Finding(kind, self.split, self.dataset.name, self.dataset.ann_file, record, name, value))
 
-    def _parse(self, records: list) -> Iterator[dict | None]:
-        for number, record in enumerate(records):
+    def _parse(self) -> Iterator[dict | None]:
+        for number, record in enumerate(self.dataset.records()):
+            self.records += 1
             try:
                 yield parse_record(self.dataset.parse, number, record)
             except ValueError as error:

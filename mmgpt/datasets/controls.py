@@ -73,8 +73,7 @@ class ImageControl:
 def with_control(dataset: Mapping, kind: str) -> dict:
     """The config of a JointDataset or an InstructionDataset, its pictures under an ImageControl of that kind."""
     if "visual" in dataset:
-        seed = dataset.get("seed", 0)
-        parts = [with_control({"seed": seed, **part}, kind) for part in dataset.get("visual") or ()]
+        parts = [with_control(part, kind) for part in dataset["visual"] or ()]
         return {**dataset, "visual": parts}
     if dataset.get("source", "visual") != "visual":
         return dict(dataset)

@@ -6,7 +6,8 @@ needed; a part is `{'type': 'image'}` or `{'type': 'text', 'text': str}`.
 A question that is a string is literal text throughout: `<image>` typed in it is no image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 IMAGE_PART = {"type": "image"}
 TEXT_KEYS = ("answer", "context")
@@ -65,6 +66,17 @@ def place_of(sample: dict) -> str:
     """Where a sample comes from, for messages: dataset, file, record and id as far as they are known."""
     known = [f"{key} {sample[key]!r}" for key in ("dataset", "file", "record", "id") if key in sample]
     return ", ".join(known) or "sample"
+
+
+@contextmanager
+def naming(sample: dict) -> Iterator[None]:
+    """Within it, an error that does not say where the sample comes from gets a note that does."""
+    try:
+        yield
+    except Exception as error:
+        if place_of(sample) not in str(error):
+            error.add_note(f"in {place_of(sample)}")
+        raise
 
 
 def place_images(turns: Sequence[dict], images: int) -> list[dict]:

@@ -1,8 +1,8 @@
 """The dataset: an annotation file in any format that a parser reads."""
 
-import os
-import pickle
+import logging
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -10,12 +10,16 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 
-from .conversation import place_of
+from .conversation import naming, place_of
+from .folders import check_folders
 from .lost import LostAnswers
 from .records import find_parser, parse_record, read_records, record_name
+from .sample_bytes import SampleBytes, pack
+from .shared import load_once
 from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
+ON_ERROR = ("raise", "skip")
 READERS = (LoadImages, LoadFeatures)
 IMAGE_STEPS = (*READERS, PrepareImages)
 
@@ -27,9 +31,14 @@ class InstructionDataset(BaseDataset):
     An index beyond the length means a later epoch: `dataset[epoch * len(dataset) + i]`. All randomness of a sample
     comes from (seed, epoch, i), so that it differs by epoch without any state in worker processes.
 
-    A training sample with nothing to learn (its answer is empty or cut away by the length limit) is counted in
-    `lost.skipped`, logged, and replaced by the next one; a partly cut answer is counted in `lost.cut`. With
-    `test_mode=True` the former is an error.
+    A training sample with nothing to learn (its answer is empty or cut away by the length limit) is counted in `lost`,
+    logged, and replaced by the next one; a partly cut answer is counted too. With `test_mode=True` the former is an
+    error.
+
+    With `on_error='skip'`, a sample whose transforms raise (an image is missing or damaged) is counted and replaced
+    too, and a record that the parser refuses is left out. Otherwise the error names the sample, if only in a note.
+
+    In a distributed run one process of each machine reads the annotation file (see `load_once`).
 
     Args:
         parser: name in PARSERS, or `dict(type=name, **options)`.
@@ -38,14 +47,15 @@ class InstructionDataset(BaseDataset):
         sample: number of records drawn at random by `seed`; None or more than there are: all.
         weight: passes over it in one epoch of a mix (see Mixture).
         seed: of that draw and of the transforms.
+        on_error: 'raise', or 'skip' to go on without what is broken; for training only.
         pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
             two files (VQAv2) names that of the questions in `data_prefix` too: dict(img=..., questions=...).
 
     Raises:
         ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
-            read (names file, record, key), `sample` below 1, `weight` not above 0.
-        FileNotFoundError: no annotation file; of a folder that samples name, the first image does not exist.
+            read (names file, record, key), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation.
+        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_folders`).
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class InstructionDataset(BaseDataset):
         sample: int | None = None,
         weight: float = 1.0,
         seed: int = 0,
+        on_error: str = "raise",
         pipeline: Sequence = (),
         **base,  # MMEngine's BaseDataset
     ):
@@ -63,31 +74,44 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"source={source!r}: choose among {', '.join(SOURCES)}")
         if sample is not None and sample < 1:
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
-        self.parse = find_parser(parser)
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error={on_error!r}: choose among {', '.join(ON_ERROR)}")
+        self.parse, self.skips = find_parser(parser), on_error == "skip"
         self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
         if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
             raise ValueError(f"dataset {self.name!r}: weight={weight!r} is no number above 0, or 0 in a joint dataset")
         self.lost = LostAnswers(self.name)
-        super().__init__(pipeline=build_pipeline(pipeline), **base)
+        steps = build_pipeline(pipeline)
+        if self.skips and (base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)):
+            raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")
+        super().__init__(pipeline=steps, **base)
 
-    def records(self) -> list[dict]:
+    def records(self) -> Iterator[dict]:
         """The records of its annotation file (and of the file with the questions, where the format has two)."""
         return read_records(self.ann_file, self.data_prefix.get("questions"))
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> SampleBytes:
         """All samples of the file (of `sample` records drawn at random), checked, without opening images."""
-        records = self.records()
-        parsed = (self._sample(number, record) for number, record in enumerate(records))
-        samples = self.draw([sample for sample in parsed if sample is not None])
+        return load_once(self._read)
+
+    def _read(self) -> SampleBytes:
+        numbers = count()
+        # In this order, no number is taken when the records end.
+        parsed = (self._sample(number, record) for record, number in zip(self.records(), numbers, strict=False))
+        samples = pack(self.draw(pack(sample for sample in parsed if sample is not None)))
+        records, refused = next(numbers), self.lost.totals["refused"]
+        left_out = f" ({refused} refused by the parser)" if refused else ""
         if not samples:
-            raise ValueError(f"{self.ann_file}: none of {len(records)} records belongs to dataset {self.name!r}")
+            raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{left_out}")
         if self.loads_images:
-            self._check_folders(samples)
-        print_log(f"dataset {self.name}: {len(samples)} of {len(records)} records of {self.ann_file}", "current")
+            where = dict(dataset=self.name, file=self.ann_file)
+            check_folders(samples, self.data_prefix.get("img", ""), where, self.skips)
+        said = f"dataset {self.name}: {len(samples)} of {records} records of {self.ann_file}{left_out}"
+        print_log(said, "current", logging.WARNING if refused else logging.INFO)
         return samples
 
-    def draw(self, samples: list[dict]) -> list[dict]:
+    def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
         """Those of all samples that the dataset keeps: `sample` of them, in their order."""
         if self.sample is None or self.sample >= len(samples):
             return samples
@@ -122,7 +146,8 @@ class InstructionDataset(BaseDataset):
             data = self.prepare_data(max(epoch, 0) * len(self) + (position + step) % len(self))
             if data is not None:
                 return data
-        raise ValueError(f"{self.ann_file}: no sample of dataset {self.name!r} has anything to learn")
+        failed = ", or those that have cannot be read: see the log" if self.lost.totals["failed"] else ""
+        raise ValueError(f"{self.ann_file}: no sample of dataset {self.name!r} has anything to learn{failed}")
 
     def __iter__(self) -> Iterator[dict]:
         # Without it, iteration would go on for ever, from epoch to epoch.
@@ -135,10 +160,19 @@ class InstructionDataset(BaseDataset):
     def text_length(self, idx: int) -> int:
         """Characters of a sample's prompts and answers in its epoch; no image is opened.
 
+        With `on_error='skip'` a sample that fails has none; it is counted when it is read.
+
         Raises:
             ValueError: the pipeline has no FormatPrompt.
         """
-        return sum(len(segment.text) for segment in self.text_only(self.get_data_info(idx), FormatPrompt)["segments"])
+        info, steps = self.get_data_info(idx), self._text_steps(FormatPrompt)
+        try:
+            with naming(info):
+                return sum(len(segment.text) for segment in _apply(steps, info)["segments"])
+        except Exception:
+            if self.skips:
+                return 0
+            raise
 
     def text_only(self, info: dict, last: type) -> dict | None:
         """What the transforms up to the first `last` make of a sample, those of images left out.
@@ -146,54 +180,51 @@ class InstructionDataset(BaseDataset):
         Raises:
             ValueError: the pipeline has no `last`.
         """
+        return _apply(self._text_steps(last), info)
+
+    def _text_steps(self, last: type) -> list:
         steps = self.pipeline.transforms
         end = next((i for i, step in enumerate(steps) if isinstance(step, last)), None)
         if end is None:
             raise ValueError(f"dataset {self.name!r}: its pipeline has no {last.__name__}, so its texts have no length")
-        for step in steps[: end + 1]:
-            if info is not None and not isinstance(step, IMAGE_STEPS):
-                info = step(info)
-        return info
+        return [step for step in steps[: end + 1] if not isinstance(step, IMAGE_STEPS)]
 
     def transform(self, info: dict) -> dict | None:
-        """What the pipeline makes of a sample of `get_data_info`, lost answers counted."""
-        data = self.pipeline(info)
+        """What the pipeline makes of a sample of `get_data_info`, or None; what is lost is counted."""
+        try:
+            with naming(info):
+                data = self.pipeline(info)
+        # Whatever a decoder or a transform runs into with this sample.
+        except Exception as error:
+            if not self.skips:
+                raise
+            self.lost.add_failure(info, error)
+            return None
         # The transforms write into `info` itself, so that it tells why nothing came out.
         if data is None and self.test_mode:
             raise ValueError(f"{place_of(info)}: {self.lost.reason(info)}")
-        self.lost.count(info, skipped=data is None)
+        self.lost.add_answer(info, skipped=data is None)
         return data
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        serialized = serialize(self.data_list)
-        self.data_list.clear()
-        return serialized
+        packed, self.data_list = pack(self.data_list), []
+        return packed.data, packed.ends
 
     def _sample(self, number: int, record: dict) -> dict | None:
         try:
             return parse_record(self.parse, number, record)
         except ValueError as error:
-            where = record_name(self.ann_file, number, record)
-            raise ValueError(f"{where}, dataset {self.name!r}: {error}") from error
-
-    def _check_folders(self, samples: list[dict]) -> None:
-        """Look for one image of each folder, so that a missing one is found before hours of training."""
-        prefix = self.data_prefix.get("img", "")
-        first = {os.path.dirname(image): (image, sample) for sample in reversed(samples) for image in sample["images"]}
-        for image, sample in first.values():
-            path = os.path.join(prefix, image)
-            if not os.path.isfile(path):
-                place = place_of(dict(sample, dataset=self.name, file=self.ann_file))
-                raise FileNotFoundError(f"{place}: no image file {path!r} (data_prefix=dict(img={prefix!r}))")
+            said = f"{record_name(self.ann_file, number, record)}, dataset {self.name!r}: {error}"
+            if not self.skips:
+                raise ValueError(said) from error
+            self.lost.add("refused", said)
+            return None
 
 
-def serialize(samples: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as one row of bytes, which processes share, and where in it each of them ends.
-
-    As MMEngine does it, without its gc.collect(): half a second for each dataset of a mix, and samples hold no circles.
-    """
-    pieces = [pickle.dumps(sample) for sample in samples]
-    return np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([len(piece) for piece in pieces])
+def _apply(steps: Sequence, info: dict) -> dict | None:
+    for step in steps:
+        info = None if info is None else step(info)
+    return info
 
 
 def build_pipeline(steps: Sequence) -> list:

@@ -18,6 +18,7 @@ class JointDataset:
         visual: configs (or datasets) of the samples of the visual loss. One with `weight=0` is left out, unread.
         language: likewise of the language loss. An empty list, or None, leaves a half out.
         seed: of the datasets that are given as configs without one.
+        on_error: likewise, see InstructionDataset.
 
     Attributes:
         visual_size: number of visual samples, each counted once whatever its weight.
@@ -27,9 +28,11 @@ class JointDataset:
         ValueError: no dataset at all, or one whose `source` is not that of its list.
     """
 
-    def __init__(self, visual: Sequence | None = (), language: Sequence | None = (), seed: int = 0):
-        self.visual = [build_part(part, "visual", seed) for part in kept(visual)]
-        self.language = [build_part(part, "language", seed) for part in kept(language)]
+    def __init__(
+        self, visual: Sequence | None = (), language: Sequence | None = (), seed: int = 0, on_error: str = "raise"
+    ):
+        self.visual = [build_part(part, "visual", seed, on_error) for part in kept(visual)]
+        self.language = [build_part(part, "language", seed, on_error) for part in kept(language)]
         if not self.visual and not self.language:
             raise ValueError("a joint dataset needs at least one visual or language dataset")
         self.visual_size = sum(len(part) for part in self.visual)
@@ -71,13 +74,22 @@ def kept(parts: Sequence | None) -> list:
     return [part for part in parts or () if not (isinstance(part, dict) and part.get("weight") == 0)]
 
 
-def build_part(part, source: str, seed: int) -> InstructionDataset:
-    """A part of a JointDataset that is listed under `source`: from its config, or the one given.
+def parts_of(dataset) -> list:
+    """The parts of a joint dataset, the visual ones first; any other dataset is its own only part."""
+    return [*dataset.visual, *dataset.language] if isinstance(dataset, JointDataset) else [dataset]
+
+
+def build_part(part, source: str, seed: int, on_error: str = "raise") -> InstructionDataset:
+    """A part of a JointDataset that is listed under `source`: from its config (or that of a wrapper), or the one given.
 
     Raises:
         ValueError: the part's own `source` is another.
     """
-    dataset = DATASETS.build({"seed": seed, **part}) if isinstance(part, dict) else part
+    dataset = part
+    if isinstance(part, dict):
+        told = {"seed": seed, "on_error": on_error}
+        wrapped = {"dataset": {**told, **part["dataset"]}} if "dataset" in part else {}
+        dataset = DATASETS.build({**part, **wrapped} if wrapped else {**told, **part})
     if dataset.source != source:
         raise ValueError(f"dataset {dataset.name!r} has source={dataset.source!r}, but is listed under {source!r}")
     return dataset

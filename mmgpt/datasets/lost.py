@@ -1,33 +1,61 @@
-"""Counting and logging what a length limit or an empty answer takes away."""
+"""Counting and logging the samples that training leaves out, or learns only a part of."""
 
 import logging
 
+import torch
 from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
 
 from .conversation import place_of
 
 SHOWN = 5  # each of the first is logged; then only every power of ten
+KINDS = {
+    "refused": "records refused by the parser",
+    "failed": "samples that could not be read",
+    "skipped": "samples with nothing to learn",
+    "cut": "samples that lost a part of their answers",
+}
+PROCESSES = 256
 
 
 class LostAnswers:
-    """Counters of one dataset in one process.
+    """Counters of one dataset, which its worker processes share with the process that started them.
 
     Attributes:
-        skipped: samples that had nothing to learn.
-        cut: samples that lost a part of their answers to the length limit.
+        counts: int64 (PROCESSES, kinds) in shared memory. Each process adds to a row of its own, so that none needs to
+            wait for another: the first row is the main process's, then one for each worker.
     """
 
     def __init__(self, name: str):
-        self.name, self.skipped, self.cut = name, 0, 0
+        self.name = name
+        self.counts = torch.zeros(PROCESSES, len(KINDS), dtype=torch.int64).share_memory_()
 
-    def count(self, info: dict, skipped: bool) -> None:
-        """Takes note of a sample after its transforms."""
-        if skipped:
-            self.skipped += 1
-            self._log(self.skipped, "skipped", info)
-        elif info.get("cut") and info["cut"][2]:
-            self.cut += 1
-            self._log(self.cut, "cut", info)
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many there are of each of KINDS, in all processes together; a sample counts anew in each epoch."""
+        return dict(zip(KINDS, self.counts.sum(0).tolist(), strict=True))
+
+    def add(self, kind: str, what: str) -> None:
+        """Count one of KINDS; `what` says which sample it is and why, and is logged if it is one of the first."""
+        worker = get_worker_info()
+        row = 0 if worker is None else 1 + worker.id % (PROCESSES - 1)
+        self.counts[row, list(KINDS).index(kind)] += 1
+        count = self.totals[kind]
+        if count <= SHOWN:
+            print_log(f"{kind}: {what}", "current", logging.WARNING)
+        elif str(count).strip("0") == "1":
+            print_log(f"dataset {self.name}: {count} {KINDS[kind]} so far", "current", logging.WARNING)
+
+    def add_answer(self, info: dict, skipped: bool) -> None:
+        """Count a sample after its transforms, if it lost its answers or a part of them."""
+        if skipped or (info.get("cut") and info["cut"][2]):
+            self.add("skipped" if skipped else "cut", f"{place_of(info)}: {self.reason(info)}")
+
+    def add_failure(self, info: dict, error: Exception) -> None:
+        """Count a sample whose transforms raised."""
+        place, name = place_of(info), type(error).__name__
+        said = str(error).removeprefix(f"{place}: ")
+        self.add("failed", f"{place}: {said}" if isinstance(error, ValueError) else f"{place}: {name}: {said}")
 
     @staticmethod
     def reason(info: dict) -> str:
@@ -36,9 +64,3 @@ class LostAnswers:
             return "nothing to learn: its answer is empty"
         length, limit, lost = info["cut"]
         return f"{length} tokens, the limit is {limit}: {lost} tokens of its answers are cut away"
-
-    def _log(self, count: int, what: str, info: dict) -> None:
-        if count <= SHOWN:
-            print_log(f"{what}: {place_of(info)}: {self.reason(info)}", "current", logging.WARNING)
-        elif str(count).strip("0") == "1":
-            print_log(f"dataset {self.name}: {count} samples {what} so far in this process", "current", logging.WARNING)

@@ -1,9 +1,10 @@
-"""Annotation files: JSON and JSON lines, to a list of records."""
+"""Annotation files: JSON and JSON lines, to records."""
 
 import codecs
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,12 @@ LIST_KEYS = ("annotations", "questions", "data")
 ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
 
-def read_records(path: str | Path, questions: str | Path | None = None) -> list[dict]:
-    """The records of an annotation file.
+class NotFinite(ValueError):
+    """A number that JSON does not have."""
+
+
+def read_records(path: str | Path, questions: str | Path | None = None) -> Iterator[dict]:
+    """The records of an annotation file, those of a `.jsonl` one read as they are asked for.
 
     JSON lines (blank ones are passed over; NLVR's end in .json), a JSON list, an object with the list under one of
     LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`.
@@ -28,42 +33,32 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> list[
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not JSON (see `read_json`), of another shape, or holds no record; or a record has no
+        ValueError: it is not JSON (names the line), holds NaN or Infinity, which JSON has not (RFC 8259, section 6;
+            names record and key), is of another shape, or holds no record; or a record has no
             `question_id`, or one that is not among the questions.
     """
     path = Path(path)
-    content = read_json(path)
-    if isinstance(content, dict):
-        key = next((key for key in LIST_KEYS if key in content), None)
-        content = content[key] if key else _by_id(content, path)
-    if not isinstance(content, list):
-        raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
-    if not content:
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file {str(path)!r}")
+    empty = True
+    for record in _joined(_content(path), path, questions) if questions else _content(path):
+        empty = False
+        yield record
+    if empty:
         raise ValueError(f"{path}: the annotation file holds no record")
-    return _joined(content, path, questions) if questions else content
 
 
 def read_json(path: Path):
-    """The content of a JSON file, or the list of those of its lines; a byte order mark at its start is passed over.
+    """The content of a JSON file.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not JSON (names the line), or holds NaN or Infinity, which JSON does not have (RFC 8259,
-            section 6; names the record and the key).
+        ValueError: it is not JSON (names the line), or holds NaN or Infinity (names the key).
     """
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {str(path)!r}")
-    constants: list[str] = []
-    decoder = json.JSONDecoder(parse_constant=lambda name: constants.append(name) or float(name))
-    try:
-        content = _content(path.read_text(encoding="utf-8-sig"), path.suffix == ".jsonl", decoder)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    if constants:
-        number, *keys = place = next(_not_finite(content), ("",))
-        known = f"record {number}, key {'.'.join(keys)!r}" if isinstance(content, list) else f"key {'.'.join(place)!r}"
-        raise ValueError(f"{path}: not valid JSON: {constants[0]} in {known}")
-    return content
+    with _named(path):
+        return _decoded(path.read_text(encoding="utf-8-sig"))
 
 
 def has_mark(path: str | Path) -> bool:
@@ -114,36 +109,70 @@ def record_name(path: str | Path, number: int, record) -> str:
     return f"{path}, record {number}" + (f" ({known[0]} {known[1]!r})" if known else "")
 
 
-def _content(text: str, lines: bool, decoder: json.JSONDecoder):
-    if lines or not text.strip():
-        return _lines(text, decoder)
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Within it, what is wrong with JSON is told with its file."""
     try:
-        return decoder.decode(text)
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, NotFinite) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+
+
+def _content(path: Path) -> Iterator:
+    with _named(path):
+        if path.suffix == ".jsonl":
+            with path.open(encoding="utf-8-sig") as file:
+                yield from _lines(file)
+        else:
+            yield from _whole(path.read_text(encoding="utf-8-sig"), path)
+
+
+def _whole(text: str, path: Path) -> Iterable:
+    try:
+        content = _decoded(text) if text and not text.isspace() else []
     except json.JSONDecodeError as error:
         # A whole value on the first line, and another behind it: JSON lines under the name of JSON.
         if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
-            return _lines(text, decoder)
+            # Not splitlines(): it also cuts at characters that may stand in a JSON string, such as U+2028.
+            return _lines(text.split("\n"))
         raise
+    if isinstance(content, dict):
+        key = next((key for key in LIST_KEYS if key in content), None)
+        content = content[key] if key else _by_id(content, path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
+    return content
 
 
-def _not_finite(value, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places, as keys and positions, of NaN and infinities within a value."""
+def _decoded(text: str, record: int | None = None):
+    """A JSON value; NotFinite when a number in it is none. `record` is its position, where it is one of several."""
+    content = json.loads(text)
+    # The names may stand in a string, too.
+    if any(name in text for name in ("NaN", "Infinity")):
+        for name, place in _not_finite(content):
+            if record is None and isinstance(content, list):
+                record, *place = place
+            where = "" if record is None else f"record {record}, "
+            raise NotFinite(f"{name} in {where}key {'.'.join(place)!r}")
+    return content
+
+
+def _not_finite(value, place: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The names and the places, as keys and positions, of NaN and infinities within a value."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield place or ("",)
+        yield "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity", place
     if isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _not_finite(item, (*place, str(key)))
 
 
-def _joined(records: list[dict], path: Path, questions: str | Path) -> list[dict]:
+def _joined(records: Iterable, path: Path, questions: str | Path) -> Iterator[dict]:
     asked = {_question_id(questions, i, record): record for i, record in enumerate(read_records(questions))}
-    joined = []
     for number, record in enumerate(records):
         key = _question_id(path, number, record)
         if key not in asked:
             raise ValueError(f"{record_name(path, number, record)}: no such question_id in {questions}")
-        joined.append({**asked[key], **record})
-    return joined
+        yield {**asked[key], **record}
 
 
 def _question_id(path: str | Path, number: int, record) -> str | int:
@@ -152,16 +181,15 @@ def _question_id(path: str | Path, number: int, record) -> str | int:
     return record["question_id"]
 
 
-def _lines(text: str, decoder: json.JSONDecoder) -> list[dict]:
-    records = []
-    # Not splitlines(): it also cuts at characters that may stand in a JSON string, such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _lines(lines: Iterable[str]) -> Iterator:
+    record = 0
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                records.append(decoder.decode(line))
+                yield _decoded(line, record)
+                record += 1
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
-    return records
 
 
 def _by_id(content: dict, path: Path) -> list[dict]:

@@ -3,15 +3,15 @@
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
 from .conversation import place_of
-from .instruction import InstructionDataset, serialize
+from .instruction import InstructionDataset
 from .lost import LostAnswers
+from .sample_bytes import pack
 from .transforms import TokenizeSegments
 
 
@@ -36,7 +36,7 @@ class SampleText(NamedTuple):
 
 
 class SampleTexts(Dataset):
-    """The SampleText of each of some samples, which are held as bytes that processes share.
+    """The SampleText of each of some samples, which are packed.
 
     Args:
         dataset: whose pipeline is used; not initialised.
@@ -49,13 +49,13 @@ class SampleTexts(Dataset):
     def __init__(self, dataset: InstructionDataset, samples: Sequence[dict]):
         tokenizing(dataset)
         self.dataset = dataset
-        self.samples, self.ends = serialize(samples)
+        self.samples = pack(samples)
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.samples)
 
     def __getitem__(self, i: int) -> SampleText:
-        sample = pickle.loads(self.samples[self.ends[i - 1] if i else 0 : self.ends[i]])
+        sample = self.samples[i]
         images, key = read_images(self.dataset, sample), _key(self.dataset, sample)
         facts = (sample["record"], sample["id"], len(sample["turns"]), images, key)
         # The transforms write into `info` itself, so that it tells why nothing came out.

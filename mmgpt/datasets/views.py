@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from .instruction import InstructionDataset
-from .joint import JointDataset
+from .joint import JointDataset, parts_of
 from .pieces import Piece, to_pieces
 from .sample_texts import tokenizing
 from .transforms import LoadImages, PrepareImages
@@ -83,23 +83,22 @@ class Row(NamedTuple):
         return self.left + self.right
 
 
-def parts_of(dataset) -> list[InstructionDataset]:
+def shown_parts(dataset) -> list[InstructionDataset]:
     """The instruction datasets within a built dataset: itself, the parts of a JointDataset, what a wrapper wraps.
 
     Raises:
         ValueError: it is of another kind.
     """
-    if isinstance(dataset, JointDataset):
-        return [*dataset.visual, *dataset.language]
-    inner = getattr(dataset, "dataset", dataset)
-    if not isinstance(inner, InstructionDataset):
-        raise ValueError(f"a dataset of type {type(inner).__name__} cannot be shown, only InstructionDataset")
-    return [inner]
+    inner = [getattr(part, "dataset", part) for part in parts_of(dataset)]
+    for part in inner:
+        if not isinstance(part, InstructionDataset):
+            raise ValueError(f"a dataset of type {type(part).__name__} cannot be shown, only InstructionDataset")
+    return inner
 
 
 def name_of(dataset, idx: int) -> str:
     """The name of the instruction dataset that an index of a built dataset leads to."""
-    return dataset.locate(idx)[0].name if isinstance(dataset, JointDataset) else parts_of(dataset)[0].name
+    return dataset.locate(idx)[0].name if isinstance(dataset, JointDataset) else shown_parts(dataset)[0].name
 
 
 def read_rows(batch: Mapping, parts: Sequence[InstructionDataset], only: str | None = None) -> list[Row]:

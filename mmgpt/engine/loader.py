@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch.distributed
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -32,6 +32,8 @@ def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, ep
         raise ValueError(f"epoch {epoch} of the {split} split: epochs start at 0, and only training has others")
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     loader_cfg = {key: value for key, value in loader_cfg.items() if key not in OF_WORKERS} | {"num_workers": 0}
+    # Before there are others: the processes of a run read an annotation file together.
+    loader_cfg["dataset"] = DATASETS.build(loader_cfg["dataset"])
     with _process(rank, world_size):
         loader = Runner.build_dataloader(loader_cfg, seed=(cfg.get("randomness") or {}).get("seed") or 0)
     # As MMEngine's DistSamplerSeedHook does it.

@@ -98,7 +98,10 @@ def user_message(error: Exception) -> str | None:
     if IN_WORKER.match(text):
         place = FRAME.findall(text)[-1]
         text = text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
-        text = ast.literal_eval(text) if isinstance(error, KeyError) else text  # a KeyError prints as a literal
+        if isinstance(error, KeyError):  # prints as a literal; notes stand below
+            literal, *notes = text.split("\n")
+            text = "\n".join([ast.literal_eval(literal), *notes])
+    text = "\n".join([text, *getattr(error, "__notes__", [])])
     folders = Path(mmgpt.__file__).resolve().parent, Path(sys.argv[0]).resolve().parent
     return text if any(folder in Path(place).resolve().parents for folder in folders) else _blamed(error)
 

@@ -1,9 +1,11 @@
 """Small datasets made for a test: images, annotation files, configs."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from mmgpt.registry import DATASETS
@@ -75,3 +77,23 @@ def caption_config(tmp_path, make_images, steps):
 def build():
     """A function that builds a dataset from its config."""
     return DATASETS.build
+
+
+class Messages(logging.Handler):
+    """Collects what is logged; MMEngine's logger does not pass its records on."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def logged():
+    """What is logged meanwhile, as a list that grows."""
+    handler, logger = Messages(), MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)

@@ -1,36 +1,15 @@
 import copy
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.datasets.feature_cache import create_cache
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.registry import PARSERS
-
-
-class Messages(logging.Handler):
-    """Collects what is logged; MMEngine's logger does not pass its records on."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())
-
-
-@pytest.fixture
-def logged():
-    handler, logger = Messages(), MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield handler.lines
-    logger.removeHandler(handler)
 
 
 def same(a, b):
@@ -131,7 +110,7 @@ def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, log
     dataset = build(dolly_config(["red", "", "blue " * 60, "red"], max_length=60))
     answers = [data["meta"]["answer"] for data in dataset]
     # The empty answer is replaced by the next sample, whose own answer is cut.
-    assert answers[1] == answers[2] and (dataset.lost.skipped, dataset.lost.cut) == (1, 2)
+    assert answers[1] == answers[2] and (dataset.lost.totals["skipped"], dataset.lost.totals["cut"]) == (1, 2)
     assert all((data["labels"] != -100).any() for data in dataset)
     [skipped] = [line for line in logged if line.startswith("skipped")][:1]
     assert "dataset 'dolly'" in skipped and "dolly.jsonl', record 1, id '1'" in skipped and "empty" in skipped
@@ -143,15 +122,15 @@ def test_a_question_that_fills_the_limit_is_skipped(build, dolly_config, logged)
     dataset = build(dolly_config(["red", "red"], max_length=12))
     with pytest.raises(ValueError, match="no sample of dataset 'dolly' has anything to learn"):
         dataset[0]
-    assert dataset.lost.skipped == 2 and "tokens of its answers are cut away" in logged[-1]
+    assert dataset.lost.totals["skipped"] == 2 and "tokens of its answers are cut away" in logged[-1]
 
 
 def test_many_skips_are_summed_up(build, dolly_config, logged):
     dataset = build(dolly_config(["red"] + [""] * 150))
     dataset[1]
-    assert dataset.lost.skipped == 150
+    assert dataset.lost.totals["skipped"] == 150
     summary = [line for line in logged if "so far" in line]
-    assert summary == [f"dataset dolly: {count} samples skipped so far in this process" for count in (10, 100)]
+    assert summary == [f"dataset dolly: {count} samples with nothing to learn so far" for count in (10, 100)]
     assert sum(line.startswith("skipped") for line in logged) == 5
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmgpt.datasets import ImageControl, JointDataset, PatchLabelDataset, collate_conversations
-from mmgpt.datasets.views import SMALL, name_of, parts_of, read_rows
+from mmgpt.datasets.views import SMALL, name_of, read_rows, shown_parts
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def learned(sample):
 
 def rows_of(dataset, indices, **options):
     batch = collate_conversations([dataset[i] for i in indices], **options)
-    return batch, read_rows(batch, parts_of(dataset))
+    return batch, read_rows(batch, shown_parts(dataset))
 
 
 def test_tokens_labels_and_padding_of_every_row(joint):
@@ -105,7 +105,7 @@ def test_an_image_behind_the_cut_is_told(build, tmp_path, make_images, steps):
     image = (batch["input_ids"][0] == dataset[0]["input_ids"].max()).nonzero()
     assert len(image) == 2
     batch["input_ids"][0, image[1]] = 70
-    [row] = read_rows(batch, parts_of(dataset))
+    [row] = read_rows(batch, shown_parts(dataset))
     assert row.samples[0].images == 2 and len(row.samples[0].pictures) == 1
 
 
@@ -134,7 +134,7 @@ def packed(samples, rows):
 def test_a_packed_row_is_parted_where_its_samples_are(joint):
     samples = [joint[i] for i in range(5)]
     batch = packed(samples, [[3, 1, 0], [4, 2]])
-    rows = read_rows(batch, parts_of(joint))
+    rows = read_rows(batch, shown_parts(joint))
     assert [[sample.id for sample in row.samples] for row in rows] == [
         ["0", "captions_1.png", "captions_0.png"],
         ["1", "captions_2.png"],
@@ -147,24 +147,24 @@ def test_a_packed_row_is_parted_where_its_samples_are(joint):
     shown = [[(p.number, np.asarray(p.seen).mean()) for p in sample.pictures] for sample in rows[0].samples]
     assert shown == [[], [(1, 60)], [(2, 20)]]
     assert [p.number for p in rows[1].samples[1].pictures] == [1]
-    assert [row.number for row in read_rows(batch, parts_of(joint), only="captions")] == [0, 1]
+    assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 1]
 
 
 def test_rows_of_one_dataset(joint):
     batch, _ = rows_of(joint, [0, 3, 1, 4])
-    assert [row.number for row in read_rows(batch, parts_of(joint), only="captions")] == [0, 2]
-    assert [row.number for row in read_rows(batch, parts_of(joint), only="dolly")] == [1, 3]
+    assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 2]
+    assert [row.number for row in read_rows(batch, shown_parts(joint), only="dolly")] == [1, 3]
 
 
 def test_which_datasets_can_be_shown(joint, build, caption_config, tmp_path):
-    assert isinstance(joint, JointDataset) and [part.name for part in parts_of(joint)] == ["captions", "dolly"]
+    assert isinstance(joint, JointDataset) and [part.name for part in shown_parts(joint)] == ["captions", "dolly"]
     assert [name_of(joint, i) for i in (0, 2, 3, 4, 5, 8)] == ["captions"] * 2 + ["dolly"] * 2 + ["captions", "dolly"]
     single = build(caption_config(2))
     control = ImageControl(single, "other")
-    assert parts_of(single) == parts_of(control) == [single] and name_of(control, 1) == "captions"
+    assert shown_parts(single) == shown_parts(control) == [single] and name_of(control, 1) == "captions"
     (tmp_path / "boxes.json").write_text('{"a.png": {"split": "train", "boxes": []}}')
     with pytest.raises(ValueError, match="type PatchLabelDataset cannot be shown"):
-        parts_of(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
+        shown_parts(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
 
 
 def test_an_exchanged_image_is_the_one_that_is_shown(build, caption_config):

@@ -1,10 +1,14 @@
 """What a user is told about mistakes that show while the parts of a config are built."""
 
 import copy
+import traceback
 
 import pytest
+import torch
 from mmengine.config import Config
+from torch.utils.data import DataLoader
 
+from mmgpt.datasets.conversation import naming
 from mmgpt.engine.tool import run, user_message
 from mmgpt.registry import DATASETS, MODELS
 
@@ -27,7 +31,9 @@ def helper(right=1):
 def message_of(build, cfg):
     with pytest.raises(Exception) as raised:
         build(cfg)
-    return user_message(raised.value)
+    message = user_message(raised.value)
+    traceback.clear_frames(raised.tb)  # torch's refer to each other, and keep worker processes
+    return message
 
 
 @pytest.mark.parametrize(
@@ -80,6 +86,28 @@ def test_a_wrong_option_of_the_loader(make_runner):
 )
 def test_other_errors_keep_their_traceback(build, cfg):
     assert message_of(build, cfg) is None
+
+
+class Broken(torch.utils.data.Dataset):
+    """Its sample raises an error of the package, with a note about the sample."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        with naming({"dataset": "own", "record": 3}):
+            raise self.error("no 'answer'")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [ValueError, KeyError])
+def test_a_note_about_the_sample_is_told(monkeypatch, workers, error):
+    monkeypatch.setattr("mmgpt.__file__", __file__)
+    message = message_of(lambda error: list(DataLoader(Broken(error), num_workers=workers)), error)
+    assert message == "no 'answer'\nin dataset 'own', record 3"
 
 
 def test_an_interrupt_is_no_traceback(capsys):

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.datasets.check import SPLITS
-from mmgpt.datasets.views import name_of, parts_of, read_rows
+from mmgpt.datasets.views import name_of, read_rows, shown_parts
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
 from mmgpt.engine.loader import rank_loader
@@ -50,7 +50,7 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
     """
     batches = enumerate(loader.batch_sampler)
     if only is not None:
-        names = sorted({part.name for part in parts_of(loader.dataset)})
+        names = sorted({part.name for part in shown_parts(loader.dataset)})
         if only not in names:
             raise ValueError(f"--dataset {only!r}: choose among {', '.join(names)}")
         batches = (each for each in batches if any(name_of(loader.dataset, idx) == only for idx in each[1]))
@@ -62,7 +62,7 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
 
 def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) -> Iterator[Batch]:
     """Chosen batches as the loader gives them, with the rows to be shown."""
-    parts = parts_of(loader.dataset)
+    parts = shown_parts(loader.dataset)
     batches = DataLoader(loader.dataset, batch_sampler=list(chosen.values()), collate_fn=loader.collate_fn)
     for number, batch in zip(chosen, batches, strict=True):
         yield Batch(number, read_rows(batch, parts, only), len(batch["input_ids"]))

@@ -19,6 +19,7 @@ train_dataloader = dict(
     dataset=dict(
         type="JointDataset",
         seed="${seed}",
+        on_error="${on_error}",
         visual=[
             "${aokvqa}",
             "${coco_caption}",

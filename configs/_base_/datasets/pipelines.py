@@ -10,6 +10,7 @@ image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"
 max_length = 512
 tokenization = "segments"  # "stripped" for the published weights
+on_error = "raise"  # "skip": train without broken records and images, which are counted in the log
 
 _prepare = dict(
     type="PrepareImages",

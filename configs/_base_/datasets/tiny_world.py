@@ -64,10 +64,11 @@ def _names(parts):
 
 train_dataloader = dict(
     batch_size=32,
-    num_workers=0,
+    num_workers=1,
     dataset=dict(
         type="JointDataset",
         seed="${seed}",
+        on_error="${on_error}",
         visual=[f"${{{name}}}" for name in _names([*_visual, description])],
         language=[f"${{{name}}}" for name in _names(_language)],
     ),

@@ -32,7 +32,7 @@ class Format(NamedTuple):
 
     def first(self):
         """Its first record."""
-        return read_records(DATA / self.file, self.questions and DATA / self.questions)[0]
+        return next(read_records(DATA / self.file, self.questions and DATA / self.questions))
 
 
 FORMATS = {

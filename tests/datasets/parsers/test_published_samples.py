@@ -140,7 +140,7 @@ def test_captions_are_the_published_ones(name):
 
 def test_published_dialogues_pair_entry_i_with_i_plus_1():
     """Ours pairs each question with its own answer, and these are texts, not lists of characters."""
-    records = read_records(DATASETS / FILES["llava_dial"][1][0])
+    records = list(read_records(DATASETS / FILES["llava_dial"][1][0]))
     for record, sample in zip(records, samples("llava_dial"), strict=True):
         said = [entry["value"] for entry in record["conversations"]]
         questions = [value.replace("<image>", "").strip() for value in said[0::2]]

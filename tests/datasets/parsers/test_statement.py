@@ -55,7 +55,7 @@ def test_snli_ve():
     ],
 )
 def test_labels(parser, file, key, choices):
-    record = read_records(DATA / file)[0]
+    record = next(read_records(DATA / file))
     with pytest.raises(ValueError, match=f"key '{key}' must be one of {choices}, got '-'"):
         find_parser(parser)(record | {key: "-"})
     del record[key]
