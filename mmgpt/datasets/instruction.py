@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -12,7 +12,7 @@ from mmgpt.registry import DATASETS, TRANSFORMS
 
 from .conversation import place_of
 from .lost import LostAnswers
-from .records import find_parser, parse_record, read_records, record_name
+from .records import expecting, find_parser, parse_record, read_records, record_name
 from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
@@ -39,6 +39,10 @@ class InstructionDataset(BaseDataset):
         weight: passes over it in one epoch of a mix (see Mixture).
         seed: of that draw and of the transforms.
         pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
+        expect: keys of the records and regular expressions that their values match, such as dict(split='val'): the file
+            of another split is an error then.
+        single_turns: make each turn a sample of its own, its number in the id: for benchmarks that ask several
+            questions about an image (OCR-VQA).
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
             two files (VQAv2) names that of the questions in `data_prefix` too: dict(img=..., questions=...).
 
@@ -57,13 +61,16 @@ class InstructionDataset(BaseDataset):
         weight: float = 1.0,
         seed: int = 0,
         pipeline: Sequence = (),
+        expect: Mapping[str, str] | None = None,
+        single_turns: bool = False,
         **base,  # MMEngine's BaseDataset
     ):
         if source not in SOURCES:
             raise ValueError(f"source={source!r}: choose among {', '.join(SOURCES)}")
         if sample is not None and sample < 1:
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
-        self.parse = find_parser(parser)
+        self.parse = expecting(find_parser(parser), expect or {})
+        self.single_turns = single_turns
         self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
         if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
@@ -88,7 +95,9 @@ class InstructionDataset(BaseDataset):
         return samples
 
     def draw(self, samples: list[dict]) -> list[dict]:
-        """Those of all samples that the dataset keeps: `sample` of them, in their order."""
+        """Those of all samples that the dataset keeps: `sample` of them, in their order; of `single_turns`, each turn."""
+        if self.single_turns:
+            samples = [single for sample in samples for single in each_turn(sample)]
         if self.sample is None or self.sample >= len(samples):
             return samples
         kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
@@ -185,6 +194,12 @@ class InstructionDataset(BaseDataset):
             if not os.path.isfile(path):
                 place = place_of(dict(sample, dataset=self.name, file=self.ann_file))
                 raise FileNotFoundError(f"{place}: no image file {path!r} (data_prefix=dict(img={prefix!r}))")
+
+
+def each_turn(sample: dict) -> Iterator[dict]:
+    """A sample for each turn of one whose images belong to all of them."""
+    for number, turn in enumerate(sample["turns"]):
+        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])
 
 
 def serialize(samples: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
