@@ -29,13 +29,18 @@ FILES = {
 def put_benchmark(dataset, name):
     """Writes small files, and the images that they name, in the places that a benchmark's dataset config names."""
     for part in dataset.get("visual", [dataset]):
-        root, folders = Path(part["data_root"]), part["data_prefix"]
-        for place, source in zip((part["ann_file"], folders.get("questions")), FILES[name], strict=True):
-            if place:
-                (root / place).parent.mkdir(parents=True, exist_ok=True)
-                (root / place).write_text((DATA / source).read_text())
-        parse = find_parser(part["parser"])
-        questions = root / folders["questions"] if "questions" in folders else None
-        samples = [parse(record) for record in read_records(root / part["ann_file"], questions)]
-        for image in (image for sample in samples if sample for image in sample["images"]):
-            draw(root / folders["img"] / image)
+        place_small(part, *FILES[name])
+
+
+def place_small(part, annotations, questions=""):
+    """Writes a small annotation file, its questions and the images that it names where a dataset config has them."""
+    root, folders = Path(part["data_root"]), part["data_prefix"]
+    places = (part["ann_file"], folders.get("questions"))
+    for place, source in zip(places, (annotations, questions), strict=True):
+        if place:
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).write_text((DATA / source).read_text())
+    parse, asked = find_parser(part["parser"]), root / places[1] if places[1] else None
+    samples = [parse(record) for record in read_records(root / part["ann_file"], asked)]
+    for image in (image for sample in samples if sample for image in sample["images"]):
+        draw(root / folders["img"] / image)

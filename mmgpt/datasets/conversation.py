@@ -1,7 +1,7 @@
 """The one sample schema, and its check.
 
-A sample is `{'id': str, 'images': [path, ...], 'turns': [turn, ...]}`, and `'tags': {name: str | [str, ...]}` where scores
-are wanted by groups of samples. A turn is `{'question': str | [part, ...],
+A sample is `{'id': str, 'images': [path, ...], 'turns': [turn, ...]}`, and `'tags': {name: str | [str, ...]}` where
+scores are wanted by groups of samples. A turn is `{'question': str | [part, ...],
 'answer': str, 'context': str, 'answers': [str], 'choices': [str], 'rationales': [str]}`, of which only the question is
 needed; a part is `{'type': 'image'}` or `{'type': 'text', 'text': str}`.
 A question that is a string is literal text throughout: `<image>` typed in it is no image.

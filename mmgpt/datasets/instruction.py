@@ -95,7 +95,7 @@ class InstructionDataset(BaseDataset):
         return samples
 
     def draw(self, samples: list[dict]) -> list[dict]:
-        """Those of all samples that the dataset keeps: `sample` of them, in their order; of `single_turns`, each turn."""
+        """Those of all samples (of their turns: `single_turns`) that the dataset keeps: `sample`, in their order."""
         if self.single_turns:
             samples = [single for sample in samples for single in each_turn(sample)]
         if self.sample is None or self.sample >= len(samples):

@@ -20,9 +20,9 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> list[
     """The records of an annotation file.
 
     JSON lines (blank ones are passed over; NLVR's end in .json), a JSON list, an object with the list under one of
-    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`. What such an object says
-    in words of all its records (VQAv2: `data_subtype`) is added to each. One with `images` and their `annotations`
-    (COCO's layout, NoCaps) gives a record an image, with the list of its own `annotations`.
+    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`. What an object says in
+    words of all of its list (VQAv2: `data_subtype`) is added to each record. One with `images` and their `annotations`
+    (COCO's layout, NoCaps) gives a record for each image, with the list of its own `annotations`.
 
     Args:
         path: of the file.

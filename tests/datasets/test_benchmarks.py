@@ -1,5 +1,6 @@
-"""The benchmarks' configs: each reads small data where it says, asks as it says, and scores right answers full marks."""
+"""The benchmarks' configs: each reads small data where it says, asks as it says, and gives right answers full marks."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,12 +15,13 @@ from mmgpt.engine import check_files, load_config
 from mmgpt.evaluation import EvaluationLoop
 from mmgpt.registry import DATASETS
 
-from ..benchmark_data import DATA, FILES, put_benchmark
+from ..benchmark_data import DATA, FILES, place_small, put_benchmark
 from ..published_data import draw
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # The first prompt of each in OpenFlamingo's style, and what our template asks.
 CAPTION = ("<image>Output:", "Write a short caption for this photo.")
+FIGURE = "Which figure of speech is used in this text? Options: chiasmus, apostrophe."
 LABELS = "Options: entailment, neutral, contradiction."
 
 
@@ -38,8 +40,8 @@ PROMPTS = {
     "okvqa": asked("What sport can you use this for?"),
     "pope": asked("Is there a snowboard in the image?"),
     "scienceqa": (
-        "Question:Which figure of speech is used in this text? Options: chiasmus, apostrophe. Sing, O muse. Short answer:",
-        "Which figure of speech is used in this text? Options: chiasmus, apostrophe.\n\n### Input:\nSing, O muse.",
+        f"Question:{FIGURE} Sing, O muse. Short answer:",
+        f"{FIGURE}\n\n### Input:\nSing, O muse.",
     ),
     "snli_ve": asked(f"A man without a hat. How does this statement relate to the picture? {LABELS}"),
     "textvqa": asked("what is the brand of this camera?"),
@@ -131,17 +133,17 @@ def metrics(cfg, rows):
 
 
 @pytest.mark.parametrize("name", ["coco_caption", "flickr30k", "nocaps"])
-def test_captions_are_scored(load, name):
+def test_captions_are_scored(load, name, monkeypatch):
     pytest.importorskip("pycocoevalcap")
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # Java takes seconds
     cfg = load(name)
     rows = [sample["meta"] for sample in prepare(cfg, name)]
     rows = [row | {"prediction": row["answers"][0]} for row in rows]
-    plain = "" if shutil.which("java") else "plain_"
     scores = metrics(cfg, rows)
-    assert scores[f"caption/{plain}ROUGE-L"] == pytest.approx(100)
+    assert scores["caption/plain_ROUGE-L"] == pytest.approx(100)
     assert scores["caption/questions"] == len(rows)
     if name == "nocaps":
-        assert scores[f"caption/domain/out-domain/{plain}BLEU-1"] == pytest.approx(100)
+        assert scores["caption/domain/out-domain/plain_BLEU-1"] == pytest.approx(100)
 
 
 def test_the_leaderboards_file_is_written(load, tmp_path, monkeypatch):
@@ -182,14 +184,37 @@ def test_choices_are_ranked_or_read_in_a_free_answer(load, name):
         assert same["meta"]["prompt"] == data[0]["meta"]["prompt"]
 
 
-def test_in_context_examples_have_a_place(load):
-    train = dict(load("coco_caption").eval_coco_caption, parser=dict(type="karpathy", split="train"))
-    train["pipeline"] = [dict(type="PickAnswer")]
-    cfg = load("coco_caption", style="openflamingo", example_steps=[dict(type="AddExamples", dataset=train, shots=1)])
-    draw(Path(cfg.data_root) / "coco/train2014/COCO_train2014_000000057870.jpg")
-    [sample] = prepare(cfg, "coco_caption")
-    shown = "<image>Output:A restaurant has modern wooden tables.<|endofchunk|>"
-    assert sample["meta"]["prompt"] == shown + "<image>Output:"
+@pytest.fixture
+def guide(tmp_path):
+    """The Python blocks of the guide, as files beside the configs that they inherit."""
+    text = (CONFIGS.parent / "docs" / "evaluation.md").read_text()
+    paths = []
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        block = block.replace('"./', f'"{CONFIGS}/mmgpt/').replace('"../', f'"{CONFIGS}/')
+        paths.append(tmp_path / f"guide_{number}.py")
+        paths[-1].write_text(block)
+    return paths
+
+
+def test_in_context_examples_of_the_guide(load, guide):
+    cfg = load("okvqa", experiment=guide[0].with_suffix(""), **{"example_steps.0.shots": 1})
+    assert cfg.style == "openflamingo"
+    place_small(cfg.okvqa, "okvqa_annotations.json", "okvqa_questions.json")
+    [sample] = prepare(cfg, "okvqa")
+    shown = "<image>Question:What is the hairstyle of the blond called? Short answer:pony tail<|endofchunk|>"
+    assert sample["meta"]["prompt"] == shown + PROMPTS["okvqa"][0] and len(sample["pixels"]) == 2
+
+
+def test_a_benchmark_of_ones_own_as_the_guide_has_it(load, guide, tmp_path):
+    lora_joint = f"_base_ = '{CONFIGS}/mmgpt/lora_joint.py'\n"
+    guide[1].write_text(lora_joint + guide[1].read_text())
+    cfg = load("birds", experiment=guide[1].with_suffix(""))
+    record = dict(question="Which bird?", file="1.jpg", answer="a wren", season="winter", split="test")
+    folder = Path(cfg.data_root) / "birds"
+    draw(folder / "images" / "1.jpg")
+    (folder / "test.json").write_text(json.dumps([record]))
+    rows = [sample["meta"] | {"prediction": "A wren."} for sample in build(cfg.test_dataloader.dataset)]
+    assert metrics(cfg, rows)["exact/season/winter/accuracy"] == 100
 
 
 OTHER_SPLIT = {

@@ -1,5 +1,5 @@
-# OK-VQA's validation split (arXiv:1906.00067), version 1.1, scored as VQAv2. (OpenFlamingo's own evaluation also reduces
-# words to their stems.)
+# OK-VQA's validation split (arXiv:1906.00067), version 1.1, scored as VQAv2. OpenFlamingo's own evaluation also
+# reduces words to their stems, which is not done here.
 needed_okvqa = {"${data_root}/okvqa": "OK-VQA (okvqa.allenai.org/download.html: questions and annotations)"}
 eval_okvqa = dict(
     type="InstructionDataset",

@@ -1,5 +1,5 @@
-# POPE (arXiv:2305.10355): is an object in an image of COCO? The objects asked for that are not there are drawn at random,
-# or are popular, or often occur with those that are.
+# POPE (arXiv:2305.10355): is an object in an image of COCO? Those asked for that are not there are drawn at random, or
+# are popular, or often occur with those that are there.
 needed_pope = {
     "${data_root}/pope": "POPE (github.com/AoiDragon/POPE, output/coco: coco_pope_{random,popular,adversarial}.json)"
 }

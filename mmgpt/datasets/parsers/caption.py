@@ -15,7 +15,7 @@ def coco_caption(record: dict) -> dict:
 
 @PARSERS.register_module(name="karpathy")
 def karpathy(record: dict, split: str) -> dict | None:
-    """An image of Karpathy's dataset_coco.json or dataset_flickr30k.json (cs.stanford.edu/people/karpathy/deepimagesent).
+    """An image of Karpathy's dataset_coco.json, dataset_flickr30k.json (cs.stanford.edu/people/karpathy/deepimagesent).
 
     Args:
         record: `filename`, `split`, `sentences` [{`raw`}]; COCO's have a `filepath` ('val2014') and a `cocoid`, too.

@@ -15,7 +15,7 @@ ID_KEYS = ("question_id", "id", "question_index")
 
 @PARSERS.register_module(name="vqa")
 def vqa(record: dict, image: str = "{image}", answer: str | None = None, tags: Sequence[str] = ()) -> dict:
-    """A question about an image, and what one annotator or several answered: VQAv2, OK-VQA, VizWiz, TextVQA, GQA, CLEVR.
+    """A question about an image, and what annotators answered: VQAv2, OK-VQA, VizWiz, TextVQA, GQA, CLEVR.
 
     Answers are a text, a list of texts, or a list of `{'answer': text}` (VQAv2's and OK-VQA's own files). All are
     kept; the answer is the one that most annotators gave, the first of those that tie. Without any, as in a test
