@@ -28,6 +28,7 @@ META_KEYS = (
     "prompt",
     "examples",
     "tags",
+    "candidate_tokens",
 )
 
 
