@@ -1,7 +1,7 @@
 """The dataset: an annotation file in any format that a parser reads."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
 import numpy as np
@@ -13,7 +13,7 @@ from mmgpt.registry import DATASETS, TRANSFORMS
 from .conversation import naming, place_of
 from .folders import check_folders
 from .lost import LostAnswers
-from .records import find_parser, parse_record, read_records, record_name
+from .records import expecting, find_parser, parse_record, read_records, record_name
 from .sample_bytes import SampleBytes, pack
 from .shared import load_once
 from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
@@ -49,6 +49,10 @@ class InstructionDataset(BaseDataset):
         seed: of that draw and of the transforms.
         on_error: 'raise', or 'skip' to go on without what is broken; for training only.
         pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
+        expect: keys of the records and regular expressions that their values match, such as dict(split='val'): the file
+            of another split is an error then.
+        single_turns: make each turn a sample of its own, its number in the id: for benchmarks that ask several
+            questions about an image (OCR-VQA).
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
             two files (VQAv2) names that of the questions in `data_prefix` too: dict(img=..., questions=...).
 
@@ -68,6 +72,8 @@ class InstructionDataset(BaseDataset):
         seed: int = 0,
         on_error: str = "raise",
         pipeline: Sequence = (),
+        expect: Mapping[str, str] | None = None,
+        single_turns: bool = False,
         **base,  # MMEngine's BaseDataset
     ):
         if source not in SOURCES:
@@ -76,7 +82,8 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r}: choose among {', '.join(ON_ERROR)}")
-        self.parse, self.skips = find_parser(parser), on_error == "skip"
+        self.parse, self.skips = expecting(find_parser(parser), expect or {}), on_error == "skip"
+        self.single_turns = single_turns
         self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
         if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
@@ -112,7 +119,9 @@ class InstructionDataset(BaseDataset):
         return samples
 
     def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
-        """Those of all samples that the dataset keeps: `sample` of them, in their order."""
+        """Those of all samples (of their turns: `single_turns`) that the dataset keeps: `sample`, in their order."""
+        if self.single_turns:
+            samples = [single for sample in samples for single in each_turn(sample)]
         if self.sample is None or self.sample >= len(samples):
             return samples
         kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
@@ -219,6 +228,12 @@ class InstructionDataset(BaseDataset):
                 raise ValueError(said) from error
             self.lost.add("refused", said)
             return None
+
+
+def each_turn(sample: dict) -> Iterator[dict]:
+    """A sample for each turn of one whose images belong to all of them."""
+    for number, turn in enumerate(sample["turns"]):
+        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:

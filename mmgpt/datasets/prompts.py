@@ -39,7 +39,12 @@ TEMPLATES = {
 # OpenFlamingo's wording for captions and for short answers (open_flamingo/eval/eval_model.py of version 2).
 _CHUNK = {**TEMPLATES["plain"], "end": END_OF_CHUNK}
 TEMPLATES["openflamingo_caption"] = {**_CHUNK, "response": "Output:"}
-TEMPLATES["openflamingo_vqa"] = {**_CHUNK, "question": "Question:{question} ", "response": "Short answer:"}
+TEMPLATES["openflamingo_vqa"] = {
+    **_CHUNK,
+    "question": "Question:{question} ",
+    "context": "{context} ",
+    "response": "Short answer:",
+}
 ENDS = (EOS, END_OF_CHUNK)
 PLACES = {"image": IMAGE, "question": "{question}", "context": "{context}"}
 

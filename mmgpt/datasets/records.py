@@ -3,7 +3,8 @@
 import codecs
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from mmgpt.registry import PARSERS
 
 from .conversation import check_sample
 
-LIST_KEYS = ("annotations", "questions", "data")
+LIST_KEYS = ("annotations", "questions", "data", "images")
 ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
 
@@ -24,7 +25,9 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> Itera
     """The records of an annotation file, those of a `.jsonl` one read as they are asked for.
 
     JSON lines (blank ones are passed over; NLVR's end in .json), a JSON list, an object with the list under one of
-    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`.
+    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`. What an object says in
+    words of all of its list (VQAv2: `data_subtype`) is added to each record. One with `images` and their `annotations`
+    (COCO's layout, NoCaps) gives a record for each image, with the list of its own `annotations`.
 
     Args:
         path: of the file.
@@ -65,6 +68,11 @@ def has_mark(path: str | Path) -> bool:
     """Whether a file begins with UTF-8's byte order mark, which JSON files must not have (RFC 8259, section 8.1)."""
     with open(path, "rb") as file:
         return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
+def expecting(parse: Callable[[dict], dict | None], values: Mapping[str, str]) -> Callable[[dict], dict | None]:
+    """A parser that refuses records of another split: each of some keys must match a regular expression as a whole."""
+    return partial(_parse_expected, parse, dict(values)) if values else parse
 
 
 def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
@@ -109,6 +117,15 @@ def record_name(path: str | Path, number: int, record) -> str:
     return f"{path}, record {number}" + (f" ({known[0]} {known[1]!r})" if known else "")
 
 
+def _parse_expected(parse: Callable[[dict], dict | None], values: dict[str, str], record: dict) -> dict | None:
+    for key, pattern in values.items():
+        if not re.fullmatch(pattern, str(record.get(key))):
+            raise ValueError(
+                f"{key} is {record.get(key)!r}, but {pattern!r} is expected: is this the file of another split?"
+            )
+    return parse(record)
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Within it, what is wrong with JSON is told with its file."""
@@ -137,8 +154,7 @@ def _whole(text: str, path: Path) -> Iterable:
             return _lines(text.split("\n"))
         raise
     if isinstance(content, dict):
-        key = next((key for key in LIST_KEYS if key in content), None)
-        content = content[key] if key else _by_id(content, path)
+        content = _listed(content, path)
     if not isinstance(content, list):
         raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
     return content
@@ -190,6 +206,34 @@ def _lines(lines: Iterable[str]) -> Iterator:
                 record += 1
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
+
+
+def _listed(content: dict, path: Path) -> list[dict]:
+    if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
+        return _by_image(content["images"], content["annotations"], path)
+    key = next((key for key in LIST_KEYS if key in content), None)
+    if key is None:
+        return _by_id(content, path)
+    shared = {name: value for name, value in content.items() if isinstance(value, str)}
+    if not shared or not isinstance(content[key], list):
+        return content[key]
+    return [{**shared, **record} if isinstance(record, dict) else record for record in content[key]]
+
+
+def _by_image(images: list[dict], annotations: list[dict], path: Path) -> list[dict]:
+    own = {_integer(path, f"image {i}", image, "id"): [] for i, image in enumerate(images)}
+    for i, annotation in enumerate(annotations):
+        image = _integer(path, f"annotation {i}", annotation, "image_id")
+        if image not in own:
+            raise ValueError(f"{path}, annotation {i}: its image_id {image} is no image's id")
+        own[image].append(annotation)
+    return [{**image, "annotations": own[image["id"]]} for image in images]
+
+
+def _integer(path: Path, place: str, item, key: str) -> int:
+    if not isinstance(item, dict) or not isinstance(item.get(key), int):
+        raise ValueError(f"{path}, {place}: no key {key!r} (an integer)")
+    return item[key]
 
 
 def _by_id(content: dict, path: Path) -> list[dict]:

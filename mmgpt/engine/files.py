@@ -36,7 +36,7 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     In a folder of weights, the files are looked for without which it cannot be loaded.
 
     A top-level ``needed = {'${language_model}': 'what it is and where to get it'}`` adds a hint to the files at or
-    under that path.
+    under that path; so does any other whose name begins with ``needed_``, for no two base files may set the same name.
 
     Args:
         cfg: as `load_config` returns it.
@@ -143,7 +143,8 @@ def _hint(path: str, cfg: Mapping) -> str:
 
 
 def _needed(cfg: Mapping) -> Mapping:
-    return cfg.get("needed") or {}
+    named = (cfg[name] or {} for name in cfg if name == "needed" or name.startswith("needed_"))
+    return {path: hint for hints in named for path, hint in hints.items()}
 
 
 def _options(path: str, places: list[str], cfg: Mapping) -> str:

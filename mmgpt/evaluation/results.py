@@ -25,7 +25,7 @@ def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
     return {
         "model": _plain(cfg["model"]),
         "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
-        "prompt_template": cfg.get("prompt_template"),
+        "prompt_template": cfg.get("question_template"),
         "data": _plain(loader["dataset"]),
         "data_files": {path: sha256(path) for path in annotation_files(loader["dataset"])},
         "batch_size": loader["batch_size"],

@@ -106,6 +106,23 @@ def test_parser_options_and_the_split(build, tmp_path, steps):
         build(config | dict(parser=dict(type="ocr_vqa", split="val")))
 
 
+def test_each_turn_is_a_sample_of_its_own(build, tmp_path, steps):
+    turns = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(3)]
+    records = [{"id": name, "images": [], "turns": turns[:count]} for name, count in (("x", 3), ("y", 1))]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, records)))
+    config = dict(type="InstructionDataset", parser="conversation", ann_file=str(tmp_path / "own.jsonl"))
+    data = build(config | dict(single_turns=True, pipeline=steps(open_last=True)))
+    assert [each["meta"]["id"] for each in data] == ["x-0", "x-1", "x-2", "y-0"]
+    assert [(each["meta"]["question"], each["meta"]["answer"]) for each in data][1:3] == [("q1", "a1"), ("q2", "a2")]
+    assert "q0" not in data[1]["meta"]["prompt"]
+    assert len(build(config | dict(single_turns=True, sample=2))) == 2 and len(build(config)) == 2
+
+
+def test_a_file_of_another_split_is_told_with_file_and_record(build, dolly_config):
+    with pytest.raises(ValueError, match="dolly.jsonl, record 0, dataset 'dolly': instruction is 'what is 0', but 'x'"):
+        build(dolly_config(["a"], expect=dict(instruction="x")))
+
+
 def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, logged):
     dataset = build(dolly_config(["red", "", "blue " * 60, "red"], max_length=60))
     answers = [data["meta"]["answer"] for data in dataset]

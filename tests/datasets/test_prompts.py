@@ -79,6 +79,8 @@ def test_wording_of_openflamingo():
     )
     assert prompt_text(caption) == "<image>Output:A cat.<|endofchunk|>" * 2
     turn = {"question": [{"type": "image"}, {"type": "text", "text": "What?"}], "answer": "cat"}
+    told = format_turns(TEMPLATES["openflamingo_vqa"], [turn | {"context": "It purrs."}], open_last=True)
+    assert prompt_text(told) == "<image>Question:What? It purrs. Short answer:"
     question = format_turns(TEMPLATES["openflamingo_vqa"], [turn, turn], open_last=True)
     assert prompt_text(question) == (
         "<image>Question:What? Short answer:cat<|endofchunk|><image>Question:What? Short answer:"

@@ -36,6 +36,13 @@ def test_one_message_lists_all_that_is_missing(cfg):
     assert "nowhere" not in message and "openai" not in message
 
 
+def test_hints_under_further_names(cfg):
+    cfg |= dict(needed_test={"test.json": "the test data, from elsewhere"}, needless={"test.json": "no hint"})
+    with pytest.raises(FileNotFoundError, match="the test data, from elsewhere\n    test.json") as raised:
+        check_files(cfg)
+    assert "LLaMA-7B, from there" in str(raised.value)
+
+
 def fill(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -8,6 +8,7 @@ image_size = 224
 image_mean = [0.48145466, 0.4578275, 0.40821073]  # CLIP's
 image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"
+question_template = "${prompt_template}"  # of evaluation
 max_length = 512
 tokenization = "segments"  # "stripped" for the published weights
 on_error = "raise"  # "skip": train without broken records and images, which are counted in the log
@@ -25,7 +26,7 @@ _tokenize = dict(
     max_length="${max_length}",
     tokenization="${tokenization}",
 )
-_ask = dict(type="FormatPrompt", template="${prompt_template}", open_last=True)
+_ask = dict(type="FormatPrompt", template="${question_template}", open_last=True)
 
 pixel_steps = [dict(type="LoadImages"), _prepare]
 # With image_steps = "${feature_steps}" and the folder, images are not opened (docs/data.md, "Cached image features").
@@ -42,4 +43,4 @@ rank_steps = [_ask, _tokenize, dict(type="AddCandidates", tokenize=_tokenize), d
 _likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
 likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
 # Chat, with images already in memory.
-chat_pipeline = [_prepare, _ask, _tokenize]
+chat_pipeline = [_prepare, dict(_ask, template="${prompt_template}"), _tokenize]

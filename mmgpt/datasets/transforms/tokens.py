@@ -27,6 +27,7 @@ META_KEYS = (
     "choices",
     "prompt",
     "examples",
+    "tags",
     "candidate_tokens",
 )
 

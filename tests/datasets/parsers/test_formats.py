@@ -43,6 +43,23 @@ FORMATS = {
     "ocr_vqa_official": Format(
         {"type": "ocr_vqa", "split": "train"}, "ocr_vqa_dataset.json", "imageURL questions answers split", [(1, 2)]
     ),
+    "aokvqa_val": Format("aokvqa", "aokvqa_val.json", "question choices split image_id", [(1, 1)] * 2),
+    "karpathy_coco": Format(
+        {"type": "karpathy", "split": "test"}, "dataset_coco.json", "filename sentences split", [(1, 1)]
+    ),
+    "karpathy_flickr30k": Format(
+        {"type": "karpathy", "split": "train"}, "dataset_flickr30k.json", "filename sentences split", [(1, 1)]
+    ),
+    "nocaps": Format("nocaps", "nocaps_val_4500_captions.json", "id file_name annotations domain", [(1, 1)] * 2),
+    "pope": Format(
+        {"type": "pope", "category": "random"}, "coco_pope_random.json", "question_id image text label", [(1, 1)] * 2
+    ),
+    "scienceqa": Format(
+        {"type": "scienceqa", "split": "test"},
+        "scienceqa_problems.json",
+        "question choices answer hint subject grade split",
+        [(0, 1), (1, 1), (0, 1)],
+    ),
     "llava": Format("llava", "llava_detail_23k.json", "conversations", [(1, 1)] * 2),
     "llava_dialogue": Format("llava", "llava_conversation_58k.json", "conversations", [(1, 3)]),
     "llava_interleave": Format("llava", "llava_interleave.json", "conversations", [(3, 3)]),
@@ -57,12 +74,44 @@ FORMATS = {
         [(1, 1)] * 2,
         "v2_OpenEnded_mscoco_train2014_questions.json",
     ),
+    "vqav2_val": Format(
+        {"type": "vqa", "image": COCO_2014, "tags": ["question_type", "answer_type"]},
+        "v2_mscoco_val2014_annotations.json",
+        "question image_id question_type answer_type",
+        [(1, 1)] * 2,
+        "v2_OpenEnded_mscoco_val2014_questions.json",
+    ),
+    "vqav2_test_dev": Format(
+        {"type": "vqa", "image": COCO_2014},
+        "v2_OpenEnded_mscoco_test-dev2015_questions.json",
+        "question image_id",
+        [(1, 1)] * 2,
+    ),
+    "okvqa_val": Format(
+        {"type": "vqa", "image": COCO_2014},
+        "okvqa_val_annotations.json",
+        "question image_id",
+        [(1, 1)],
+        "okvqa_val_questions.json",
+    ),
+    "vizwiz": Format(
+        {"type": "vqa", "tags": ["answer_type"]}, "vizwiz_val.json", "question image answer_type", [(1, 1)] * 2
+    ),
     "vqav2_lavis": Format("vqa", "vqa_train.json", "question image", [(1, 1)] * 2),
     "okvqa": Format(
         {"type": "vqa", "image": COCO_2014}, "okvqa_annotations.json", "question", [(1, 1)], "okvqa_questions.json"
     ),
     "textvqa": Format(
         {"type": "vqa", "image": "{image_id}.jpg"}, "TextVQA_0.5.1_train.json", "question image_id", [(1, 1)]
+    ),
+    "textvqa_val": Format(
+        {"type": "vqa", "image": "{image_id}.jpg"}, "TextVQA_0.5.1_val.json", "question image_id", [(1, 1)]
+    ),
+    "gqa_testdev": Format(
+        {"type": "vqa", "image": "{imageId}.jpg", "tags": ["structural", "semantic"]},
+        "gqa_testdev_balanced_questions.json",
+        "question imageId",
+        [(1, 1)],
     ),
     "gqa": Format(
         {"type": "vqa", "image": "{imageId}.jpg", "answer": "fullAnswer"},
@@ -80,6 +129,7 @@ FORMATS = {
     "nlvr2": Format("nlvr2", "nlvr2_train.json", "sentence identifier", [(2, 1)] * 2),
     "nlvr2_lavis": Format("nlvr2", "nlvr2_lavis_train.json", "sentence", [(2, 1)]),
     "snli_ve": Format("snli_ve", "snli_ve_train.jsonl", "sentence2 Flickr30K_ID", [(1, 1)] * 2),
+    "snli_ve_test": Format("snli_ve", "snli_ve_test.jsonl", "sentence2 Flickr30K_ID", [(1, 1)] * 2),
     "sharegpt": Format("sharegpt", "sharegpt.json", "conversations", [(0, 2), (0, 1)]),
     "sharegpt_images": Format("sharegpt", "sharegpt_images.json", "conversations", [(1, 1)]),
     "own": Format("conversation", "own_images.jsonl", "turns", [(1, 1), (2, 2), (1, 1)]),
@@ -162,6 +212,18 @@ def changed(record, place, value):
         ("aokvqa", "choices.0", 7, "key 'choices' must hold strings, got [7,"),
         ("aokvqa", "direct_answers.9", {}, "key 'direct_answers' must hold strings, got ["),
         ("aokvqa", "rationales.0", 1, "key 'rationales' must hold strings, got [1,"),
+        ("aokvqa_val", "difficult_direct_answer", "no", "key 'difficult_direct_answer' must be bool, got 'no'"),
+        ("karpathy_coco", "sentences", [], "key 'sentences' must hold at least one object, got []"),
+        ("karpathy_coco", "sentences.0", "A man.", "key 'sentences' must hold at least one object, got ['A man.',"),
+        ("karpathy_coco", "sentences.1.raw", None, "no key 'raw'; keys found: tokens, imgid, sentid"),
+        ("karpathy_coco", "filepath", 3, "key 'filepath' must be str, got 3"),
+        ("nocaps", "annotations.0.caption", 3, "key 'caption' must be str, got 3"),
+        ("pope", "label", "maybe", "key 'label' must be one of yes, no, got 'maybe'"),
+        ("scienceqa", "answer", 2, "answer 2 with 2 choices"),
+        ("scienceqa", "grade", "college", "key 'grade' must be 'grade1' to 'grade12', got 'college'"),
+        ("scienceqa", "image", 3, "key 'image' must be str, got 3"),
+        ("gqa_testdev", "types.semantic", None, "key 'semantic' must be str, got [{"),
+        ("gqa_testdev", "types", [], "key 'types' must be dict, got []"),
         ("coco_captions", "caption.2", 3, "key 'caption' must hold strings, got ["),
         ("ocr_vqa", "answers", ["A. Sailor"], "2 questions, but 1 answers"),
         ("ocr_vqa", "questions", [], "0 questions, but 2 answers"),
