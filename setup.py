@@ -20,6 +20,7 @@ setup(
     description="Flamingo-style vision-language models on MMEngine, tuned with LoRA",
     license="Apache-2.0",
     packages=find_packages(include=["mmgpt", "mmgpt.*"]),
+    package_data={"mmgpt.visualization": ["*.html"]},
     python_requires=">=3.11,<3.13",
     install_requires=requirements("runtime"),
     extras_require={"optional": requirements("optional")},

@@ -44,15 +44,16 @@ class JointDataset:
         return self.visual_size + self.language_size
 
     def __getitem__(self, idx: int) -> dict:
-        part, index = self._locate(idx)
+        part, index = self.locate(idx)
         return part[index]
 
     def text_length(self, idx: int) -> int:
         """See InstructionDataset."""
-        part, index = self._locate(idx)
+        part, index = self.locate(idx)
         return part.text_length(index)
 
-    def _locate(self, idx: int) -> tuple[InstructionDataset, int]:
+    def locate(self, idx: int) -> tuple[InstructionDataset, int]:
+        """The part that an index leads to, and the index there."""
         epoch, position = divmod(idx, len(self))
         for part in (*self.visual, *self.language):
             if position < len(part):

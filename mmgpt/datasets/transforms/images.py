@@ -52,6 +52,12 @@ class PrepareImages:
         results["pixels"] = torch.stack([self.prepare(image) for image in images]) if images else None
         return results
 
+    def restore(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The pictures that normalised `pixels` (T, 3, H, W) are of: uint8 (T, H, W, 3)."""
+        normalize = self.prepare.transforms[-1]
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
+        return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image in RGB, 8 bits a channel, turned upright by its EXIF orientation.

@@ -14,7 +14,19 @@ from mmgpt.registry import TRANSFORMS
 IGNORED = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
-META_KEYS = ("id", "dataset", "source", "file", "images", "question", "answer", "answers", "choices", "prompt")
+META_KEYS = (
+    "id",
+    "dataset",
+    "source",
+    "file",
+    "record",
+    "images",
+    "question",
+    "answer",
+    "answers",
+    "choices",
+    "prompt",
+)
 
 
 class Piece(NamedTuple):

@@ -82,6 +82,18 @@ def test_pixels_are_clips():
     assert torch.equal(pixels, torch.stack([expected(image) for image in images]))
 
 
+def test_restored_pictures_are_those_that_were_normalised():
+    picture = noise("RGB", (24, 24))
+    prepare = PrepareImages(24, MEAN, STD)
+    restored = prepare.restore(prepare({"pil": [picture, picture.rotate(90)]})["pixels"])
+    assert restored.shape == (2, 24, 24, 3) and restored.dtype == torch.uint8
+    assert np.array_equal(restored[0].numpy(), np.asarray(picture))
+    assert np.array_equal(restored[1].numpy(), np.asarray(picture.rotate(90)))
+    # Padding and blacked-out images are zeros: the mean colour; what lies beyond white stays white.
+    assert prepare.restore(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [128, 102, 76]
+    assert prepare.restore(torch.full((1, 3, 1, 1), 99.0)).flatten().tolist() == [255] * 3
+
+
 def test_no_images_no_pixels():
     assert PrepareImages(24, MEAN, STD)({"pil": []})["pixels"] is None
 
