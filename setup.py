@@ -23,5 +23,5 @@ setup(
     package_data={"mmgpt.visualization": ["*.html"]},
     python_requires=">=3.11,<3.13",
     install_requires=requirements("runtime"),
-    extras_require={"optional": requirements("optional")},
+    extras_require={name: requirements(name) for name in ("optional", "captions", "parquet")},
 )

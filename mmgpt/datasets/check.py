@@ -103,7 +103,7 @@ def read_parts(cfg: Mapping) -> Iterator[Part]:
     """
     for split in SPLITS:
         loader = cfg.get(f"{split}_dataloader")
-        for dataset in _datasets(loader["dataset"]) if loader else ():
+        for dataset in lazy_datasets(loader["dataset"]) if loader else ():
             tokenizing(dataset)
             yield Part(split, dataset)
 
@@ -146,7 +146,7 @@ def check_parts(
     return figures, [finding for part in parts for finding in part.findings]
 
 
-def _datasets(config: dict) -> Iterator[InstructionDataset]:
+def lazy_datasets(config: Mapping) -> Iterator[InstructionDataset]:
     """The datasets of a config, not initialised: parts of a JointDataset or of any wrapper one by one."""
     kind = config.get("type")
     if (DATASETS.get(kind) if isinstance(kind, str) else kind) is JointDataset:
@@ -156,7 +156,7 @@ def _datasets(config: dict) -> Iterator[InstructionDataset]:
         return
     inner = config.get("datasets") or [config[key] for key in ("dataset",) if key in config]
     for part in inner:
-        yield from _datasets(part)
+        yield from lazy_datasets(part)
     if not inner:
         dataset = DATASETS.build({**config, "lazy_init": True})
         if not isinstance(dataset, InstructionDataset):

@@ -32,7 +32,7 @@ def collate_conversations(
         `pixels` float32 (B, T, 3, H, W), zeros behind a row's own images, or None when no row has one;
         `image_counts` int64 (B,); `input_ids`, `labels` (-100 where nothing is learned) and `attention_mask` int64
         (B, L); `samples` None, or with `row_length` int64 (B, L): for each token the number of its sample in `batch`,
-        -1 for padding; `sources` and `metas`, an entry for each sample.
+        -1 for padding; `candidates` (None where no sample has any), `sources` and `metas`, an entry for each sample.
 
     Raises:
         ValueError: unknown side, a sample is longer than a row (names it), or rows of several are padded on the left.
@@ -43,6 +43,7 @@ def collate_conversations(
         raise ValueError("row_length is for training, whose padding_side is 'right'")
     numbers = [[i] for i in range(len(batch))] if row_length is None else _packed(batch, row_length)
     rows = [_joined(batch, row) for row in numbers]
+    candidates = [sample.get("candidates") or [] for sample in batch]
 
     def pad(key: str, value: int) -> Tensor:
         padded = pad_sequence([row[key] for row in rows], True, value, padding_side)
@@ -55,6 +56,7 @@ def collate_conversations(
         "labels": pad("labels", IGNORED),
         "attention_mask": (pad("samples", -1) >= 0).long(),
         "samples": None if row_length is None else pad("samples", -1),
+        "candidates": candidates if any(candidates) else None,
         "sources": [sample["source"] for sample in batch],
         "metas": [sample["meta"] for sample in batch],
     }

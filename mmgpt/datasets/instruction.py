@@ -13,10 +13,11 @@ from mmgpt.registry import DATASETS, TRANSFORMS
 from .conversation import place_of
 from .lost import LostAnswers
 from .records import find_parser, parse_record, read_records, record_name
-from .transforms import FormatPrompt, LoadImages, PrepareImages
+from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
-IMAGE_STEPS = (LoadImages, PrepareImages)
+READERS = (LoadImages, LoadFeatures)
+IMAGE_STEPS = (*READERS, PrepareImages)
 
 
 @DATASETS.register_module()
@@ -95,8 +96,8 @@ class InstructionDataset(BaseDataset):
 
     @property
     def loads_images(self) -> bool:
-        """Whether the pipeline reads the images of samples."""
-        return any(isinstance(step, LoadImages) for step in self.pipeline.transforms)
+        """Whether the pipeline reads the images of samples, or features of them."""
+        return any(isinstance(step, READERS) for step in self.pipeline.transforms)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:

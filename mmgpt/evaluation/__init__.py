@@ -1,6 +1,6 @@
 """Answers of a model over test data, and metrics on them."""
 
 from mmgpt.evaluation.loop import EvaluationLoop
-from mmgpt.evaluation.metrics import AnswerAccuracy
+from mmgpt.evaluation.metrics import AnswerAccuracy, BenchmarkScores, VQALeaderboardFile
 
-__all__ = ["AnswerAccuracy", "EvaluationLoop"]
+__all__ = ["AnswerAccuracy", "BenchmarkScores", "EvaluationLoop", "VQALeaderboardFile"]

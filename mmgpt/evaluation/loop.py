@@ -1,7 +1,8 @@
 """The loop of `tools/test.py`: each sample answered once, by any number of processes, also after a break."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -61,13 +62,15 @@ class EvaluationLoop(TestLoop):
         dataloader: config; its sampler is replaced by WholeBatches.
         evaluator: config, or MMEngine's Evaluator.
         resume: keep the predictions of an evaluation of the same settings that was cut.
+        cut_at: words at which generated text is cut, e.g. ['Question', 'Answer', 'Short'] for a base model that goes on
+            with a next question (as OpenFlamingo's evaluation does).
     """
 
-    def __init__(self, runner: Runner, dataloader: dict, evaluator, resume: bool = False):
+    def __init__(self, runner: Runner, dataloader: dict, evaluator, resume: bool = False, cut_at: Sequence[str] = ()):
         sampler = dict(type="DefaultSampler", shuffle=False)
         loader = {**dataloader, "sampler": sampler, "batch_sampler": dict(type=WholeBatches)}
         super().__init__(runner, loader, evaluator)
-        self.resume = resume
+        self.resume, self.cut_at = resume, tuple(cut_at)
         # Of the config as it is, before anything is built from it.
         self.settings = settings(runner.cfg, runner._load_from)
         self.folder = Path(runner.work_dir) / "evaluation" / self._name()
@@ -108,6 +111,8 @@ class EvaluationLoop(TestLoop):
         """One batch, whose samples have these numbers."""
         self.runner.call_hook("before_test_iter", batch_idx=step, data_batch=batch)
         rows = self.runner.model.test_step(batch)
+        for row in rows if self.cut_at else ():
+            row["prediction"] = cut(row["prediction"], self.cut_at)
         predictions.add({"index": number, **row} for number, row in zip(numbers, rows, strict=True))
         self.runner.call_hook("after_test_iter", batch_idx=step, data_batch=batch, outputs=rows)
 
@@ -138,3 +143,8 @@ class EvaluationLoop(TestLoop):
                 metrics[name] = value
             metric.results.clear()
         return metrics
+
+
+def cut(text: str, words: Sequence[str]) -> str:
+    """Text up to the first of some words, stripped."""
+    return re.split("|".join(map(re.escape, words)), text, maxsplit=1)[0].strip()

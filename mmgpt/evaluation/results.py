@@ -30,6 +30,7 @@ def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
         "data_files": {path: sha256(path) for path in annotation_files(loader["dataset"])},
         "batch_size": loader["batch_size"],
         "metrics": _plain(cfg["test_evaluator"]),
+        "cut_at": _plain(cfg["test_cfg"].get("cut_at", [])),
         "seed": cfg.get("seed"),
     }
 

@@ -68,6 +68,15 @@ def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
     assert json.dumps(cfg.chat_pipeline).count("32") == json.dumps(cfg.chat_pipeline).count("stripped") == 1
 
 
+def test_two_variables_replace_images_by_cached_features(tmp_path, tiny_llama):
+    cfg = load(tmp_path, tiny_llama, image_steps="${feature_steps}", feature_cache="work_dirs/features", image_size=32)
+    for part in cfg.train_dataloader.dataset.visual:
+        [step] = part.pipeline[-2]
+        assert step.type == "LoadFeatures" and step.cache == "work_dirs/features"
+        assert step.steps == load(tmp_path, tiny_llama, image_size=32).image_steps
+    assert cfg.chat_pipeline[0].type == "PrepareImages"
+
+
 def test_a_template_of_ones_own(tmp_path, tiny_llama):
     own = dict(SHORT, response="Answer: ")
     cfg = load(tmp_path, tiny_llama, prompt_template=dict(own, _delete_=True))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmgpt.datasets import ImageControl
+from mmgpt.datasets.feature_cache import create_cache
 
 
 def shown(dataset):
@@ -38,3 +39,12 @@ def test_wrong_arguments(caption_config):
         ImageControl(caption_config(2), "none")
     with pytest.raises(ValueError, match="dataset 'captions': no other image to exchange .*captions_0.png"):
         ImageControl(caption_config(1), "other")
+
+
+def test_cached_features_have_no_pixels(tmp_path, build, caption_config, steps):
+    images, text = steps(size=16)[:2], steps()
+    create_cache(tmp_path, images, "float16")
+    dataset = build(caption_config(2, pipeline=[dict(type="LoadFeatures", cache=str(tmp_path), steps=images), *text]))
+    with pytest.raises(ValueError, match="kind='zero': dataset 'captions' reads cached features, which have no pixels"):
+        ImageControl(dataset, "zero")
+    assert len(ImageControl(dataset, "other")) == 2

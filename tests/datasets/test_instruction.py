@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
+from mmgpt.datasets.feature_cache import create_cache
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.registry import PARSERS
 
@@ -260,3 +261,15 @@ def test_the_random_generator_is_the_samples_own(build, dolly_config):
     dataset = build(dolly_config(["red", "blue"]))
     draws = [dataset.get_data_info(i)["rng"].random() for i in (0, 1, 2, 0)]
     assert draws[0] == draws[3] == np.random.default_rng([0, 0, 0]).random() and len(set(draws)) == 3
+
+
+def test_a_pipeline_of_cached_features_reads_images_and_its_text_needs_none(build, caption_config, steps, tmp_path):
+    images, text = steps(size=16)[:2], steps()
+    create_cache(tmp_path / "cache", images, "float16")
+    pipeline = [dict(type="LoadFeatures", cache=str(tmp_path / "cache"), steps=images), *text]
+    config, plain = caption_config(2, pipeline=pipeline), caption_config(2, pipeline=text)
+    # The cache is empty: no features are read.
+    assert build(config).text_length(0) == build(plain).text_length(0)
+    (tmp_path / "images" / "captions_0.png").unlink()
+    with pytest.raises(FileNotFoundError, match="captions.json', record 0, .*no image file '.*captions_0.png'"):
+        len(build(config))

@@ -26,10 +26,16 @@ _tokenize = dict(
 )
 _ask = dict(type="FormatPrompt", template="${prompt_template}", open_last=True)
 
-image_steps = [dict(type="LoadImages"), _prepare]
+pixel_steps = [dict(type="LoadImages"), _prepare]
+# With image_steps = "${feature_steps}" and the folder, images are not opened (docs/data.md, "Cached image features").
+feature_steps = [dict(type="LoadFeatures", cache="${feature_cache}", steps="${pixel_steps}")]
+feature_cache = None
+image_steps = "${pixel_steps}"
 # Training: the answers are part of the text.
 answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
 # Evaluation: the last answer is left to the model.
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
+# Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.
+rank_steps = [_ask, _tokenize, dict(type="AddCandidates", tokenize=_tokenize), dict(type="PackInputs")]
 # Chat, with images already in memory.
 chat_pipeline = [_prepare, _ask, _tokenize]

@@ -1,5 +1,7 @@
 """The metrics that a config can name."""
 
 from mmgpt.evaluation.metrics.answers import AnswerAccuracy
+from mmgpt.evaluation.metrics.benchmark import BenchmarkScores
+from mmgpt.evaluation.metrics.leaderboard import VQALeaderboardFile
 
-__all__ = ["AnswerAccuracy"]
+__all__ = ["AnswerAccuracy", "BenchmarkScores", "VQALeaderboardFile"]
