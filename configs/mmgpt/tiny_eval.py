@@ -21,4 +21,6 @@ test_dataloader = dict(
         language=[],
     ),
 )
-test_evaluator = dict(groups=dict(_delete_=True, visual=[part["name"] for part in _base_.test_dataloader.dataset.visual]))
+test_evaluator = dict(
+    groups=dict(_delete_=True, visual=[part["name"] for part in _base_.test_dataloader.dataset.visual])
+)

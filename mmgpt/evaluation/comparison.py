@@ -52,8 +52,10 @@ def pair_up(first: Written, second: Written) -> list[Pair]:
     """The samples of two evaluations as pairs, in the order of the first one.
 
     Raises:
-        ValueError: they are not of the same samples, or not of the same truth; names some.
+        ValueError: they have other rules of scoring, other samples, or other expected answers; names some.
     """
+    if first.rule != second.rule:
+        raise ValueError(f"{first.folder} is scored by rule {first.rule!r}, {second.folder} by {second.rule!r}")
     one, other = _by_key(first.rows), _by_key(second.rows)
     lacking = [
         (second, [one[key] for key in one if key not in other]),

@@ -3,50 +3,56 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmgpt.evaluation.loop import RESULT
-from mmgpt.evaluation.metrics.answers import judge
+from mmgpt.evaluation.metrics.benchmark import RULES
 from mmgpt.evaluation.predictions import Predictions
 
+TOGETHER = ("caption",)  # rules that score many samples, not single ones
 TYPES, SHARE = 20, 0.01
 REST = "(other questions)"
 WORD = re.compile(r"[^\W_]+")
 
 
 class Written(NamedTuple):
-    """An evaluation: its folder, what result.json holds, and a row for each sample with its `score`."""
+    """An evaluation: its folder, what result.json holds, the rule of its scores, and its rows, each with a `score`."""
 
     folder: Path
     result: dict
+    rule: str
     rows: list[dict]
 
 
 def read_evaluation(path: str | Path) -> Written:
     """An evaluation by its folder, or by the result.json in it.
 
+    A row's score, 0 to 1, is its own `score` if it has one, else what the rule of the evaluation's benchmark gives it,
+    else whether it equals a reference. Rows that the rule does not count are left out.
+
     Raises:
         FileNotFoundError: there is none; names those below the path.
-        ValueError: its predictions are incomplete, or a sample has no score and no answer to compare with.
+        ValueError: its predictions are incomplete, or a sample has no answer to compare with.
     """
     folder = Path(path).parent if Path(path).name == RESULT else Path(path)
     if not (folder / RESULT).is_file():
-        below = sorted(str(found.parent) for found in folder.glob(f"**/{RESULT}"))
-        raise FileNotFoundError(
-            f"{folder} holds no {RESULT}" + (f"; did you mean {' or '.join(below)}?" if below else "")
-        )
+        below = " or ".join(sorted(str(found.parent) for found in folder.glob(f"**/{RESULT}")))
+        raise FileNotFoundError(f"{folder} holds no {RESULT}" + (f"; did you mean {below}?" if below else ""))
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     rows = Predictions(folder).read()
     if len(rows) != result["samples"]:
         raise ValueError(f"{folder}: {len(rows)} predictions, but {RESULT} is of {result['samples']} samples")
-    return Written(folder, result, [row | {"score": score_of(row)} for _, row in sorted(rows.items())])
+    rule = rule_of(result["settings"]["metrics"])
+    scored = [_scored(row, rule) for _, row in sorted(rows.items())]
+    return Written(folder, result, rule, [row for row in scored if row is not None])
 
 
-def score_of(row: Mapping) -> float:
-    """How right a prediction is, 0 to 1: the row's own `score`, or whether it equals a reference."""
-    return float(row["score"]) if "score" in row else float(judge(row)["correct"])
+def rule_of(metrics: Mapping | Sequence[Mapping]) -> str:
+    """The first rule among an evaluation's metrics that scores single samples; 'exact' without one."""
+    rules = [metric.get("rule") for metric in ([metrics] if isinstance(metrics, Mapping) else metrics)]
+    return next((rule for rule in rules if rule in RULES and rule not in TOGETHER), "exact")
 
 
 def is_right(score: float) -> bool:
@@ -81,3 +87,10 @@ def grouped(names: Iterable[str], members: Iterable) -> dict[str, list]:
     for name, member in zip(names, members, strict=True):
         groups.setdefault(name, []).append(member)
     return {name: groups[name] for name in sorted(groups, key=lambda name: name == REST)}
+
+
+def _scored(row: dict, rule: str) -> dict | None:
+    if "score" in row:
+        return row
+    judged = RULES[rule].judge(row)
+    return None if judged is None else {**row, "score": judged["score"]}

@@ -5,7 +5,7 @@
 
 Of one: figures for each dataset and each kind of question, and two sheets of pictures with question, prediction and
 truth, the worst answers and random ones. Of two: the figures of both with the uncertainty of their difference, and a
-page of wins and losses with pictures. A row's `score` counts, else whether the prediction equals a reference.
+page of wins and losses with pictures. Samples are scored by the rule of their benchmark.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def analyze_one(written: Written, count: int, out: Path) -> list[Path]:
     for heading, groups in by_group(written.rows, written.rows).items():
         percent = {name: 100 * np.mean([row["score"] for row in rows]) for name, rows in groups.items()}
         counts = {name: len(rows) for name, rows in groups.items()}
-        tables[f"By {heading}, %"] = percent_table({"score": percent}, counts)
+        tables[f"By {heading}, %"] = percent_table({written.rule: percent}, counts)
     print_tables(tables)
     pictures, mixed = Pictures(written.result["settings"]["data"]), shuffled(written.rows)
     worst = sorted((row for row in mixed if row["score"] < 1), key=lambda row: row["score"])
