@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
@@ -20,9 +19,9 @@ from mmgpt.visualization.sheet import sheet_pixels, side_by_side
 class AnswersHook(Hook):
     """Lets the model answer a few held-out questions: in the log, and as a picture for the visualizer's backends.
 
-    The first process does it alone, without the wrapper of distributed training, while the others wait for their next
-    common step. So it needs whole parameters, not shards of them. Training goes on as it would have without: nothing
-    is learned, and the loop sets the random generators anew for each step.
+    The first process does it alone, while the others wait for it at their next common step; so the parameters have to
+    be whole, not shards. Training goes on as it would have without: nothing is learned, and the loop sets the random
+    generators anew for each step.
 
     Args:
         loader: config of a data loader of questions, e.g. "${test_dataloader}": its dataset and collate function.
@@ -57,7 +56,7 @@ class AnswersHook(Hook):
     ) -> None:
         """Answer, when it is time."""
         if self.every_n_train_iters(runner, self.interval):
-            rows = self.answer(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+            rows = self.answer(runner.model)
             runner.logger.info(told(rows, runner.iter + 1))
             shown = [{**row, "image": side_by_side(self.pictures.of(row)), "answer": truth(row)} for row in rows]
             runner.visualizer.add_image("answers", sheet_pixels(shown), runner.iter + 1)
