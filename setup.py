@@ -24,4 +24,6 @@ setup(
     python_requires=">=3.11,<3.13",
     install_requires=requirements("runtime"),
     extras_require={name: requirements(name) for name in ("optional", "captions", "parquet")},
+    # Where lmms-eval looks for models of other packages.
+    entry_points={"lmms_eval.models": ["mmgpt = mmgpt.harness.lmms_eval_plugin:manifest"]},
 )

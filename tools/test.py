@@ -35,8 +35,9 @@ def configs(args: argparse.Namespace) -> Iterator[tuple[str, Config]]:
     for seed in args.seeds or [None]:
         if seed is not None:
             args.cfg_options = {**(args.cfg_options or {}), "seed": seed}
-        name = "own seed" if seed is None else f"seed {seed}"
-        yield name, tool.prepare(args)
+        cfg = tool.prepare(args)
+        name = f"seed {cfg.get('seed')}"
+        yield name, cfg
         for kind in args.controls:
             control = tool.prepare(args)
             control.test_dataloader.dataset = with_control(control.test_dataloader.dataset, kind)
@@ -84,7 +85,8 @@ def table(runs: dict[str, dict]) -> Table:
     for name in runs:
         made.add_column(name, justify="right")
     for key in next(iter(runs.values())):
-        made.add_row(key, *(f"{metrics[key]:.2f}" if key in metrics else "–" for metrics in runs.values()))
+        values = [metrics.get(key, "–") for metrics in runs.values()]
+        made.add_row(key, *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values))
     return made
 
 

@@ -4,12 +4,18 @@
 _base_ = "./tiny_lora_joint.py"
 
 shots = 0
+similar = None  # or what tools/dataset_converters/image_features.py wrote: the most similar pictures
 max_length = 512
 
 
 def _shown(part):
     turns, examples = part["pipeline"][:-2], part["ann_file"].replace("heldout", "train")
-    add = dict(type="AddExamples", shots="${shots}", dataset=dict(part, ann_file=examples, pipeline=turns))
+    add = dict(
+        type="AddExamples",
+        shots="${shots}",
+        similar="${similar}",
+        dataset=dict(part, ann_file=examples, pipeline=turns),
+    )
     return dict(part, pipeline=[*turns, add, *part["pipeline"][-2:]])
 
 

@@ -2,6 +2,6 @@
 
 from mmgpt.evaluation.answers_hook import AnswersHook
 from mmgpt.evaluation.loop import EvaluationLoop
-from mmgpt.evaluation.metrics import AnswerAccuracy, BenchmarkScores, VQALeaderboardFile
+from mmgpt.evaluation.metrics import AnswerAccuracy, BenchmarkScores, Perplexity, VQALeaderboardFile
 
-__all__ = ["AnswerAccuracy", "AnswersHook", "BenchmarkScores", "EvaluationLoop", "VQALeaderboardFile"]
+__all__ = ["AnswerAccuracy", "AnswersHook", "BenchmarkScores", "EvaluationLoop", "Perplexity", "VQALeaderboardFile"]

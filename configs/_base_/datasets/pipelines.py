@@ -37,5 +37,8 @@ answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _token
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
 # Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.
 rank_steps = [_ask, _tokenize, dict(type="AddCandidates", tokenize=_tokenize), dict(type="PackInputs")]
+# Evaluation by how likely the right answers are.
+_likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
+likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
 # Chat, with images already in memory.
 chat_pipeline = [_prepare, _ask, _tokenize]

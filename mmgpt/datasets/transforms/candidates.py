@@ -11,6 +11,8 @@ from mmgpt.registry import TRANSFORMS
 
 from .tokens import IGNORED
 
+OWN = {"choices": lambda results: results["choices"], "answer": lambda results: [results["answer"]]}
+
 
 @TRANSFORMS.register_module()
 class AddCandidates:
@@ -18,30 +20,36 @@ class AddCandidates:
 
     Stands behind TokenizeSegments, in an open prompt. Gives `candidates`, for each answer what follows `input_ids`:
     `ids` and `labels`, int64 (S,), the latter -100 where nothing counts, and the `weight` of its score. `choices` are
-    the answers as texts. `input_ids` is what the texts with each of the answers have in common.
+    the answers as texts, `candidate_tokens` how many tokens of each count. `input_ids` is what the texts with each of
+    the answers have in common.
 
     Args:
         tokenize: config of TokenizeSegments, the same.
-        answers: the texts; None: the `choices` of the question.
+        answers: the texts; or 'choices', those of the question; or 'answer', its right one alone (see Perplexity).
         per_token: divide the log-likelihood of an answer by the number of its tokens.
 
     Raises:
         ValueError: no answers to choose from, or one of them is empty, twice there, or too long.
     """
 
-    def __init__(self, tokenize: dict, answers: Sequence[str] | None = None, per_token: bool = False):
+    def __init__(self, tokenize: dict, answers: Sequence[str] | str = "choices", per_token: bool = False):
         self.tokenize = TRANSFORMS.build(tokenize)
-        self.answers, self.per_token = None if answers is None else list(answers), per_token
+        if isinstance(answers, str) and answers not in OWN:
+            raise ValueError(f"answers={answers!r}: choose among {', '.join(OWN)}, or give a list of texts")
+        self.answers, self.per_token = answers, per_token
 
     def __call__(self, results: dict) -> dict:
-        answers = results["choices"] if self.answers is None else self.answers
+        answers = OWN[self.answers](results) if isinstance(self.answers, str) else self.answers
         if not answers or not all(answers) or len(set(answers)) < len(answers):
             raise ValueError(f"{place_of(results)}: cannot choose among the answers {answers!r}")
-        prompt, template = results["segments"], results["template"]
+        # Answers before the last one, of a dialogue or of examples, are part of the prompt.
+        prompt = [segment._replace(learned=False) for segment in results["segments"]]
+        template = results["template"]
         encoded = [self.tokenize.encode([*prompt, *answer_segments(template, answer)]) for answer in answers]
         self._check_length(results, answers, encoded)
         shared = _shared(encoded)
         results["choices"], results["candidates"] = list(answers), [self._candidate(*each, shared) for each in encoded]
+        results["candidate_tokens"] = [int((each["labels"] != IGNORED).sum()) for each in results["candidates"]]
         results["input_ids"] = torch.tensor(encoded[0][0][:shared])
         results["labels"] = torch.full_like(results["input_ids"], IGNORED)
         results["image_tokens"] = self.tokenize.count_images(results["input_ids"])

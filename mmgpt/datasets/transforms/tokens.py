@@ -27,6 +27,7 @@ META_KEYS = (
     "choices",
     "prompt",
     "examples",
+    "candidate_tokens",
 )
 
 

@@ -14,10 +14,12 @@ def tokenizer(tiny_llama):
     return load_tokenizer(tiny_llama)
 
 
-def offered(tokenizer, turn=None, template="short", max_length=200, tokenization="segments", **options):
+def offered(tokenizer, turn=None, template="short", max_length=200, tokenization="segments", images=1, **options):
     turn = turn or {"question": "what colour", "answer": "red", "choices": CHOICES}
+    turns = turn if isinstance(turn, list) else [turn]
     results = {
-        "id": "x", "dataset": "d", "source": "visual", "file": "f.json", "record": 1, "images": ["a"], "turns": [turn]
+        "id": "x", "dataset": "d", "source": "visual", "file": "f.json", "record": 1,
+        "images": ["a"] * images, "turns": turns,
     }  # fmt: skip
     tokenize = dict(type="TokenizeSegments", tokenizer=tokenizer, max_length=max_length, tokenization=tokenization)
     results = FormatPrompt(template, open_last=True)(results)
@@ -36,6 +38,19 @@ def test_prompt_and_candidate_are_the_tokens_of_training(tokenizer, template, to
         assert torch.equal(torch.cat((out["input_ids"], candidate["ids"])), whole["input_ids"])
         assert torch.equal(torch.cat((out["labels"], candidate["labels"])), whole["labels"])
         assert candidate["weight"] == 1.0
+
+
+def test_earlier_answers_are_part_of_the_prompt(tokenizer):
+    image = {"type": "image"}
+    before = {"question": [image, {"type": "text", "text": "what shape"}], "answer": "a square"}
+    asked = {"question": [image, {"type": "text", "text": "what colour"}], "choices": CHOICES}
+    out = offered(tokenizer, [before, asked], images=2)
+    assert out["image_tokens"] == 2 and (out["labels"] == -100).all()
+    text = tokenizer.decode(out["input_ids"])
+    assert "a square</s>" in text and text.rstrip().endswith("Response:")
+    assert [tokenizer.decode(each["labels"]).strip() for each in out["candidates"]] == [
+        f"{text}</s>" for text in CHOICES
+    ]
 
 
 def test_answers_of_the_config_and_weights_by_length(tokenizer):
