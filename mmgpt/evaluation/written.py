@@ -50,8 +50,15 @@ def read_evaluation(path: str | Path) -> Written:
 
 
 def rule_of(metrics: Mapping | Sequence[Mapping]) -> str:
-    """The first rule among an evaluation's metrics that scores single samples; 'exact' without one."""
-    rules = [metric.get("rule") for metric in ([metrics] if isinstance(metrics, Mapping) else metrics)]
+    """The first rule among an evaluation's metrics that scores single samples; 'exact' without one.
+
+    Raises:
+        ValueError: only the likelihood of right answers was measured.
+    """
+    metrics = [metrics] if isinstance(metrics, Mapping) else metrics
+    if all(metric.get("type") == "Perplexity" for metric in metrics):
+        raise ValueError("an evaluation of perplexity has no answers to look at")
+    rules = [metric.get("rule") for metric in metrics]
     return next((rule for rule in rules if rule in RULES and rule not in TOGETHER), "exact")
 
 

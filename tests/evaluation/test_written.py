@@ -42,6 +42,11 @@ def test_the_first_rule_that_scores_single_samples(metrics, rule):
     assert rule_of(metrics) == rule
 
 
+def test_perplexity_has_no_answers():
+    with pytest.raises(ValueError, match="no answers to look at"):
+        rule_of(dict(type="Perplexity"))
+
+
 def test_a_path_that_is_no_evaluation_names_those_below_it(tmp_path):
     write(tmp_path / "evaluation" / "latest-1", [row(0)])
     with pytest.raises(FileNotFoundError, match="holds no result.json; did you mean .*latest-1?"):
