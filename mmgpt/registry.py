@@ -13,7 +13,7 @@ DATASETS = _child("dataset", root.DATASETS, "datasets")
 TRANSFORMS = _child("transform", root.TRANSFORMS, "datasets.transforms")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "datasets")
 METRICS = _child("metric", root.METRICS, "evaluation")
-HOOKS = _child("hook", root.HOOKS, "engine", "datasets")
+HOOKS = _child("hook", root.HOOKS, "engine", "datasets", "evaluation")
 LOOPS = _child("loop", root.LOOPS, "engine", "evaluation")
 PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"])
 # Nothing of ours is in these; they keep MMEngine from warning that the scope has no such registry.

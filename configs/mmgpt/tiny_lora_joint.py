@@ -6,4 +6,7 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 max_epochs = 1
-default_hooks = dict(checkpoint=dict(interval=100))
+default_hooks = dict(
+    checkpoint=dict(interval=100),
+    answers=dict(type="AnswersHook", loader="${test_dataloader}", count=4, interval=200),
+)

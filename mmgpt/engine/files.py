@@ -14,6 +14,7 @@ PARTS = (
     "val_evaluator",
     "test_dataloader",
     "test_evaluator",
+    "default_hooks",
     "custom_hooks",
     "chat_pipeline",
     "load_from",

@@ -92,6 +92,8 @@ class EvaluationLoop(TestLoop):
         barrier()
         metrics = self._judge(predictions, time.perf_counter() - start)
         self.runner.call_hook("after_test_epoch", metrics=metrics)
+        # MMEngine's LoggerHook shows the visualizer's backends the metrics of validation only.
+        self.runner.visualizer.add_scalars(metrics)
         self.runner.call_hook("after_test")
         return metrics
 

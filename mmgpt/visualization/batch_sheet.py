@@ -11,7 +11,8 @@ from PIL import Image
 from mmgpt.datasets.pieces import Piece
 from mmgpt.datasets.views import Row, Sample
 from mmgpt.visualization.canvas import DPI, new_figure, save, wrap, write_text
-from mmgpt.visualization.page import SIGNS, Batch
+from mmgpt.visualization.html import SIGNS
+from mmgpt.visualization.page import Batch
 
 COLUMNS = 76  # characters of a line
 SIDE_BY_SIDE = 2  # columns of rows

@@ -3,8 +3,11 @@
 import textwrap
 import unicodedata
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -39,7 +42,21 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; folders are made. Characters without a glyph become boxes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _any_character():
         figure.savefig(path, format="png", dpi=DPI)
     return path
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as uint8 (H, W, 3), the same as `save` writes."""
+    figure.set_dpi(DPI)
+    with _any_character():
+        figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+@contextmanager
+def _any_character() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield

@@ -1,19 +1,11 @@
 """A page of batches, in one file that needs no other: every token, coloured where it is learned, and every picture."""
 
-import unicodedata
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
-from PIL import Image
-
 from mmgpt.datasets.views import Row, Sample
-
-SIGNS = {"\n": "⏎", "\t": "⇥"}
+from mmgpt.visualization.html import write_html
 
 
 class Batch(NamedTuple):
@@ -78,46 +70,6 @@ def write_page(batches: Sequence[Batch], title: str, about: Mapping[str, object]
     rows = [row for batch in batches for row in batch.rows]
     if not rows:
         raise ValueError(f"{path}: no rows to show")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(visible=visible, uri=data_uri, size=enlarged)
     datasets = by_dataset([sample for row in rows for sample in row.samples])
-    template = environment.get_template("page.html")
-    text = template.render(
-        batches=batches, title=title, about=about, figures=count(rows), datasets=datasets, count=count
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def visible(text: object) -> Markup:
-    """Text as HTML: a sign before each line break and tab, the code of what would be unseen or act on the text around.
-
-    Signs are set apart by ``<i>``, so that they are not taken for text.
-    """
-    return Markup("").join(_visible(char) for char in str(text))
-
-
-def data_uri(image: Image.Image) -> str:
-    """An image as PNG within an address."""
-    stream = BytesIO()
-    image.save(stream, format="png")
-    return f"data:image/png;base64,{b64encode(stream.getvalue()).decode()}"
-
-
-def enlarged(image: Image.Image, side: int) -> tuple[int, int]:
-    """Width and height of an image made as large as fits into a square, by a whole factor: its pixels stay squares."""
-    factor = max(1, side // max(image.size))
-    return image.width * factor, image.height * factor
-
-
-def _visible(char: str) -> Markup:
-    if char in SIGNS:
-        return Markup(f"<i>{SIGNS[char]}</i>{char}")
-    # Control and format characters (of the direction of text, zero width), lone surrogates, line separators.
-    if unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
-        return Markup(f"<i>U+{ord(char):04X}</i>")
-    return escape(char)
+    shown = dict(batches=batches, title=title, about=about, figures=count(rows), datasets=datasets, count=count)
+    return write_html("page.html", path, shown)

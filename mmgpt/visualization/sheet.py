@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from mmgpt.visualization.canvas import new_figure, save, wrap, write_text
+from mmgpt.visualization.canvas import new_figure, pixels, save, wrap, write_text
 
 RIGHT, WRONG = "#1a7f37", "#c62828"
 COLUMNS = 4
@@ -26,6 +28,28 @@ def draw_sheet(rows: Sequence[dict], path: str | Path) -> Path:
     """
     if not rows:
         raise ValueError(f"{path}: no rows to draw")
+    return save(_sheet(rows), path)
+
+
+def sheet_pixels(rows: Sequence[dict]) -> np.ndarray:
+    """What `draw_sheet` draws of at least one row, as uint8 (H, W, 3)."""
+    return pixels(_sheet(rows))
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image | None:
+    """Several images as one, of the height of the tallest; None when there is no image."""
+    if len(images) < 2:
+        return images[0] if images else None
+    gap = max(1, max(image.height for image in images) // 32)
+    width = sum(image.width + gap for image in images) - gap
+    whole, x = Image.new("RGB", (width, max(image.height for image in images)), "white"), 0
+    for image in images:
+        whole.paste(image, (x, 0))
+        x += image.width + gap
+    return whole
+
+
+def _sheet(rows: Sequence[dict]) -> Figure:
     columns = min(COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
     figure = new_figure(3.2 * columns, 3.6 * lines)
@@ -34,7 +58,7 @@ def draw_sheet(rows: Sequence[dict], path: str | Path) -> Path:
         line, column = divmod(index, columns)
         _draw_picture(figure.add_subplot(grid[2 * line, column]), row)
         _draw_words(figure.add_subplot(grid[2 * line + 1, column]), row)
-    return save(figure, path)
+    return figure
 
 
 def _draw_picture(axes: Axes, row: dict) -> None:

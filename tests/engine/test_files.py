@@ -110,3 +110,9 @@ def test_the_description_of_a_tower(tmp_path, monkeypatch):
     check_files(dict(model=dict(vision=dict(type="OpenCLIPVision", model="ViT-L-14"))))
     with pytest.raises(FileNotFoundError, match=r"towers/tiny.json  \(model.vision.model\)"):
         check_files(dict(model=dict(vision=dict(type="OpenCLIPVision", model="towers/tiny.json"))))
+
+
+def test_data_that_a_hook_reads_are_looked_for(cfg):
+    cfg["default_hooks"] = dict(answers=dict(loader=dict(dataset=dict(ann_file="heldout.json"))))
+    with pytest.raises(FileNotFoundError, match=r"heldout.json  \(default_hooks.answers.loader.dataset.ann_file\)"):
+        check_files(cfg, skip=["test_dataloader"])

@@ -61,7 +61,8 @@ def test_random_answers_score_as_scikit_learn_says():
 
 
 def test_the_right_answer_is_yes_or_no():
-    assert judge_yes_no({"answer": "Yes", "prediction": "no"}) == {"said": False, "true": True}
+    assert judge_yes_no({"answer": "Yes", "prediction": "no"}) == {"said": False, "true": True, "score": 0}
+    assert judge_yes_no({"answer": "no", "prediction": "No."}) == {"said": False, "true": False, "score": 1}
     for answer in ("maybe", "", None):
         with pytest.raises(ValueError, match="id 'p1': the right answer must be yes or no, got"):
             judge_yes_no({"id": "p1", "answer": answer, "prediction": "no"})

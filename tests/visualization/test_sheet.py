@@ -6,6 +6,7 @@ from PIL import Image
 
 from mmgpt.visualization import draw_sheet
 from mmgpt.visualization.canvas import wrap
+from mmgpt.visualization.sheet import sheet_pixels, side_by_side
 
 HOSTILE = ["costs $5_{x and $\\frac{1", "w" * 400, "emoji 😀 赤 \u202e", "tab\tnul\x00\n\nline", "{curly} %s \\", ""]
 
@@ -59,3 +60,24 @@ def test_files_of_any_mode_and_many_rows(tmp_path):
 def test_no_rows(tmp_path):
     with pytest.raises(ValueError, match="no rows"):
         draw_sheet([], tmp_path / "sheet.png")
+
+
+def test_pixels_are_those_of_the_file(tmp_path, recwarn):
+    rows = [row(question="赤"), row(image=None)]
+    pixels = sheet_pixels(rows)
+    assert pixels.dtype == np.uint8
+    assert (pixels == np.asarray(Image.open(draw_sheet(rows, tmp_path / "sheet.png")).convert("RGB"))).all()
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_side_by_side():
+    red, blue = Image.new("RGB", (10, 64), "red"), Image.new("RGB", (20, 8), "blue")
+    both = side_by_side([red, blue])
+    assert both.size == (32, 64)
+    assert [both.getpixel(place) for place in ((0, 63), (10, 0), (31, 7), (31, 8))] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+        (255, 255, 255),
+    ]
+    assert side_by_side([red]) is red and side_by_side([]) is None

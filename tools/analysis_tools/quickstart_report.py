@@ -27,6 +27,7 @@ from mmgpt.evaluation.answering import answer_all, cpu_threads
 from mmgpt.evaluation.metrics.answers import references, write_rows
 from mmgpt.registry import DATASETS
 from mmgpt.visualization import draw_curves, draw_sheet
+from mmgpt.visualization.curves import SCALARS, read_scalars
 from mmgpt.visualization.tables import percent_table, print_tables
 
 HEADINGS = {"tuned": "tuned", "before": "before", "other_image": "other image", "zero_image": "zero image"}
@@ -135,11 +136,12 @@ def sheet_rows(rows: Sequence[dict], parts: Sequence[Dataset]) -> list[dict]:
 def draw(out: Path, work_dir: Path, pictures: list[dict]) -> list[Path]:
     """Draw the sheet and, when the work dir holds training scalars, the curves; return the files."""
     made = [draw_sheet(pictures, out / "pictures.png")]
-    runs = {path.parts[-3]: path for path in sorted(work_dir.glob("*/vis_data/scalars.json"))}
-    if runs:
-        made.append(draw_curves(runs, out / "curves.png"))
+    starts = sorted(work_dir.glob(f"*/{SCALARS}"))
+    run = read_scalars(starts) if starts else {}
+    if "loss" in run:
+        made.append(draw_curves({work_dir.name: run}, out / "curves.png"))
     else:
-        print(f"no loss curves: {work_dir} holds no */vis_data/scalars.json")
+        print(f"no loss curves: no */{SCALARS} of {work_dir} holds a loss")
     return made
 
 

@@ -14,11 +14,15 @@ def says_yes(text: str) -> bool:
 
 
 def judge_yes_no(sample: dict) -> dict:
-    """What is kept of a sample: ``said`` and ``true``, both bool; an answer other than yes or no is a ValueError."""
+    """What is kept of a sample: ``said`` and ``true``, both bool, and as ``score`` whether they are the same.
+
+    An answer other than yes or no is a ValueError.
+    """
     answer = str(sample.get("answer")).casefold()
     if answer not in ("yes", "no"):
         raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
-    return {"said": says_yes(sample["prediction"]), "true": answer == "yes"}
+    said, true = says_yes(sample["prediction"]), answer == "yes"
+    return {"said": said, "true": true, "score": float(said == true)}
 
 
 def yes_no_scores(rows: Sequence[dict]) -> dict[str, float]:

@@ -1,0 +1,85 @@
+"""Two evaluations: which samples pair up, the figures of their difference, and what they refuse."""
+
+import numpy as np
+import pytest
+
+from mmgpt.evaluation.comparison import Pair, change, differing, pair_up
+from mmgpt.evaluation.written import Written, read_evaluation
+
+from .written import row, write
+
+
+def written(name, rows, rule="exact"):
+    return Written(name, {}, rule, [dict(each, score=float(each["prediction"] == "red")) for each in rows])
+
+
+def pairs(*scores):
+    return [Pair({"score": first}, {"score": second}) for first, second in scores]
+
+
+def test_samples_pair_up_whatever_their_order():
+    # Two of the same id and question, as two turns of a conversation may be, pair up in their order.
+    rows = [row(0), row(1, id="x", prediction="a"), row(2, id="x", prediction="b"), row(3, dataset="shape")]
+    other = [dict(each, prediction="red") for each in reversed(rows)]
+    other[1], other[2] = other[2], other[1]
+    paired = pair_up(written("A", rows), written("B", other))
+    assert [pair.first["index"] for pair in paired] == [pair.second["index"] for pair in paired] == [0, 1, 2, 3]
+
+
+def test_other_samples_are_named():
+    one, other = [row(i) for i in range(6)], [row(0), row(1, question="What?")]
+    with pytest.raises(ValueError) as error:
+        pair_up(written("A", one), written("B", other))
+    assert "5 are not in B, such as dataset 'colour', id 'q1' ('What colour is it?')" in str(error.value)
+    assert "and 1 are not in A, such as dataset 'colour', id 'q1' ('What?')" in str(error.value)
+    assert "q4" not in str(error.value)
+
+
+def test_other_answers_and_other_rules_are_refused():
+    with pytest.raises(ValueError, match=r"1 samples have other expected answers: .*id 'q0'.*\['red'\].*\['blue'\]"):
+        pair_up(written("A", [row(0)]), written("B", [row(0, answers=["blue"])]))
+    with pytest.raises(ValueError, match="A is scored by rule 'exact', B by 'vqa'"):
+        pair_up(written("A", [row(0)]), written("B", [row(0)], "vqa"))
+
+
+def test_the_figures_of_a_change():
+    made = change(pairs(*[(0, 1)] * 7, *[(1, 0)] * 2, *[(1, 1)] * 8, *[(0, 0)] * 3))
+    assert (made.questions, made.wins, made.losses, made.both_right, made.both_wrong) == (20, 7, 2, 8, 3)
+    assert (made.first, made.second, made.difference) == pytest.approx((50, 75, 25))
+    # Nine coins, seven or more of one side: 2 * (36 + 9 + 1) / 2**9.
+    assert made.p == pytest.approx(92 / 512)
+
+
+def test_the_interval_is_that_of_paired_draws():
+    scores = [(0, 1)] * 30 + [(1, 0)] * 10 + [(1, 1)] * 60
+    made = change(pairs(*scores))
+    gains = 100 * np.diff(scores)[:, 0]
+    draw = np.random.default_rng(1)
+    means = [draw.choice(gains, len(gains)).mean() for _ in range(4000)]
+    assert (made.low, made.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=1.1)
+    # Unpaired, it would be as wide as the scores themselves vary.
+    assert made.high - made.low < 27
+
+
+def test_scores_between_right_and_wrong():
+    made = change(pairs((0.3, 0.6), (0.3, 0.3), (0.6, 0.6), (1, 0.9)))
+    assert (made.wins, made.losses, made.both_right, made.both_wrong) == (1, 1, 1, 1)
+    assert made.difference == pytest.approx(5)
+
+
+def test_no_change_at_all():
+    made = change(pairs((1, 1), (0, 0)))
+    assert (made.difference, made.low, made.high, made.p) == (0, 0, 0, 1)
+
+
+def test_what_differs():
+    one = {"model": {"lora": {"r": 16}, "type": "X"}, "data": [{"name": "a"}], "seed": 0, "cut_at": []}
+    other = {"model": {"lora": {"r": 64}, "type": "X"}, "data": [{"name": "a"}, {"name": "b"}], "cut_at": []}
+    assert differing(one, other) == {"model.lora.r": (16, 64), "seed": (0, None), "data.1.name": (None, "b")}
+
+
+def test_of_two_that_were_written(tmp_path):
+    first = read_evaluation(write(tmp_path / "a", [row(0), row(1, prediction="blue")]))
+    second = read_evaluation(write(tmp_path / "b", [row(0), row(1)]))
+    [same, better] = pair_up(first, second)
+    assert (same.gain, better.gain) == (0, 1)

@@ -1,0 +1,96 @@
+"""Written evaluations read again: scores by the benchmark's rule, kinds of questions, clear errors."""
+
+import pytest
+
+from mmgpt.evaluation.written import REST, common_types, grouped, question_type, read_evaluation, rule_of, truth
+
+from .written import row, write
+
+TEN = ["red"] * 2 + ["pink"] * 8
+
+
+def test_rows_come_in_the_order_of_the_data_and_are_scored_by_exact_match(tmp_path):
+    rows = [row(1, prediction="Red. "), row(0, prediction="blue"), row(2, answers=["red", "blue"], prediction="blue")]
+    written = read_evaluation(write(tmp_path, rows))
+    assert [each["index"] for each in written.rows] == [0, 1, 2]
+    assert [each["score"] for each in written.rows] == [0, 1, 1] and written.rule == "exact"
+    assert read_evaluation(tmp_path / "result.json") == written
+
+
+def test_the_rule_of_the_benchmark_scores(tmp_path):
+    metrics = [dict(type="VQALeaderboardFile"), dict(type="BenchmarkScores", rule="vqa")]
+    [only] = read_evaluation(write(tmp_path, [row(0, answers=TEN)], metrics=metrics)).rows
+    assert only["score"] == pytest.approx((2 * 1 / 3 + 8 * 2 / 3) / 10)
+
+
+def test_a_score_of_the_row_itself_comes_first_and_what_does_not_count_is_left_out(tmp_path):
+    metrics = dict(type="BenchmarkScores", rule="direct_answer")
+    rows = [row(0, score=0.25), row(1, answers=TEN, tags=dict(difficult_direct_answer="true")), row(2, answers=TEN)]
+    written = read_evaluation(write(tmp_path, rows, metrics=metrics))
+    assert [(each["id"], each["score"]) for each in written.rows] == [("q0", 0.25), ("q2", pytest.approx(2 / 3))]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "rule"),
+    [
+        (dict(type="BenchmarkScores", rule="caption"), "exact"),
+        ([dict(type="BenchmarkScores", rule="caption"), dict(rule="yes_no")], "yes_no"),
+        ([dict(type="AnswerAccuracy")], "exact"),
+    ],
+)
+def test_the_first_rule_that_scores_single_samples(metrics, rule):
+    assert rule_of(metrics) == rule
+
+
+def test_perplexity_has_no_answers():
+    with pytest.raises(ValueError, match="no answers to look at"):
+        rule_of(dict(type="Perplexity"))
+
+
+def test_a_path_that_is_no_evaluation_names_those_below_it(tmp_path):
+    write(tmp_path / "evaluation" / "latest-1", [row(0)])
+    with pytest.raises(FileNotFoundError, match="holds no result.json; did you mean .*latest-1?"):
+        read_evaluation(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere holds no result.json$"):
+        read_evaluation(tmp_path / "nowhere")
+
+
+def test_missing_predictions(tmp_path):
+    folder = write(tmp_path, [row(0), row(1)])
+    (folder / "predictions.jsonl").write_text("")
+    with pytest.raises(ValueError, match="0 predictions, but result.json is of 2 samples"):
+        read_evaluation(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "what colour"),
+        (dict(question="  IS the cup red?"), "is the"),
+        (dict(question="Why?"), "why"),
+        (dict(question="¿?"), REST),
+        (dict(tags=dict(question_type="none of the above")), "none of the above"),
+        (dict(tags=dict(question_type=["a", "b"])), "a, b"),
+        (dict(tags=dict(answer_type="number")), "what colour"),
+    ],
+)
+def test_question_types(changes, kind):
+    assert question_type(row(0, **changes)) == kind
+
+
+def test_rare_question_types_are_put_together():
+    rows = [row(i) for i in range(150)] + [row(200, question="How many?")] + [row(201, question="Is it?")] * 2
+    assert common_types(rows) == ["what colour"] * 150 + [REST] + ["is it"] * 2
+    many = [row(i, question=f"kind{i % 30} of it") for i in range(60)]
+    assert len(set(common_types(many))) == 21
+
+
+def test_groups_keep_their_order_but_the_rest_is_last():
+    groups = grouped(["b", REST, "a", "b"], [1, 2, 3, 4])
+    assert list(groups.items()) == [("b", [1, 4]), ("a", [3]), (REST, [2])]
+
+
+def test_the_truth():
+    assert truth(row(0, answers=TEN)) == "pink (8), red (2)"
+    assert truth(row(0, answers=["red"] * 10)) == "red"
+    assert truth(row(0, answers=[])) == "red" and truth({"answer": "red"}) == "red"

@@ -1,0 +1,87 @@
+"""Curves of one training run or of several, and a table of where they ended and how fast they were.
+
+    python tools/analysis_tools/analyze_logs.py work_dirs/lora_joint work_dirs/my_experiment --smooth 0.8
+
+A run is a work directory (the starts of a resumed run are put together), one of its folders, its .log or scalars.json.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from rich.table import Table
+
+from mmgpt.engine import tool
+from mmgpt.visualization import draw_curves
+from mmgpt.visualization.curves import PANELS, Run, find_scalars, names_in, read_scalars, smooth
+from mmgpt.visualization.tables import print_tables
+
+KEYS = (*PANELS, "grad_norm")
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="work directory, folder of a start, log or scalars.json")
+    parser.add_argument("--keys", nargs="+", metavar="NAME", help=f"scalars; default: {' '.join(KEYS)}")
+    parser.add_argument(
+        "--smooth", type=float, default=0, metavar="WEIGHT", help="0 (not at all, default) to below 1 (most)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/curves.png"), help="PNG file; default: %(default)s")
+    return parser.parse_args(arguments)
+
+
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Runs by the names of their folders, or by their paths where two have one name."""
+    names = [_folder(Path(path).resolve()).name for path in paths]
+    count = Counter(names)
+    return {name if count[name] == 1 else path: path for name, path in zip(names, paths, strict=True)}
+
+
+def _folder(path: Path) -> Path:
+    if path.suffix == ".json":
+        return path.parents[1]
+    return path.parent if path.suffix == ".log" else path
+
+
+def table(runs: Mapping[str, Run], keys: Sequence[str], weight: float) -> Table:
+    """Last step and values of each run, the median of its seconds an iteration, and the share of waiting for data."""
+    made = Table()
+    made.add_column("run", overflow="fold")
+    for heading in ("step", *keys, "s / iteration", "data"):
+        made.add_column(heading.replace("_", " "), justify="right")
+    for name, run in runs.items():
+        shown = smooth(run, weight)
+        last = max(points[-1][0] for points in run.values())
+        values = [f"{shown[key][-1][1]:.4g}" if key in run else "–" for key in keys]
+        made.add_row(name, f"{last:g}", *values, *speed(run))
+    return made
+
+
+def speed(run: Run) -> tuple[str, str]:
+    """Median of the seconds an iteration takes, and how much of all time went into waiting for data."""
+    seconds, waiting = ([value for _, value in run.get(key, ())] for key in ("time", "data_time"))
+    if not sum(seconds):
+        return "–", "–"
+    return f"{median(seconds):.3g}", f"{sum(waiting) / sum(seconds):.0%}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read, print, draw."""
+    args = parse_args(arguments)
+    if not 0 <= args.smooth < 1:
+        raise ValueError(f"--smooth {args.smooth}: from 0 to below 1")
+    runs = {name: read_scalars(find_scalars(path)) for name, path in named(args.runs).items()}
+    unknown = set(args.keys or ()) - set(names_in(runs))
+    if unknown:
+        raise ValueError(f"--keys {' '.join(sorted(unknown))}: choose among {', '.join(names_in(runs))}")
+    keys = [key for key in args.keys or KEYS if key in names_in(runs)]
+    made = draw_curves(runs, args.out, keys, args.smooth)
+    print_tables({"Last values" + (" (smoothed)" if args.smooth else ""): table(runs, keys, args.smooth)})
+    print(f"written: {made}")
+
+
+if __name__ == "__main__":
+    tool.run(main)
