@@ -19,7 +19,8 @@ def load_once(load: Callable[[], Packed]) -> Packed:
     """What `load` returns. In a distributed run one process of each machine calls it, and all map the same bytes.
 
     The bytes go through a file in the temporary folder ($TMPDIR), which is removed as soon as all have mapped it. All
-    processes have to come here, in the same order.
+    processes have to come here, in the same order, and wait for the one that reads: where that takes longer than their
+    process group's timeout (10 minutes with NCCL), set a longer one (`env_cfg.dist_cfg.timeout`, in seconds).
 
     Raises:
         Exception: what `load` raised in one process, in all of them.
