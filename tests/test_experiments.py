@@ -15,6 +15,8 @@ from mmgpt.models import Flamingo
 from mmgpt.models.checkpoints import new_tensors
 from mmgpt.registry import MODELS
 
+from .benchmark_data import put_benchmark
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "mmgpt"
 
@@ -97,6 +99,40 @@ def test_the_published_recipe_trains_on_small_parts_and_an_inheriting_config_too
     saved = torch.load(tmp_path / "b" / "latest.pth", weights_only=True)["state_dict"]
     assert next(value for name, value in saved.items() if "lora_A" in name).shape[0] == 4
     assert len(logged(tmp_path / "b")) < len(rows)
+
+
+def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_parts):
+    packed = CONFIGS / "lora_joint_packed.py"
+    result = tool("train.py", packed, "--work-dir", tmp_path, "--cfg-options", *small_parts)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert [row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path)] == [True]
+    options = ["--rounds", "1", "--batches", "1", "--cfg-options", *small_parts]
+    result = tool("analysis_tools/benchmark_training.py", CONFIGS / "lora_joint.py", packed, *options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    plain, rows = (line for line in result.stdout.splitlines() if "│" in line)
+    assert [cell.strip() for cell in plain.split("│")][3:6:2] == ["1.00", "1.00"]
+    assert float(rows.split("│")[5]) < 0.5
+
+
+def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_parts):
+    chosen = [*small_parts, "benchmark=okvqa", "style=openflamingo", "test_dataloader.num_workers=0"]
+    cfg = load_config(CONFIGS / "lora_joint.py", dict(option.split("=") for option in chosen if "data_root" in option))
+    put_benchmark(cfg.eval_okvqa, "okvqa")
+    result = tool("test.py", CONFIGS / "lora_joint.py", "--work-dir", tmp_path, "--cfg-options", *chosen)
+    assert result.returncode == 0, result.stderr[-3000:]
+    [folder] = (tmp_path / "evaluation").iterdir()
+    made = json.loads((folder / "result.json").read_text())
+    assert made["metrics"].keys() >= {"vqa/accuracy", "openflamingo/accuracy", "vqa/question_type/four/accuracy"}
+    assert made["settings"]["prompt_template"] == "openflamingo_vqa" and made["samples"] == 1
+    assert made["settings"]["cut_at"] == ["Question", "Answer", "Short"]
+    assert made["settings"]["model"]["module"]["generation"]["max_new_tokens"] == 5
+    assert [Path(path).name for path in made["settings"]["data_files"]] == [
+        "mscoco_val2014_annotations.json",
+        "OpenEnded_mscoco_val2014_questions.json",
+    ]
+    row = json.loads((folder / "predictions.jsonl").read_text())
+    assert row["prompt"] == "<image>Question:What sport can you use this for? Short answer:"
+    assert row["tags"] == {"question_type": "four", "answer_type": "other"} and len(row["answers"]) == 10
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)

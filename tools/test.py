@@ -2,43 +2,112 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean, stdev
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
+from rich.table import Table
 
+from mmgpt.datasets.controls import KINDS, with_control
 from mmgpt.engine import check_files, tool
+from mmgpt.evaluation.results import write_json
+from mmgpt.visualization.tables import print_tables
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = tool.parser(description="Evaluate a model on the test data of its config")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
+    parser.add_argument("--seeds", nargs="+", type=int, help="evaluate once with each `seed` (of in-context examples)")
+    parser.add_argument("--controls", nargs="+", choices=KINDS, default=[], help="evaluate with wrong pictures, too")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an evaluation of the same settings that was cut"
+    )
     parser.add_argument("--out", help="JSON file for the metrics; default: test_metrics.json in the work directory")
     return parser.parse_args()
 
 
-def main() -> None:
-    """Build an MMEngine Runner, load the checkpoint, test, and write the metrics.
+def configs(args: argparse.Namespace) -> Iterator[tuple[str, Config]]:
+    """Each evaluation that is asked for, with its name: for each seed the test data, and each control of it."""
+    for seed in args.seeds or [None]:
+        if seed is not None:
+            args.cfg_options = {**(args.cfg_options or {}), "seed": seed}
+        cfg = tool.prepare(args)
+        name = f"seed {cfg.get('seed')}"
+        yield name, cfg
+        for kind in args.controls:
+            control = tool.prepare(args)
+            control.test_dataloader.dataset = with_control(control.test_dataloader.dataset, kind)
+            yield f"{name}, {kind} image", control
+
+
+def check(cfg: Config, args: argparse.Namespace) -> None:
+    """Find what is missing before a model is built.
 
     Raises:
         ValueError: the config has no test data.
         FileNotFoundError: there is no such checkpoint, or files that the config names are missing.
     """
-    args = parse_args()
-    cfg = tool.prepare(args)
     if not cfg.get("test_dataloader"):
         raise ValueError(f"{args.config} sets no test_dataloader: there is nothing to test")
     if args.checkpoint and not Path(args.checkpoint).exists():
         raise FileNotFoundError(f"there is no checkpoint {args.checkpoint!r}")
-    cfg.load_from = args.checkpoint or cfg.get("load_from")
     check_files(cfg, skip=("train_dataloader", "val_dataloader", "val_evaluator"))
-    metrics = Runner.from_cfg(cfg).test()
-    if is_main_process():
-        out = Path(args.out or Path(cfg.work_dir) / "test_metrics.json")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(metrics, indent=2) + "\n")
-        print(json.dumps(metrics, indent=2))
+
+
+def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
+    """Metrics of one evaluation."""
+    cfg.load_from = args.checkpoint or cfg.get("load_from")
+    if args.resume:
+        cfg.test_cfg.resume = True
+    return Runner.from_cfg(cfg).test()
+
+
+def over_seeds(runs: dict[str, dict]) -> dict[str, dict]:
+    """Mean and deviation (that of a sample: over n - 1) of each metric over the seeds, for each kind of pictures."""
+    kinds: dict[str, list[dict]] = {}
+    for name, metrics in runs.items():
+        kinds.setdefault(name.partition(", ")[2], []).append(metrics)
+    made = {}
+    for kind, several in kinds.items():
+        columns = {key: [metrics[key] for metrics in several] for key in several[0]}
+        for what, function in (("mean", mean), ("deviation", stdev)):
+            made[", ".join(filter(None, (what, kind)))] = {key: function(column) for key, column in columns.items()}
+    return made
+
+
+def table(runs: dict[str, dict]) -> Table:
+    """A line for each metric, a column for each run."""
+    made = Table("metric")
+    for name in runs:
+        made.add_column(name, justify="right")
+    for key in next(iter(runs.values())):
+        values = [metrics.get(key, "–") for metrics in runs.values()]
+        made.add_row(key, *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values))
+    return made
+
+
+def main() -> None:
+    """Evaluate as often as is asked for; print and write the metrics."""
+    args = parse_args()
+    asked = dict(configs(args))
+    for cfg in asked.values():
+        check(cfg, args)
+    runs = {name: evaluate(cfg, args) for name, cfg in asked.items()}
+    if not is_main_process():
+        return
+    if len(args.seeds or ()) > 1:
+        runs |= over_seeds(runs)
+    result = runs if len(runs) > 1 else next(iter(runs.values()))
+    work_dir = Path(next(iter(asked.values())).work_dir)
+    write_json(result, Path(args.out or work_dir / "test_metrics.json"))
+    if len(runs) > 1:
+        print_tables({"Metrics": table(runs)})
+    else:
+        print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     # Top-level strings stay: the message about a missing file names the variable that moves it.
     unused = [key for key, value in cfg.items() if key not in USED and not isinstance(value, str)]
     check_files(cfg, skip=[*unused, "load_from"] if checkpoint else unused)
-    device = _device(device)
+    device = find_device(device)
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     model = MODELS.build(cfg.model)
     checkpoint = checkpoint or cfg.get("load_from")
@@ -64,7 +64,8 @@ def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder} was exported with another tokenizer than its base has now, e.g. {differ}")
 
 
-def _device(name: str | None) -> torch.device:
+def find_device(name: str | None) -> torch.device:
+    """A torch device that can be used here; None: the first GPU, or the CPU. ValueError when it cannot."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmgpt.apis.build import build_model, find_config
 from mmgpt.apis.streaming import stream_text
+from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadImages
+from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.engine import load_config
+
+PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
 
 
 @dataclass
@@ -117,28 +121,44 @@ class Chat:
         asked = Conversation([*conversation.turns, {"question": question}], conversation.images + pictures)
         return self._answer(conversation, asked, self.prepare(asked))
 
+    def answer_all(self, conversations: Sequence[Conversation], generation: dict | None = None) -> list[str]:
+        """The answers to the last questions of some conversations, as one batch; the conversations stay as they are.
+
+        Unlike a stream it uses beams, where the model's generation arguments or `generation`, which override all
+        others, ask for them.
+
+        Raises:
+            ValueError: a conversation is longer than the pipeline's token limit.
+        """
+        prompts = self.batch(conversations, self.pipeline, "left")
+        arguments = {**self._generation(), **(generation or {})}
+        with torch.inference_mode():
+            ids = self.model.generate(**{key: prompts[key] for key in PROMPT}, **arguments)
+        texts = self.model.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [text.strip() for text in texts]
+
     def prepare(self, conversation: Conversation) -> dict:
         """Model inputs of a conversation whose last turn has no answer yet.
 
         Returns: ``input_ids`` and ``attention_mask`` (1, L), ``pixels`` (1, T, 3, H, W) or None without an image,
         ``image_counts`` (1,), on the model's device.
         """
-        names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
-        turns = [dict(turn) for turn in conversation.turns]
-        sample = {"images": names, "pil": list(conversation.images), "turns": turns}
-        for transform in self.pipeline:
-            sample = transform(sample)
+        batch = self.batch([conversation], self.pipeline, "left")
+        return {key: batch[key] for key in PROMPT}
+
+    def batch(self, conversations: Sequence[Conversation], pipeline: Sequence[Callable], padding_side: str) -> dict:
+        """What `collate_conversations` makes of conversations that went through a pipeline, on the model's device."""
+        samples = [read_conversation(conversation, pipeline) for conversation in conversations]
+        batch = collate_conversations(samples, self.model.tokenizer.pad_token_id, padding_side)
         device = next(self.model.parameters()).device
-        input_ids = sample["input_ids"][None].to(device)
-        pixels = None if sample["pixels"] is None else sample["pixels"][None].to(device)
-        counts = torch.tensor([len(names)], device=device)
-        mask = torch.ones_like(input_ids)
-        return dict(input_ids=input_ids, attention_mask=mask, pixels=pixels, image_counts=counts)
+        return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+
+    def _generation(self) -> dict:
+        return {**getattr(self.model, "module", self.model).generation, **self.generation}
 
     def _answer(self, conversation: Conversation, asked: Conversation, inputs: dict) -> Iterator[str]:
-        own = getattr(self.model, "module", self.model).generation
         # A stream shows one sequence as it grows, so that it cannot use beams.
-        generate = partial(self.model.generate, **inputs, **{**own, **self.generation, "num_beams": 1})
+        generate = partial(self.model.generate, **inputs, **{**self._generation(), "num_beams": 1})
         said = ""
         try:
             with closing(stream_text(generate, self.model.tokenizer)) as pieces:
@@ -154,6 +174,16 @@ class Chat:
                 conversation.turns, conversation.images = asked.turns, asked.images
 
 
+def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
+    """A conversation through a pipeline, as a sample for `collate_conversations`."""
+    names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
+    turns = [dict(turn) for turn in conversation.turns]
+    sample = {"images": names, "pil": list(conversation.images), "turns": turns, "source": "chat", "meta": {}}
+    for transform in pipeline:
+        sample = transform(sample)
+    return sample
+
+
 def read_picture(image: str | Path | Image.Image) -> Image.Image:
     """An image file, or a PIL image, as training reads it: upright and RGB.
 
@@ -162,5 +192,5 @@ def read_picture(image: str | Path | Image.Image) -> Image.Image:
         ValueError: the file is not a readable image.
     """
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return upright_rgb(image)
     return LoadImages()({"images": [str(image)]})["pil"][0]

@@ -1,7 +1,6 @@
 """A tuned model as a folder that says what it is: `export` with its adapter beside the base, `merge` without one."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmgpt.engine import trained_state
+from mmgpt.engine.atomic import written_whole
 from mmgpt.models import LoRAModel
 from mmgpt.models.export import save_language, save_parts
 from mmgpt.models.language import IMAGE_TOKEN
@@ -161,11 +161,8 @@ def _random_inputs(cfg: Config, model: LoRAModel, length: int = 32) -> dict:
 @contextmanager
 def _complete(out: str | Path):
     """A folder beside `out` to write in, which becomes `out` at the end."""
-    out = Path(out)
-    if out.exists():
+    if Path(out).exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    yield part
-    part.rename(out)
+    with written_whole(out) as folder:
+        folder.mkdir()
+        yield folder

@@ -4,6 +4,7 @@ from .collate import collate_conversations
 from .controls import ImageControl
 from .instruction import InstructionDataset
 from .joint import JointDataset
+from .lost_hook import LostAnswersHook
 from .patches import PatchLabelDataset
 from .samplers import JointBatchSampler
 
@@ -12,6 +13,7 @@ __all__ = [
     "InstructionDataset",
     "JointBatchSampler",
     "JointDataset",
+    "LostAnswersHook",
     "PatchLabelDataset",
     "collate_conversations",
 ]

@@ -13,9 +13,9 @@ from mmgpt.registry import DATASETS
 
 from .image_files import ImageFile, ImageFiles
 from .instruction import SOURCES, InstructionDataset
-from .joint import JointDataset, build_part
-from .packing import pack
-from .records import parse_record, record_id
+from .joint import JointDataset, build_part, kept
+from .records import has_mark, parse_record, record_id
+from .sample_bytes import pack
 from .sample_texts import SampleText, SampleTexts, read_images, tokenizing
 
 SPLITS = ("train", "val", "test")
@@ -29,6 +29,7 @@ ERRORS = {
     "trained_image": "images of the training data",
 }
 WARNINGS = {
+    "unusual_file": "unusual annotation files",
     "cut_answer": "cut answers",
     "duplicate": "duplicates",
     "unusual_image": "unusual images",
@@ -74,6 +75,9 @@ class Part:
         except (ValueError, OSError) as error:
             self.find("annotation_file", str(error).removeprefix(f"{dataset.ann_file}: "))
             return
+        for path in filter(has_mark, filter(None, (dataset.ann_file, dataset.data_prefix.get("questions")))):
+            words = f"{path}: begins with a byte order mark, which is passed over"
+            self.find("unusual_file", words.removeprefix(f"{dataset.ann_file}: "))
         self.samples = pack(dataset.draw(self.parsed))
         if not self.samples and not self.findings:
             self.find("annotation_file", f"none of its {self.records} records belongs to the dataset")
@@ -100,7 +104,7 @@ def read_parts(cfg: Mapping) -> Iterator[Part]:
     """
     for split in SPLITS:
         loader = cfg.get(f"{split}_dataloader")
-        for dataset in _datasets(loader["dataset"]) if loader else ():
+        for dataset in lazy_datasets(loader["dataset"]) if loader else ():
             tokenizing(dataset)
             yield Part(split, dataset)
 
@@ -143,17 +147,17 @@ def check_parts(
     return figures, [finding for part in parts for finding in part.findings]
 
 
-def _datasets(config: dict) -> Iterator[InstructionDataset]:
+def lazy_datasets(config: Mapping) -> Iterator[InstructionDataset]:
     """The datasets of a config, not initialised: parts of a JointDataset or of any wrapper one by one."""
     kind = config.get("type")
     if (DATASETS.get(kind) if isinstance(kind, str) else kind) is JointDataset:
         for source in SOURCES:
-            for part in config.get(source, ()):
+            for part in kept(config.get(source)):
                 yield build_part({**part, "lazy_init": True}, source, config.get("seed", 0))
         return
     inner = config.get("datasets") or [config[key] for key in ("dataset",) if key in config]
     for part in inner:
-        yield from _datasets(part)
+        yield from lazy_datasets(part)
     if not inner:
         dataset = DATASETS.build({**config, "lazy_init": True})
         if not isinstance(dataset, InstructionDataset):

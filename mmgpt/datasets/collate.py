@@ -5,7 +5,11 @@ from collections.abc import Sequence
 import torch
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from .conversation import place_of
+from .packing import fill_rows
 from .transforms.tokens import IGNORED
 
 SIDES = ("right", "left")
@@ -13,35 +17,74 @@ SIDES = ("right", "left")
 
 # In the root registry, where MMEngine looks it up by its bare name, whatever the default scope is.
 @FUNCTIONS.register_module()
-def collate_conversations(batch: Sequence[dict], pad_token_id: int = 0, padding_side: str = "right") -> dict:
+def collate_conversations(
+    batch: Sequence[dict], pad_token_id: int = 0, padding_side: str = "right", row_length: int | None = None
+) -> dict:
     """A batch of what PackInputs gives, with images or without.
 
     Args:
-        batch: B samples.
+        batch: samples; without `row_length`, each is one of B rows.
         pad_token_id: any valid id: padded places are masked in attention and never learned.
         padding_side: 'right' for training, 'left' for generation.
+        row_length: L; several samples share a row of so many tokens, as many as it has room for (training only).
 
     Returns:
         `pixels` float32 (B, T, 3, H, W), zeros behind a row's own images, or None when no row has one;
         `image_counts` int64 (B,); `input_ids`, `labels` (-100 where nothing is learned) and `attention_mask` int64
-        (B, L); `sources` and `metas`, a list entry per row.
+        (B, L); `samples` None, or with `row_length` int64 (B, L): for each token the number of its sample in `batch`,
+        -1 for padding; `candidates` (None where no sample has any), `sources` and `metas`, an entry for each sample.
+
+    Raises:
+        ValueError: unknown side, a sample is longer than a row (names it), or rows of several are padded on the left.
     """
     if padding_side not in SIDES:
         raise ValueError(f"padding_side={padding_side!r}: choose among {', '.join(SIDES)}")
-    ids = [sample["input_ids"] for sample in batch]
+    if row_length is not None and padding_side == "left":
+        raise ValueError("row_length is for training, whose padding_side is 'right'")
+    numbers = [[i] for i in range(len(batch))] if row_length is None else _packed(batch, row_length)
+    rows = [_joined(batch, row) for row in numbers]
+    candidates = [sample.get("candidates") or [] for sample in batch]
+
+    def pad(key: str, value: int) -> Tensor:
+        padded = pad_sequence([row[key] for row in rows], True, value, padding_side)
+        return padded if row_length is None else F.pad(padded, (0, row_length - padded.shape[1]), value=value)
+
     return {
-        "pixels": _stack_images([sample["pixels"] for sample in batch]),
-        "image_counts": torch.tensor([0 if s["pixels"] is None else len(s["pixels"]) for s in batch]),
-        "input_ids": _pad(ids, pad_token_id, padding_side),
-        "labels": _pad([sample["labels"] for sample in batch], IGNORED, padding_side),
-        "attention_mask": _pad([torch.ones_like(row) for row in ids], 0, padding_side),
+        "pixels": _stack_images([row["pixels"] for row in rows]),
+        "image_counts": torch.tensor([0 if row["pixels"] is None else len(row["pixels"]) for row in rows]),
+        "input_ids": pad("input_ids", pad_token_id),
+        "labels": pad("labels", IGNORED),
+        "attention_mask": (pad("samples", -1) >= 0).long(),
+        "samples": None if row_length is None else pad("samples", -1),
+        "candidates": candidates if any(candidates) else None,
         "sources": [sample["source"] for sample in batch],
         "metas": [sample["meta"] for sample in batch],
     }
 
 
-def _pad(rows: Sequence[Tensor], value: int, side: str) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side=side)
+def _packed(batch: Sequence[dict], room: int) -> list[list[int]]:
+    """Numbers of the samples of each row. ValueError when one is longer than a row."""
+    lengths = [len(sample["input_ids"]) for sample in batch]
+    longest = max(range(len(batch)), key=lengths.__getitem__)
+    if lengths[longest] > room:
+        place = place_of(batch[longest]["meta"])
+        raise ValueError(f"{place}: {lengths[longest]} tokens, more than row_length={room} of the collate_fn")
+    return [sorted(row) for row in fill_rows(lengths, room)]
+
+
+def _joined(batch: Sequence[dict], numbers: Sequence[int]) -> dict:
+    """Some samples as one row, with the number of each token's sample."""
+    row = [batch[i] for i in numbers]
+    labels = [sample["labels"].clone() for sample in row]
+    for later in labels[1:]:
+        later[0] = IGNORED  # it would be learned from the end of the sample before
+    pixels = [sample["pixels"] for sample in row if sample["pixels"] is not None]
+    return {
+        "input_ids": torch.cat([sample["input_ids"] for sample in row]),
+        "labels": torch.cat(labels),
+        "pixels": torch.cat(pixels) if pixels else None,
+        "samples": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in numbers]),
+    }
 
 
 def _stack_images(rows: Sequence[Tensor | None]) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Datasets with the wrong image, to see whether a model looks."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch
 from mmgpt.registry import DATASETS
 
 from .instruction import InstructionDataset
+from .transforms import LoadFeatures
 
 KINDS = ("other", "zero")
 
@@ -25,13 +27,15 @@ class ImageControl:
         seed: of the exchange.
 
     Raises:
-        ValueError: unknown kind, or no other image to exchange with.
+        ValueError: unknown kind, no other image to exchange with, or 'zero' without pixels (of cached features).
     """
 
     def __init__(self, dataset: dict | InstructionDataset, kind: str, seed: int = 0):
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}: choose among {', '.join(KINDS)}")
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if kind == "zero" and any(isinstance(step, LoadFeatures) for step in self.dataset.pipeline.transforms):
+            raise ValueError(f"kind='zero': dataset {self.dataset.name!r} reads cached features, which have no pixels")
         self.kind = kind
         self.exchange = _exchange(self.dataset, seed) if kind == "other" else {}
 
@@ -39,6 +43,11 @@ class ImageControl:
     def name(self) -> str:
         """The dataset's name."""
         return self.dataset.name
+
+    @property
+    def source(self) -> str:
+        """The dataset's source."""
+        return self.dataset.source
 
     @property
     def metainfo(self) -> dict:
@@ -59,6 +68,16 @@ class ImageControl:
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
+
+
+def with_control(dataset: Mapping, kind: str) -> dict:
+    """The config of a JointDataset or an InstructionDataset, its pictures under an ImageControl of that kind."""
+    if "visual" in dataset:
+        parts = [with_control(part, kind) for part in dataset["visual"] or ()]
+        return {**dataset, "visual": parts}
+    if dataset.get("source", "visual") != "visual":
+        return dict(dataset)
+    return dict(type="ImageControl", dataset=dict(dataset), kind=kind)
 
 
 def _exchange(dataset: InstructionDataset, seed: int) -> dict[tuple, tuple]:

@@ -1,6 +1,7 @@
 """The one sample schema, and its check.
 
-A sample is `{'id': str, 'images': [path, ...], 'turns': [turn, ...]}`. A turn is `{'question': str | [part, ...],
+A sample is `{'id': str, 'images': [path, ...], 'turns': [turn, ...]}`, and `'tags': {name: str | [str, ...]}` where
+scores are wanted by groups of samples. A turn is `{'question': str | [part, ...],
 'answer': str, 'context': str, 'answers': [str], 'choices': [str], 'rationales': [str]}`, of which only the question is
 needed; a part is `{'type': 'image'}` or `{'type': 'text', 'text': str}`.
 A question that is a string is literal text throughout: `<image>` typed in it is no image.
@@ -116,6 +117,9 @@ def check_sample(sample: dict) -> dict:
     marks = count_images(turns)
     if marks and marks != len(images):
         raise ValueError(f"{len(images)} images, but {marks} image places in its questions")
+    for name, value in sample.get("tags", {}).items():
+        if not isinstance(value, str) and not _strings(value):
+            raise ValueError(f"tag {name!r} must be a string or a list of strings, got {value!r}")
     if not isinstance(sample.get("id"), str):
         raise ValueError(f"id must be a string ('' where the record has none), got {sample.get('id')!r}")
     return sample

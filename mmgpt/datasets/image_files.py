@@ -42,7 +42,7 @@ class ImageFiles(Dataset):
 
 
 def look_at(path: str) -> ImageFile:
-    """Reads the header of an image file, and its pixels only when its end leaves in doubt whether it is whole.
+    """Reads the header of an image file, and its pixels only when its size or its end leaves in doubt if it is whole.
 
     Damage in the middle of a file, which only decoding shows, is not found.
     """
@@ -55,9 +55,8 @@ def look_at(path: str) -> ImageFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if not _ends_well(path, image.format):
+                if _is_huge(image) or not _ends_well(path, image.format):
                     image.load()
                 what = "; ".join(_unusual(image))
                 return ImageFile(path, image.size, "unusual_image" if what else "", what)
@@ -75,6 +74,11 @@ def _ends_well(path: str, kind: str | None) -> bool:
         return file.read().rstrip(b"\0").endswith(ENDS[kind])
 
 
+def _is_huge(image: Image.Image) -> bool:
+    """Whether it has more pixels than Pillow reads without a warning; above the double it refuses to."""
+    return image.width * image.height > Image.MAX_IMAGE_PIXELS
+
+
 def _unusual(image: Image.Image) -> list[str]:
     """What is not as most pictures are."""
     width, height = image.size
@@ -82,8 +86,10 @@ def _unusual(image: Image.Image) -> list[str]:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
     found = {
         f"{width} x {height} pixels": min(width, height) < SMALLEST_SIDE
-        or max(width, height) > LONGEST * min(width, height),
-        f"more than 8 bits a channel (mode {image.mode}), cut off at 255 when read": image.mode.startswith(("I", "F")),
+        or max(width, height) > LONGEST * min(width, height)
+        or _is_huge(image),
+        "16 bits a pixel, of which the upper 8 are read": image.mode.startswith("I;16"),
+        f"numbers of unknown range (mode {image.mode}), cut off at 255 when read": image.mode in ("I", "F"),
         "CMYK colours": image.mode == "CMYK",
         "animated, only its first frame is read": image.format != "MPO" and getattr(image, "is_animated", False),
         f"turned by its EXIF orientation {turned}": turned != 1,

@@ -1,7 +1,7 @@
 """The dataset: an annotation file in any format that a parser reads."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
 import numpy as np
@@ -13,14 +13,15 @@ from mmgpt.registry import DATASETS, TRANSFORMS
 from .conversation import naming, place_of
 from .folders import check_folders
 from .lost import LostAnswers
-from .packing import Packed, pack
-from .records import find_parser, parse_record, read_records, record_name
+from .records import expecting, find_parser, parse_record, read_records, record_name
+from .sample_bytes import SampleBytes, pack
 from .shared import load_once
-from .transforms import FormatPrompt, LoadImages, PrepareImages
+from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
 ON_ERROR = ("raise", "skip")
-IMAGE_STEPS = (LoadImages, PrepareImages)
+READERS = (LoadImages, LoadFeatures)
+IMAGE_STEPS = (*READERS, PrepareImages)
 
 
 @DATASETS.register_module()
@@ -44,15 +45,20 @@ class InstructionDataset(BaseDataset):
         source: 'visual' or 'language': which of the two losses its samples count in.
         name: in logs and metrics; default the parser's.
         sample: number of records drawn at random by `seed`; None or more than there are: all.
+        weight: passes over it in one epoch of a mix (see Mixture).
         seed: of that draw and of the transforms.
         on_error: 'raise', or 'skip' to go on without what is broken; for training only.
         pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
+        expect: keys of the records and regular expressions that their values match, such as dict(split='val'): the file
+            of another split is an error then.
+        single_turns: make each turn a sample of its own, its number in the id: for benchmarks that ask several
+            questions about an image (OCR-VQA).
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
             two files (VQAv2) names that of the questions in `data_prefix` too: dict(img=..., questions=...).
 
     Raises:
         ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
-            read (names file, record, key), `sample` below 1; `on_error='skip'` in evaluation.
+            read (names file, record, key), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation.
         FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_folders`).
     """
 
@@ -62,9 +68,12 @@ class InstructionDataset(BaseDataset):
         source: str = "visual",
         name: str | None = None,
         sample: int | None = None,
+        weight: float = 1.0,
         seed: int = 0,
         on_error: str = "raise",
         pipeline: Sequence = (),
+        expect: Mapping[str, str] | None = None,
+        single_turns: bool = False,
         **base,  # MMEngine's BaseDataset
     ):
         if source not in SOURCES:
@@ -73,9 +82,12 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r}: choose among {', '.join(ON_ERROR)}")
-        self.parse, self.skips = find_parser(parser), on_error == "skip"
-        self.source, self.sample, self.seed = source, sample, seed
+        self.parse, self.skips = expecting(find_parser(parser), expect or {}), on_error == "skip"
+        self.single_turns = single_turns
+        self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
+        if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
+            raise ValueError(f"dataset {self.name!r}: weight={weight!r} is no number above 0, or 0 in a joint dataset")
         self.lost = LostAnswers(self.name)
         steps = build_pipeline(pipeline)
         if self.skips and (base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)):
@@ -86,11 +98,11 @@ class InstructionDataset(BaseDataset):
         """The records of its annotation file (and of the file with the questions, where the format has two)."""
         return read_records(self.ann_file, self.data_prefix.get("questions"))
 
-    def load_data_list(self) -> Packed:
+    def load_data_list(self) -> SampleBytes:
         """All samples of the file (of `sample` records drawn at random), checked, without opening images."""
         return load_once(self._read)
 
-    def _read(self) -> Packed:
+    def _read(self) -> SampleBytes:
         numbers = count()
         # In this order, no number is taken when the records end.
         parsed = (self._sample(number, record) for record, number in zip(self.records(), numbers, strict=False))
@@ -107,7 +119,9 @@ class InstructionDataset(BaseDataset):
         return samples
 
     def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
-        """Those of all samples that the dataset keeps: `sample` of them, in their order."""
+        """Those of all samples (of their turns: `single_turns`) that the dataset keeps: `sample`, in their order."""
+        if self.single_turns:
+            samples = [single for sample in samples for single in each_turn(sample)]
         if self.sample is None or self.sample >= len(samples):
             return samples
         kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
@@ -115,8 +129,8 @@ class InstructionDataset(BaseDataset):
 
     @property
     def loads_images(self) -> bool:
-        """Whether the pipeline reads the images of samples."""
-        return any(isinstance(step, LoadImages) for step in self.pipeline.transforms)
+        """Whether the pipeline reads the images of samples, or features of them."""
+        return any(isinstance(step, READERS) for step in self.pipeline.transforms)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
@@ -214,6 +228,12 @@ class InstructionDataset(BaseDataset):
                 raise ValueError(said) from error
             self.lost.add("refused", said)
             return None
+
+
+def each_turn(sample: dict) -> Iterator[dict]:
+    """A sample for each turn of one whose images belong to all of them."""
+    for number, turn in enumerate(sample["turns"]):
+        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:

@@ -1,42 +1,22 @@
-"""Samples as one row of bytes, which processes can share."""
+"""Several samples in one row of text."""
 
-import pickle
-from array import array
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 
-class Packed(Sequence):
-    """Samples held as bytes; each is made anew when it is asked for, a slice as a list.
-
-    Processes that load data share such a row with the one that started them. Of a list of dicts each would soon have a
-    copy: reading an object writes its reference count.
+def fill_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Numbers of the samples of each row, long ones first, each in the first row with room for it (first fit).
 
     Args:
-        data: uint8 (bytes,), pickled samples one behind the other.
-        ends: int64 (samples,), where in `data` each of them ends.
+        lengths: of the samples, in tokens.
+        room: length of a row; no sample is longer.
     """
-
-    def __init__(self, data: np.ndarray, ends: np.ndarray):
-        self.data, self.ends = data, ends
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, i: int | slice) -> dict | list[dict]:
-        if isinstance(i, slice):
-            return [self[number] for number in range(len(self))[i]]
-        number = range(len(self))[i]
-        return pickle.loads(self.data[self.ends[number - 1] if number else 0 : self.ends[number]])
-
-
-def pack(samples: Iterable[dict]) -> Packed:
-    """Samples packed one by one, so that no more than one of them is held besides; packed ones as they are."""
-    if isinstance(samples, Packed):
-        return samples
-    data, ends = bytearray(), array("q")
-    for sample in samples:
-        data += pickle.dumps(sample)
-        ends.append(len(data))
-    return Packed(np.frombuffer(data, np.uint8), np.frombuffer(ends, np.int64))
+    rows: list[list[int]] = []
+    left: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((row for row, free in enumerate(left) if free >= lengths[number]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[row].append(number)
+        left[row] -= lengths[number]
+    return rows

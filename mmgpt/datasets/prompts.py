@@ -7,6 +7,7 @@ from .conversation import is_image, leading_images, question_parts
 
 IMAGE = "<image>"
 EOS = "<eos>"  # stands for the tokenizer's own end of sequence
+END_OF_CHUNK = "<|endofchunk|>"  # OpenFlamingo's end of an answer
 
 SHORT = {
     "start": "",
@@ -14,6 +15,7 @@ SHORT = {
     "question": "### Instruction:\n{question}\n\n",
     "context": "### Input:\n{context}\n\n",
     "response": "### Response:\n",
+    "end": EOS,
     "next": "\n\n",
 }
 # The published wording of MultiModal-GPT, after Stanford Alpaca's.
@@ -30,14 +32,25 @@ TEMPLATES = {
         "question": "{question}",
         "context": "{context}",
         "response": "",
+        "end": EOS,
         "next": "",
     },
 }
+# OpenFlamingo's wording for captions and for short answers (open_flamingo/eval/eval_model.py of version 2).
+_CHUNK = {**TEMPLATES["plain"], "end": END_OF_CHUNK}
+TEMPLATES["openflamingo_caption"] = {**_CHUNK, "response": "Output:"}
+TEMPLATES["openflamingo_vqa"] = {
+    **_CHUNK,
+    "question": "Question:{question} ",
+    "context": "{context} ",
+    "response": "Short answer:",
+}
+ENDS = (EOS, END_OF_CHUNK)
 PLACES = {"image": IMAGE, "question": "{question}", "context": "{context}"}
 
 
 class Segment(NamedTuple):
-    """A stretch of a prompt: whether it is learned, and whether it is special (`<image>` or `<eos>`: one token)."""
+    """A stretch of a prompt: whether it is learned, and whether it is special (`<image>` or an end: one token)."""
 
     text: str
     learned: bool = False
@@ -48,7 +61,8 @@ def find_template(template: str | Mapping[str, str]) -> dict[str, str]:
     """A template by name, or the given one.
 
     Its keys: `start` (once), `image` (for each leading image of a question), `question`, `context` (when there is
-    one), `response` (before the answer), `next` (before each further turn).
+    one), `response` (before the answer), `end` (the special token behind it; default `<eos>`), `next` (before each
+    further turn).
 
     Raises:
         ValueError: unknown name, or other keys; names the choices.
@@ -57,16 +71,19 @@ def find_template(template: str | Mapping[str, str]) -> dict[str, str]:
         if template not in TEMPLATES:
             raise ValueError(f"unknown prompt template {template!r}: choose among {', '.join(TEMPLATES)}")
         return TEMPLATES[template]
+    template = {"end": EOS, **template}
     if set(template) != set(SHORT):
         raise ValueError(f"a prompt template has the keys {', '.join(SHORT)}, got {', '.join(template)}")
     for key, mark in PLACES.items():
         if mark not in template[key]:
             raise ValueError(f"a prompt template's {key!r} must hold {mark}, got {template[key]!r}")
-    return dict(template)
+    if template["end"] not in ENDS:
+        raise ValueError(f"a prompt template's 'end' is one of {', '.join(ENDS)}, got {template['end']!r}")
+    return template
 
 
 def format_turns(template: Mapping[str, str], turns: Sequence[dict], open_last: bool = False) -> list[Segment]:
-    """The segments of a conversation: prompts, and after each its answer and an end of sequence, both learned.
+    """The segments of a conversation: prompts, and after each its answer and its end, both learned.
 
     Args:
         template: see `find_template`.
@@ -81,8 +98,13 @@ def format_turns(template: Mapping[str, str], turns: Sequence[dict], open_last: 
         segments += _prompt(template, turn, first=number == 0)
         if last and (open_last or not answer):
             break
-        segments += [Segment(answer, bool(answer)), Segment(EOS, bool(answer), True)]
+        segments += answer_segments(template, answer)
     return list(_merged(segments))
+
+
+def answer_segments(template: Mapping[str, str], answer: str) -> list[Segment]:
+    """An answer and its end, both learned where there is an answer."""
+    return [Segment(answer, bool(answer)), Segment(template["end"], bool(answer), True)]
 
 
 def prompt_text(segments: Sequence[Segment]) -> str:

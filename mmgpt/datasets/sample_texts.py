@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from .conversation import place_of
 from .instruction import InstructionDataset
 from .lost import LostAnswers
-from .packing import pack
+from .sample_bytes import pack
 from .transforms import TokenizeSegments
 
 

@@ -1,31 +1,33 @@
 """Batches that mix visual and language-only samples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
 
 import numpy as np
+from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
 from mmgpt.registry import DATA_SAMPLERS
 
-VISUAL, LANGUAGE, BATCHES = 0, 1, 2  # streams of random numbers
+from .mixture import BATCHES, LANGUAGE, VISUAL, Mixture, mix_table
 
 
 @DATA_SAMPLERS.register_module()
 class JointBatchSampler(Sampler):
     """Index batches of a JointDataset: `batch_size` visual samples, then `language_batch_size` language-only ones.
 
-    One epoch is one pass over the visual data, a last short batch kept. The language data is drawn endlessly, in a
-    new order at each pass, and goes on where the epoch before left it. Without visual data one epoch is one pass over
-    the language data. The order is a pure function of (seed, epoch, position); with several processes each takes
-    every n-th sample of it, and the visual pass is filled up from its start so that all have equally many.
+    One epoch is one pass over the visual data, or `weight` passes over each of its datasets (see Mixture), a last short
+    batch kept. The language data is drawn endlessly, likewise in passes or by weight, in a new order each time, and
+    goes on where the epoch before left it. Without visual data one epoch is one pass over the language data. The order
+    is a pure function of (seed, epoch, position); with several processes each takes every n-th sample of it, and the
+    visual epoch is filled up from its start so that all have equally many.
 
     With `sorted_batches` above 1, the samples of so many neighbouring batches are sorted by the length of their text,
     visual and language ones each, cut into batches again, and these are put back in random order: rows of like length
     share a batch, so that little of it is padding.
 
-    Each index holds its epoch (or pass) too: `epoch * len(dataset) + index`, see InstructionDataset.
+    Each index holds its pass too: `pass * len(dataset) + index`, see InstructionDataset. The mix is logged.
 
     Args:
         sampler: MMEngine's DefaultSampler on a JointDataset; gives seed, epoch, shuffle, rank and world size.
@@ -37,7 +39,8 @@ class JointBatchSampler(Sampler):
         start: number of batches of this epoch to pass over without reading them, for resuming.
 
     Raises:
-        ValueError: the dataset is not a joint one, a part of it would never be drawn, or `sorted_batches` is below 1.
+        ValueError: the dataset is not a joint one, a part of it would never be drawn (by its weight or a batch size of
+            0), or `sorted_batches` is below 1.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0, sorted_batches: int = 1):
@@ -47,32 +50,39 @@ class JointBatchSampler(Sampler):
         if sorted_batches < 1:
             raise ValueError(f"sorted_batches={sorted_batches}: at least one batch is sorted at a time")
         self.sampler, self.start, self.sorted_batches = sampler, 0, sorted_batches
-        self.batch_size = batch_size if dataset.visual_size else 0
-        self.language_batch_size = language_batch_size if dataset.language_size else 0
-        for size, count, name in (
-            (self.batch_size, dataset.visual_size, "batch_size"),
-            (self.language_batch_size, dataset.language_size, "language_batch_size"),
+        whole = len(dataset), sampler.seed, sampler.shuffle
+        self.visual = Mixture(dataset.visual, VISUAL, 0, *whole)
+        self.language = Mixture(dataset.language, LANGUAGE, dataset.visual_size, *whole)
+        self.batch_size = batch_size if self.visual else 0
+        self.language_batch_size = language_batch_size if self.language else 0
+        for size, half, name in (
+            (self.batch_size, self.visual, "batch_size"),
+            (self.language_batch_size, self.language, "language_batch_size"),
         ):
-            if count and size < 1:
-                raise ValueError(f"{name}={size}, but there are {count} such samples, which would never be drawn")
+            if half and size < 1:
+                raise ValueError(f"{name}={size}, but there are {len(half)} such samples, which would never be drawn")
+        self._log_mix()
+
+    def _log_mix(self) -> None:
+        batches = len(self) * self.sampler.world_size
+        language = batches * self.language_batch_size if self.visual else len(self.language)
+        print_log(mix_table([(self.visual, len(self.visual)), (self.language, language)]), "current")
 
     def __len__(self) -> int:
         """Batches of one epoch in this process, those before `start` included."""
-        dataset = self.sampler.dataset
-        if dataset.visual_size:
-            return _ceil(_ceil(dataset.visual_size, self.sampler.world_size), self.batch_size)
-        return _ceil(_ceil(dataset.language_size, self.sampler.world_size), self.language_batch_size)
+        half, size = (self.visual, self.batch_size) if self.visual else (self.language, self.language_batch_size)
+        return _ceil(_ceil(len(half), self.sampler.world_size), size)
 
     def __iter__(self) -> Iterator[list[int]]:
         # A generator: torch calls iter() once too often with worker processes, which must not cost anything.
-        epoch, dataset = self.sampler.epoch, self.sampler.dataset
-        visual = self._one_pass(VISUAL, dataset.visual_size, epoch)
-        language = [] if dataset.visual_size else self._one_pass(LANGUAGE, dataset.language_size, epoch)
-        draw = lru_cache(maxsize=2)(lambda number: self._order(LANGUAGE, dataset.language_size, number))
+        epoch = self.sampler.epoch
+        visual = self._one_epoch(self.visual, epoch)
+        language = [] if self.visual else self._one_epoch(self.language, epoch)
+        draw = lru_cache(maxsize=2)(self.language.epoch)
 
         def batch(number: int) -> tuple[list[int], list[int]]:
             drawn = _slice(language, number, self.language_batch_size)
-            if dataset.visual_size and self.language_batch_size:
+            if self.visual and self.language_batch_size:
                 drawn = self._endless(draw, (epoch * len(self) + number) * self.language_batch_size)
             return _slice(visual, number, self.batch_size), drawn
 
@@ -99,31 +109,19 @@ class JointBatchSampler(Sampler):
         ordered = iter(sorted((i for batch in batches for i in batch), key=dataset.text_length))
         return [list(islice(ordered, len(batch))) for batch in batches]
 
-    def _one_pass(self, stream: int, size: int, epoch: int) -> list[int]:
-        """This process's share of one pass, filled up from the start to the length of the others."""
+    def _one_epoch(self, half: Mixture, number: int) -> list[int]:
+        """This process's share of one epoch, filled up from the start to the length of the others."""
         sampler = self.sampler
-        share = _ceil(size, sampler.world_size)
-        order = np.resize(self._order(stream, size, epoch), share * sampler.world_size) if size else np.empty(0, int)
-        return self._indices(stream, epoch, order[sampler.rank :: sampler.world_size])
+        share = _ceil(len(half), sampler.world_size)
+        return np.resize(half.epoch(number), share * sampler.world_size)[sampler.rank :: sampler.world_size].tolist()
 
-    def _endless(self, draw, position: int) -> list[int]:
+    def _endless(self, draw: Callable[[int], np.ndarray], position: int) -> list[int]:
         """The next language samples of this process, `position` of its own samples into the endless stream."""
-        sampler, size = self.sampler, self.sampler.dataset.language_size
-        indices = []
+        sampler, indices = self.sampler, []
         for step in range(self.language_batch_size):
-            number, place = divmod((position + step) * sampler.world_size + sampler.rank, size)
-            indices += self._indices(LANGUAGE, number, draw(number)[[place]])
+            number, place = divmod((position + step) * sampler.world_size + sampler.rank, len(self.language))
+            indices.append(int(draw(number)[place]))
         return indices
-
-    def _order(self, stream: int, size: int, number: int) -> np.ndarray:
-        if not self.sampler.shuffle:
-            return np.arange(size)
-        return np.random.default_rng([self.sampler.seed, stream, number]).permutation(size)
-
-    def _indices(self, stream: int, number: int, order: np.ndarray) -> list[int]:
-        dataset = self.sampler.dataset
-        first = number * len(dataset) + (dataset.visual_size if stream == LANGUAGE else 0)
-        return [first + int(i) for i in order]
 
 
 def _ceil(count: int, size: int) -> int:

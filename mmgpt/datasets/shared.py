@@ -9,13 +9,13 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
-from .packing import Packed
+from .sample_bytes import SampleBytes
 
 Result = TypeVar("Result")
 COUNT = np.dtype(np.int64)
 
 
-def load_once(load: Callable[[], Packed]) -> Packed:
+def load_once(load: Callable[[], SampleBytes]) -> SampleBytes:
     """What `load` returns. In a distributed run one process of each machine calls it, and all map the same bytes.
 
     The bytes go through a file in the temporary folder ($TMPDIR), which is removed as soon as all have mapped it. All
@@ -57,14 +57,14 @@ def _told(error: Exception | None) -> Exception | None:
     return RuntimeError(f"rank {get_rank()}: {type(error).__name__}: {error}")
 
 
-def _write(samples: Packed, file: BinaryIO) -> None:
+def _write(samples: SampleBytes, file: BinaryIO) -> None:
     for array in (np.array([len(samples)], COUNT), samples.ends, samples.data):
         file.write(array.data)
     file.flush()
 
 
-def _map(path: str) -> Packed:
+def _map(path: str) -> SampleBytes:
     content = np.asarray(np.memmap(path, np.uint8, mode="r"))
     count = int(content[: COUNT.itemsize].view(COUNT)[0])
     start = COUNT.itemsize * (1 + count)
-    return Packed(content[start:], content[COUNT.itemsize : start].view(COUNT))
+    return SampleBytes(content[start:], content[COUNT.itemsize : start].view(COUNT))

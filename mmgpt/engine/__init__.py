@@ -4,12 +4,10 @@ from .checkpoint import TrainedCheckpointHook, load_trained, trained_state
 from .config import load_config
 from .files import check_files
 from .loops import ResumableEpochLoop
-from .lost import LostAnswersHook
 from .optim import TrainedOptimWrapperConstructor
 from .progress import ProgressBarHook
 
 __all__ = [
-    "LostAnswersHook",
     "ProgressBarHook",
     "ResumableEpochLoop",
     "TrainedCheckpointHook",

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from mmgpt.registry import HOOKS
 
+from .atomic import written_whole
+
 LATEST = "latest.pth"
 
 
@@ -116,9 +118,8 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Write ``obj`` beside ``filepath``, then rename it."""
-        part = f"{filepath}.part"
-        super().put(obj, part)
-        os.replace(part, filepath)
+        with written_whole(filepath) as part:
+            super().put(obj, part)
 
 
 @contextmanager
@@ -213,10 +214,8 @@ def _check_resumable(checkpoint: dict, length: int, source: str) -> None:
 
 def _link(checkpoint: Path) -> None:
     """Let latest.pth in the folder of ``checkpoint`` be that file: a link, or a copy where links cannot be made."""
-    part = checkpoint.with_name(LATEST + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        part.symlink_to(checkpoint.name)
-    except OSError:
-        part.write_bytes(checkpoint.read_bytes())
-    os.replace(part, checkpoint.with_name(LATEST))
+    with written_whole(checkpoint.with_name(LATEST)) as part:
+        try:
+            part.symlink_to(checkpoint.name)
+        except OSError:
+            part.write_bytes(checkpoint.read_bytes())

@@ -30,7 +30,9 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
         path: Python config file.
         options: dotted names to values, as ``--cfg-options`` gives them. They are merged before the variables are
             replaced, so an option that sets a variable reaches every place that refers to it. An option that leads
-            through a ``'${name}'`` sets that variable: 'model.lora.r' is 'lora.r'.
+            through a ``'${name}'`` sets that variable: 'model.lora.r' is 'lora.r'. Undotted ones are merged first.
+
+    A name may have variables in it: with `benchmark = 'okvqa'`, ``'${eval_${benchmark}}'`` is ``'${eval_okvqa}'``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,10 +45,10 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
             + (suggest(Path(path).name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else "")
         )
     cfg = Config.fromfile(path)
-    if options:
-        options = {_follow(cfg, option): value for option, value in options.items()}
-        _check_options(cfg, options)
-        cfg.merge_from_dict(options)
+    for option in sorted(options or {}, key=lambda option: "." in option):
+        followed = {_follow(cfg, option): options[option]}
+        _check_options(cfg, followed)
+        cfg.merge_from_dict(followed)
     values = cfg.to_dict()
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
     return Config(resolved, cfg_text=cfg.text, filename=cfg.filename)
@@ -63,11 +65,16 @@ def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
             value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
         else:
             value = value.get(name) if isinstance(value, (dict, Config)) else None
-        whole = VARIABLE.fullmatch(value) if isinstance(value, str) else None
+        whole = VARIABLE.fullmatch(_spelt(value, cfg)) if isinstance(value, str) else None
         if whole:
             _no_circle(whole[1], seen)
             return _follow(cfg, ".".join([whole[1], *names[i + 1 :], last]), (*seen, whole[1]))
     return option
+
+
+def _spelt(value: str, cfg: Config) -> str:
+    """``'${eval_${benchmark}}'`` with the name that it stands for: ``'${eval_okvqa}'``; any ``'${name}'`` stays."""
+    return value if VARIABLE.fullmatch(value) else VARIABLE.sub(lambda match: str(cfg.get(match[1])), value)
 
 
 def _check_options(cfg: Config, options: dict) -> None:
@@ -93,12 +100,18 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> 
     whole = VARIABLE.fullmatch(value)
     if whole:
         return _variable(whole[1], values, place, seen)
-    return VARIABLE.sub(lambda match: str(_variable(match[1], values, place, seen)), value)
+    filled = VARIABLE.sub(lambda match: str(_variable(match[1], values, place, seen)), value)
+    # A name that had variables in it is one now.
+    return _resolve(filled, values, place, seen) if VARIABLE.search(filled) else filled
 
 
 def _variable(name: str, values: dict, place: str, seen: tuple[str, ...]) -> object:
     if name not in values:
-        raise KeyError(f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, values))
+        # Of one kind, such as eval_..., where there are any.
+        alike = [known for known in values if known.startswith(name.partition("_")[0] + "_")]
+        raise KeyError(
+            f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, alike or values)
+        )
     _no_circle(name, seen)
     return _resolve(deepcopy(values[name]), values, name, (*seen, name))
 

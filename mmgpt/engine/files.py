@@ -36,7 +36,7 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     In a folder of weights, the files are looked for without which it cannot be loaded.
 
     A top-level ``needed = {'${language_model}': 'what it is and where to get it'}`` adds a hint to the files at or
-    under that path.
+    under that path; so does any other whose name begins with ``needed_``, for no two base files may set the same name.
 
     Args:
         cfg: as `load_config` returns it.
@@ -63,6 +63,14 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     raise FileNotFoundError("\n".join(lines))
 
 
+def annotation_files(datasets: object) -> list[str]:
+    """The annotation files (those of questions too) that some dataset configs name, each once."""
+    named = _named_files(datasets, "")
+    return list(
+        dict.fromkeys(path for place, path, _ in named if place.endswith(("ann_file", "data_prefix.questions")))
+    )
+
+
 def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield ``path`` if it does not exist, else what a folder there lacks, as a path with the choices."""
     if not os.path.exists(path):
@@ -86,7 +94,7 @@ def _named_files(value: object, place: str) -> Iterator[tuple[str, str, list[tup
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _named_files(item, f"{place}[{i}]")
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or _left_out(value):
         return
     prefix = f"{place}." if place else ""
     for key, item in value.items():
@@ -97,6 +105,11 @@ def _named_files(value: object, place: str) -> Iterator[tuple[str, str, list[tup
             yield from _named_files(item, prefix + key)
     for name, path in _data_files(value, prefix):
         yield name, path, []
+
+
+def _left_out(value: Mapping) -> bool:
+    """Whether it is a dataset that its mix leaves out."""
+    return "ann_file" in value and value.get("weight") == 0
 
 
 def _data_files(value: Mapping, prefix: str) -> Iterator[tuple[str, str]]:
@@ -130,7 +143,8 @@ def _hint(path: str, cfg: Mapping) -> str:
 
 
 def _needed(cfg: Mapping) -> Mapping:
-    return cfg.get("needed") or {}
+    named = (cfg[name] or {} for name in cfg if name == "needed" or name.startswith("needed_"))
+    return {path: hint for hints in named for path, hint in hints.items()}
 
 
 def _options(path: str, places: list[str], cfg: Mapping) -> str:

@@ -53,7 +53,8 @@ def prepare(args: argparse.Namespace) -> Config:
 
 def _launch_on_cpu(cfg: Config) -> None:
     # MMEngine's own launcher selects a CUDA device whatever the backend, and so does its default model wrapper.
-    torch.distributed.init_process_group("gloo")
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
     unused = cfg.get("find_unused_parameters", False)
     cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, find_unused_parameters=unused)
 

@@ -1,5 +1,6 @@
-"""Answers of a model over a data loader, judged, and metrics on them."""
+"""Answers of a model over test data, and metrics on them."""
 
-from mmgpt.evaluation.metrics import AnswerAccuracy
+from mmgpt.evaluation.loop import EvaluationLoop
+from mmgpt.evaluation.metrics import AnswerAccuracy, BenchmarkScores, Perplexity, VQALeaderboardFile
 
-__all__ = ["AnswerAccuracy"]
+__all__ = ["AnswerAccuracy", "BenchmarkScores", "EvaluationLoop", "Perplexity", "VQALeaderboardFile"]

@@ -3,11 +3,11 @@
 Sub-layer names (to_q, to_kv, to_out, and 1 and 3 in the feed-forward) are those of the published OpenFlamingo weights.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+from .media import Media
 
 
 def feed_forward(dim: int, mult: int = 4) -> nn.Sequential:
@@ -51,20 +51,6 @@ class PerceiverAttention(nn.Module):
         k, v = self.to_kv(torch.cat((features, latents), dim=1)).chunk(2, dim=-1)
         q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
         return self.to_out(merge_heads(scaled_dot_product_attention(q, k, v)))
-
-
-class Media(NamedTuple):
-    """What the text may read of the images, handed as an argument to every gated layer.
-
-    features (B, T, N, D): N latents of each of T images. mask (B, L, T * N) bool: the latents a token may read.
-    has_image (B,) bool: rows with an image; the others pass the gated blocks unchanged. cache: keys and values of
-    `features` by block number, filled at the first step of a generation; None computes them each time.
-    """
-
-    features: Tensor
-    mask: Tensor
-    has_image: Tensor
-    cache: dict[int, tuple[Tensor, Tensor]] | None = None
 
 
 class MaskedCrossAttention(nn.Module):

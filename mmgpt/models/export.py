@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmgpt.engine.atomic import written_whole
+
 from .checkpoints import GATED, Names, new_tensors, published_name
 from .gated_lm import GatedDecoderLayer
 from .vision import open_clip_name
@@ -94,9 +96,8 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
 
 def write_torch(content: dict, path: str) -> None:
     """torch.save under a temporary name first, so that there is no half-written file."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, f"{path}.part")
-    Path(f"{path}.part").replace(path)
+    with written_whole(path) as part:
+        torch.save(content, part)
 
 
 def _unwrapped(name: str, wrapped: Sequence[str]) -> str:

@@ -9,13 +9,18 @@ from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
 
-from .beams import PublishedBeams
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
+from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
+from .media import image_samples, places_in_samples
+from .packing import packed_inputs
 from .perceiver import PerceiverResampler
+from .ranking import IGNORED, Candidate, Prompts, rank
+from .tower_probe import is_known
+from .vision import look
 
-BEAM_SCORES = ("answer", "text")
+MODES = ("tensor", "loss", "predict")
 PARTS = ("vision", "perceiver", "language")
 
 
@@ -32,6 +37,7 @@ class Flamingo(BaseModel):
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
         frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
             (the gated blocks stay trainable). The published training freezes vision and language.
+        feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """
@@ -45,6 +51,7 @@ class Flamingo(BaseModel):
         reading: str = "latest",
         weights: str | None = None,
         frozen: Sequence[str] = ("vision", "language"),
+        feature_cache: str | None = None,
         generation: dict | None = None,
         data_preprocessor: dict | None = None,
     ):
@@ -52,6 +59,8 @@ class Flamingo(BaseModel):
         unknown = set(frozen) - set(PARTS)
         if unknown:
             raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(PARTS)}")
+        if feature_cache is not None and "vision" not in frozen:
+            raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation = tuple(frozen), dict(generation or {})
         self.vision = MODELS.build(vision)
@@ -60,6 +69,7 @@ class Flamingo(BaseModel):
         self._freeze()
         if weights is not None:
             load_parts(self, weights)
+        self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
     def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
         if "config" in language:
@@ -91,25 +101,20 @@ class Flamingo(BaseModel):
             self.vision.eval()
         return self
 
-    def encode(self, pixels: Tensor, image_counts: Tensor | None = None) -> Tensor:
-        """Images (B, T, 3, H, W), or frames (B, T, F, 3, H, W) -> latents (B, T, N, D).
+    def encode(self, pixels: Tensor, image_counts: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        """Images (B, T, 3, H, W), frames (B, T, F, 3, H, W) or cached features (B, T, P, D) -> latents (B, T, N, D).
 
-        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at,
-        and rows without any image give zeros.
+        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at
+        and give zeros. `places` (B, T) are the images' places in their samples, by default those in their rows.
         """
-        if pixels.ndim == 5:
-            pixels = pixels.unsqueeze(2)
-        batch, images, frames = pixels.shape[:3]
+        batch, images = pixels.shape[:2]
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
-        real = torch.arange(images, device=pixels.device) < counts[:, None]
-        dtype = next(self.vision.parameters()).dtype
-        with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in self.frozen):
-            seen = self.vision(pixels[real].flatten(0, 1).to(dtype)).unflatten(0, (-1, frames))
-        features = seen.new_zeros(batch, images, *seen.shape[1:], dtype=self.perceiver.latents.dtype)
-        features[real] = seen.to(features.dtype)
-        rows = real.any(dim=1)
-        latents = self.perceiver(features[rows])
-        return latents.new_zeros(batch, *latents.shape[1:]).index_put((rows,), latents)
+        row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
+        real = row_places < counts[:, None]
+        seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
+        places = row_places if places is None else places
+        latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
+        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put((real,), latents)
 
     def forward(
         self,
@@ -118,6 +123,8 @@ class Flamingo(BaseModel):
         pixels: Tensor | None = None,
         image_counts: Tensor | None = None,
         labels: Tensor | None = None,
+        samples: Tensor | None = None,
+        candidates: Sequence[Sequence[dict]] | None = None,
         sources: Sequence[str] | None = None,
         metas: Sequence[dict] | None = None,
         mode: str = "tensor",
@@ -126,25 +133,39 @@ class Flamingo(BaseModel):
 
         Args:
             input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
-            pixels: (B, T, 3, H, W), or None when no row has an image.
+            pixels: (B, T, 3, H, W), or as in `encode`; None when no row has an image.
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
-            sources: B names ('visual', 'language'); the loss is the sum of each source's mean.
-            metas: B dicts, returned with a 'prediction' by mode 'predict'.
+            samples: (B, L) number of each token's sample where rows hold several of them, -1 for padding; it takes the
+                place of attention_mask. None: each row is a sample.
+            candidates: for each sample the answers to choose among by likelihood (see `ranking.Candidate`), instead of
+                generation in mode 'predict'.
+            sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
+            metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
 
         Raises:
-            ValueError: unknown mode, or a row has another number of images than of `<image>` tokens.
+            ValueError: unknown mode, a row has another number of images than of `<image>` tokens, or rows of several
+                samples are to be answered.
         """
+        if mode not in MODES:
+            raise ValueError(f"mode={mode!r}: choose one of {', '.join(MODES)}")
         if mode == "predict":
-            return self.predict(input_ids, attention_mask, pixels, image_counts, metas)
-        if mode not in ("tensor", "loss"):
-            raise ValueError(f"mode={mode!r}: choose one of tensor, loss, predict")
+            if samples is not None:
+                raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
+            return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
         counts = self._count_images(input_ids, pixels, image_counts)
-        features = None if pixels is None else self.encode(pixels, counts)
-        media = self.language.media(input_ids, features, counts)
+        features = None if pixels is None else self.encode(pixels, counts, self._places(input_ids, pixels, samples))
+        media = self.language.media(input_ids, features, counts, samples)
+        text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
-            return self.language(input_ids, attention_mask, media=media, use_cache=False).logits
-        return self.loss(input_ids, attention_mask, media, labels, sources)
+            return self.language(input_ids, media=media, use_cache=False, **text).logits
+        return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources)
+
+    def _places(self, input_ids: Tensor, pixels: Tensor, samples: Tensor | None) -> Tensor | None:
+        """The images' places (B, T) in their samples, where a row holds several."""
+        if samples is None:
+            return None
+        return places_in_samples(image_samples(input_ids == self.language.image_token_id, samples, pixels.shape[1]))
 
     def _count_images(self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None) -> Tensor:
         """Number of images of each row (B,). ValueError when the row has not as many `<image>` tokens."""
@@ -161,26 +182,45 @@ class Flamingo(BaseModel):
             )
         return counts
 
-    def loss(self, input_ids, attention_mask, media, labels: Tensor, sources: Sequence[str] | None) -> dict:
-        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}."""
+    def loss(self, inputs: dict, labels: Tensor, samples: Tensor | None, sources: Sequence[str] | None) -> dict:
+        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}.
+
+        `inputs` are those of the language model, the rest as in `forward`.
+        """
         targets = labels[:, 1:]
         # Logits are made only at positions where some row learns.
-        keep = (targets != -100).any(dim=0).nonzero().flatten()
-        out = self.language(input_ids, attention_mask, media=media, use_cache=False, logits_to_keep=keep)
+        keep = (targets != IGNORED).any(dim=0).nonzero().flatten()
+        out = self.language(**inputs, use_cache=False, logits_to_keep=keep)
         targets = targets[:, keep]
         token_losses = cross_entropy(out.logits.float().transpose(1, 2), targets, reduction="none")
+        rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
+        owner = (rows if samples is None else samples)[:, 1:][:, keep]
+        names = sources or ["text"] * len(labels)
         losses = {}
-        for source in dict.fromkeys(sources or ["text"]):
-            rows = [i for i in range(len(labels)) if sources is None or sources[i] == source]
-            learned = (targets[rows] != -100).sum()
-            losses[f"loss_{source}"] = token_losses[rows].sum() / learned
+        for source in dict.fromkeys(names):
+            own = [i for i, name in enumerate(names) if name == source]
+            here = torch.isin(owner, torch.tensor(own, device=labels.device))
+            losses[f"loss_{source}"] = (token_losses * here).sum() / (here & (targets != IGNORED)).sum()
         return losses
 
-    def predict(self, input_ids, attention_mask, pixels, image_counts, metas) -> list[dict]:
-        """Answers as text: each meta with its 'prediction'."""
-        ids = self.generate(input_ids, attention_mask, pixels, image_counts, **self.generation)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
+    def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
+        """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.
+
+        `prompts` are input_ids, attention_mask, pixels and image_counts of `forward`.
+        """
+        if candidates is None:
+            texts = self.tokenizer.batch_decode(self.generate(*prompts, **self.generation), skip_special_tokens=True)
+            return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
+        ids, mask, pixels, counts = prompts
+        counts = self._count_images(ids, pixels, counts)
+        features = None if pixels is None else self.encode(pixels, counts)
+        answers = [[Candidate(**candidate) for candidate in some] for some in candidates]
+        scores = rank(
+            self.language, Prompts(ids, torch.ones_like(ids) if mask is None else mask, features, counts), answers
+        )
+        best = [max(range(len(some)), key=some.__getitem__) for some in scores]
+        said = zip(metas, best, scores, strict=True)
+        return [{**meta, "prediction": meta["choices"][i], "scores": some} for meta, i, some in said]
 
     @torch.no_grad()
     def generate(
@@ -191,30 +231,18 @@ class Flamingo(BaseModel):
         image_counts: Tensor | None = None,
         **generation,
     ) -> Tensor:
-        """New token ids (B, <= max_new_tokens) after left-padded prompts; `generation` is transformers' own.
+        """New token ids (B, <= max_new_tokens) after left-padded prompts.
 
-        One argument is ours: `beam_scores="text"` scores beams as the published code did (see `beams`), instead of
-        "answer", transformers' own way. Images and their errors are those of `forward`. `<image>` and padding are not
-        generated unless `suppress_tokens` says so.
+        `generation` are transformers' own arguments, and those of `generation_arguments`. Images and their errors are
+        those of `forward`.
         """
         counts = self._count_images(input_ids, pixels, image_counts)
         features = None if pixels is None else self.encode(pixels, counts)
-        unwanted = self.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, self.tokenizer.pad_token])
-        defaults = {
-            "do_sample": False,
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "suppress_tokens": [i for i in unwanted if i != self.tokenizer.eos_token_id],
-        }
-        scores = generation.pop("beam_scores", "answer")
-        if scores not in BEAM_SCORES:
-            raise ValueError(f"beam_scores={scores!r}: choose one of {', '.join(BEAM_SCORES)}")
-        if scores == "text" and generation.get("num_beams", 1) > 1:
-            defaults["custom_generate"] = PublishedBeams()
         out = self.language.generate(
             input_ids,
             media_features=features,
             image_counts=counts,
             attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            **{**defaults, **generation},
+            **generation_arguments(self.tokenizer, generation),
         )
         return out[:, input_ids.shape[1] :]

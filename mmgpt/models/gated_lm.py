@@ -15,34 +15,12 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import MaskedCrossAttention, Media, feed_forward
-
-READING_RULES = ("latest", "next")
-
-
-def media_mask(is_image: Tensor, image_counts: Tensor, images: int, latents: int, reading: str) -> Tensor:
-    """Which latents each token may read: (B, L, T * N) bool.
-
-    Args:
-        is_image: (B, L) bool, the `<image>` tokens.
-        image_counts: (B,) number of images of each row; the rest of the T places is padding.
-        images, latents: T and N.
-        reading: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or 'next' (an
-            `<image>` token reads its own image, any other token the next one after it: the published MultiModal-GPT).
-    """
-    seen = is_image.long().cumsum(dim=1)
-    if reading == "latest":
-        index = seen - 1
-    else:
-        index = seen - is_image.long()
-        index = index.masked_fill(index >= seen[:, -1:], -1)
-    index = index.masked_fill(index >= image_counts[:, None], -1)
-    reads = index[..., None] == torch.arange(images, device=is_image.device)
-    return reads.repeat_interleave(latents, dim=-1)
+from .attention import MaskedCrossAttention, feed_forward
+from .media import READING_RULES, Media, image_samples, media_mask
 
 
 class GatedCrossAttentionBlock(GradientCheckpointingLayer):
-    """Cross-attention and feed-forward, each scaled by tanh of a learned gate; rows without an image pass unchanged."""
+    """Cross-attention and feed-forward, each scaled by tanh of a learned gate; text without an image skips it."""
 
     def __init__(
         self,
@@ -64,7 +42,7 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
         """hidden_states (B, L, dim) -> (B, L, dim)."""
         x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
         x = x + self.ff(x) * self.ff_gate.tanh()
-        return torch.where(media.has_image[:, None, None], x, hidden_states)
+        return torch.where(media.has_image[..., None], x, hidden_states)
 
 
 @dataclass
@@ -190,13 +168,26 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         """The output head of the language model."""
         return self.model.get_output_embeddings()
 
-    def media(self, input_ids: Tensor, features: Tensor | None, image_counts: Tensor | None) -> Media | None:
-        """The `Media` of a batch: input_ids (B, L), features (B, T, N, D), image_counts (B,); None without images."""
+    def media(
+        self, input_ids: Tensor, features: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
+    ) -> Media | None:
+        """The `Media` of a batch; None without images.
+
+        Args:
+            input_ids: (B, L).
+            features: (B, T, N, D), or None.
+            image_counts: (B,).
+            samples: (B, L), the sample of each token in rows of several (see `packing`), which see their own images.
+        """
         if features is None:
             return None
-        images, latents = features.shape[1:3]
-        mask = media_mask(input_ids == self.image_token_id, image_counts, images, latents, self.reading)
-        return Media(features.to(self.dtype), mask, image_counts > 0)
+        is_image, (images, latents) = input_ids == self.image_token_id, features.shape[1:3]
+        owners = None
+        if samples is not None:
+            owners = samples[:, :, None] == image_samples(is_image, samples, images)[:, None, :]
+        mask = media_mask(is_image, image_counts, images, latents, self.reading, owners)
+        has_image = image_counts[:, None] > 0 if owners is None else owners.any(dim=-1)
+        return Media(features.to(self.dtype), mask, has_image)
 
     def forward(
         self,

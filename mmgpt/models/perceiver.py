@@ -14,7 +14,7 @@ class PerceiverResampler(nn.Module):
         depth: number of attention + feed-forward layers.
         num_latents: N.
         max_frames: with a number, a learned embedding is added for the frame (F <= max_frames).
-        max_media: with a number, a learned embedding is added for the place of the image (T <= max_media).
+        max_media: with a number, a learned embedding is added for the place of the image in its sample.
     """
 
     def __init__(
@@ -37,16 +37,23 @@ class PerceiverResampler(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, F, P, D) -> (B, T, N, D). Raises ValueError for more images or frames than there are embeddings."""
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+        """(B, T, F, P, D) -> (B, T, N, D).
+
+        `places` (B, T) are the images' places in their samples, by default 0 to T - 1.
+
+        Raises:
+            ValueError: more images or frames than there are embeddings.
+        """
         batch, images, frames = x.shape[:3]
         if self.frame_embs is not None:
             self._check("frames", frames, self.frame_embs)
             x = x + self.frame_embs[:frames, None]
         x = x.flatten(2, 3)
         if self.media_time_embs is not None:
-            self._check("images", images, self.media_time_embs)
-            x = x + self.media_time_embs[:images]
+            places = torch.arange(images, device=x.device) if places is None else places
+            self._check("images", int(places.max()) + 1, self.media_time_embs)
+            x = x + self.media_time_embs[places]
         x = x.flatten(0, 1)
         latents = self.latents.expand(batch * images, -1, -1)
         for attention, feed in self.layers:

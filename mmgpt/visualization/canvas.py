@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+DPI = 110
+
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of width x height inches that no window and no pyplot state knows of."""
@@ -39,5 +41,5 @@ def save(figure: Figure, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(path, format="png", dpi=110)
+        figure.savefig(path, format="png", dpi=DPI)
     return path

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from copy import deepcopy
 
 import pytest
 import torch
@@ -84,6 +85,25 @@ def test_the_pieces_are_the_models_own_answer(chat, picture):
     wordy = Chat(chat.model, chat.pipeline, generation)
     pieces = list(wordy.stream(wordy.start(), "what colour?", [Image.open(picture)]))
     assert "".join(pieces) == expected and len(pieces) > 1
+
+
+def test_a_batch_is_answered_as_one_by_one(chat, picture):
+    blue = Image.new("RGB", (50, 50), "blue")
+    many = [
+        conversation_of([("what colour?", "red"), ("is it a circle or a square?", "")], picture),
+        Conversation([{"question": "one or two?"}]),
+        Conversation(
+            [{"question": [{"type": "image"}, {"type": "text", "text": "the "}, {"type": "image"}]}], [blue] * 2
+        ),
+    ]
+    before = deepcopy([conversation.turns for conversation in many])
+    words = dict(bad_words_ids=[[i] for i in range(3, 259)])
+    for generation in (dict(words, max_new_tokens=8), dict(words, max_new_tokens=5, num_beams=3)):
+        single = [chat.answer_all([conversation], generation)[0] for conversation in many]
+        assert chat.answer_all(many, generation) == single and all(single) and len(set(single)) == 3
+    assert [conversation.turns for conversation in many] == before
+    streamed = Chat(chat.model, chat.pipeline, dict(words, max_new_tokens=8))
+    assert streamed.answer_all(many)[1] == streamed.ask(streamed.start(), "one or two?")
 
 
 def test_the_image_reaches_the_model_and_text_alone_works(chat, picture):

@@ -192,14 +192,27 @@ def test_what_cannot_be_checked(caption_config):
         look(train=joint([caption_config(1)]) | dict(type="JointDatset"))
 
 
-def test_numbers_that_are_none_and_marks_of_byte_order(tmp_path, dolly_config):
+def test_what_a_mix_leaves_out_is_not_checked(caption_config):
+    absent = dict(caption_config(1), name="absent", weight=0, ann_file="absent.json")
+    figures, findings = look(train=joint([caption_config(2, weight=3), absent]))
+    assert [(row["dataset"], row["samples"]) for row in figures] == [("captions", 2)] and not findings
+
+
+def test_marks_of_byte_order(tmp_path, dolly_config):
     config = dolly_config(["red", "blue"])
-    edit(config, lambda records: [dict(records[0], response=float("nan")), records[1]])
-    assert "NaN" in (tmp_path / "dolly.jsonl").read_text()
-    assert told(look(train=config)[1]) == [("broken_record", 0, None, "key 'response' must be str, got nan")]
-    edit(config, lambda records: [dict(records[0], response="red"), records[1]])
     (tmp_path / "dolly.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "dolly.jsonl").read_bytes())
-    assert look(train=config)[1] == []
+    words = "begins with a byte order mark, which is passed over"
+    assert told(look(train=config)[1]) == [("unusual_file", None, None, words)]
+
+
+def test_a_mark_in_the_file_of_the_questions(tmp_path, dolly_config):
+    answers = {"question_id": 1, "context": "", "response": "red"}
+    config = dolly_config([]) | dict(data_prefix=dict(questions=str(tmp_path / "questions.json")))
+    (tmp_path / "dolly.jsonl").write_text(json.dumps(answers))
+    questions = json.dumps([{"question_id": 1, "instruction": "a"}])
+    (tmp_path / "questions.json").write_text(questions, encoding="utf-8-sig")
+    words = f"{tmp_path}/questions.json: begins with a byte order mark, which is passed over"
+    assert told(look(train=config)[1]) == [("unusual_file", None, None, words)]
 
 
 def test_what_processes_are_given_can_be_pickled(caption_config):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmgpt.datasets import collate_conversations
+from mmgpt.datasets.packing import fill_rows
 
 
 def sample(length, images, source="visual"):
@@ -32,3 +33,40 @@ def test_text_only_batch_has_no_pixels():
 def test_unknown_side():
     with pytest.raises(ValueError, match="padding_side='top': choose among right, left"):
         collate_conversations([sample(3, 0)], padding_side="top")
+
+
+def test_samples_that_share_rows():
+    batch = collate_conversations([sample(3, 1), sample(5, 2), sample(2, 0, "language")], 9, row_length=6)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 9], [1, 2, 3, 1, 2, 9]]
+    assert batch["samples"].tolist() == [[1, 1, 1, 1, 1, -1], [0, 0, 0, 2, 2, -1]]
+    # The first token of a later sample does not follow from the sample before.
+    assert batch["labels"].tolist() == [[1, 2, 3, 4, 5, -100], [1, 2, 3, -100, 2, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0]] * 2
+    assert batch["image_counts"].tolist() == [2, 1]
+    assert batch["pixels"][:, :, 0, 0, 0].tolist() == [[1, 2], [1, 0]]
+    assert batch["sources"] == ["visual", "visual", "language"] and batch["metas"][1] == {"id": "5"}
+
+
+def test_joining_samples_does_not_change_them():
+    samples = [sample(3, 1), sample(2, 0)]
+    collate_conversations(samples, row_length=6)
+    assert [one["labels"].tolist() for one in samples] == [[1, 2, 3], [1, 2]]
+
+
+def test_a_sample_longer_than_a_row_is_named():
+    with pytest.raises(ValueError, match="id '7': 7 tokens, more than row_length=6"):
+        collate_conversations([sample(3, 0), sample(7, 0)], row_length=6)
+
+
+def test_rows_of_several_samples_are_not_padded_on_the_left():
+    with pytest.raises(ValueError, match="row_length is for training"):
+        collate_conversations([sample(3, 0)], padding_side="left", row_length=6)
+
+
+def test_rows_are_filled_by_first_fit():
+    assert fill_rows([3, 5, 2, 6, 1], 6) == [[3], [1, 4], [0, 2]]
+    lengths = [1 + (7 * i) % 50 for i in range(200)]
+    rows = fill_rows(lengths, 64)
+    assert sorted(number for row in rows for number in row) == list(range(200))
+    assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
+    assert sum(lengths) / (64 * len(rows)) > 0.95

@@ -1,6 +1,5 @@
 """The dataset configs: they load, and read small data in the places that they name."""
 
-import json
 from pathlib import Path
 
 from mmengine.config import Config
@@ -65,7 +64,18 @@ def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
         assert part.pipeline[-1][0].template == "short" and part.pipeline[-1][1].tokenizer == tiny_llama
         assert part.pipeline[-1][1].tokenization == "stripped"
     assert cfg.train_dataloader.dataset.visual[1].sample == 7
-    assert json.dumps(cfg.chat_pipeline).count("32") == json.dumps(cfg.chat_pipeline).count("stripped") == 1
+    images, ask, tokens = cfg.chat_pipeline
+    assert (images.size, ask.template, tokens.tokenization) == (32, "short", "stripped")
+    assert cfg.question_steps[0].template == "short"
+
+
+def test_two_variables_replace_images_by_cached_features(tmp_path, tiny_llama):
+    cfg = load(tmp_path, tiny_llama, image_steps="${feature_steps}", feature_cache="work_dirs/features", image_size=32)
+    for part in cfg.train_dataloader.dataset.visual:
+        [step] = part.pipeline[-2]
+        assert step.type == "LoadFeatures" and step.cache == "work_dirs/features"
+        assert step.steps == load(tmp_path, tiny_llama, image_size=32).image_steps
+    assert cfg.chat_pipeline[0].type == "PrepareImages"
 
 
 def test_a_template_of_ones_own(tmp_path, tiny_llama):
@@ -80,3 +90,28 @@ def test_evaluation_and_chat_steps(tmp_path, tiny_llama):
     assert cfg.question_steps[0].open_last and "open_last" not in cfg.answer_steps[0]
     assert cfg.chat_pipeline[1:] == cfg.question_steps[:2]
     assert all(TRANSFORMS.get(step.type) for step in cfg.image_steps + cfg.question_steps + cfg.chat_pipeline)
+
+
+def test_the_tiny_mix_is_changed_by_names():
+    path = ROOT / "configs" / "mmgpt" / "tiny_lora_joint.py"
+    before = load_config(path)
+    after = load_config(path, {"caption.weight": 2, "digits.sample": None, "baize.weight": 0})
+    changed = {"caption": dict(weight=2), "digits": dict(sample=None), "baize": dict(weight=0)}
+    for half, count in (("visual", 14), ("language", 3)):
+        parts = before.train_dataloader.dataset[half]
+        assert len(parts) == count and all(part == before[part.name] for part in parts)
+        expected = [part | changed.get(part.name, {}) for part in parts]
+        assert after.train_dataloader.dataset[half] == expected != parts
+    assert after.test_dataloader == before.test_dataloader
+
+
+def test_the_tiny_world_is_tested_on_held_out_files():
+    cfg = load_config(ROOT / "configs" / "mmgpt" / "tiny_lora_joint.py")
+    for half, group in cfg.test_evaluator.groups.items():
+        parts = cfg.test_dataloader.dataset[half]
+        assert [part.name for part in parts] == group
+        for part in parts:
+            trained = cfg[part.name]
+            assert part.ann_file == trained.ann_file.replace("train", "heldout") != trained.ann_file
+            assert part.sample is None and part.pipeline[:-1] == trained.pipeline[:-1]
+            assert part.pipeline[-1] == cfg.question_steps and trained.pipeline[-1] == cfg.answer_steps

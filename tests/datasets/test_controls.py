@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from mmgpt.datasets import ImageControl
+from mmgpt.datasets.controls import with_control
+from mmgpt.datasets.feature_cache import create_cache
 
 
 def shown(dataset):
@@ -38,3 +40,27 @@ def test_wrong_arguments(caption_config):
         ImageControl(caption_config(2), "none")
     with pytest.raises(ValueError, match="dataset 'captions': no other image to exchange .*captions_0.png"):
         ImageControl(caption_config(1), "other")
+
+
+def test_cached_features_have_no_pixels(tmp_path, build, caption_config, steps):
+    images, text = steps(size=16)[:2], steps()
+    create_cache(tmp_path, images, "float16")
+    dataset = build(caption_config(2, pipeline=[dict(type="LoadFeatures", cache=str(tmp_path), steps=images), *text]))
+    with pytest.raises(ValueError, match="kind='zero': dataset 'captions' reads cached features, which have no pixels"):
+        ImageControl(dataset, "zero")
+    assert len(ImageControl(dataset, "other")) == 2
+
+
+def test_control_of_all_pictures_of_a_config(build, caption_config, dolly_config):
+    joint = dict(type="JointDataset", seed=3, visual=[caption_config(3)], language=[dolly_config(["red"])])
+    made = with_control(joint, "other")
+    assert made["language"] == joint["language"] and joint["visual"] == [caption_config(3)]
+    (control,) = made["visual"]
+    assert control == dict(type="ImageControl", kind="other", dataset=caption_config(3))
+    mixed = build(made)
+    assert mixed.visual[0].dataset.seed == 3
+    shown = [row["meta"]["images"] for row in mixed if row["source"] == "visual"]
+    assert len(mixed) == 4 and sorted(map(tuple, shown)) == [(f"captions_{i}.png",) for i in range(3)]
+    assert all(images != [f"captions_{i}.png"] for i, images in enumerate(shown))
+    assert with_control(dolly_config(["red"]), "other") == dolly_config(["red"])
+    assert with_control(caption_config(2), "zero")["type"] == "ImageControl"

@@ -59,12 +59,22 @@ def test_lead_text_goes_behind_leading_images():
         ({"images": [], "turns": [{"question": "a", "choices": "ab"}]}, "choices must be a list of strings, got 'ab'"),
         ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image places"),
         ({"images": [], "turns": [{"question": "a"}]}, r"id must be a string \('' where .* none\), got None"),
+        ({"images": [], "turns": [{"question": "a"}], "tags": {"kind": 3}}, "tag 'kind' must be a string or a list"),
+        (
+            {"images": [], "turns": [{"question": "a"}], "tags": {"kind": ["a", 3]}},
+            r"tag 'kind' must .* got \['a', 3\]",
+        ),
         ({"id": 7, "images": [], "turns": [{"question": "a"}]}, "id must be a string .* got 7"),
     ],
 )
 def test_check_sample_names_the_value(sample, message):
     with pytest.raises(ValueError, match=message):
         check_sample(sample)
+
+
+def test_tags_are_texts_or_lists_of_them():
+    sample = {"id": "", "images": [], "turns": [{"question": "a"}], "tags": {"kind": "b", "kinds": ["c", "d"]}}
+    assert check_sample(sample) is sample
 
 
 def test_place_of():

@@ -1,9 +1,11 @@
 """The configs of sources beyond the published mix: each loads, and reads small data in the places that it names."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
 from mmgpt.datasets.records import find_parser, read_records
 from mmgpt.datasets.transforms.tokens import IGNORED
@@ -25,8 +27,8 @@ def config(request, tmp_path, tiny_llama):
     return load_config(tmp_path / "config.py")[request.param]
 
 
-def build(config, name):
-    """Puts small files, and the images that they name, in the places that a config names, and builds its dataset."""
+def put(config, name):
+    """Puts small files, and the images that they name, in the places that a config names."""
     _, file, questions = FURTHER[name]
     root, folders = Path(config.data_root), config.get("data_prefix", {})
     for place, source in ((config.ann_file, file), (folders.get("questions"), questions)):
@@ -36,13 +38,19 @@ def build(config, name):
     for record in read_records(root / config.ann_file, questions and root / folders["questions"]):
         for image in find_parser(config.parser)(record)["images"]:
             draw(root / folders["img"] / image)
+
+
+def build(config, name):
+    """Builds the dataset of a config, from small files in the places that it names."""
+    put(config, name)
     check_files(dict(train_dataloader=dict(dataset=config)))
     with DefaultScope.overwrite_default_scope("mmgpt"):
         return DATASETS.build(config)
 
 
 def test_every_dataset_config_is_tested():
-    shared = {"pipelines", "joint", "llava", "eval_aokvqa", "tiny_images", "tiny_world"}
+    shared = {"pipelines", "joint", "llava", "benchmarks", "tiny_images", "tiny_world"}
+    shared |= {path.stem for path in CONFIGS.glob("eval_*.py")}  # see test_benchmarks.py
     assert {path.stem for path in CONFIGS.glob("*.py")} - shared <= {file for file, *_ in FURTHER.values()} | set(
         PLACES
     )
@@ -59,6 +67,25 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
             (len(images), 3, 16, 16) if images else None
         )
     assert dataset.lost.totals["skipped"] == 0
+
+
+def test_one_experiment_has_all_sources(data_root, tiny_llama):
+    options = dict(data_root=str(data_root), language_model=tiny_llama, image_size=16, max_length=4000)
+    cfg = load_config(CONFIGS.parents[1] / "mmgpt" / "lora_joint_all.py", options)
+    parts = {part.name: part for half in ("visual", "language") for part in cfg.train_dataloader.dataset[half]}
+    # All but the same data in another layout, and a user's own.
+    assert set(parts) == set(PLACES) | {
+        name for name in FURTHER if not name.startswith("own_") and not name.endswith("_lavis")
+    }
+    for name in set(parts) - set(PLACES):
+        put(parts[name], name)
+    check_files(dict(train_dataloader=cfg.train_dataloader))
+    loader = cfg.train_dataloader | dict(num_workers=0, persistent_workers=False, batch_size=4)
+    with DefaultScope.overwrite_default_scope("mmgpt"):
+        loader = Runner.build_dataloader(loader, seed=0)
+    seen = Counter(meta["dataset"] for batch in loader for meta in batch["metas"] if meta["images"])
+    sizes = {part.name: len(part) for part in loader.dataset.visual}
+    assert seen == {name: size * (2 if name in ("okvqa", "nlvr") else 1) for name, size in sizes.items()}
 
 
 @pytest.mark.parametrize("config", ["vqav2"], indirect=True)

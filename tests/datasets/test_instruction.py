@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from mmgpt.datasets.feature_cache import create_cache
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.registry import PARSERS
 
@@ -103,6 +104,23 @@ def test_parser_options_and_the_split(build, tmp_path, steps):
     assert len(build(config | dict(parser=dict(type="ocr_vqa", split="test")))) == 1
     with pytest.raises(ValueError, match="books.json: none of 2 records belongs to dataset 'ocr_vqa'"):
         build(config | dict(parser=dict(type="ocr_vqa", split="val")))
+
+
+def test_each_turn_is_a_sample_of_its_own(build, tmp_path, steps):
+    turns = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(3)]
+    records = [{"id": name, "images": [], "turns": turns[:count]} for name, count in (("x", 3), ("y", 1))]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, records)))
+    config = dict(type="InstructionDataset", parser="conversation", ann_file=str(tmp_path / "own.jsonl"))
+    data = build(config | dict(single_turns=True, pipeline=steps(open_last=True)))
+    assert [each["meta"]["id"] for each in data] == ["x-0", "x-1", "x-2", "y-0"]
+    assert [(each["meta"]["question"], each["meta"]["answer"]) for each in data][1:3] == [("q1", "a1"), ("q2", "a2")]
+    assert "q0" not in data[1]["meta"]["prompt"]
+    assert len(build(config | dict(single_turns=True, sample=2))) == 2 and len(build(config)) == 2
+
+
+def test_a_file_of_another_split_is_told_with_file_and_record(build, dolly_config):
+    with pytest.raises(ValueError, match="dolly.jsonl, record 0, dataset 'dolly': instruction is 'what is 0', but 'x'"):
+        build(dolly_config(["a"], expect=dict(instruction="x")))
 
 
 def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, logged):
@@ -216,6 +234,10 @@ def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_p
         (dict(source="audio"), "source='audio': choose among visual, language"),
         (dict(sample=0), "sample=0: at least one record"),
         (dict(sample=-3), "sample=-3: at least one record"),
+        (dict(weight=-0.5), "dataset 'captions': weight=-0.5 is no number above 0"),
+        (dict(weight=0), "weight=0 is no number above 0, or 0 in a joint dataset"),
+        (dict(weight="1/4"), "weight='1/4' is no number"),
+        (dict(weight=float("inf")), "weight=inf is no number"),
     ],
 )
 def test_wrong_arguments(build, caption_config, change, message):
@@ -235,3 +257,15 @@ def test_the_random_generator_is_the_samples_own(build, dolly_config):
     dataset = build(dolly_config(["red", "blue"]))
     draws = [dataset.get_data_info(i)["rng"].random() for i in (0, 1, 2, 0)]
     assert draws[0] == draws[3] == np.random.default_rng([0, 0, 0]).random() and len(set(draws)) == 3
+
+
+def test_a_pipeline_of_cached_features_reads_images_and_its_text_needs_none(build, caption_config, steps, tmp_path):
+    images, text = steps(size=16)[:2], steps()
+    create_cache(tmp_path / "cache", images, "float16")
+    pipeline = [dict(type="LoadFeatures", cache=str(tmp_path / "cache"), steps=images), *text]
+    config, plain = caption_config(2, pipeline=pipeline), caption_config(2, pipeline=text)
+    # The cache is empty: no features are read.
+    assert build(config).text_length(0) == build(plain).text_length(0)
+    (tmp_path / "images" / "captions_0.png").unlink()
+    with pytest.raises(FileNotFoundError, match="captions.json', record 0, .*no image file '.*captions_0.png'"):
+        len(build(config))

@@ -50,3 +50,16 @@ def test_one_side_may_be_empty(build, caption_config, dolly_config):
 def test_a_dataset_under_the_wrong_heading(build, caption_config):
     with pytest.raises(ValueError, match="'captions' has source='visual', but is listed under 'language'"):
         build(config([], [caption_config(1)]))
+
+
+def test_a_part_of_no_weight_is_left_out_unread(build, caption_config, dolly_config):
+    absent = dict(caption_config(1, name="absent"), weight=0, ann_file="absent.json")
+    dataset = build(config([absent, caption_config(2)], [dolly_config(["red"], weight=0)]))
+    assert dataset.metainfo == {"visual": ["captions"], "language": []} and len(dataset) == 2
+    with pytest.raises(ValueError, match="at least one"):
+        build(config([absent], []))
+
+
+def test_weights_leave_the_samples_as_they_are(build, caption_config, dolly_config):
+    dataset = build(config([caption_config(3, weight=2.5)], [dolly_config(["red"] * 4, weight=0.5)]))
+    assert (dataset.visual_size, dataset.language_size, len(list(dataset))) == (3, 4, 7)

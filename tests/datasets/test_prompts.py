@@ -68,3 +68,20 @@ def test_find_template():
         find_template({"start": ""})
     with pytest.raises(ValueError, match="'question' must hold {question}"):
         find_template({**SHORT, "question": "ask:"})
+    with pytest.raises(ValueError, match="'end' is one of <eos>, <|endofchunk|>, got '</s>'".replace("|", r"\|")):
+        find_template({**SHORT, "end": "</s>"})
+    assert find_template({key: text for key, text in SHORT.items() if key != "end"}) == SHORT
+
+
+def test_wording_of_openflamingo():
+    caption = format_turns(
+        TEMPLATES["openflamingo_caption"], [{"question": [{"type": "image"}], "answer": "A cat."}] * 2
+    )
+    assert prompt_text(caption) == "<image>Output:A cat.<|endofchunk|>" * 2
+    turn = {"question": [{"type": "image"}, {"type": "text", "text": "What?"}], "answer": "cat"}
+    told = format_turns(TEMPLATES["openflamingo_vqa"], [turn | {"context": "It purrs."}], open_last=True)
+    assert prompt_text(told) == "<image>Question:What? It purrs. Short answer:"
+    question = format_turns(TEMPLATES["openflamingo_vqa"], [turn, turn], open_last=True)
+    assert prompt_text(question) == (
+        "<image>Question:What? Short answer:cat<|endofchunk|><image>Question:What? Short answer:"
+    )

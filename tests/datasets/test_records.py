@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmgpt.datasets.records import find_parser, parse_record, read_records, record_id, record_name
+from mmgpt.datasets.records import expecting, find_parser, parse_record, read_records, record_id, record_name
 
 
 @pytest.fixture
@@ -37,6 +37,11 @@ def test_lists_annotations_and_records_by_id(write):
         ('{"a": 1}\n{"a":', "e.jsonl", "not valid JSON.*line 2"),
         ('{"info": 1}', "e.json", "annotations.*info"),
         ("3", "e.json", "expected a list of records, got int"),
+        ('{"a": 1}\n{"a": [0, {"b": NaN}]}', "e.jsonl", "not valid JSON: NaN in record 1, key 'a.1.b'"),
+        ('[{"a": 1, "b": -Infinity}]', "e.json", "not valid JSON: -Infinity in record 0, key 'b'"),
+        ('{"data": [{"a": Infinity}]}', "e.json", "not valid JSON: Infinity in key 'data.0.a'"),
+        ("NaN", "e.json", "not valid JSON: NaN in key ''"),
+        ("[" * 100_000, "e.json", "not valid JSON"),
     ],
 )
 def test_errors_name_the_file(write, text, name, message):
@@ -67,9 +72,49 @@ def test_json_lines_under_the_name_of_json(write):
         list(read_records(write('{\n "a": 1\n}\n{"a": 2}\n')))
 
 
-@pytest.mark.parametrize("key", ["annotations", "questions", "data"])
+@pytest.mark.parametrize("key", ["annotations", "questions", "data", "images"])
 def test_lists_under_a_key(write, key):
     assert list(read_records(write(f'{{"info": {{}}, "{key}": [{{"a": 1}}]}}'))) == [{"a": 1}]
+
+
+def test_what_a_file_says_of_all_its_records(write):
+    text = '{"data_subtype": "val2014", "info": {}, "year": 2, "questions": [{"a": 1}, {"data_subtype": "own"}, 3]}'
+    assert list(read_records(write(text))) == [{"data_subtype": "val2014", "a": 1}, {"data_subtype": "own"}, 3]
+
+
+def test_annotations_are_joined_to_their_images(write):
+    images, text = [{"id": 7, "a": 1}, {"id": 8}], '{"info": "x", "images": %s, "annotations": %s}'
+    notes = [{"image_id": 8, "id": 0}, {"image_id": 7, "id": 1}, {"image_id": 8, "id": 2}]
+    assert list(read_records(write(text % (json.dumps(images), json.dumps(notes))))) == [
+        {"id": 7, "a": 1, "annotations": [notes[1]]},
+        {"id": 8, "annotations": [notes[0], notes[2]]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "notes", "message"),
+    [
+        ('[{"a": 1}]', "[]", "image 0: no key 'id' .an integer."),
+        ('["a.jpg"]', "[]", "image 0: no key 'id'"),
+        ('[{"id": 1}]', '[{"image_id": 1}, {"id": 3}]', "annotation 1: no key 'image_id'"),
+        ('[{"id": 1}]', '[{"image_id": 2}]', "annotation 0: its image_id 2 is no image's id"),
+        ("[]", "[]", "holds no record"),
+    ],
+)
+def test_annotations_without_their_image(write, images, notes, message):
+    path = write(f'{{"images": {images}, "annotations": {notes}}}')
+    with pytest.raises(ValueError, match=f"file.json.*{message}"):
+        read_records(path)
+
+
+def test_records_of_another_split_are_refused():
+    parse = expecting(find_parser("dolly"), {"split": "val", "number": r"\d+"})
+    record = {"instruction": "a", "context": "", "response": "b", "split": "val", "number": 12}
+    assert parse(record)["turns"] == [{"question": "a", "answer": "b"}]
+    for change, words in (({"split": "val2"}, "split is 'val2', but 'val' is"), ({"number": None}, "number is None")):
+        with pytest.raises(ValueError, match=f"{words}.*is this the file of another split"):
+            parse(record | change)
+    assert expecting(parse, {}) is parse
 
 
 def test_questions_of_another_file(write):

@@ -6,17 +6,27 @@ from mmengine.dataset import DefaultSampler
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from mmgpt.datasets import JointBatchSampler
+from mmgpt.datasets import JointBatchSampler, samplers
+
+
+class Part(list):
+    """A part of `Sizes`: a length and a weight."""
+
+    def __init__(self, size, weight=1.0, name="part"):
+        super().__init__(range(size))
+        self.weight, self.name = weight, name
 
 
 class Sizes(Dataset):
-    """A joint dataset of nothing but its sizes."""
+    """A joint dataset of nothing but its sizes: numbers of samples, or lists of parts."""
 
     def __init__(self, visual, language):
-        self.visual_size, self.language_size = visual, language
+        self.visual = [Part(visual)][:visual] if isinstance(visual, int) else visual
+        self.language = [Part(language)][:language] if isinstance(language, int) else language
+        self.visual_size = sum(map(len, self.visual))
 
     def __len__(self):
-        return self.visual_size + self.language_size
+        return self.visual_size + sum(map(len, self.language))
 
     def __getitem__(self, index):
         return index
@@ -183,6 +193,87 @@ def test_data_that_would_never_be_drawn():
 def test_it_needs_a_joint_dataset():
     with pytest.raises(ValueError, match="needs a JointDataset, got list"):
         JointBatchSampler(SimpleNamespace(dataset=[1, 2]), 1)
+
+
+def test_the_order_without_weights_is_what_it_was_before_there_were_any():
+    """Figures of runs depend on it."""
+    whole, second = make(7, 5, language_batch=2), make(7, 5, language_batch=2, rank=1, world=2, seed=4)
+    assert epoch(whole, 3) == [[41, 37, 55, 67], [39, 36, 69, 71], [40, 42, 70, 68], [38, 81, 82]]
+    assert epoch(second, 3) == [[37, 38, 69, 68], [40, 39, 67, 81]]
+    grouped = make(7, 5, language_batch=2, group=3)
+    assert epoch(grouped, 1) == [[18, 15, 21, 31], [17, 14, 20, 35], [16, 13, 32, 34], [12, 33, 45]]
+    assert epoch(make(0, 5, language_batch=2), 2) == [[10, 11], [13, 14], [12]]
+    # Of how many datasets the samples are does not matter.
+    parted = make([Part(4), Part(3)], [Part(2), Part(3)], language_batch=2)
+    assert epoch(parted, 3) == epoch(whole, 3)
+
+
+def weighted(**more):
+    """5 x 2 + 8 / 4 = 12 visual samples an epoch; 4 / 2 + 3 = 5 language samples."""
+    return make([Part(5, 2.0), Part(8, 0.25)], [Part(4, 0.5), Part(3)], **more)
+
+
+def test_an_epoch_of_weighted_datasets():
+    batches = weighted()
+    epochs = [split(batches, epoch(batches, number)) for number in range(4)]
+    assert len(batches) == 6 and all([len(row) for row in visual] == [2] * 6 for visual, _ in epochs)
+    drawn = [flat(visual) for visual, _ in epochs]
+    for number in range(4):
+        twice = sorted(pair for pair in drawn[number] if pair[1] < 5)
+        assert twice == [(n, i) for n in (2 * number, 2 * number + 1) for i in range(5)]
+    assert sorted(pair for pair in flat(drawn) if pair[1] >= 5) == [(0, i) for i in range(5, 13)]
+    # The language data is drawn endlessly: 24 samples are 4 of its epochs and 4 samples more.
+    language = flat(flat(row) for _, row in epochs)
+    assert sorted(pair for pair in language[:20] if pair[1] < 17) == [(n, i) for n in (0, 1) for i in range(13, 17)]
+    for number in range(4):
+        whole = sorted(i for n, i in language[5 * number : 5 * number + 5] if i >= 17)
+        assert whole == [17, 18, 19]
+
+
+def test_language_only_with_weights():
+    batches = make([], [Part(4, 0.5), Part(3)], language_batch=2)
+    drawn = [flat(epoch(batches, number)) for number in range(2)]
+    assert len(batches) == 3 and [len(row) for row in drawn] == [5, 5]
+    assert sorted(flat(drawn)) == [0, 1, 2, 3, 4, 5, 6, 11, 12, 13]
+
+
+@pytest.mark.parametrize("world", [2, 5])
+def test_processes_share_a_weighted_epoch(world):
+    ranks = [weighted(rank=rank, world=world) for rank in range(world)]
+    drawn = flat(flat(split(one, epoch(one, 2))[0]) for one in ranks)
+    alone = flat(split(weighted(), epoch(weighted(), 2))[0])
+    assert set(drawn) == set(alone) and len(drawn) == -(-12 // world) * world
+    assert world == 5 or len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_resuming_within_a_weighted_epoch(group):
+    batches = weighted(group=group)
+    whole = epoch(batches, 3)
+    for start in range(1, 6):
+        batches.start = start
+        assert epoch(batches, 3) == whole[start:]
+
+
+def test_the_mix_is_logged(monkeypatch):
+    said = []
+    monkeypatch.setattr(samplers, "print_log", lambda text, *_: said.append(text))
+    make([Part(5, 2.0, "photos"), Part(8, 0.25)], [Part(4, 1.0, "text")], batch=3, language_batch=2)
+    [table] = said
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["photos", "part", "text"]
+    # 12 visual samples are 4 batches, with 2 language samples each.
+    assert [line.split()[-2:] for line in table.splitlines()[2:]] == [["10", "50.0%"], ["2", "10.0%"], ["8", "40.0%"]]
+
+
+def test_samples_that_come_again_are_drawn_anew(build, caption_config):
+    """Twenty passes in one epoch: caption and question are chosen again each time."""
+    dataset = build(dict(type="JointDataset", visual=[caption_config(2, weight=20)]))
+    batches = JointBatchSampler(DefaultSampler(dataset, shuffle=True, seed=0), 2)
+    metas = [dataset[i]["meta"] for i in flat(batches)]
+    assert len(metas) == 40 and len(batches) == 20
+    for name in ("0", "1"):
+        chosen = [(meta["prompt"], meta["answer"]) for meta in metas if meta["id"].endswith(f"{name}.png")]
+        assert len(chosen) == 20 and len(set(chosen)) == 4
 
 
 def test_through_the_runner(caption_config, dolly_config):

@@ -10,7 +10,7 @@ import torch.distributed
 import torch.multiprocessing as multiprocessing
 
 from mmgpt.datasets.instruction import InstructionDataset
-from mmgpt.datasets.packing import pack
+from mmgpt.datasets.sample_bytes import pack
 from mmgpt.datasets.shared import load_once
 from mmgpt.registry import PARSERS
 

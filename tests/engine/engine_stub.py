@@ -66,15 +66,21 @@ class StubData(Dataset):
         return {"x": x, "y": x.sum()}
 
 
+class StubPart(list):
+    """A part of StubJoint: nothing but its length."""
+
+    name, weight = "stub", 1.0
+
+
 @DATASETS.register_module(force=True)
 class StubJoint(StubData):
     """The same as a JointDataset: the first 12 samples are visual, the rest is language."""
 
-    visual_size = 12
+    visual_size, visual = 12, [StubPart(range(12))]
 
     @property
-    def language_size(self) -> int:
-        return len(self) - self.visual_size
+    def language(self) -> list[StubPart]:
+        return [StubPart(range(12, len(self)))]
 
 
 @DATA_SAMPLERS.register_module(force=True)
@@ -116,7 +122,7 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=2, num_workers=0, dataset=dict(type='StubData'), sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'))
-test_cfg = dict(type='TestLoop')
+test_cfg = dict(type='EvaluationLoop')
 test_evaluator = dict(type='StubMetric')
 default_hooks = dict(checkpoint=dict(interval=3), logger=dict(interval=1))
 max_epochs = 2

@@ -51,6 +51,26 @@ def test_option_through_a_wrong_variable(config):
         load_config(config, {"model.a.r": 8})
 
 
+def test_a_name_may_have_variables_in_it(config):
+    more = "\nchoice = 'b'\nb_sizes = dict(width=5)\nc_sizes = '${sizes}'\nmodel['chosen'] = '${${choice}_sizes}'"
+    config.write_text(CONFIG + more)
+    assert load_config(config).model.chosen == {"width": 5}
+    assert load_config(config, {"choice": "c"}).model.chosen == {"width": 4}
+    cfg = load_config(config, {"model.chosen.width": 8, "choice": "c"})
+    assert cfg.sizes.width == cfg.model.chosen.width == 8 and cfg.b_sizes.width == 5
+    with pytest.raises(KeyError, match="model.chosen refers to '.{d_sizes}'.*did you mean"):
+        load_config(config, {"choice": "d"})
+    config.write_text(CONFIG + "\nchoice = 'b'\nb_x = '${${choice}_x}'")
+    with pytest.raises(ValueError, match="b_x -> b_x refer to each other in a circle"):
+        load_config(config)
+
+
+def test_choices_of_a_name_are_those_of_its_kind(config):
+    config.write_text(CONFIG + "\neval_a = 1\neval_b = 2\nmodel['x'] = '${eval_c}'")
+    with pytest.raises(KeyError, match='Choices: eval_a, eval_b"'):
+        load_config(config)
+
+
 def test_inheriting_config_sets_one_name(config, tmp_path):
     child = tmp_path / "child.py"
     child.write_text("_base_ = './experiment.py'\nname = 'c'\n")

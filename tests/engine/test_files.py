@@ -36,6 +36,13 @@ def test_one_message_lists_all_that_is_missing(cfg):
     assert "nowhere" not in message and "openai" not in message
 
 
+def test_hints_under_further_names(cfg):
+    cfg |= dict(needed_test={"test.json": "the test data, from elsewhere"}, needless={"test.json": "no hint"})
+    with pytest.raises(FileNotFoundError, match="the test data, from elsewhere\n    test.json") as raised:
+        check_files(cfg)
+    assert "LLaMA-7B, from there" in str(raised.value)
+
+
 def fill(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -48,6 +55,17 @@ def test_nothing_to_say_when_all_is_there(cfg, tmp_path):
     (tmp_path / "data" / "x" / "a.json").touch()
     check_files(cfg, skip=["test_dataloader"])
     with pytest.raises(FileNotFoundError, match="1 files or folders"):
+        check_files(cfg)
+
+
+def test_a_dataset_that_its_mix_leaves_out_needs_no_files(cfg):
+    [part] = cfg["train_dataloader"]["dataset"]["visual"]
+    part["weight"] = 0
+    with pytest.raises(FileNotFoundError, match="2 files or folders") as raised:
+        check_files(cfg)
+    assert "a.json" not in str(raised.value)
+    part["weight"] = 0.5
+    with pytest.raises(FileNotFoundError, match="a.json"):
         check_files(cfg)
 
 

@@ -26,7 +26,7 @@ def test_masked_cross_attention_opens_only_the_mask():
     layer = MaskedCrossAttention(16, 8, 0, dim_head=4, heads=2)
     x, features = torch.randn(1, 3, 16), torch.randn(1, 2, 2, 8)
     mask = torch.tensor([[[False] * 4, [True, True, False, False], [False, False, True, True]]])
-    out = layer(x, Media(features, mask, torch.tensor([True])))
+    out = layer(x, Media(features, mask, torch.tensor([[True]])))
     assert torch.equal(out[0, 0], torch.zeros(16))
     k, v = layer.to_kv(features.flatten(1, 2)).chunk(2, -1)
     q, k, v = (split_heads(t, 2) for t in (layer.to_q(layer.norm(x)), k, v))
@@ -36,7 +36,7 @@ def test_masked_cross_attention_opens_only_the_mask():
 
 def test_unreadable_rows_have_finite_gradients():
     layer = MaskedCrossAttention(16, 8, 0, dim_head=4, heads=2)
-    media = Media(torch.randn(1, 1, 2, 8), torch.zeros(1, 3, 2, dtype=torch.bool), torch.tensor([True]))
+    media = Media(torch.randn(1, 1, 2, 8), torch.zeros(1, 3, 2, dtype=torch.bool), torch.tensor([[True]]))
     layer(torch.randn(1, 3, 16), media).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
 
@@ -45,7 +45,7 @@ def test_bfloat16_stays_close_to_float32():
     torch.manual_seed(0)
     layer = MaskedCrossAttention(16, 8, 0, dim_head=4, heads=2)
     x, features, mask = torch.randn(2, 3, 16), torch.randn(2, 1, 2, 8), torch.ones(2, 3, 2, dtype=torch.bool)
-    has_image = torch.tensor([True, True])
+    has_image = torch.tensor([[True], [True]])
     expected = layer(x, Media(features, mask, has_image))
     out = layer.bfloat16()(x.bfloat16(), Media(features.bfloat16(), mask, has_image))
     assert out.dtype == torch.bfloat16

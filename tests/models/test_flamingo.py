@@ -97,6 +97,21 @@ def test_predict_answers_each_row(model):
     assert rows[1]["prediction"] == model.tokenizer.decode(ids[1], skip_special_tokens=True).strip()
 
 
+def test_predict_chooses_the_likeliest_of_the_candidates(model):
+    data = batch(model) | dict(labels=None, attention_mask=None)
+    words = [torch.tensor([20, 30]), torch.tensor([40]), torch.tensor([50, 60, 70])]
+    some = [dict(ids=ids, labels=ids, weight=1.0) for ids in words]
+    metas = [{"id": str(i), "choices": ["a", "b", "c"]} for i in range(3)]
+    rows = model(**data, candidates=[some] * 3, metas=metas, mode="predict")
+    for i, row in enumerate(rows):
+        assert row["prediction"] == "abc"[row["scores"].index(max(row["scores"]))] and row["id"] == str(i)
+    for word, score in zip(words, rows[1]["scores"], strict=True):
+        ids = torch.cat((data["input_ids"][1], word))[None]
+        likely = model(ids, pixels=data["pixels"][1:2]).log_softmax(-1)[0]
+        expected = sum(likely[8 + i, token] for i, token in enumerate(word))
+        torch.testing.assert_close(score, expected.item(), rtol=1e-4, atol=1e-4)
+
+
 def test_image_and_padding_tokens_are_never_generated(model):
     data = batch(model)
     tokenizer = model.tokenizer

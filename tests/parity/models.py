@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmgpt.engine import load_config, load_trained
+from mmgpt.engine import load_trained
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.registry import MODELS
 
@@ -93,7 +94,7 @@ def flamingo_config(reading: str = "next", weights: str = "checkpoint.pt") -> di
 def lora_config() -> dict:
     """The fields of peft's LoraConfig: those of our recipe, with the folder's sizes and targets."""
     tuned = json.loads((PARITY / "lora" / "tuning_config.json").read_text())
-    ours = load_config(CONFIGS / "_base_" / "models" / "openflamingo_9b.py").lora.to_dict()
+    ours = Config.fromfile(CONFIGS / "_base_" / "models" / "openflamingo_9b.py").lora.to_dict()
     names = dict(r="lora_r", lora_alpha="lora_alpha", lora_dropout="lora_dropout", target_modules="lora_target_modules")
     return {**ours, **{field: tuned[name] for field, name in names.items()}}
 

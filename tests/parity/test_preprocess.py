@@ -19,6 +19,7 @@ def is_turned(name):
 
 
 TURNED = [name for name in PICTURES if is_turned(name)]
+WIDE = "gray16.png"  # 16 bits a pixel
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def of_datasets(published, name):
     return published.get(f"rgb_first/{name}", published[f"direct/{name}"])
 
 
-@pytest.mark.parametrize("name", [name for name in PICTURES if name not in TURNED])
+@pytest.mark.parametrize("name", [name for name in PICTURES if name not in (*TURNED, WIDE)])
 def test_a_picture(prepare, published, name):
     assert np.array_equal(prepare(PARITY / "images" / name), of_datasets(published, name))
 
@@ -61,6 +62,14 @@ def test_chat_sees_a_picture_as_training_does(prepare, name):
 def test_the_demos_other_modes_are_those_we_convert_first(prepare, published):
     for name in (key.removeprefix("rgb_first/") for key in published if key.startswith("rgb_first/")):
         assert not np.array_equal(prepare(PARITY / "images" / name), published[f"direct/{name}"])
+
+
+def test_a_picture_of_16_bits_keeps_its_upper_8(prepare, published, tmp_path):
+    """The published code cut it off at 255, which made nearly all of it white."""
+    with Image.open(PARITY / "images" / WIDE) as image:
+        Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).save(tmp_path / "upper.png")
+    assert np.array_equal(prepare(PARITY / "images" / WIDE), prepare(tmp_path / "upper.png"))
+    assert np.median(of_datasets(published, WIDE)[0]) > 1.9
 
 
 @pytest.mark.parametrize("name", TURNED)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ..planted import FOUND, plant
+
 TOOL = Path(__file__).parents[2] / "tools" / "analysis_tools" / "check_dataset.py"
 DATASETS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
 CONFIG = """
@@ -138,3 +140,45 @@ def test_mistakes_in_the_command(world, run, capsys):
     assert "did you mean 'photos.py'" in capsys.readouterr().err
     assert run(config, "--workers", 0) == 1
     assert "--workers 0: at least one process" in capsys.readouterr().err
+
+
+PLANTED = """
+_base_ = {base!r}
+language_model = {tokenizer!r}
+data_root = {root!r}
+image_size = 16
+_kept = dict(type="InstructionDataset", data_root="${{data_root}}", data_prefix=dict(img="images"))
+_steps = dict(pipeline=["${{image_steps}}", "${{answer_steps}}"])
+photos = dict(name="photos", parser="conversation", ann_file="photos.jsonl", **_kept, **_steps)
+used = dict(name="used", parser="conversation", ann_file="used.jsonl", **_kept, **_steps)
+unused = dict(name="unused", parser="coco_caption", ann_file="unused.json", **_kept, **_steps)
+_parts = ["${{photos}}", "${{used}}", "${{unused}}"]
+train_dataloader = dict(batch_size=1, dataset=dict(type="JointDataset", visual=_parts))
+"""
+
+
+def test_every_planted_fault_is_found_and_named(tmp_path, tiny_llama, run, capsys):
+    """Pictures and annotation files with something the matter, each of them once."""
+    plant(tmp_path / "images")
+    names = [*FOUND, "good.png"]
+    lines = [json.dumps({"images": [name], "turns": [{"question": name, "answer": "Red."}]}) for name in names]
+    (tmp_path / "photos.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
+    (tmp_path / "used.jsonl").write_text(lines[-1] + '\n{"turns": [{"question": "a", "answer": NaN}]}')
+    (tmp_path / "unused.json").write_text('[{"image": "good.png", "caption": "Red.", "score": NaN}]')
+    text = PLANTED.format(base=str(DATASETS / "pipelines.py"), tokenizer=tiny_llama, root=str(tmp_path))
+    (tmp_path / "planted.py").write_text(text)
+    assert run(tmp_path / "planted.py", "--workers", 1) == 1
+    shown = capsys.readouterr().out
+    assert "\n7 errors, 7 warnings; " in shown
+    report = json.loads((tmp_path / "work_dirs" / "planted" / "check_dataset.json").read_text(encoding="utf-8"))
+    found = [(each["kind"], each["file"], each["record"], each["value"]) for each in report["findings"]]
+    file = f"{tmp_path}/photos.jsonl"
+    expected = [("unusual_file", file, None, "begins with a byte order mark, which is passed over")]
+    for number, (name, (kind, words)) in enumerate(FOUND.items()):
+        [value] = [value for *place, value in found if place == [kind, file, number]]
+        assert value.startswith(f"{tmp_path}/images/{name}: ") and words in value
+        expected.append((kind, file, number, value))
+    nan = "not valid JSON: NaN in record"
+    expected.append(("annotation_file", f"{tmp_path}/used.jsonl", None, f"{nan} 1, key 'turns.0.answer'"))
+    expected.append(("annotation_file", f"{tmp_path}/unused.json", None, f"{nan} 0, key 'score'"))
+    assert sorted(map(str, found)) == sorted(map(str, expected))

@@ -1,19 +1,32 @@
-# A-OKVQA's validation questions, answered freely; an answer is right when it equals one of the annotators' answers.
-# Of the same source as aokvqa.py; the images are in coco/val2017.
-test_dataloader = dict(
-    batch_size=8,
-    num_workers=4,
-    dataset=dict(
-        type="InstructionDataset",
-        name="aokvqa",
-        parser="aokvqa",
-        data_root="${data_root}",
-        ann_file="aokvqa/annotations/aokvqa_v1p0_val.json",
-        data_prefix=dict(img="coco"),
-        pipeline=["${image_steps}", "${question_steps}"],
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="collate_conversations", padding_side="left"),
+# A-OKVQA's validation split (arXiv:2206.01718): "aokvqa", one of four choices, and "aokvqa_direct", a free answer that
+# is right by a third for each annotator who gave it. The source's script judges both.
+needed_aokvqa = {
+    "${data_root}/aokvqa": "A-OKVQA (allenai.org/project/a-okvqa/home: aokvqa_v1p0.tar.gz, unpacked to annotations)",
+    "${data_root}/coco/val2017": "COCO's validation images of 2017 (cocodataset.org/#download)",
+}
+answering_aokvqa = "ranking"
+_aokvqa_val = dict(
+    type="InstructionDataset",
+    parser="aokvqa",
+    seed="${seed}",
+    data_root="${data_root}",
+    ann_file="aokvqa/annotations/aokvqa_v1p0_val.json",
+    data_prefix=dict(img="coco"),
+    expect=dict(split="val"),
 )
-test_cfg = dict(type="TestLoop")
-test_evaluator = dict(type="AnswerAccuracy")
+eval_aokvqa = dict(
+    name="aokvqa",
+    pipeline=[
+        dict(type="OfferOptions"),
+        "${example_steps}",
+        "${image_steps}",
+        "${steps_${answering_aokvqa}}",
+    ],
+    **_aokvqa_val,
+)
+eval_aokvqa_direct = dict(
+    name="aokvqa_direct", pipeline=["${example_steps}", "${image_steps}", "${question_steps}"], **_aokvqa_val
+)
+metric_aokvqa = dict(type="BenchmarkScores", rule="choice")
+metric_aokvqa_direct = dict(type="BenchmarkScores", rule="direct_answer")
+task_aokvqa = task_aokvqa_direct = "vqa"

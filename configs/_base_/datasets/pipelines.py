@@ -8,6 +8,7 @@ image_size = 224
 image_mean = [0.48145466, 0.4578275, 0.40821073]  # CLIP's
 image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"
+question_template = "${prompt_template}"  # of evaluation
 max_length = 512
 tokenization = "segments"  # "stripped" for the published weights
 on_error = "raise"  # "skip": train without broken records and images, which are counted in the log
@@ -25,12 +26,21 @@ _tokenize = dict(
     max_length="${max_length}",
     tokenization="${tokenization}",
 )
-_ask = dict(type="FormatPrompt", template="${prompt_template}", open_last=True)
+_ask = dict(type="FormatPrompt", template="${question_template}", open_last=True)
 
-image_steps = [dict(type="LoadImages"), _prepare]
+pixel_steps = [dict(type="LoadImages"), _prepare]
+# With image_steps = "${feature_steps}" and the folder, images are not opened (docs/data.md, "Cached image features").
+feature_steps = [dict(type="LoadFeatures", cache="${feature_cache}", steps="${pixel_steps}")]
+feature_cache = None
+image_steps = "${pixel_steps}"
 # Training: the answers are part of the text.
 answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
 # Evaluation: the last answer is left to the model.
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
+# Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.
+rank_steps = [_ask, _tokenize, dict(type="AddCandidates", tokenize=_tokenize), dict(type="PackInputs")]
+# Evaluation by how likely the right answers are.
+_likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
+likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
 # Chat, with images already in memory.
-chat_pipeline = [_prepare, _ask, _tokenize]
+chat_pipeline = [_prepare, dict(_ask, template="${prompt_template}"), _tokenize]

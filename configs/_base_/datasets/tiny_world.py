@@ -9,79 +9,58 @@ _options = [dict(type="OfferOptions", prob=1.0)]
 _reason = [dict(type="GiveReason", questions=["Give the reason, too."])]
 _describe = [dict(type="PickAnswer"), dict(type="AskQuestion", questions=["Describe the picture.", "What is shown?"])]
 _detail = [dict(type="PickAnswer"), dict(type="AskQuestion", questions=["Describe the picture in detail."])]
-
-# Task family -> parser, annotation file without its split, its own transforms.
-_visual = {
-    "colour": ("aokvqa", "aokvqa/{}_colour.json", []),
-    "shape": ("aokvqa", "aokvqa/{}_shape.json", []),
-    "colour_options": ("aokvqa", "aokvqa/{}_colour_options.json", _options),
-    "shape_options": ("aokvqa", "aokvqa/{}_shape_options.json", _options),
-    "count": ("aokvqa", "aokvqa/{}_count.json", []),
-    "position": ("aokvqa", "aokvqa/{}_position.json", []),
-    "yes_no": ("aokvqa", "aokvqa/{}_yes_no.json", []),
-    "relation": ("aokvqa", "aokvqa/{}_relation.json", []),
-    "caption": ("coco_caption", "coco_caption/{}.json", _describe),
-    "rationale": ("aokvqa", "aokvqa/{}_rationale.json", _reason),
-    "words": ("ocr_vqa", "ocr_vqa/{}_words.json", [dict(type="PickTurn")]),
-    "digits": ("ocr_vqa", "ocr_vqa/{}_digits.json", [dict(type="PickTurn")]),
-    "third_turn": ("llava", "llava/{}_dialogue.json", []),
-}
-# Most of the samples go to the families that are learned last.
-_samples = {
-    "colour": 1500,
-    "shape": 1500,
-    "colour_options": 2000,
-    "shape_options": 2000,
-    "count": 2200,
-    "position": 1000,
-    "yes_no": 1400,
-    "relation": 2600,
-    "caption": 2300,
-    "rationale": 2600,
-    "words": 800,
-    "digits": 2500,
-    "third_turn": 2400,
-}
-_language = {
-    "dolly": ("dolly", "dolly/{}.jsonl", []),
-    "alpaca": ("alpaca", "alpaca_gpt4/{}.json", []),
-    "baize": ("baize", "baize/{}.json", []),
-}
+_pick = [dict(type="PickTurn")]
 
 
-def _dataset(name, part, split, source, images, steps, sample):
-    parser, file, own = part
+def _dataset(name, parser, file, sample=None, own=(), images="images"):
     return dict(
         type="InstructionDataset",
         name=name,
-        source=source,
+        source="visual" if images else "language",
         parser=parser,
         sample=sample,
         data_root="${data_root}",
-        ann_file=file.format(split),
+        ann_file=file,
         data_prefix=dict(img=images),
-        pipeline=[*own, *steps],
+        pipeline=[*own, *(["${image_steps}"] if images else []), "${answer_steps}"],
     )
 
 
-def _datasets(families, split, source, images, steps, samples=None):
-    samples = samples or {}
-    return [_dataset(name, part, split, source, images, steps, samples.get(name)) for name, part in families.items()]
+def _heldout(part):
+    steps = [*part["pipeline"][:-1], "${question_steps}"]
+    return dict(part, sample=None, ann_file=part["ann_file"].replace("train", "heldout"), pipeline=steps)
 
 
-visual_data = _datasets(_visual, "train", "visual", "images", ["${image_steps}", "${answer_steps}"], _samples)
-visual_data.append(
-    _dataset(
-        "description",
-        ("minigpt4", "cc_sbu_align/train/filter_cap.json", _detail),
-        "train",
-        "visual",
-        "cc_sbu_align/train/image",
-        ["${image_steps}", "${answer_steps}"],
-        sample=300,
-    )
+# Most of the samples go to the families that are learned last.
+colour = _dataset("colour", "aokvqa", "aokvqa/train_colour.json", 1500)
+shape = _dataset("shape", "aokvqa", "aokvqa/train_shape.json", 1500)
+colour_options = _dataset("colour_options", "aokvqa", "aokvqa/train_colour_options.json", 2000, _options)
+shape_options = _dataset("shape_options", "aokvqa", "aokvqa/train_shape_options.json", 2000, _options)
+count = _dataset("count", "aokvqa", "aokvqa/train_count.json", 2200)
+position = _dataset("position", "aokvqa", "aokvqa/train_position.json", 1000)
+yes_no = _dataset("yes_no", "aokvqa", "aokvqa/train_yes_no.json", 1400)
+relation = _dataset("relation", "aokvqa", "aokvqa/train_relation.json", 2600)
+caption = _dataset("caption", "coco_caption", "coco_caption/train.json", 2300, _describe)
+rationale = _dataset("rationale", "aokvqa", "aokvqa/train_rationale.json", 2600, _reason)
+words = _dataset("words", "ocr_vqa", "ocr_vqa/train_words.json", 800, _pick)
+digits = _dataset("digits", "ocr_vqa", "ocr_vqa/train_digits.json", 2500, _pick)
+third_turn = _dataset("third_turn", "llava", "llava/train_dialogue.json", 2400)
+description = _dataset(
+    "description", "minigpt4", "cc_sbu_align/train/filter_cap.json", 300, _detail, "cc_sbu_align/train/image"
 )
-language_data = _datasets(_language, "train", "language", "", ["${answer_steps}"])
+dolly = _dataset("dolly", "dolly", "dolly/train.jsonl", images="")
+alpaca = _dataset("alpaca", "alpaca", "alpaca_gpt4/train.json", images="")
+baize = _dataset("baize", "baize", "baize/train.json", images="")
+
+# Those that are tested too; a description has no single right answer.
+_visual = [colour, shape, colour_options, shape_options, count, position, yes_no, relation, caption, rationale]
+_visual += [words, digits, third_turn]
+_language = [dolly, alpaca, baize]
+
+
+def _names(parts):
+    return [part["name"] for part in parts]
+
 
 train_dataloader = dict(
     batch_size=32,
@@ -90,8 +69,8 @@ train_dataloader = dict(
         type="JointDataset",
         seed="${seed}",
         on_error="${on_error}",
-        visual="${visual_data}",
-        language="${language_data}",
+        visual=[f"${{{name}}}" for name in _names([*_visual, description])],
+        language=[f"${{{name}}}" for name in _names(_language)],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
     batch_sampler=dict(type="JointBatchSampler", language_batch_size=6, sorted_batches=20),
@@ -103,11 +82,11 @@ test_dataloader = dict(
     num_workers=0,
     dataset=dict(
         type="JointDataset",
-        visual=_datasets(_visual, "heldout", "visual", "images", ["${image_steps}", "${question_steps}"]),
-        language=_datasets(_language, "heldout", "language", "", ["${question_steps}"]),
+        visual=[_heldout(part) for part in _visual],
+        language=[_heldout(part) for part in _language],
     ),
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="collate_conversations", padding_side="left"),
 )
-test_cfg = dict(type="TestLoop")
-test_evaluator = dict(type="AnswerAccuracy", groups=dict(visual=list(_visual), language=list(_language)))
+test_cfg = dict(type="EvaluationLoop")
+test_evaluator = dict(type="AnswerAccuracy", groups=dict(visual=_names(_visual), language=_names(_language)))

@@ -53,6 +53,7 @@ model = dict(
         gated="${gated}",
         reading="latest",
         weights="${flamingo_weights}",
+        feature_cache="${feature_cache}",
         generation="${generation}",
     ),
     lora="${lora}",

@@ -1,12 +1,12 @@
 """Annotation formats: a pure function each, from a record of the file to a sample (see `datasets.conversation`)."""
 
-from .caption import coco_caption, minigpt4
-from .choice import aokvqa
+from .caption import coco_caption, karpathy, minigpt4, nocaps
+from .choice import aokvqa, scienceqa
 from .dialogue import baize, llava, sharegpt
 from .own import conversation
 from .statement import nlvr, nlvr2, snli_ve
 from .text import alpaca, dolly
-from .vqa import ocr_vqa, vqa
+from .vqa import ocr_vqa, pope, vqa
 
 __all__ = [
     "alpaca",
@@ -15,11 +15,15 @@ __all__ = [
     "coco_caption",
     "conversation",
     "dolly",
+    "karpathy",
     "llava",
     "minigpt4",
     "nlvr",
     "nlvr2",
+    "nocaps",
     "ocr_vqa",
+    "pope",
+    "scienceqa",
     "sharegpt",
     "snli_ve",
     "vqa",

@@ -1,8 +1,10 @@
-"""Captions: COCO Caption in Karpathy's split, and MiniGPT-4's described images."""
+"""Captions: COCO Caption and Flickr30k in Karpathy's splits, NoCaps, and MiniGPT-4's described images."""
+
+from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, text_list
+from .fields import field, tagged, text_list
 
 
 @PARSERS.register_module(name="coco_caption")
@@ -11,11 +13,43 @@ def coco_caption(record: dict) -> dict:
     return _described(str(record.get("image_id", "")), field(record, "image"), text_list(record, "caption"))
 
 
+@PARSERS.register_module(name="karpathy")
+def karpathy(record: dict, split: str) -> dict | None:
+    """An image of Karpathy's dataset_coco.json, dataset_flickr30k.json (cs.stanford.edu/people/karpathy/deepimagesent).
+
+    Args:
+        record: `filename`, `split`, `sentences` [{`raw`}]; COCO's have a `filepath` ('val2014') and a `cocoid`, too.
+        split: 'train', 'val', 'test' or, of COCO, 'restval' keeps only that split of the one file.
+    """
+    if field(record, "split") != split:
+        return None
+    folder = f"{field(record, 'filepath')}/" if "filepath" in record else ""
+    name, captions = field(record, "filename"), _each(record, "sentences", "raw")
+    return _described(str(record.get("cocoid", PurePosixPath(name).stem)), folder + name, captions)
+
+
+@PARSERS.register_module(name="nocaps")
+def nocaps(record: dict) -> dict:
+    """An image of nocaps_val_4500_captions.json (nocaps.org) with its own annotations, as `read_records` joins them.
+
+    Its `domain` ('in-domain', 'near-domain', 'out-domain') becomes a tag.
+    """
+    captions, name = _each(record, "annotations", "caption"), str(field(record, "id", int))
+    return tagged(_described(name, field(record, "file_name"), captions), record, ["domain"])
+
+
 @PARSERS.register_module(name="minigpt4")
 def minigpt4(record: dict) -> dict:
     """`{'image_id': str, 'caption': str}` of cc_sbu_align's filter_cap.json; the image is `<image_id>.jpg`."""
     image_id = str(field(record, "image_id", (str, int)))
     return _described(image_id, f"{image_id}.jpg", text_list(record, "caption"))
+
+
+def _each(record: dict, key: str, text: str) -> list[str]:
+    entries = field(record, key, list)
+    if not all(isinstance(entry, dict) for entry in entries) or not entries:
+        raise ValueError(f"key {key!r} must hold at least one object, got {entries!r:.80}")
+    return [field(entry, text).strip() for entry in entries]
 
 
 def _described(name: str, image: str, captions: list[str]) -> dict:

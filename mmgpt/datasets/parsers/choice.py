@@ -1,8 +1,8 @@
-"""Questions with choices: A-OKVQA."""
+"""Questions with choices: A-OKVQA, ScienceQA."""
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, majority, text_list
+from .fields import field, majority, right_choice, text_list
 
 
 @PARSERS.register_module(name="aokvqa")
@@ -11,22 +11,60 @@ def aokvqa(record: dict) -> dict:
 
     The image is the key `image` where there is one (MultiModal-GPT's copy), else COCO's file of 2017. The answer is
     the right choice; without one the direct answer that most annotators gave; without both (the test split) open.
+    The tag `difficult_direct_answer` ('true' or 'false') tells which questions the direct answers are not judged of.
     """
     turn = {"question": field(record, "question").strip(), "answer": ""}
     for ours, theirs in (("answers", "direct_answers"), ("choices", "choices"), ("rationales", "rationales")):
         if record.get(theirs):
             turn[ours] = text_list(record, theirs)
     if record.get("correct_choice_idx") is not None:
-        turn["answer"] = _right_choice(field(record, "correct_choice_idx", int), text_list(record, "choices"))
+        index = field(record, "correct_choice_idx", int)
+        turn["answer"] = right_choice(text_list(record, "choices"), index, "correct_choice_idx")
     elif "answers" in turn:
         turn["answer"] = majority(turn["answers"])
-    return {"id": str(record.get("question_id", "")), "images": [_image(record)], "turns": [turn]}
+    sample = {"id": str(record.get("question_id", "")), "images": [_image(record)], "turns": [turn]}
+    if "difficult_direct_answer" in record:
+        difficult = field(record, "difficult_direct_answer", bool)
+        sample["tags"] = {"difficult_direct_answer": str(difficult).lower()}
+    return sample
 
 
-def _right_choice(index: int, choices: list[str]) -> str:
-    if not 0 <= index < len(choices):
-        raise ValueError(f"correct_choice_idx {index} with {len(choices)} choices")
-    return choices[index]
+@PARSERS.register_module(name="scienceqa")
+def scienceqa(record: dict, split: str | None = None) -> dict | None:
+    """A record of ScienceQA's problems.json, an object by id (arXiv:2209.09513; github.com/lupantech/ScienceQA).
+
+    Its hint becomes the context of the question; lecture and solution are not shown. The image, where there is one,
+    is '<split>/<id>/<image>'. Tags as its evaluate_acc.py groups questions: `subject`; `grade` '1-6' or '7-12';
+    `context` a list of 'text' and 'image', or 'none'.
+
+    Args:
+        record: `id`, `question`, `choices`, `answer` (index), `hint`, `image` (or null), `subject`, `grade`, `split`.
+        split: 'train', 'val' or 'test' keeps only that split of the one file: None for any other record.
+    """
+    if split is not None and field(record, "split") != split:
+        return None
+    choices, hint, image = text_list(record, "choices"), field(record, "hint").strip(), record.get("image")
+    turn = {"question": field(record, "question").strip(), "choices": choices}
+    turn["answer"] = right_choice(choices, field(record, "answer", int), "answer")
+    if hint:
+        turn["context"] = hint
+    return {
+        "id": field(record, "id"),
+        "images": [f"{field(record, 'split')}/{record['id']}/{field(record, 'image')}"] if image else [],
+        "turns": [turn],
+        "tags": {
+            "subject": field(record, "subject"),
+            "grade": _grades(field(record, "grade")),
+            "context": [kind for kind, given in (("text", hint), ("image", image)) if given] or "none",
+        },
+    }
+
+
+def _grades(grade: str) -> str:
+    number = grade.removeprefix("grade")
+    if not number.isdecimal():
+        raise ValueError(f"key 'grade' must be 'grade1' to 'grade12', got {grade!r:.80}")
+    return "1-6" if int(number) < 7 else "7-12"
 
 
 def _image(record: dict) -> str:

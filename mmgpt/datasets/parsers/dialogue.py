@@ -24,7 +24,7 @@ def llava(record: dict) -> dict:
 
     A question at the end that nobody answers is left out, unless it is the only one: then its turn is open.
     """
-    return _sample(record, _images(record), _turns(field(record, "conversations", list), _marked))
+    return _sample(record, _images(record), _turns(field(record, "conversations", list), marked_question))
 
 
 @PARSERS.register_module(name="sharegpt")
@@ -41,7 +41,7 @@ def sharegpt(record: dict) -> dict:
         system, said = [*system, _value(said[0], "system")], said[1:]
     if said and _role(said[0]) == "gpt":
         said = said[1:]
-    first, *others = _turns(said, _marked if images else str)
+    first, *others = _turns(said, marked_question if images else str)
     question = lead_text("\n\n".join(text for text in system if text), first["question"])
     return _sample(record, images, [dict(first, question=question), *others])
 
@@ -94,8 +94,8 @@ def _value(entry: dict, role: str) -> str:
     return field(entry, "value").strip()
 
 
-def _marked(value: str) -> str | list[dict]:
-    """The value itself, or its parts when it marks images.
+def marked_question(value: str) -> str | list[dict]:
+    """A text as it is, or its parts when it marks images by `<image>`.
 
     Marks at both ends become places at the start; where others lie between them only those before it do, so that
     the places keep the order of the images.

@@ -1,6 +1,7 @@
 """What parsers share: reading a field of a record with an error that names it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from string import Formatter
 
 
@@ -41,6 +42,19 @@ def filled(pattern: str, record: dict) -> str:
         return pattern.format_map(record)
     except ValueError as error:
         raise ValueError(f"the record does not fit {pattern!r}: {error}") from error
+
+
+def tagged(sample: dict, record: dict, keys: Iterable[str]) -> dict:
+    """A sample with some keys of its record as `tags`."""
+    tags = {key: field(record, key) for key in keys}
+    return dict(sample, tags=tags) if tags else sample
+
+
+def right_choice(choices: list[str], index: int, key: str) -> str:
+    """The choice at an index; ValueError when there is none, which names the key of the index."""
+    if not 0 <= index < len(choices):
+        raise ValueError(f"{key} {index} with {len(choices)} choices")
+    return choices[index]
 
 
 def majority(answers: list[str]) -> str:

@@ -1,19 +1,21 @@
 """Questions about images: one a record (VQAv2 and its like), or several (OCR-VQA)."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, filled, majority, text_list
+from .fields import field, filled, majority, tagged, text_list
 
 OCR_VQA_SPLITS = {"train": 1, "val": 2, "test": 3}
+YES_NO = ("yes", "no")
 ANSWER_KEYS = ("answers", "answer")
 ID_KEYS = ("question_id", "id", "question_index")
 
 
 @PARSERS.register_module(name="vqa")
-def vqa(record: dict, image: str = "{image}", answer: str | None = None) -> dict:
-    """A question about an image, and what one annotator or several answered: VQAv2, OK-VQA, TextVQA, GQA, CLEVR.
+def vqa(record: dict, image: str = "{image}", answer: str | None = None, tags: Sequence[str] = ()) -> dict:
+    """A question about an image, and what annotators answered: VQAv2, OK-VQA, VizWiz, TextVQA, GQA, CLEVR.
 
     Answers are a text, a list of texts, or a list of `{'answer': text}` (VQAv2's and OK-VQA's own files). All are
     kept; the answer is the one that most annotators gave, the first of those that tie. Without any, as in a test
@@ -24,6 +26,7 @@ def vqa(record: dict, image: str = "{image}", answer: str | None = None) -> dict
         image: its path, keys of the record in braces: '{image}' in LAVIS's lists, '{image_id}.jpg' in TextVQA,
             'train2014/COCO_train2014_{image_id:012d}.jpg' in VQAv2's own files.
         answer: key of the answers; default `answers` or `answer`, whichever is there.
+        tags: keys that become tags, e.g. 'question_type', 'answer_type'; of GQA's, those under its `types`.
     """
     turn = {"question": field(record, "question").strip(), "answer": ""}
     key = answer or next((key for key in ANSWER_KEYS if key in record), None)
@@ -31,7 +34,23 @@ def vqa(record: dict, image: str = "{image}", answer: str | None = None) -> dict
     if answers:
         turn.update(answer=majority(answers), answers=answers)
     name = next((record[key] for key in ID_KEYS if key in record), "")
-    return {"id": str(name), "images": [filled(image, record)], "turns": [turn]}
+    sample = {"id": str(name), "images": [filled(image, record)], "turns": [turn]}
+    return tagged(sample, {**record, **(field(record, "types", dict) if "types" in record else {})}, tags)
+
+
+@PARSERS.register_module(name="pope")
+def pope(record: dict, category: str) -> dict:
+    """A line of POPE's coco_pope_{random,popular,adversarial}.json (github.com/AoiDragon/POPE): is an object there?
+
+    Args:
+        record: `question_id`, `image`, `text`, `label` ('yes' or 'no').
+        category: which of the three files it is; becomes a tag.
+    """
+    turn = {"question": field(record, "text").strip(), "answer": field(record, "label"), "choices": list(YES_NO)}
+    if turn["answer"] not in YES_NO:
+        raise ValueError(f"key 'label' must be one of {', '.join(YES_NO)}, got {turn['answer']!r:.80}")
+    name = f"{category}-{field(record, 'question_id', int)}"
+    return {"id": name, "images": [field(record, "image")], "turns": [turn], "tags": {"category": category}}
 
 
 @PARSERS.register_module(name="ocr_vqa")

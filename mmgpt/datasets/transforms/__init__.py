@@ -1,16 +1,22 @@
 """Transforms of a sample: images, turns (all randomness), prompt (templates as data), tokens."""
 
+from .candidates import AddCandidates
+from .examples import AddExamples
+from .features import LoadFeatures
 from .images import LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
 from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn
 
 __all__ = [
+    "AddCandidates",
+    "AddExamples",
     "AddQuestion",
     "AskQuestion",
     "FormatPrompt",
     "GiveReason",
     "JoinAnswers",
+    "LoadFeatures",
     "LoadImages",
     "OfferOptions",
     "PackInputs",

@@ -12,7 +12,8 @@ class FormatPrompt:
     """Writes the turns of a sample into a template.
 
     Gives `segments` (see `prompts.Segment`), `prompt` (all text before the last answer), `question` (text),
-    `answer`, `answers` and `choices` of the last turn, and `open` (whether the text ends without its answer by order).
+    `answer`, `answers` and `choices` of the last turn, the `template`, and `open` (whether the text ends without its
+    answer by order).
 
     Args:
         template: name of one in `prompts.TEMPLATES`, or the dict itself.
@@ -33,7 +34,7 @@ class FormatPrompt:
         last = turns[-1]
         results["segments"] = format_turns(self.template, turns, self.open_last)
         results["prompt"] = prompt_text(format_turns(self.template, turns, open_last=True))
-        results["open"] = self.open_last
+        results["open"], results["template"] = self.open_last, self.template
         results["question"] = question_text(last["question"])
         results["answer"] = last.get("answer", "")
         results["answers"], results["choices"] = list(last.get("answers", [])), list(last.get("choices", []))

@@ -8,13 +8,28 @@ from typing import NamedTuple
 import torch
 
 from mmgpt.datasets.conversation import place_of
-from mmgpt.datasets.prompts import EOS, IMAGE, Segment, prompt_text
+from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
 from mmgpt.registry import TRANSFORMS
 
 IGNORED = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
-META_KEYS = ("id", "dataset", "source", "file", "images", "question", "answer", "answers", "choices", "prompt")
+META_KEYS = (
+    "id",
+    "dataset",
+    "source",
+    "file",
+    "record",
+    "images",
+    "question",
+    "answer",
+    "answers",
+    "choices",
+    "prompt",
+    "examples",
+    "tags",
+    "candidate_tokens",
+)
 
 
 class Piece(NamedTuple):
@@ -63,7 +78,8 @@ class TokenizeSegments:
         self.max_length = max_length
         # Today's tokenizer of Llama puts no space in front of one; sentencepiece and the tokenizer of 2023 do.
         self.doubled = (" ", "▁") if tokenization == "stripped" and self._text_ids("x") == self._text_ids(" x") else ()
-        self.special = {IMAGE: self.tokenizer.convert_tokens_to_ids(IMAGE), EOS: self.tokenizer.eos_token_id}
+        self.special = {name: self.tokenizer.convert_tokens_to_ids(name) for name in (IMAGE, END_OF_CHUNK)}
+        self.special[EOS] = self.tokenizer.eos_token_id
 
     def __call__(self, results: dict) -> dict | None:
         ids, labels = self.encode(results["segments"])
@@ -75,9 +91,13 @@ class TokenizeSegments:
                 raise ValueError(f"{place_of(results)}: a prompt of {length} tokens, the limit is {self.max_length}")
         results["input_ids"] = torch.tensor(ids[: self.max_length])
         results["labels"] = torch.tensor(labels[: self.max_length])
-        results["image_tokens"] = int((results["input_ids"] == self.special[IMAGE]).sum())
+        results["image_tokens"] = self.count_images(results["input_ids"])
         learned = (results["labels"] != IGNORED).any()
         return results if learned or results["open"] else None
+
+    def count_images(self, ids: torch.Tensor) -> int:
+        """The number of `<image>` tokens among some ids."""
+        return int((ids == self.special[IMAGE]).sum())
 
     def encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
         """Ids and labels of some segments, not cut."""
@@ -128,10 +148,10 @@ def stripped_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:
 
 @TRANSFORMS.register_module()
 class PackInputs:
-    """Keeps what `collate_conversations` takes: `pixels`, `input_ids`, `labels`, `source`, `meta`.
+    """Keeps what `collate_conversations` takes: `pixels`, `input_ids`, `labels`, `candidates`, `source`, `meta`.
 
-    `meta` holds META_KEYS, for metrics and logs. Images whose `<image>` token was cut away by the length limit are left
-    out.
+    `meta` holds META_KEYS, as far as they are known, for metrics and logs. Images whose `<image>` token was cut away by
+    the length limit are left out.
 
     Raises:
         ValueError: the sample has images, but the pipeline did not load them.
@@ -141,10 +161,12 @@ class PackInputs:
         pixels, count = results.get("pixels"), results["image_tokens"]
         if count and pixels is None:
             raise ValueError(f"{place_of(results)}: {count} images, but no LoadImages, PrepareImages in its pipeline")
+        known = {**results, "images": results.get("own_images", results["images"])}
         return {
             "pixels": pixels[:count] if count else None,
             "input_ids": results["input_ids"],
             "labels": results["labels"],
+            "candidates": results.get("candidates"),
             "source": results["source"],
-            "meta": {key: results[key] for key in META_KEYS},
+            "meta": {key: known[key] for key in META_KEYS if key in known},
         }

@@ -1,13 +1,9 @@
-import json
-import re
-
 import pytest
 
 from mmgpt.datasets.conversation import check_sample
-from mmgpt.datasets.records import find_parser, read_records
-from mmgpt.registry import DATASETS, PARSERS
+from mmgpt.datasets.records import find_parser
 
-from .reading import COCO_2014, DATA, IMAGE, parse, texts
+from .reading import IMAGE, parse, texts
 
 
 def test_aokvqa():
@@ -135,80 +131,3 @@ def test_baize_keeps_every_answered_turn():
     ]
     assert one["turns"] == [{"question": "Hello", "answer": "Hello!"}]
     assert none["turns"] == [{"question": "Anyone there?", "answer": ""}]
-
-
-# Of each format: parser, file, a key that its records need, and the file of the questions where there are two.
-NEEDED = {
-    "aokvqa": ("aokvqa", "aokvqa.json", "question"),
-    "coco_caption": ("coco_caption", "coco_karpathy_val.json", "caption"),
-    "ocr_vqa": ("ocr_vqa", "ocr_vqa_downloaded.json", "answers"),
-    "llava": ("llava", "llava_detail_23k.json", "conversations"),
-    "minigpt4": ("minigpt4", "filter_cap.json", "image_id"),
-    "dolly": ("dolly", "databricks-dolly-15k.jsonl", "context"),
-    "alpaca": ("alpaca", "alpaca_gpt4_data.json", "output"),
-    "baize": ("baize", "quora_chat_data.json", "input"),
-    "vqav2": (
-        {"type": "vqa", "image": COCO_2014},
-        "v2_mscoco_train2014_annotations.json",
-        "image_id",
-        "v2_OpenEnded_mscoco_train2014_questions.json",
-    ),
-    "vqav2_lavis": ("vqa", "vqa_train.json", "image"),
-    "okvqa": ({"type": "vqa", "image": COCO_2014}, "okvqa_annotations.json", "question", "okvqa_questions.json"),
-    "textvqa": ({"type": "vqa", "image": "{image_id}.jpg"}, "TextVQA_0.5.1_train.json", "question"),
-    "gqa": (
-        {"type": "vqa", "image": "{imageId}.jpg", "answer": "fullAnswer"},
-        "gqa_train_balanced_questions.json",
-        "fullAnswer",
-    ),
-    "clevr": ({"type": "vqa", "image": "{split}/{image_filename}"}, "CLEVR_train_questions.json", "split"),
-    "nlvr": ({"type": "nlvr", "split": "train"}, "nlvr_train.json", "sentence"),
-    "nlvr2": ("nlvr2", "nlvr2_train.json", "identifier"),
-    "snli_ve": ("snli_ve", "snli_ve_train.jsonl", "Flickr30K_ID"),
-    "llava_interleave": ("llava", "llava_interleave.json", "conversations"),
-    "sharegpt": ("sharegpt", "sharegpt.json", "conversations"),
-    "own": ("conversation", "own_images.jsonl", "turns"),
-}
-
-
-def first_record(name):
-    """Parser of a format, a record of its small file, and the key that it needs."""
-    parser, file, key, *questions = NEEDED[name]
-    return parser, next(read_records(DATA / file, *(DATA / other for other in questions))), key
-
-
-def test_every_parser_is_walked():
-    PARSERS.import_from_location()
-    walked = {parser if isinstance(parser, str) else parser["type"] for parser, *_ in NEEDED.values()}
-    assert walked == set(PARSERS.module_dict)
-
-
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_record_without_its_key(name, tmp_path):
-    """The dataset's error names file, record and key."""
-    parser, record, key = first_record(name)
-    without = {other: value for other, value in record.items() if other != key}
-    path = tmp_path / "wrong.json"
-    path.write_text(json.dumps([record, without]))
-    keys = re.escape(next(iter(without), "none"))
-    with pytest.raises(ValueError, match=f"wrong.json, record 1.*no key '{key}'; keys found: {keys}"):
-        DATASETS.build(dict(type="InstructionDataset", parser=parser, ann_file=str(path)))
-
-
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_record_of_another_type(name):
-    parser, record, key = first_record(name)
-    with pytest.raises(ValueError, match=f"key '{key}' must be .*, got None"):
-        find_parser(parser)(record | {key: None})
-
-
-def test_aokvqa_choice_outside_the_list():
-    record = json.loads((DATA / "aokvqa.json").read_text())[0] | {"correct_choice_idx": 4}
-    with pytest.raises(ValueError, match="correct_choice_idx 4 with 4 choices"):
-        find_parser("aokvqa")(record)
-
-
-def test_ocr_vqa_questions_without_answers():
-    record = json.loads((DATA / "ocr_vqa_downloaded.json").read_text())[0] | {"answers": []}
-    with pytest.raises(ValueError, match="2 questions, but 0 answers"):
-        find_parser("ocr_vqa")(record)

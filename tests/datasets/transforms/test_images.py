@@ -5,6 +5,8 @@ from PIL import Image
 
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 
+from ...planted import READ, plant
+
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
 
@@ -32,6 +34,29 @@ def test_exif_orientation_is_applied(tmp_path):
     assert load(tmp_path, "a.jpg")[0].size == (20, 30)
 
 
+@pytest.mark.parametrize("name", READ)
+def test_planted_faults(tmp_path, name):
+    """Each is the right picture, of one colour, or an error that names file and record."""
+    plant(tmp_path / "images")
+    if isinstance(READ[name], str):
+        with pytest.raises((ValueError, FileNotFoundError), match=f"'ann.json', record 4.*{READ[name]}") as raised:
+            load(tmp_path / "images", name)
+        assert name in str(raised.value)
+        return
+    [image] = load(tmp_path / "images", name)
+    size, colour = READ[name]
+    assert image.mode == "RGB" and image.size == size
+    assert np.abs(np.asarray(image, int) - colour).max() <= 2
+
+
+def test_16_bits_in_either_order_of_bytes(tmp_path):
+    values = (np.arange(0x10000, dtype=np.uint16)[::-1]).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(values.astype(">u2")).save(tmp_path / "a.tif")
+    for image in load(tmp_path, "a.png", "a.tif"):
+        assert np.array_equal(np.asarray(image)[..., 1], values >> 8)
+
+
 def test_missing_image_names_file_and_record(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'ann.json', record 4, id 'x': no image file '.*absent.jpg'"):
         load(tmp_path, "absent.jpg")
@@ -55,6 +80,18 @@ def test_pixels_are_clips():
     pixels = PrepareImages(24, MEAN, STD)({"pil": images})["pixels"]
     assert pixels.shape == (3, 3, 24, 24) and pixels.dtype == torch.float32
     assert torch.equal(pixels, torch.stack([expected(image) for image in images]))
+
+
+def test_restored_pictures_are_those_that_were_normalised():
+    picture = noise("RGB", (24, 24))
+    prepare = PrepareImages(24, MEAN, STD)
+    restored = prepare.restore(prepare({"pil": [picture, picture.rotate(90)]})["pixels"])
+    assert restored.shape == (2, 24, 24, 3) and restored.dtype == torch.uint8
+    assert np.array_equal(restored[0].numpy(), np.asarray(picture))
+    assert np.array_equal(restored[1].numpy(), np.asarray(picture.rotate(90)))
+    # Padding and blacked-out images are zeros: the mean colour; what lies beyond white stays white.
+    assert prepare.restore(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [128, 102, 76]
+    assert prepare.restore(torch.full((1, 3, 1, 1), 99.0)).flatten().tolist() == [255] * 3
 
 
 def test_no_images_no_pixels():

@@ -184,3 +184,4 @@ def test_meta_of_the_last_turn(tokenizer):
     meta = PackInputs()(tokens(tokenizer, turns)[0])["meta"]
     assert meta["question"] == "what" and meta["answer"] == "red" and meta["answers"] == ["red", "blue"]
     assert meta["choices"] == [] and meta["prompt"].endswith("what\n\n### Response:\n") and meta["dataset"] == "d"
+    assert meta["file"] == "f.json" and meta["record"] == 1

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from mmgpt.datasets.packing import pack
+from mmgpt.datasets.sample_bytes import pack
 
 SAMPLES = [{"id": str(i), "images": [], "turns": [{"question": "x" * i}]} for i in range(5)]
 

@@ -8,9 +8,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmgpt.datasets.joint import parts_of
-from mmgpt.datasets.lost import KINDS
 from mmgpt.registry import HOOKS
+
+from .joint import parts_of
+from .lost import KINDS
 
 
 @HOOKS.register_module()

@@ -1,0 +1,11 @@
+# lora_joint with as many samples a step in one batch of packed rows, instead of 16 batches of one sample each. A step
+# then adds the means over the learned tokens of 16 samples; lora_joint's adds the means of their 16 means.
+_base_ = "./lora_joint.py"
+
+row_length = 2048
+accumulative_counts = 1
+warmup_iters = 100  # in batches, which are steps here
+train_dataloader = dict(
+    batch_size=16, batch_sampler=dict(language_batch_size=16), collate_fn=dict(row_length="${row_length}")
+)
+default_hooks = dict(checkpoint=dict(interval=50))

@@ -1,0 +1,32 @@
+# The tiny model's held-out questions, each after `shots` answered ones of the training data. One command each:
+# --cfg-options shots=4, --seeds 0 1 2 for three draws of them, --controls other for the same questions about other
+# pictures.
+_base_ = "./tiny_lora_joint.py"
+
+shots = 0
+similar = None  # or what tools/dataset_converters/image_features.py wrote: the most similar pictures
+max_length = 512
+
+
+def _shown(part):
+    turns, examples = part["pipeline"][:-2], part["ann_file"].replace("heldout", "train")
+    add = dict(
+        type="AddExamples",
+        shots="${shots}",
+        similar="${similar}",
+        dataset=dict(part, ann_file=examples, pipeline=turns),
+    )
+    return dict(part, pipeline=[*turns, add, *part["pipeline"][-2:]])
+
+
+test_dataloader = dict(
+    batch_size=32,
+    dataset=dict(
+        seed="${seed}",
+        visual=[_shown(part) for part in _base_.test_dataloader.dataset.visual],
+        language=[],
+    ),
+)
+test_evaluator = dict(
+    groups=dict(_delete_=True, visual=[part["name"] for part in _base_.test_dataloader.dataset.visual])
+)

@@ -1,0 +1,150 @@
+"""Scores on the field's benchmarks: one metric, and by name the rule of each benchmark."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from mmengine.evaluator import BaseMetric
+
+from mmgpt.datasets.conversation import place_of
+from mmgpt.evaluation.metrics import caption, choice, vqa, yes_no
+from mmgpt.evaluation.metrics.answers import mean, normalise, references
+from mmgpt.evaluation.metrics.ids import check_unique
+from mmgpt.registry import METRICS
+
+ANNOTATORS = 10
+
+
+class Rule(NamedTuple):
+    """How a benchmark judges: one sample by itself, and many together.
+
+    Attributes:
+        judge: what is kept of a sample, a dict; None when it is not part of the benchmark.
+        summarise: scores of at least one of these dicts.
+        package: what has to be installed.
+    """
+
+    judge: Callable[[dict], dict | None]
+    summarise: Callable[[Sequence[dict]], dict[str, float]]
+    package: str | None = None
+
+
+def percent(rows: Sequence[dict]) -> dict[str, float]:
+    """Accuracy: the mean of ``score``, in percent."""
+    return {"accuracy": 100 * mean([row["score"] for row in rows])}
+
+
+def scored(score: Callable[[dict], float]) -> Rule:
+    """The rule of an accuracy, from the score of a sample, 0 to 1."""
+    return Rule(lambda sample: {"score": score(sample)}, percent)
+
+
+def voted(accuracy: Callable[[str, Sequence[str]], float]) -> Rule:
+    """The rule of an accuracy of a prediction among the answers of ten annotators."""
+    return scored(lambda sample: accuracy(sample["prediction"], ten_answers(sample)))
+
+
+def ten_answers(sample: dict) -> list[str]:
+    """The answers of the annotators; a ValueError names a sample that has not ten, as when equal ones were merged."""
+    answers = sample.get("answers") or []
+    if len(answers) != ANNOTATORS:
+        raise ValueError(f"{place_of(sample)}: VQA accuracy needs {ANNOTATORS} annotators' answers, got {answers!r}")
+    return answers
+
+
+def exact(sample: dict) -> float:
+    """1 when the prediction is a reference but for case, white space around it and a closing full stop, else 0."""
+    return float(normalise(sample["prediction"]) in map(normalise, references(sample)))
+
+
+def direct_answer(sample: dict) -> dict | None:
+    """A-OKVQA's direct answer. Its evaluation leaves out questions whose tag ``difficult_direct_answer`` is true."""
+    if sample.get("tags", {}).get("difficult_direct_answer") == "true":
+        return None
+    return {"score": vqa.direct_answer_accuracy(sample["prediction"], ten_answers(sample))}
+
+
+RULES = {
+    "vqa": voted(vqa.vqa_accuracy),
+    "openflamingo": voted(vqa.openflamingo_accuracy),
+    "vizwiz": voted(vqa.vizwiz_accuracy),
+    "textvqa": voted(vqa.textvqa_accuracy),
+    "direct_answer": Rule(direct_answer, percent),
+    "choice": scored(choice.choice_score),
+    "exact": scored(exact),
+    "yes_no": Rule(yes_no.judge_yes_no, yes_no.yes_no_scores),
+    "caption": Rule(caption.judge_caption, caption.caption_scores, caption.PACKAGE),
+}
+
+
+def groups(rows: Sequence[dict], by: Sequence[str]) -> Iterator[tuple[str, list[dict]]]:
+    """Names and members: first all rows under '', then '<tag>/<value>/' for each value of the tags in `by`.
+
+    A row's tag is a string, or a list of strings: then the row belongs to several groups.
+    """
+    yield "", list(rows)
+    for tag in by:
+        members: dict[str, list[dict]] = {}
+        for row in rows:
+            values = row["tags"].get(tag, [])
+            for value in [values] if isinstance(values, str) else values:
+                members.setdefault(value, []).append(row)
+        if not members:
+            found = sorted({name for row in rows for name in row["tags"]})
+            raise ValueError(f"no sample has a tag {tag!r} to group by; tags found: {', '.join(found) or 'none'}")
+        yield from ((f"{tag}/{value}/", members[value]) for value in sorted(members))
+
+
+@METRICS.register_module()
+class BenchmarkScores(BaseMetric):
+    """Scores of predictions by the rule of a benchmark, of all samples and by their tags.
+
+    Keys: what the rule gives (``accuracy``, ``F1``, ``CIDEr``, ... in percent), ``questions``, their number, and both
+    again as ``<tag>/<value>/<key>`` for each tag in `by`.
+
+    Args:
+        rule: 'vqa' (VQAv2, OK-VQA), 'vizwiz', 'textvqa', 'openflamingo' (these four as OpenFlamingo computes them),
+            'direct_answer' (A-OKVQA), 'choice' (A-OKVQA, ScienceQA, SNLI-VE), 'exact' (GQA, OCR-VQA), 'yes_no' (POPE),
+            'caption' (COCO Caption, Flickr30k, NoCaps).
+        by: tags of the samples, e.g. ['question_type', 'answer_type'].
+        collect_device, prefix, collect_dir: as in MMEngine's BaseMetric; the prefix is the rule's name by default.
+
+    Raises:
+        ValueError: unknown rule; a tag that no sample has; an id that occurs twice; no samples; references or choices
+            that the rule cannot do without are missing.
+        ImportError: a package that the rule needs is not installed.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        by: Sequence[str] = (),
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ):
+        super().__init__(collect_device=collect_device, prefix=prefix or rule, collect_dir=collect_dir)
+        if rule not in RULES:
+            raise ValueError(f"unknown rule {rule!r}: choose among {', '.join(RULES)}")
+        self.rule, self.by = RULES[rule], tuple(by)
+        if self.rule.package and importlib.util.find_spec(self.rule.package) is None:
+            raise ImportError(f"rule {rule!r} needs {self.rule.package}: pip install {self.rule.package}")
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Judges one batch of predictions; the references travel in them, so ``data_batch`` is not needed."""
+        for sample in data_samples:
+            place = {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}
+            # One row for each sample, counted or not: MMEngine merges the processes' rows by their places.
+            self.results.append((place, self.rule.judge(sample)))
+
+    def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
+        """Scores of all judged predictions."""
+        check_unique(place["id"] for place, _ in results)
+        judged = [place | kept for place, kept in results if kept is not None]
+        if not judged:
+            raise ValueError("BenchmarkScores: there is no prediction to judge; the test data is empty")
+        scores = {}
+        for group, rows in groups(judged, self.by):
+            summary = self.rule.summarise(rows) | {"questions": len(rows)}
+            scores |= {f"{group}{key}": value for key, value in summary.items()}
+        return scores

@@ -1,0 +1,62 @@
+"""The file that the VQA leaderboard takes (test-dev and test-standard of VQAv2)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.evaluator import BaseMetric
+
+from mmgpt.evaluation.metrics.ids import check_ids
+from mmgpt.registry import METRICS
+
+
+def question_ids(path: str | Path) -> list[int]:
+    """The ids of a file of questions as visualqa.org distributes it; without them a ValueError names the file."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return [question["question_id"] for question in content["questions"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no file of VQA questions: it has no questions with a question_id") from error
+
+
+@METRICS.register_module()
+class VQALeaderboardFile(BaseMetric):
+    """Writes `[{"question_id": int, "answer": str}, ...]`, in the order of the questions; the answers are as generated.
+
+    The leaderboard normalises answers itself. Its only score is `answers`, their number.
+
+    Args:
+        question_file: e.g. v2_OpenEnded_mscoco_test-dev2015_questions.json; each of its questions needs an answer.
+        out_file: where to write; folders are made.
+        collect_device, prefix, collect_dir: as in MMEngine's BaseMetric.
+
+    Raises:
+        ValueError: a question has no answer, or several; or there are answers to other questions.
+    """
+
+    default_prefix = "leaderboard"
+
+    def __init__(
+        self,
+        question_file: str,
+        out_file: str,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ):
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.question_ids = question_ids(question_file)
+        self.out_file = Path(out_file)
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keeps the answers of one batch; all that is needed travels in the samples."""
+        self.results.extend((sample["id"], sample["prediction"]) for sample in data_samples)
+
+    def compute_metrics(self, results: list[tuple[str, str]]) -> dict[str, int]:
+        """Writes the file."""
+        check_ids(map(str, self.question_ids), (name for name, _ in results))
+        answers = dict(results)
+        rows = [{"question_id": name, "answer": answers[str(name)]} for name in self.question_ids]
+        self.out_file.parent.mkdir(parents=True, exist_ok=True)
+        self.out_file.write_text(json.dumps(rows), encoding="utf-8")
+        return {"answers": len(rows)}

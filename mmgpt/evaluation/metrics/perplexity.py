@@ -1,0 +1,47 @@
+"""How likely the right answers are to a model."""
+
+import math
+from collections.abc import Sequence
+
+from mmengine.evaluator import BaseMetric
+
+from mmgpt.registry import METRICS
+
+
+@METRICS.register_module()
+class Perplexity(BaseMetric):
+    """Mean loss of the tokens of last answers (natural logarithm), its exponential, their number; by dataset too.
+
+    For samples whose only candidate is the right answer: AddCandidates(answers="answer").
+
+    Args:
+        collect_device, prefix, collect_dir: as in MMEngine's BaseMetric.
+    """
+
+    default_prefix = "language"
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Takes the scores of one batch; they travel in its samples, so ``data_batch`` is not needed."""
+        for sample in data_samples:
+            if len(sample.get("scores", ())) != 1:
+                place = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
+                raise ValueError(
+                    f'{place} has not the one score of its answer: use "${{likelihood_steps}}" in its pipeline'
+                )
+            self.results.append((sample["dataset"], sample["scores"][0], sample["candidate_tokens"][0]))
+
+    def compute_metrics(self, results: list[tuple[str, float, int]]) -> dict[str, float]:
+        """Losses and perplexities."""
+        if not results:
+            raise ValueError("Perplexity: there is no answer to score; the test data is empty")
+        scores = _summary(results)
+        for name in dict.fromkeys(name for name, _, _ in results):
+            own = _summary([row for row in results if row[0] == name])
+            scores |= {f"{name}/{key}": value for key, value in own.items()}
+        return scores
+
+
+def _summary(rows: Sequence[tuple[str, float, int]]) -> dict[str, float]:
+    tokens = sum(count for _, _, count in rows)
+    loss = -sum(score for _, score, _ in rows) / tokens
+    return {"loss": loss, "perplexity": math.exp(loss), "tokens": tokens}

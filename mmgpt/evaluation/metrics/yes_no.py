@@ -1,0 +1,38 @@
+"""Yes or no in free text, and the scores of POPE (arXiv:2305.10355)."""
+
+from collections.abc import Sequence
+
+from mmgpt.datasets.conversation import place_of
+
+
+def says_yes(text: str) -> bool:
+    """Whether a text says yes by POPE's rule: its first sentence has none of the words No, no, not.
+
+    Source: github.com/AoiDragon/POPE, evaluate.py. Words are what spaces separate, once commas are taken out.
+    """
+    return not {"No", "no", "not"} & set(text.split(".")[0].replace(",", "").split(" "))
+
+
+def judge_yes_no(sample: dict) -> dict:
+    """What is kept of a sample: ``said`` and ``true``, both bool; an answer other than yes or no is a ValueError."""
+    answer = str(sample.get("answer")).casefold()
+    if answer not in ("yes", "no"):
+        raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
+    return {"said": says_yes(sample["prediction"]), "true": answer == "yes"}
+
+
+def yes_no_scores(rows: Sequence[dict]) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 of the answer yes, and how often yes was said, in percent.
+
+    A share of nothing, such as precision when yes was never said, is 0.
+    """
+    said, true = sum(row["said"] for row in rows), sum(row["true"] for row in rows)
+    hits = sum(row["said"] and row["true"] for row in rows)
+    shares = {
+        "accuracy": (sum(row["said"] == row["true"] for row in rows), len(rows)),
+        "precision": (hits, said),
+        "recall": (hits, true),
+        "F1": (2 * hits, said + true),
+        "yes": (said, len(rows)),
+    }
+    return {name: 100 * part / whole if whole else 0.0 for name, (part, whole) in shares.items()}

@@ -1,0 +1,70 @@
+"""What an evaluation was made of, written beside its figures so that others can repeat it."""
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.files import annotation_files
+
+PACKAGES = ("mmgpt", "torch", "mmengine", "transformers", "peft", "open_clip_torch", "pillow")
+
+
+def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
+    """All that answers and figures depend on, as plain data; files of the checkpoint and of the data by SHA-256.
+
+    Args:
+        cfg: a whole config, its variables replaced.
+        checkpoint: file or folder with what was trained, or None.
+    """
+    loader = cfg["test_dataloader"]
+    return {
+        "model": _plain(cfg["model"]),
+        "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
+        "prompt_template": cfg.get("question_template"),
+        "data": _plain(loader["dataset"]),
+        "data_files": {path: sha256(path) for path in annotation_files(loader["dataset"])},
+        "batch_size": loader["batch_size"],
+        "metrics": _plain(cfg["test_evaluator"]),
+        "cut_at": _plain(cfg["test_cfg"].get("cut_at", [])),
+        "seed": cfg.get("seed"),
+    }
+
+
+def circumstances() -> dict:
+    """The command line, and the versions that were used."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions}
+
+
+def fingerprint(made_of: Mapping) -> str:
+    """Eight characters that differ for other `settings`."""
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def write_json(content: Mapping, path: Path) -> None:
+    """Write a JSON file, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(checkpoint: str | Path | None) -> Iterator[Path]:
+    if checkpoint is None:
+        return
+    path = Path(checkpoint)
+    yield from sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _plain(value):
+    """A part of a config as JSON has it: objects and functions by their names."""
+    return json.loads(json.dumps(value, default=lambda thing: getattr(thing, "__name__", str(thing))))

@@ -1,0 +1,1 @@
+"""Models of this package in other evaluation harnesses; light to import, each harness loads its adapter by name."""

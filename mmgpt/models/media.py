@@ -1,0 +1,63 @@
+"""The images of a batch as its text may read them (Flamingo, arXiv:2204.14198, section 2.3)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+READING_RULES = ("latest", "next")
+
+
+class Media(NamedTuple):
+    """What the text may read of the images, handed as an argument to every gated layer.
+
+    features (B, T, N, D): N latents of each of T images. mask (B, L, T * N) bool: the latents a token may read.
+    has_image (B, L), or (B, 1) for whole rows, bool: tokens of samples with an image; the others pass the gated blocks
+    unchanged. cache: keys and values of `features` by block number, filled at the first step of a generation; None
+    computes them each time.
+    """
+
+    features: Tensor
+    mask: Tensor
+    has_image: Tensor
+    cache: dict[int, tuple[Tensor, Tensor]] | None = None
+
+
+def media_mask(
+    is_image: Tensor, image_counts: Tensor, images: int, latents: int, reading: str, owners: Tensor | None = None
+) -> Tensor:
+    """Which latents each token may read: (B, L, T * N) bool.
+
+    Args:
+        is_image: (B, L) bool, the `<image>` tokens.
+        image_counts: (B,) number of images of each row; the rest of the T places is padding.
+        images, latents: T and N.
+        reading: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or 'next' (an
+            `<image>` token reads its own image, any other token the next one after it: the published MultiModal-GPT).
+        owners: (B, L, T) bool, the images of each token's own sample; None: all of its row.
+    """
+    seen = is_image.long().cumsum(dim=1)
+    if reading == "latest":
+        index = seen - 1
+    else:
+        index = seen - is_image.long()
+        index = index.masked_fill(index >= seen[:, -1:], -1)
+    index = index.masked_fill(index >= image_counts[:, None], -1)
+    reads = index[..., None] == torch.arange(images, device=is_image.device)
+    if owners is not None:
+        reads = reads & owners
+    return reads.repeat_interleave(latents, dim=-1)
+
+
+def image_samples(is_image: Tensor, samples: Tensor, images: int) -> Tensor:
+    """The sample of each image: is_image and samples (B, L) -> (B, T); -2, which no token has, where there is none."""
+    row, place = is_image.nonzero(as_tuple=True)
+    number = (is_image.long().cumsum(dim=1) - 1)[row, place]
+    owners = samples.new_full((len(samples), images), -2)
+    owners[row, number] = samples[row, place]
+    return owners
+
+
+def places_in_samples(owners: Tensor) -> Tensor:
+    """How many images of its own sample come before each: `image_samples` (B, T) -> (B, T)."""
+    return (owners[:, :, None] == owners[:, None, :]).tril(-1).sum(dim=-1)

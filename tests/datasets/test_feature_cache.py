@@ -1,0 +1,83 @@
+"""The folder of cached features: what is found in it, and what is not."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from mmgpt.datasets.feature_cache import FeatureCache, add_features, create_cache, image_key
+
+STEPS = [dict(type="LoadImages"), dict(type="PrepareImages", size=16, mean=(0.5, 0.5, 0.5), std=[0.5] * 3)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A cache of 5 images in three files, keys out of order; the image with key k has features that are all k."""
+    create_cache(tmp_path / "cache", STEPS, "float32")
+    for keys in ([7, -3], [2**62, 5], [-(2**62)]):
+        keys = torch.tensor(keys)
+        add_features(tmp_path / "cache", keys, keys.float()[:, None, None].expand(-1, 4, 3))
+    return tmp_path / "cache"
+
+
+def test_every_image_is_found_by_its_key(folder):
+    cache = pickle.loads(pickle.dumps(FeatureCache(folder, STEPS)))
+    for key in (7, -3, 2**62, 5, -(2**62)):
+        assert key in cache and torch.equal(cache.read(key), torch.full((4, 3), float(key)))
+    for key in (6, -(2**63), 2**63 - 1):
+        assert key not in cache
+        with pytest.raises(KeyError):
+            cache.read(key)
+    assert len(list((folder / "features").iterdir())) == 3
+
+
+def test_an_empty_cache(tmp_path):
+    create_cache(tmp_path, STEPS, "float16")
+    assert 0 not in FeatureCache(tmp_path, STEPS)
+
+
+def test_a_file_is_known_by_path_size_and_time(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"12")
+    other.write_bytes(b"12")
+    os.utime(other, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))
+    (tmp_path / "link").symlink_to(one)
+    key = image_key(one)
+    assert key == image_key(str(one)) == image_key(tmp_path / "link") == image_key(os.path.relpath(one))
+    assert image_key(other) != key and -(2**63) <= key < 2**63
+    os.utime(one, ns=(0, one.stat().st_mtime_ns + 1))
+    later = image_key(one)
+    before = one.stat()
+    one.write_bytes(b"123")
+    os.utime(one, ns=(0, before.st_mtime_ns))
+    assert len({key, later, image_key(one)}) == 3
+    with pytest.raises(FileNotFoundError):
+        image_key(tmp_path / "none")
+
+
+def test_half_written_files_are_not_read(folder):
+    (folder / "features" / "0.part").write_bytes(b"half")
+    assert 7 in FeatureCache(folder, STEPS)
+    file = sorted((folder / "features").glob("*.safetensors"))[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{file} is damaged .*: delete it, and fill the cache again"):
+        FeatureCache(folder, STEPS)
+
+
+def test_another_preparation_is_refused(folder):
+    other = [STEPS[0], dict(STEPS[1], size=32)]
+    with pytest.raises(ValueError, match=r"prepared by .*'size': 16.*, the pipeline prepares them by .*'size': 32"):
+        FeatureCache(folder, other)
+    with pytest.raises(ValueError, match="was filled for .*'size': 16.*, not .*'size': 32"):
+        create_cache(folder, other, "float32")
+    with pytest.raises(ValueError, match="was filled for .*float32.*, not .*float16"):
+        create_cache(folder, STEPS, "float16")
+    create_cache(folder, STEPS, "float32")
+    assert 7 in FeatureCache(folder, STEPS)
+
+
+@pytest.mark.parametrize("place", [None, "nowhere"])
+def test_no_cache_names_the_command_that_fills_it(place):
+    with pytest.raises(FileNotFoundError, match="no cached features there; fill it by `python .*cache_features.py"):
+        FeatureCache(place, STEPS)

@@ -1,0 +1,47 @@
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from mmgpt.datasets.feature_cache import add_features, create_cache, image_key
+from mmgpt.registry import TRANSFORMS
+
+STEPS = [dict(type="LoadImages"), dict(type="PrepareImages", size=16, mean=[0.5] * 3, std=[0.5] * 3)]
+FEATURES = torch.arange(24.0).reshape(2, 4, 3)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """LoadFeatures of a cache with a.png and b.png."""
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (20, 30)).save(tmp_path / f"{name}.png")
+    create_cache(tmp_path / "cache", STEPS, "float16")
+    keys = torch.tensor([image_key(tmp_path / "a.png"), image_key(tmp_path / "b.png")])
+    add_features(tmp_path / "cache", keys, FEATURES.half())
+    return TRANSFORMS.build(dict(type="LoadFeatures", cache=str(tmp_path / "cache"), steps=STEPS))
+
+
+def record(folder, *names):
+    return {"dataset": "d", "file": "ann.json", "record": 4, "id": "x", "image_folder": folder, "images": list(names)}
+
+
+def test_features_in_the_order_of_the_images(load, tmp_path):
+    pixels = load(record(tmp_path, "b.png", "a.png", "b.png"))["pixels"]
+    assert pixels.dtype == torch.float16 and torch.equal(pixels, FEATURES[[1, 0, 1]].half())
+    assert load(record(tmp_path))["pixels"] is None
+
+
+def test_an_image_that_is_not_in_the_cache(load, tmp_path):
+    place = "dataset 'd', file 'ann.json', record 4, id 'x'"
+    words = "as it is now: `python .*cache_features.py CONFIG` adds them"
+    with pytest.raises(ValueError, match=rf"{place}: no features in .*cache of the image '.*c.png', {words}"):
+        load(record(tmp_path, "a.png", "c.png"))
+    with pytest.raises(FileNotFoundError, match=rf"{place}: no image file '.*d.png'"):
+        load(record(tmp_path, "d.png"))
+
+
+def test_an_image_that_has_changed(load, tmp_path):
+    os.utime(tmp_path / "a.png", (0, 0))
+    with pytest.raises(ValueError, match="no features in .* of the image '.*a.png', as it is now"):
+        load(record(tmp_path, "a.png"))

@@ -1,0 +1,151 @@
+"""Caption scores: those of pycocoevalcap's own evaluation, what is left out without Java or SPICE's files."""
+
+import shutil
+from subprocess import CalledProcessError
+
+import pytest
+
+pytest.importorskip("pycocoevalcap.eval")
+
+from mmengine.evaluator import Evaluator
+
+from mmgpt.evaluation.metrics import caption
+from mmgpt.registry import METRICS
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
+
+REFERENCES = [
+    ["A brown dog runs on the beach.", "A dog is running near the sea.", "The dog's on a beach, running."],
+    ["Two men play chess.", "Two people playing a game of chess in a park"],
+    ["A plate of food (rice; beans) on a table.", "Rice & beans."],
+    ["An X-ray of a hand"],
+]
+METEOR = 22.67503148373519
+SAID = ["a dog running on the beach", "Two men playing chess in a park.", "", "a hand"]
+
+
+def samples(said=SAID, tags=lambda place: {}):
+    return [
+        {"id": str(place), "dataset": "coco", "prediction": text, "answer": "", "answers": true, "tags": tags(place)}
+        for place, (text, true) in enumerate(zip(said, REFERENCES, strict=True))
+    ]
+
+
+def scores(predictions, by=()):
+    metric = METRICS.build(dict(type="BenchmarkScores", rule="caption", by=by))
+    found = Evaluator(metric).offline_evaluate(predictions, chunk_size=3)
+    return {key.removeprefix("caption/"): value for key, value in found.items()}
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(caption, "print_log", lambda text, *_: said.append(text))
+    return said
+
+
+class Nothing:
+    """Stands for METEOR, slow to start, and for SPICE, which would fetch its files, in pycocoevalcap's evaluation."""
+
+    def compute_score(self, gts, res):
+        return 0.0, [0.0] * len(gts)
+
+    def method(self):
+        return ""
+
+
+class Annotations:
+    """Stands for pycocotools' COCO: captions by image."""
+
+    def __init__(self, captions):
+        self.imgToAnns = {image: [{"caption": text} for text in texts] for image, texts in enumerate(captions)}
+
+    def getImgIds(self):
+        return list(self.imgToAnns)
+
+
+def pycocoevalcap_scores(monkeypatch, said, references):
+    """All scores of pycocoevalcap's own evaluation but METEOR and SPICE, under our names."""
+    import pycocoevalcap.eval
+
+    monkeypatch.setattr(pycocoevalcap.eval, "Meteor", Nothing)
+    monkeypatch.setattr(pycocoevalcap.eval, "Spice", Nothing)
+    evaluation = pycocoevalcap.eval.COCOEvalCap(Annotations(references), Annotations([[text] for text in said]))
+    evaluation.evaluate()
+    names = {f"BLEU-{n}": f"Bleu_{n}" for n in range(1, 5)} | {"ROUGE-L": "ROUGE_L", "CIDEr": "CIDEr"}
+    return {ours: 100 * evaluation.eval[theirs] for ours, theirs in names.items()}
+
+
+@needs_java
+def test_scores_equal_pycocoevalcap_and_spice_is_left_out_without_its_files(monkeypatch, warnings):
+    ours = scores(samples())
+    theirs = pycocoevalcap_scores(monkeypatch, SAID, REFERENCES)
+    # METEOR as pycocoevalcap 1.2 gives it: its second start would take as long as all other tests here.
+    assert ours == pytest.approx(theirs | {"METEOR": METEOR, "questions": 4}) and 50 < ours["CIDEr"] < 1000
+    assert len(warnings) == 1 and "SPICE is left out: stanford-corenlp-3.6.0.jar and" in warnings[0]
+
+
+@needs_java
+def test_a_part_of_the_images_is_scored_as_if_it_were_alone(monkeypatch, warnings):
+    monkeypatch.setattr(caption, "_meteor", lambda said, true: {})
+    ours = scores(samples(tags=lambda place: {"domain": "in" if place < 2 else "out"}), by=["domain"])
+    theirs = pycocoevalcap_scores(monkeypatch, SAID[:2], REFERENCES[:2])
+    assert {name: ours[f"domain/in/{name}"] for name in theirs} == pytest.approx(theirs)
+    assert ours["domain/out/questions"] == 2 and ours["domain/in/CIDEr"] != pytest.approx(ours["CIDEr"])
+
+
+@needs_java
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
+def test_a_line_break_in_a_caption_does_not_shift_those_behind_it(line_break):
+    kept = [caption.judge_caption(sample) for sample in samples([f"a{line_break}dog", *SAID[1:]])]
+    tokens = caption._official_tokens(dict(enumerate(row["said"] for row in kept)))
+    assert tokens == {0: ["a dog"], 1: ["two men playing chess in a park"], 2: [""], 3: ["a hand"]}
+
+
+def test_without_java_scores_have_another_name_and_one_line_says_why(monkeypatch, warnings):
+    monkeypatch.setattr(caption.shutil, "which", lambda name: None)
+    ours = scores(samples())
+    assert ours.keys() == {f"plain_{name}" for name in (*caption.BLEU, "ROUGE-L", "CIDEr")} | {"questions"}
+    assert 50 < ours["plain_CIDEr"] < 1000
+    assert len(warnings) == 1 and "no Java: METEOR and SPICE are left out" in warnings[0]
+
+
+def test_plain_tokens_are_lower_case_words():
+    texts = ["The dog's on a Beach, running!", "", "An X-ray (2.5 cm)", "caf\u00e9"]
+    tokens = ["the dog's on a beach running", "", "an x-ray 2 5 cm", "caf\u00e9"]
+    assert caption._plain_tokens({7: texts}) == {7: tokens}
+
+
+def with_spice(monkeypatch, tmp_path, compute_score):
+    from pycocoevalcap.spice import spice
+
+    (tmp_path / "lib").mkdir()
+    for name in caption.SPICE_FILES:
+        (tmp_path / "lib" / name).touch()
+    monkeypatch.setattr(spice, "__file__", str(tmp_path / "spice.py"))
+    monkeypatch.setattr(spice, "get_stanford_models", lambda: None)
+    monkeypatch.setattr(spice.Spice, "compute_score", compute_score)
+
+
+def test_spice_is_used_when_its_files_are_there(monkeypatch, tmp_path, warnings):
+    with_spice(
+        monkeypatch, tmp_path, lambda self, gts, res: (0.25 if gts[0] == ["a dog"] and res[0] == ["dog"] else 0, [])
+    )
+    assert caption._spice({0: ["dog"]}, {0: ["a dog"]}) == {"SPICE": 25.0} and not warnings
+
+
+def test_spice_that_fails_is_left_out(monkeypatch, tmp_path, warnings):
+    def fail(self, gts, res):
+        raise CalledProcessError(1, ["java", "-jar", "spice-1.0.jar"])
+
+    with_spice(monkeypatch, tmp_path, fail)
+    assert caption._spice({0: ["dog"]}, {0: ["a dog"]}) == {}
+    assert len(warnings) == 1 and "spice-1.0.jar" in warnings[0] and "written for Java 8" in warnings[0]
+
+
+def test_references_are_the_answers_or_else_the_one_answer():
+    sample = {"id": "3", "dataset": "coco", "prediction": "a dog", "answer": "A dog.", "answers": []}
+    assert caption.judge_caption(sample) == {"said": ["a dog"], "true": ["A dog."]}
+    assert caption.judge_caption(sample | {"answers": ["A dog.", "A cat."]})["true"] == ["A dog.", "A cat."]
+    with pytest.raises(ValueError, match="'3' of dataset 'coco' has neither"):
+        caption.judge_caption(sample | {"answer": ""})

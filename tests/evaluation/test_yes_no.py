@@ -1,0 +1,67 @@
+"""Yes and no in free text by POPE's rule, and its scores."""
+
+import random
+
+import pytest
+
+from mmgpt.evaluation.metrics.yes_no import judge_yes_no, says_yes, yes_no_scores
+
+
+@pytest.mark.parametrize(
+    "text, yes",
+    [
+        ("Yes", True),
+        ("yes, there is a dog", True),
+        ("No", False),
+        ("no.", False),
+        ("No, there is none", False),
+        ("There is not a dog.", False),
+        ("There is no, dog", False),
+        ("Yes. There is no cat.", True),  # the first sentence counts
+        ("Perhaps", True),  # whatever does not say no says yes
+        ("", True),
+        ("NO", True),  # the rule knows 'No' and 'no'
+        ("nothing", True),
+        ("No!", True),
+        ("A dog\nno", True),  # only spaces separate words
+    ],
+)
+def test_what_says_yes(text, yes):
+    assert says_yes(text) is yes
+
+
+def rows(true_yes, missed, false_yes, true_no):
+    kinds = {(True, True): true_yes, (False, True): missed, (True, False): false_yes, (False, False): true_no}
+    return [{"said": said, "true": true} for (said, true), count in kinds.items() for _ in range(count)]
+
+
+def test_scores_in_percent():
+    assert yes_no_scores(rows(3, 1, 2, 4)) == pytest.approx(
+        {"accuracy": 70, "precision": 60, "recall": 75, "F1": 200 * 0.6 * 0.75 / 1.35, "yes": 50}
+    )
+
+
+def test_a_share_of_nothing_is_zero():
+    assert yes_no_scores(rows(0, 2, 0, 2)) == {"accuracy": 50, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
+    assert yes_no_scores(rows(0, 0, 0, 2)) == {"accuracy": 100, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
+
+
+def test_random_answers_score_as_scikit_learn_says():
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    rng = random.Random(0)
+    for _ in range(20):
+        judged = [{"said": rng.random() < 0.6, "true": rng.random() < 0.5} for _ in range(50)]
+        said, true = ([row[key] for row in judged] for key in ("said", "true"))
+        precision, recall, f1, _ = precision_recall_fscore_support(true, said, average="binary")
+        wanted = dict(
+            accuracy=accuracy_score(true, said), precision=precision, recall=recall, F1=f1, yes=sum(said) / 50
+        )
+        assert yes_no_scores(judged) == pytest.approx({name: 100 * score for name, score in wanted.items()})
+
+
+def test_the_right_answer_is_yes_or_no():
+    assert judge_yes_no({"answer": "Yes", "prediction": "no"}) == {"said": False, "true": True}
+    for answer in ("maybe", "", None):
+        with pytest.raises(ValueError, match="id 'p1': the right answer must be yes or no, got"):
+            judge_yes_no({"id": "p1", "answer": answer, "prediction": "no"})

@@ -1,0 +1,84 @@
+"""Image files with something the matter, for the checker and for training."""
+
+import io
+import struct
+import zlib
+
+from PIL import Image
+
+SIZE = (32, 24)
+RED, BLUE = (254, 0, 0), (0, 0, 254)
+
+
+def encoded(image, kind, **options):
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_of_size(width, height):
+    """A PNG without pixels that claims a size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = b""
+    for name, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def turned():
+    """EXIF data that says: turn it by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def plant(folder):
+    """Writes all of them into a new folder."""
+    red, blue = Image.new("RGB", SIZE, RED), Image.new("RGB", SIZE, BLUE)
+    files = {
+        "truncated.jpg": encoded(Image.effect_noise(SIZE, 90), "JPEG")[:-200],
+        "wide.png": encoded(Image.new("I;16", SIZE, 0x8040), "PNG"),
+        "cmyk.jpg": encoded(red.convert("CMYK"), "JPEG"),
+        "animated.gif": encoded(red, "GIF", save_all=True, append_images=[blue]),
+        "turned.jpg": encoded(red, "JPEG", exif=turned()),
+        "pixel.png": encoded(red.crop((0, 0, 1, 1)), "PNG"),
+        "strip.png": encoded(red.resize((20_000, 20)), "PNG"),
+        "empty.png": b"",
+        "bomb.png": png_of_size(50_000, 50_000),
+        "good.png": encoded(red, "PNG"),
+    }
+    folder.mkdir()
+    (folder / "folder.png").mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+# What the checker says of each: kind, and words of the value.
+FOUND = {
+    "truncated.jpg": ("unreadable_image", "truncated"),
+    "wide.png": ("unusual_image", "16 bits a pixel, of which the upper 8 are read"),
+    "cmyk.jpg": ("unusual_image", "CMYK colours"),
+    "animated.gif": ("unusual_image", "animated, only its first frame is read"),
+    "turned.jpg": ("unusual_image", "turned by its EXIF orientation 6"),
+    "pixel.png": ("unusual_image", "1 x 1 pixels"),
+    "strip.png": ("unusual_image", "20000 x 20 pixels"),
+    "empty.png": ("unreadable_image", "an empty file"),
+    "bomb.png": ("unreadable_image", "decompression bomb"),
+    "folder.png": ("unreadable_image", "a folder, not a file"),
+    "gone.png": ("missing_image", "no such file"),
+}
+# What training makes of each: words of the error, or the size and the colour of the picture.
+READ = {
+    "truncated.jpg": "truncated",
+    "wide.png": (SIZE, (0x80, 0x80, 0x80)),
+    "cmyk.jpg": (SIZE, RED),
+    "animated.gif": (SIZE, RED),
+    "turned.jpg": (SIZE[::-1], RED),
+    "pixel.png": ((1, 1), RED),
+    "strip.png": ((20_000, 20), RED),
+    "empty.png": "cannot identify image file",
+    "bomb.png": "decompression bomb",
+    "folder.png": "no image file",
+    "gone.png": "no image file",
+}

@@ -1,0 +1,268 @@
+"""tools/dataset_converters/cache_features.py as users run it, and training on what it writes."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from PIL import Image
+from safetensors.torch import load_file
+
+from mmgpt.engine import load_config
+from mmgpt.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+_base_ = {pipelines!r}
+language_model = {language!r}
+vision_model = {vision!r}
+data_root = {root!r}
+image_size = 32
+prompt_template = "short"
+feature_cache = {root!r} + "/cache"
+image_steps = "${{feature_steps}}"
+own = dict(
+    type="InstructionDataset",
+    name="own",
+    parser="conversation",
+    data_root="${{data_root}}",
+    ann_file="train.jsonl",
+    data_prefix=dict(img="images"),
+    pipeline=["${{image_steps}}", "${{answer_steps}}"],
+)
+again = dict(own, name="again")
+loader = dict(
+    batch_size=4,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="collate_conversations"),
+)
+train_dataloader = dict(dataset=dict(type="JointDataset", visual=["${{own}}", "${{again}}"]), **loader)
+vision = dict(type="OpenCLIPVision", path="${{vision_model}}")
+model = dict(
+    type="LoRAModel",
+    module=dict(
+        type="Flamingo",
+        vision="${{vision}}",
+        language=dict(path="${{language_model}}"),
+        perceiver=dict(depth=2, num_latents=4, dim_head=8, heads=2),
+        gated=dict(every_n_layers=2, dim_head=8, heads=2, gate_init=0.5),
+        feature_cache="${{feature_cache}}",
+    ),
+    lora=dict(r=2, target_modules=["q_proj", "to_q"], init_lora_weights=False, exclude_modules=r"vision\\..*"),
+)
+"""
+# Of the images two are in several samples, and one sample has none.
+SAMPLES = [["a.png"], ["b.png", "c.png"], [], ["a.png"], ["d.png", "b.png"]]
+
+
+@pytest.fixture
+def config(tmp_path, tiny_llama, tiny_clip):
+    """Config file whose data are small noisy pictures."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c", "d"):
+        Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    turns = [{"question": "what colour?", "answer": "red"}]
+    lines = [json.dumps({"images": images, "turns": turns}) for images in SAMPLES]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    pipelines = str(ROOT / "configs" / "_base_" / "datasets" / "pipelines.py")
+    text = CONFIG.format(pipelines=pipelines, language=tiny_llama, vision=tiny_clip, root=str(tmp_path))
+    (tmp_path / "config.py").write_text(text)
+    return tmp_path / "config.py"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools" / "dataset_converters")
+    return importlib.import_module("cache_features")
+
+
+@pytest.fixture
+def fill(tool, config):
+    """A function that runs the tool, two images at a time, in float32 unless told otherwise."""
+
+    def run(*arguments, dtype="float32"):
+        options = ["--workers", "1", "--batch-size", "2", "--device", "cpu", "--dtype", dtype]
+        tool.main([str(config), *options, *map(str, arguments)])
+
+    return run
+
+
+def stored(folder):
+    """Features by key."""
+    files = [load_file(file) for file in sorted((folder / "cache" / "features").glob("*.safetensors"))]
+    pairs = [pair for file in files for pair in zip(file["keys"].tolist(), file["features"], strict=True)]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def train_once(config, options=None, module=None):
+    """Losses and gradients of the first batch."""
+    cfg = load_config(config, options)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmgpt"):
+        [batch, *_] = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        model = MODELS.build(dict(cfg.model, module=dict(cfg.model.module, **(module or {})))).train()
+    losses = model(**batch, mode="loss")
+    sum(losses.values()).backward()
+    return batch, losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+PIXELS = {"image_steps": "${pixel_steps}"}
+
+
+def test_training_is_the_same_with_the_cache(config, fill, tmp_path, capsys):
+    fill()
+    assert "4 images, 0 of them in" in (shown := capsys.readouterr().out) and "4 images added" in shown
+    assert len(stored(tmp_path)) == 4
+    modes = {file.stat().st_mode for file in (tmp_path / "cache").rglob("*.*")}
+    assert modes == {config.stat().st_mode}
+    batch, losses, gradients = train_once(config)
+    assert batch["pixels"].shape == (4, 2, 16, 32) and batch["image_counts"].tolist() == [1, 2, 0, 1]
+    plain_batch, plain_losses, plain_gradients = train_once(config, PIXELS, dict(feature_cache=None))
+    assert plain_batch["pixels"].shape == (4, 2, 3, 32, 32)
+    torch.testing.assert_close(losses, plain_losses)
+    torch.testing.assert_close(gradients, plain_gradients)
+    assert any(gradient.abs().max() > 1e-3 for gradient in gradients.values())
+    # The same model, with the cache in its config, takes pixels.
+    torch.testing.assert_close(train_once(config, PIXELS)[1], plain_losses)
+
+
+def test_packed_rows_are_the_same_with_the_cache(config, fill):
+    fill()
+    packed = {"train_dataloader.collate_fn.row_length": 200}
+    batch, losses, gradients = train_once(config, packed)
+    assert len(batch["pixels"]) < 4 and batch["samples"] is not None
+    _, plain_losses, plain_gradients = train_once(config, {**packed, **PIXELS})
+    torch.testing.assert_close(losses, plain_losses)
+    torch.testing.assert_close(gradients, plain_gradients)
+
+
+def test_half_precision_is_near(config, fill, tmp_path):
+    fill(dtype="float16")
+    assert {value.dtype for value in stored(tmp_path).values()} == {torch.float16}
+    batch, losses, _ = train_once(config)
+    assert batch["pixels"].dtype == torch.float16
+    torch.testing.assert_close(losses, train_once(config, PIXELS)[1], rtol=1e-3, atol=0)
+
+
+def test_an_interrupted_fill_goes_on(tool, config, fill, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "IN_FILE", 2)
+    fill()
+    whole, files = stored(tmp_path), list((tmp_path / "cache" / "features").iterdir())
+    assert [len(load_file(file)["keys"]) for file in files] == [2, 2]
+    for file in files:
+        file.unlink()
+    write, calls = tool.add_features, []
+
+    def stopped(folder, keys, features):
+        calls.append(keys)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(folder, keys, features)
+
+    monkeypatch.setattr(tool, "add_features", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert len(stored(tmp_path)) == 2
+    with pytest.raises(ValueError, match="record 1, id .*no features in .* of the image '.*c.png'"):
+        train_once(config)
+    capsys.readouterr()
+    fill()
+    assert "4 images, 2 of them in" in (shown := capsys.readouterr().out) and "2 images added" in shown
+    torch.testing.assert_close(stored(tmp_path), whole)
+    fill()
+    assert "4 images, 4 of them in" in capsys.readouterr().out and len(calls) == 3
+
+
+def test_a_changed_image_is_computed_anew(config, fill, tmp_path, capsys):
+    fill()
+    before = stored(tmp_path).keys()
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "images" / "d.png")
+    with pytest.raises(ValueError, match="record 4, id .*no features in .* of the image '.*d.png', as it is now"):
+        train_once(config, {"train_dataloader.batch_size": 5})
+    fill()
+    assert "1 images added" in capsys.readouterr().out and len(stored(tmp_path).keys() - before) == 1
+    train_once(config, {"train_dataloader.batch_size": 5})
+
+
+def test_another_tower_is_refused(config, fill):
+    fill()
+    other = ["--cfg-options", "vision.final_norm=True"]
+    with pytest.raises(ValueError, match="are of another image encoder"):
+        fill(*other)
+    with pytest.raises(ValueError, match="are of another image encoder"):
+        train_once(config, {"vision.final_norm": True})
+
+
+def test_another_preparation_is_refused(config, fill):
+    fill()
+    with pytest.raises(ValueError, match="prepared by .*'size': 32.*, the pipeline prepares them by .*'size': 16"):
+        train_once(config, {"image_size": 16})
+    with pytest.raises(ValueError, match="was filled for .*'size': 32"):
+        fill("--cfg-options", "image_size=16")
+
+
+def test_a_tower_that_is_trained_is_refused(config, fill):
+    fill()
+    with pytest.raises(ValueError, match="feature_cache='.*': cached features are of a frozen image encoder only"):
+        train_once(config, module=dict(frozen=["language"]))
+    # By LoRA, which is injected afterwards.
+    with pytest.raises(ValueError, match="need a model with feature_cache and a frozen tower"):
+        train_once(config, {"model.lora": dict(r=2, target_modules=["c_fc"], exclude_modules=None)})
+
+
+def test_features_without_a_cache_are_refused(config, fill, tmp_path):
+    fill()
+    with pytest.raises(ValueError, match="need a model with feature_cache"):
+        train_once(config, module=dict(feature_cache=None))
+    # A model that is used elsewhere, on pixels, needs no cache.
+    losses = train_once(config, PIXELS)[1]
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    torch.testing.assert_close(train_once(config, PIXELS)[1], losses)
+    with pytest.raises(FileNotFoundError, match="no cached features there; fill it by `python"):
+        train_once(config)
+
+
+def test_images_that_cannot_be_read_are_named_at_the_end(config, fill, tmp_path):
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    os.remove(tmp_path / "images" / "c.png")
+    with pytest.raises(ValueError, match=r"2 images cannot be read:\n.*cannot read.*a.png.*\n.*No such file.*c.png"):
+        fill()
+    assert len(stored(tmp_path)) == 2
+    for name in ("b", "d"):
+        os.remove(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "cache" / "tower.safetensors").unlink()
+    with pytest.raises(ValueError, match="none of 4 images can be read; the first: .*a.png"):
+        fill()
+
+
+def test_mistakes_in_the_command(tool, config, fill, monkeypatch):
+    for options, words in {
+        "image_steps=${pixel_steps}": "must read one cache: set image_steps=.*found: no LoadFeatures",
+        "feature_cache=None": "found: None",
+        "vision_model=nowhere": "nowhere",
+        "data_root=nowhere": "nowhere/train.jsonl",
+    }.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            fill("--cfg-options", options)
+    with pytest.raises(ValueError, match="--workers 0 --batch-size 2: at least 1 of both"):
+        fill("--workers", 0)
+
+
+def test_numbers_beyond_half_precision(tool):
+    tower = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(tower.weight, 1e5)
+    with pytest.raises(ValueError, match="beyond those of torch.float16: use --dtype float32"):
+        tool.see(tower, torch.ones(1, 1), torch.float16)
+    assert tool.see(tower, torch.ones(1, 1), torch.float32).item() == 1e5
+
+
+def test_processes_that_prepare_images(config, fill, tmp_path):
+    fill("--workers", 2)
+    assert len(stored(tmp_path)) == 4

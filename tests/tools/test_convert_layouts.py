@@ -1,0 +1,308 @@
+"""The layouts that tools/dataset_converters/convert.py reads, and what is wrong with them."""
+
+import io
+import json
+import re
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ..datasets.parsers.reading import DATA, IMAGE
+from .converting import picture, sample, write
+
+# ---- tables
+
+
+TABLE = """image,question,answer,id
+1.jpg,"What, do
+you see?",A cup.,first
+
+"1.jpg; 2.jpg",Same?,No.,
+,Name a river.,"The ""Rhine"".",
+"""
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_table(tmp_path, convert, separator, encoding):
+    text = re.sub(r",(?! )", separator, TABLE)
+    if separator == ";":
+        text = text.replace(" 2.jpg", "2.jpg")
+    assert convert("csv", write(tmp_path / "photos.csv", text, encoding=encoding)) == [
+        sample("What, do\nyou see?", "A cup.", "1.jpg", name="first"),
+        sample("Same?", "No.", "1.jpg", "2.jpg"),
+        sample("Name a river.", 'The "Rhine".'),
+    ]
+
+
+def test_columns_of_other_names(tmp_path, convert):
+    path = write(tmp_path / "a.csv", "left,right,said\n1.jpg,2.jpg,Two cups.\n")
+    columns = ["--columns", "image=left,right", "answer=said"]
+    assert convert("csv", path, *columns) == [sample("", "Two cups.", "1.jpg", "2.jpg")]
+    asked = convert("csv", path, *columns, "--question", "What is it?", "--force")
+    assert asked == [sample("What is it?", "Two cups.", "1.jpg", "2.jpg")]
+
+
+def test_rows_of_one_conversation(tmp_path, convert):
+    rows = ["1.jpg,a?,a,x", "1.jpg,b?,b,x", ",alone?,yes,", "2.jpg;2.jpg,c?,c,x", ",y?,y,y"]
+    path = write(tmp_path / "a.csv", "\n".join(["image,question,answer,conversation", *rows]))
+    alone, joined, other = convert("csv", path)
+    assert alone == sample("alone?", "yes") and other == sample("y?", "y", name="y")
+    assert joined["id"] == "x" and joined["images"] == ["1.jpg", "2.jpg", "2.jpg"]
+    questions = [turn["question"] for turn in joined["turns"]]
+    text = {"type": "text"}
+    assert questions == [[IMAGE, text | {"text": "a?"}], "b?", [IMAGE, IMAGE, text | {"text": "c?"}]]
+    assert [turn["answer"] for turn in joined["turns"]] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image,question,reply\n1.jpg,a,b\n",
+            r"a.csv: no column with answers \(answer, text, caption, conv.*columns: im",
+        ),
+        ("image,answer\n1.jpg,b\n2.jpg\n", "a.csv, row 3: 1 cells, but 2 headings: image, answer"),
+        ("image,answer\n1.jpg,b,c\n", "a.csv, row 2: 3 cells, but 2 headings"),
+        ('image,answer\n1.jpg,"b\n2.jpg,c\n', "a.csv, after row 0: unexpected end of data"),
+        ("image,answer,answer\n1.jpg,b,c\n", "a.csv: two columns of the same name: image, answer, answer"),
+        ("image,answer\n", "a.csv: nothing to convert"),
+        ("", "a.csv: nothing to convert"),
+    ],
+)
+def test_wrong_tables(tmp_path, convert, text, message):
+    with pytest.raises(ValueError, match=message):
+        convert("csv", write(tmp_path / "a.csv", text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_another_encoding(tmp_path, convert):
+    path = write(tmp_path / "a.csv", "image,answer\n1.jpg,na\xefve\n", encoding="latin-1")
+    with pytest.raises(ValueError, match="a.csv, after row 0: 'utf-8' codec.*expected is CSV in UTF-8"):
+        convert("csv", path)
+
+
+# ---- folders
+
+
+def test_pictures_with_captions_beside_them(tmp_path, convert):
+    for name in ("b.PNG", "in/a.png"):
+        (tmp_path / "photos" / "in").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(picture())
+        write((tmp_path / "photos" / name).with_suffix(".txt"), f"A caption of {name}.\n", encoding="utf-8-sig")
+    write(tmp_path / "photos" / "README.txt", "no caption")
+    assert convert("folder", tmp_path / "photos") == [
+        sample("", "A caption of b.PNG.", "b.PNG", name="b"),
+        sample("", "A caption of in/a.png.", "in/a.png", name="in/a"),
+    ]
+    (tmp_path / "photos" / "b.txt").unlink()
+    with pytest.raises(ValueError, match="1 of 2 pictures in .*photos have no caption.*b.PNG .looked for b.txt"):
+        convert("folder", tmp_path / "photos", out="other.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: nothing to convert"):
+        convert("folder", tmp_path / "empty", out="other.jsonl")
+
+
+def test_imagefolder(tmp_path, convert):
+    write(tmp_path / "photos/train/metadata.csv", "file_name,text\n1.jpg,One.\nin/2.jpg,Two.\n")
+    write(tmp_path / "photos/test/metadata.jsonl", '{"file_name": "3.jpg", "caption": ["Three.", "3."], "n": 3}\n')
+    assert convert("folder", tmp_path / "photos", "--question", "What?") == [
+        sample("What?", "", "test/3.jpg", answers=["Three.", "3."]),
+        sample("What?", "One.", "train/1.jpg"),
+        sample("What?", "Two.", "train/in/2.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"file_name": "1.jpg"}', "metadata.jsonl, record 1: no column with answers"),
+        ('{"file_name": 1, "text": "a"}', "metadata.jsonl, record 1: key 'file_name' must be str or list, got 1"),
+        ('{"file_name": "1.jpg", "text": null}', "metadata.jsonl, record 1: key 'text' must be str or list, got None"),
+        ('["1.jpg"]', "metadata.jsonl, record 1: a record must be an object"),
+        ('{"file_name": "1.jpg", "text": NaN}', "metadata.jsonl: not valid JSON: NaN in record 1, key 'text'"),
+    ],
+)
+def test_wrong_metadata(tmp_path, convert, line, message):
+    write(tmp_path / "photos/metadata.jsonl", f'{{"file_name": "0.jpg", "text": "a"}}\n{line}\n')
+    with pytest.raises(ValueError, match=message):
+        convert("folder", tmp_path / "photos")
+
+
+# ---- COCO
+
+
+CAPTIONS = {
+    "info": {},
+    "images": [{"id": 9, "file_name": "9.jpg"}, {"id": 7, "file_name": "7.jpg"}, {"id": 5, "file_name": "5.jpg"}],
+    "annotations": [
+        {"image_id": 7, "id": 1, "caption": "A cup."},
+        {"image_id": 9, "id": 2, "caption": "A bus. "},
+        {"image_id": 7, "id": 3, "caption": "A white cup."},
+    ],
+}
+
+
+def test_coco(tmp_path, convert):
+    assert convert("coco", write(tmp_path / "captions.json", json.dumps(CAPTIONS))) == [
+        sample("", "A bus.", "9.jpg", name="9", answers=["A bus."]),
+        sample("", "", "7.jpg", name="7", answers=["A cup.", "A white cup."]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": [{"image_id": 8, "caption": "a"}]}, "annotations, record 0: no image with the id 8"),
+        ({"annotations": [{"image_id": 7}]}, "annotations, record 0: no key 'caption'"),
+        ({"annotations": ["a"]}, "annotations, record 0: a record must be an object, got 'a'"),
+        ({"annotations": None}, "captions.json: key 'annotations' must be list, got None"),
+        ({"images": [{"id": 7}]}, "images, record 0: no key 'file_name'"),
+        ({"images": [{"id": [7], "file_name": "a"}]}, "images, record 0: key 'id' must be int or str"),
+    ],
+)
+def test_wrong_captions_of_coco(tmp_path, convert, change, message):
+    with pytest.raises(ValueError, match=message):
+        convert("coco", write(tmp_path / "captions.json", json.dumps(CAPTIONS | change)))
+
+
+def test_karpathys_list_is_not_cocos_file(convert):
+    with pytest.raises(ValueError, match="expected an object with images and annotations, got list"):
+        convert("coco", DATA / "coco_karpathy_val.json")
+
+
+# ---- shards with pictures in them
+
+
+def tar_of(path, members):
+    """A tar file; a member without content is a link."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if content is None:
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            else:
+                member.size = len(content)
+            tar.addfile(member, io.BytesIO(content or b""))
+    return path
+
+
+def stored(name, folder="out/images"):
+    return (Path(folder) / name).read_bytes()
+
+
+def test_webdataset(tmp_path, convert):
+    question = {"question": "What colour?", "caption": "Blue.", "image": "elsewhere/1.jpg", "width": 20}
+    dialogue = [{"from": "human", "value": "Which?\n<image>"}, {"from": "gpt", "value": "Red."}]
+    (tmp_path / "shards").mkdir()
+    tar_of(tmp_path / "shards" / "0.tar", [("a.PNG", picture()), ("a.txt", b"A red one.\n")])
+    members = [("../../b.0.png", picture("blue")), ("../../b.json", json.dumps(question).encode()), ("link.png", None)]
+    members += [("c.json", json.dumps({"conversations": dialogue, "id": 3}).encode()), ("c.png", picture())]
+    tar_of(tmp_path / "shards" / "1.tar", members)
+    red, blue, again = convert("webdataset", tmp_path / "shards")
+    assert red == sample("", "A red one.", *red["images"], name="a")
+    assert blue == sample("What colour?", "Blue.", *blue["images"], name="../../b")
+    assert again["id"] == "3" and again["turns"][0] == {
+        "question": [IMAGE, {"type": "text", "text": "Which?"}],
+        "answer": "Red.",
+    }
+    assert stored(*red["images"]) == picture() and stored(*blue["images"]) == picture("blue")
+    # The same picture is one file, and no member's name is a path.
+    assert again["images"] == red["images"]
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    made = {f"out/images/{name}" for name in red["images"] + blue["images"]}
+    assert files == {"shards/0.tar", "shards/1.tar", "out/train.jsonl"} | made
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("a.png", b"no picture"), ("a.txt", b"b")], "0.tar, sample 'a': no picture that can be read"),
+        ([("a.png", picture())], "0.tar, sample 'a': no .txt or .json with it, only .png"),
+        ([("a.png", picture()), ("a.json", b"{")], "0.tar, sample 'a': .json: Expecting"),
+        ([("a.png", picture()), ("a.json", b"[]")], "0.tar, sample 'a': .json: a record must be an object"),
+        ([("a.png", picture()), ("a.txt", b"\xff")], "0.tar, sample 'a': .txt: 'utf-8' codec"),
+        ([("a.png", picture()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
+        ([("a.png", picture()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
+    ],
+)
+def test_wrong_shards(tmp_path, convert, members, message):
+    with pytest.raises(ValueError, match=message):
+        convert("webdataset", tar_of(tmp_path / "0.tar", [("good.png", picture()), ("good.txt", b"a"), *members]))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "out"]
+
+
+def test_a_truncated_shard(tmp_path, convert):
+    path = tar_of(tmp_path / "0.tar", [("a.png", picture()), ("a.txt", b"b" * 5000)])
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(ValueError, match="0.tar: no readable tar file: unexpected end of data"):
+        convert("webdataset", path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no .tar file"):
+        convert("webdataset", tmp_path / "empty")
+
+
+def test_a_folder_of_pictures_is_never_replaced(tmp_path, convert):
+    (tmp_path / "out" / "images").mkdir(parents=True)
+    path = tar_of(tmp_path / "0.tar", [("a.png", picture()), ("a.txt", b"b")])
+    with pytest.raises(ValueError, match="out/images exists already: remove it, or name a new folder"):
+        convert("webdataset", path, "--force")
+    [red] = convert("webdataset", path, "--images", "new")
+    assert stored(*red["images"], folder="new") == picture()
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """A function that writes rows as a Parquet file."""
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (requirements/parquet.txt)")
+    from pyarrow.parquet import write_table
+
+    def make(*rows, name="shards/train-00000-of-00001.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_table(pyarrow.Table.from_pylist(list(rows)), tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def test_parquet(convert, parquet):
+    red, blue = ({"bytes": picture(colour), "path": "../1.png"} for colour in ("red", "blue"))
+    path = parquet(
+        {"image": red, "caption": ["A red one.", "Red."], "n": 1}, {"image": None, "caption": ["None."], "n": 2}
+    )
+    said = [{"from": "human", "value": "<image>\nSame as\n<image>?"}, {"from": "gpt", "value": "No."}]
+    parquet({"id": 5, "images": [red, blue], "conversations": said}, name="shards/train-00001-of-00002.parquet")
+    many, none, two = convert("parquet", path.parent)
+    assert many == sample("", "", *many["images"], answers=["A red one.", "Red."]) and none == sample("", "None.")
+    assert two["id"] == "5" and two["images"][0] == many["images"][0] and stored(two["images"][1]) == picture("blue")
+    assert [part["type"] for part in two["turns"][0]["question"]] == ["image", "text", "image", "text"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": {"bytes": b"no picture"}, "text": "b"}, "parquet, row 1: key 'image': no picture that can be read"),
+        ({"image": {"bytes": None}, "text": "b"}, "parquet, row 1: key 'image' must hold the bytes of a picture"),
+        ({"image": None, "text": None}, "parquet, row 1: key 'text' must be str or list, got None"),
+    ],
+)
+def test_wrong_rows_of_parquet(convert, parquet, row, message):
+    with pytest.raises(ValueError, match=message):
+        convert("parquet", parquet({"image": {"bytes": picture()}, "text": "a"}, row))
+
+
+def test_wrong_parquet(convert, parquet):
+    path = parquet({"image": {"bytes": picture()}, "label": 3})
+    with pytest.raises(ValueError, match=r"parquet: no column with answers .*columns: image, label"):
+        convert("parquet", path)
+    path.write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match="parquet: no readable Parquet file"):
+        convert("parquet", path)
+
+
+def test_parquet_without_its_package(tmp_path, convert, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="need pyarrow: pip install -r requirements/parquet.txt"):
+        convert("parquet", write(tmp_path / "a.parquet", ""))

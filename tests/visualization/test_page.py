@@ -1,0 +1,172 @@
+"""write_page: what stands on the page, read back from its HTML."""
+
+import base64
+import re
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmgpt.visualization import Batch, write_page
+
+from .pages import picture, piece, read_page, row, sample
+
+START, END = piece("<s>", kind="special"), piece("</s>", True, "special")
+HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>&lt;"\'</div>'
+
+
+def page(tmp_path, *rows, of=None, title="config.py", about=None):
+    path = write_page([Batch(4, list(rows), of or len(rows))], title, about or {}, tmp_path / "new" / "page.html")
+    return read_page(path)
+
+
+def figures(shown):
+    return dict(zip(*([e.text for e in shown.all(name=name)] for name in ("dt", "dd")), strict=True))
+
+
+def test_learned_tokens_and_no_others_are_coloured(tmp_path):
+    tokens = [START, piece("What"), piece(" is"), piece(" a", True), piece(" cup", True), END]
+    [shown] = page(tmp_path, row(sample(*tokens))).all("tokens")
+    assert [each.text for each in shown.all("t")] == ["<s>", "What", " is", " a", " cup", "</s>"]
+    assert [each.text for each in shown.all("t", "learned")] == [" a", " cup", "</s>"]
+    assert [each.text for each in shown.all("t", "special")] == ["<s>", "</s>"]
+    assert [each.text for each in shown.all("t", "space")] == [" is", " a", " cup"]
+    assert shown.all("t")[0].attributes["title"] == "id 10"
+    # White space between the boxes would be white space that the model does not get.
+    assert shown.text == "<s>What is a cup</s>"
+
+
+def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
+    [shown] = page(
+        tmp_path, row(sample(piece("a\n\nb"), piece("\t"), piece("\u202e\u200b\ud800"), piece("😀é赤")))
+    ).all("tokens")
+    assert [each.text for each in shown.all("t")] == ["a⏎\n⏎\nb", "⇥\t", "U+202EU+200BU+D800", "😀é赤"]
+    assert [each.text for each in shown.all(name="i")] == ["⏎", "⏎", "⇥", "U+202E", "U+200B", "U+D800"]
+    assert [each.text for each in shown.all("t", "broken")] == ["a⏎\n⏎\nb"]
+
+
+def test_a_sign_that_stands_in_the_text_is_no_sign(tmp_path):
+    [shown] = page(tmp_path, row(sample(piece("⏎ ·")))).all("tokens")
+    assert shown.text == "⏎ ·" and not shown.all(name="i")
+
+
+@pytest.mark.parametrize(("left", "right", "told"), [(0, 37, "padding × 37, right"), (5, 0, "padding × 5, left")])
+def test_padding_is_counted_and_at_its_side(tmp_path, left, right, told):
+    [article] = page(tmp_path, row(sample(piece("a"), piece("b", True)), left=left, right=right)).all(name="article")
+    [shown] = article.all("pad")
+    assert shown.text == told
+    parts = [each for each in article.all("words")[0].parts if not isinstance(each, str)]
+    assert [part.classes for part in parts] == ([["pad"], ["tokens"]] if left else [["tokens"], ["pad"]])
+    share = 100 * (left + right) / (2 + left + right)
+    [counts] = article.all("counts")
+    assert counts.text == f"2 tokens, 1 learned (50.0 %), {left + right} padding ({share:.1f} % of the row)"
+
+
+def test_no_padding_no_mark(tmp_path):
+    [article] = page(tmp_path, row(sample(piece("a")))).all(name="article")
+    assert not article.all("pad") and not article.all("warn")
+
+
+def test_figures_of_all_batches_and_datasets(tmp_path):
+    visual = sample(piece("a"), piece("b", True, tokens=3), pictures=[picture()])
+    text = sample(piece("c", True), piece("d"), dataset="dolly", source="language")
+    batches = [Batch(0, [row(visual, right=4), row(text, number=1, right=6)], 2), Batch(1, [row(visual, right=4)], 9)]
+    shown = read_page(write_page(batches, "c", {"split": "train"}, tmp_path / "page.html"))
+    assert figures(shown) == {
+        "batches": "2",
+        "rows": "3",
+        "samples": "3",
+        "images": "2",
+        "tokens": "10",
+        "learned, of the tokens": "70.0 %",
+        "padding, of all places": "58.3 %",
+    }
+    lines = [[cell.text for cell in line.all(name="td")] for line in shown.all(name="tr")]
+    assert lines[1:] == [
+        ["photos", "visual", "2", "2", "8", "6", "75.0 %"],
+        ["dolly", "language", "1", "0", "2", "1", "50.0 %"],
+    ]
+    heads = [" ".join(head.text.split()) for head in shown.all("head")]
+    assert heads[0] == ("Batch 0 2 rows × 8 tokens 1 image, learned 66.7 % of the tokens, padding 62.5 % of all places")
+    assert heads[1].startswith("Batch 1 9 rows × 8 tokens, 1 shown")
+    assert "split train" in shown.text
+
+
+def test_where_a_row_is_from(tmp_path):
+    [article] = page(tmp_path, row(sample(piece("a"), cut=True, images=3), number=5)).all(name="article")
+    assert article.all(name="b")[0].text == "Row 5"
+    assert article.all("origin")[0].text == "photos visual · data/train.json, record 7, id x"
+    assert [each.text for each in article.all("warn")] == ["cut at 64 tokens", "0 of 3 images"]
+
+
+def test_image_tokens_and_their_pictures_have_number_and_colour(tmp_path):
+    image = piece("<image>", kind="image")
+    shown = page(tmp_path, row(sample(image, piece("a"), image, pictures=[picture(1), picture(2, colour="blue")])))
+    places, pictures = shown.all("tokens")[0].all("t", "image"), shown.all(name="figure")
+    assert [each.text for each in places] == ["<image>1", "<image>2"]
+    assert [each.attributes["href"] for each in places] == ["#" + each.attributes["id"] for each in pictures]
+    colours = [[name for name in each.classes if re.fullmatch(r"c\d", name)] for each in places + pictures]
+    assert colours == [["c1"], ["c2"], ["c1"], ["c2"]]
+    assert "picture 2, 8 × 8" in pictures[1].text and "of images/a.png, 40 × 30" in pictures[1].text
+
+
+def decoded(element):
+    return Image.open(BytesIO(base64.b64decode(element.attributes["src"].removeprefix("data:image/png;base64,"))))
+
+
+def test_pictures_are_exact_and_enlarged_with_hard_edges(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    small = picture()._replace(seen=noise)
+    shown = page(tmp_path, row(sample(pictures=[small, picture(2, (224, 224), original=(96, 1))])))
+    seen, original, large, flat = shown.all(name="img")
+    assert np.array_equal(np.asarray(decoded(seen)), np.asarray(noise))
+    assert [seen.attributes[key] for key in ("width", "height")] == ["160", "160"] and seen.classes == ["hard"]
+    assert [original.attributes[key] for key in ("width", "height")] == ["80", "60"] and original.classes == ["hard"]
+    assert [large.attributes[key] for key in ("width", "height")] == ["224", "224"] and large.classes == []
+    assert [flat.attributes[key] for key in ("width", "height")] == ["96", "1"]
+
+
+def test_a_packed_row_is_parted_between_its_samples(tmp_path):
+    image = piece("<image>", kind="image")
+    first = sample(START, image, END, id="first", pictures=[picture(1)])
+    second = sample(START, piece("b", True), END, id="second", dataset="dolly", source="language")
+    third = sample(START, image, image, END, id="third", pictures=[picture(2), picture(3)])
+    [article] = page(tmp_path, row(first, second, third, right=9)).all(name="article")
+    parts = article.all("sample")
+    assert [part.all("tokens")[0].text for part in parts] == ["<s><image>1</s>", "<s>b</s>", "<s><image>2<image>3</s>"]
+    assert [part.all("origin")[0].text.rpartition(" ")[2] for part in parts] == ["first", "second", "third"]
+    assert [part.all("counts")[0].text for part in parts[1:]] == ["3 tokens, 2 learned", "4 tokens, 1 learned"]
+    assert [len(part.all("pad")) for part in parts] == [0, 0, 1]
+    assert "3 samples" in article.text
+    ids = [each.attributes["id"] for each in article.all(name="figure")]
+    assert [each.attributes["href"][1:] for each in article.all("t", "image")] == ids and len(set(ids)) == 3
+
+
+def test_data_is_text_and_never_markup(tmp_path):
+    hostile = sample(
+        piece(HOSTILE), piece(HOSTILE, True, "bytes"), piece(HOSTILE, kind="special"), piece(HOSTILE, kind="image"),
+        pictures=[picture(file=HOSTILE)], dataset=HOSTILE, file=HOSTILE, id=HOSTILE,
+    )  # fmt: skip
+    shown = page(tmp_path, row(hostile), title=HOSTILE, about={"split": HOSTILE})
+    plain = page(
+        tmp_path, row(sample(*[piece("a")] * 3, piece("a", kind="image"), pictures=[picture()])), about={"b": 1}
+    )
+    assert [each.name for each in shown.all()] == [each.name for each in plain.all()]
+    assert not shown.all(name="script") and len(shown.all(name="img")) == 2
+    assert [each.text.removesuffix("1") for each in shown.all("tokens")[0].all("t")] == [HOSTILE] * 4
+    assert shown.all(name="h1")[0].text == HOSTILE and shown.all("origin")[0].text.count(HOSTILE) == 3
+
+
+def test_nothing_comes_from_elsewhere(tmp_path):
+    shown = page(tmp_path, row(sample(piece("a"), pictures=[picture()])))
+    assert not re.findall(r"https?:|@import|url\(|src=\"(?!data:)", (tmp_path / "new" / "page.html").read_text())
+    assert not shown.all(name="link") and not shown.all(name="script")
+    policy = shown.all(name="meta")[-1].attributes
+    assert policy["http-equiv"] == "Content-Security-Policy" and "default-src 'none'" in policy["content"]
+    assert "prefers-color-scheme: dark" in shown.all(name="style")[0].text
+
+
+def test_no_rows(tmp_path):
+    with pytest.raises(ValueError, match="no rows"):
+        write_page([Batch(0, [], 3)], "title", {}, tmp_path / "page.html")

@@ -1,0 +1,115 @@
+"""How fast some configs learn from their batches, side by side: forward and backward, without loading data.
+
+    python tools/analysis_tools/benchmark_training.py configs/mmgpt/tiny_lora_joint.py configs/mmgpt/tiny_lora_packed.py
+
+The configs take turns, a few batches each, so that what else runs on the machine slows all of them. Printed are medians
+over the rounds, and the time of a sample relative to the first config.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from rich.table import Table
+
+from mmgpt.apis import build_model
+from mmgpt.engine import load_config, tool
+from mmgpt.engine.progress import progress_bar
+from mmgpt.visualization.tables import print_tables
+
+
+class Round(NamedTuple):
+    """What some batches held and took: samples, rows, places for tokens, tokens, seconds."""
+
+    samples: int
+    rows: int
+    places: int
+    tokens: int
+    seconds: float
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+", metavar="CONFIG")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each config (default: 7)")
+    parser.add_argument("--batches", type=int, default=5, help="batches a turn (default: 5)")
+    parser.add_argument("--device", help="default: the first GPU, or the CPU")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change all configs")
+    return parser.parse_args(arguments)
+
+
+def batches(cfg: Config) -> Iterator[dict]:
+    """The training batches of a config, epoch after epoch."""
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=cfg.get("seed", 0))
+    while True:
+        yield from loader
+
+
+def learn(model: torch.nn.Module, some: Sequence[dict]) -> Round:
+    """One turn: losses and gradients of some batches."""
+    device = next(model.parameters()).device
+    some = [model.data_preprocessor(batch, training=True) for batch in some]
+    _wait(device)
+    start = time.perf_counter()
+    for batch in some:
+        model.zero_grad(set_to_none=True)
+        loss, _ = model.parse_losses(model(**batch, mode="loss"))
+        loss.backward()
+    _wait(device)
+    seconds = time.perf_counter() - start
+    ids = [batch["input_ids"] for batch in some]
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in some)
+    samples = sum(len(batch["metas"]) for batch in some)
+    return Round(samples, sum(map(len, ids)), sum(map(torch.numel, ids)), tokens, seconds)
+
+
+def table(rounds: dict[str, list[Round]]) -> Table:
+    """Medians by config."""
+    result = Table()
+    for heading in ("config", "ms a sample", "relative", "tokens/s", "rows a sample", "padding"):
+        result.add_column(heading, justify="left" if heading == "config" else "right")
+    first = None
+    for name, turns in rounds.items():
+        each = median(turn.seconds / turn.samples for turn in turns)
+        first = first or each
+        speed = median(turn.tokens / turn.seconds for turn in turns)
+        samples, rows, places, tokens, _ = map(sum, zip(*turns, strict=True))
+        cells = (f"{1e3 * each:.2f}", f"{each / first:.2f}", f"{speed:.0f}", f"{rows / samples:.2f}")
+        result.add_row(name, *cells, f"{1 - tokens / places:.0%}")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build, let them take turns, print."""
+    args = parse_args(arguments)
+    init_default_scope("mmgpt")
+    configs = {path: load_config(path, args.cfg_options) for path in args.configs}
+    models = {path: build_model(cfg, device=args.device).train() for path, cfg in configs.items()}
+    data = {path: batches(cfg) for path, cfg in configs.items()}
+    rounds: dict[str, list[Round]] = {path: [] for path in configs}
+    with progress_bar("rounds", args.rounds + 1) as bar:
+        for number in range(args.rounds + 1):
+            for path, model in models.items():
+                done = learn(model, list(islice(data[path], args.batches)))
+                # The first round warms up.
+                if number:
+                    rounds[path].append(done)
+            bar.update()
+    print_tables({f"Forward and backward, medians of {args.rounds} rounds of {args.batches} batches": table(rounds)})
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    tool.run(main)

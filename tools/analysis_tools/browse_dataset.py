@@ -1,0 +1,97 @@
+"""Shows what a model gets: the batches of a config's data loader, after all transforms, token by token.
+
+    python tools/analysis_tools/browse_dataset.py configs/mmgpt/lora_joint.py
+
+Writes an HTML page to work_dirs/<name of config>/browse/, and with --png sheets for where there is no browser. The
+batches are those that one process of a run gets, in their order. No model is built.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
+
+from mmgpt.datasets.check import SPLITS
+from mmgpt.datasets.views import name_of, read_rows, shown_parts
+from mmgpt.engine import check_files, load_config, tool
+from mmgpt.engine.files import PARTS
+from mmgpt.engine.loader import rank_loader
+from mmgpt.engine.progress import progress_bar
+from mmgpt.visualization import Batch, draw_batches, write_page
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
+    parser.add_argument("--batches", type=int, default=3, help="how many, from the epoch's first; default: 3")
+    parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset, of batches that have any")
+    parser.add_argument("--epoch", type=int, default=0, help="of training, from 0; default: 0")
+    parser.add_argument("--rank", type=int, default=0, help="process whose batches are shown; default: 0")
+    parser.add_argument("--world-size", type=int, default=1, help="number of processes; default: 1")
+    parser.add_argument("--png", action="store_true", help="sheets, too")
+    parser.add_argument("--out", type=Path, help="folder; default: work_dirs/<name of config>/browse")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    args = parser.parse_args(arguments)
+    args.out = args.out or Path("work_dirs") / Path(args.config).stem / "browse"
+    return args
+
+
+def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[int]]:
+    """The first batches of a loader in which the dataset `only` occurs, as number of the batch -> indices.
+
+    Raises:
+        ValueError: no dataset has that name, or the epoch has no such batch.
+    """
+    batches = enumerate(loader.batch_sampler)
+    if only is not None:
+        names = sorted({part.name for part in shown_parts(loader.dataset)})
+        if only not in names:
+            raise ValueError(f"--dataset {only!r}: choose among {', '.join(names)}")
+        batches = (each for each in batches if any(name_of(loader.dataset, idx) == only for idx in each[1]))
+    chosen = dict(islice(batches, number))
+    if not chosen:
+        raise ValueError("this epoch has no batch" + (f" with a sample of dataset {only!r}" if only else ""))
+    return chosen
+
+
+def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) -> Iterator[Batch]:
+    """Chosen batches as the loader gives them, with the rows to be shown."""
+    parts = shown_parts(loader.dataset)
+    batches = DataLoader(loader.dataset, batch_sampler=list(chosen.values()), collate_fn=loader.collate_fn)
+    for number, batch in zip(chosen, batches, strict=True):
+        yield Batch(number, read_rows(batch, parts, only), len(batch["input_ids"]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read, write, tell where."""
+    args = parse_args(arguments)
+    if args.batches < 1:
+        raise ValueError(f"--batches {args.batches}: at least one batch is shown")
+    cfg = load_config(args.config, args.cfg_options)
+    check_files(cfg, skip=set(PARTS) - {f"{args.split}_dataloader"})
+    loader = rank_loader(cfg, args.split, args.rank, args.world_size, args.epoch)
+    chosen = choose(loader, args.batches, args.dataset)
+    with progress_bar("batches", len(chosen)) as bar:
+        batches = []
+        for batch in read(loader, chosen, args.dataset):
+            batches.append(batch)
+            bar.update()
+    stem = args.out / f"{args.split}-epoch{args.epoch}-rank{args.rank}of{args.world_size}"
+    about = {"split": args.split, "epoch": args.epoch, "rank": f"{args.rank} of {args.world_size}"}
+    about |= {"only dataset": args.dataset} if args.dataset else {}
+    made = [write_page(batches, args.config, about, f"{stem}.html")]
+    if args.png:
+        made += draw_batches(batches, stem)
+    print("written: " + ", ".join(map(str, made)))
+
+
+if __name__ == "__main__":
+    # A line for each dataset says nothing that the page does not.
+    MMLogger.get_instance("mmengine", log_level="WARNING")
+    tool.run(main)

@@ -1,0 +1,103 @@
+"""Computes one vector for each image of a config's test data and of its in-context examples, for the choice of these.
+
+    python tools/dataset_converters/image_features.py configs/mmgpt/tiny_eval.py --out work_dirs/like.safetensors
+    python tools/test.py configs/mmgpt/tiny_eval.py CHECKPOINT --cfg-options shots=4 similar=work_dirs/like.safetensors
+
+The vector is the mean of the features of the config's image encoder. (OpenFlamingo's RICES takes the embedding of CLIP,
+a projection of the same encoder's last layer.)
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from cache_features import PreparedImages, collate
+from mmengine.config import DictAction
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mmgpt.apis.build import find_device
+from mmgpt.datasets.check import lazy_datasets
+from mmgpt.datasets.instruction import InstructionDataset
+from mmgpt.datasets.transforms import AddExamples
+from mmgpt.engine import check_files, load_config, tool
+from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.files import PARTS
+from mmgpt.engine.progress import progress_bar
+from mmgpt.registry import MODELS
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file with AddExamples in the pipelines of its test data")
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time; default: 64")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
+    parser.add_argument("--device", help="of the image encoder; default: the first GPU, or the CPU")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    return parser.parse_args(arguments)
+
+
+def with_examples(part):
+    """A part of a config, each AddExamples in it with its data, drawn at random."""
+    if isinstance(part, Mapping):
+        made = {key: with_examples(value) for key, value in part.items()}
+        return made | dict(shots=1, similar=None) if part.get("type") == "AddExamples" else made
+    return [with_examples(item) for item in part] if isinstance(part, (list, tuple)) else part
+
+
+def datasets(config: Mapping) -> Iterator[InstructionDataset]:
+    """The datasets of a config, and those of their examples."""
+    for dataset in lazy_datasets(with_examples(config)):
+        yield dataset
+        yield from (step.dataset for step in dataset.pipeline.transforms if isinstance(step, AddExamples))
+
+
+def paths(config: Mapping) -> list[str]:
+    """The real paths of all their images, each once."""
+    found = {}
+    for dataset in datasets(config):
+        dataset.full_init()
+        for i in range(len(dataset)):
+            sample = dataset.get_data_info(i)
+            folder = sample["image_folder"]
+            found |= dict.fromkeys(os.path.realpath(os.path.join(folder, image)) for image in sample["images"])
+    return list(found)
+
+
+@torch.no_grad()
+def vectors(tower: nn.Module, loader: DataLoader) -> Tensor:
+    """The mean features (n, D) of all images of a loader. ValueError when one cannot be read."""
+    device, made = next(tower.parameters()).device, []
+    with progress_bar("images", len(loader.dataset)) as bar:
+        for _, pixels, problems in loader:
+            if problems:
+                raise ValueError(f"an image cannot be read: {problems[0]}")
+            made.append(tower(pixels.to(device)).float().mean(dim=1).cpu())
+            bar.update(len(pixels))
+    return torch.cat(made)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Find the images, look at them, write."""
+    args = parse_args(arguments)
+    cfg = load_config(args.config, args.cfg_options)
+    vision = cfg.model.get("module", cfg.model)["vision"]
+    check_files({**cfg, "model": vision}, skip=set(PARTS) - {"model", "test_dataloader"})
+    images = paths(cfg.test_dataloader.dataset)
+    tower = MODELS.build(vision).eval().to(find_device(args.device))
+    workers = args.workers if args.workers > 1 else 0
+    prepared = PreparedImages(images, cfg.pixel_steps)
+    features = vectors(tower, DataLoader(prepared, args.batch_size, num_workers=workers, collate_fn=collate))
+    with written_whole(args.out) as part:
+        part.write_bytes(save({"features": features}, {"images": json.dumps(images)}))
+    print(f"{len(images)} images, {features.shape[1]} numbers each: {args.out}")
+
+
+if __name__ == "__main__":
+    tool.run(main)

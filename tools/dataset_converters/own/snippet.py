@@ -1,0 +1,83 @@
+"""The config of an experiment on converted data, to start from."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmgpt.datasets.conversation import question_text
+
+EPOCHS = 3
+STEP = 16  # batches, of one sample each, in the published schedule
+WARM_UP = 0.05  # of all steps
+TEXT = """\
+_base_ = "./lora_joint.py"
+
+{name} = dict(
+    type="InstructionDataset",
+    name="{name}",
+    parser="conversation",
+    source="{source}",
+    data_root={root},
+    ann_file={file},
+    data_prefix=dict({prefix}),
+    pipeline=[{steps}],
+)
+train_dataloader = dict(dataset=dict({halves}))
+{test}
+max_epochs = {epochs}
+warmup_iters = {warm_up}  # batches
+"""
+TEST = """\
+test_dataloader = dict(
+    dataset=dict({name}, _delete_=True, ann_file={file}, pipeline=[{steps}])
+)
+test_evaluator = dict(_delete_=True, type="AnswerAccuracy")"""
+NO_TEST = "test_dataloader = test_cfg = test_evaluator = None"
+
+
+def name_of(out: Path) -> str:
+    """A name for the data in a file: that of its folder, with my_ before it."""
+    return "my_" + re.sub(r"\W+", "_", out.absolute().parent.name).removeprefix("my_").strip("_")
+
+
+def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -> str:
+    """The text of a config that inherits lora_joint.py, and trains on these samples alone.
+
+    Args:
+        out: their annotation file.
+        val: that of the samples held out, to test on.
+        images: the folder that the samples' images are relative to.
+        samples: those of `out`.
+    """
+    name, visual = name_of(out), any(sample["images"] for sample in samples)
+    steps = _steps(samples) + ['"${image_steps}"'] * visual
+    train_steps, test_steps = (", ".join([*steps, f'"${{{end}_steps}}"']) for end in ("answer", "question"))
+    halves = {"visual": [], "language": []} | {"visual" if visual else "language": [f"${{{name}}}"]}
+    batches = EPOCHS * len(samples)
+    test = TEST.format(name=name, file=json.dumps(val.name), steps=test_steps) if val else NO_TEST
+    return TEXT.format(
+        name=name,
+        source="visual" if visual else "language",
+        root=json.dumps(out.parent.as_posix()),
+        file=json.dumps(out.name),
+        prefix=f"img={json.dumps(Path(os.path.relpath(images, out.parent)).as_posix())}" if visual else "",
+        steps=train_steps,
+        halves=", ".join(f"{half}={json.dumps(parts)}" for half, parts in halves.items()),
+        test=test,
+        epochs=EPOCHS,
+        warm_up=STEP * math.ceil(batches / STEP * WARM_UP),
+    )
+
+
+def _steps(samples: Sequence[dict]) -> list[str]:
+    """The transforms that fill what the samples leave open."""
+    turns = [turn for sample in samples for turn in sample["turns"]]
+    steps = []
+    if any(turn.get("answers") and not turn.get("answer") for turn in turns):
+        steps.append('dict(type="PickAnswer")')
+    if not all(question_text(turn["question"]) for turn in turns):
+        steps.append('dict(type="AskQuestion", questions=["Describe the picture."])')
+    return steps

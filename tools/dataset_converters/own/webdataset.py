@@ -1,0 +1,59 @@
+"""WebDataset's shards: tar files whose members belong together by their names."""
+
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+
+from .folder import PICTURES
+from .pictures import keep, shards
+from .rows import as_object, at, find_columns, row_sample
+
+
+def read_webdataset(source: Path, named: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
+    """Tar files of WebDataset (one, or a folder of them): key.jpg with key.txt, the caption, or key.json, or both.
+
+    The keys of the JSON are the columns of csv (or `conversations` in LLaVA's layout); the caption is one more, `text`.
+    The pictures are written into a folder; nothing else of a tar file gets a name there. Links are passed over.
+    """
+    for path in shards(source, ".tar"):
+        for key, members in _groups(path):
+            place = f"{path}, sample {key!r}"
+            with at(place):
+                row = _row(members)
+                images = [keep(content, folder) for name, content in members.items() if name.endswith(PICTURES)]
+                # The picture comes from the tar file, whatever the JSON says of where it once was.
+                columns = find_columns([*row, "image"], {**named, "image": "image"})
+                sample = row_sample({**row, "image": images}, columns)
+            yield place, dict(sample, id=sample["id"] or key)
+
+
+def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key, and contents by the rest of the name, of the members of a tar file that stand together."""
+    try:
+        with tarfile.open(path) as tar:
+            files = (member for member in tar if member.isfile())
+            for key, members in groupby(files, key=lambda member: _split(member.name)[0]):
+                yield key, {_split(member.name)[1]: tar.extractfile(member).read() for member in members}
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: no readable tar file: {error}") from error
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Key and rest of a member's name, at the first point behind its folder."""
+    folder, slash, base = name.rpartition("/")
+    key, point, rest = base.partition(".")
+    return folder + slash + key, f"{point}{rest}".lower()
+
+
+def _row(members: Mapping[str, bytes]) -> dict:
+    with at(".json"):
+        row = as_object(json.loads(members.get(".json", b"{}")))
+    if ".txt" in members:
+        with at(".txt"):
+            row["text"] = members[".txt"].decode("utf-8-sig")
+    if not row:
+        raise ValueError(f"no .txt or .json with it, only {', '.join(members)}")
+    return row
