@@ -104,7 +104,7 @@ def test_annotations_are_joined_to_their_images(write):
 def test_annotations_without_their_image(write, images, notes, message):
     path = write(f'{{"images": {images}, "annotations": {notes}}}')
     with pytest.raises(ValueError, match=f"file.json.*{message}"):
-        read_records(path)
+        list(read_records(path))
 
 
 def test_records_of_another_split_are_refused():
