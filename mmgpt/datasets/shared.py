@@ -4,7 +4,8 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
-from typing import BinaryIO, TypeVar
+from contextlib import ExitStack
+from typing import TypeVar
 
 import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -18,8 +19,9 @@ COUNT = np.dtype(np.int64)
 def load_once(load: Callable[[], SampleBytes]) -> SampleBytes:
     """What `load` returns. In a distributed run one process of each machine calls it, and all map the same bytes.
 
-    The bytes go through a file in the temporary folder ($TMPDIR), which is removed as soon as all have mapped it. All
-    processes have to come here, in the same order.
+    The bytes go through a file in the temporary folder ($TMPDIR), from their reading until all have mapped it. All
+    processes have to come here, in the same order, and wait for the one that reads: where that takes longer than their
+    process group's timeout (10 minutes with NCCL), set a longer one (`env_cfg.dist_cfg.timeout`, in seconds).
 
     Raises:
         Exception: what `load` raised in one process, in all of them.
@@ -29,11 +31,12 @@ def load_once(load: Callable[[], SampleBytes]) -> SampleBytes:
     # One machine is where the same temporary folder is seen: containers may share the name of their host.
     folder = os.stat(tempfile.gettempdir())
     machine = (socket.gethostname(), folder.st_dev, folder.st_ino)
-    with tempfile.NamedTemporaryFile(prefix="mmgpt-samples-") as file:
-        machines, paths = zip(*all_gather_object((machine, file.name)), strict=True)
-        leader = machines.index(machine)
-        _together(lambda: _write(load(), file) if get_rank() == leader else None)
-        return _together(lambda: _map(paths[leader]))
+    machines = all_gather_object(machine)
+    leader = machines.index(machine)
+    with ExitStack() as files:
+        path = _together(lambda: _write(load(), files) if get_rank() == leader else None)
+        path = all_gather_object(path)[leader]
+        return _together(lambda: _map(path))
 
 
 def _together(step: Callable[[], Result]) -> Result:
@@ -56,10 +59,13 @@ def _told(error: Exception | None) -> Exception | None:
     return RuntimeError(f"rank {get_rank()}: {type(error).__name__}: {error}")
 
 
-def _write(samples: SampleBytes, file: BinaryIO) -> None:
+def _write(samples: SampleBytes, files: ExitStack) -> str:
+    """The path of a new file that holds the samples, and that `files` removes."""
+    file = files.enter_context(tempfile.NamedTemporaryFile(prefix="mmgpt-samples-"))
     for array in (np.array([len(samples)], COUNT), samples.ends, samples.data):
         file.write(array.data)
     file.flush()
+    return file.name
 
 
 def _map(path: str) -> SampleBytes:

@@ -39,9 +39,8 @@ class AnswersHook(Hook):
         self.pictures = Pictures(loader["dataset"])
         self.batch: dict | None = None
 
-    @master_only
     def before_train(self, runner: Runner) -> None:
-        """Read the questions; a ValueError names one without an answer."""
+        """Read the questions (in all processes, which read files together); a ValueError names one without an answer."""
         dataset = DATASETS.build(self.loader["dataset"])
         count = min(self.count, len(dataset))
         collate = dict(self.loader["collate_fn"])
