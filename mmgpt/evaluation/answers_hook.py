@@ -40,7 +40,7 @@ class AnswersHook(Hook):
         self.batch: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Read the questions (in all processes, which read files together); a ValueError names one without an answer."""
+        """Read the questions, in all processes: they read files together. A ValueError names one without an answer."""
         dataset = DATASETS.build(self.loader["dataset"])
         count = min(self.count, len(dataset))
         collate = dict(self.loader["collate_fn"])
