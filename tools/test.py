@@ -1,11 +1,13 @@
 """Evaluates a model: ``python tools/test.py CONFIG [CHECKPOINT]``."""
 
 import argparse
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
@@ -63,7 +65,11 @@ def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     cfg.load_from = args.checkpoint or cfg.get("load_from")
     if args.resume:
         cfg.test_cfg.resume = True
-    return Runner.from_cfg(cfg).test()
+    metrics = Runner.from_cfg(cfg).test()
+    # A Runner and its loop know each other: without this, the model would stay beside that of the next evaluation.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return metrics
 
 
 def over_seeds(runs: dict[str, dict]) -> dict[str, dict]:
@@ -93,6 +99,8 @@ def table(runs: dict[str, dict]) -> Table:
 def main() -> None:
     """Evaluate as often as is asked for; print and write the metrics."""
     args = parse_args()
+    if len(set(args.seeds or ())) < len(args.seeds or ()):
+        raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is there twice")
     asked = dict(configs(args))
     for cfg in asked.values():
         check(cfg, args)

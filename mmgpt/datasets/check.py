@@ -153,7 +153,9 @@ def lazy_datasets(config: Mapping) -> Iterator[InstructionDataset]:
     if (DATASETS.get(kind) if isinstance(kind, str) else kind) is JointDataset:
         for source in SOURCES:
             for part in kept(config.get(source)):
-                yield build_part({**part, "lazy_init": True}, source, config.get("seed", 0))
+                yield build_part(
+                    {**part, "lazy_init": True}, source, config.get("seed", 0), config.get("on_error", "raise")
+                )
         return
     inner = config.get("datasets") or [config[key] for key in ("dataset",) if key in config]
     for part in inner:

@@ -34,6 +34,10 @@ def image_key(path: str | os.PathLike) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
+class CacheMiss(ValueError):
+    """An image without cached features: the cache has to be filled, whatever else training may skip."""
+
+
 class FeatureCache:
     """Reads features by the `image_key` of their images. What is written later is not seen.
 
@@ -103,7 +107,8 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
 
 def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor) -> None:
     """Writes the features (n, P, D) of the images with these keys int64 (n,) as one further file of a cache."""
-    file = Path(folder) / FILES / f"{keys[0].item() % 2**64:016x}.safetensors"
+    name = hashlib.blake2b(keys.numpy().tobytes(), digest_size=8).hexdigest()
+    file = Path(folder) / FILES / f"{name}.safetensors"
     with written_whole(file) as part:
         # Not save_file, whose files nobody but their owner can read.
         part.write_bytes(save({"keys": keys, "features": features.contiguous()}))

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmgpt.registry import DATASETS, TRANSFORMS
 
 from .conversation import naming, place_of
+from .feature_cache import CacheMiss
 from .folders import check_folders
 from .lost import LostAnswers
 from .records import expecting, find_parser, parse_record, read_records, record_name
@@ -205,7 +206,7 @@ class InstructionDataset(BaseDataset):
                 data = self.pipeline(info)
         # Whatever a decoder or a transform runs into with this sample.
         except Exception as error:
-            if not self.skips:
+            if not self.skips or isinstance(error, CacheMiss):
                 raise
             self.lost.add_failure(info, error)
             return None

@@ -150,7 +150,9 @@ def _sample(
 
 
 def _pictures(part: InstructionDataset, files: Sequence[str], pixels: torch.Tensor, before: int) -> list[Picture]:
-    prepare = next(step for step in part.pipeline.transforms if isinstance(step, PrepareImages))
+    prepare = next((step for step in part.pipeline.transforms if isinstance(step, PrepareImages)), None)
+    if prepare is None:
+        raise ValueError(f"dataset {part.name!r} has no pixels to show: set image_steps='${{pixel_steps}}'")
     folder = part.data_prefix.get("img", "")
     # Those whose <image> token was cut away are not among the pixels.
     originals = LoadImages()({"image_folder": folder, "images": files[: len(pixels)]})["pil"]

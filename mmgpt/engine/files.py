@@ -19,7 +19,7 @@ PARTS = (
     "chat_pipeline",
     "load_from",
 )
-FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from")
+FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar")
 # What has to be in a folder, by the type of the part of a config that names it, or by its key: of each tuple a file.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -64,12 +64,14 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     raise FileNotFoundError("\n".join(lines))
 
 
-def annotation_files(datasets: object) -> list[str]:
-    """The annotation files (those of questions too) that some dataset configs name, each once."""
-    named = _named_files(datasets, "")
-    return list(
-        dict.fromkeys(path for place, path, _ in named if place.endswith(("ann_file", "data_prefix.questions")))
-    )
+def named_files(part: object) -> list[str]:
+    """All files and folders that a part of a config names and that exist, each once."""
+    return list(dict.fromkeys(path for _, path, _ in _named_files(part, "") if os.path.exists(path)))
+
+
+def data_files(datasets: object) -> list[str]:
+    """The files among them: of dataset configs those with annotations, questions, and features of images."""
+    return [path for path in named_files(datasets) if os.path.isfile(path)]
 
 
 def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:

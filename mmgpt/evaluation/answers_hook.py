@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
+from mmgpt.evaluation.loop import shorten
 from mmgpt.evaluation.metrics.answers import judge, references
 from mmgpt.evaluation.pictures import Pictures
 from mmgpt.evaluation.written import truth
@@ -55,19 +56,20 @@ class AnswersHook(Hook):
     ) -> None:
         """Answer, when it is time."""
         if self.every_n_train_iters(runner, self.interval):
-            rows = self.answer(runner.model)
+            rows = self.answer(runner.model, runner.cfg.get("test_cfg", {}).get("cut_at", ()))
             runner.logger.info(told(rows, runner.iter + 1))
             shown = [{**row, "image": side_by_side(self.pictures.of(row)), "answer": truth(row)} for row in rows]
             runner.visualizer.add_image("answers", sheet_pixels(shown), runner.iter + 1)
 
     @torch.no_grad()
-    def answer(self, model: torch.nn.Module) -> list[dict]:
-        """Judged answers of a model, which is left in the mode that it was in."""
+    def answer(self, model: torch.nn.Module, cut_at: Sequence[str] = ()) -> list[dict]:
+        """Judged answers of a model, which is left in the mode that it was in; cut as in EvaluationLoop."""
         training = model.training
         model.eval()
-        rows = [judge(said) for said in model.test_step(self.batch)]
+        rows = model.test_step(self.batch)
         model.train(training)
-        return rows
+        shorten(rows, cut_at)
+        return [judge(row) for row in rows]
 
 
 def told(rows: Sequence[dict], step: int) -> str:

@@ -11,10 +11,11 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
+from mmgpt.engine.loops import seed_iteration
 from mmgpt.registry import LOOPS
 
 from .predictions import Predictions
-from .results import circumstances, fingerprint, settings, write_json
+from .results import circumstances, fingerprint, settings, versions, write_json
 
 RESULT = "result.json"
 
@@ -77,7 +78,7 @@ class EvaluationLoop(TestLoop):
 
     def _name(self) -> str:
         checkpoint = self.runner._load_from
-        return f"{Path(checkpoint).stem if checkpoint else 'untuned'}-{fingerprint(self.settings)}"
+        return f"{Path(checkpoint).stem if checkpoint else 'untuned'}-{fingerprint({**self.settings, **versions()})}"
 
     def run(self) -> dict:
         """Answer what is left to answer; metrics of everything."""
@@ -112,9 +113,10 @@ class EvaluationLoop(TestLoop):
     def answer(self, step: int, batch: dict, numbers: list[int], predictions: Predictions) -> None:
         """One batch, whose samples have these numbers."""
         self.runner.call_hook("before_test_iter", batch_idx=step, data_batch=batch)
+        # What is sampled depends on the batch, not on who answers it, or when.
+        seed_iteration(self.runner.seed, numbers[0], rank=0)
         rows = self.runner.model.test_step(batch)
-        for row in rows if self.cut_at else ():
-            row["prediction"] = cut(row["prediction"], self.cut_at)
+        shorten(rows, self.cut_at)
         predictions.add({"index": number, **row} for number, row in zip(numbers, rows, strict=True))
         self.runner.call_hook("after_test_iter", batch_idx=step, data_batch=batch, outputs=rows)
 
@@ -134,6 +136,8 @@ class EvaluationLoop(TestLoop):
     def _evaluate(self, rows: list[dict]) -> dict:
         metrics = {}
         for metric in self.evaluator.metrics:
+            if hasattr(metric, "folder"):
+                metric.folder = self.folder
             metric.process(None, rows)
             # Not metric.evaluate(), in which all processes take part: this one has everything.
             for name, value in metric.compute_metrics(metric.results).items():
@@ -145,6 +149,13 @@ class EvaluationLoop(TestLoop):
                 metrics[name] = value
             metric.results.clear()
         return metrics
+
+
+def shorten(rows: Sequence[dict], words: Sequence[str]) -> None:
+    """Cut the generated predictions of some rows at the first of some words; those chosen by their scores stay."""
+    for row in rows if words else ():
+        if "scores" not in row:
+            row["prediction"] = cut(row["prediction"], words)
 
 
 def cut(text: str, words: Sequence[str]) -> str:

@@ -5,29 +5,33 @@ import json
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from mmgpt.datasets.prompts import find_template
 from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.files import annotation_files
+from mmgpt.engine.files import data_files, named_files
 
-PACKAGES = ("mmgpt", "torch", "mmengine", "transformers", "peft", "open_clip_torch", "pillow")
+PACKAGES = ("mmgpt", "torch", "mmengine", "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
 
 
 def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
-    """All that answers and figures depend on, as plain data; files of the checkpoint and of the data by SHA-256.
+    """All that answers and figures depend on, as plain data; files by SHA-256.
+
+    Of a folder with a language model or an image encoder, what describes it and the tokenizer is, not the weights.
 
     Args:
         cfg: a whole config, its variables replaced.
         checkpoint: file or folder with what was trained, or None.
     """
-    loader = cfg["test_dataloader"]
+    loader, template = cfg["test_dataloader"], cfg.get("question_template")
     return {
         "model": _plain(cfg["model"]),
+        "model_files": {str(path): sha256(path) for name in named_files(cfg["model"]) for path in _described(name)},
         "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
-        "prompt_template": cfg.get("question_template"),
+        "prompt_template": template and find_template(template),
         "data": _plain(loader["dataset"]),
-        "data_files": {path: sha256(path) for path in annotation_files(loader["dataset"])},
+        "data_files": {path: sha256(path) for path in data_files(loader["dataset"])},
         "batch_size": loader["batch_size"],
         "metrics": _plain(cfg["test_evaluator"]),
         "cut_at": _plain(cfg["test_cfg"].get("cut_at", [])),
@@ -37,8 +41,18 @@ def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
 
 def circumstances() -> dict:
     """The command line, and the versions that were used."""
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions}
+    return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that make answers and scores, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def fingerprint(made_of: Mapping) -> str:
@@ -63,6 +77,11 @@ def _files(checkpoint: str | Path | None) -> Iterator[Path]:
         return
     path = Path(checkpoint)
     yield from sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _described(name: str) -> Iterator[Path]:
+    path = Path(name)
+    yield from sorted(path.glob("*.json")) if path.is_dir() else [path]
 
 
 def _plain(value):

@@ -69,7 +69,9 @@ def is_right(score: float) -> bool:
 
 def truth(row: Mapping) -> str:
     """What was expected: one answer, or those of several annotators, most frequent first, with their numbers."""
-    given = Counter(row.get("answers") or [row["answer"]]).most_common()
+    # Of several choices one is right, whatever annotators answered freely.
+    several = [] if row.get("choices") else row.get("answers")
+    given = Counter(several or [row["answer"]]).most_common()
     return given[0][0] if len(given) == 1 else ", ".join(f"{answer} ({number})" for answer, number in given)
 
 

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 # Their positions lie in the attention itself (ALiBi), so that the mask alone keeps samples apart.
 WITHOUT_POSITIONS = ("mpt",)
+# Layers that obey a mask. Others (convolution, state space, linear attention) carry the end of a sample into the next.
+MASKABLE = {"full_attention", "sliding_attention", "attention"}
 
 
 def positions(samples: Tensor) -> Tensor:
@@ -28,12 +30,15 @@ def packed_inputs(model: PreTrainedModel, samples: Tensor) -> dict[str, Tensor]:
     again would do for most, but not for OPT, which makes a mask of ones where it gets none.)
 
     Raises:
-        ValueError: the model takes no positions, its attention takes no such mask, or has a window shorter than a row.
+        ValueError: the model takes no positions, has layers that no mask keeps apart, its attention takes no such mask,
+            or has a window shorter than a row.
     """
     config = model.config
     attention, window = config._attn_implementation or "", getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    mixed = not MASKABLE.issuperset(layers) or getattr(config, "alibi", False)
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    if "flash" in attention or not (takes_positions or config.model_type in WITHOUT_POSITIONS):
+    if "flash" in attention or mixed or not (takes_positions or config.model_type in WITHOUT_POSITIONS):
         raise ValueError(
             f"rows of several samples are not possible with {config.model_type!r} (attention {attention!r})"
         )

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from .gated_lm import GatedCausalLM
 from .media import Media
 
-CHUNK = 64  # candidates computed at once
+TOKENS = 32768  # of prompts, computed at once: each candidate takes its prompt's keys and values with it
 IGNORED = -100  # the label of a token that does not count: that of torch's cross_entropy
 
 
@@ -54,9 +54,9 @@ def rank(model: GatedCausalLM, prompts: Prompts, candidates: Sequence[Sequence[C
     cache, media = DynamicCache(config=model.config), _media(model, shared, 0)
     model(**_inputs(model, shared, 0), past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
     flat = [(row, candidate) for row, some in enumerate(candidates) for candidate in some]
-    scores = []
-    for start in range(0, len(flat), CHUNK):
-        rows, chunk = zip(*flat[start : start + CHUNK], strict=True)
+    scores, most = [], max(1, TOKENS // prompts.ids.shape[1])
+    for start in range(0, len(flat), most):
+        rows, chunk = zip(*flat[start : start + most], strict=True)
         scores += _score(model, prompts, (cache, media), torch.tensor(rows, device=prompts.ids.device), chunk)
     left = iter(scores)
     return [[next(left) for _ in some] for some in candidates]

@@ -129,7 +129,7 @@ def test_right_answers_have_full_marks(load, name, tmp_path, monkeypatch):
 def metrics(cfg, rows):
     with DefaultScope.overwrite_default_scope("mmgpt"):
         evaluator = Evaluator(cfg.test_evaluator)
-    return EvaluationLoop._evaluate(SimpleNamespace(evaluator=evaluator), rows)
+    return EvaluationLoop._evaluate(SimpleNamespace(evaluator=evaluator, folder=Path()), rows)
 
 
 @pytest.mark.parametrize("name", ["coco_caption", "flickr30k", "nocaps"])
@@ -165,9 +165,11 @@ def test_a_style_fits_any_experiment(load, experiment):
     own = load("okvqa", experiment)
     assert own.test_cfg.cut_at == [] and own.question_template == "instruction"
     assert own.model.module.generation == own.generation and own.generation.max_new_tokens == 128
-    for name, length, cut_at in (("okvqa", 5, ["Question", "Answer", "Short"]), ("nocaps", 20, ["Output"])):
+    vqa, caption = ["Question", "Answer", "Short", ", "], ["Output"]
+    for name, length, penalty, cut_at in (("okvqa", 5, 0.0, vqa), ("nocaps", 20, -2.0, caption)):
         cfg = load(name, experiment, style="openflamingo")
-        assert cfg.model.module.generation == OPENFLAMINGO | dict(max_new_tokens=length)
+        said = dict(max_new_tokens=length, length_penalty=penalty, beam_scores="text")
+        assert cfg.model.module.generation == OPENFLAMINGO | said
         assert cfg.test_cfg.cut_at == cut_at and cfg.chat_pipeline == own.chat_pipeline
         assert cfg.train_dataloader == own.train_dataloader
 

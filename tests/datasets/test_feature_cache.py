@@ -81,3 +81,11 @@ def test_another_preparation_is_refused(folder):
 def test_no_cache_names_the_command_that_fills_it(place):
     with pytest.raises(FileNotFoundError, match="no cached features there; fill it by `python .*cache_features.py"):
         FeatureCache(place, STEPS)
+
+
+def test_files_that_begin_with_the_same_image_do_not_replace_each_other(tmp_path):
+    create_cache(tmp_path, [], "float32")
+    for keys in ([5, 6, 7], [5, 9]):
+        add_features(tmp_path, torch.tensor(keys), torch.tensor(keys).float().view(-1, 1, 1))
+    cache = FeatureCache(tmp_path, [])
+    assert [cache.read(key).item() for key in (6, 7, 9)] == [6, 7, 9]

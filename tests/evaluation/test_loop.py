@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mmgpt.engine import trained_state
-from mmgpt.evaluation.loop import WholeBatches
+from mmgpt.evaluation.loop import WholeBatches, shorten
 from mmgpt.evaluation.predictions import Predictions
 
 ROOT = Path(__file__).parents[2]
@@ -122,3 +122,11 @@ def test_predictions_must_be_complete(tmp_path):
     predictions.add({"index": i} for i in (0, 3))
     with pytest.raises(ValueError, match=r"2 predictions for 3 samples; wrong are \[1, 2, 3\]"):
         predictions.finish(3)
+
+
+def test_generated_text_is_cut_and_chosen_answers_stay():
+    rows = [{"prediction": "a cat Question: what"}, {"prediction": "Short sentences", "scores": [0.0]}]
+    shorten(rows, ["Question", "Short"])
+    assert [row["prediction"] for row in rows] == ["a cat", "Short sentences"]
+    shorten(rows[:1], [])
+    assert rows[0]["prediction"] == "a cat"

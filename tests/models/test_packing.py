@@ -58,6 +58,10 @@ def test_models_that_cannot_keep_samples_apart_are_refused():
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match=r"'llama' \(attention 'flash_attention_2'\)"):
         packed_inputs(model, samples)
+    model = gated().model
+    model.config.layer_types = ["conv", "full_attention"]
+    with pytest.raises(ValueError, match="rows of several samples are not possible with 'llama'"):
+        packed_inputs(model, samples)
     model = gated("gemma2").model
     model.config.sliding_window = 2
     with pytest.raises(ValueError, match="rows of 3 tokens, more than the window of 'gemma2', 2"):

@@ -35,7 +35,7 @@ def alone(model, prompts, row, candidate):
 @pytest.mark.parametrize("reading", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_single_passes(family, reading, monkeypatch):
-    monkeypatch.setattr(ranking, "CHUNK", 3)
+    monkeypatch.setattr(ranking, "TOKENS", 30)
     model = gated(family, reading)
     ids, attention, features, counts = batch()
     prompts, candidates = Prompts(ids, attention, features, counts), make_candidates(3)

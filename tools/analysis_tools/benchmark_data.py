@@ -216,7 +216,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(args.samples, args.rounds, args.workers) < 1:
         raise ValueError("--samples, --rounds and --workers must be at least 1")
     cfg = load_config(args.config, args.cfg_options)
-    used = {"train_dataloader", "model", "load_from"} if args.steps else {"train_dataloader"}
+    used = (
+        {"train_dataloader", "model", "load_from", "default_hooks", "custom_hooks"}
+        if args.steps
+        else {"train_dataloader"}
+    )
     check_files(cfg, skip=set(PARTS) - used)
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     with tempfile.TemporaryDirectory() as name:

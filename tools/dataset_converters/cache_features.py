@@ -100,7 +100,8 @@ def images_of(cfg: Mapping, loaders: Sequence[str]) -> list[str]:
                 dataset.full_init()
                 samples = (dataset.get_data_info(i) for i in range(len(dataset)))
                 paths.update(dict.fromkeys(path for sample in samples for path in read_images(dataset, sample)))
-    return list(paths)
+    # A file that is reached by two names is one.
+    return list({os.path.realpath(path): path for path in paths}.values())
 
 
 def in_cache(cache: FeatureCache, path: str) -> bool:
@@ -121,7 +122,7 @@ def collate(images: Sequence[tuple[int, Tensor] | str]) -> tuple[list[int], Tens
 @torch.no_grad()
 def see(tower: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Tensor:
     """Features (n, P, D) on the CPU."""
-    features = tower(pixels.to(next(tower.parameters()).device)).to(dtype).cpu()
+    features = tower(pixels.to(next(tower.parameters()))).to(dtype).cpu()
     if not features.isfinite().all():
         raise ValueError(f"this image encoder gives numbers beyond those of {dtype}: use --dtype float32")
     return features

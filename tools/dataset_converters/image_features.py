@@ -73,12 +73,12 @@ def paths(config: Mapping) -> list[str]:
 @torch.no_grad()
 def vectors(tower: nn.Module, loader: DataLoader) -> Tensor:
     """The mean features (n, D) of all images of a loader. ValueError when one cannot be read."""
-    device, made = next(tower.parameters()).device, []
+    known, made = next(tower.parameters()), []
     with progress_bar("images", len(loader.dataset)) as bar:
         for _, pixels, problems in loader:
             if problems:
                 raise ValueError(f"an image cannot be read: {problems[0]}")
-            made.append(tower(pixels.to(device)).float().mean(dim=1).cpu())
+            made.append(tower(pixels.to(known)).float().mean(dim=1).cpu())
             bar.update(len(pixels))
     return torch.cat(made)
 

@@ -39,13 +39,21 @@ task = "${task_${benchmark}}"
 template_instruction = "${prompt_template}"
 template_openflamingo = "openflamingo_${task}"
 generation_instruction = "${generation}"
-generation_openflamingo = dict(max_new_tokens="${length_${task}}", num_beams=3, end_token="<|endofchunk|>")
+generation_openflamingo = dict(
+    max_new_tokens="${length_${task}}",
+    num_beams=3,
+    length_penalty="${length_penalty_${task}}",
+    beam_scores="text",
+    end_token="<|endofchunk|>",
+)
 length_caption = 20
 length_vqa = 5
+length_penalty_caption = -2.0
+length_penalty_vqa = 0.0
 cut_at_instruction = []
 cut_at_openflamingo = "${cut_at_${task}}"
 cut_at_caption = ["Output"]
-cut_at_vqa = ["Question", "Answer", "Short"]
+cut_at_vqa = ["Question", "Answer", "Short", ", "]
 caption_question_instruction = [dict(type="AskQuestion", questions=["Write a short caption for this photo."])]
 caption_question_openflamingo = []
 

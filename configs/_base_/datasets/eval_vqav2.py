@@ -33,6 +33,6 @@ metric_vqav2 = [
 metric_vqav2_test_dev = dict(
     type="VQALeaderboardFile",
     question_file="${data_root}/vqav2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
-    out_file="work_dirs/vqav2_test-dev2015_answers.json",
+    out_file="vqav2_test-dev2015_answers.json",
 )
 task_vqav2 = task_vqav2_test_dev = "vqa"

@@ -38,7 +38,9 @@ answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _token
 # Evaluation: the last answer is left to the model.
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
 # Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.
-rank_steps = [_ask, _tokenize, dict(type="AddCandidates", tokenize=_tokenize), dict(type="PackInputs")]
+rank_per_token = False  # True: by the mean over the tokens of an answer, not by their sum
+_rank = dict(type="AddCandidates", tokenize=_tokenize, per_token="${rank_per_token}")
+rank_steps = [_ask, _tokenize, _rank, dict(type="PackInputs")]
 # Evaluation by how likely the right answers are.
 _likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
 likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]

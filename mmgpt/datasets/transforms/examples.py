@@ -37,7 +37,6 @@ class AddExamples:
         if shots < 0:
             raise ValueError(f"shots={shots}: the number of examples is 0 or more")
         self.shots, self.images = shots, images
-        # Without examples, their data need not be there.
         self.dataset = DATASETS.build(dict(dataset)) if shots else None
         self.nearest = Nearest(similar, self.dataset) if similar and shots else None
 
@@ -100,11 +99,11 @@ class Nearest:
             self.numbers = {path: i for i, path in enumerate(json.loads(content.metadata()["images"]))}
         self.features = self.features / np.linalg.norm(self.features, axis=1, keepdims=True)
         samples = (dataset.get_data_info(i) for i in range(len(dataset)))
-        self.known = self.features[[self._number(_paths(sample)) for sample in samples]]
+        self.rows = [self._number(_paths(sample)) for sample in samples]
 
     def __call__(self, images: Sequence[str]) -> Iterator[int]:
         """Numbers of the samples, the one most like the first of these images first."""
-        likeness = self.known @ self.features[self._number(images)]
+        likeness = (self.features @ self.features[self._number(images)])[self.rows]
         return map(int, np.argsort(-likeness, kind="stable"))
 
     def _number(self, images: Sequence[str]) -> int:

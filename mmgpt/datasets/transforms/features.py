@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmgpt.datasets.conversation import place_of
-from mmgpt.datasets.feature_cache import FILL, FeatureCache, image_key
+from mmgpt.datasets.feature_cache import FILL, CacheMiss, FeatureCache, image_key
 from mmgpt.registry import TRANSFORMS
 
 
@@ -41,7 +41,7 @@ class LoadFeatures:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{place_of(results)}: no image file {str(path)!r}") from error
         except KeyError as error:
-            raise ValueError(
+            raise CacheMiss(
                 f"{place_of(results)}: no features in {self.folder} of the image {str(path)!r}, as it is now: "
                 f"`{FILL}` adds them"
             ) from error

@@ -27,7 +27,7 @@ class VQALeaderboardFile(BaseMetric):
 
     Args:
         question_file: e.g. v2_OpenEnded_mscoco_test-dev2015_questions.json; each of its questions needs an answer.
-        out_file: where to write; folders are made.
+        out_file: name of the file, in the folder of the evaluation.
         collect_device, prefix, collect_dir: as in MMEngine's BaseMetric.
 
     Raises:
@@ -35,6 +35,7 @@ class VQALeaderboardFile(BaseMetric):
     """
 
     default_prefix = "leaderboard"
+    folder = Path()  # set by EvaluationLoop: each evaluation has its own
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class VQALeaderboardFile(BaseMetric):
         check_ids(map(str, self.question_ids), (name for name, _ in results))
         answers = dict(results)
         rows = [{"question_id": name, "answer": answers[str(name)]} for name in self.question_ids]
-        self.out_file.parent.mkdir(parents=True, exist_ok=True)
-        self.out_file.write_text(json.dumps(rows), encoding="utf-8")
+        path = self.folder / self.out_file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows), encoding="utf-8")
         return {"answers": len(rows)}

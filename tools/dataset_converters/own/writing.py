@@ -38,10 +38,11 @@ def held_out(samples: Sequence[dict], share: float, seed: int) -> tuple[list[dic
     groups = _groups(samples)
     random.Random(seed).shuffle(groups)
     out: set[int] = set()
-    for group in groups[:-1]:
-        if len(out) < share * len(samples):
+    for group in groups:
+        # One more than the share at most: the rest is to be trained on.
+        if len(out) + len(group) < share * len(samples) + 1:
             out.update(group)
-    if not out:
+    if not out or len(out) == len(samples):
         raise ValueError(f"--val {share}: nothing can be held out of {len(samples)} samples that share their images")
     parts = [], []
     for i, sample in enumerate(samples):
