@@ -13,6 +13,7 @@ FILES = {
     "coco_caption": ("dataset_coco.json", ""),
     "flickr30k": ("dataset_flickr30k.json", ""),
     "gqa": ("gqa_testdev_balanced_questions.json", ""),
+    "language": ("language_val.jsonl", ""),
     "nocaps": ("nocaps_val_4500_captions.json", ""),
     "ocr_vqa": ("ocr_vqa_dataset.json", ""),
     "okvqa": ("okvqa_val_annotations.json", "okvqa_val_questions.json"),

@@ -35,6 +35,7 @@ PROMPTS = {
     "coco_caption": CAPTION,
     "flickr30k": CAPTION,
     "gqa": asked("Is it overcast?"),
+    "language": ("Question:Name a river. Short answer:", "Name a river."),
     "nocaps": CAPTION,
     "ocr_vqa": asked("What is the title of this book?"),
     "okvqa": asked("What sport can you use this for?"),

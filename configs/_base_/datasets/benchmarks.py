@@ -6,6 +6,7 @@ _base_ = [
     "./eval_coco_caption.py",
     "./eval_flickr30k.py",
     "./eval_gqa.py",
+    "./eval_language.py",
     "./eval_nocaps.py",
     "./eval_ocr_vqa.py",
     "./eval_okvqa.py",

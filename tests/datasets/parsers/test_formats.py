@@ -134,6 +134,7 @@ FORMATS = {
     "sharegpt_images": Format("sharegpt", "sharegpt_images.json", "conversations", [(1, 1)]),
     "own": Format("conversation", "own_images.jsonl", "turns", [(1, 1), (2, 2), (1, 1)]),
     "own_text": Format("conversation", "own_text.jsonl", "turns", [(0, 2), (0, 1)]),
+    "language": Format("conversation", "language_val.jsonl", "turns", [(0, 1), (0, 1)]),
 }
 KEYS = [(name, key) for name, each in FORMATS.items() for key in each.keys.split()]
 
