@@ -1,5 +1,6 @@
 """The experiments in configs/mmgpt as users start them: by the command, at small size."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -123,8 +124,10 @@ def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_part
     [folder] = (tmp_path / "evaluation").iterdir()
     made = json.loads((folder / "result.json").read_text())
     assert made["metrics"].keys() >= {"vqa/accuracy", "openflamingo/accuracy", "vqa/question_type/four/accuracy"}
-    assert made["settings"]["prompt_template"] == "openflamingo_vqa" and made["samples"] == 1
-    assert made["settings"]["cut_at"] == ["Question", "Answer", "Short"]
+    assert made["settings"]["prompt_template"]["response"] == "Short answer:" and made["samples"] == 1
+    assert made["settings"]["cut_at"] == ["Question", "Answer", "Short", ", "]
+    weights = tmp_path / "flamingo.safetensors"
+    assert made["settings"]["model_files"][str(weights)] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert made["settings"]["model"]["module"]["generation"]["max_new_tokens"] == 5
     assert [Path(path).name for path in made["settings"]["data_files"]] == [
         "mscoco_val2014_annotations.json",
