@@ -72,8 +72,10 @@ class EvaluationLoop(TestLoop):
         loader = {**dataloader, "sampler": sampler, "batch_sampler": dict(type=WholeBatches)}
         super().__init__(runner, loader, evaluator)
         self.resume, self.cut_at = resume, tuple(cut_at)
-        # Of the config as it is, before anything is built from it.
-        self.settings = settings(runner.cfg, runner._load_from)
+        # Summing files of gigabytes is for one process.
+        told = [settings(runner.cfg, runner._load_from) if is_main_process() else None]
+        broadcast_object_list(told)
+        self.settings = told[0]
         self.folder = Path(runner.work_dir) / "evaluation" / self._name()
 
     def _name(self) -> str:
@@ -124,8 +126,7 @@ class EvaluationLoop(TestLoop):
         """Metrics of all predictions, computed by the first process and told to the others."""
         size, told = len(self.dataloader.dataset), [None]
         if is_main_process():
-            predictions.finish(size)
-            told = [self._evaluate([row for _, row in sorted(predictions.read().items())])]
+            told = [self._evaluate(predictions.finish(size))]
             made = {"settings": self.settings, **circumstances(), "processes": get_world_size()}
             result = {"metrics": told[0], "samples": size, **made, "seconds": round(seconds, 1)}
             write_json(result, self.folder / RESULT)

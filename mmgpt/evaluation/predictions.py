@@ -54,8 +54,8 @@ class Predictions:
                 rows.setdefault(row["index"], row)
         return rows
 
-    def finish(self, size: int) -> Path:
-        """Makes one file of all parts (one process does); its path.
+    def finish(self, size: int) -> list[dict]:
+        """Makes one file of all parts (one process does); its rows, in the order of the data.
 
         Raises:
             ValueError: the prediction of a sample is missing, or there are more than `size`; names some.
@@ -64,13 +64,13 @@ class Predictions:
         wrong = sorted(set(range(size)) ^ set(rows))
         if wrong:
             raise ValueError(f"{self.folder}: {len(rows)} predictions for {size} samples; wrong are {wrong[:5]}")
-        whole = self.folder / WHOLE
+        ordered, whole = [rows[i] for i in range(size)], self.folder / WHOLE
         with written_whole(whole) as path:
-            path.write_text(_lines(rows[i] for i in range(size)), encoding="utf-8")
+            path.write_text(_lines(ordered), encoding="utf-8")
         for path in self._files():
             if path != whole:
                 path.unlink()
-        return whole
+        return ordered
 
     def _files(self) -> Sequence[Path]:
         return [*self.folder.glob(WHOLE), *sorted(self.folder.glob("part-*.jsonl"))]

@@ -153,19 +153,25 @@ class Flamingo(BaseModel):
             if samples is not None:
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
             return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
-        counts = self._count_images(input_ids, pixels, image_counts)
-        features = None if pixels is None else self.encode(pixels, counts, self._places(input_ids, pixels, samples))
+        features, counts = self._encoded(input_ids, pixels, image_counts, samples)
         media = self.language.media(input_ids, features, counts, samples)
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
         return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources)
 
-    def _places(self, input_ids: Tensor, pixels: Tensor, samples: Tensor | None) -> Tensor | None:
-        """The images' places (B, T) in their samples, where a row holds several."""
-        if samples is None:
-            return None
-        return places_in_samples(image_samples(input_ids == self.language.image_token_id, samples, pixels.shape[1]))
+    def _encoded(
+        self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
+        """Latents (B, T, N, D) of a batch's images, None without any, and how many each row has (B,)."""
+        counts = self._count_images(input_ids, pixels, image_counts)
+        if pixels is None:
+            return None, counts
+        places = None
+        if samples is not None:
+            is_image = input_ids == self.language.image_token_id
+            places = places_in_samples(image_samples(is_image, samples, pixels.shape[1]))
+        return self.encode(pixels, counts, places), counts
 
     def _count_images(self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None) -> Tensor:
         """Number of images of each row (B,). ValueError when the row has not as many `<image>` tokens."""
@@ -212,8 +218,7 @@ class Flamingo(BaseModel):
             texts = self.tokenizer.batch_decode(self.generate(*prompts, **self.generation), skip_special_tokens=True)
             return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
         ids, mask, pixels, counts = prompts
-        counts = self._count_images(ids, pixels, counts)
-        features = None if pixels is None else self.encode(pixels, counts)
+        features, counts = self._encoded(ids, pixels, counts)
         answers = [[Candidate(**candidate) for candidate in some] for some in candidates]
         scores = rank(
             self.language, Prompts(ids, torch.ones_like(ids) if mask is None else mask, features, counts), answers
@@ -236,8 +241,7 @@ class Flamingo(BaseModel):
         `generation` are transformers' own arguments, and those of `generation_arguments`. Images and their errors are
         those of `forward`.
         """
-        counts = self._count_images(input_ids, pixels, image_counts)
-        features = None if pixels is None else self.encode(pixels, counts)
+        features, counts = self._encoded(input_ids, pixels, image_counts)
         out = self.language.generate(
             input_ids,
             media_features=features,

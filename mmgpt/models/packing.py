@@ -23,6 +23,11 @@ def positions(samples: Tensor) -> Tensor:
     return place - (place * begins).cummax(dim=1).values
 
 
+def takes_positions(model: PreTrainedModel) -> bool:
+    """Whether a language model is told the places of its tokens; others find them by the mask, or need none (ALiBi)."""
+    return "position_ids" in inspect.signature(model.forward).parameters
+
+
 def packed_inputs(model: PreTrainedModel, samples: Tensor) -> dict[str, Tensor]:
     """Arguments with which each token of `samples` (B, L) attends to its own sample only, at its place in it.
 
@@ -37,15 +42,15 @@ def packed_inputs(model: PreTrainedModel, samples: Tensor) -> dict[str, Tensor]:
     attention, window = config._attn_implementation or "", getattr(config, "sliding_window", None)
     layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
     mixed = not MASKABLE.issuperset(layers) or getattr(config, "alibi", False)
-    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    if "flash" in attention or mixed or not (takes_positions or config.model_type in WITHOUT_POSITIONS):
+    told = takes_positions(model)
+    if "flash" in attention or mixed or not (told or config.model_type in WITHOUT_POSITIONS):
         raise ValueError(
             f"rows of several samples are not possible with {config.model_type!r} (attention {attention!r})"
         )
     if window and window < samples.shape[1]:
         raise ValueError(f"rows of {samples.shape[1]} tokens, more than the window of {config.model_type!r}, {window}")
     inputs = {"attention_mask": _mask(samples, model.dtype)}
-    return {**inputs, "position_ids": positions(samples)} if takes_positions else inputs
+    return {**inputs, "position_ids": positions(samples)} if told else inputs
 
 
 def _mask(samples: Tensor, dtype: torch.dtype) -> Tensor:

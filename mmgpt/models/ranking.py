@@ -1,6 +1,5 @@
 """The likelihoods of candidate answers; the images and the prompt that they share are computed once."""
 
-import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from transformers import DynamicCache
 
 from .gated_lm import GatedCausalLM
 from .media import Media
+from .packing import takes_positions
 
 TOKENS = 32768  # of prompts, computed at once: each candidate takes its prompt's keys and values with it
 IGNORED = -100  # the label of a token that does not count: that of torch's cross_entropy
@@ -88,7 +88,7 @@ def _score(
 def _inputs(model: GatedCausalLM, prompts: Prompts, start: int) -> dict[str, Tensor]:
     """Arguments of the language model for the columns from `start` on, the mask being that of the whole text."""
     inputs = {"input_ids": prompts.ids[:, start:], "attention_mask": prompts.mask}
-    if "position_ids" in inspect.signature(model.model.forward).parameters:
+    if takes_positions(model.model):
         inputs["position_ids"] = (prompts.mask.cumsum(dim=1) - 1).clamp(min=0)[:, start:]
     return inputs
 
