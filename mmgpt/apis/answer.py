@@ -1,0 +1,98 @@
+"""A running answer: its text as it comes, a way to stop it, and at its end what it took."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+REASONS = ("stop", "length", "cancelled")
+
+
+class Busy(RuntimeError):
+    """As many questions wait already as the engine lets wait; it can be asked again later."""
+
+
+class Token(NamedTuple):
+    """A generated token: its id, its text, its log-probability, and the likeliest tokens there, best first.
+
+    The log-probabilities are the model's own, before temperature and any other processing. `top` holds (id, text,
+    log-probability).
+    """
+
+    id: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+class Piece(NamedTuple):
+    """Some text of an answer, and the tokens that made it where log-probabilities were asked for."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+class Answer:
+    """An answer as it grows. Iterating over it yields its `Piece`s and raises what the model ran into.
+
+    Attributes:
+        prompt: the text of the prompt, special tokens by their names.
+        finish_reason: 'stop' (the model ended it, or a stop sequence did), 'length' or 'cancelled'; None while it grows.
+        prompt_tokens, cached_tokens, completion_tokens: how long the prompt is, how much of it was known from before,
+            and the answer.
+        seconds_to_first, seconds: from the question to the first token, and to the end.
+
+    Args:
+        prompt: see above.
+        listener: called with each `Piece`, with the exception that ended the answer, or with None at its end, from the
+            engine's thread, instead of keeping them for an iteration. It must return quickly.
+    """
+
+    def __init__(self, prompt: str, listener: Callable[[Piece | Exception | None], None] | None = None):
+        self.prompt, self.finish_reason = prompt, None
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.seconds_to_first = self.seconds = 0.0
+        self._started = time.perf_counter()
+        self._events: queue.SimpleQueue = queue.SimpleQueue()
+        self._tell = listener or self._events.put
+        self._stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Piece]:
+        while (event := self._events.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    def text(self) -> str:
+        """Waits for the end; the whole text, without white space around it."""
+        return "".join(piece.text for piece in self).strip()
+
+    def cancel(self) -> None:
+        """Stop the model; the answer then ends as 'cancelled', unless it is over already."""
+        self._stopped.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopped.is_set()
+
+    def count(self) -> None:
+        """The engine has another token."""
+        self.completion_tokens += 1
+        if self.completion_tokens == 1:
+            self.seconds_to_first = time.perf_counter() - self._started
+
+    def put(self, piece: Piece) -> None:
+        """The engine has more text."""
+        self._tell(piece)
+
+    def end(self, reason: str) -> None:
+        """The engine is done with it, for one of REASONS."""
+        self.finish_reason, self.seconds = reason, time.perf_counter() - self._started
+        self._tell(None)
+
+    def fail(self, error: Exception) -> None:
+        """The engine could not go on."""
+        self.seconds = time.perf_counter() - self._started
+        self._tell(error)
