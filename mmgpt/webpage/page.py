@@ -1,0 +1,270 @@
+"""The chat page: its parts, and what happens when they are used."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import gradio as gr
+from PIL import Image
+
+from mmgpt.apis.answer import Busy
+from mmgpt.apis.chat import Chat
+from mmgpt.apis.templates import chat_templates
+
+from . import view
+from .session import Limits, Session
+from .settings import SETTINGS, defaults, read_settings
+
+PACE = 0.05  # seconds between two looks of a growing answer
+KEPT = 3600  # seconds that an uploaded file is kept, and an idle session
+WAITING = 64  # questions that wait at most for one of the RUNNING to end
+RUNNING = 32  # answers that are written at once; the chat's engine batches them
+SCRIPT = (view.FOLDER / "page.js").read_text(encoding="utf-8")
+STYLE = (view.FOLDER / "page.css").read_text(encoding="utf-8")
+FAILED = "The model failed at this question. The reason is in the server's log; you can go on asking."
+
+logger = logging.getLogger(__name__)
+
+
+class UploadBox(gr.MultimodalTextbox):
+    """The question's box. Gradio's own would also fetch a file from an address that a request names."""
+
+    is_template = True  # looks as its base does
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str) -> str:
+        """As the base does, for files alone."""
+        if "://" in str(url_or_file_path):
+            raise gr.Error("Pictures are taken as uploads, not from addresses.")
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
+class Page:
+    """A page where visitors talk to one chat, each for themselves.
+
+    Args:
+        chat: answers.
+        title: shown on top.
+        examples: first questions to click on.
+        limits: of each visitor's conversation.
+
+    Attributes:
+        blocks: what Gradio serves.
+    """
+
+    def __init__(self, chat: Chat, title: str, examples: Sequence[view.Example] = (), limits: Limits = Limits()):  # noqa: B008
+        self.chat, self.title, self.examples, self.limits = chat, title, tuple(examples), limits
+        self.templates = chat_templates(chat)
+        with gr.Blocks(title=title, delete_cache=(KEPT // 10, KEPT), analytics_enabled=False) as self.blocks:
+            self.session = gr.State(None, time_to_live=KEPT, delete_callback=_forget)
+            self._place()
+            self._connect()
+        self.blocks.queue(max_size=WAITING, default_concurrency_limit=RUNNING)
+
+    def _place(self) -> None:
+        with gr.Column(elem_id="screen"):
+            gr.HTML(view.head(self.title), elem_id="head", **_PLAIN)
+            with gr.Column(elem_id="conversation"):
+                self.talk = gr.HTML(view.talk((), examples=self.examples), elem_id="talk", **_ACTIVE)
+                self.now = gr.HTML("", elem_id="now", **_PLAIN)
+            self.notice = gr.HTML("", elem_id="notice", **_ACTIVE)
+            self.box = UploadBox(
+                file_types=["image"],
+                file_count="multiple",
+                placeholder="Ask something. Add, paste or drop pictures.",
+                label="Question",
+                show_label=False,
+                autofocus=True,
+                max_lines=8,
+                max_plain_text_length=self.limits.characters,
+                elem_id="box",
+            )
+            self.figures = gr.HTML("", elem_id="figures", **_PLAIN)
+            with gr.Row(elem_id="tools"):
+                names = ("New chat", "Copy", "Save page", "Save JSON")
+                self.new, self.copy, self.as_page, self.as_data = (gr.Button(name, size="sm") for name in names)
+        self.file = gr.JSON(visible=False)
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            self.settings = self._place_settings()
+        with gr.Accordion("Prompt of the last answer, as the model got it", open=False, elem_id="prompt"):
+            self.prompt = gr.Textbox(show_label=False, label="Prompt", interactive=False, lines=4, max_lines=24)
+
+    def _place_settings(self) -> list[gr.components.Component]:
+        with gr.Row(elem_id="numbers"):
+            sliders = [
+                gr.Slider(each.low, each.high, value, step=each.step, label=each.label, info=each.hint)
+                for each, value in zip(SETTINGS, defaults(self.chat), strict=True)
+            ]
+            seed = gr.Textbox("", label="Seed", info="of what is drawn by chance", placeholder="another each time")
+        names = list(self.templates)
+        template = gr.Dropdown(names, value=names[0], label="Prompt template")
+        start = gr.Textbox(
+            self.templates[names[0]]["start"], lines=2, max_lines=8, label="System prompt: how every prompt begins"
+        )
+        template.input(lambda name: self.templates[name]["start"], template, start, **_QUIET)
+        return [*sliders, seed, template, start]
+
+    def _connect(self) -> None:
+        shown = [self.session, self.talk, self.now, self.notice, self.box, self.figures, self.prompt]
+        slow = dict(concurrency_id="model", show_progress="hidden", api_visibility="private")
+        self.box.submit(self._ask, [self.session, self.box, *self.settings], shown, **slow)
+        self.talk.example(self._example, [self.session, *self.settings], shown, **slow)
+        self.talk.retry(self._retry, [self.session, *self.settings], shown, **slow)
+        self.box.stop(self._stop, self.session, None, **_QUIET)
+        self.box.stop(None, None, None, js="() => document.querySelector('#box textarea').focus()")
+        self.talk.edit(self._edit, self.session, shown, **_QUIET)
+        self.talk.undo(self._undo, self.session, shown, **_QUIET)
+        self.notice.keep(self._keep, self.session, shown, **_QUIET)
+        self.new.click(self._clear, self.session, shown, **_QUIET)
+        self.copy.click(None, None, None, js="() => copyConversation()")
+        for button, make in ((self.as_page, self._as_page), (self.as_data, self._as_data)):
+            made = button.click(make, self.session, self.file, **_QUIET)
+            made.success(None, self.file, None, js="(file) => saveFile(file)")
+
+    def _ask(self, session: Session | None, message: dict, *settings) -> Iterator[dict]:
+        session = session or self._new()
+        texts = self._texts(session.ask, message["text"], message["files"], settings=settings)
+        yield from self._show(session, texts, empty_box=True, given_back=message)
+
+    def _example(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
+        session = session or self._new()
+        number = _number(event)
+        example = self.examples[number] if 0 <= number < len(self.examples) else view.Example("")
+        yield from self._show(session, self._texts(session.ask, *example, settings=settings))
+
+    def _retry(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
+        session = session or self._new()
+        yield from self._show(session, self._texts(session.retry, _number(event), settings=settings))
+
+    def _texts(self, ask: Callable, *question, settings: Sequence) -> Iterator[str]:
+        """What `ask` of a session yields, with the page's settings."""
+        *values, seed, template, start = settings
+        wanted = read_settings(self.chat, values, seed, template, start)
+        yield from ask(*question, wanted)
+
+    def _show(self, session: Session, texts: Iterator[str], empty_box: bool = False, given_back: dict | None = None):
+        """Yield the updates of the page while an answer is written; `given_back` fills the box when it fails."""
+        writing, problem = False, ""
+        try:
+            with closing(texts):
+                for said in _paced(texts):
+                    if not writing:
+                        writing = True
+                        yield self._begun(session, empty_box)
+                    yield {self.now: view.now(session.asked, said)}
+        except (ValueError, Busy) as error:
+            problem = str(error)
+        except Exception:
+            logger.exception("an answer failed")
+            problem = FAILED
+        box = dict(submit_btn=True, stop_btn=False)
+        if problem and writing and given_back:
+            box["value"] = given_back
+        yield {**self._rest(session, problem), self.box: gr.update(**box), **(self._told(session) if writing else {})}
+
+    def _begun(self, session: Session, empty_box: bool) -> dict:
+        """The page once a question is asked."""
+        box = dict(value=None) if empty_box else {}
+        return {
+            self.session: session,
+            self.talk: view.talk(session.asked[:-1]),
+            self.notice: "",
+            self.box: gr.update(submit_btn=False, stop_btn=True, **box),
+            self.prompt: session.answer.prompt,
+        }
+
+    def _rest(self, session: Session, problem: str = "") -> dict:
+        """The page when no answer is written."""
+        return {
+            self.session: session,
+            self.talk: view.talk(session.exchanges, session.edited, self.examples),
+            self.now: "",
+            self.notice: view.notice(problem) or self._replacing(session),
+        }
+
+    def _told(self, session: Session) -> dict:
+        return {self.figures: view.figures(session.answer)}
+
+    @staticmethod
+    def _replacing(session: Session) -> str:
+        if session.edited is None:
+            return ""
+        number = session.edited + 1
+        return view.notice(f"Your next question replaces question {number} and all behind it.", "Keep them")
+
+    def _stop(self, session: Session | None) -> None:
+        if session is not None:
+            session.stop()
+
+    def _edit(self, session: Session | None, event: gr.EventData) -> dict:
+        return self._take(session, lambda session: session.edit(_number(event)))
+
+    def _undo(self, session: Session | None) -> dict:
+        return self._take(session, Session.undo)
+
+    def _take(self, session: Session | None, take: Callable) -> dict:
+        """The page after a question went back into the box."""
+        session = session or self._new()
+        try:
+            exchange = take(session)
+        except ValueError as error:
+            return {self.notice: view.notice(str(error))}
+        return {**self._rest(session), self.box: {"text": exchange.text, "files": _files(exchange.pictures)}}
+
+    def _keep(self, session: Session | None) -> dict:
+        session = session or self._new()
+        session.keep()
+        return {**self._rest(session), self.box: None}
+
+    def _clear(self, session: Session | None) -> dict:
+        session = session or self._new()
+        session.clear()
+        return {**self._rest(session), self.box: gr.update(value=None), self.figures: "", self.prompt: ""}
+
+    def _as_page(self, session: Session | None) -> dict:
+        text = view.saved_page(session.exchanges if session else (), self.title)
+        return {"name": "conversation.html", "type": "text/html", "text": text}
+
+    def _as_data(self, session: Session | None) -> dict:
+        text = view.saved_data(session.exchanges if session else ())
+        return {"name": "conversation.json", "type": "application/json", "text": text}
+
+    def _new(self) -> Session:
+        return Session(self.chat, self.limits)
+
+
+_PLAIN = dict(js_on_load=None, apply_default_css=False)
+_ACTIVE = dict(js_on_load=SCRIPT, apply_default_css=False)  # with buttons
+_QUIET = dict(queue=False, show_progress="hidden", api_visibility="private")  # events that never wait
+
+
+def _paced(texts: Iterator[str]) -> Iterator[str]:
+    """The latest of some growing texts, at most one each PACE, and the last one."""
+    shown, text, last = float("-inf"), None, None
+    for text in texts:
+        if time.monotonic() - shown >= PACE:
+            shown, last = time.monotonic(), text
+            yield text
+    if text is not last:
+        yield text
+
+
+def _files(pictures: Sequence[Image.Image]) -> list[str]:
+    """Pictures as files for the box, in a folder of their own in Gradio's, which is private."""
+    folder = tempfile.mkdtemp(dir=gr.utils.get_upload_folder())
+    files = [f"{folder}/picture {number}.png" for number in range(1, len(pictures) + 1)]
+    for picture, file in zip(pictures, files, strict=True):
+        picture.save(file)
+    return files
+
+
+def _number(event: gr.EventData) -> int:
+    """The number of the exchange or example that a button belongs to; -1 for anything else."""
+    number = event._data.get("number") if isinstance(event._data, dict) else None
+    return number if isinstance(number, int) else -1
+
+
+def _forget(session: Session | None) -> None:
+    if session is not None:
+        session.clear()
