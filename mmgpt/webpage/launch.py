@@ -1,5 +1,6 @@
 """How the page is served: privately, without the net, and nothing but the page."""
 
+import json
 import os
 import re
 import tempfile
@@ -57,6 +58,11 @@ class Gate:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         refusal = self._refusal(scope)
+        if refusal is None and scope["method"] == "POST" and not _is_upload(scope):
+            body = await _read(receive)
+            receive = _replayed(body, receive)
+            if _names_address(body):
+                refusal = 403, "pictures are taken as uploads, not from addresses"
         app = self.app if refusal is None else PlainTextResponse(refusal[1], refusal[0])
 
         async def send_headers(message: Message) -> None:
@@ -67,7 +73,7 @@ class Gate:
         await app(scope, receive, send_headers)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and reason why a request is not let through."""
+        """Status and reason why a request is not let through, as far as can be seen without its body."""
         path = scope["path"]
         uploaded = path.startswith(f"/gradio_api/file={self.folder}/")
         if scope["type"] != "http" or not (uploaded or PATHS.fullmatch(path)):
@@ -75,12 +81,11 @@ class Gate:
         if scope["method"] in ("GET", "HEAD"):
             return None
         length = dict(scope["headers"]).get(b"content-length", b"")
-        is_upload = path.startswith("/gradio_api/upload")
         if not length.isdigit():
             return 411, "the length of the body is missing"
-        if int(length) > (self.upload if is_upload else BODY):
+        if int(length) > (self.upload if _is_upload(scope) else BODY):
             return 413, "this is too large"
-        if is_upload and _size(self.folder) + int(length) > self.room:
+        if _is_upload(scope) and _size(self.folder) + int(length) > self.room:
             return 503, "there is no room for uploads now"
         return None
 
@@ -137,3 +142,36 @@ def serving(page: Page, folder: Path, host: str = "127.0.0.1", port: int | None 
 def _size(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["path"].rstrip("/") == "/gradio_api/upload"
+
+
+async def _read(receive: Receive) -> bytes:
+    """The whole body of a request."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that was read, then what comes after it."""
+    kept = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return kept.pop() if kept else await receive()
+
+    return replay
+
+
+def _names_address(body: bytes) -> bool:
+    """Whether a body of JSON names a file by an address: Gradio would fetch it."""
+    paths: list[object] = []
+    try:
+        json.loads(body, object_pairs_hook=lambda pairs: paths.extend(value for key, value in pairs if key == "path"))
+    except (ValueError, RecursionError):
+        return False  # Gradio will not understand it either
+    return any("://" in str(path) for path in paths)

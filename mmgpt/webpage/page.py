@@ -28,18 +28,6 @@ FAILED = "The model failed at this question. The reason is in the server's log; 
 logger = logging.getLogger(__name__)
 
 
-class UploadBox(gr.MultimodalTextbox):
-    """The question's box. Gradio's own would also fetch a file from an address that a request names."""
-
-    is_template = True  # looks as its base does
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str) -> str:
-        """As the base does, for files alone."""
-        if "://" in str(url_or_file_path):
-            raise gr.Error("Pictures are taken as uploads, not from addresses.")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
 class Page:
     """A page where visitors talk to one chat, each for themselves.
 
@@ -69,7 +57,7 @@ class Page:
                 self.talk = gr.HTML(view.talk((), examples=self.examples), elem_id="talk", **_ACTIVE)
                 self.now = gr.HTML("", elem_id="now", **_PLAIN)
             self.notice = gr.HTML("", elem_id="notice", **_ACTIVE)
-            self.box = UploadBox(
+            self.box = gr.MultimodalTextbox(
                 file_types=["image"],
                 file_count="multiple",
                 placeholder="Ask something. Add, paste or drop pictures.",

@@ -60,12 +60,12 @@ def defaults(chat: Chat) -> list[float]:
     if not own.get("do_sample"):
         own["temperature"] = 0
     values = [own.get(setting.name) or setting.default for setting in SETTINGS]
-    return [
-        min(max(value, setting.low), setting.high) for setting, value in zip(SETTINGS, values, strict=True)
-    ]
+    return [min(max(value, setting.low), setting.high) for setting, value in zip(SETTINGS, values, strict=True)]
 
 
-def read_settings(chat: Chat, values: Sequence[float | None], seed: str | None, template: str, start: str | None) -> Wanted:
+def read_settings(
+    chat: Chat, values: Sequence[float | None], seed: str | None, template: str, start: str | None
+) -> Wanted:
     """What the controls of the page say.
 
     Args:
