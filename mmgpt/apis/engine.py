@@ -1,5 +1,6 @@
 """The one thread that runs a model for all who ask it; what waits joins the texts that grow at any token."""
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Engine:
         self._change = threading.Condition()
         self._model = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._idle = IDLE
 
     def submit(self, request: Request) -> None:
         """Let a request wait for the model. Raises Busy when `max_waiting` do."""
@@ -57,6 +59,8 @@ class Engine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
                 self._thread.start()
+                # Python kills a daemon thread at its exit, wherever it is; torch aborts the process for that.
+                atexit.register(self._leave)
             self._change.notify_all()
 
     def stats(self) -> dict[str, int]:
@@ -78,6 +82,16 @@ class Engine:
                     request.answer.cancel()
                 self._change.wait()
 
+    def _leave(self) -> None:
+        """End the thread, after `close`."""
+        self.close()
+        thread = self._thread
+        with self._change:
+            self._idle = 0.0
+            self._change.notify_all()
+        if thread is not None:
+            thread.join()
+
     def _requests(self) -> list[Request]:
         return [*self._waiting, *filter(None, [self._begun]), *self._running]
 
@@ -93,10 +107,11 @@ class Engine:
         """Waits for a request; False when none came for a while, and the thread is to end."""
         with self._change:
             self._change.notify_all()
-            if not self._requests():
-                self._change.wait(IDLE)
+            if not self._requests() and self._idle:
+                self._change.wait(self._idle)
             if not self._requests():
                 self._thread = None
+                atexit.unregister(self._leave)
             return self._thread is not None
 
     def _admit(self) -> None:
@@ -159,17 +174,14 @@ class Engine:
         """Ends the texts that have a reason to; what is known of them is kept for the next question."""
         if not any(reasons):
             return
-        ended = [
-            (row, request, reason)
-            for row, (request, reason) in enumerate(zip(self._running, reasons, strict=True))
-            if reason
-        ]
-        for row, request, _ in ended:
-            self._keep(request, request.whole, self._growing.known(row))
+        ended = [(request, reason) for request, reason in zip(self._running, reasons, strict=True) if reason]
+        for row, request in enumerate(self._running):
+            if reasons[row]:
+                self._keep(request, request.whole, self._growing.known(row))
         stay = [row for row, reason in enumerate(reasons) if not reason]
         self._growing.keep(stay)
         self._running = [self._running[row] for row in stay]
-        for _, request, reason in ended:
+        for request, reason in ended:
             if isinstance(reason, Exception):
                 self._fail(request, reason)
             else:

@@ -29,7 +29,7 @@ class SeenImage(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Keys and values, each (1, heads, S, d), that each layer of a language model has of the first S tokens of a text."""
+    """Keys and values, (1, heads, S, d) each, that each layer of a language model has of a text's first S tokens."""
 
     layers: tuple[tuple[Tensor, Tensor], ...] = ()
 
@@ -66,10 +66,8 @@ def see(model: GatedCausalLM, latents: Tensor) -> list[SeenImage]:
     latents = latents.to(model.dtype)
     blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
     pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
-    each = range(len(latents))
-    return [
-        SeenImage(latents[t : t + 1], {i: (k[t : t + 1], v[t : t + 1]) for i, (k, v) in pairs.items()}) for t in each
-    ]
+    parts = [slice(t, t + 1) for t in range(len(latents))]
+    return [SeenImage(latents[part], {i: (k[part], v[part]) for i, (k, v) in pairs.items()}) for part in parts]
 
 
 @torch.inference_mode()
@@ -133,12 +131,8 @@ class Growing:
 
     def known(self, row: int) -> Known:
         """What is known of a text so far."""
-        start = -self.lengths[row]
-        pairs = (
-            (layer.keys[row : row + 1, :, start:], layer.values[row : row + 1, :, start:])
-            for layer in self.cache.layers
-        )
-        return Known(tuple((k.clone(), v.clone()) for k, v in pairs))
+        place = slice(row, row + 1), slice(None), slice(-self.lengths[row], None)
+        return Known(tuple((layer.keys[place].clone(), layer.values[place].clone()) for layer in self.cache.layers))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let all other texts go."""
@@ -170,9 +164,8 @@ class Growing:
         if seen is None:
             return None
         device = self.model.device
-        has_image = (
-            None if all(self.images) else torch.tensor([[image is not None] for image in self.images], device=device)
-        )
+        present = [[image is not None] for image in self.images]
+        has_image = None if all(self.images) else torch.tensor(present, device=device)
         if self.model.reading == "next":
             return Media(None, torch.zeros(len(self.images), 1, 0, dtype=torch.bool, device=device), has_image)
         rows = [(image or seen).cache for image in self.images]
