@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock
 from .media import Media, media_mask
-from .packing import MASKABLE, takes_positions
+from .packing import MASKABLE
 
 
 class SeenImage(NamedTuple):
@@ -83,11 +83,9 @@ def read(model: GatedCausalLM, ids: Tensor, images: Sequence[SeenImage], known: 
     Returns: logits of the token that follows (1, vocabulary), and what is known of the whole text.
     """
     start, cache = len(known), known.cache()
-    inputs = {"input_ids": ids[:, start:], "attention_mask": torch.ones_like(ids)}
-    if takes_positions(model.model):
-        inputs["position_ids"] = torch.arange(start, ids.shape[1], device=ids.device)[None]
-    media = _media_of(model, ids, images, start)
-    out = model(**inputs, past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
+    media, positions = _media_of(model, ids, images, start), torch.arange(start, ids.shape[1], device=ids.device)[None]
+    text = ids[:, start:], torch.ones_like(ids), positions
+    out = model(*text, past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1], Known(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
@@ -111,7 +109,6 @@ class Growing:
 
     def __init__(self, model: GatedCausalLM):
         self.model = model
-        self.told = takes_positions(model.model)
         self.lengths: list[int] = []
         self.images: list[SeenImage | None] = []  # the last one of each text: what its next tokens may read
         self.cache, self.media = DynamicCache(), None
@@ -149,12 +146,11 @@ class Growing:
         """Each text with one more token: logits of what follows it (B, vocabulary)."""
         ids = torch.tensor(tokens, device=self.model.device)[:, None]
         lengths = torch.tensor(self.lengths, device=ids.device)[:, None]
-        inputs, longest = {"input_ids": ids}, max(self.lengths) + 1
+        mask, longest = None, max(self.lengths) + 1
         if min(self.lengths) + 1 < longest:
-            inputs["attention_mask"] = (torch.arange(longest, device=ids.device) >= longest - 1 - lengths).long()
-        if self.told:
-            inputs["position_ids"] = lengths
-        out = self.model(**inputs, past_key_values=self.cache, media=self.media, use_cache=True, logits_to_keep=1)
+            mask = (torch.arange(longest, device=ids.device) >= longest - 1 - lengths).long()
+        cache = dict(past_key_values=self.cache, use_cache=True)
+        out = self.model(ids, mask, lengths, media=self.media, logits_to_keep=1, **cache)
         self.lengths = [length + 1 for length in self.lengths]
         return out.logits[:, -1]
 

@@ -168,6 +168,26 @@ def test_settings_of_one_question_do_not_touch_another(chat):
 
 
 @pytest.mark.parametrize("scores", ["answer", "text"])
+def test_beams_of_equal_settings_are_answered_together(chat, scores, monkeypatch):
+    many = Chat(chat.model, chat.pipeline, dict(chat.generation, beam_scores=scores), dict(max_batch=12))
+    rows, generate = [], many.engine.language.generate
+
+    def counted(input_ids, **kwargs):
+        rows.append(len(input_ids))
+        return generate(input_ids, **kwargs)
+
+    monkeypatch.setattr(many.engine.language, "generate", counted)
+    with many.engine.paused():
+        answers = [many.submit(each, dict(num_beams=3)) for each in questions()[:6]]
+        answers.append(many.submit(questions()[6], dict(num_beams=2)))
+    texts = [answer.text() for answer in answers]
+    monkeypatch.undo()
+    assert texts[:6] == [reference(many, each, num_beams=3) for each in questions()[:6]]
+    assert texts[6] == reference(many, questions()[6], num_beams=2)
+    assert sum(rows) == 7 and max(rows) == 4 and all(answer.completion_tokens for answer in answers)
+
+
+@pytest.mark.parametrize("scores", ["answer", "text"])
 def test_beams_start_from_what_is_kept(chat, scores):
     chat = Chat(chat.model, chat.pipeline, dict(chat.generation, beam_scores=scores))
     conversation = chat.start()
@@ -351,6 +371,17 @@ def test_many_threads(chat):
     assert all(texts == [expected[(number + i) % 12] for i in range(4)] for number, texts in said.items())
     stats = many.stats()
     assert stats["requests"] == 32 and stats["running"] == stats["waiting"] == stats["failed"] == 0
+
+
+def test_models_that_keep_more_than_keys_and_values(chat):
+    alone = forgetful(chat)
+    alone.engine.reader.keeps = False
+    answers = [alone.submit(each) for each in questions()[:3]]
+    assert len(list(answers[0])) > 1
+    assert [answer.text() for answer in answers[1:]] == [reference(chat, each) for each in questions()[1:3]]
+    drawn = [alone.submit(questions()[1], dict(do_sample=True), seed=seed).text() for seed in (1, 2, 1)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert alone.stats()["cached_tokens"] == 0 < alone.stats()["prompt_tokens"]
 
 
 def test_gradients_are_off(chat, monkeypatch):
