@@ -1,7 +1,6 @@
 """A conversation with a tuned model: text and images in, text out as it comes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from PIL import Image
 
 from mmgpt.apis.answer import Answer
 from mmgpt.apis.build import build_model, find_config
+from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.engine import Engine
 from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadImages
 from mmgpt.datasets.transforms.images import upright_rgb
@@ -24,24 +23,6 @@ from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
-
-
-@dataclass
-class Conversation:
-    """One conversation as plain data.
-
-    Attributes:
-        turns: ``question`` (parts, as in a training sample) and ``answer`` of each turn so far.
-        images: the pictures, RGB, in the order of their places in the turns.
-    """
-
-    turns: list[dict] = field(default_factory=list)
-    images: list[Image.Image] = field(default_factory=list)
-
-    def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
-        """This conversation with one more question, its images before its text; this one stays as it is."""
-        question = [IMAGE_PART] * len(images) + [text_part(text)]
-        return Conversation([*self.turns, {"question": question}], [*self.images, *images])
 
 
 class Chat:
@@ -239,16 +220,6 @@ class Chat:
             if answer.wait() and said.strip():
                 asked.turns[-1]["answer"] = said.strip()
                 conversation.turns, conversation.images = asked.turns, asked.images
-
-
-def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
-    """A conversation through a pipeline, as a sample for `collate_conversations`."""
-    names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
-    turns = [dict(turn) for turn in conversation.turns]
-    sample = {"images": names, "pil": list(conversation.images), "turns": turns, "source": "chat", "meta": {}}
-    for transform in pipeline:
-        sample = transform(sample)
-    return sample
 
 
 def read_picture(image: str | Path | Image.Image) -> Image.Image:
