@@ -12,13 +12,12 @@ from PIL import Image
 from mmgpt.apis.answer import Answer
 from mmgpt.apis.build import build_model, find_config
 from mmgpt.apis.engine import Engine
+from mmgpt.apis.pictures import read_picture
 from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.datasets.transforms import LoadImages
-from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.engine import load_config
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
@@ -249,15 +248,3 @@ def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) 
     for transform in pipeline:
         sample = transform(sample)
     return sample
-
-
-def read_picture(image: str | Path | Image.Image) -> Image.Image:
-    """An image file, or a PIL image, as training reads it: upright and RGB.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable image.
-    """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    return LoadImages()({"images": [str(image)]})["pil"][0]
