@@ -9,15 +9,15 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmgpt.apis.answer import Answer
-from mmgpt.apis.build import build_model, find_config
+from mmgpt.apis.build import find_config
 from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.engine import Engine
+from mmgpt.apis.pictures import read_picture
+from mmgpt.apis.precision import build_for_serving
 from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.datasets.transforms import LoadImages
-from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.engine import load_config
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
@@ -57,6 +57,8 @@ class Chat:
         options: dict | None = None,
         generation: dict | None = None,
         engine: dict | None = None,
+        precision: str | None = None,
+        merge: bool = True,
     ) -> "Chat":
         """Build the model and the ``chat_pipeline`` that a config names.
 
@@ -67,10 +69,12 @@ class Chat:
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
             generation, engine: see the class.
+            precision, merge: as for ``build_for_serving``.
 
         Raises:
             FileNotFoundError: the config, the checkpoint, or weights that the config names are missing.
-            ValueError: the config has no ``chat_pipeline``, or ``options`` come too late for a loaded config.
+            ValueError: the config has no ``chat_pipeline``, ``options`` come too late for a loaded config, or as
+                ``build_for_serving`` says.
         """
         if isinstance(config, Config) and options:
             raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
@@ -84,7 +88,7 @@ class Chat:
                 f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "
                 "(PrepareImages, FormatPrompt(open_last=True), TokenizeSegments)"
             )
-        model = build_model(cfg, checkpoint, device)
+        model = build_for_serving(cfg, checkpoint, device, precision, merge)
         return cls(model, build_pipeline(cfg.chat_pipeline), generation, engine)
 
     def start(self) -> Conversation:
@@ -220,15 +224,3 @@ class Chat:
             if answer.wait() and said.strip():
                 asked.turns[-1]["answer"] = said.strip()
                 conversation.turns, conversation.images = asked.turns, asked.images
-
-
-def read_picture(image: str | Path | Image.Image) -> Image.Image:
-    """An image file, or a PIL image, as training reads it: upright and RGB.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable image.
-    """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    return LoadImages()({"images": [str(image)]})["pil"][0]
