@@ -14,15 +14,15 @@ from mmgpt.apis.chat import Chat
 from mmgpt.apis.templates import chat_templates
 
 from . import view
+from .parts import QUIET, Parts, place
 from .session import Limits, Session
-from .settings import SETTINGS, defaults, read_settings
+from .settings import defaults, read_settings
 
 PACE = 0.05  # seconds between two looks of a growing answer
-KEPT = 3600  # seconds that an uploaded file is kept, and an idle session
+KEPT = 3600  # seconds that an uploaded file is kept
+IDLE = 24 * 3600  # seconds that the conversation of an open page is kept; Gradio forgets a closed page's after one hour
 WAITING = 64  # questions that wait at most for one of the RUNNING to end
 RUNNING = 32  # answers that are written at once; the chat's engine batches them
-SCRIPT = (view.FOLDER / "page.js").read_text(encoding="utf-8")
-STYLE = (view.FOLDER / "page.css").read_text(encoding="utf-8")
 FAILED = "The model failed at this question. The reason is in the server's log; you can go on asking."
 
 logger = logging.getLogger(__name__)
@@ -39,76 +39,36 @@ class Page:
 
     Attributes:
         blocks: what Gradio serves.
+        parts: what stands on it.
+        session: each visitor's `Session`; None before the first question.
     """
 
     def __init__(self, chat: Chat, title: str, examples: Sequence[view.Example] = (), limits: Limits = Limits()):  # noqa: B008
         self.chat, self.title, self.examples, self.limits = chat, title, tuple(examples), limits
-        self.templates = chat_templates(chat)
         with gr.Blocks(title=title, delete_cache=(KEPT // 10, KEPT), analytics_enabled=False) as self.blocks:
-            self.session = gr.State(None, time_to_live=KEPT, delete_callback=_forget)
-            self._place()
-            self._connect()
+            self.session = gr.State(None, time_to_live=IDLE, delete_callback=_forget)
+            self.parts = place(title, self.examples, defaults(chat), chat_templates(chat), limits.characters)
+            self._connect(self.parts)
         self.blocks.queue(max_size=WAITING, default_concurrency_limit=RUNNING)
 
-    def _place(self) -> None:
-        with gr.Column(elem_id="screen"):
-            gr.HTML(view.head(self.title), elem_id="head", **_PLAIN)
-            with gr.Column(elem_id="conversation"):
-                self.talk = gr.HTML(view.talk((), examples=self.examples), elem_id="talk", **_ACTIVE)
-                self.now = gr.HTML("", elem_id="now", **_PLAIN)
-            self.notice = gr.HTML("", elem_id="notice", **_ACTIVE)
-            self.box = gr.MultimodalTextbox(
-                file_types=["image"],
-                file_count="multiple",
-                placeholder="Ask something. Add, paste or drop pictures.",
-                label="Question",
-                show_label=False,
-                autofocus=True,
-                max_lines=8,
-                max_plain_text_length=self.limits.characters,
-                elem_id="box",
-            )
-            self.figures = gr.HTML("", elem_id="figures", **_PLAIN)
-            with gr.Row(elem_id="tools"):
-                names = ("New chat", "Copy", "Save page", "Save JSON")
-                self.new, self.copy, self.as_page, self.as_data = (gr.Button(name, size="sm") for name in names)
-        self.file = gr.JSON(visible=False)
-        with gr.Accordion("Settings", open=False, elem_id="settings"):
-            self.settings = self._place_settings()
-        with gr.Accordion("Prompt of the last answer, as the model got it", open=False, elem_id="prompt"):
-            self.prompt = gr.Textbox(show_label=False, label="Prompt", interactive=False, lines=4, max_lines=24)
-
-    def _place_settings(self) -> list[gr.components.Component]:
-        with gr.Row(elem_id="numbers"):
-            sliders = [
-                gr.Slider(each.low, each.high, value, step=each.step, label=each.label, info=each.hint)
-                for each, value in zip(SETTINGS, defaults(self.chat), strict=True)
-            ]
-            seed = gr.Textbox("", label="Seed", info="of what is drawn by chance", placeholder="another each time")
-        names = list(self.templates)
-        template = gr.Dropdown(names, value=names[0], label="Prompt template")
-        start = gr.Textbox(
-            self.templates[names[0]]["start"], lines=2, max_lines=8, label="System prompt: how every prompt begins"
-        )
-        template.input(lambda name: self.templates[name]["start"], template, start, **_QUIET)
-        return [*sliders, seed, template, start]
-
-    def _connect(self) -> None:
-        shown = [self.session, self.talk, self.now, self.notice, self.box, self.figures, self.prompt]
-        slow = dict(concurrency_id="model", show_progress="hidden", api_visibility="private")
-        self.box.submit(self._ask, [self.session, self.box, *self.settings], shown, **slow)
-        self.talk.example(self._example, [self.session, *self.settings], shown, **slow)
-        self.talk.retry(self._retry, [self.session, *self.settings], shown, **slow)
-        self.box.stop(self._stop, self.session, None, **_QUIET)
-        self.box.stop(None, None, None, js="() => document.querySelector('#box textarea').focus()")
-        self.talk.edit(self._edit, self.session, shown, **_QUIET)
-        self.talk.undo(self._undo, self.session, shown, **_QUIET)
-        self.notice.keep(self._keep, self.session, shown, **_QUIET)
-        self.new.click(self._clear, self.session, shown, **_QUIET)
-        self.copy.click(None, None, None, js="() => copyConversation()")
-        for button, make in ((self.as_page, self._as_page), (self.as_data, self._as_data)):
-            made = button.click(make, self.session, self.file, **_QUIET)
-            made.success(None, self.file, None, js="(file) => saveFile(file)")
+    def _connect(self, parts: Parts) -> None:
+        settings, shown = [self.session, *parts.settings], [self.session, parts.talk, parts.now, parts.notice]
+        shown += [parts.box, parts.figures, parts.prompt]
+        slow = dict(concurrency_id="model", api_visibility="private")
+        slow |= dict(show_progress="minimal", show_progress_on=parts.figures)
+        parts.box.submit(self._ask, [self.session, parts.box, *parts.settings], shown, **slow)
+        parts.talk.example(self._example, settings, shown, **slow)
+        parts.talk.retry(self._retry, settings, shown, **slow)
+        parts.box.stop(self._stop, self.session, None, **QUIET)
+        parts.box.stop(None, None, None, js="() => document.querySelector('#box textarea').focus()")
+        parts.talk.edit(self._edit, self.session, shown, **QUIET)
+        parts.talk.undo(self._undo, self.session, shown, **QUIET)
+        parts.notice.keep(self._keep, self.session, shown, **QUIET)
+        parts.new.click(self._clear, self.session, shown, **QUIET)
+        parts.copy.click(None, None, None, js="() => copyConversation()")
+        for button, make in ((parts.as_page, self._as_page), (parts.as_data, self._as_data)):
+            made = button.click(make, self.session, parts.file, **QUIET)
+            made.success(None, parts.file, None, js="(file) => saveFile(file)")
 
     def _ask(self, session: Session | None, message: dict, *settings) -> Iterator[dict]:
         session = session or self._new()
@@ -140,7 +100,7 @@ class Page:
                     if not writing:
                         writing = True
                         yield self._begun(session, empty_box)
-                    yield {self.now: view.now(session.asked, said)}
+                    yield {self.parts.now: view.now(session.asked, said)}
         except (ValueError, Busy) as error:
             problem = str(error)
         except Exception:
@@ -149,30 +109,28 @@ class Page:
         box = dict(submit_btn=True, stop_btn=False)
         if problem and writing and given_back:
             box["value"] = given_back
-        yield {**self._rest(session, problem), self.box: gr.update(**box), **(self._told(session) if writing else {})}
+        told = {self.parts.figures: view.figures(session.answer)} if writing and session.exchanges else {}
+        yield {**self._rest(session, problem), self.parts.box: gr.update(**box), **told}
 
     def _begun(self, session: Session, empty_box: bool) -> dict:
         """The page once a question is asked."""
         box = dict(value=None) if empty_box else {}
         return {
             self.session: session,
-            self.talk: view.talk(session.asked[:-1]),
-            self.notice: "",
-            self.box: gr.update(submit_btn=False, stop_btn=True, **box),
-            self.prompt: session.answer.prompt,
+            self.parts.talk: view.talk(session.asked[:-1]),
+            self.parts.notice: "",
+            self.parts.box: gr.update(submit_btn=False, stop_btn=True, **box),
+            self.parts.prompt: session.answer.prompt,
         }
 
     def _rest(self, session: Session, problem: str = "") -> dict:
         """The page when no answer is written."""
         return {
             self.session: session,
-            self.talk: view.talk(session.exchanges, session.edited, self.examples),
-            self.now: "",
-            self.notice: view.notice(problem) or self._replacing(session),
+            self.parts.talk: view.talk(session.exchanges, session.edited, self.examples),
+            self.parts.now: "",
+            self.parts.notice: view.notice(problem) or self._replacing(session),
         }
-
-    def _told(self, session: Session) -> dict:
-        return {self.figures: view.figures(session.answer)}
 
     @staticmethod
     def _replacing(session: Session) -> str:
@@ -197,18 +155,23 @@ class Page:
         try:
             exchange = take(session)
         except ValueError as error:
-            return {self.notice: view.notice(str(error))}
-        return {**self._rest(session), self.box: {"text": exchange.text, "files": _files(exchange.pictures)}}
+            return {self.parts.notice: view.notice(str(error))}
+        return {**self._rest(session), self.parts.box: {"text": exchange.text, "files": _files(exchange.pictures)}}
 
     def _keep(self, session: Session | None) -> dict:
         session = session or self._new()
         session.keep()
-        return {**self._rest(session), self.box: None}
+        return {**self._rest(session), self.parts.box: None}
 
     def _clear(self, session: Session | None) -> dict:
         session = session or self._new()
         session.clear()
-        return {**self._rest(session), self.box: gr.update(value=None), self.figures: "", self.prompt: ""}
+        return {
+            **self._rest(session),
+            self.parts.box: gr.update(value=None),
+            self.parts.figures: "",
+            self.parts.prompt: "",
+        }
 
     def _as_page(self, session: Session | None) -> dict:
         text = view.saved_page(session.exchanges if session else (), self.title)
@@ -220,11 +183,6 @@ class Page:
 
     def _new(self) -> Session:
         return Session(self.chat, self.limits)
-
-
-_PLAIN = dict(js_on_load=None, apply_default_css=False)
-_ACTIVE = dict(js_on_load=SCRIPT, apply_default_css=False)  # with buttons
-_QUIET = dict(queue=False, show_progress="hidden", api_visibility="private")  # events that never wait
 
 
 def _paced(texts: Iterator[str]) -> Iterator[str]:

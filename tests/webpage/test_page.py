@@ -7,6 +7,7 @@ import json
 import time
 
 from tests.browser import needed
+from tests.fake_chat import FakeChat
 
 expect = needed("playwright.sync_api").expect
 EVIL = "<script>alert(1)</script><b>bold</b> **md** ![x](http://example.com/x.png) &lt; ${alert(2)}"
@@ -307,7 +308,8 @@ def test_copy_and_save(visit, browser, pictures, tmp_path):
 
 def test_the_keyboard_is_enough(visit):
     page = visit()
-    page.keyboard.type("two")  # the box has the focus
+    expect(page.get_by_role("textbox", name="Question")).to_be_focused()
+    page.keyboard.type("two")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("lines")
     page.keyboard.press("Enter")
@@ -353,3 +355,28 @@ def test_who_closes_the_page_stops_the_model(visit, site):
     before = site.chat.stopped
     page.context.close()
     assert at_rest(site) and site.chat.stopped == before + 1
+
+
+def test_a_crowd_waits_in_a_queue_and_too_large_a_crowd_is_sent_away(browser, monkeypatch):
+    from mmgpt.webpage import page as module
+    from mmgpt.webpage.launch import private_folder, serving
+
+    monkeypatch.setattr(module, "RUNNING", 1)
+    monkeypatch.setattr(module, "WAITING", 1)
+    with private_folder() as folder, serving(module.Page(FakeChat(), "small"), folder) as address:
+        contexts = [browser.new_context() for _ in range(3)]
+        first, second, third = (context.new_page() for context in contexts)
+        for page, seen in ((first, "#now .answer"), (second, "#figures .progress-text"), (third, ".toast-body")):
+            page.goto(address)
+            ask(page, "slow question")
+            page.locator(seen).wait_for()
+        expect(second.locator("#figures")).to_contain_text("queue: 1/1")
+        expect(third.locator(".toast-body")).to_contain_text("busy")
+        expect(box(third)).to_have_value("slow question")
+        button(first, "Stop").click()
+        grows(second)
+        button(second, "Stop").click()
+        ask(third, "now")
+        expect(answers(third)).to_have_text(["now 0 pictures"])
+        for context in contexts:
+            context.close()

@@ -48,7 +48,12 @@ if (element.closest("#conversation")) {
   area.addEventListener("scroll", () => {
     atEnd = area.scrollHeight - area.scrollTop - area.clientHeight < 80;
   });
-  new MutationObserver(() => { if (atEnd) area.scrollTop = area.scrollHeight; })
-    .observe(area, {childList: true, subtree: true, characterData: true});
-  document.querySelector("#box textarea")?.setAttribute("aria-label", "Question");
+  const follow = () => { if (atEnd) area.scrollTop = area.scrollHeight; };
+  new MutationObserver(follow).observe(area, {childList: true, subtree: true, characterData: true});
+  new ResizeObserver(follow).observe(area);
+  const label = () => {  // Gradio gives the box no name, and may place it later
+    const box = document.querySelector("#box textarea");
+    box ? box.setAttribute("aria-label", "Question") : setTimeout(label, 100);
+  };
+  label();
 }
