@@ -27,6 +27,13 @@ def test_the_folder_is_private_and_goes(monkeypatch):
     assert FOLDER not in os.environ
 
 
+def test_the_gate_is_shut(site):
+    assert "default-src 'self'" in httpx.get(site.address).headers["content-security-policy"]
+    assert httpx.get(f"{site.address}gradio_api/info").status_code == 404
+    body = {"data": [{"path": "http://127.0.0.1:1/x.png"}]}
+    assert httpx.post(f"{site.address}gradio_api/queue/join", json=body).status_code == 403
+
+
 def test_uploads_lie_in_the_folder_and_are_read_from_nowhere_else(site):
     sent = httpx.post(f"{site.address}gradio_api/upload", files={"files": ("../../x.png", b"data")})
     assert sent.json()[0].startswith(f"{site.folder}/") and sent.json()[0].endswith("x.png")

@@ -340,8 +340,10 @@ def test_the_keyboard_is_enough(visit):
 def test_on_a_phone_all_fits_and_the_box_is_in_sight(visit, pictures):
     page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     attach(page, pictures["red.png"])
-    ask(page, "x" * 300)
-    expect(answers(page)).to_have_count(1)
+    for number in range(1, 4):
+        ask(page, "x" * 300 + "\n" * 5)
+        expect(answers(page)).to_have_count(number)
+    expect(button(page, "Undo question 3")).to_be_in_viewport()  # it scrolls along
     button(page, "Settings").tap()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.evaluate("scrollTo(0, 0)")
