@@ -12,12 +12,11 @@ from mmgpt.apis.answer import Answer
 from mmgpt.apis.build import build_model, find_config
 from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.engine import Engine
+from mmgpt.apis.pictures import read_picture
 from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.datasets.transforms import LoadImages
-from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.engine import load_config
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
@@ -220,15 +219,3 @@ class Chat:
             if answer.wait() and said.strip():
                 asked.turns[-1]["answer"] = said.strip()
                 conversation.turns, conversation.images = asked.turns, asked.images
-
-
-def read_picture(image: str | Path | Image.Image) -> Image.Image:
-    """An image file, or a PIL image, as training reads it: upright and RGB.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable image.
-    """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    return LoadImages()({"images": [str(image)]})["pil"][0]
