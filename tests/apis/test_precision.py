@@ -2,7 +2,6 @@
 
 import sys
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +10,10 @@ from torch.nn.functional import cosine_similarity
 
 from mmgpt.apis import build_model
 from mmgpt.apis.precision import build_for_serving, for_serving
-from mmgpt.engine import load_config, trained_state
+from mmgpt.engine import trained_state
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.models.language import load_language_model
 
-ROOT = Path(__file__).parents[2]
-BASE = ROOT / "checkpoints" / "tiny"
 QUANTISED = ("int8", "int4")
 
 
@@ -31,16 +28,8 @@ def build(cfg):
 
 
 @pytest.fixture(scope="module")
-def cfg():
-    cfg = load_config(ROOT / "configs" / "mmgpt" / "tiny_lora_joint.py")
-    cfg.model.module.update(vision=dict(cfg.vision, path=f"{BASE}/vision"), weights=f"{BASE}/flamingo.safetensors")
-    cfg.model.module.language.path = f"{BASE}/language"
-    return cfg
-
-
-@pytest.fixture(scope="module")
-def tuned(cfg):
-    return build(cfg)
+def tuned(tiny_base):
+    return build(tiny_base)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +62,8 @@ def quantised(precision):
 
 
 @pytest.mark.parametrize("more", [{}, dict(use_dora=True), dict(use_rslora=True)], ids=["plain", "dora", "rslora"])
-def test_lora_is_merged_into_the_weights(cfg, inputs, more):
-    cfg = deepcopy(cfg)
+def test_lora_is_merged_into_the_weights(tiny_base, inputs, more):
+    cfg = deepcopy(tiny_base)
     cfg.model.lora.update(more)
     model = build(cfg)
     with model.disabled():
@@ -140,7 +129,7 @@ def test_a_layer_with_a_bias_keeps_it(tiny_v2, tiny_flamingo_config, inputs):
     ("precision", "dtype"), [(None, None), ("float32", "float32"), ("bfloat16", "bfloat16"), ("int4", "bfloat16")]
 )
 def test_the_language_model_is_loaded_in_the_wanted_dtype(
-    cfg, checkpoint, tuned, inputs, monkeypatch, precision, dtype
+    tiny_base, checkpoint, tuned, inputs, monkeypatch, precision, dtype
 ):
     quantised(precision)
     loaded = []
@@ -150,18 +139,18 @@ def test_the_language_model_is_loaded_in_the_wanted_dtype(
         return load_language_model(**language)
 
     monkeypatch.setattr("mmgpt.models.flamingo.load_language_model", noting)
-    served = build_for_serving(cfg, checkpoint, "cpu", precision)
-    assert loaded == [dtype] and "dtype" not in cfg.model.module.language
+    served = build_for_serving(tiny_base, checkpoint, "cpu", precision)
+    assert loaded == [dtype] and "dtype" not in tiny_base.model.module.language
     assert likeness(served, tuned, inputs) > (0.99 if precision == "int4" else 0.999)
     assert not served.training
 
 
-def test_a_wrong_precision_is_refused_before_anything_is_built(cfg, monkeypatch):
+def test_a_wrong_precision_is_refused_before_anything_is_built(tiny_base, monkeypatch):
     monkeypatch.setattr("mmgpt.apis.precision.build_model", lambda *_: pytest.fail("built"))
     with pytest.raises(ValueError, match="precision='half': choose one of float32, bfloat16, int8, int4"):
-        build_for_serving(cfg, precision="half")
+        build_for_serving(tiny_base, precision="half")
     with pytest.raises(ValueError, match="device 'nowhere' cannot be used"):
-        build_for_serving(cfg, device="nowhere", precision="bfloat16")
+        build_for_serving(tiny_base, device="nowhere", precision="bfloat16")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="'int4' needs bitsandbytes: pip install -r requirements/quantization.txt"):
-        build_for_serving(cfg, precision="int4")
+        build_for_serving(tiny_base, precision="int4")
