@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
 from mmgpt.engine import tool
+from mmgpt.webpage.view import read_examples
 
 EXAMPLES = Path(__file__).parent / "examples/examples.json"
 
@@ -28,12 +29,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Build the chat, then serve its page until Ctrl-C."""
+    """Build the chat, then serve its page until Ctrl-C. ValueError where Gradio is not installed."""
     args = parse_args(arguments)
-    # Takes seconds: not before the command line is understood.
-    from mmgpt.webpage.launch import private_folder, serving
-    from mmgpt.webpage.page import Page
-    from mmgpt.webpage.view import read_examples
+    try:  # takes seconds: not before the command line is understood
+        from mmgpt.webpage.launch import private_folder, serving
+        from mmgpt.webpage.page import Page
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the page needs {error.name}: pip install -r requirements/demo.txt") from error
 
     chat = load_chat(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the folder goes in any case

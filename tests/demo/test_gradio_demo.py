@@ -56,6 +56,14 @@ def test_it_answers_and_leaves_nothing_behind(served, browser, tmp_path):  # noq
     assert not folder.exists()
 
 
+def test_without_gradio_it_says_what_to_install(chat_config, tmp_path):  # noqa: F811
+    (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError('No module named gradio', name='gradio')")
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, str(DEMO), chat_config], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the page needs gradio: pip install -r requirements/demo.txt"
+
+
 def test_the_examples_are_small_pictures_with_questions():
     assert len(EXAMPLES) == 4
     for example in EXAMPLES:
