@@ -1,6 +1,7 @@
 """What the demos, the command line and the server share: a chat with a tuned model."""
 
 from mmgpt.apis.build import build_model
-from mmgpt.apis.chat import Chat, Conversation, read_picture
+from mmgpt.apis.chat import Chat, Conversation
+from mmgpt.apis.pictures import read_picture
 
 __all__ = ["Chat", "Conversation", "build_model", "read_picture"]

@@ -11,12 +11,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmgpt.apis.build import build_model, find_config
+from mmgpt.apis.pictures import read_picture
 from mmgpt.apis.streaming import stream_text
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.datasets.transforms import LoadImages
-from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.engine import load_config
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
@@ -182,15 +181,3 @@ def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) 
     for transform in pipeline:
         sample = transform(sample)
     return sample
-
-
-def read_picture(image: str | Path | Image.Image) -> Image.Image:
-    """An image file, or a PIL image, as training reads it: upright and RGB.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable image.
-    """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    return LoadImages()({"images": [str(image)]})["pil"][0]

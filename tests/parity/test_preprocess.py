@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mmgpt.apis.chat import read_picture
+from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.instruction import build_pipeline
 
 from ..parity_data import PARITY
