@@ -38,7 +38,7 @@ class Answer:
 
     Attributes:
         prompt: the text of the prompt, special tokens by their names.
-        finish_reason: 'stop' (the model ended it, or a stop sequence did), 'length' or 'cancelled'; None while it grows.
+        finish_reason: 'stop' (ended by the model or a stop sequence), 'length' or 'cancelled'; None while it grows.
         prompt_tokens, cached_tokens, completion_tokens: how long the prompt is, how much of it was known from before,
             and the answer.
         seconds_to_first, seconds: from the question to the first token, and to the end.
@@ -56,7 +56,7 @@ class Answer:
         self._started = time.perf_counter()
         self._events: queue.SimpleQueue = queue.SimpleQueue()
         self._tell = listener or self._events.put
-        self._stopped = threading.Event()
+        self._stopped, self._over = threading.Event(), threading.Event()
 
     def __iter__(self) -> Iterator[Piece]:
         while (event := self._events.get()) is not None:
@@ -65,8 +65,13 @@ class Answer:
             yield event
 
     def text(self) -> str:
-        """Waits for the end; the whole text, without white space around it."""
-        return "".join(piece.text for piece in self).strip()
+        """Waits for the end; the whole text."""
+        return "".join(piece.text for piece in self)
+
+    def wait(self) -> bool:
+        """Waits for the end, without taking any text; whether the model came to one."""
+        self._over.wait()
+        return self.finish_reason is not None
 
     def cancel(self) -> None:
         """Stop the model; the answer then ends as 'cancelled', unless it is over already."""
@@ -91,8 +96,10 @@ class Answer:
         """The engine is done with it, for one of REASONS."""
         self.finish_reason, self.seconds = reason, time.perf_counter() - self._started
         self._tell(None)
+        self._over.set()
 
     def fail(self, error: Exception) -> None:
         """The engine could not go on."""
         self.seconds = time.perf_counter() - self._started
         self._tell(error)
+        self._over.set()

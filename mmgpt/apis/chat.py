@@ -1,22 +1,25 @@
 """A conversation with a tuned model: text and images in, text out as it comes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from PIL import Image
 
+from mmgpt.apis.answer import Answer
 from mmgpt.apis.build import build_model, find_config
+from mmgpt.apis.engine import Engine
 from mmgpt.apis.pictures import read_picture
-from mmgpt.apis.streaming import stream_text
+from mmgpt.apis.request import Request
+from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.engine import load_config
+from mmgpt.models.generation import generation_arguments
+from mmgpt.models.sampling import Sampler
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
 
@@ -33,21 +36,34 @@ class Conversation:
     turns: list[dict] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
 
+    def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
+        """This conversation with one more question, its images before its text; this one stays as it is."""
+        question = [IMAGE_PART] * len(images) + [text_part(text)]
+        return Conversation([*self.turns, {"question": question}], [*self.images, *images])
+
 
 class Chat:
-    """Answers questions about text and images; one model serves any number of conversations.
+    """Answers questions about text and images; one model serves any number of conversations, from any threads.
 
     Args:
         model: a Flamingo, or a LoRAModel around one, in eval mode.
         pipeline: the transforms from a sample with ``pil`` images to ``input_ids`` and ``pixels``: the same ones
             that training uses, with the last answer open, so that a conversation is tokenized as in training.
         generation: generation arguments that override the model's own, e.g. ``dict(max_new_tokens=64)``.
+        engine: arguments of `Engine` besides the model (max_batch, max_waiting, cache_bytes).
     """
 
-    def __init__(self, model: torch.nn.Module, pipeline: Sequence[Callable], generation: dict | None = None):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        pipeline: Sequence[Callable],
+        generation: dict | None = None,
+        engine: dict | None = None,
+    ):
         self.model = model
         self.pipeline = list(pipeline)
-        self.generation = generation or {}
+        self.generation = {**getattr(model, "module", model).generation, **(generation or {})}
+        self.engine = Engine(model, **(engine or {}))
 
     @classmethod
     def from_config(
@@ -57,6 +73,7 @@ class Chat:
         device: str | None = None,
         options: dict | None = None,
         generation: dict | None = None,
+        engine: dict | None = None,
     ) -> "Chat":
         """Build the model and the ``chat_pipeline`` that a config names.
 
@@ -66,7 +83,7 @@ class Chat:
             checkpoint: what training wrote; without it the model is as before tuning.
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
-            generation: see the class.
+            generation, engine: see the class.
 
         Raises:
             FileNotFoundError: the config, the checkpoint, or weights that the config names are missing.
@@ -85,18 +102,18 @@ class Chat:
                 "(PrepareImages, FormatPrompt(open_last=True), TokenizeSegments)"
             )
         model = build_model(cfg, checkpoint, device)
-        return cls(model, build_pipeline(cfg.chat_pipeline), generation)
+        return cls(model, build_pipeline(cfg.chat_pipeline), generation, engine)
 
     def start(self) -> Conversation:
         """A new, empty conversation."""
         return Conversation()
 
-    def ask(self, conversation: Conversation, text: str, images: Sequence = ()) -> str:
-        """The answer to one question; arguments and errors are those of ``stream``."""
-        return "".join(self.stream(conversation, text, images)).strip()
+    def ask(self, conversation: Conversation, text: str, images: Sequence = (), **settings) -> str:
+        """The answer to one question; arguments (`settings` too) and errors are those of ``stream``."""
+        return "".join(self.stream(conversation, text, images, **settings))
 
     def stream(
-        self, conversation: Conversation, text: str, images: Sequence[str | Path | Image.Image] = ()
+        self, conversation: Conversation, text: str, images: Sequence[str | Path | Image.Image] = (), **settings
     ) -> Iterator[str]:
         """Ask one question and yield its answer in pieces.
 
@@ -107,18 +124,72 @@ class Chat:
             conversation: what was said so far; changed as described.
             text: the question. All of it is literal: a typed ``<image>`` stays text.
             images: files or PIL images that belong to this question, shown before its text.
+            settings: as for ``submit`` (generation, seed, stop).
 
         Raises:
             FileNotFoundError: an image file does not exist.
-            ValueError: the question is empty, a file is not a readable image, or the conversation with this question
-                is longer than the pipeline's token limit.
+            ValueError: the question is empty, a file is not a readable image, or as for ``submit``.
         """
         if not text.strip():
             raise ValueError("the question is empty")
-        pictures = [read_picture(image) for image in images]
-        question = [IMAGE_PART] * len(pictures) + [text_part(text)]
-        asked = Conversation([*conversation.turns, {"question": question}], conversation.images + pictures)
-        return self._answer(conversation, asked, self.prepare(asked))
+        asked = conversation.asked(text, [read_picture(image) for image in images])
+        return self._pieces(conversation, asked, self.submit(asked, **settings))
+
+    def submit(
+        self,
+        conversation: Conversation,
+        generation: dict | None = None,
+        *,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        top_logprobs: int | None = None,
+        listener: Callable | None = None,
+    ) -> Answer:
+        """Ask the last question of a conversation, which has no answer yet; the conversation stays as it is.
+
+        Args:
+            conversation: its images are RGB.
+            generation: arguments of transformers' generate over the chat's own (max_new_tokens, do_sample, temperature,
+                top_p, num_beams, ...). Beams are used only when `num_beams` is given here: such an answer comes as one
+                piece.
+            seed: of what is drawn; None: another each time.
+            stop: texts that end the answer, and are left out of it.
+            top_logprobs: how many of the likeliest tokens are told at each place; None: no log-probabilities.
+            listener: see `Answer`.
+
+        Raises:
+            ValueError: the conversation is longer than the pipeline's token limit or than the model can read, has
+                another number of images than of places for them, or an argument is not understood.
+            Busy: too many questions wait.
+        """
+        sample = read_conversation(conversation, self.pipeline)
+        ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
+        given = {**self.generation, "num_beams": 1, **(generation or {})}
+        arguments = generation_arguments(self.model.tokenizer, given)
+        if top_logprobs is not None and (arguments.get("num_beams") or 1) > 1:
+            raise ValueError("log-probabilities are not told of answers with beams: num_beams=1 is needed")
+        arguments["max_new_tokens"] = self._room(ids.shape[1], arguments)
+        sampler = Sampler(self.engine.language, arguments, ids, seed, top_logprobs)
+        text = AnswerText(self.model.tokenizer, stop)
+        answer = Answer(sample["prompt"], listener)
+        self.engine.submit(Request(ids, sample["pixels"], sampler, text, answer, arguments, seed))
+        return answer
+
+    def _room(self, length: int, arguments: dict) -> int:
+        """How many tokens an answer may have behind a prompt of that length."""
+        wanted = arguments.get("max_new_tokens") or 20  # transformers' own default
+        longest = getattr(self.engine.language.config, "max_position_embeddings", None) or length + wanted
+        if length >= longest:
+            raise ValueError(f"a prompt of {length} tokens; the language model reads {longest}, its answer included")
+        return min(wanted, longest - length)
+
+    def stats(self) -> dict[str, int]:
+        """As `Engine.stats`."""
+        return self.engine.stats()
+
+    def close(self) -> None:
+        """Cancel all answers under way, and wait until they have ended."""
+        self.engine.close()
 
     def answer_all(self, conversations: Sequence[Conversation], generation: dict | None = None) -> list[str]:
         """The answers to the last questions of some conversations, as one batch; the conversations stay as they are.
@@ -130,8 +201,8 @@ class Chat:
             ValueError: a conversation is longer than the pipeline's token limit.
         """
         prompts = self.batch(conversations, self.pipeline, "left")
-        arguments = {**self._generation(), **(generation or {})}
-        with torch.inference_mode():
+        arguments = {**self.generation, **(generation or {})}
+        with self.engine.paused(), torch.inference_mode():
             ids = self.model.generate(**{key: prompts[key] for key in PROMPT}, **arguments)
         texts = self.model.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.strip() for text in texts]
@@ -152,23 +223,19 @@ class Chat:
         device = next(self.model.parameters()).device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
-    def _generation(self) -> dict:
-        return {**getattr(self.model, "module", self.model).generation, **self.generation}
-
-    def _answer(self, conversation: Conversation, asked: Conversation, inputs: dict) -> Iterator[str]:
-        # A stream shows one sequence as it grows, so that it cannot use beams.
-        generate = partial(self.model.generate, **inputs, **{**self._generation(), "num_beams": 1})
+    @staticmethod
+    def _pieces(conversation: Conversation, asked: Conversation, answer: Answer) -> Iterator[str]:
         said = ""
         try:
-            with closing(stream_text(generate, self.model.tokenizer)) as pieces:
-                for piece in pieces:
-                    said += piece
-                    yield piece
+            for piece in answer:
+                said += piece.text
+                yield piece.text
         except Exception:
             said = ""
             raise
         finally:
-            if said.strip():
+            answer.cancel()
+            if answer.wait() and said.strip():
                 asked.turns[-1]["answer"] = said.strip()
                 conversation.turns, conversation.images = asked.turns, asked.images
 

@@ -77,8 +77,12 @@ class MaskedCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, media: Media) -> Tensor:
         """x (B, L, dim) -> (B, L, dim)."""
+        if media.mask is not None and not media.mask.shape[-1]:
+            return torch.zeros_like(x)
         q = split_heads(self.to_q(self.norm(x)), self.heads)
         k, v = self.keys_values(media)
+        if media.mask is None:
+            return self.to_out(merge_heads(scaled_dot_product_attention(q, k, v)))
         reads = media.mask.any(dim=-1, keepdim=True)
         # Softmax over nothing is NaN: such a token is let read everything, and its result is multiplied by zero.
         mask = (media.mask | ~reads).unsqueeze(1)

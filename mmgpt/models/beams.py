@@ -43,8 +43,8 @@ class PublishedBeams:
         beams = generation_config.num_beams
         rows = [Hypotheses(generation_config) for _ in range(len(input_ids) // beams)]
         scores = torch.tensor([0.0] + [-1e9] * (beams - 1), device=input_ids.device).repeat(len(rows))
-        new = None
         while True:
+            new = input_ids.shape[1] - model_kwargs["past_key_values"].get_seq_length()
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=new, **model_kwargs)
             out = model(**inputs)
             log_probs = logits_processor(input_ids, out.logits[:, -1].log_softmax(-1)) + scores[:, None]
@@ -52,7 +52,6 @@ class PublishedBeams:
             input_ids = torch.cat((input_ids[parents], tokens[:, None]), dim=1)
             model_kwargs = model._update_model_kwargs_for_generation(out, model_kwargs)
             model_kwargs["past_key_values"].reorder_cache(parents)
-            new = 1
             if all(row.done for row in rows) or stopping_criteria(input_ids, None).all():
                 return self._finish(rows, input_ids, scores, generation_config)
 

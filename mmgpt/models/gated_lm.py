@@ -42,7 +42,7 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
         """hidden_states (B, L, dim) -> (B, L, dim)."""
         x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
         x = x + self.ff(x) * self.ff_gate.tanh()
-        return torch.where(media.has_image[..., None], x, hidden_states)
+        return x if media.has_image is None else torch.where(media.has_image[..., None], x, hidden_states)
 
 
 @dataclass

@@ -11,16 +11,35 @@ READING_RULES = ("latest", "next")
 class Media(NamedTuple):
     """What the text may read of the images, handed as an argument to every gated layer.
 
-    features (B, T, N, D): N latents of each of T images. mask (B, L, T * N) bool: the latents a token may read.
-    has_image (B, L), or (B, 1) for whole rows, bool: tokens of samples with an image; the others pass the gated blocks
-    unchanged. cache: keys and values of `features` by block number, filled at the first step of a generation; None
+    features (B, T, N, D): N latents of each of T images; None where the cache has their keys and values. mask
+    (B, L, T * N) bool: the latents a token may read; None: all of them; without columns: none. has_image (B, L), or
+    (B, 1) for whole rows, bool: tokens of samples with an image; the others pass the gated blocks unchanged; None: every
+    token has one. cache: keys and values of `features` by block number, filled at the first step of a generation; None
     computes them each time.
     """
 
-    features: Tensor
-    mask: Tensor
-    has_image: Tensor
+    features: Tensor | None
+    mask: Tensor | None
+    has_image: Tensor | None
     cache: dict[int, tuple[Tensor, Tensor]] | None = None
+
+
+def images_read(is_image: Tensor, image_counts: Tensor, reading: str) -> Tensor:
+    """The number of the image that each token reads, from 0 on, -1 for none: (B, L).
+
+    Args:
+        is_image: (B, L) bool, the `<image>` tokens.
+        image_counts: (B,) number of images of each row.
+        reading: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or 'next' (an
+            `<image>` token reads its own image, any other token the next one after it: the published MultiModal-GPT).
+    """
+    seen = is_image.long().cumsum(dim=1)
+    if reading == "latest":
+        index = seen - 1
+    else:
+        index = seen - is_image.long()
+        index = index.masked_fill(index >= seen[:, -1:], -1)
+    return index.masked_fill(index >= image_counts[:, None], -1)
 
 
 def media_mask(
@@ -29,20 +48,11 @@ def media_mask(
     """Which latents each token may read: (B, L, T * N) bool.
 
     Args:
-        is_image: (B, L) bool, the `<image>` tokens.
-        image_counts: (B,) number of images of each row; the rest of the T places is padding.
+        is_image, image_counts, reading: as for `images_read`; the rest of the T places of a row is padding.
         images, latents: T and N.
-        reading: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or 'next' (an
-            `<image>` token reads its own image, any other token the next one after it: the published MultiModal-GPT).
         owners: (B, L, T) bool, the images of each token's own sample; None: all of its row.
     """
-    seen = is_image.long().cumsum(dim=1)
-    if reading == "latest":
-        index = seen - 1
-    else:
-        index = seen - is_image.long()
-        index = index.masked_fill(index >= seen[:, -1:], -1)
-    index = index.masked_fill(index >= image_counts[:, None], -1)
+    index = images_read(is_image, image_counts, reading)
     reads = index[..., None] == torch.arange(images, device=is_image.device)
     if owners is not None:
         reads = reads & owners
