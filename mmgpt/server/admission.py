@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mmgpt.apis.answer import Piece
 from mmgpt.server.errors import ApiError, full, shutting_down
@@ -17,7 +17,8 @@ class Inbox:
 
     def put(self, event: Piece | Exception | None) -> None:
         """Add an event, from any thread."""
-        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         while (event := await self._events.get()) is not None:

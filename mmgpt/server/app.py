@@ -62,7 +62,7 @@ def _key_check(key: str | None):
     """A dependency that refuses requests without the key, where there is one."""
 
     async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode()
+        given = request.headers.get("authorization", "").encode("latin-1")  # the bytes as they were sent
         # In a time that does not tell how much of it is right.
         if key is not None and not hmac.compare_digest(given, f"Bearer {key}".encode()):
             message = "the API key is missing or wrong: send the header Authorization: Bearer KEY"

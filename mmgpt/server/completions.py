@@ -50,7 +50,7 @@ class Completions:
 
     def __init__(self, chat: Chat, settings: Settings, metrics: Metrics):
         self.chat, self.settings, self.metrics = chat, settings, metrics
-        self.fetcher = Fetcher(settings.hosts)
+        self.fetcher = Fetcher(settings.allow_hosts)
         self.workers = anyio.CapacityLimiter(WORKERS)
 
     async def respond(self, http: Request, inbox: Inbox) -> Response:
@@ -74,7 +74,7 @@ class Completions:
     async def _ask(self, http: Request, inbox: Inbox) -> tuple[Reply, Answer, bool]:
         """Put the question; nothing of the request is kept."""
         settings = self.settings
-        body = await read_body(http, settings.max_body)
+        body = await read_body(http, settings.body_bytes)
         request = await self._work(read_request, body, settings.name, settings.max_tokens)
         check_size(request.messages, settings)
         fetched = await self._fetch(request)
@@ -89,12 +89,12 @@ class Completions:
     async def _fetch(self, request: ChatRequest) -> dict[str, bytes]:
         places = {url: place for place, url in image_places(request.messages) if is_web(url)}
         try:
-            return await self.fetcher.read(list(places), self.settings.max_body) if places else {}
+            return await self.fetcher.read(list(places), self.settings.body_bytes) if places else {}
         except ValueError as error:
             raise ApiError(400, str(error), next(iter(places.values()))) from error
 
     def _submit(self, request: ChatRequest, fetched: Mapping[str, bytes], inbox: Inbox) -> Answer:
-        conversation = to_conversation(request.messages, Pictures(fetched, self.settings.max_pixels))
+        conversation = to_conversation(request.messages, Pictures(fetched, self.settings.max_pixels * 1_000_000))
         try:
             return self.chat.submit(
                 conversation,

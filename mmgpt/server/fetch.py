@@ -20,9 +20,15 @@ class Fetcher:
     Args:
         hosts: each ``host`` (with the usual ports) or ``host:port``. A name must lead to public addresses; a private
             one can be named as an address.
+
+    Raises:
+        ValueError: a host is given with more than that.
     """
 
     def __init__(self, hosts: Sequence[str]):
+        for host in hosts:
+            if not host.strip() or set(host) & set("/@ *"):
+                raise ValueError(f"allow_hosts takes names such as example.org or example.org:8443, got {host!r}")
         self.hosts = frozenset(host.lower() for host in hosts)
 
     async def read(self, urls: Sequence[str], max_bytes: int) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mmgpt.apis.answer import Answer, Piece, Token
+from mmgpt.apis.streaming import UNFINISHED
 
 LEAST = -9999.0  # for a log-probability of minus infinity, which JSON does not know
 
@@ -66,4 +67,6 @@ def _token(token: Token) -> dict:
 
 
 def _chance(text: str, logprob: float) -> dict:
-    return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(text.encode())}
+    # A token that is a part of a character has no text of its own.
+    whole = UNFINISHED not in text
+    return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(text.encode()) if whole else None}

@@ -39,4 +39,3 @@ def make_server(chat: Chat, settings: Settings, host: str, port: int) -> Server:
         app, host, port, timeout_keep_alive=KEEP_ALIVE, server_header=False, lifespan="on", ws="none"
     )
     return Server(config, app.state.admission)
-

@@ -100,8 +100,8 @@ class ChatRequest(Strict):
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[list[StopText], Field(max_length=4), BeforeValidator(_as_list)] | None = None
     logprobs: bool | None = None
@@ -138,11 +138,15 @@ class ChatRequest(Strict):
         return self.max_completion_tokens or self.max_tokens
 
     def generation(self) -> dict:
-        """Generation arguments of transformers; what the request leaves open is left to the model's own."""
+        """Generation arguments of transformers; what the request leaves open is left to the model's own.
+
+        A temperature means among all tokens (`top_k=0`), or those of `top_p`.
+        """
         arguments = {"max_new_tokens": self.answer_length(), "top_p": self.top_p}
         if self.temperature is not None:
-            sampled = self.temperature >= GREEDY_BELOW
-            arguments |= {"do_sample": True, "temperature": self.temperature} if sampled else {"do_sample": False}
+            arguments["do_sample"] = self.temperature >= GREEDY_BELOW
+            if arguments["do_sample"]:
+                arguments |= {"temperature": self.temperature, "top_k": 0}
         return {name: value for name, value in arguments.items() if value is not None}
 
 
