@@ -2,6 +2,7 @@
 
 from mmgpt.apis.build import build_model
 from mmgpt.apis.chat import Chat, Conversation
+from mmgpt.apis.inferencer import MMGPTInferencer
 from mmgpt.apis.pictures import read_picture
 
-__all__ = ["Chat", "Conversation", "build_model", "read_picture"]
+__all__ = ["Chat", "Conversation", "MMGPTInferencer", "build_model", "read_picture"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import torch
@@ -168,20 +169,19 @@ class Chat:
         arguments = generation_arguments(self.model.tokenizer, given)
         if top_logprobs is not None and (arguments.get("num_beams") or 1) > 1:
             raise ValueError("log-probabilities are not told of answers with beams: num_beams=1 is needed")
-        arguments["max_new_tokens"] = self._room(ids.shape[1], arguments)
         sampler = Sampler(self.engine.language, arguments, ids, seed, top_logprobs)
+        arguments["max_new_tokens"] = sampler.limit = min(sampler.limit, self._room(ids.shape[1]))
         text = AnswerText(self.model.tokenizer, stop)
         answer = Answer(sample["prompt"], listener)
         self.engine.submit(Request(ids, sample["pixels"], sampler, text, answer, arguments, seed))
         return answer
 
-    def _room(self, length: int, arguments: dict) -> int:
-        """How many tokens an answer may have behind a prompt of that length."""
-        wanted = arguments.get("max_new_tokens") or 20  # transformers' own default
-        longest = getattr(self.engine.language.config, "max_position_embeddings", None) or length + wanted
+    def _room(self, length: int) -> float:
+        """How many tokens the language model can read behind a prompt of that length."""
+        longest = getattr(self.engine.language.config, "max_position_embeddings", None) or inf
         if length >= longest:
             raise ValueError(f"a prompt of {length} tokens; the language model reads {longest}, its answer included")
-        return min(wanted, longest - length)
+        return longest - length
 
     def stats(self) -> dict[str, int]:
         """As `Engine.stats`."""

@@ -70,8 +70,8 @@ class Kept:
 def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes]) -> np.ndarray:
     """What keys and values of a text's tokens depend on, besides the tokens before: int64 (L, 2).
 
-    That is the token, and the image that it reads. Beside the token stands a part of that image's name, 1 where it reads
-    none of those that there are, and 0 in a text without images, which skips the gated blocks.
+    That is the token and the image that it reads: beside the token stands a part of that image's name, 1 where it
+    reads none of those that there are, and 0 in a text without images, which skips the gated blocks.
 
     Args:
         model: of the text.

@@ -5,9 +5,12 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mmgpt.datasets.transforms import LoadImages
 from mmgpt.datasets.transforms.images import upright_rgb
+
+PASSES = 40  # how often a JPEG of the most pixels that are accepted may go over them
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def open_picture(data: bytes | str | Path, limits: PictureLimits = PictureLimits
         raise ValueError(f"the picture is an SVG drawing: send {_formats(limits)}")
     with _open(data, limits) as image:
         _check_size(image.size, limits)
+        _check_scans(image, data, limits)
         try:
             return upright_rgb(image)
         except Exception as error:
@@ -98,6 +102,16 @@ def _check_size(size: tuple[int, int], limits: PictureLimits) -> None:
         raise ValueError(_too_many_pixels(limits))
     if max(size) > limits.ratio * min(size):
         raise ValueError(f"the picture is {size[0]} x {size[1]} pixels: one side may be {limits.ratio} times the other")
+
+
+def _check_scans(image: Image.Image, data: bytes, limits: PictureLimits) -> None:
+    """Raises a ValueError for a JPEG that goes over its pixels so often that decoding would take minutes or hours.
+
+    A progressive JPEG has about 10 scans; one that is nearly empty takes 60 bytes in the file.
+    """
+    scans = data.count(b"\xff\xda") if isinstance(image, JpegImageFile) else 1
+    if scans * image.width * image.height > PASSES * limits.pixels:
+        raise ValueError(f"the picture is a JPEG of {scans} scans: too many for its size")
 
 
 def _too_many_pixels(limits: PictureLimits) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
+from transformers import PreTrainedTokenizerBase
 
 from mmgpt.models.sampling import Chosen, Sampler
 
@@ -14,7 +13,7 @@ from .answer import Answer, Piece, Token
 from .streaming import AnswerText
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """A question on its way.
 
@@ -68,36 +67,6 @@ class Request:
         if rest:
             self.answer.put(Piece(rest))
         self.answer.end(reason)
-
-
-class Taking(BaseStreamer):
-    """Hands a request the tokens that generate makes for it, one by one; `reason` is why it ends, None before."""
-
-    def __init__(self, request: Request, tokenizer: PreTrainedTokenizerBase):
-        self.request, self.tokenizer = request, tokenizer
-        self.prompt_seen, self.reason = False, None
-
-    def put(self, value: Tensor) -> None:
-        """Take the prompt (first call, left out) or tokens."""
-        tokens = value.flatten().tolist() if self.prompt_seen else ()
-        self.prompt_seen = True
-        for token in tokens:
-            self.reason = self.reason or self.request.take(Chosen(token), self.tokenizer)
-
-    def end(self) -> None:
-        """Nothing: the request is ended by the engine."""
-
-
-class StopWhenOver(StoppingCriteria):
-    """Ends a generation at its next token once its request has a reason to end, or its answer is cancelled."""
-
-    def __init__(self, taking: Taking):
-        self.taking = taking
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        """Say for each row (B,) whether it is over. ``**kwargs`` is what transformers passes to every criterion."""
-        over = self.taking.request.answer.cancelled or self.taking.reason is not None
-        return torch.full((input_ids.shape[0],), over, dtype=torch.bool, device=input_ids.device)
 
 
 def _named(chosen: Chosen, tokenizer: PreTrainedTokenizerBase) -> Token:

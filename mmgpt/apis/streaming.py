@@ -12,9 +12,9 @@ class Characters:
     """Turns the ids of an answer, one at a time, into whole characters.
 
     The latest ids are decoded again at each step, since the text of a token can depend on those before it; what ends in
-    a part of a character (several tokens of one byte each) is held back until the character is complete. Bytes that turn
-    out to be no character can take the characters before them along (a run of bytes is decoded as a whole): what was
-    given stays, and decoding starts anew behind it.
+    a part of a character (several tokens of one byte each) is held back until the character is complete. Bytes that
+    turn out to be no character can take the characters before them along (a run of bytes is decoded as a whole): what
+    was given stays, and decoding starts anew behind it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):

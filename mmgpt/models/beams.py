@@ -5,6 +5,8 @@ prompt included and `</s>` left out (generation/beam_search.py there); today's d
 hypothesis that ends early wins more often in 4.30.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,7 @@ class Hypotheses:
         self.done |= self.early is True or self.best[0][0] >= best_log_prob / length**self.penalty
 
 
+@dataclass(frozen=True)
 class PublishedBeams:
     """A beam search for the argument `custom_generate` of transformers' generate."""
 

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock
 from .media import Media, media_mask
-from .packing import MASKABLE, takes_positions
+from .packing import MASKABLE
 
 
 class SeenImage(NamedTuple):
@@ -29,7 +29,7 @@ class SeenImage(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Keys and values, each (1, heads, S, d), that each layer of a language model has of the first S tokens of a text."""
+    """Keys and values, (1, heads, S, d) each, that each layer of a language model has of a text's first S tokens."""
 
     layers: tuple[tuple[Tensor, Tensor], ...] = ()
 
@@ -66,10 +66,8 @@ def see(model: GatedCausalLM, latents: Tensor) -> list[SeenImage]:
     latents = latents.to(model.dtype)
     blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
     pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
-    each = range(len(latents))
-    return [
-        SeenImage(latents[t : t + 1], {i: (k[t : t + 1], v[t : t + 1]) for i, (k, v) in pairs.items()}) for t in each
-    ]
+    parts = [slice(t, t + 1) for t in range(len(latents))]
+    return [SeenImage(latents[part], {i: (k[part], v[part]) for i, (k, v) in pairs.items()}) for part in parts]
 
 
 @torch.inference_mode()
@@ -85,11 +83,9 @@ def read(model: GatedCausalLM, ids: Tensor, images: Sequence[SeenImage], known: 
     Returns: logits of the token that follows (1, vocabulary), and what is known of the whole text.
     """
     start, cache = len(known), known.cache()
-    inputs = {"input_ids": ids[:, start:], "attention_mask": torch.ones_like(ids)}
-    if takes_positions(model.model):
-        inputs["position_ids"] = torch.arange(start, ids.shape[1], device=ids.device)[None]
-    media = _media_of(model, ids, images, start)
-    out = model(**inputs, past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
+    media, positions = _media_of(model, ids, images, start), torch.arange(start, ids.shape[1], device=ids.device)[None]
+    text = ids[:, start:], torch.ones_like(ids), positions
+    out = model(*text, past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1], Known(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
@@ -113,7 +109,6 @@ class Growing:
 
     def __init__(self, model: GatedCausalLM):
         self.model = model
-        self.told = takes_positions(model.model)
         self.lengths: list[int] = []
         self.images: list[SeenImage | None] = []  # the last one of each text: what its next tokens may read
         self.cache, self.media = DynamicCache(), None
@@ -133,12 +128,8 @@ class Growing:
 
     def known(self, row: int) -> Known:
         """What is known of a text so far."""
-        start = -self.lengths[row]
-        pairs = (
-            (layer.keys[row : row + 1, :, start:], layer.values[row : row + 1, :, start:])
-            for layer in self.cache.layers
-        )
-        return Known(tuple((k.clone(), v.clone()) for k, v in pairs))
+        place = slice(row, row + 1), slice(None), slice(-self.lengths[row], None)
+        return Known(tuple((layer.keys[place].clone(), layer.values[place].clone()) for layer in self.cache.layers))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let all other texts go."""
@@ -155,12 +146,11 @@ class Growing:
         """Each text with one more token: logits of what follows it (B, vocabulary)."""
         ids = torch.tensor(tokens, device=self.model.device)[:, None]
         lengths = torch.tensor(self.lengths, device=ids.device)[:, None]
-        inputs, longest = {"input_ids": ids}, max(self.lengths) + 1
+        mask, longest = None, max(self.lengths) + 1
         if min(self.lengths) + 1 < longest:
-            inputs["attention_mask"] = (torch.arange(longest, device=ids.device) >= longest - 1 - lengths).long()
-        if self.told:
-            inputs["position_ids"] = lengths
-        out = self.model(**inputs, past_key_values=self.cache, media=self.media, use_cache=True, logits_to_keep=1)
+            mask = (torch.arange(longest, device=ids.device) >= longest - 1 - lengths).long()
+        cache = dict(past_key_values=self.cache, use_cache=True)
+        out = self.model(ids, mask, lengths, media=self.media, logits_to_keep=1, **cache)
         self.lengths = [length + 1 for length in self.lengths]
         return out.logits[:, -1]
 
@@ -170,9 +160,8 @@ class Growing:
         if seen is None:
             return None
         device = self.model.device
-        has_image = (
-            None if all(self.images) else torch.tensor([[image is not None] for image in self.images], device=device)
-        )
+        present = [[image is not None] for image in self.images]
+        has_image = None if all(self.images) else torch.tensor(present, device=device)
         if self.model.reading == "next":
             return Media(None, torch.zeros(len(self.images), 1, 0, dtype=torch.bool, device=device), has_image)
         rows = [(image or seen).cache for image in self.images]

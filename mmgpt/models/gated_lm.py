@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MaskedCrossAttention, feed_forward
 from .media import READING_RULES, Media, image_samples, media_mask
+from .packing import takes_positions
 
 
 class GatedCrossAttentionBlock(GradientCheckpointingLayer):
@@ -146,6 +147,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError(f"reading={reading!r}: choose one of {', '.join(READING_RULES)}")
         super().__init__(model.config)
         self.image_token_id, self.reading = image_token_id, reading
+        self.takes_positions = takes_positions(model)
         layers = decoder_layers(model)
         if not 1 <= every_n_layers <= len(layers):
             raise ValueError(f"every_n_layers={every_n_layers} for a language model of {len(layers)} layers")
@@ -193,12 +195,18 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         past_key_values=None,
         media: Media | None = None,
         **kwargs,
     ):
-        """The language model's forward (further keywords are its own) -> its output, logits (B, L, vocabulary)."""
+        """The language model's forward (further keywords are its own) -> its output, logits (B, L, vocabulary).
+
+        `position_ids` (B, L) do not reach a model that takes none; generate makes them for every model.
+        """
         kwargs.update(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, media=media)
+        if position_ids is not None and self.takes_positions:
+            kwargs["position_ids"] = position_ids
         # torch.compile does not trace context variables: there the keyword is the only way, and the fast one.
         if torch.compiler.is_compiling():
             return self.model(**kwargs)

@@ -13,8 +13,8 @@ class Media(NamedTuple):
 
     features (B, T, N, D): N latents of each of T images; None where the cache has their keys and values. mask
     (B, L, T * N) bool: the latents a token may read; None: all of them; without columns: none. has_image (B, L), or
-    (B, 1) for whole rows, bool: tokens of samples with an image; the others pass the gated blocks unchanged; None: every
-    token has one. cache: keys and values of `features` by block number, filled at the first step of a generation; None
+    (B, 1) for whole rows, bool: tokens of samples with an image, the others pass the gated blocks unchanged; None: all
+    have one. cache: keys and values of `features` by block number, filled at the first step of a generation; None
     computes them each time.
     """
 

@@ -11,7 +11,6 @@ from transformers import DynamicCache
 
 from .gated_lm import GatedCausalLM
 from .media import Media
-from .packing import takes_positions
 
 TOKENS = 32768  # of prompts, computed at once: each candidate takes its prompt's keys and values with it
 IGNORED = -100  # the label of a token that does not count: that of torch's cross_entropy
@@ -52,7 +51,7 @@ def rank(model: GatedCausalLM, prompts: Prompts, candidates: Sequence[Sequence[C
     # The last token of a prompt goes before each of its candidates: their first token is predicted there.
     shared = Prompts(prompts.ids[:, :-1], prompts.mask[:, :-1], prompts.features, prompts.counts)
     cache, media = DynamicCache(config=model.config), _media(model, shared, 0)
-    model(**_inputs(model, shared, 0), past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
+    model(**_inputs(shared, 0), past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
     flat = [(row, candidate) for row, some in enumerate(candidates) for candidate in some]
     scores, most = [], max(1, TOKENS // prompts.ids.shape[1])
     for start in range(0, len(flat), most):
@@ -78,19 +77,17 @@ def _score(
     media = _media(model, whole, -new)
     if media is not None:
         media = media._replace(cache={i: (k[rows], v[rows]) for i, (k, v) in known[1].cache.items()})
-    out = model(**_inputs(model, whole, -new), past_key_values=cache, media=media, use_cache=True)
+    out = model(**_inputs(whole, -new), past_key_values=cache, media=media, use_cache=True)
     likelihoods = out.logits[:, :-1].float().log_softmax(dim=-1)
     counted = labels != IGNORED
     sums = (likelihoods.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * counted).sum(dim=1)
     return [weight * value for value, (_, _, weight) in zip(sums.tolist(), chunk, strict=True)]
 
 
-def _inputs(model: GatedCausalLM, prompts: Prompts, start: int) -> dict[str, Tensor]:
+def _inputs(prompts: Prompts, start: int) -> dict[str, Tensor]:
     """Arguments of the language model for the columns from `start` on, the mask being that of the whole text."""
-    inputs = {"input_ids": prompts.ids[:, start:], "attention_mask": prompts.mask}
-    if takes_positions(model.model):
-        inputs["position_ids"] = (prompts.mask.cumsum(dim=1) - 1).clamp(min=0)[:, start:]
-    return inputs
+    positions = (prompts.mask.cumsum(dim=1) - 1).clamp(min=0)[:, start:]
+    return {"input_ids": prompts.ids[:, start:], "attention_mask": prompts.mask, "position_ids": positions}
 
 
 def _media(model: GatedCausalLM, prompts: Prompts, start: int) -> Media | None:

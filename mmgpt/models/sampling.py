@@ -1,11 +1,22 @@
 """How the next token of one text is chosen, by transformers' own rules."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import GenerationMixin
+
+DEFAULT_LENGTH = 20  # tokens, transformers' own
+# Of what transformers lets pass, or gives another meaning, outside of it: lowest and highest value.
+RANGES = {
+    "max_new_tokens": (1, inf),
+    "num_beams": (1, inf),
+    "top_p": (0, 1),
+    "top_k": (0, inf),
+    "temperature": (0, inf),
+}
 
 
 class Chosen(NamedTuple):
@@ -45,18 +56,17 @@ class Sampler:
         seed: int | None = None,
         top_logprobs: int | None = None,
     ):
-        # These three are generate's own steps from arguments to processors; transformers has no public name for them.
-        config, unknown = model._prepare_generation_config(None, **arguments)
+        _check_ranges(arguments)
+        own = {name: value for name, value in arguments.items() if name != "custom_generate"}  # a search of its own
+        # These three are generate's steps from arguments to processors; transformers has no public name for them.
+        config, unknown = model._prepare_generation_config(None, **own)
         if unknown:
             raise ValueError(f"unknown generation arguments: {', '.join(unknown)}")
-        config.validate(strict=False)
         model._prepare_special_tokens(config, device=prompt.device)
         self.processors = model._get_logits_processor(config, prompt.shape[1], device=prompt.device)
         self.draws, self.top_logprobs = config.do_sample, top_logprobs
         self.ends = set() if config._eos_token_tensor is None else set(config._eos_token_tensor.tolist())
-        self.limit = config.max_new_tokens or 20  # transformers' own default length
-        if self.limit < 1:
-            raise ValueError(f"max_new_tokens={self.limit}: at least 1 is needed")
+        self.limit = config.max_new_tokens or DEFAULT_LENGTH
         self.generator = torch.Generator(prompt.device)
         if seed is None:
             self.generator.seed()
@@ -76,3 +86,10 @@ class Sampler:
         logprobs = logits[0].log_softmax(dim=-1)
         values, ids = logprobs.topk(self.top_logprobs)
         return Chosen(token, logprobs[token].item(), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
+
+
+def _check_ranges(arguments: Mapping) -> None:
+    for name, (lowest, highest) in RANGES.items():
+        value = arguments.get(name)
+        if value is not None and not lowest <= value <= highest:
+            raise ValueError(f"{name}={value}: it lies between {lowest} and {highest}")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmgpt.visualization.canvas import new_figure, pixels, save, wrap, write_text
 
-RIGHT, WRONG = "#1a7f37", "#c62828"
+COLOURS = {True: "#1a7f37", False: "#c62828", None: "#0b57a4"}  # of a right answer, a wrong one, one nobody judged
 COLUMNS = 4
 SMALL = 128
 
@@ -20,7 +20,8 @@ def draw_sheet(rows: Sequence[dict], path: str | Path) -> Path:
 
     Args:
         rows: dicts with ``image`` (a path, a PIL image, or None for a text-only question), ``question``,
-            ``prediction``, ``answer``, ``correct`` (bool) and optionally ``dataset``, shown as the title.
+            ``prediction``, ``answer`` (None: not known), ``correct`` (None: not judged), and optionally ``dataset``,
+            shown as the title.
         path: the PNG file.
 
     Raises:
@@ -78,10 +79,13 @@ def _draw_picture(axes: Axes, row: dict) -> None:
 
 def _draw_words(axes: Axes, row: dict) -> None:
     axes.axis("off")
-    question = wrap(row["question"], 40, 4)
-    given = wrap(f"given: {row['prediction']}", 40, 3)
-    expected = wrap(f"expected: {row['answer']}", 40, 3)
+    texts = [(wrap(row["question"], 40, 4), "black")]
+    given, colour = row["prediction"] or "(no answer)", COLOURS[row["correct"]]
+    if row["answer"] is None:
+        texts.append((wrap(given, 40, 6), colour))
+    else:
+        texts += [(wrap(f"given: {given}", 40, 3), colour), (wrap(f"expected: {row['answer']}", 40, 3), "dimgrey")]
     top = 1.0
-    for text, colour in ((question, "black"), (given, RIGHT if row["correct"] else WRONG), (expected, "dimgrey")):
+    for text, colour in texts:
         write_text(axes, 0, top, text, colour)
         top -= 0.125 * (text.count("\n") + 1) + 0.02

@@ -1,8 +1,11 @@
 """A tiny experiment: config file with model and chat pipeline, and a checkpoint of it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+ROOT = Path(__file__).parents[2]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
@@ -40,3 +43,14 @@ def chat_checkpoint(tmp_path_factory, chat_config):
     path = tmp_path_factory.mktemp("checkpoint") / "latest.pth"
     torch.save(dict(state_dict=state, meta={}, message_hub={}), path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_base():
+    """The tiny experiment's config, loaded, on the committed base: trained weights, and LoRA that changes nothing."""
+    from mmgpt.engine import load_config
+
+    folder = ROOT / "checkpoints" / "tiny"
+    parts = dict(language_model="language", vision_model="vision", flamingo_weights="flamingo.safetensors")
+    options = {name: str(folder / part) for name, part in parts.items()}
+    return load_config(ROOT / "configs" / "mmgpt" / "tiny_lora_joint.py", options)

@@ -86,6 +86,14 @@ def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
         open_picture(encoded(Image.new("L", (7_000, 7_000)), "PNG"))
 
 
+def test_a_jpeg_cannot_go_over_its_pixels_for_hours():
+    data = encoded(Image.new("RGB", (2_000, 2_000)), "JPEG", progressive=True)
+    assert open_picture(data).size == (2_000, 2_000)
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    with pytest.raises(ValueError, match="a JPEG of 410 scans: too many"):
+        open_picture(data[:end] + data[last:end] * 400 + data[end:])
+
+
 def test_limits_are_what_the_caller_sets():
     red = encoded(Image.new("RGB", (40, 30), "red"), "PNG")
     for limits, message in (

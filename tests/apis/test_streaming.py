@@ -56,10 +56,8 @@ def test_text_goes_on_after_bytes_that_are_no_character(tokenizer, before, after
     bundled = load_tokenizer(str(Path(__file__).parents[2] / "checkpoints/tiny/language"))
     for each in (tokenizer, bundled):
         pieces = pieces_of(Characters(each), incomplete_bytes(each, before, after))
-        text = "".join(pieces)
-        assert text.startswith(before) and text.endswith(
-            after.split()[-1] if after else before[-1:] + "\N{REPLACEMENT CHARACTER}" * 2
-        )
+        text, end = "".join(pieces), after.split()[-1] if after else before + "\N{REPLACEMENT CHARACTER}" * 2
+        assert text.startswith(before) and text.endswith(end)
 
 
 @pytest.mark.parametrize(

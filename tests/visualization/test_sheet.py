@@ -40,6 +40,15 @@ def test_right_is_green_and_wrong_is_red(tmp_path):
     assert red > 20 and green == 0
 
 
+def test_what_nobody_judged_is_neither_and_an_unknown_answer_leaves_its_place(tmp_path):
+    def inked(**changes):
+        shown = row(image=None, correct=None, prediction="word " * 80, **changes)
+        pixels = np.asarray(Image.open(draw_sheet([shown], tmp_path / "sheet.png")).convert("RGB")).astype(int)
+        return (pixels[..., 2] - pixels[..., 0] > 60).sum()
+
+    assert inked(answer=None) > 1.5 * inked(answer="red") > 0
+
+
 def test_small_pictures_are_enlarged_without_smoothing(tmp_path):
     board = np.indices((8, 8)).sum(axis=0) % 2 * 255
     image = Image.fromarray(np.stack([board, 0 * board, 0 * board], axis=-1).astype("uint8"))
