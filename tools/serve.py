@@ -11,14 +11,10 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from mmgpt.apis import Chat
+from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
 from mmgpt.engine import tool
 from mmgpt.server import Settings, make_server
 
-ROOT = Path(__file__).resolve().parents[1]
-QUICKSTART = ROOT / "configs/mmgpt/tiny_lora_joint.py", ROOT / "work_dirs/quickstart/latest.pth"
 KEY = "MMGPT_API_KEY"
 LIMITS = {
     "max_body": "MiB of a request",
@@ -28,7 +24,7 @@ LIMITS = {
     "max_characters": "characters of all texts of a conversation",
     "max_tokens": "the longest answer that can be asked for",
     "time_limit": "seconds for an answer, waiting included",
-    "shutdown_limit": "seconds that answers under way get at SIGTERM",
+    "shutdown_limit": "seconds that answers under way get when the server is told to end",
 }
 
 
@@ -42,33 +38,25 @@ def positive(text: str) -> int:
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", help="config file or exported folder; default: the quickstart's")
-    parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
+    add_model_arguments(parser)
     parser.add_argument("--name", help="of the model, in requests; default: that of the config or folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all of this machine")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: to other machines, too")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
-    parser.add_argument("--api-key", default=os.environ.get(KEY), help=f"that requests must bring; better set {KEY}")
-    parser.add_argument(
-        "--allow-hosts", default="", metavar="HOST,HOST:PORT", help="where pictures may be fetched from"
-    )
-    parser.add_argument("--device", help="torch device; by default the GPU when there is one")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values over the config's")
+    parser.add_argument("--api-key", default=os.environ.get(KEY), help=f"that requests must bring; {KEY} is safer")
+    parser.add_argument("--allow-hosts", default="", metavar="HOST,...", help="where pictures may be fetched from")
     parser.add_argument("--max-batch", type=positive, default=16, help="answers that grow at once")
     parser.add_argument("--max-waiting", type=positive, default=32, help="requests that wait beside them")
-    parser.add_argument("--cache", type=positive, default=1024, help="MiB for keys and values of conversations")
+    parser.add_argument("--cache", type=positive, default=1024, help="MiB to remember conversations and pictures in")
     defaults = {field.name: field.default for field in fields(Settings)}
     for name, text in LIMITS.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=positive, default=defaults[name], help=f"{text}; default {defaults[name]}")
     args = parser.parse_args(arguments)
-    if args.config is None:
-        args.config, args.checkpoint = QUICKSTART
-        if not args.checkpoint.exists():
-            parser.error(f"{args.checkpoint} is not there yet: run `bash tools/quickstart.sh`, or name a config")
+    find_model(parser, args)
     return args
 
 
-def settings(args: argparse.Namespace) -> Settings:
+def read_settings(args: argparse.Namespace) -> Settings:
     """What the command line allows."""
     return Settings(
         name=args.name or Path(args.config).resolve().name.removesuffix(".py"),
@@ -82,13 +70,13 @@ def settings(args: argparse.Namespace) -> Settings:
 def main(arguments: list[str] | None = None) -> None:
     """Load the model, then answer until the process is told to end."""
     args = parse_args(arguments)
+    settings = read_settings(args)
     engine = dict(max_batch=args.max_batch, max_waiting=args.max_waiting, cache_bytes=args.cache * 2**20)
-    chat = Chat.from_config(args.config, args.checkpoint, args.device, args.cfg_options, engine=engine)
-    allowed = settings(args)
-    key = "needed" if allowed.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
-    print(f"model: {allowed.name}, API key: {key}", flush=True)
+    server = make_server(load_chat(args, engine=engine), settings, args.host, args.port)
+    key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
+    print(f"model: {settings.name}, API key: {key}", flush=True)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is over
-        make_server(chat, allowed, args.host, args.port).run()
+        server.run()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, text_part
+from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, leading_images, text_part
 from mmgpt.server.errors import ApiError
 from mmgpt.server.images import Pictures
 from mmgpt.server.schema import ImagePart, Message, Part, TextPart
@@ -66,7 +66,11 @@ def _check_order(right: object, place: str, message: str) -> None:
 
 
 def _question(content: Sequence[Part]) -> list[dict]:
-    """Parts of a question as they were given, neighbouring texts on lines of their own."""
+    """Parts of a question in their order, neighbouring texts on lines of their own.
+
+    Pictures behind all of the text go before it, where no other lies within the text: it means the same, and models are
+    tuned that way (see the parser of LLaVA's dialogues).
+    """
     parts: list[dict] = []
     for part in content:
         if isinstance(part, ImagePart):
@@ -74,7 +78,10 @@ def _question(content: Sequence[Part]) -> list[dict]:
         else:
             follows = bool(parts) and not is_image(parts[-1])
             parts.append(text_part("\n" * follows + part.text))
-    return parts
+    pictures = [part for part in parts if is_image(part)]
+    texts = [part for part in parts if not is_image(part)]
+    leading = leading_images(parts)
+    return [*pictures, *texts] if parts[leading : leading + len(texts)] == texts else parts
 
 
 def _text(message: Message, place: str) -> str:

@@ -16,16 +16,16 @@ from tests.fake_chat import FakeChat
 
 
 class KnownChat(FakeChat):
-    """The fake chat with what a server needs besides; `asked` holds what the last question was submitted with."""
+    """The fake chat with what a server needs besides; `told` holds what the last question was submitted with."""
 
     def __init__(self):
         super().__init__()
-        self.asked, self.closed = {}, False
+        self.told, self.closed = {}, False
         self.stopping = threading.Event()
 
     def submit(self, conversation, generation=None, **arguments):
         """Remember, and answer."""
-        self.asked = dict(arguments, generation=generation, conversation=conversation)
+        self.told = dict(arguments, generation=generation, conversation=conversation)
         return super().submit(conversation, generation, **arguments)
 
     def stats(self):
@@ -43,7 +43,7 @@ class Served:
 
     def __init__(self, server, chat):
         self.server, self.chat = server, chat
-        self.url = "http://127.0.0.1:%d" % server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
     def client(self, **arguments):
         """An official client that does not try again."""

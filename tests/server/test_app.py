@@ -44,7 +44,7 @@ def test_a_key():
         headers = {"Authorization": "Bearer sesame é".encode()}
         assert served.post(request(), headers=headers).status_code == 200
         assert served.get("/v1/models", headers=headers).status_code == 200
-        assert served.chat.asked["conversation"].turns
+        assert served.chat.told["conversation"].turns
 
 
 def test_the_official_client_brings_a_key():

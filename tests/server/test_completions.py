@@ -32,7 +32,7 @@ def test_a_conversation_with_pictures(served):
         dict(role="user", content=[text_part("and"), blue, text_part("this?")]),
     ]
     assert served.ask(messages=messages).choices[0].message.content == "andthis? 2 pictures"
-    conversation = served.chat.asked["conversation"]
+    conversation = served.chat.told["conversation"]
     assert conversation.turns[0]["question"][1:] == [text_part("Be brief.\n\n"), text_part("what?")]
     assert conversation.turns[0]["answer"] == "red 0 pictures"
     assert [max(range(3), key=image.getpixel((5, 5)).__getitem__) for image in conversation.images] == [0, 2]
@@ -40,13 +40,13 @@ def test_a_conversation_with_pictures(served):
 
 def test_what_the_engine_is_told(served):
     served.ask(temperature=0.5, max_tokens=9, seed=3, stop=["a", "b"], logprobs=True, top_logprobs=2)
-    asked = served.chat.asked
+    asked = served.chat.told
     assert asked["generation"] == dict(do_sample=True, temperature=0.5, top_k=0, max_new_tokens=9)
     assert (asked["seed"], asked["stop"], asked["top_logprobs"]) == (3, ("a", "b"), 2)
     served.ask(logprobs=True)
-    assert served.chat.asked["top_logprobs"] == 0
+    assert served.chat.told["top_logprobs"] == 0
     served.ask()
-    assert (served.chat.asked["generation"], served.chat.asked["top_logprobs"]) == ({}, None)
+    assert (served.chat.told["generation"], served.chat.told["top_logprobs"]) == ({}, None)
 
 
 def test_a_stream_is_the_answer_in_pieces(served):

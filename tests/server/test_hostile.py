@@ -65,15 +65,17 @@ def test_refusals(served, body, message):
 def test_text_stays_text(served, text):
     answer = served.ask(text).choices[0].message.content
     assert answer == f"{' '.join(text.split())} 0 pictures"
-    assert served.chat.asked["conversation"].turns == [{"question": [text_part(text)]}]
+    assert served.chat.told["conversation"].turns == [{"question": [text_part(text)]}]
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 50_000,
-        b"GET " + b"/" * 200_000, b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /%ff%fe%00 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: a\r\nAuthorization: \xff\xfe\r\n\r\n",
+        b"GET " + b"/" * 200_000,
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /%ff%fe%00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nAuthorization: \xff\xfe\r\n\r\n",
     ],
 )  # fmt: skip
 def test_what_is_no_http(served, data):

@@ -34,7 +34,8 @@ def test_a_data_uri_of_any_type_holds_bytes(kind):
 @pytest.mark.parametrize(
     "url, message",
     [
-        ("", "data URI"), ("/etc/passwd", "data URI"), ("file:///etc/passwd", "data URI"), ("data:image/png", "data URI"),
+        ("", "data URI"), ("/etc/passwd", "data URI"), ("file:///etc/passwd", "data URI"),
+        ("data:image/png", "data URI"),
         ("ftp://host/a.png", "data URI"), ("a.png", "data URI"), ("\\\\host\\a.png", "data URI"),
         ("data:image/png,abc", "in base64"), ("data:image/png;base64x,abc", "in base64"),
         ("data:image/png;base64,abc", "invalid"), ("data:image/png;base64,a*==", "invalid"),

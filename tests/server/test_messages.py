@@ -48,10 +48,25 @@ def test_parts_keep_their_order():
     assert colours(conversation) == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
 
 
+@pytest.mark.parametrize(
+    "content, places",
+    [
+        ("ti", "it"), ("iti", "iit"), ("tti", "itt"), ("ttii", "iitt"), ("itt", "itt"), ("i", "i"), ("t", "t"),
+        ("tit", "tit"), ("itit", "itit"), ("titi", "titi"), ("ititi", "ititi"),
+    ],
+)  # fmt: skip
+def test_pictures_behind_the_text_go_before_it(content, places):
+    parts = [image_part() if kind == "i" else text_part("a") for kind in content]
+    question = convert(("user", parts)).turns[0]["question"]
+    assert "".join(part["type"][0] for part in question) == places
+
+
 def test_instructions_lead_the_first_question_behind_its_pictures():
     conversation = convert(
-        ("system", "Be brief."), ("developer", [text_part("Be"), text_part("kind.")]), ("user", [image_part(), text_part("what?")])
-    )  # fmt: skip
+        ("system", "Be brief."),
+        ("developer", [text_part("Be"), text_part("kind.")]),
+        ("user", [image_part(), text_part("what?")]),
+    )
     assert prompt_text(format_turns(SHORT, conversation.turns)) == (
         "### Image:\n<image>\n\n### Instruction:\nBe brief.\n\nBe\nkind.\n\nwhat?\n\n### Response:\n"
     )

@@ -2,9 +2,9 @@
 
 python tools/analysis_tools/load_server.py --images A.png B.png --questions "What is it?" "Which colour?"
 
-Every question about every picture is asked once by a client alone, then by all clients in turn, every second time
-as a stream. It ends with exit code 1 when an answer differs from the one that a client alone got, or when there was an
-error other than 429 and 503. Needs the package openai.
+Every question about every picture, and by itself, is asked once by a client alone, then by all clients in turn, every
+second time as a stream. It ends with exit code 1 when an answer differs from the one that a client alone got, or when
+there was an error other than 429 and 503. An API key is taken from MMGPT_API_KEY. Needs the package openai.
 """
 
 import argparse
@@ -147,12 +147,11 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 def contents_of(images: Sequence[str], questions: Sequence[str]) -> list[list[dict]]:
-    """Every question about every picture; without pictures, every question."""
-    pictures = [[]]
-    if images:
-        encoded = [base64.b64encode(Path(image).read_bytes()).decode() for image in images]
-        # The type is not looked at.
-        pictures = [[{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}] for data in encoded]
+    """Every question about every picture, and by itself."""
+    encoded = [base64.b64encode(Path(image).read_bytes()).decode() for image in images]
+    # The type is not looked at.
+    pictures = [[{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}] for data in encoded]
+    pictures.append([])
     return [[*picture, {"type": "text", "text": question}] for picture, question in product(pictures, questions)]
 
 
