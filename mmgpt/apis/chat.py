@@ -1,7 +1,6 @@
 """A conversation with a tuned model: text and images in, text out as it comes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
@@ -10,37 +9,20 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmgpt.apis.answer import Answer
-from mmgpt.apis.build import build_model, find_config
+from mmgpt.apis.build import find_config
+from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.engine import Engine
 from mmgpt.apis.pictures import read_picture
+from mmgpt.apis.precision import build_for_serving
 from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.engine import load_config
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
-
-
-@dataclass
-class Conversation:
-    """One conversation as plain data.
-
-    Attributes:
-        turns: ``question`` (parts, as in a training sample) and ``answer`` of each turn so far.
-        images: the pictures, RGB, in the order of their places in the turns.
-    """
-
-    turns: list[dict] = field(default_factory=list)
-    images: list[Image.Image] = field(default_factory=list)
-
-    def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
-        """This conversation with one more question, its images before its text; this one stays as it is."""
-        question = [IMAGE_PART] * len(images) + [text_part(text)]
-        return Conversation([*self.turns, {"question": question}], [*self.images, *images])
 
 
 class Chat:
@@ -75,6 +57,8 @@ class Chat:
         options: dict | None = None,
         generation: dict | None = None,
         engine: dict | None = None,
+        precision: str | None = None,
+        merge: bool = True,
     ) -> "Chat":
         """Build the model and the ``chat_pipeline`` that a config names.
 
@@ -85,10 +69,12 @@ class Chat:
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
             generation, engine: see the class.
+            precision, merge: as for ``build_for_serving``.
 
         Raises:
             FileNotFoundError: the config, the checkpoint, or weights that the config names are missing.
-            ValueError: the config has no ``chat_pipeline``, or ``options`` come too late for a loaded config.
+            ValueError: the config has no ``chat_pipeline``, ``options`` come too late for a loaded config, or as
+                ``build_for_serving`` says.
         """
         if isinstance(config, Config) and options:
             raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
@@ -102,7 +88,7 @@ class Chat:
                 f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "
                 "(PrepareImages, FormatPrompt(open_last=True), TokenizeSegments)"
             )
-        model = build_model(cfg, checkpoint, device)
+        model = build_for_serving(cfg, checkpoint, device, precision, merge)
         return cls(model, build_pipeline(cfg.chat_pipeline), generation, engine)
 
     def start(self) -> Conversation:
@@ -238,13 +224,3 @@ class Chat:
             if answer.wait() and said.strip():
                 asked.turns[-1]["answer"] = said.strip()
                 conversation.turns, conversation.images = asked.turns, asked.images
-
-
-def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
-    """A conversation through a pipeline, as a sample for `collate_conversations`."""
-    names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
-    turns = [dict(turn) for turn in conversation.turns]
-    sample = {"images": names, "pil": list(conversation.images), "turns": turns, "source": "chat", "meta": {}}
-    for transform in pipeline:
-        sample = transform(sample)
-    return sample

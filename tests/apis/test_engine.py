@@ -46,7 +46,7 @@ class Looks:
 
     def __init__(self, chat, monkeypatch):
         self.images = self.tokens = 0
-        flamingo, language = chat.model.module, chat.engine.language
+        flamingo, language = chat.engine.reader.flamingo, chat.engine.language
         encode, forward = flamingo.encode, language.model.forward
 
         def counted_encode(pixels, *args, **kwargs):

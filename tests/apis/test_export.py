@@ -104,8 +104,11 @@ def test_what_a_folder_says(experiment, tmp_path):
 def test_one_call_and_a_moved_base(experiment, tmp_path, tiny_llama):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
-    chat = Chat.from_config(tmp_path / "out", device="cpu", options={"language_model": tiny_llama})
-    assert isinstance(chat.model, LoRAModel) and isinstance(answer(chat), str)
+    options = {"language_model": tiny_llama}
+    chat = Chat.from_config(tmp_path / "out", device="cpu", options=options, merge=False)
+    assert isinstance(chat.model, LoRAModel)
+    merged = Chat.from_config(tmp_path / "out", device="cpu", options=options)
+    assert not isinstance(merged.model, LoRAModel) and answer(merged) == answer(chat)
     assert find_config(tmp_path / "out") == (tmp_path / "out" / "config.py", tmp_path / "out")
     assert find_config("some/config.py")[1] is None
 

@@ -6,10 +6,12 @@ from copy import deepcopy
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 from torch.nn.functional import cosine_similarity
 
-from mmgpt.apis import build_model
+from mmgpt.apis import Chat, build_model
 from mmgpt.apis.precision import build_for_serving, for_serving
+from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.engine import trained_state
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.models.language import load_language_model
@@ -81,11 +83,14 @@ def test_lora_is_merged_into_the_weights(tiny_base, inputs, more):
     ("precision", "least"),
     [(None, 0.99999), ("float32", 0.99999), ("bfloat16", 0.999), ("int8", 0.999), ("int4", 0.99)],
 )
-def test_every_precision_answers_as_the_model_does(tuned, inputs, precision, least, merge):
+def test_every_precision_answers_as_the_model_does(tiny_base, tuned, inputs, precision, least, merge):
     quantised(precision)
     served = for_serving(deepcopy(tuned), precision, merge)
     assert isinstance(served, Flamingo if merge else LoRAModel)
     assert likeness(served, tuned, inputs) > least
+    # Chat has a decoding of its own beside transformers'.
+    chat = Chat(served, build_pipeline(tiny_base.chat_pipeline), dict(max_new_tokens=5))
+    assert isinstance(chat.ask(chat.start(), "what colour?", [Image.new("RGB", (64, 64), "red")]), str)
     answers = served.generate(**inputs, max_new_tokens=5)
     assert answers.shape[0] == 2 and 1 <= answers.shape[1] <= 5
     if precision in (None, "float32"):

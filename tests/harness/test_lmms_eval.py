@@ -287,7 +287,7 @@ def test_what_goes_wrong_is_named(load, adapter, chat_config):
 
 def test_options_reach_the_config_and_ranks_the_harness(adapter, chat_config, load):
     model = adapter.MMGPT(chat_config, device="cpu", **{"model.module.generation": dict(max_new_tokens=2)})
-    assert model.chat.model.module.generation == {"max_new_tokens": 2}
+    assert model.chat.model.generation == {"max_new_tokens": 2}
     assert (model.rank, model.world_size, model.device) == (0, 1, torch.device("cpu"))
     assert model.accelerator.num_processes == 1
     model.clean()

@@ -2,10 +2,10 @@
 
     python tools/analysis_tools/benchmark_chat.py configs/mmgpt/benchmark.py
 
-The bare parts are the language model alone, of the same size and with the same LoRA, asked by transformers' generate with
-the same settings, and the matrix products of the gated blocks alone. Printed are medians over the rounds: time to the
-first token, time per token after it, the same of the bare parts, and the ratio of the times per token. A second table has
-the first token of a second turn, when all is computed again and when what is known of the first turn was kept.
+The bare parts are the language model alone, of the same size and with the same LoRA, asked by transformers' generate
+with the same settings, and the matrix products of the gated blocks alone. Printed are medians over the rounds: time to
+the first token, time per token after it, the same of the bare parts, and the ratio of the times per token. A second
+table has the first token of a second turn, all computed again, and with what was kept of the first turn.
 """
 
 import argparse
