@@ -4,14 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
-from mmgpt.apis.answer import Piece
+from mmgpt.apis.answer import Answer, Piece
 from mmgpt.server.errors import ApiError, full, shutting_down
 
 
-class Inbox:
-    """What happens to one request, in order: pieces of its answer from the engine's thread, and what ends it."""
+class Visit:
+    """One request inside. Iterating over it yields the pieces of its answer, and raises what ends it early.
+
+    Attributes:
+        answer: what the engine gives, once it was asked.
+        end: how the answer ended: 'stop', 'length', 'error', or 'cancelled' as long as nothing else is known.
+    """
 
     def __init__(self):
+        self.answer: Answer | None = None
+        self.end = "cancelled"
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue = asyncio.Queue()
 
@@ -38,12 +45,12 @@ class Admission:
 
     def __init__(self, places: int, time_limit: float, shutdown_limit: float):
         self.places, self.time_limit, self.shutdown_limit = places, time_limit, shutdown_limit
-        self.inside: set[Inbox] = set()
+        self.inside: set[Visit] = set()
         self.closing = False
 
     @contextmanager
-    def enter(self) -> Iterator[Inbox]:
-        """A place for one request; it is told through its inbox when its time is over.
+    def enter(self) -> Iterator[Visit]:
+        """A place for one request; it is told when its time is over, and its answer stops when it leaves.
 
         Raises:
             ApiError: 429 when all places are taken, 503 when the server shuts down.
@@ -52,15 +59,17 @@ class Admission:
             raise shutting_down()
         if len(self.inside) >= self.places:
             raise full()
-        inbox = Inbox()
+        visit = Visit()
         late = ApiError(504, f"the answer took longer than {self.time_limit:g} seconds")
-        timer = asyncio.get_running_loop().call_later(self.time_limit, inbox.put, late)
-        self.inside.add(inbox)
+        timer = asyncio.get_running_loop().call_later(self.time_limit, visit.put, late)
+        self.inside.add(visit)
         try:
-            yield inbox
+            yield visit
         finally:
-            self.inside.discard(inbox)
+            self.inside.discard(visit)
             timer.cancel()
+            if visit.answer:
+                visit.answer.cancel()
 
     def close(self) -> None:
         """Let nobody in any more, and end what is inside after the time that is left."""
@@ -69,5 +78,5 @@ class Admission:
             asyncio.get_running_loop().call_later(self.shutdown_limit, self._turn_out)
 
     def _turn_out(self) -> None:
-        for inbox in self.inside:
-            inbox.put(shutting_down())
+        for visit in self.inside:
+            visit.put(shutting_down())

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from mmgpt.apis import Chat
-from mmgpt.server.admission import Admission, Inbox
+from mmgpt.server.admission import Admission, Visit
 from mmgpt.server.completions import Completions
 from mmgpt.server.errors import ApiError, add_handlers
 from mmgpt.server.metrics import CountResponses, Metrics
@@ -53,7 +53,7 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     _add_models(router, settings.name)
-    _add_chat(router, Completions(chat, settings, metrics), admission)
+    _add_chat(router, Completions(chat, settings), admission, metrics)
     app.include_router(router)
     return app
 
@@ -86,12 +86,15 @@ def _add_models(router: APIRouter, name: str) -> None:
         return model
 
 
-def _add_chat(router: APIRouter, completions: Completions, admission: Admission) -> None:
-    async def place() -> AsyncIterator[Inbox]:
-        # Left when the response is over, streams included.
-        with admission.enter() as inbox:
-            yield inbox
+def _add_chat(router: APIRouter, completions: Completions, admission: Admission, metrics: Metrics) -> None:
+    async def enter() -> AsyncIterator[Visit]:
+        # Until the response is over, streams included.
+        with admission.enter() as visit:
+            try:
+                yield visit
+            finally:
+                metrics.count(visit)
 
     @router.post("/v1/chat/completions")
-    async def chat_completions(request: Request, inbox: Annotated[Inbox, Depends(place)]) -> Response:
-        return await completions.respond(request, inbox)
+    async def chat_completions(request: Request, visit: Annotated[Visit, Depends(enter)]) -> Response:
+        return await completions.respond(request, visit)

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmgpt.apis import Chat
-from mmgpt.apis.answer import Answer
+from mmgpt.server.admission import Visit
 
 PATHS = ("/v1/chat/completions", "/v1/models", "/health", "/metrics")
 # Of `Chat.stats()`.
@@ -65,9 +65,12 @@ class Metrics:
         buckets = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
         return Histogram(name, text, buckets=buckets, registry=self.registry)
 
-    def count(self, answer: Answer, end: str) -> None:
-        """Take the figures of an answer that nobody listens to any more."""
-        self.ends.labels(end).inc()
+    def count(self, visit: Visit) -> None:
+        """Take the figures of a request that leaves."""
+        answer = visit.answer
+        if answer is None:  # it was refused
+            return
+        self.ends.labels(visit.end).inc()
         if answer.completion_tokens:
             self.first.observe(answer.seconds_to_first)
         if answer.finish_reason:

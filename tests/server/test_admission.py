@@ -24,12 +24,12 @@ def test_places_are_given_back():
     asyncio.run(run())
 
 
-def test_an_inbox_yields_what_is_put_until_the_end():
+def test_a_visit_yields_what_is_put_until_the_end():
     async def run():
-        with Admission(1, 60, 60).enter() as inbox:
+        with Admission(1, 60, 60).enter() as visit:
             for event in ("a", "b", None, "c"):
-                await asyncio.to_thread(inbox.put, event)
-            return [event async for event in inbox]
+                await asyncio.to_thread(visit.put, event)
+            return [event async for event in visit]
 
     assert asyncio.run(run()) == ["a", "b"]
 
@@ -38,11 +38,11 @@ def test_an_inbox_yields_what_is_put_until_the_end():
 def test_the_time_inside_is_limited(time_limit, shutdown_limit, status):
     async def run():
         admission = Admission(1, time_limit, shutdown_limit)
-        with admission.enter() as inbox:
+        with admission.enter() as visit:
             if status == 503:
                 admission.close()
                 admission.close()
-            async for _ in inbox:
+            async for _ in visit:
                 pass
 
     with pytest.raises(ApiError) as caught:

@@ -1,12 +1,18 @@
 """Chat requests through the official client, answered by a chat whose answers are known."""
 
 import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
 import pytest
 
-from .conftest import data_uri, image_part, picture_bytes, request, run_server, text_part, until
+from mmgpt.server import completions
+
+from .conftest import KnownChat, data_uri, image_part, picture_bytes, request, run_server, text_part, until
 
 
 def test_an_answer(served):
@@ -163,3 +169,46 @@ def test_other_requests_are_served_while_pictures_are_decoded(served, monkeypatc
     monkeypatch.setattr(images, "open_picture", slow)
     served.ask([image_part(), text_part("what?")])
     assert seen == [200]
+
+
+def test_a_stream_keeps_its_place():
+    with run_server(max_requests=1) as served:
+        stream = served.ask("slow " * 20, stream=True)
+        next(stream)
+        with pytest.raises(openai.RateLimitError):
+            served.ask("hello")
+        stream.close()
+        until(lambda: served.post(request()).status_code == 200)
+
+
+def test_a_client_that_does_not_read_gives_its_place_back(monkeypatch):
+    monkeypatch.setattr(completions, "PATIENCE", 0.2)
+    with run_server() as served, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", int(served.url.rpartition(":")[2])))
+        body = json.dumps(request("a " * 40_000, stream=True, logprobs=True)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        until(lambda: served.server.admission.inside)
+        until(lambda: not served.server.admission.inside)
+
+
+def test_a_client_that_left_before_the_stream_began_stops_the_model():
+    """The framework does not even start the stream then."""
+
+    class Late(KnownChat):
+        def submit(self, *arguments, **more):
+            begun.set()
+            left.wait(20)
+            return super().submit(*arguments, **more)
+
+    begun, left = threading.Event(), threading.Event()
+    with run_server(Late()) as served:
+        with pytest.raises(openai.APITimeoutError), ThreadPoolExecutor() as pool:
+            job = pool.submit(served.client(timeout=0.5).chat.completions.create, **request("slow " * 20), stream=True)
+            begun.wait(20)
+            job.result()
+        time.sleep(0.1)  # until the server has seen it
+        left.set()
+        until(lambda: served.chat.stopped == 1)
+        until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == 1)
