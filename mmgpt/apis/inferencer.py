@@ -12,7 +12,8 @@ from mmengine.infer import BaseInferencer
 from PIL import Image
 
 from mmgpt.apis.build import find_config, find_device
-from mmgpt.apis.chat import Chat, read_conversation
+from mmgpt.apis.chat import Chat
+from mmgpt.apis.conversation import read_conversation
 from mmgpt.apis.inputs import Asked, is_records, naming, read_input
 from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
@@ -41,6 +42,7 @@ class MMGPTInferencer(BaseInferencer):
         weights: what training wrote; without it the model is as before tuning.
         device: a torch device; by default the first GPU, or the CPU when there is none.
         show_progress: whether a bar shows how many batches are answered.
+        precision: as for `build_for_serving`.
 
     Attributes:
         chat: the Chat that answers.
@@ -61,7 +63,9 @@ class MMGPTInferencer(BaseInferencer):
         weights: str | Path | None = None,
         device: str | None = None,
         show_progress: bool = True,
+        precision: str | None = None,
     ):
+        self.precision = precision
         if not isinstance(model, Config):
             file, own = find_config(model)
             model, weights = load_config(file), weights or own
@@ -163,7 +167,7 @@ class MMGPTInferencer(BaseInferencer):
 
     def _init_model(self, cfg: Config, weights: str | Path | None, device: str) -> torch.nn.Module:
         self.about = {"model": cfg.filename, "weights": weights or "before tuning"}
-        self.chat = Chat.from_config(cfg, weights, device)
+        self.chat = Chat.from_config(cfg, weights, device, precision=self.precision)
         return self.chat.model
 
     def _init_pipeline(self, cfg: Config) -> Callable[[Asked], dict]:

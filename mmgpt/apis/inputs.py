@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from mmgpt.apis.chat import Conversation
+from mmgpt.apis.conversation import Conversation
 from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import question_text
 from mmgpt.datasets.parsers.own import conversation

@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,19 @@ from torch import Tensor
 from mmgpt.models.decoding import Known, SeenImage
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import images_read
+
+
+class Text(NamedTuple):
+    """A text that was kept: its names (see `names_of`), what is known of it, and a hash of each of its beginnings."""
+
+    names: np.ndarray
+    known: Known
+    hashes: list[int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its keys and values."""
+        return self.known.nbytes
 
 
 class Kept:
@@ -22,26 +36,28 @@ class Kept:
 
     def __init__(self, limit: int):
         self.limit, self.nbytes = limit, 0
-        self._texts: OrderedDict[bytes, tuple[np.ndarray, Known]] = OrderedDict()
+        self._texts: OrderedDict[bytes, Text] = OrderedDict()
+        self._beginnings: dict[int, bytes] = {}  # hash of a beginning -> the latest text that has it
         self._images: OrderedDict[bytes, SeenImage] = OrderedDict()
 
     def beginning(self, names: np.ndarray) -> Known:
         """What is known of the longest beginning of a text (see `names_of`) that was kept."""
-        best, length = None, 0
-        for key, (kept, known) in self._texts.items():
-            same = _common(kept, names)
-            if same > length:
-                best, length = (key, known), same
-        if best is None:
-            return Known()
-        self._texts.move_to_end(best[0])
-        return best[1].cut(length)
+        for number in reversed(_hashes(names)):
+            key = self._beginnings.get(number)
+            length = 0 if key is None else _common(self._texts[key].names, names)
+            if length:
+                self._texts.move_to_end(key)
+                return self._texts[key].known.cut(length)
+        return Known()
 
     def keep_text(self, names: np.ndarray, known: Known) -> None:
         """Keep what is known of a text; what was kept of its beginnings is part of it, and goes."""
-        for key in [key for key, (kept, _) in self._texts.items() if _common(kept, names) == len(kept)]:
-            self._drop(self._texts, key)
-        self._texts[names.tobytes()] = names, known
+        key, hashes = names.tobytes(), _hashes(names)
+        for like in {self._beginnings[number] for number in hashes if number in self._beginnings}:
+            if _common(self._texts[like].names, names) == len(self._texts[like].names):
+                self._drop(self._texts, like)
+        self._texts[key] = Text(names, known, hashes)
+        self._beginnings.update(dict.fromkeys(hashes, key))
         self._count(known.nbytes)
 
     def image(self, name: bytes) -> SeenImage | None:
@@ -64,7 +80,10 @@ class Kept:
 
     def _drop(self, entries: OrderedDict, key: bytes) -> None:
         gone = entries.pop(key)
-        self.nbytes -= gone.nbytes if isinstance(gone, SeenImage) else gone[1].nbytes
+        self.nbytes -= gone.nbytes
+        for number in gone.hashes if isinstance(gone, Text) else ():
+            if self._beginnings.get(number) == key:
+                del self._beginnings[number]
 
 
 def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes]) -> np.ndarray:
@@ -90,6 +109,15 @@ def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes]) -> np.n
 def name_of(pixels: Tensor, place: int = 0) -> bytes:
     """A name that only the same pixels (3, H, W) have, at the same place in a text: a digest of 32 bytes."""
     return hashlib.sha256(place.to_bytes(4) + pixels.cpu().contiguous().numpy().tobytes()).digest()
+
+
+def _hashes(names: np.ndarray) -> list[int]:
+    """A hash of each beginning of a text, the shortest first."""
+    hashes, last = [], 0
+    for row in names.tolist():
+        last = hash((last, *row))
+        hashes.append(last)
+    return hashes
 
 
 def _common(one: np.ndarray, other: np.ndarray) -> int:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from mmengine.infer import BaseInferencer
 from PIL import Image
 
@@ -151,3 +152,9 @@ def test_a_model_that_is_missing(tmp_path):
         MMGPTInferencer(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no config file"):
         MMGPTInferencer(tmp_path / "none.py")
+
+
+def test_precision(tiny_base, pictures):
+    rough = MMGPTInferencer(tiny_base, device="cpu", show_progress=False, precision="bfloat16")
+    assert next(rough.chat.model.parameters()).dtype == torch.bfloat16
+    assert predictions(rough([(pictures / "0.png", "what colour?")]))[0]

@@ -58,6 +58,15 @@ def test_the_longest_unused_goes_first():
     assert kept.nbytes == 0 and len(kept.beginning(names(5))) == 0
 
 
+def test_what_goes_is_not_found_any_more():
+    kept = Kept(6 * TOKEN)
+    for last in range(20):
+        kept.keep_text(names(1, 2, last), known(3, start=float(last)))
+        found = kept.beginning(names(1, 2, last, 5))
+        assert len(found) == 3 and found.layers[0][0][0, 0, 0, 0] == last
+    assert kept.nbytes == 6 * TOKEN and len(kept._texts) == 2 and len(kept._beginnings) <= 6
+
+
 def test_images_go_last_and_the_longest_unused_first():
     size = image(1).nbytes
     kept = Kept(2 * size + 3 * TOKEN)
