@@ -46,7 +46,7 @@ def test_the_size_is_limited():
 
 def begun(served, length=100):
     """A connection with the beginning of a request."""
-    connection = socket.create_connection(served.url.removeprefix("http://").split(":"))
+    connection = socket.create_connection(served.url.removeprefix("http://").split(":"), timeout=10)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}"
     )

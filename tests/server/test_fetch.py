@@ -19,6 +19,7 @@ class Pages(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.hosts.append(self.headers["Host"])
+        self.server.packings = self.headers["Accept-Encoding"]
         if self.path == "/redirect":
             return self.reply(302, b"", Location="/picture")
         if self.path == "/packed":
@@ -153,6 +154,7 @@ def test_no_redirect_is_followed(site):
 
 def test_nothing_is_unpacked(site):
     assert list(read(Fetcher([site.name]), f"http://{site.name}/packed").values()) == [PICTURE]
+    assert site.packings == "identity"
 
 
 def test_reading_ends_at_the_limit(site):

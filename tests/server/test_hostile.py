@@ -27,7 +27,7 @@ def turns(count):
     "body, message",
     [
         (ask(image_part(data_uri(bomb(30_000, 30_000)))), "too many pixels"),
-        (request([*[image_part(data_uri(bomb(6_000, 6_000)))] * 16, text_part("a")]), "."),
+        (request([*[image_part(data_uri(bomb(6_000, 6_000)))] * 16, text_part("a")]), "too many pixels"),
         (ask(image_part(data_uri(SVG, "image/svg+xml"))), "SVG"),
         (ask(image_part("data:image/png;base64,@@@@")), "base64 of the picture is invalid"),
         (ask(image_part("data:image/png;base64,")), "empty"),
@@ -102,4 +102,4 @@ def test_pictures_of_many_pixels_are_refused_one_by_one():
     with run_server(max_pixels=80) as served:
         parts = [image_part(data_uri(bomb(6_000, 6_000)))] * 3
         error = served.post(request([*parts, text_part("a")])).json()["error"]
-        assert error["param"] in (f"messages[0].content[{place}].image_url.url" for place in (0, 2))
+        assert error["param"] == "messages[0].content[2].image_url.url"
