@@ -111,20 +111,13 @@ class Session:
             number, exchange = question()
             asked = (*self.exchanges[:number], exchange._replace(answer=""))
             self._check_room(asked)
-            self.answer = self._submit(asked, wanted)
+            self.answer = wanted.submit(self.chat, as_conversation(asked))
             self.asked = asked
             try:
                 yield from self._said(self.answer, asked)
             finally:
                 self.answer.cancel()  # of one whose reader went away; one that is over stays as it is
                 self.asked = None
-
-    def _submit(self, asked: Sequence[Exchange], wanted: Wanted) -> Answer:
-        try:
-            return wanted.submit(self.chat, as_conversation(asked))
-        except ValueError as error:
-            # "sample" is what is said where the place in a data set is unknown.
-            raise ValueError(str(error).removeprefix("sample: ")) from error
 
     def _said(self, answer: Answer, asked: tuple[Exchange, ...]) -> Iterator[str]:
         said = ""

@@ -186,15 +186,6 @@ def test_what_fails_leaves_the_conversation_as_it_was(session):
     assert ask(session, "b")[-1] == "b 0 pictures"
 
 
-def test_what_the_chat_refuses_is_told_without_its_place_in_a_data_set(session, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise ValueError("sample: a prompt of 500 tokens, the limit is 128")
-
-    monkeypatch.setattr(session.chat, "submit", refuse)
-    with pytest.raises(ValueError, match="^a prompt of 500 tokens"):
-        ask(session, "a")
-
-
 def test_an_answer_without_a_word_is_none(session, monkeypatch):
     monkeypatch.setattr(session.chat, "_say", lambda answer, text, images: answer.end("stop"))
     with pytest.raises(ValueError, match="said nothing"):
