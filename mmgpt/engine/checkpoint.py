@@ -156,20 +156,21 @@ class TrainedCheckpointHook(CheckpointHook):
             interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, backend_args=dict(backend="atomic")
         )
 
-    def before_train(self, runner: Runner) -> None:
-        """Check that checkpoints fall where no accumulated gradient is pending: those are not saved.
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """Save at the end of a step of the optimizer in which a checkpoint falls due, or which is the last.
 
-        Raises:
-            ValueError: the interval is not a multiple of ``accumulative_counts``.
+        Within a step there are accumulated gradients, as large as all that is trained, and different in each process.
+        A step is seconds: to wait for its end costs less than to save them, and a run resumed there is exact.
         """
-        counts = runner.optim_wrapper._accumulative_counts
-        batches = self.interval * (len(runner.train_dataloader) if self.by_epoch else 1)
-        if 0 < batches < runner.max_iters and batches % counts:
-            raise ValueError(
-                f"default_hooks.checkpoint.interval means a checkpoint every {batches} batches, not a multiple of "
-                f"optim_wrapper.accumulative_counts, {counts}"
-            )
-        super().before_train(runner)
+        done, wrapper = runner.iter + 1, runner.optim_wrapper
+        if self.by_epoch or not wrapper.should_update():
+            return
+        due = self.interval > 0 and done // self.interval > (done - wrapper.inner_count) // self.interval
+        if due or self.is_last_train_iter(runner):
+            runner.logger.info(f"Saving checkpoint at {done} iterations")
+            self._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
