@@ -42,11 +42,11 @@ class UnevenDataParallel(MMDistributedDataParallel):
         self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.used = torch.zeros(len(self.trained), dtype=torch.uint8)
         for place, parameter in enumerate(self.trained):
-            # Not called where no gradient arrives.
+            # DDP has not yet put its zeros there.
             parameter.register_post_accumulate_grad_hook(partial(self._note, place))
 
-    def _note(self, place: int, _: nn.Parameter) -> None:
-        self.used[place] = 1
+    def _note(self, place: int, parameter: nn.Parameter) -> None:
+        self.used[place] = parameter.grad is not None
 
     def _run_forward(self, data: dict | tuple | list, mode: str) -> dict:
         losses = super()._run_forward(data, mode)
