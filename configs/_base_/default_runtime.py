@@ -15,7 +15,7 @@ custom_hooks = [dict(type="ProgressBarHook"), dict(type="LostAnswersHook")]
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
 )
-# Of several processes. (MMEngine finds it by its whole name only; a batch is on its device already, device_ids are none.)
+# Of several processes. MMEngine finds it by its whole name only. Batches are on their device already.
 model_wrapper_cfg = dict(type="mmgpt.UnevenDataParallel", device_ids=None, broadcast_buffers=False)
 
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])

@@ -151,10 +151,16 @@ class TrainedCheckpointHook(CheckpointHook):
     agree on what was trained. Arguments as in CheckpointHook.
     """
 
-    def __init__(self, interval: int = -1, by_epoch: bool = True, max_keep_ckpts: int = -1) -> None:
-        super().__init__(
-            interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, backend_args=dict(backend="atomic")
-        )
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        max_keep_ckpts: int = -1,
+        save_best: str | None = None,
+        rule: str | None = None,
+    ) -> None:
+        own = dict(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, save_best=save_best, rule=rule)
+        super().__init__(**own, backend_args=dict(backend="atomic"))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
@@ -178,6 +184,10 @@ class TrainedCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with _only_trained(_bare(runner)):
+            super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data."""

@@ -27,9 +27,7 @@ def set_totals(batches: Sequence[object]) -> None:
     sums = torch.tensor([sum(count[source] for count in counts) for source in counts[0]])
     all_reduce(sums)
     parts = len(batches) * get_world_size()
-    totals = {
-        source: torch.tensor(int(count) / parts) for source, count in zip(counts[0], sums, strict=True) if count
-    }
+    totals = {source: torch.tensor(int(count) / parts) for source, count in zip(counts[0], sums, strict=True) if count}
     for batch in batches:
         batch["totals"] = totals
 

@@ -46,7 +46,7 @@ def test_wrong_configs(model):
 
 
 def test_short_last_step_of_an_epoch_is_divided_by_its_own_count(make_runner):
-    """Twice 6 batches in steps of 4 and 2, gradients clipped once a step; the learning rate is warmed up, then falls."""
+    """Twice 6 batches in steps of 4 and 2; gradients are clipped once a step; the rate is warmed up, then falls."""
     runner = make_runner(accumulative_counts=4)
     factors, clipped, rates = [], [], []
     runner.train_loop  # noqa: B018  (builds the loop)
