@@ -42,7 +42,7 @@ class UnevenDataParallel(MMDistributedDataParallel):
         self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.used = torch.zeros(len(self.trained), dtype=torch.uint8)
         for place, parameter in enumerate(self.trained):
-            # DDP has not yet put its zeros there.
+            # Called in each backward pass, before DDP puts its zeros there.
             parameter.register_post_accumulate_grad_hook(partial(self._note, place))
 
     def _note(self, place: int, parameter: nn.Parameter) -> None:
@@ -54,10 +54,8 @@ class UnevenDataParallel(MMDistributedDataParallel):
         return {**losses, name: _Reach.apply(losses[name], *self.trained)}
 
     def forget_unused(self, *_: object) -> None:
-        """Before a step of the optimizer: remove the gradients of zeros of what no process has used since the last."""
-        used = self.used.clone()
-        all_reduce(used, "max")
-        for parameter, by_someone in zip(self.trained, used.tolist(), strict=True):
+        """Before a step of the optimizer: remove the gradients of zeros of what no process has used for it."""
+        all_reduce(self.used, "max")
+        for parameter, by_someone in zip(self.trained, self.used.tolist(), strict=True):
             if not by_someone:
                 parameter.grad = None
-        self.used.zero_()

@@ -11,7 +11,7 @@ TRAIN, TEST = str(TOOLS / "train.py"), str(TOOLS / "test.py")
 
 @pytest.fixture
 def start(tmp_path):
-    """A function that runs a script beside files c.py and c.pth and returns its result, the stubs' words line by line."""
+    """A function that runs a script beside files c.py and c.pth and gives its result, the stubs' words by line."""
     for name in ("python", "srun"):
         stub = tmp_path / name
         stub.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" {name} "$@" "port=${{MASTER_PORT:-}}"\n')
