@@ -127,6 +127,7 @@ class Flamingo(BaseModel):
         candidates: Sequence[Sequence[dict]] | None = None,
         sources: Sequence[str] | None = None,
         metas: Sequence[dict] | None = None,
+        totals: dict[str, Tensor] | None = None,
         mode: str = "tensor",
     ):
         """One batch as the collate function makes it.
@@ -141,6 +142,7 @@ class Flamingo(BaseModel):
                 generation in mode 'predict'.
             sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
+            totals: what the loss of each source is divided by, instead of the number of its learned tokens here.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
 
         Raises:
@@ -158,7 +160,7 @@ class Flamingo(BaseModel):
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
-        return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources)
+        return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources, totals)
 
     def _encoded(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
@@ -188,10 +190,18 @@ class Flamingo(BaseModel):
             )
         return counts
 
-    def loss(self, inputs: dict, labels: Tensor, samples: Tensor | None, sources: Sequence[str] | None) -> dict:
+    def loss(
+        self,
+        inputs: dict,
+        labels: Tensor,
+        samples: Tensor | None,
+        sources: Sequence[str] | None,
+        totals: dict[str, Tensor] | None,
+    ) -> dict:
         """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}.
 
-        `inputs` are those of the language model, the rest as in `forward`.
+        `inputs` are those of the language model, the rest as in `forward`. With `totals` its sources are those that
+        have a loss, be it zero, and 'loss_none' is one where it has none at all.
         """
         targets = labels[:, 1:]
         # Logits are made only at positions where some row learns.
@@ -203,11 +213,12 @@ class Flamingo(BaseModel):
         owner = (rows if samples is None else samples)[:, 1:][:, keep]
         names = sources or ["text"] * len(labels)
         losses = {}
-        for source in dict.fromkeys(names):
+        for source in dict.fromkeys(names) if totals is None else totals:
             own = [i for i, name in enumerate(names) if name == source]
-            here = torch.isin(owner, torch.tensor(own, device=labels.device))
-            losses[f"loss_{source}"] = (token_losses * here).sum() / (here & (targets != IGNORED)).sum()
-        return losses
+            here = torch.isin(owner, torch.tensor(own, dtype=torch.long, device=labels.device))
+            learned = (here & (targets != IGNORED)).sum() if totals is None else totals[source]
+            losses[f"loss_{source}"] = (token_losses * here).sum() / learned
+        return losses or {"loss_none": token_losses.sum()}
 
     def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
         """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.
