@@ -10,7 +10,14 @@ default_hooks = dict(
     # The interval counts batches and has to be a multiple of optim_wrapper.accumulative_counts.
     checkpoint=dict(type="TrainedCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
 )
-custom_hooks = [dict(type="ProgressBarHook"), dict(type="LostAnswersHook")]
+custom_hooks = [
+    dict(type="ProgressBarHook"),
+    dict(type="LostAnswersHook"),
+    dict(type="NonFiniteHook", patience=10),
+    dict(type="StopOnSignalHook"),
+    dict(type="PartsTableHook"),
+    dict(type="ThroughputHook"),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
@@ -18,7 +25,17 @@ env_cfg = dict(
 # A batch without an image leaves the cross-attention out of the graph; without this, the other GPUs would wait for it.
 find_unused_parameters = True
 
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+# Where curves and pictures go: the 'files' that tools/analysis_tools/analyze_logs.py reads, and also 'tensorboard',
+# 'wandb' or 'wandb_offline', which keeps them on this machine (requirements/tensorboard.txt, requirements/wandb.txt).
+tracker = "files"
+track_files = [dict(type="LocalVisBackend")]
+track_tensorboard = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+track_wandb = [dict(type="LocalVisBackend"), dict(type="WandbVisBackend", init_kwargs=dict(project="mmgpt"))]
+track_wandb_offline = [
+    dict(type="LocalVisBackend"),
+    dict(type="WandbVisBackend", init_kwargs=dict(project="mmgpt", mode="offline")),
+]
+visualizer = dict(type="Visualizer", vis_backends="${track_${tracker}}")
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
 # Of the order of the data, of what is drawn from it, and of new weights and dropout.

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from mmgpt.registry import HOOKS
 
 from .atomic import written_whole
-
-LATEST = "latest.pth"
+from .work_dir import LATEST, STOPPED, check_space, remove_parts
 
 
 def trained_names(model: nn.Module) -> set[str]:
@@ -148,19 +147,21 @@ class TrainedCheckpointHook(CheckpointHook):
 
     A checkpoint holds what was trained and nothing else, the optimizer, the schedulers and the log, as tensors and
     plain data. ``latest.pth`` beside it is the newest one. Loading is strict: the checkpoint and the model have to
-    agree on what was trained. Arguments as in CheckpointHook.
+    agree on what was trained. Arguments as in CheckpointHook, but the oldest is removed when the new one is written,
+    not before.
     """
 
     def __init__(self, interval: int = -1, by_epoch: bool = True, max_keep_ckpts: int = -1) -> None:
-        super().__init__(
-            interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, backend_args=dict(backend="atomic")
-        )
+        self.kept = max_keep_ckpts
+        # MMEngine removes before it writes, so it is given one more than there are.
+        more = max_keep_ckpts + 1 if max_keep_ckpts > 0 else max_keep_ckpts
+        super().__init__(interval=interval, by_epoch=by_epoch, max_keep_ckpts=more, backend_args=dict(backend="atomic"))
 
     def before_train(self, runner: Runner) -> None:
-        """Check that checkpoints fall where no accumulated gradient is pending: those are not saved.
+        """Check that checkpoints fall where no accumulated gradient is pending (those are not saved), and fit the disk.
 
         Raises:
-            ValueError: the interval is not a multiple of ``accumulative_counts``.
+            ValueError: the interval is not a multiple of ``accumulative_counts``, or the disk is too full.
         """
         counts = runner.optim_wrapper._accumulative_counts
         batches = self.interval * (len(runner.train_dataloader) if self.by_epoch else 1)
@@ -170,6 +171,20 @@ class TrainedCheckpointHook(CheckpointHook):
                 f"optim_wrapper.accumulative_counts, {counts}"
             )
         super().before_train(runner)
+        if is_main_process():
+            remove_parts(self.out_dir)
+            check_space(self.out_dir, _size(_bare(runner)))
+
+    def save_now(self, runner: Runner) -> None:
+        """Save after the current training step, whatever the interval: as stopped.pth, which the next such replaces."""
+        step = runner.iter + 1
+        if Path(self.last_ckpt or "").name == f"iter_{step}.pth":
+            return
+        meta = dict(epoch=runner.epoch, iter=step, epoch_length=len(runner.train_dataloader))
+        with _only_trained(_bare(runner)):
+            runner.save_checkpoint(self.out_dir, STOPPED, meta=meta, backend_args=self.backend_args)
+        if is_main_process():
+            _link(Path(self.out_dir) / STOPPED)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
@@ -177,6 +192,12 @@ class TrainedCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
+        while 0 < self.kept < len(self.keep_ckpt_ids):
+            self._remove(self.keep_ckpt_ids.popleft())
+
+    def _remove(self, step: int) -> None:
+        if is_main_process():
+            Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data."""
@@ -197,6 +218,11 @@ class TrainedCheckpointHook(CheckpointHook):
         checkpoint["state_dict"] = {**model.state_dict(), **state}
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: _history(value) for name, value in scalars.items()})
+
+
+def _size(model: nn.Module) -> int:
+    """Bytes of a checkpoint, about: what is trained, and the two tensors that Adam keeps for each."""
+    return 3 * sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
 
 
 def _check_resumable(checkpoint: dict, length: int, source: str) -> None:

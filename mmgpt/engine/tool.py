@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import mmgpt
 from mmgpt import registry as registries
 
 from .config import load_config, suggest
+from .failures import DISK, Stopped, is_disk_fault, resource_message
 
 # How torch words an error of a process that loads data: the traceback there, as text.
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
@@ -62,19 +64,24 @@ def _launch_on_cpu(cfg: Config) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a tool; a user's mistake ends it with a message and exit code 1 instead of a traceback.
 
+    A disk that cannot be written gives 74, a signal 128 + its number, as a shell has it for a program without handlers.
     ``MMGPT_TRACEBACK=1`` shows the traceback all the same.
     """
     try:
         main()
+    except Stopped as stop:
+        name = signal.Signals(stop.signum).name
+        print(f"stopped by {name} after {stop.step} batches, which are saved: go on with --resume", file=sys.stderr)
+        sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted (a training goes on with --resume)", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = user_message(error)
         if message is None or os.environ.get("MMGPT_TRACEBACK"):
             raise
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(DISK if is_disk_fault(error) else 1)
 
 
 def user_message(error: Exception) -> str | None:
@@ -82,8 +89,11 @@ def user_message(error: Exception) -> str | None:
 
     A user's mistake is a ValueError, KeyError or FileNotFoundError that this package raises, here or in a process that
     loads data; an unknown name or argument in a config; what another package says about a value of a config while it
-    builds a part; a file that is no safe checkpoint.
+    builds a part; a file that is no safe checkpoint. Too little memory and a full disk are told too.
     """
+    resource = resource_message(error)
+    if resource:
+        return resource
     text = str(error.args[0]) if error.args else str(error)
     place = traceback.extract_tb(error.__traceback__)[-1].filename
     unknown = UNKNOWN_MODULE.search(text)
