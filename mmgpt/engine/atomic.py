@@ -43,7 +43,7 @@ def _sync(path: Path) -> None:
         _sync_entries(path)
         return
     with path.open("rb") as file:
-        os.fsync(file)
+        os.fsync(file.fileno())
 
 
 def _sync_entries(folder: Path) -> None:

@@ -74,7 +74,7 @@ class PartsTableHook(Hook):
 
 
 def token_flops(model: nn.Module) -> int:
-    """Operations that learning from a token takes at least: 4 for a parameter of the language model, 6 if it is trained.
+    """Operations that learning from a token takes at least: 4 for a parameter of the language model, 6 if trained.
 
     2 for its product in the forward pass, 2 for the gradient of its input, 2 for its own (Kaplan et al. 2020,
     arXiv:2001.08361, section 2.1). The table of embeddings is looked up, not multiplied. Attention between tokens and

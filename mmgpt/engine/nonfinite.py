@@ -37,7 +37,8 @@ class NonFiniteHook(Hook):
     def __init__(self, patience: int) -> None:
         self.patience = patience
         self.seen: list[Seen] = []
-        self.stepped, self.in_a_row = False, 0
+        # A gradient scaler does not let the optimizer step at gradients that are not finite: then nothing is known.
+        self.norm, self.stepped, self.in_a_row = math.inf, False, 0
         self.handles: list = []
 
     def before_train(self, runner: Runner) -> None:
@@ -67,16 +68,14 @@ class NonFiniteHook(Hook):
             return
         self.in_a_row = 0 if self.stepped else self.in_a_row + 1
         if not self.stepped:
-            said = (
-                f"the step after {runner.iter + 1} batches is skipped, {self.in_a_row} in a row: {self._reason(runner)}"
-            )
+            said = f"the step after {runner.iter + 1} batches is skipped, {self.in_a_row} in a row: {self._reason()}"
             runner.logger.warning(said)
             if self.in_a_row > self.patience:
                 raise ValueError(
                     f"{said}\nStopped after more than patience={self.patience} of NonFiniteHook; look at the samples, "
                     "lower the learning rate (lr), or train in bfloat16 instead of float16"
                 )
-        self.seen, self.stepped = [], False
+        self.seen, self.norm, self.stepped = [], math.inf, False
 
     def after_train(self, runner: Runner) -> None:
         """Watch no longer."""
@@ -88,12 +87,13 @@ class NonFiniteHook(Hook):
             self.seen.append(Seen({k: v.detach() for k, v in losses.items()}, inputs.get("metas") or []))
 
     def _is_fine(self, runner: Runner) -> bool:
+        self.norm = _norm(runner)
         losses = torch.stack([value.float().sum() for seen in self.seen for value in seen.losses.values()])
-        bad = torch.tensor(int(not (math.isfinite(_norm(runner)) and losses.sum().isfinite())))
+        bad = torch.tensor(int(not (math.isfinite(self.norm) and losses.sum().isfinite())))
         all_reduce(bad, "max")
         return not bad
 
-    def _reason(self, runner: Runner) -> str:
+    def _reason(self) -> str:
         """What was not finite and in which samples, of all processes: each knows its own batches."""
         # Here, not above: the engine does without the data.
         from mmgpt.datasets.conversation import place_of
@@ -106,7 +106,7 @@ class NonFiniteHook(Hook):
         everywhere = [one for some in all_gather_object(found) for one in some]
         bad = [one for one in everywhere if not math.isfinite(one[1])]
         places = dict.fromkeys(place for *_, some in bad or everywhere for place in some)
-        named = {name: value for name, value, _ in bad} or {"the norm of the gradients": _norm(runner)}
+        named = {name: value for name, value, _ in bad} or {"the norm of the gradients": self.norm}
         what = ", ".join(f"{name} is {value}" for name, value in named.items())
         return f"{what}; samples: {'; '.join(places) or 'without names'}"
 

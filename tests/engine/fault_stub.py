@@ -14,6 +14,9 @@ from torch.utils.data import default_collate
 
 from mmgpt.registry import DATASETS, MODELS
 
+# Targets that make the gradients infinite but not the loss, and the loss but not the gradients.
+HUGE, CONSTANT = 1e7, 1e8
+
 FAULTY = """
 custom_imports['imports'] += ['fault_stub']
 model['type'] = 'NamedModel'
@@ -27,8 +30,17 @@ class NamedModel(StubModel):
     """The stub model on batches that have `metas`; its loss is that of the source 'stub'."""
 
     def forward(self, x, y, metas=None, mode="loss", **rest):  # what the throughput counts
-        outputs = super().forward(x, y, mode=mode)
-        return {"loss_stub": outputs["loss"]} if mode == "loss" else outputs
+        outputs = super().forward(x, y.clamp(max=1e6), mode=mode)
+        if mode != "loss":
+            return outputs
+        loss, top = outputs["loss"], float(y.max())
+        if top == HUGE:
+            loss = loss.sub(loss.detach()).abs().sqrt()  # 0, with an infinite slope
+        elif top == CONSTANT:
+            loss = loss + torch.inf
+        elif top == torch.inf:
+            loss = loss * torch.inf
+        return {"loss_stub": loss}
 
 
 @FUNCTIONS.register_module(force=True)
@@ -41,15 +53,19 @@ def named_collate(samples: Sequence[dict]) -> dict:
 
 @DATASETS.register_module(force=True)
 class FaultyData(StubData):
-    """`infinite` samples have an infinite target, `huge` ones one whose gradient is infinite and whose loss is capped.
+    """Samples `infinite` make loss and gradients infinite, `huge` the gradients alone, `constant` the loss alone.
 
     Reading the sample number `raising` raises a RuntimeError; reading `signalled` sends `signum` to the process that
     trains, or to all of its group, once: until `once`, a file, is there.
     """
 
-    def __init__(self, infinite=(), raising=-1, signalled=-1, signum=0, group=False, once="", **options):
+    def __init__(
+        self, infinite=(), huge=(), constant=(), raising=-1, signalled=-1, signum=0, group=False, once="", **options
+    ):
         super().__init__(**options)
-        self.infinite, self.raising = infinite, raising
+        self.targets = {**dict.fromkeys(huge, HUGE), **dict.fromkeys(constant, CONSTANT)}
+        self.targets |= dict.fromkeys(infinite, float("inf"))
+        self.raising = raising
         self.signalled, self.signum, self.group, self.once = signalled, signum, group, once
 
     def __getitem__(self, index: int) -> dict:
@@ -60,6 +76,6 @@ class FaultyData(StubData):
             trainer = os.getpid() if torch.utils.data.get_worker_info() is None else os.getppid()
             (os.killpg if self.group else os.kill)(os.getpgid(0) if self.group else trainer, self.signum)
         sample = super().__getitem__(index)
-        if index in self.infinite:
-            sample["y"] = torch.tensor(torch.inf)
+        if index in self.targets:
+            sample["y"] = torch.tensor(self.targets[index])
         return {**sample, "meta": {"dataset": "stub", "id": index}}
