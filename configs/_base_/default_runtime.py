@@ -20,7 +20,9 @@ custom_hooks = [
 ]
 
 env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl", timeout=600),
 )
 # A batch without an image leaves the cross-attention out of the graph; without this, the other GPUs would wait for it.
 find_unused_parameters = True

@@ -2,13 +2,13 @@
 
 from .checkpoint import TrainedCheckpointHook, load_trained, trained_state
 from .config import load_config
+from .display import PartsTableHook, ThroughputHook
 from .files import check_files
 from .loops import ResumableEpochLoop
 from .nonfinite import NonFiniteHook
 from .optim import TrainedOptimWrapperConstructor
 from .progress import ProgressBarHook
 from .signals import StopOnSignalHook
-from .display import PartsTableHook, ThroughputHook
 
 __all__ = [
     "NonFiniteHook",

@@ -20,7 +20,6 @@ from mmgpt.registry import HOOKS
 
 from .peaks import peak_flops
 
-
 # How MMEngine's messages begin that fill screens.
 LONG = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environment")
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -56,7 +57,8 @@ def prepare(args: argparse.Namespace) -> Config:
 def _launch_on_cpu(cfg: Config) -> None:
     # MMEngine's own launcher selects a CUDA device whatever the backend, and so does its default model wrapper.
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
+        seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
+        torch.distributed.init_process_group("gloo", timeout=seconds and timedelta(seconds=seconds))
     unused = cfg.get("find_unused_parameters", False)
     cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, find_unused_parameters=unused)
 

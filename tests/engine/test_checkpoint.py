@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from engine_stub import StubModel
-
 from mmengine.fileio import LocalBackend
 
 from mmgpt.engine import load_trained, trained_state

@@ -7,11 +7,10 @@ import time
 import pytest
 import torch
 from fault_stub import FAULTY
+from launching import logs, train, train_on_two
 
 from mmgpt.engine.failures import Stopped
 from mmgpt.engine.signals import SIGNALS, StopOnSignalHook
-
-from launching import logs, train, train_on_two
 
 
 def signalled(tmp_path, signum, sample=7, group=False):
