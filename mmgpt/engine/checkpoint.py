@@ -137,7 +137,8 @@ def _only_trained(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _bare(runner: Runner) -> nn.Module:
+def bare_model(runner: Runner) -> nn.Module:
+    """The model of a run without what distributed training wraps it in."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
@@ -173,7 +174,7 @@ class TrainedCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if is_main_process():
             remove_parts(self.out_dir)
-            check_space(self.out_dir, _size(_bare(runner)))
+            check_space(self.out_dir, _size(bare_model(runner)))
 
     def save_now(self, runner: Runner) -> None:
         """Save after the current training step, whatever the interval: as stopped.pth, which the next such replaces."""
@@ -181,14 +182,14 @@ class TrainedCheckpointHook(CheckpointHook):
         if Path(self.last_ckpt or "").name == f"iter_{step}.pth":
             return
         meta = dict(epoch=runner.epoch, iter=step, epoch_length=len(runner.train_dataloader))
-        with _only_trained(_bare(runner)):
+        with _only_trained(bare_model(runner)):
             runner.save_checkpoint(self.out_dir, STOPPED, meta=meta, backend_args=self.backend_args)
         if is_main_process():
             _link(Path(self.out_dir) / STOPPED)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
-        with _only_trained(_bare(runner)):
+        with _only_trained(bare_model(runner)):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
@@ -201,7 +202,7 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data."""
-        names = trained_names(_bare(runner))
+        names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
@@ -209,7 +210,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """Check what was loaded against the model, and undo `plain`."""
         from mmgpt.models.checkpoints import log_loaded
 
-        source, model = str(runner.cfg.get("load_from")), _bare(runner)
+        source, model = str(runner.cfg.get("load_from")), bare_model(runner)
         if runner.cfg.get("resume"):
             _check_resumable(checkpoint, len(runner.train_dataloader), source)
         state = trained_part(model, checkpoint, source)

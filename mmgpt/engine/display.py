@@ -18,6 +18,7 @@ from torch import nn
 
 from mmgpt.registry import HOOKS
 
+from .checkpoint import bare_model
 from .peaks import peak_flops
 
 # How MMEngine's messages begin that fill screens.
@@ -68,7 +69,7 @@ class PartsTableHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Log it as text."""
         shown = Console(width=100, file=io.StringIO())
-        shown.print(parts_table(getattr(runner.model, "module", runner.model)))
+        shown.print(parts_table(bare_model(runner)))
         runner.logger.info(f"The parts of the model:\n{shown.file.getvalue()}")
 
 
@@ -106,7 +107,7 @@ class ThroughputHook(Hook):
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         self.recent: deque[Work] = deque(maxlen=runner.log_processor.window_size)
         self.peak = peak_flops(device)
-        self.flops = token_flops(getattr(runner.model, "module", runner.model))
+        self.flops = token_flops(bare_model(runner))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None

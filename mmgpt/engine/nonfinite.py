@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mmgpt.registry import HOOKS
 
+from .checkpoint import bare_model
+
 
 class Seen(NamedTuple):
     """One batch of an optimizer step: its losses by name, and the `metas` of its samples."""
@@ -43,7 +45,6 @@ class NonFiniteHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Watch the model's losses, and the optimizer's steps."""
-        model, optimizer = getattr(runner.model, "module", runner.model), runner.optim_wrapper.optimizer
 
         def look(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
             self.stepped = self._is_fine(runner)
@@ -52,8 +53,8 @@ class NonFiniteHook(Hook):
                 optimizer.zero_grad(set_to_none=True)
 
         self.handles = [
-            model.register_forward_hook(self._note, with_kwargs=True),
-            optimizer.register_step_pre_hook(look),
+            bare_model(runner).register_forward_hook(self._note, with_kwargs=True),
+            runner.optim_wrapper.optimizer.register_step_pre_hook(look),
         ]
 
     def after_train_iter(
@@ -84,7 +85,9 @@ class NonFiniteHook(Hook):
 
     def _note(self, model: nn.Module, arguments: tuple, inputs: Mapping, losses: object) -> None:
         if model.training and isinstance(losses, dict):
-            self.seen.append(Seen({k: v.detach() for k, v in losses.items()}, inputs.get("metas") or []))
+            self.seen.append(
+                Seen({k: v.detach() for k, v in losses.items() if isinstance(v, Tensor)}, inputs.get("metas") or [])
+            )
 
     def _is_fine(self, runner: Runner) -> bool:
         self.norm = _norm(runner)
