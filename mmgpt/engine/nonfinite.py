@@ -118,6 +118,6 @@ def _norm(runner: Runner) -> float:
     """Of all gradients, the same in all processes: as clipping found it, which has been waited for; else computed."""
     wrapper = runner.optim_wrapper
     if wrapper.clip_grad_kwargs and wrapper.grad_name == "grad_norm":
-        return runner.message_hub.get_scalar("train/grad_norm").current()
+        return wrapper.message_hub.get_scalar("train/grad_norm").current()
     grads = [each.grad for group in wrapper.param_groups for each in group["params"] if each.grad is not None]
     return float(torch.nn.utils.get_total_norm(grads))

@@ -78,4 +78,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
 def _age(path: Path) -> tuple[int, int]:
     """When it was written; of two at the same time the one of more steps counts as the newer."""
     number = path.stem.partition("_")[2]
-    return path.stat().st_mtime_ns, int(number) if number.isdigit() else -1
+    try:
+        return path.stat().st_mtime_ns, int(number) if number.isdigit() else -1
+    except FileNotFoundError:  # removed in this moment, by a run that goes on
+        return 0, -1

@@ -58,9 +58,16 @@ def batches_done(folder: Path) -> int:
     return torch.load(path, weights_only=True, mmap=True)["meta"]["iter"] if path else 0
 
 
-def parts(folder: Path) -> list[str]:
-    """Names of the files that are being written, or were when the process was killed."""
-    return [path.name for path in folder.glob(f"*{PART}")]
+def parts(folder: Path, since: float = 0.0) -> list[str]:
+    """Names of the files that are being written, or were when a process was killed that began at that time."""
+    return [path.name for path in folder.glob(f"*{PART}") if _written(path) >= since]
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:  # complete in this moment
+        return -1.0
 
 
 def reached(moment: str, folder: Path, process: subprocess.Popen, dice: random.Random, longest: float) -> bool:
@@ -80,7 +87,7 @@ def reached(moment: str, folder: Path, process: subprocess.Popen, dice: random.R
 
 def killed(command: Sequence[str], folder: Path, moment: str, dice: random.Random, longest: float) -> Kill | None:
     """Start the run and kill it; None when it was over before."""
-    start = time.monotonic()
+    start = time.time()
     with (folder.parent / "killed.log").open("a") as log:
         process = subprocess.Popen([*command, "--resume"], stdout=log, stderr=log)
     try:
@@ -90,7 +97,8 @@ def killed(command: Sequence[str], folder: Path, moment: str, dice: random.Rando
         code = process.wait()
     if code > 0:
         raise ValueError(f"the run failed with exit code {code}, see {folder.parent / 'killed.log'}")
-    return Kill(moment, time.monotonic() - start, ", ".join(parts(folder)), batches_done(folder)) if in_time else None
+    cut = ", ".join(parts(folder, start))
+    return Kill(moment, time.time() - start, cut, batches_done(folder)) if in_time else None
 
 
 def differences(a: object, b: object, place: str = "") -> list[str]:
