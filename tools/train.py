@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from mmgpt.engine import check_files, tool
-from mmgpt.engine.checkpoint import LATEST
+from mmgpt.engine.display import QuietRunner
+from mmgpt.engine.failures import Stopped, log_end
+from mmgpt.engine.work_dir import check_writable, newest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +20,7 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from this checkpoint; without a value from the newest in the work directory, if there is one",
+        help="go on from this checkpoint; without a value from the newest complete one in the work directory, if any",
     )
     parser.add_argument("--amp", action="store_true", help="bfloat16 automatic mixed precision (needs a GPU)")
     parser.add_argument("--seed", type=int, help="instead of the config's `seed`")
@@ -34,11 +35,14 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     """
     if resume is None:
         return
-    checkpoint = Path(cfg.work_dir) / LATEST if resume == "auto" else Path(resume)
-    if checkpoint.is_file():
-        cfg.resume, cfg.load_from = True, str(checkpoint)
-    elif resume != "auto":
+    if resume != "auto" and not Path(resume).is_file():
         raise FileNotFoundError(f"--resume: there is no checkpoint {resume!r}")
+    checkpoint, incomplete = newest_checkpoint(cfg.work_dir) if resume == "auto" else (Path(resume), [])
+    for path in incomplete:
+        print(f"--resume: {path} is incomplete and passed over")
+    if checkpoint:
+        cfg.resume, cfg.load_from = True, str(checkpoint)
+        print(f"--resume: going on from {checkpoint}")
     else:
         print(f"--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning")
 
@@ -56,7 +60,7 @@ def set_amp(cfg: Config) -> None:
 
 
 def main() -> None:
-    """Build an MMEngine Runner from the config and the options, and train."""
+    """Build an MMEngine Runner from the config and the options, and train; what ends it is in its log."""
     args = parse_args()
     if args.seed is not None:
         args.cfg_options = {**(args.cfg_options or {}), "seed": args.seed}
@@ -64,8 +68,15 @@ def main() -> None:
     if args.amp:
         set_amp(cfg)
     set_resume(cfg, args.resume)
+    check_writable(cfg.work_dir)
     check_files(cfg, skip=("test_dataloader", "test_evaluator"))
-    Runner.from_cfg(cfg).train()
+    try:
+        QuietRunner.from_cfg(cfg).train()
+    except Stopped:
+        raise
+    except Exception as error:
+        log_end(error)
+        raise
 
 
 if __name__ == "__main__":

@@ -10,15 +10,34 @@ default_hooks = dict(
     # The interval counts batches; a checkpoint is written at the end of the step that it falls into.
     checkpoint=dict(type="TrainedCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
 )
-custom_hooks = [dict(type="ProgressBarHook"), dict(type="LostAnswersHook")]
+custom_hooks = [
+    dict(type="ProgressBarHook"),
+    dict(type="LostAnswersHook"),
+    dict(type="NonFiniteHook", patience=10),
+    dict(type="StopOnSignalHook"),
+    dict(type="PartsTableHook"),
+    dict(type="ThroughputHook"),
+]
 
 env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl", timeout=600),
 )
 # Of several processes. MMEngine finds it by its whole name only. Batches are on their device already.
 model_wrapper_cfg = dict(type="mmgpt.UnevenDataParallel", device_ids=None, broadcast_buffers=False)
 
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+# Where curves and pictures go: the 'files' that tools/analysis_tools/analyze_logs.py reads, and also 'tensorboard',
+# 'wandb' or 'wandb_offline', which keeps them on this machine (requirements/tensorboard.txt, requirements/wandb.txt).
+tracker = "files"
+track_files = [dict(type="LocalVisBackend")]
+track_tensorboard = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+track_wandb = [dict(type="LocalVisBackend"), dict(type="WandbVisBackend", init_kwargs=dict(project="mmgpt"))]
+track_wandb_offline = [
+    dict(type="LocalVisBackend"),
+    dict(type="WandbVisBackend", init_kwargs=dict(project="mmgpt", mode="offline")),
+]
+visualizer = dict(type="Visualizer", vis_backends="${track_${tracker}}")
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
 # Of the order of the data, of what is drawn from it, and of new weights and dropout.

@@ -2,17 +2,24 @@
 
 from .checkpoint import TrainedCheckpointHook, load_trained, trained_state
 from .config import load_config
+from .display import PartsTableHook, ThroughputHook
 from .distributed import UnevenDataParallel
 from .files import check_files
 from .global_batch import StepInfoHook
 from .loops import ResumableEpochLoop
+from .nonfinite import NonFiniteHook
 from .optim import TrainedOptimWrapperConstructor
 from .progress import ProgressBarHook
+from .signals import StopOnSignalHook
 
 __all__ = [
+    "NonFiniteHook",
+    "PartsTableHook",
     "ProgressBarHook",
     "ResumableEpochLoop",
     "StepInfoHook",
+    "StopOnSignalHook",
+    "ThroughputHook",
     "TrainedCheckpointHook",
     "TrainedOptimWrapperConstructor",
     "UnevenDataParallel",

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from mmgpt.registry import HOOKS
 
 from .atomic import written_whole
-
-LATEST = "latest.pth"
+from .work_dir import LATEST, STOPPED, check_space, remove_parts
 
 
 def trained_names(model: nn.Module) -> set[str]:
@@ -138,7 +137,8 @@ def _only_trained(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _bare(runner: Runner) -> nn.Module:
+def bare_model(runner: Runner) -> nn.Module:
+    """The model of a run without what distributed training wraps it in."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
@@ -148,7 +148,8 @@ class TrainedCheckpointHook(CheckpointHook):
 
     A checkpoint holds what was trained and nothing else, the optimizer, the schedulers and the log, as tensors and
     plain data. ``latest.pth`` beside it is the newest one. Loading is strict: the checkpoint and the model have to
-    agree on what was trained. Arguments as in CheckpointHook.
+    agree on what was trained. Arguments as in CheckpointHook, but the oldest is removed when the new one is written,
+    not before.
     """
 
     def __init__(
@@ -159,8 +160,18 @@ class TrainedCheckpointHook(CheckpointHook):
         save_best: str | None = None,
         rule: str | None = None,
     ) -> None:
-        own = dict(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, save_best=save_best, rule=rule)
+        self.kept = max_keep_ckpts
+        # MMEngine removes before it writes, so it is given one more than there are.
+        more = max_keep_ckpts + 1 if max_keep_ckpts > 0 else max_keep_ckpts
+        own = dict(interval=interval, by_epoch=by_epoch, max_keep_ckpts=more, save_best=save_best, rule=rule)
         super().__init__(**own, backend_args=dict(backend="atomic"))
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that checkpoints fit the disk. ValueError when it is too full."""
+        super().before_train(runner)
+        if is_main_process():
+            remove_parts(self.out_dir)
+            check_space(self.out_dir, _size(bare_model(runner)))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
@@ -178,20 +189,37 @@ class TrainedCheckpointHook(CheckpointHook):
             runner.logger.info(f"Saving checkpoint at {done} iterations")
             self._save_checkpoint(runner)
 
+    def save_now(self, runner: Runner) -> None:
+        """Save after the current training step, whatever the interval: as stopped.pth, which the next such replaces."""
+        step = runner.iter + 1
+        if Path(self.last_ckpt or "").name == f"iter_{step}.pth":
+            return
+        meta = dict(epoch=runner.epoch, iter=step, epoch_length=len(runner.train_dataloader))
+        with _only_trained(bare_model(runner)):
+            runner.save_checkpoint(self.out_dir, STOPPED, meta=meta, backend_args=self.backend_args)
+        if is_main_process():
+            _link(Path(self.out_dir) / STOPPED)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
-        with _only_trained(_bare(runner)):
+        with _only_trained(bare_model(runner)):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
+        while 0 < self.kept < len(self.keep_ckpt_ids):
+            self._remove(self.keep_ckpt_ids.popleft())
+
+    def _remove(self, step: int) -> None:
+        if is_main_process():
+            Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        with _only_trained(_bare(runner)):
+        with _only_trained(bare_model(runner)):
             super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data."""
-        names = trained_names(_bare(runner))
+        names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
@@ -199,7 +227,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """Check what was loaded against the model, and undo `plain`."""
         from mmgpt.models.checkpoints import log_loaded
 
-        source, model = str(runner.cfg.get("load_from")), _bare(runner)
+        source, model = str(runner.cfg.get("load_from")), bare_model(runner)
         if runner.cfg.get("resume"):
             _check_resumable(checkpoint, len(runner.train_dataloader), source)
         state = trained_part(model, checkpoint, source)
@@ -208,6 +236,11 @@ class TrainedCheckpointHook(CheckpointHook):
         checkpoint["state_dict"] = {**model.state_dict(), **state}
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: _history(value) for name, value in scalars.items()})
+
+
+def _size(model: nn.Module) -> int:
+    """Bytes of a checkpoint, about: what is trained, and the two tensors that Adam keeps for each."""
+    return 3 * sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
 
 
 def _check_resumable(checkpoint: dict, length: int, source: str) -> None:

@@ -33,6 +33,11 @@ class ProgressBarHook(Hook):
         """Close the bar of the training run."""
         self.bars.pop("train").close()
 
+    def after_run(self, runner: Runner) -> None:
+        """Close what a run that was stopped has left open."""
+        for bar in self.bars.values():
+            bar.close()
+
     def _before_epoch(self, runner: Runner, mode: str = "train") -> None:
         if mode != "train":
             loader = runner.val_dataloader if mode == "val" else runner.test_dataloader

@@ -6,9 +6,11 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +21,7 @@ import mmgpt
 from mmgpt import registry as registries
 
 from .config import load_config, suggest
+from .failures import DISK, Stopped, is_disk_fault, resource_message
 
 # How torch words an error of a process that loads data: the traceback there, as text.
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
@@ -48,26 +51,32 @@ def prepare(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     # MMEngine's own launcher selects a CUDA device whatever the backend.
     if args.launcher == "pytorch" and not (torch.cuda.is_available() or torch.distributed.is_initialized()):
-        torch.distributed.init_process_group("gloo")
+        seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
+        torch.distributed.init_process_group("gloo", timeout=seconds and timedelta(seconds=seconds))
     return cfg
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a tool; a user's mistake ends it with a message and exit code 1 instead of a traceback.
 
+    A disk that cannot be written gives 74, a signal 128 + its number, as a shell has it for a program without handlers.
     ``MMGPT_TRACEBACK=1`` shows the traceback all the same.
     """
     try:
         main()
+    except Stopped as stop:
+        name = signal.Signals(stop.signum).name
+        print(f"stopped by {name} after {stop.step} batches, which are saved: go on with --resume", file=sys.stderr)
+        sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted (a training goes on with --resume)", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = user_message(error)
         if message is None or os.environ.get("MMGPT_TRACEBACK"):
             raise
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(DISK if is_disk_fault(error) else 1)
 
 
 def user_message(error: Exception) -> str | None:
@@ -75,8 +84,11 @@ def user_message(error: Exception) -> str | None:
 
     A user's mistake is a ValueError, KeyError or FileNotFoundError that this package raises, here or in a process that
     loads data; an unknown name or argument in a config; what another package says about a value of a config while it
-    builds a part; a file that is no safe checkpoint.
+    builds a part; a file that is no safe checkpoint. Too little memory and a full disk are told too.
     """
+    resource = resource_message(error)
+    if resource:
+        return resource
     text = str(error.args[0]) if error.args else str(error)
     place = traceback.extract_tb(error.__traceback__)[-1].filename
     unknown = UNKNOWN_MODULE.search(text)

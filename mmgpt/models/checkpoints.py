@@ -185,11 +185,13 @@ def log_loaded(model: nn.Module, given: Iterable[str], source: str) -> None:
 
 def _parts(names: Iterable[str]) -> str:
     """'12 of the resampler, 40 of gated blocks': how many tensors of each part."""
-    counts = Counter(_part(plain_name(name)) for name in names)
+    counts = Counter(part_of(name) for name in names)
     return ", ".join(f"{count} of {part}" for part, count in sorted(counts.items())) or "none"
 
 
-def _part(name: str) -> str:
+def part_of(name: str) -> str:
+    """The part of a model that a tensor belongs to: 'LoRA', 'gated blocks', or as its first module is called."""
+    name = plain_name(name)
     if ".lora_" in name:
         return "LoRA"
     return "gated blocks" if GATED in name else name.split(".")[0]

@@ -1,9 +1,12 @@
+import errno
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
 from engine_stub import StubModel
+from mmengine.fileio import LocalBackend
 
 from mmgpt.engine import load_trained, trained_state
 from mmgpt.engine.checkpoint import AtomicBackend, plain
@@ -139,3 +142,47 @@ def test_file_appears_when_complete(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: (seen.append(path.read_bytes()), rename(*names)))
     AtomicBackend().put(b"new", path)
     assert seen == [b"old"] and path.read_bytes() == b"new"
+
+
+def fill_disk(monkeypatch, writes):
+    """Let the disk be full after so many writes of checkpoints, each time in the middle of one."""
+    left = [writes]
+    write = LocalBackend.put
+
+    def put(self, content, path):
+        left[0] -= 1
+        write(self, content[: len(content) // 2] if left[0] < 0 else content, path)
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalBackend, "put", put)
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_full_disk_leaves_the_old_checkpoints(make_runner, tmp_path, monkeypatch, kept):
+    more = f"default_hooks['checkpoint']['max_keep_ckpts'] = {kept}"
+    fill_disk(monkeypatch, writes=3)
+    with pytest.raises(OSError, match="No space left on device.*iter_12.pth"):
+        make_runner(more).train()
+    names = sorted(path.name for path in (tmp_path / "run").glob("*.pth*"))
+    assert names == [*["iter_6.pth", "iter_9.pth"][-kept:], "latest.pth"]
+    assert torch.load(tmp_path / "run" / "latest.pth", weights_only=True)["meta"]["iter"] == 9
+    monkeypatch.undo()
+    make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth")).train()
+    names = sorted(path.name for path in (tmp_path / "run").glob("*.pth*"))
+    assert names == [*["iter_12.pth", "iter_9.pth"][:kept], "latest.pth"]
+
+
+def test_too_little_room_is_told_before_the_first_step(make_runner, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1000, 900, 100))
+    runner = make_runner()
+    with pytest.raises(ValueError, match="a checkpoint takes about"):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_parts_of_a_killed_run_are_removed(make_runner, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "iter_8.pth.part").touch()
+    make_runner(max_epochs=1).train()
+    assert not list((tmp_path / "run").glob("*.part"))

@@ -1,7 +1,9 @@
 """tools/train.py and tools/test.py as users run them."""
 
+import errno
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -11,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
@@ -121,6 +125,45 @@ def test_mistakes_end_with_a_message(tmp_path, run, capsys, more, arguments, wor
     message = capsys.readouterr().err.partition("error: ")[2]
     for word in words:
         assert word in message
+
+
+def test_the_newest_complete_checkpoint_is_resumed(tmp_path, run, capsys):
+    """Though the last one was cut when the machine went down, and latest.pth points at it."""
+    config = write_config(tmp_path)
+    assert run("train.py", config, "--work-dir", tmp_path / "run") == 0
+    last = tmp_path / "run" / "iter_12.pth"
+    expected = torch.load(last, weights_only=True)["state_dict"]
+    last.write_bytes(last.read_bytes()[:10000])
+    assert run("train.py", config, "--work-dir", tmp_path / "run", "--resume") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"--resume: \S+iter_12.pth is incomplete and passed over", shown)
+    assert re.search(r"--resume: going on from \S+iter_9.pth", shown)
+    again = torch.load(last, weights_only=True)["state_dict"]
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+    assert os.readlink(tmp_path / "run" / "latest.pth") == "iter_12.pth"
+
+
+def test_a_work_dir_that_cannot_be_written_is_told_first(tmp_path, run, capsys):
+    (tmp_path / "run").touch()
+    config = write_config(tmp_path, more="model['path'] = 'weights/llama'")
+    assert run("train.py", config, "--work-dir", tmp_path / "run") == 1
+    assert "run' cannot be written (File exists); see --work-dir" in capsys.readouterr().err
+
+
+def test_a_full_disk_has_its_own_exit_code(tmp_path, run, capsys, monkeypatch):
+    write = LocalBackend.put
+
+    def put(self, content, path):
+        if "iter_9" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, content, path)
+
+    monkeypatch.setattr(LocalBackend, "put", put)
+    assert run("train.py", write_config(tmp_path), "--work-dir", tmp_path / "run") == 74
+    assert "iter_9.pth: No space left on device. What was complete is kept" in capsys.readouterr().err
+    assert os.readlink(tmp_path / "run" / "latest.pth") == "iter_6.pth"
+    [log] = (tmp_path / "run").glob("*/*.log")
+    assert "process 0 ended by OSError: [Errno 28]" in log.read_text()
 
 
 def test_amp_without_a_gpu(tmp_path, run, capsys, monkeypatch):

@@ -1,0 +1,49 @@
+"""A run that is killed and resumed, by the script."""
+
+import os
+import random
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+ENGINE_TESTS = ROOT / "tests" / "engine"
+sys.path.insert(0, str(ENGINE_TESTS))
+
+from engine_stub import write_config  # noqa: E402
+
+SCRIPT = runpy.run_path(str(ROOT / "tools" / "analysis_tools" / "kill_test.py"))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ENGINE_TESTS}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path, capsys):
+    more = "train_dataloader['dataset'].update(seconds=0.02, size=60)\ndefault_hooks['checkpoint']['interval'] = 2\n"
+    arguments = [write_config(tmp_path, more=more), "--work-dir", tmp_path / "runs", "--kills", 2, "--seconds", 0.2]
+    assert SCRIPT["main"](list(map(str, arguments))) == 0
+    shown = capsys.readouterr().out
+    assert "equal, bit by bit" in shown and "2 of 2 kills" in shown and "between" in shown
+    states = [torch.load(tmp_path / "runs" / name / "latest.pth", weights_only=True) for name in ("whole", "killed")]
+    assert states[0]["meta"]["iter"] == states[1]["meta"]["iter"] == 60
+
+
+def test_differences_are_named():
+    a = {"x": [torch.ones(2), {"step": 3}], "y": torch.zeros(1)}
+    b = {"x": [torch.ones(2), {"step": 4}], "y": torch.tensor([1e-45])}
+    assert SCRIPT["differences"](a, a) == []
+    assert SCRIPT["differences"](a, b) == ["x[1].step", "y"]
+    assert SCRIPT["differences"]({"x": 1}, {"y": 1}, "state") == ["state"]
+
+
+def test_a_run_that_fails_is_told(tmp_path):
+    with pytest.raises(ValueError, match="exit code 1, see .*killed.log"):
+        (tmp_path / "killed").mkdir()
+        command = [sys.executable, "-c", "raise SystemExit(1)"]
+        SCRIPT["killed"](command, tmp_path / "killed", "write", random.Random(0), 1.0)
