@@ -21,7 +21,7 @@ def set_totals(batches: Sequence[object]) -> None:
     """
     from mmgpt.datasets.collate import learned_tokens
 
-    if not all(isinstance(batch, dict) and "sources" in batch for batch in batches):
+    if not all(isinstance(batch, dict) and {"labels", "sources"} <= batch.keys() for batch in batches):
         return
     counts = [learned_tokens(batch) for batch in batches]
     sums = torch.tensor([sum(count[source] for count in counts) for source in counts[0]])

@@ -124,3 +124,5 @@ def train(arguments: list[str]) -> None:
 if __name__ == "__main__":
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
         train([*arguments, "--launcher", "pytorch"])
+        # What the first process wrote last is there before another run of the second looks for it.
+        torch.distributed.barrier()
