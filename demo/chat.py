@@ -67,7 +67,7 @@ class Session:
         """Keep a picture for the next question; a file that cannot be read is one line of complaint."""
         try:
             self.images.append(read_picture(Path(file).expanduser()))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:  # the last: there is no such user in ~user
             print(f"error: {error}")
         else:
             print(f"{file} goes with the next question")
@@ -82,7 +82,7 @@ class Session:
                     print(piece, end="", flush=True)
         except KeyboardInterrupt:
             end = " …"
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # the last: the model's, out of memory for one
             end = f"error: {error}"
         answered = len(self.conversation.turns) > turns
         if answered:

@@ -35,7 +35,9 @@ class FakeChat:
         """A new conversation."""
         return Conversation()
 
-    def submit(self, conversation, generation=None, *, seed=None, stop=(), top_logprobs=None, listener=None) -> Answer:
+    def submit(
+        self, conversation, generation=None, *, seed=None, stop=(), top_logprobs=None, listener=None, scope=""
+    ) -> Answer:
         """As Chat's."""
         text = question_text(conversation.turns[-1]["question"])
         if not text.strip():

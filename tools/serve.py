@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Load the model, then answer until the process is told to end."""
     args = parse_args(arguments)
     settings = read_settings(args)
-    engine = dict(max_batch=args.max_batch, max_waiting=args.max_waiting, cache_bytes=args.cache * 2**20)
+    # How many come in is the server's own count, so that the engine turns none of them away.
+    places = args.max_batch + args.max_waiting
+    engine = dict(max_batch=args.max_batch, max_waiting=places, cache_bytes=args.cache * 2**20)
     server = make_server(load_chat(args, engine=engine), settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
     print(f"model: {settings.name}, API key: {key}", flush=True)

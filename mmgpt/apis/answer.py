@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
-REASONS = ("stop", "length", "cancelled")
 
 
 class Busy(RuntimeError):
@@ -36,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class Answer:
-    """An answer as it grows. Iterating over it yields its `Piece`s and raises what the model ran into.
+    """An answer as it grows. Iterating over it yields its `Piece`s, each once, and raises what the model ran into.
 
     Attributes:
         prompt: the text of the prompt, special tokens by their names.
@@ -57,17 +56,20 @@ class Answer:
         self.seconds_to_first = self.seconds = 0.0
         self._started = time.perf_counter()
         self._events: queue.SimpleQueue = queue.SimpleQueue()
-        self._tell = listener or self._events.put
+        self._tell, self._keeps = listener or self._events.put, listener is None
         self._stopped, self._over = threading.Event(), threading.Event()
 
     def __iter__(self) -> Iterator[Piece]:
-        while (event := self._events.get()) is not None:
-            if isinstance(event, Exception):
-                raise event
+        if not self._keeps:
+            raise ValueError("this answer tells a listener: there is nothing to iterate over")
+        while isinstance(event := self._events.get(), Piece):
             yield event
+        self._events.put(event)  # whoever asks again is told of the end, too
+        if event is not None:
+            raise event
 
     def text(self) -> str:
-        """Waits for the end; the whole text."""
+        """Waits for the end; the whole text, where none of it was taken before."""
         return "".join(piece.text for piece in self)
 
     def wait(self) -> bool:
@@ -95,7 +97,7 @@ class Answer:
         self._say(piece)
 
     def end(self, reason: str) -> None:
-        """The engine is done with it, for one of REASONS."""
+        """The engine is done with it, for a `finish_reason`."""
         self.finish_reason, self.seconds = reason, time.perf_counter() - self._started
         self._say(None)
         self._over.set()

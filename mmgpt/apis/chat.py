@@ -95,12 +95,26 @@ class Chat:
         """A new, empty conversation."""
         return Conversation()
 
-    def ask(self, conversation: Conversation, text: str, images: Sequence = (), **settings) -> str:
-        """The answer to one question; arguments (`settings` too) and errors are those of ``stream``."""
-        return "".join(self.stream(conversation, text, images, **settings))
+    def ask(
+        self,
+        conversation: Conversation,
+        text: str,
+        images: Sequence[str | Path | Image.Image] = (),
+        generation: dict | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """The answer to one question; arguments and errors are those of ``stream``."""
+        return "".join(self.stream(conversation, text, images, generation, seed, stop))
 
     def stream(
-        self, conversation: Conversation, text: str, images: Sequence[str | Path | Image.Image] = (), **settings
+        self,
+        conversation: Conversation,
+        text: str,
+        images: Sequence[str | Path | Image.Image] = (),
+        generation: dict | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
     ) -> Iterator[str]:
         """Ask one question and yield its answer in pieces.
 
@@ -111,7 +125,7 @@ class Chat:
             conversation: what was said so far; changed as described.
             text: the question. All of it is literal: a typed ``<image>`` stays text.
             images: files or PIL images that belong to this question, shown before its text.
-            settings: as for ``submit`` (generation, seed, stop).
+            generation, seed, stop: as for ``submit``.
 
         Raises:
             FileNotFoundError: an image file does not exist.
@@ -120,7 +134,7 @@ class Chat:
         if not text.strip():
             raise ValueError("the question is empty")
         asked = conversation.asked(text, [read_picture(image) for image in images])
-        return self._pieces(conversation, asked, self.submit(asked, **settings))
+        return self._pieces(conversation, asked, self._request(asked, generation, seed, stop))
 
     def submit(
         self,
@@ -131,6 +145,7 @@ class Chat:
         stop: Sequence[str] = (),
         top_logprobs: int | None = None,
         listener: Callable | None = None,
+        scope: str = "",
     ) -> Answer:
         """Ask the last question of a conversation, which has no answer yet; the conversation stays as it is.
 
@@ -143,24 +158,39 @@ class Chat:
             stop: texts that end the answer, and are left out of it.
             top_logprobs: how many of the likeliest tokens are told at each place; None: no log-probabilities.
             listener: see `Answer`.
+            scope: what is kept of a text is used for questions of the same scope only: by how fast a question is
+                answered, others could guess at what was asked.
 
         Raises:
             ValueError: the conversation is longer than the pipeline's token limit or than the model can read, has
                 another number of images than of places for them, or an argument is not understood.
             Busy: too many questions wait.
         """
+        request = self._request(conversation, generation, seed, stop, top_logprobs, listener, scope)
+        self.engine.submit(request)
+        return request.answer
+
+    def _request(
+        self,
+        conversation: Conversation,
+        generation: dict | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        top_logprobs: int | None = None,
+        listener: Callable | None = None,
+        scope: str = "",
+    ) -> Request:
         sample = read_conversation(conversation, self.pipeline)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         given = {**self.generation, "num_beams": 1, **(generation or {})}
         arguments = generation_arguments(self.model.tokenizer, given)
-        if top_logprobs is not None and (arguments.get("num_beams") or 1) > 1:
-            raise ValueError("log-probabilities are not told of answers with beams: num_beams=1 is needed")
+        if top_logprobs is not None and (arguments.get("num_beams", 1) > 1 or not self.engine.reader.keeps):
+            raise ValueError("log-probabilities are told of answers with num_beams=1 by models of attention only")
         sampler = Sampler(self.engine.language, arguments, ids, seed, top_logprobs)
         arguments["max_new_tokens"] = sampler.limit = min(sampler.limit, self._room(ids.shape[1]))
         text = AnswerText(self.model.tokenizer, stop)
         answer = Answer(sample["prompt"], listener)
-        self.engine.submit(Request(ids, sample["pixels"], sampler, text, answer, arguments, seed))
-        return answer
+        return Request(ids, sample["pixels"], sampler, text, answer, arguments, seed, scope)
 
     def _room(self, length: int) -> float:
         """How many tokens the language model can read behind a prompt of that length."""
@@ -209,9 +239,9 @@ class Chat:
         device = next(self.model.parameters()).device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
-    @staticmethod
-    def _pieces(conversation: Conversation, asked: Conversation, answer: Answer) -> Iterator[str]:
-        said = ""
+    def _pieces(self, conversation: Conversation, asked: Conversation, request: Request) -> Iterator[str]:
+        self.engine.submit(request)
+        said, answer = "", request.answer
         try:
             for piece in answer:
                 said += piece.text

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmgpt.models.decoding import Growing
 
 from .answer import Busy
-from .reading import Reader
+from .reading import Read, Reader
 from .request import Request
 from .searching import go_together, search
 
@@ -46,7 +46,7 @@ class Engine:
         self._begun: list[Request] = []  # being read, or answered by themselves
         self._running: list[Request] = []  # one for each row of `_growing`
         self._growing = Growing(self.language)
-        self._change = threading.Condition()
+        self._change = threading.Condition()  # its lock is one that a thread can take again
         self._model = threading.Lock()
         self._thread: threading.Thread | None = None
         self._idle = IDLE
@@ -84,11 +84,11 @@ class Engine:
 
     def close(self) -> None:
         """Cancel all requests, and wait until they have ended."""
-        with self._change:
-            while requests := self._requests():
-                for request in requests:
-                    request.answer.cancel()
-                self._change.wait()
+        while requests := self._requests():
+            for request in requests:
+                request.answer.cancel()
+            for request in requests:
+                request.answer.wait()
 
     def _leave(self) -> None:
         """End the thread, after `close`."""
@@ -101,20 +101,24 @@ class Engine:
             thread.join()
 
     def _requests(self) -> list[Request]:
-        return [*self._waiting, *self._begun, *self._running]
+        with self._change:
+            return [*self._waiting, *self._begun, *self._running]
 
     def _work(self) -> None:
         # The inference mode of the thread that asks does not reach this one.
         with torch.inference_mode():
             while self._has_work():
                 with self._model:
-                    self._admit()
-                    self._grow()
+                    try:
+                        self._admit()
+                        self._grow()
+                    except Exception as error:
+                        # Memory ran out between two steps, say: the texts may not be what they seem any more.
+                        self._give_up(error)
 
     def _has_work(self) -> bool:
         """Waits for a request; False when none came for a while, and the thread is to end."""
         with self._change:
-            self._change.notify_all()
             if not self._requests() and self._idle:
                 self._change.wait(self._idle)
             if not self._requests():
@@ -129,17 +133,18 @@ class Engine:
             alone = self._waiting[0].beams > 1 or not self.reader.keeps
             if alone and self._running:
                 return  # it is its turn: nobody passes it
-            count = self._together() if alone else 1
             with self._change:
-                self._begun = [self._waiting.popleft() for _ in range(count)]
+                self._begun = [self._waiting.popleft() for _ in range(self._together() if alone else 1)]
+            begin = self._search if alone else self._start
             try:
-                if alone:
-                    self._search(self._begun)
-                else:
-                    self._start(self._begun[0])
+                read = begin(*self._begun)
             except Exception as error:
                 for request in self._begun:
                     self._fail(request, error)
+                read = None
+            if read is not None:
+                self._growing.add(read.known, read.images)
+                self._running += self._begun
             self._begun = []
 
     def _forget_cancelled(self) -> None:
@@ -157,34 +162,26 @@ class Engine:
         most = max(1, self.max_batch // first.beams) if self.reader.keeps else 1
         return 1 + sum(1 for _ in takewhile(partial(go_together, first), islice(self._waiting, 1, most)))
 
-    def _search(self, requests: list[Request]) -> None:
+    def _search(self, *requests: Request) -> None:
         """Answer requests by themselves."""
         for request, reason in zip(requests, search(self.reader, requests), strict=True):
             self.counts["completion_tokens"] += len(request.tokens)
             self._end(request, reason)
 
-    def _start(self, request: Request) -> None:
-        """Read a prompt and choose the first token; then the text grows with the others, if it is not over."""
-        images, logits, known = self.reader.read(request, request.ids)
-        reason = self._choose(request, logits)
-        if reason is not None:
-            return self._end(request, reason)
-        self._growing.add(known, images)
-        self._running.append(request)
+    def _start(self, request: Request) -> Read | None:
+        """Read a prompt and choose the first token; what was read where the text is not over, and is to grow."""
+        read = self.reader.read(request, request.ids)
+        reason = self._choose(request, read.logits)
+        if reason is None:
+            return read
+        return self._end(request, reason)
 
     def _grow(self) -> None:
         """One more token for each text that grows; those that are over leave."""
         self._settle(["cancelled" if request.answer.cancelled else None for request in self._running])
         if not self._running:
             return
-        try:
-            logits = self._growing.step([request.tokens[-1] for request in self._running])
-        except Exception as error:
-            # What the texts know of themselves may be half a step ahead.
-            requests, self._running, self._growing = self._running, [], Growing(self.language)
-            for request in requests:
-                self._fail(request, error)
-            return
+        logits = self._growing.step([request.tokens[-1] for request in self._running])
         self._settle([self._try(request, row[None]) for request, row in zip(self._running, logits, strict=True)])
 
     def _try(self, request: Request, logits: Tensor) -> str | Exception | None:
@@ -215,6 +212,13 @@ class Engine:
                 self._fail(request, reason)
             else:
                 self._end(request, reason)
+
+    def _give_up(self, error: Exception) -> None:
+        """Fails all that has begun."""
+        requests, self._begun, self._running = [*self._begun, *self._running], [], []
+        self._growing = Growing(self.language)
+        for request in requests:
+            self._fail(request, error)
 
     def _end(self, request: Request, reason: str) -> None:
         self.counts["cancelled"] += reason == "cancelled"

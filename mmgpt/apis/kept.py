@@ -68,6 +68,8 @@ class Kept:
 
     def keep_image(self, name: bytes, image: SeenImage) -> None:
         """Keep an image by its name."""
+        if name in self._images:
+            self._drop(self._images, name)
         self._images[name] = image
         self._count(image.nbytes)
 
@@ -86,18 +88,21 @@ class Kept:
                 del self._beginnings[number]
 
 
-def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes]) -> np.ndarray:
-    """What keys and values of a text's tokens depend on, besides the tokens before: int64 (L, 2).
+def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes], scope: str = "") -> np.ndarray:
+    """What keys and values of a text's tokens depend on, besides the tokens before: int64 (L, 3).
 
     That is the token and the image that it reads: beside the token stands a part of that image's name, 1 where it
-    reads none of those that there are, and 0 in a text without images, which skips the gated blocks.
+    reads none of those that there are, and 0 in a text without images, which skips the gated blocks. The last is a part
+    of a digest of the scope: texts of different scopes have nothing in common.
 
     Args:
         model: of the text.
         ids: (1, L).
         images: their names, of 8 bytes at least.
+        scope: any text.
     """
-    names = np.zeros((ids.shape[1], 2), dtype=np.int64)
+    names = np.zeros((ids.shape[1], 3), dtype=np.int64)
+    names[:, 2] = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], signed=True)
     names[:, 0] = ids[0].cpu().numpy()
     if images:
         read = images_read(ids == model.image_token_id, torch.tensor([len(images)], device=ids.device), model.reading)

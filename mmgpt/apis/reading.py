@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class Reader:
     def read(self, request: Request, ids: Tensor) -> Read:
         """Reads the beginning `ids` (1, L) of a request's prompt."""
         images = self.look(request)
-        known = self.kept.beginning(names_of(self.language, ids, request.names)[:-1])
+        known = self.kept.beginning(self.names(request, ids)[:-1])
         self.count(request, len(known))
         logits, known = read(self.language, ids, images, known)
         self.keep(request, ids, known)
@@ -52,15 +53,15 @@ class Reader:
             return []
         placed = self.flamingo.perceiver.media_time_embs is not None
         request.names = tuple(name_of(image, place * placed) for place, image in enumerate(request.pixels))
-        images = [self.kept.image(name) for name in request.names]
-        new = [place for place, image in enumerate(images) if image is None]
+        images = {name: self.kept.image(name) for name in request.names}
+        new = [request.names.index(name) for name, image in images.items() if image is None]
         if new:
             pixels, places = request.pixels[None, new], torch.tensor([new])
             latents = self.flamingo.encode(pixels.to(request.ids.device), places=places.to(request.ids.device))[0]
             for place, image in zip(new, see(self.language, latents), strict=True):
-                images[place] = image
+                images[request.names[place]] = image
                 self.kept.keep_image(request.names[place], image)
-        return images
+        return [images[name] for name in request.names]
 
     def count(self, request: Request, cached: int) -> None:
         """Counts the tokens of a request's prompt, of which `cached` are known."""
@@ -70,4 +71,8 @@ class Reader:
 
     def keep(self, request: Request, ids: Tensor, known: Known) -> None:
         """Keeps what is known of the beginning of a request's text `ids` (1, L), L at least as long."""
-        self.kept.keep_text(names_of(self.language, ids[:, : len(known)], request.names), known)
+        self.kept.keep_text(self.names(request, ids[:, : len(known)]), known)
+
+    def names(self, request: Request, ids: Tensor) -> np.ndarray:
+        """As `names_of`, of the beginning of a request's text, with its scope."""
+        return names_of(self.language, ids, request.names, request.scope)

@@ -25,6 +25,7 @@ class Request:
         answer: what the asker holds.
         arguments: of generate, which answers where there are beams.
         seed: the sampler's.
+        scope: of the texts that are kept.
         tokens: the answer's so far.
         names: of its images, in the engine's memory.
     """
@@ -36,6 +37,7 @@ class Request:
     answer: Answer
     arguments: Mapping
     seed: int | None = None
+    scope: str = ""
     tokens: list[int] = field(default_factory=list)
     names: tuple[bytes, ...] = ()
 

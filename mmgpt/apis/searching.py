@@ -17,7 +17,10 @@ from .request import Request
 
 def go_together(one: Request, other: Request) -> bool:
     """Whether two requests can be answered in one call: with the same arguments, and with nothing drawn."""
-    return one.arguments == other.arguments and not one.arguments.get("do_sample")
+    try:
+        return one.arguments == other.arguments and not one.arguments.get("do_sample")
+    except (RuntimeError, ValueError):  # tensors and arrays have no single answer to that
+        return False
 
 
 def search(reader: Reader, requests: Sequence[Request]) -> list[str]:

@@ -40,11 +40,19 @@ class Characters:
             self.ids, self.given = self.ids[self.given_ids :], ""
             text = self._text(self.ids)
         new = text[len(self.given) :]
-        if len(self.ids) > 2 * WINDOW:
-            self.ids = self.ids[-WINDOW:]
-            text = self._text(self.ids)
         self.given_ids, self.given = len(self.ids), text
+        if len(self.ids) > 2 * WINDOW:
+            self._shorten()
         return new
+
+    def _shorten(self) -> None:
+        """Forgets the first ids, up to one that begins a character."""
+        for start in range(len(self.ids) - WINDOW, len(self.ids) - 1):
+            text = self._text(self.ids[start:])
+            if not text.startswith(UNFINISHED):
+                self.ids, self.given = self.ids[start:], text
+                self.given_ids = len(self.ids)
+                return
 
 
 class AnswerText:

@@ -45,12 +45,9 @@ class Known(NamedTuple):
         """Bytes of its tensors."""
         return sum(k.nbytes + v.nbytes for k, v in self.layers)
 
-    def cache(self, copies: int = 1) -> DynamicCache:
-        """For a forward call, with `copies` equal rows.
-
-        Full keys and values for sliding windows too (which their masks see to): so that it can be cut.
-        """
-        return DynamicCache([(k.expand(copies, -1, -1, -1), v.expand(copies, -1, -1, -1)) for k, v in self.layers])
+    def cache(self) -> DynamicCache:
+        """For a forward call. Full keys and values for sliding windows too (their masks see to them): it can be cut."""
+        return DynamicCache(self.layers)
 
 
 def can_be_known(model: GatedCausalLM) -> bool:
@@ -67,7 +64,9 @@ def see(model: GatedCausalLM, latents: Tensor) -> list[SeenImage]:
     blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
     pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
     parts = [slice(t, t + 1) for t in range(len(latents))]
-    return [SeenImage(latents[part], {i: (k[part], v[part]) for i, (k, v) in pairs.items()}) for part in parts]
+    # Copies: each can be kept without the others.
+    caches = [{i: (k[part].clone(), v[part].clone()) for i, (k, v) in pairs.items()} for part in parts]
+    return [SeenImage(latents[part].clone(), cache) for part, cache in zip(parts, caches, strict=True)]
 
 
 @torch.inference_mode()

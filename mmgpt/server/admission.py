@@ -19,8 +19,21 @@ class Visit:
     def __init__(self):
         self.answer: Answer | None = None
         self.end = "cancelled"
+        self._left = False
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue = asyncio.Queue()
+
+    def take(self, answer: Answer) -> None:
+        """Take the answer, from any thread; it stops when the visit is over, or is over already."""
+        self.answer = answer
+        if self._left:
+            answer.cancel()
+
+    def leave(self) -> None:
+        """The visit is over: nobody reads its answer any more."""
+        self._left = True
+        if self.answer:
+            self.answer.cancel()
 
     def put(self, event: Piece | Exception | None) -> None:
         """Add an event, from any thread."""
@@ -68,8 +81,7 @@ class Admission:
         finally:
             self.inside.discard(visit)
             timer.cancel()
-            if visit.answer:
-                visit.answer.cancel()
+            visit.leave()
 
     def close(self) -> None:
         """Let nobody in any more, and end what is inside after the time that is left."""

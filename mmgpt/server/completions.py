@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Message, Send
 
 from mmgpt.apis import Chat
-from mmgpt.apis.answer import Answer, Busy, Piece
+from mmgpt.apis.answer import Busy, Piece
 from mmgpt.server.admission import Visit
 from mmgpt.server.body import read_body
 from mmgpt.server.errors import ApiError, ClientGone, as_api_error, full, shutting_down
@@ -82,7 +82,7 @@ class Completions:
         request = await self._work(read_request, body, settings.name, settings.max_tokens)
         check_size(request.messages, settings)
         fetched = await self._fetch(request)
-        visit.answer = await self._work(self._submit, request, fetched, visit)
+        await self._work(self._submit, request, fetched, visit)
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
         return Reply(settings.name, bool(request.logprobs), with_usage), bool(request.stream)
 
@@ -97,21 +97,23 @@ class Completions:
         except ValueError as error:
             raise ApiError(400, str(error), next(iter(places.values()))) from error
 
-    def _submit(self, request: ChatRequest, fetched: Mapping[str, bytes], visit: Visit) -> Answer:
+    def _submit(self, request: ChatRequest, fetched: Mapping[str, bytes], visit: Visit) -> None:
         conversation = to_conversation(request.messages, Pictures(fetched, self.settings.max_pixels * 1_000_000))
         try:
-            return self.chat.submit(
+            answer = self.chat.submit(
                 conversation,
                 request.generation(),
                 seed=request.seed,
                 stop=tuple(request.stop or ()),
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
                 listener=visit.put,
+                scope=request.scope(),
             )
         except Busy as error:
             raise full() from error
         except ValueError as error:
             raise ApiError(400, str(error)) from error
+        visit.take(answer)
 
     async def _events(self, reply: Reply, visit: Visit) -> AsyncIterator[bytes]:
         """Yield an answer as server-sent events. One that fails ends with an event that says so, and no [DONE]."""

@@ -14,7 +14,7 @@ SCHEMES = ("http://", "https://")
 
 def is_web(url: str) -> bool:
     """Whether a URL names something to fetch."""
-    return url.lower().startswith(SCHEMES)
+    return url[:8].lower().startswith(SCHEMES)
 
 
 def read_data_uri(url: str) -> bytes:

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from mmgpt.models.sampling import COLDEST
 from mmgpt.server.errors import ApiError
 
 # Brackets, braces and commas of a request. Each takes up to 256 bytes once it is parsed, hundreds of times its own.
 MAX_MARKS = 200_000
-GREEDY_BELOW = 0.01  # a temperature that divides the logits by less leaves float32's range
 
 
 class Strict(BaseModel):
@@ -122,13 +122,15 @@ class ChatRequest(Strict):
     reasoning_effort: only("none") = None
     verbosity: only("medium") = None
 
-    # Without effect on the answer.
-    user: Any = None
+    # Whose the request is: what is remembered of the texts of one is used for the same one only.
+    user: str | None = None
+    prompt_cache_key: str | None = None
+
+    # Without effect.
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
     safety_identifier: Any = None
-    prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
     parallel_tool_calls: Any = None
     prediction: Any = None
@@ -137,6 +139,10 @@ class ChatRequest(Strict):
         """The most tokens of the answer, None where the model's own setting is meant."""
         return self.max_completion_tokens or self.max_tokens
 
+    def scope(self) -> str:
+        """The scope of what is remembered of the request's text."""
+        return self.prompt_cache_key or self.user or ""
+
     def generation(self) -> dict:
         """Generation arguments of transformers; what the request leaves open is left to the model's own.
 
@@ -144,7 +150,7 @@ class ChatRequest(Strict):
         """
         arguments = {"max_new_tokens": self.answer_length(), "top_p": self.top_p}
         if self.temperature is not None:
-            arguments["do_sample"] = self.temperature >= GREEDY_BELOW
+            arguments["do_sample"] = self.temperature >= COLDEST
             if arguments["do_sample"]:
                 arguments |= {"temperature": self.temperature, "top_k": 0}
         return {name: value for name, value in arguments.items() if value is not None}

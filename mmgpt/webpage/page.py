@@ -117,7 +117,7 @@ class Page:
         box = dict(value=None) if empty_box else {}
         return {
             self.session: session,
-            self.parts.talk: view.talk(session.asked[:-1]),
+            self.parts.talk: view.talk((session.asked or ())[:-1]),
             self.parts.notice: "",
             self.parts.box: gr.update(submit_btn=False, stop_btn=True, **box),
             self.parts.prompt: session.answer.prompt,

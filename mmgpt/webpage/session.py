@@ -1,5 +1,6 @@
 """One visitor's conversation on the page: what can be done with it, and how much it may hold."""
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,12 @@ class Limits:
     pictures: int = 8
     all_pictures: int = 16
     characters: int = 20_000
-    side: int = 1536
+    side: int = 768
     picture: PictureLimits = PictureLimits()
+
+
+# Pictures are decoded two at a time, whoever sends them: each may take a gigabyte for a moment.
+_DECODERS = threading.BoundedSemaphore(2)
 
 
 class Session:
@@ -63,6 +68,7 @@ class Session:
         self.asked: tuple[Exchange, ...] | None = None
         self.edited: int | None = None
         self.answer: Answer | None = None
+        self.scope = secrets.token_hex(8)  # nobody else's questions start from what is kept of this conversation
         self._busy = threading.Lock()
 
     def ask(self, text: str, files: Sequence[str | Path], wanted: Wanted) -> Iterator[str]:
@@ -108,15 +114,18 @@ class Session:
 
     def _alone(self, question: Callable[[], tuple[int | None, Exchange]], wanted: Wanted) -> Iterator[str]:
         with self._at_rest():
+            before = self.exchanges
             number, exchange = question()
-            asked = (*self.exchanges[:number], exchange._replace(answer=""))
-            self._check_room(asked)
-            self.answer = wanted.submit(self.chat, as_conversation(asked))
-            self.asked = asked
+            self.asked = asked = (*before[:number], exchange._replace(answer=""))
             try:
-                yield from self._said(self.answer, asked)
+                self._check_room(asked)
+                # Both take a while, in which everything may have been forgotten.
+                answer = wanted.submit(self.chat, as_conversation(asked), self.scope)
+                self.answer = answer
+                if self.asked is asked and self.exchanges is before:
+                    yield from self._said(answer, asked)
             finally:
-                self.answer.cancel()  # of one whose reader went away; one that is over stays as it is
+                self.stop()  # of one whose reader went away; one that is over stays as it is
                 self.asked = None
 
     def _said(self, answer: Answer, asked: tuple[Exchange, ...]) -> Iterator[str]:
@@ -157,13 +166,14 @@ class Session:
 
     def _open(self, number: int, file: str | Path) -> Image.Image:
         try:
-            picture = open_picture(Path(file), self.limits.picture)
+            with _DECODERS:
+                picture = open_picture(Path(file), self.limits.picture)
+                picture.thumbnail((self.limits.side, self.limits.side))
+                return picture
         except OSError as error:
             raise ValueError(f"Picture {number} is gone: attach it again.") from error
         except ValueError as error:
             raise ValueError(f"Picture {number}: {error}.") from error
-        picture.thumbnail((self.limits.side, self.limits.side))
-        return picture
 
     def _check_room(self, asked: Sequence[Exchange]) -> None:
         pictures, limits = sum(len(exchange.pictures) for exchange in asked), self.limits

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mmgpt.apis.answer import Answer
 from mmgpt.apis.chat import Chat, Conversation
 from mmgpt.apis.templates import chat_templates, with_template
+from mmgpt.models.sampling import COLDEST
 
 SEEDS = 2**32  # one more than the largest seed
 
@@ -47,11 +48,11 @@ class Wanted:
     seed: int | None = None
     template: Mapping[str, str] | None = None
 
-    def submit(self, chat: Chat, conversation: Conversation) -> Answer:
-        """Ask the last question of a conversation. Errors are those of `Chat.submit`."""
+    def submit(self, chat: Chat, conversation: Conversation, scope: str) -> Answer:
+        """Ask the last question of a conversation. Scope and errors are those of `Chat.submit`."""
         if self.template is not None:
             chat = with_template(chat, self.template)
-        return chat.submit(conversation, self.generation, seed=self.seed)
+        return chat.submit(conversation, self.generation, seed=self.seed, scope=scope)
 
 
 def defaults(chat: Chat) -> list[float]:
@@ -79,7 +80,7 @@ def read_settings(
         ValueError: a value is missing, no number, or out of range; there is no such template.
     """
     generation = {setting.name: _checked(setting, value) for setting, value in zip(SETTINGS, values, strict=True)}
-    generation["do_sample"] = generation["temperature"] > 0
+    generation["do_sample"] = generation["temperature"] >= COLDEST
     if not generation["do_sample"]:
         generation = {name: value for name, value in generation.items() if name not in DRAWING}
     seed = (seed or "").strip()

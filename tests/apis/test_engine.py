@@ -402,3 +402,74 @@ def test_gradients_are_off(chat, monkeypatch):
     monkeypatch.setattr(chat.engine.language, "forward", look)
     chat.submit(questions()[0]).text()
     assert seen and all(seen)
+
+
+def test_what_fails_between_steps_ends_all_answers_and_not_the_engine(chat, monkeypatch):
+    many = forgetful(chat)
+    answers = [many.submit(each, LONG) for each in questions()[:2]]
+    for answer in answers:
+        next(iter(answer))
+
+    def fail(*args):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(many.engine._growing, "known", fail)
+    answers[0].cancel()
+    for answer in answers:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            answer.text()
+    assert many.submit(questions()[0]).text() == reference(chat, questions()[0])
+    many.close()
+
+
+def test_questions_with_beams_come_in_while_others_begin(chat):
+    many, said = forgetful(chat, max_waiting=1000), []
+    threads = [
+        threading.Thread(
+            target=lambda n=n: said.append(many.submit(questions()[n % 3], dict(num_beams=1 + n % 2)).text())
+        )
+        for n in range(24)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 24 and all(said)
+
+
+def test_texts_of_other_scopes_are_not_used(chat):
+    kept, asked = Chat(chat.model, chat.pipeline, chat.generation), questions()[1]
+    known = []
+    for scope in ("one", "other", "one", ""):
+        answer = kept.submit(asked, scope=scope)
+        assert answer.text() == reference(chat, asked)
+        known.append(answer.cached_tokens)
+    assert known == [0, 0, answer.prompt_tokens - 1, 0]
+
+
+def test_equal_images_of_one_question_are_looked_at_and_kept_once(chat, monkeypatch):
+    kept = Chat(chat.model, chat.pipeline, chat.generation)
+    looks = Looks(kept, monkeypatch)
+    asked = Conversation().asked("are they alike?", [picture("red"), picture("blue"), picture("red")])
+    assert kept.submit(asked).text() == reference(chat, asked)
+    images = list(kept.engine.reader.kept._images.values())
+    texts = list(kept.engine.reader.kept._texts.values())
+    assert kept.stats()["cache_bytes"] == sum(each.nbytes for each in (*images, *texts)) and len(images) == 2
+    assert all(image.latents.untyped_storage().nbytes() == image.latents.nbytes for image in images)
+    assert looks.images == 2 + 3  # those of the reference
+
+
+def test_an_answer_is_told_of_its_end_as_often_as_it_is_asked(chat):
+    answer = chat.submit(questions()[0])
+    assert answer.text() and answer.text() == "" and list(answer) == []
+    told = chat.submit(questions()[0], listener=lambda event: None)
+    with pytest.raises(ValueError, match="tells a listener"):
+        told.text()
+    assert told.wait()
+
+
+def test_a_stream_that_is_closed_before_it_begins_asks_nothing(chat):
+    before = chat.stats()["requests"]
+    with closing(chat.stream(chat.start(), "what?", generation=LONG)):
+        pass
+    assert chat.stats()["requests"] == before

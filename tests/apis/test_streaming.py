@@ -24,7 +24,7 @@ def pieces_of(text, ids):
 
 
 @pytest.mark.parametrize(
-    "text", ["the red circle", "two 😀 é 赤", "😀😀", "a\nb", "x" * 30, "the red 😀 circle? " * 40]
+    "text", ["the red circle", "two 😀 é 赤", "😀😀", "a\nb", "x" * 30, "the red 😀 circle? " * 40, "漢字" * 60]
 )
 def test_pieces_join_to_the_text_and_hold_whole_characters(tokenizer, text):
     ids = ids_of(tokenizer, text)

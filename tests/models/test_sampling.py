@@ -69,7 +69,11 @@ def test_ends_and_length():
         (dict(num_beams=0), "num_beams=0"),
         (dict(do_sample=True, top_p=1.5), "top_p=1.5"),
         (dict(do_sample=True, temperature=float("nan")), "temperature=nan"),
-        (dict(do_sample=True, temperature=0.0), "temperature"),
+        (dict(do_sample=True, temperature=0.0), "temperature=0.0"),
+        (dict(temperature="hot"), "temperature=.hot."),
+        (dict(max_new_tokens=2.5), "max_new_tokens=2.5"),
+        (dict(num_return_sequences=2), "num_return_sequences=2"),
+        (dict(stop_strings=["x"]), "stop_strings"),
     ],
 )
 def test_mistakes(arguments, message):
