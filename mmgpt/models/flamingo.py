@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
 
@@ -13,10 +12,11 @@ from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
+from .loss import token_losses_by_source
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
-from .ranking import IGNORED, Candidate, Prompts, rank
+from .ranking import Candidate, Prompts, rank
 from .tower_probe import is_known
 from .vision import look
 
@@ -39,6 +39,7 @@ class Flamingo(BaseModel):
             (the gated blocks stay trainable). The published training freezes vision and language.
         feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
+        loss_chunk: number of tokens whose logits exist at once in training.
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """
 
@@ -53,6 +54,7 @@ class Flamingo(BaseModel):
         frozen: Sequence[str] = ("vision", "language"),
         feature_cache: str | None = None,
         generation: dict | None = None,
+        loss_chunk: int = 1024,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(data_preprocessor)
@@ -62,7 +64,7 @@ class Flamingo(BaseModel):
         if feature_cache is not None and "vision" not in frozen:
             raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
         self.tokenizer = load_tokenizer(language["path"])
-        self.frozen, self.generation = tuple(frozen), dict(generation or {})
+        self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         self.vision = MODELS.build(vision)
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
@@ -111,10 +113,12 @@ class Flamingo(BaseModel):
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
         row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
         real = row_places < counts[:, None]
+        # Of shapes that do not depend on tensors of the device: see tools/analysis_tools/memory_plan.py.
+        real = real.nonzero(as_tuple=True)
         seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
         places = row_places if places is None else places
         latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
-        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put((real,), latents)
+        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put(real, latents)
 
     def forward(
         self,
@@ -193,21 +197,8 @@ class Flamingo(BaseModel):
 
         `inputs` are those of the language model, the rest as in `forward`.
         """
-        targets = labels[:, 1:]
-        # Logits are made only at positions where some row learns.
-        keep = (targets != IGNORED).any(dim=0).nonzero().flatten()
-        out = self.language(**inputs, use_cache=False, logits_to_keep=keep)
-        targets = targets[:, keep]
-        token_losses = cross_entropy(out.logits.float().transpose(1, 2), targets, reduction="none")
-        rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
-        owner = (rows if samples is None else samples)[:, 1:][:, keep]
-        names = sources or ["text"] * len(labels)
-        losses = {}
-        for source in dict.fromkeys(names):
-            own = [i for i, name in enumerate(names) if name == source]
-            here = torch.isin(owner, torch.tensor(own, device=labels.device))
-            losses[f"loss_{source}"] = (token_losses * here).sum() / (here & (targets != IGNORED)).sum()
-        return losses
+        found = token_losses_by_source(self.language, inputs, labels, samples, sources, self.loss_chunk)
+        return {f"loss_{source}": total / count for source, (total, count) in found.items()}
 
     def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
         """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.

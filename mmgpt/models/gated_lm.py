@@ -149,6 +149,9 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self.image_token_id, self.reading = image_token_id, reading
         self.takes_positions = takes_positions(model)
         layers = decoder_layers(model)
+        named = next(name for name, part in model.named_modules() if part is layers)
+        # The module that calls the decoder layers and gives hidden states.
+        self.stack = f"model.{named}".rpartition(".")[0]
         if not 1 <= every_n_layers <= len(layers):
             raise ValueError(f"every_n_layers={every_n_layers} for a language model of {len(layers)} layers")
         dim = model.get_input_embeddings().weight.shape[1]
