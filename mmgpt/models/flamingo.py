@@ -40,6 +40,8 @@ class Flamingo(BaseModel):
         feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
         loss_chunk: number of tokens whose logits exist at once in training.
+        checkpointing: whether training keeps only the inputs of decoder layers, gated blocks and resampler, and
+            computes the rest again in the backward pass: a third more time, a fraction of the memory.
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """
 
@@ -55,6 +57,7 @@ class Flamingo(BaseModel):
         feature_cache: str | None = None,
         generation: dict | None = None,
         loss_chunk: int = 1024,
+        checkpointing: bool = False,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(data_preprocessor)
@@ -69,6 +72,10 @@ class Flamingo(BaseModel):
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
         self._freeze()
+        if checkpointing:
+            # With reentrant checkpoints nothing behind frozen inputs would be trained, silently.
+            self.language.gradient_checkpointing_enable({"use_reentrant": False})
+            self.perceiver.checkpoint()
         if weights is not None:
             load_parts(self, weights)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
