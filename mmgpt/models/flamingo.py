@@ -75,6 +75,8 @@ class Flamingo(BaseModel):
         if checkpointing:
             # With reentrant checkpoints nothing behind frozen inputs would be trained, silently.
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
+            # What they need: gradients of the embedding's output, and so of every layer.
+            self.language.disable_input_require_grads()
             self.perceiver.checkpoint()
         if weights is not None:
             load_parts(self, weights)

@@ -4,7 +4,7 @@ With a vocabulary of 32 000 the logits of one position take 128 kB. Those of a c
 are known, and made again in the backward pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from functools import partial
 
@@ -24,6 +24,7 @@ def token_losses_by_source(
     samples: Tensor | None = None,
     sources: Sequence[str] | None = None,
     chunk: int = 1024,
+    names: Iterable[str] | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """For each source the sum of its learned tokens' losses, which gradients flow through, and their number.
 
@@ -33,14 +34,17 @@ def token_losses_by_source(
         samples: (B, L) number of each token's sample; None: each row is a sample.
         sources: the name of each sample's source; None: all are 'text'.
         chunk: number of tokens whose logits exist at once.
+        names: the sources to answer for, be it with zero; None: those of the samples.
     """
     places = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
     losses = _token_losses(language, inputs, places, labels[:, 1:][places], chunk)
     owners = places[0] if samples is None else samples[:, 1:][places]
-    names = list(dict.fromkeys(sources or ["text"]))
-    numbers = torch.tensor([names.index(name) for name in sources or ["text"]], device=labels.device)
-    origin = numbers[owners] if sources else torch.zeros_like(owners)
-    return {name: ((losses * (origin == i)).sum(), (origin == i).sum()) for i, name in enumerate(names)}
+    sources = sources or ["text"] * labels.numel()
+    found = {}
+    for name in dict.fromkeys(sources) if names is None else names:
+        own = torch.tensor([source == name for source in sources], device=labels.device)[owners]
+        found[name] = (losses * own).sum(), own.sum()
+    return found
 
 
 def _token_losses(
@@ -72,7 +76,7 @@ def _halves(language: GatedCausalLM, inputs: dict) -> tuple[Tensor, Callable[[Te
 
 
 def _with(model: nn.Module, path: str, part: nn.Module) -> nn.Module:
-    """A model whose submodule at a path is another one; it shares the rest with the given model, which does not change."""
+    """A model that shares all with the given one but the submodule at a path; the given one does not change."""
     name, _, rest = path.partition(".")
     twin = copy(model)
     twin._modules = {**model._modules, name: _with(model._modules[name], rest, part) if rest else part}

@@ -68,6 +68,15 @@ def test_whole_parts_learn_the_same(tiny_flamingo_config, frozen):
     assert any(name.startswith("perceiver.") for name in found) and any(".gated." in name for name in found)
 
 
+def test_layers_with_nothing_trained_before_them_are_not_passed_backwards(tiny_flamingo_config):
+    model = built(tiny_flamingo_config, True)
+    passed = []
+    model.language.model.model.layers[0].register_full_backward_hook(lambda *_: passed.append(0))
+    model.language.model.model.layers[2].register_full_backward_hook(lambda *_: passed.append(2))
+    sum(model(**batch(model), mode="loss").values()).backward()
+    assert passed == [2]
+
+
 @pytest.mark.parametrize("family", WITHOUT_KEYWORDS)
 def test_images_from_the_call_under_way_are_there_in_the_second_forward_too(family):
     ids, attention, features, counts = gated_batch()

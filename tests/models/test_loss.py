@@ -74,12 +74,14 @@ def test_samples_of_a_packed_row_belong_to_their_sources(family):
         torch.testing.assert_close(total, each[here].sum(), rtol=1e-6, atol=1e-5)
 
 
-def test_without_sources_all_is_text_and_without_learned_tokens_the_sum_is_zero():
+def test_without_sources_all_is_text_and_where_nothing_is_learned_the_sum_is_zero():
     model = gated()
     ids, attention, features, counts, labels = labelled()
     inputs = dict(input_ids=ids, attention_mask=attention, media=model.media(ids, features, counts))
     made = token_losses_by_source(model, inputs, labels)
     assert list(made) == ["text"] and int(made["text"][1]) == 12
+    made = token_losses_by_source(model, inputs, labels, sources=["a", "b", "b"], names=["b", "c"])
+    assert {name: int(count) for name, (_, count) in made.items()} == {"b": 7, "c": 0} and made["c"][0].item() == 0
     total, count = token_losses_by_source(model, inputs, torch.full_like(labels, -100))["text"]
     assert total.item() == 0 and count.item() == 0
     # Processes that train together need a gradient from each.
