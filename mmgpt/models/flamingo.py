@@ -11,11 +11,12 @@ from mmgpt.registry import MODELS
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
-from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
+from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
 from .loss import token_losses_by_source
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
+from .quantisation import check_quantised, quantise
 from .ranking import Candidate, Prompts, rank
 from .tower_probe import is_known
 from .vision import look
@@ -30,9 +31,10 @@ class Flamingo(BaseModel):
 
     Args:
         vision: config of an image encoder.
-        language: arguments of `load_language_model`; its `path` also holds the tokenizer.
+        language: arguments of `load_language_model`; its `path` also holds the tokenizer. With `precision` 'int8' or
+            'int4' its matrices are quantised when the model is moved to its device, also if that is the CPU.
         perceiver: arguments of PerceiverResampler, without the width.
-        gated: arguments of GatedCrossAttentionBlock, and `every_n_layers`.
+        gated: arguments of GatedCrossAttentionBlock, and `every_n_layers` and `dtype` of GatedCausalLM.
         reading: which image a token reads, 'latest' or 'next' (see `media_mask`).
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
         frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
@@ -66,6 +68,11 @@ class Flamingo(BaseModel):
             raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(PARTS)}")
         if feature_cache is not None and "vision" not in frozen:
             raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
+        precision = language.get("precision")
+        if precision is not None:
+            check_quantised(precision)
+            if "language" not in frozen:
+                raise ValueError(f"language.precision={precision!r}: a quantised language model cannot be trained")
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         self.vision = MODELS.build(vision)
@@ -80,20 +87,15 @@ class Flamingo(BaseModel):
             self.perceiver.checkpoint()
         if weights is not None:
             load_parts(self, weights)
+        if precision is not None:
+            quantise(self.language.model, precision)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
     def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
-        if "config" in language:
-            language = {**language, "config": {**self._vocabulary(), **language["config"]}}
-        model = load_language_model(**language)
-        fit_embeddings(model, self.tokenizer)
-        every_n_layers = gated.pop("every_n_layers", 4)
+        model = fitted_language_model(self.tokenizer, {k: v for k, v in language.items() if k != "precision"})
+        every_n_layers, dtype = gated.pop("every_n_layers", 4), gated.pop("dtype", None)
         image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated)
-
-    def _vocabulary(self) -> dict:
-        ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        return {"vocab_size": len(self.tokenizer), **ids}
+        return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated, dtype)
 
     def _freeze(self) -> None:
         for name in self.frozen:
