@@ -20,10 +20,12 @@ setup(
     description="Flamingo-style vision-language models on MMEngine, tuned with LoRA",
     license="Apache-2.0",
     packages=find_packages(include=["mmgpt", "mmgpt.*"]),
-    package_data={"mmgpt.visualization": ["*.html"]},
+    package_data={"mmgpt.visualization": ["*.html"], "mmgpt.webpage": ["look/*"]},
     python_requires=">=3.11,<3.13",
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in ("optional", "captions", "parquet", "quantization")},
+    extras_require={
+        name: requirements(name) for name in ("optional", "captions", "parquet", "quantization", "demo", "serve")
+    },
     # Where lmms-eval looks for models of other packages.
     entry_points={"lmms_eval.models": ["mmgpt = mmgpt.harness.lmms_eval_plugin:manifest"]},
 )

@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from mmengine.config import DictAction
 from PIL import Image
 
 from mmgpt.apis import Chat, read_picture
+from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
 from mmgpt.engine import tool
 
-ROOT = Path(__file__).resolve().parents[1]
-QUICKSTART = ROOT / "configs/mmgpt/tiny_lora_joint.py", ROOT / "work_dirs/quickstart/latest.pth"
 HELP = """\
   /image FILE    show a picture together with the next question
   /reset         forget the conversation
@@ -29,17 +27,11 @@ HELP = """\
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", help="config file or exported folder; default: the quickstart's")
-    parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
+    add_model_arguments(parser)
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures for the first question")
     parser.add_argument("--max-new-tokens", type=int, help="longest answer, instead of the config's")
-    parser.add_argument("--device", help="torch device; by default the GPU when there is one")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values over the config's")
     args = parser.parse_args(arguments)
-    if args.config is None:
-        args.config, args.checkpoint = QUICKSTART
-        if not args.checkpoint.exists():
-            parser.error(f"{args.checkpoint} is not there yet: run `bash tools/quickstart.sh`, or name a config")
+    find_model(parser, args)
     return args
 
 
@@ -112,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Build the chat, then answer line by line."""
     args = parse_args(arguments)
     generation = {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens else {}
-    chat = Chat.from_config(args.config, args.checkpoint, args.device, args.cfg_options, generation)
+    chat = load_chat(args, generation)
     session = Session(chat, args.image)
     print("Ask a question; /help lists the commands.")
     for line in lines("> "):

@@ -99,7 +99,7 @@ def test_the_published_recipe_trains_on_small_parts_and_an_inheriting_config_too
     assert result.returncode == 0, result.stderr[-3000:]
     saved = torch.load(tmp_path / "b" / "latest.pth", weights_only=True)["state_dict"]
     assert next(value for name, value in saved.items() if "lora_A" in name).shape[0] == 4
-    assert len(logged(tmp_path / "b")) < len(rows)
+    assert logged(tmp_path / "b")[-1]["step"] < rows[-1]["step"]
 
 
 def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_parts):

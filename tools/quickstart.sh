@@ -39,3 +39,4 @@ pictures=(data/tiny/images/heldout/*.png)
 echo
 echo "Talk to it:"
 echo "    $python demo/chat.py $CONFIG $OUT/latest.pth --image ${pictures[0]}"
+echo "    $python demo/gradio_demo.py $CONFIG $OUT/latest.pth"

@@ -1,11 +1,13 @@
 """A running answer: its text as it comes, a way to stop it, and at its end what it took."""
 
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+logger = logging.getLogger(__name__)
 REASONS = ("stop", "length", "cancelled")
 
 
@@ -90,16 +92,24 @@ class Answer:
 
     def put(self, piece: Piece) -> None:
         """The engine has more text."""
-        self._tell(piece)
+        self._say(piece)
 
     def end(self, reason: str) -> None:
         """The engine is done with it, for one of REASONS."""
         self.finish_reason, self.seconds = reason, time.perf_counter() - self._started
-        self._tell(None)
+        self._say(None)
         self._over.set()
 
     def fail(self, error: Exception) -> None:
         """The engine could not go on."""
         self.seconds = time.perf_counter() - self._started
-        self._tell(error)
+        self._say(error)
         self._over.set()
+
+    def _say(self, event: Piece | Exception | None) -> None:
+        try:
+            self._tell(event)
+        except Exception:
+            # It must not end the thread that answers others, too.
+            logger.exception("the listener of an answer failed; the answer is cancelled")
+            self.cancel()

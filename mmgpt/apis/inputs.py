@@ -61,8 +61,7 @@ def naming(number: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
-        # "sample" is what is said where the place in a data set is unknown.
-        raise type(error)(f"input {number}: {str(error).removeprefix('sample: ')}") from error
+        raise type(error)(f"input {number}: {error}") from error
 
 
 def _record(item: object, question: str | None) -> dict:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from .conversation import place_of
+from .instruction import SOURCES
 from .packing import fill_rows
 from .transforms.tokens import IGNORED
 
@@ -23,7 +24,8 @@ def collate_conversations(
     """A batch of what PackInputs gives, with images or without.
 
     Args:
-        batch: samples; without `row_length`, each is one of B rows.
+        batch: samples; without `row_length`, each is one of B rows. None gives a row of one token that is not learned:
+            a process that has run out of samples takes part in the last step with it.
         pad_token_id: any valid id: padded places are masked in attention and never learned.
         padding_side: 'right' for training, 'left' for generation.
         row_length: L; several samples share a row of so many tokens, as many as it has room for (training only).
@@ -41,6 +43,8 @@ def collate_conversations(
         raise ValueError(f"padding_side={padding_side!r}: choose among {', '.join(SIDES)}")
     if row_length is not None and padding_side == "left":
         raise ValueError("row_length is for training, whose padding_side is 'right'")
+    if not batch:
+        return _nothing(pad_token_id)
     numbers = [[i] for i in range(len(batch))] if row_length is None else _packed(batch, row_length)
     rows = [_joined(batch, row) for row in numbers]
     candidates = [sample.get("candidates") or [] for sample in batch]
@@ -60,6 +64,23 @@ def collate_conversations(
         "sources": [sample["source"] for sample in batch],
         "metas": [sample["meta"] for sample in batch],
     }
+
+
+def learned_tokens(batch: dict) -> dict[str, int]:
+    """Number of learned tokens of each source in a batch of `collate_conversations`."""
+    learned = batch["labels"][:, 1:] != IGNORED
+    rows = torch.arange(len(learned))[:, None].expand_as(batch["labels"])
+    owners = (rows if batch["samples"] is None else batch["samples"])[:, 1:][learned]
+    places = torch.tensor([SOURCES.index(source) for source in batch["sources"]], dtype=torch.long)
+    counts = torch.bincount(places[owners], minlength=len(SOURCES))
+    return dict(zip(SOURCES, counts.tolist(), strict=True))
+
+
+def _nothing(pad_token_id: int) -> dict:
+    one = torch.ones(1, 1, dtype=torch.long)
+    tensors = {"input_ids": one * pad_token_id, "labels": one * IGNORED, "attention_mask": one}
+    absent = dict.fromkeys(("pixels", "samples", "candidates"))
+    return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
 
 
 def _packed(batch: Sequence[dict], room: int) -> list[list[int]]:

@@ -20,8 +20,11 @@ class JointBatchSampler(Sampler):
     One epoch is one pass over the visual data, or `weight` passes over each of its datasets (see Mixture), a last short
     batch kept. The language data is drawn endlessly, likewise in passes or by weight, in a new order each time, and
     goes on where the epoch before left it. Without visual data one epoch is one pass over the language data. The order
-    is a pure function of (seed, epoch, position); with several processes each takes every n-th sample of it, and the
-    visual epoch is filled up from its start so that all have equally many.
+    is a pure function of (seed, epoch, position).
+
+    With several processes each takes every n-th sample of it: together, batch by batch, they have what one process has
+    with n times the batch sizes (unless batches are sorted). All have equally many batches, and no sample twice: in the
+    last batch of an epoch some may have fewer visual samples than others, or none at all, an empty list.
 
     With `sorted_batches` above 1, the samples of so many neighbouring batches are sorted by the length of their text,
     visual and language ones each, cut into batches again, and these are put back in random order: rows of like length
@@ -110,10 +113,8 @@ class JointBatchSampler(Sampler):
         return [list(islice(ordered, len(batch))) for batch in batches]
 
     def _one_epoch(self, half: Mixture, number: int) -> list[int]:
-        """This process's share of one epoch, filled up from the start to the length of the others."""
-        sampler = self.sampler
-        share = _ceil(len(half), sampler.world_size)
-        return np.resize(half.epoch(number), share * sampler.world_size)[sampler.rank :: sampler.world_size].tolist()
+        """This process's share of one epoch."""
+        return half.epoch(number)[self.sampler.rank :: self.sampler.world_size].tolist()
 
     def _endless(self, draw: Callable[[int], np.ndarray], position: int) -> list[int]:
         """The next language samples of this process, `position` of its own samples into the endless stream."""

@@ -151,25 +151,32 @@ class TrainedCheckpointHook(CheckpointHook):
     agree on what was trained. Arguments as in CheckpointHook.
     """
 
-    def __init__(self, interval: int = -1, by_epoch: bool = True, max_keep_ckpts: int = -1) -> None:
-        super().__init__(
-            interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, backend_args=dict(backend="atomic")
-        )
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        max_keep_ckpts: int = -1,
+        save_best: str | None = None,
+        rule: str | None = None,
+    ) -> None:
+        own = dict(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, save_best=save_best, rule=rule)
+        super().__init__(**own, backend_args=dict(backend="atomic"))
 
-    def before_train(self, runner: Runner) -> None:
-        """Check that checkpoints fall where no accumulated gradient is pending: those are not saved.
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """Save at the end of a step of the optimizer in which a checkpoint falls due, or which is the last.
 
-        Raises:
-            ValueError: the interval is not a multiple of ``accumulative_counts``.
+        Within a step there are accumulated gradients, as large as all that is trained, and different in each process.
+        A step is seconds: to wait for its end costs less than to save them, and a run resumed there is exact.
         """
-        counts = runner.optim_wrapper._accumulative_counts
-        batches = self.interval * (len(runner.train_dataloader) if self.by_epoch else 1)
-        if 0 < batches < runner.max_iters and batches % counts:
-            raise ValueError(
-                f"default_hooks.checkpoint.interval means a checkpoint every {batches} batches, not a multiple of "
-                f"optim_wrapper.accumulative_counts, {counts}"
-            )
-        super().before_train(runner)
+        done, wrapper = runner.iter + 1, runner.optim_wrapper
+        if self.by_epoch or not wrapper.should_update():
+            return
+        due = self.interval > 0 and done // self.interval > (done - wrapper.inner_count) // self.interval
+        if due or self.is_last_train_iter(runner):
+            runner.logger.info(f"Saving checkpoint at {done} iterations")
+            self._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
@@ -177,6 +184,10 @@ class TrainedCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with _only_trained(_bare(runner)):
+            super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data."""

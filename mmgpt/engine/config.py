@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
-RUNNER_KEYS = {"compile", "find_unused_parameters", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
+RUNNER_KEYS = {"compile", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
 
 
 def suggest(value: str, choices: Iterable[str]) -> str:

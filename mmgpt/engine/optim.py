@@ -7,6 +7,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from .distributed import UnevenDataParallel
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainedOptimWrapperConstructor:
@@ -46,5 +48,7 @@ class TrainedOptimWrapperConstructor:
         optimizer = OPTIMIZERS.build(
             {**self.cfg["optimizer"], "params": [group for group in params if group["params"]]}
         )
+        if isinstance(model, UnevenDataParallel):
+            optimizer.register_step_pre_hook(model.forget_unused)
         wrapper = {"type": "OptimWrapper", **self.cfg, "optimizer": optimizer}
         return OPTIM_WRAPPERS.build(wrapper)

@@ -42,7 +42,8 @@ class ProgressBarHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None, mode: str = "train"
     ) -> None:
         bar = self.bars[mode]
-        if mode == "train" and not bar.disable:
+        # Known from the end of the first step of the optimizer on.
+        if mode == "train" and not bar.disable and "train/loss" in runner.message_hub.log_scalars:
             loss = runner.message_hub.get_scalar("train/loss").current()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         bar.update()

@@ -46,17 +46,10 @@ def prepare(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
     cfg.launcher = args.launcher
-    if args.launcher == "pytorch" and not torch.cuda.is_available():
-        _launch_on_cpu(cfg)
-    return cfg
-
-
-def _launch_on_cpu(cfg: Config) -> None:
-    # MMEngine's own launcher selects a CUDA device whatever the backend, and so does its default model wrapper.
-    if not torch.distributed.is_initialized():
+    # MMEngine's own launcher selects a CUDA device whatever the backend.
+    if args.launcher == "pytorch" and not (torch.cuda.is_available() or torch.distributed.is_initialized()):
         torch.distributed.init_process_group("gloo")
-    unused = cfg.get("find_unused_parameters", False)
-    cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, find_unused_parameters=unused)
+    return cfg
 
 
 def run(main: Callable[[], None]) -> None:

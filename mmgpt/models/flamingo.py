@@ -12,7 +12,7 @@ from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
-from .loss import token_losses_by_source
+from .loss import mean_losses
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
@@ -142,6 +142,7 @@ class Flamingo(BaseModel):
         candidates: Sequence[Sequence[dict]] | None = None,
         sources: Sequence[str] | None = None,
         metas: Sequence[dict] | None = None,
+        totals: dict[str, Tensor] | None = None,
         mode: str = "tensor",
     ):
         """One batch as the collate function makes it.
@@ -156,6 +157,7 @@ class Flamingo(BaseModel):
                 generation in mode 'predict'.
             sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
+            totals: what the loss of each source is divided by, instead of the number of its learned tokens here.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
 
         Raises:
@@ -173,7 +175,8 @@ class Flamingo(BaseModel):
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
-        return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources)
+        inputs = dict(input_ids=input_ids, media=media, **text)
+        return mean_losses(self.language, inputs, labels, samples, sources, self.loss_chunk, totals)
 
     def _encoded(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
@@ -202,14 +205,6 @@ class Flamingo(BaseModel):
                 "each image needs one token"
             )
         return counts
-
-    def loss(self, inputs: dict, labels: Tensor, samples: Tensor | None, sources: Sequence[str] | None) -> dict:
-        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}.
-
-        `inputs` are those of the language model, the rest as in `forward`.
-        """
-        found = token_losses_by_source(self.language, inputs, labels, samples, sources, self.loss_chunk)
-        return {f"loss_{source}": total / count for source, (total, count) in found.items()}
 
     def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
         """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.

@@ -4,7 +4,7 @@ With a vocabulary of 32 000 the logits of one position take 128 kB. Those of a c
 are known, and made again in the backward pass.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
 
@@ -15,6 +15,28 @@ from torch.utils.checkpoint import checkpoint
 
 from .gated_lm import GatedCausalLM
 from .ranking import IGNORED
+
+
+def mean_losses(
+    language: GatedCausalLM,
+    inputs: dict,
+    labels: Tensor,
+    samples: Tensor | None,
+    sources: Sequence[str] | None,
+    chunk: int,
+    totals: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}.
+
+    Arguments are those of `token_losses_by_source`, and `totals`, what the sum of each source is divided by instead of
+    the number of its tokens here. Then its sources are those that have a loss, be it zero, and 'loss_none' is one where
+    it has none at all: processes that train together need a gradient of each.
+    """
+    if totals is None:
+        made = token_losses_by_source(language, inputs, labels, samples, sources, chunk)
+        return {f"loss_{name}": total / count for name, (total, count) in made.items()}
+    made = token_losses_by_source(language, inputs, labels, samples, sources, chunk, totals or ["none"])
+    return {f"loss_{name}": total / totals.get(name, 1) for name, (total, _) in made.items()}
 
 
 def token_losses_by_source(

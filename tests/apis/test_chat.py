@@ -163,11 +163,11 @@ def test_images_in_later_turns(chat, picture):
 
 
 @pytest.mark.parametrize("text, images, error, message", [
-    ("what?", ["nowhere.png"], FileNotFoundError, "nowhere.png"),
-    ("what?", ["broken.png"], ValueError, "cannot read the image"),
-    ("what?", ["red.png", "cut.png"], ValueError, "cannot read the image"),
+    ("what?", ["nowhere.png"], FileNotFoundError, "^no image file .*nowhere.png"),
+    ("what?", ["broken.png"], ValueError, "^cannot read the image"),
+    ("what?", ["red.png", "cut.png"], ValueError, "^cannot read the image"),
     ("  ", [], ValueError, "question is empty"),
-    ("what? " * 500, [], ValueError, "the limit is 400"),
+    ("what? " * 500, [], ValueError, "^a prompt of .* the limit is 400"),
 ])  # fmt: skip
 def test_errors_leave_the_conversation_as_it_was(chat, picture, text, images, error, message):
     (picture.parent / "broken.png").write_text("no image")

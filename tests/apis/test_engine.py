@@ -266,6 +266,15 @@ def test_too_many_questions(chat):
     assert many.stats()["requests"] == len(waiting) and many.stats()["waiting"] == 0
 
 
+def test_a_listener_that_fails_ends_its_own_answer_only(chat):
+    def fail(event):
+        raise RuntimeError("the client is gone")
+
+    lost, other = chat.submit(questions()[1], LONG, listener=fail), chat.submit(questions()[0])
+    assert other.text() == reference(chat, questions()[0])
+    assert lost.wait() and lost.finish_reason == "cancelled" and lost.completion_tokens < 200
+
+
 def test_close_cancels_what_runs_and_waits(chat):
     many = forgetful(chat, max_batch=1)
     answers = [many.submit(questions()[1], LONG) for _ in range(3)]

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmgpt.datasets import collate_conversations
+from mmgpt.datasets.collate import learned_tokens
 from mmgpt.datasets.packing import fill_rows
 
 
@@ -70,3 +71,20 @@ def test_rows_are_filled_by_first_fit():
     assert sorted(number for row in rows for number in row) == list(range(200))
     assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
     assert sum(lengths) / (64 * len(rows)) > 0.95
+
+
+def test_a_batch_of_no_samples_learns_nothing():
+    batch = collate_conversations([], 9)
+    assert batch.keys() == collate_conversations([sample(3, 0)]).keys()
+    assert batch["input_ids"].tolist() == [[9]] and batch["labels"].tolist() == [[-100]]
+    assert batch["attention_mask"].tolist() == [[1]] and batch["image_counts"].tolist() == [0]
+    assert batch["pixels"] is None and batch["sources"] == batch["metas"] == []
+    assert collate_conversations([], 9, row_length=6)["samples"] is None
+    assert learned_tokens(batch) == {"visual": 0, "language": 0}
+
+
+@pytest.mark.parametrize("row_length", [None, 6])
+def test_learned_tokens_are_those_with_a_token_before_them(row_length):
+    samples = [sample(3, 1), sample(5, 2), sample(4, 0, "language")]
+    samples[1]["labels"] = torch.tensor([1, -100, -100, 4, 5])
+    assert learned_tokens(collate_conversations(samples, row_length=row_length)) == {"visual": 4, "language": 3}

@@ -95,16 +95,6 @@ def test_ctrl_c_ends_the_answer_not_the_chat(demo, picture, capsys):
     assert capsys.readouterr().out.endswith("one  …\nhello 0 pictures \n")
 
 
-def test_without_arguments_the_quickstart_model_is_asked_for(demo, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(demo, "QUICKSTART", (tmp_path / "config.py", tmp_path / "latest.pth"))
-    with pytest.raises(SystemExit):
-        demo.parse_args([])
-    assert "tools/quickstart.sh" in capsys.readouterr().err
-    (tmp_path / "latest.pth").touch()
-    args = demo.parse_args([])
-    assert (args.config, args.checkpoint) == (tmp_path / "config.py", tmp_path / "latest.pth")
-
-
 def test_a_real_process_with_piped_input(chat_config, chat_checkpoint, picture):  # noqa: F811
     arguments = [chat_config, chat_checkpoint, "--image", "gone.png", str(picture), "--max-new-tokens", "3"]
     done = chat_process(arguments, f"what colour?\n/image nowhere.png\n/image {picture}\nwhat shape?\n/quit\nnever\n")

@@ -117,9 +117,13 @@ def test_files_that_are_no_safe_checkpoint(tmp_path):
         load_trained(StubModel(), tmp_path / "gone.pth")
 
 
-def test_interval_must_fit_the_accumulation(make_runner):
-    with pytest.raises(ValueError, match="every 3 batches, not a multiple of .*accumulative_counts, 2"):
-        make_runner(accumulative_counts=2).train()
+def test_checkpoints_wait_for_the_end_of_a_step(make_runner, monkeypatch):
+    """Twice 6 batches in steps of 4 and 2; due at 3, 6, 9 and 12."""
+    runner, saved = make_runner(accumulative_counts=4), []
+    save = runner.save_checkpoint
+    monkeypatch.setattr(runner, "save_checkpoint", lambda *a, **k: (saved.append(k["meta"]["iter"]), save(*a, **k)))
+    runner.train()
+    assert saved == [4, 6, 10, 12]
 
 
 def test_what_a_checkpoint_cannot_hold():

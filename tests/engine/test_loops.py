@@ -64,10 +64,49 @@ def test_resumed_run_equals_uninterrupted_one(make_runner, tmp_path, workers, ki
     ]
 
 
+@pytest.mark.parametrize(("kill", "done", "workers"), [(5, 4, 0), (6, 6, 0), (7, 6, 0), (9, 6, 2), (11, 10, 0)])
+def test_resumed_at_any_batch_of_a_step(make_runner, tmp_path, kill, done, workers):
+    """Twice 6 batches in steps of 4 and 2: what the step under way had accumulated is done again."""
+    steps = dict(workers=workers, accumulative_counts=4)
+    more = "default_hooks['checkpoint']['interval'] = 1"
+    whole = make_runner(more, **steps)
+    expected = train(whole)
+    assert train(make_runner(more, work_dir="killed", **steps), kill=kill) == expected[:kill]
+    resumed = make_runner(
+        more, work_dir="killed", resume=True, load_from=str(tmp_path / "killed" / "latest.pth"), **steps
+    )
+    assert train(resumed) == expected[done:]
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+
+
 def test_validation_does_not_change_training(make_runner):
     plain = train(make_runner())
     more = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator"
     assert train(make_runner(more)) == plain
+
+
+def test_the_best_checkpoint_stays_the_best(make_runner, tmp_path):
+    """Of a run of two epochs, and one resumed after the first that would find any other worse."""
+    more = (
+        "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
+        "default_hooks['checkpoint'].update(save_best='error', rule='less')\n"
+    )
+    train(make_runner(more), kill=8)
+    (best,) = (tmp_path / "run").glob("best_*.pth")
+    assert best.name == "best_error_iter_6.pth"
+    resumed = make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))
+    score = torch.load(best, weights_only=True)["message_hub"]["runtime_info"]["best_score"]
+    before = {}
+
+    class Unbeaten(Hook):
+        def before_val(self, runner):
+            before["score"] = runner.message_hub.get_info("best_score")
+            runner.message_hub.update_info("best_score", 0.0)
+
+    resumed.register_hook(Unbeaten())
+    train(resumed)
+    assert before["score"] == score
+    assert [path.name for path in (tmp_path / "run").glob("best_*.pth")] == [best.name]
 
 
 def test_batches_done_are_not_read_again(make_runner, tmp_path):

@@ -45,9 +45,9 @@ def test_wrong_configs(model):
         build_optim_wrapper(model.requires_grad_(False), cfg)
 
 
-def test_short_last_accumulation_is_divided_by_its_own_count(make_runner):
-    """12 batches in steps of 8 and 4; gradients are clipped once a step; the learning rate is warmed up, then falls."""
-    runner = make_runner("default_hooks['checkpoint']['interval'] = 8", accumulative_counts=8)
+def test_short_last_step_of_an_epoch_is_divided_by_its_own_count(make_runner):
+    """Twice 6 batches in steps of 4 and 2; gradients are clipped once a step; the rate is warmed up, then falls."""
+    runner = make_runner(accumulative_counts=4)
     factors, clipped, rates = [], [], []
     runner.train_loop  # noqa: B018  (builds the loop)
     wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -63,7 +63,7 @@ def test_short_last_accumulation_is_divided_by_its_own_count(make_runner):
     wrapper._clip_grad = lambda: (clipped.append(len(factors)), clip())
     runner.optim_wrapper = wrapper
     runner.train()
-    assert factors == [8] * 8 + [4] * 4
-    assert clipped == [8, 12]
+    assert factors == 2 * ([4] * 4 + [2] * 2)
+    assert clipped == [4, 6, 10, 12]
     top = rates.index(max(rates))
     assert 0 < top < 6 and rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)

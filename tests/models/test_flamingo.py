@@ -54,6 +54,20 @@ def test_a_mixed_batch_equals_one_pass_per_source(model):
     torch.testing.assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
 
 
+def test_losses_are_divided_by_what_is_given(model):
+    """The sources are those with a total, be they in this batch or not."""
+    data = batch(model)
+    own = model(**data, mode="loss")
+    totals = {"visual": torch.tensor(16.0), "other": torch.tensor(3.0)}
+    losses = model(**data, totals=totals, mode="loss")
+    assert list(losses) == ["loss_visual", "loss_other"] and losses["loss_other"] == 0
+    torch.testing.assert_close(losses["loss_visual"], own["loss_visual"] * 8 / 16)
+    # What a process has that has run out of samples, and where nothing is learned at all.
+    nothing = dict(input_ids=data["input_ids"][:1, :1], labels=torch.full((1, 1), -100), sources=[])
+    assert model(**nothing, totals=totals, mode="loss") == {"loss_visual": 0, "loss_other": 0}
+    assert model(**nothing, totals={}, mode="loss") == {"loss_none": 0}
+
+
 def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_config, tiny_v2):
     model = MODELS.build(dict(tiny_flamingo_config, language=dict(path=tiny_v2))).eval()
     data = batch(model)

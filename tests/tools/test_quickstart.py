@@ -5,7 +5,7 @@ import shutil
 from .test_setup_env import TOOLS, project, run_bash  # noqa: F401 (fixture)
 
 
-def test_last_line_shows_the_first_of_many_held_out_pictures(project):  # noqa: F811 (the fixture)
+def test_it_ends_with_how_to_chat_about_the_first_of_many_held_out_pictures(project):  # noqa: F811 (the fixture)
     shutil.copy(TOOLS / "quickstart.sh", project / "tools")
     pictures = project / "data" / "tiny" / "images" / "heldout"
     pictures.mkdir(parents=True)
@@ -13,4 +13,6 @@ def test_last_line_shows_the_first_of_many_held_out_pictures(project):  # noqa: 
     for number in range(3000):
         (pictures / f"{number:0100}.png").touch()
     _, shown = run_bash(project, f"bash '{project}/tools/quickstart.sh'")
-    assert f"--image data/tiny/images/heldout/{0:0100}.png" in shown.splitlines()[-1]
+    terminal, page = shown.splitlines()[-2:]
+    assert "demo/chat.py " in terminal and f"--image data/tiny/images/heldout/{0:0100}.png" in terminal
+    assert "demo/gradio_demo.py " in page

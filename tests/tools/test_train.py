@@ -114,7 +114,6 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
         ("model['path'] = 'weights/llama'", [], ["1 files", "weights/llama", "model.path=..."]),
         ("", ["--cfg-options", "lrr=1"], ["lrr", "did you mean 'lr'"]),
         ("", ["--resume", "gone.pth"], ["no checkpoint 'gone.pth'"]),
-        ("default_hooks['checkpoint']['interval'] = 5", ["--cfg-options", "accumulative_counts=2"], ["5 batches"]),
     ],
 )
 def test_mistakes_end_with_a_message(tmp_path, run, capsys, more, arguments, words):

@@ -1,0 +1,54 @@
+"""Chat with a tuned model on a web page.
+
+python demo/gradio_demo.py                       the quickstart's model
+python demo/gradio_demo.py CONFIG CHECKPOINT     any other
+python demo/gradio_demo.py FOLDER                what tools/model_converters/weights.py exported
+"""
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+
+from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
+from mmgpt.engine import tool
+from mmgpt.webpage.view import read_examples
+
+EXAMPLES = Path(__file__).parent / "examples/examples.json"
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: to other machines, too")
+    parser.add_argument("--port", type=int, help="by default the first free one from 7860")
+    args = parser.parse_args(arguments)
+    find_model(parser, args)
+    return args
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Build the chat, then serve its page until Ctrl-C. ValueError where Gradio is not installed."""
+    args = parse_args(arguments)
+    try:  # takes seconds: not before the command line is understood
+        from mmgpt.webpage.launch import private_folder, serving
+        from mmgpt.webpage.page import Page
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the page needs {error.name}: pip install -r requirements/demo.txt") from error
+
+    chat = load_chat(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the folder goes in any case
+    with private_folder() as folder:
+        page = Page(chat, f"mmgpt · {Path(args.config).stem}", read_examples(EXAMPLES))
+        with serving(page, folder, args.host, args.port) as address:
+            print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                print("closing")
+        chat.close()
+
+
+if __name__ == "__main__":
+    tool.run(main)

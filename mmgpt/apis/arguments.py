@@ -1,0 +1,36 @@
+"""Which model a front talks with: the part of the command line that all fronts share."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmgpt.apis.chat import Chat
+from mmgpt.apis.precision import FLOATS, QUANTISED
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "configs/mmgpt/tiny_lora_joint.py", ROOT / "work_dirs/quickstart/latest.pth"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that `find_model` and `load_chat` read."""
+    parser.add_argument("config", nargs="?", help="config file or exported folder; default: the quickstart's")
+    parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
+    parser.add_argument("--device", help="torch device; by default the GPU when there is one")
+    parser.add_argument("--precision", choices=[*FLOATS, *QUANTISED], help="of the weights; default: the model's own")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values over the config's")
+
+
+def find_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Put the quickstart's model where no model was named; ends the program when it is not there."""
+    if args.config is not None:
+        return
+    args.config, args.checkpoint = QUICKSTART
+    if not args.checkpoint.exists():
+        parser.error(f"{args.checkpoint} is not there yet: run `bash tools/quickstart.sh`, or name a config")
+
+
+def load_chat(args: argparse.Namespace, generation: dict | None = None, engine: dict | None = None) -> Chat:
+    """The chat that the options name; `generation` and `engine` as for `Chat`."""
+    model = dict(device=args.device, options=args.cfg_options, precision=args.precision)
+    return Chat.from_config(args.config, args.checkpoint, **model, generation=generation, engine=engine)

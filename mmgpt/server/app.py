@@ -1,0 +1,100 @@
+"""The web application: routes, the key, and what a request passes on its way."""
+
+import hmac
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from mmgpt.apis import Chat
+from mmgpt.server.admission import Admission, Visit
+from mmgpt.server.completions import Completions
+from mmgpt.server.errors import ApiError, add_handlers
+from mmgpt.server.metrics import CountResponses, Metrics
+from mmgpt.server.settings import Settings
+
+
+def create_app(chat: Chat, settings: Settings) -> FastAPI:
+    """The application; ``app.state.admission`` knows who is inside. It closes the chat when it ends.
+
+    Args:
+        chat: answers; several requests at once.
+        settings: what is allowed.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await anyio.to_thread.run_sync(chat.close)
+
+    # Without the framework's own pages, which load scripts from elsewhere.
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    metrics = Metrics(chat)
+    admission = Admission(settings.max_requests, settings.time_limit, settings.shutdown_limit)
+    app.state.admission = admission
+    app.add_middleware(CountResponses, metrics=metrics)
+    add_handlers(app)
+
+    @app.get("/health")
+    async def health() -> Response:
+        if admission.closing:
+            return JSONResponse({"status": "shutting down"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    router = APIRouter(dependencies=[Depends(_key_check(settings.api_key))])
+
+    @router.get("/metrics")
+    async def get_metrics() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    _add_models(router, settings.name)
+    _add_chat(router, Completions(chat, settings), admission, metrics)
+    app.include_router(router)
+    return app
+
+
+def _key_check(key: str | None):
+    """A dependency that refuses requests without the key, where there is one."""
+
+    async def check(request: Request) -> None:
+        given = request.headers.get("authorization", "").encode("latin-1")  # the bytes as they were sent
+        # In a time that does not tell how much of it is right.
+        if key is not None and not hmac.compare_digest(given, f"Bearer {key}".encode()):
+            message = "the API key is missing or wrong: send the header Authorization: Bearer KEY"
+            raise ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+def _add_models(router: APIRouter, name: str) -> None:
+    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
+
+    @router.get("/v1/models")
+    async def models() -> dict:
+        return {"object": "list", "data": [model]}
+
+    @router.get("/v1/models/{wanted:path}")
+    async def one_model(wanted: str) -> dict:
+        if wanted != name:
+            message = f"the model {wanted!r} does not exist: this server has {name!r}"
+            raise ApiError(404, message, "model", "model_not_found")
+        return model
+
+
+def _add_chat(router: APIRouter, completions: Completions, admission: Admission, metrics: Metrics) -> None:
+    async def enter() -> AsyncIterator[Visit]:
+        # Until the response is over, streams included.
+        with admission.enter() as visit:
+            try:
+                yield visit
+            finally:
+                metrics.count(visit)
+
+    @router.post("/v1/chat/completions")
+    async def chat_completions(request: Request, visit: Annotated[Visit, Depends(enter)]) -> Response:
+        return await completions.respond(request, visit)

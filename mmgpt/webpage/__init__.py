@@ -1,0 +1,1 @@
+"""Chat on a web page. It needs requirements/demo.txt (Gradio)."""

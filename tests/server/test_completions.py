@@ -1,0 +1,214 @@
+"""Chat requests through the official client, answered by a chat whose answers are known."""
+
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import pytest
+
+from mmgpt.server import completions
+
+from .conftest import KnownChat, data_uri, image_part, picture_bytes, request, run_server, text_part, until
+
+
+def test_an_answer(served):
+    answer = served.ask("hello there")
+    choice = answer.choices[0]
+    assert (choice.message.role, choice.message.content, choice.finish_reason) == (
+        "assistant",
+        "hello there 0 pictures",
+        "stop",
+    )
+    assert (answer.object, answer.model, choice.logprobs) == ("chat.completion", "tiny", None)
+    usage = answer.usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (2, 4, 6)
+    assert usage.prompt_tokens_details.cached_tokens == 0
+
+
+def test_a_conversation_with_pictures(served):
+    red, blue = (image_part(data_uri(picture_bytes(colour, kind="JPEG"))) for colour in ("red", "blue"))
+    messages = [
+        dict(role="system", content="Be brief."),
+        dict(role="user", content=[red, text_part("what?")]),
+        served.ask("red").choices[0].message.model_dump(),  # as clients send back an answer
+        dict(role="user", content=[text_part("and"), blue, text_part("this?")]),
+    ]
+    assert served.ask(messages=messages).choices[0].message.content == "andthis? 2 pictures"
+    conversation = served.chat.told["conversation"]
+    assert conversation.turns[0]["question"][1:] == [text_part("Be brief.\n\n"), text_part("what?")]
+    assert conversation.turns[0]["answer"] == "red 0 pictures"
+    assert [max(range(3), key=image.getpixel((5, 5)).__getitem__) for image in conversation.images] == [0, 2]
+
+
+def test_what_the_engine_is_told(served):
+    served.ask(temperature=0.5, max_tokens=9, seed=3, stop=["a", "b"], logprobs=True, top_logprobs=2)
+    asked = served.chat.told
+    assert asked["generation"] == dict(do_sample=True, temperature=0.5, top_k=0, max_new_tokens=9)
+    assert (asked["seed"], asked["stop"], asked["top_logprobs"]) == (3, ("a", "b"), 2)
+    served.ask(logprobs=True)
+    assert served.chat.told["top_logprobs"] == 0
+    served.ask()
+    assert (served.chat.told["generation"], served.chat.told["top_logprobs"]) == ({}, None)
+
+
+def test_a_stream_is_the_answer_in_pieces(served):
+    chunks = list(served.ask("grüße 你好", stream=True))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == ["grüße", " 你好", " 0", " pictures"]
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 5 + ["stop"]
+    assert {(chunk.id, chunk.created, chunk.object, chunk.usage) for chunk in chunks} == {
+        (chunks[0].id, chunks[0].created, "chat.completion.chunk", None)
+    }
+
+
+def test_the_wire_format_of_a_stream(served):
+    response = served.post(request("line\u2028one", stream=True))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *events, end, nothing = response.content.split(b"\n\n")
+    assert (end, nothing) == (b"data: [DONE]", b"")
+    assert all(event.startswith(b"data: {") and b"\n" not in event for event in events)
+    assert "usage" not in json.loads(events[0][6:])
+
+
+def test_a_stream_with_usage_ends_with_it(served):
+    chunks = list(served.ask("hello", stream=True, stream_options={"include_usage": True}))
+    assert (chunks[-1].choices, chunks[-1].usage.total_tokens) == ([], 4)
+    assert not any(chunk.usage for chunk in chunks[:-1])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities(served, stream):
+    answer = served.ask("a ü", logprobs=True, stream=stream)
+    choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
+    tokens = [token for choice in choices for token in choice.logprobs.content]
+    assert [(token.token, token.logprob) for token in tokens] == [(t, -0.5) for t in ("a", "ü", "0", "pictures")]
+    assert tokens[1].bytes == list("ü".encode())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_comes_before_the_answer_is_a_status(served, stream):
+    with pytest.raises(openai.RateLimitError) as busy:
+        served.ask("busy", stream=stream)
+    assert (busy.value.code, busy.value.response.headers["Retry-After"]) == ("rate_limit_exceeded", "1")
+    with pytest.raises(openai.BadRequestError, match="the question is empty"):
+        served.ask(" ", stream=stream)
+    with pytest.raises(openai.BadRequestError) as refused:
+        served.ask(stream=stream, temperature=3)
+    assert refused.value.param == "temperature"
+
+
+def test_a_broken_model_is_an_error_without_its_words(served):
+    with pytest.raises(openai.InternalServerError) as caught:
+        served.ask("fail")
+    assert caught.value.status_code == 500 and "broken" not in str(caught.value)
+    stream = served.ask("fail", stream=True)
+    with pytest.raises(openai.APIError, match="failed to answer"):
+        list(stream)
+    assert b"[DONE]" not in served.post(request("fail", stream=True)).content
+    assert served.ask("hello").choices
+
+
+def test_a_stream_that_the_client_leaves_stops_the_model(served):
+    before = served.metric("mmgpt_cancelled_total"), served.metric('mmgpt_answers_total{end="cancelled"}')
+    stream = served.ask("slow " * 20, stream=True)
+    assert next(stream).choices and served.metric("mmgpt_running") == 1
+    stream.close()
+    until(lambda: served.metric("mmgpt_cancelled_total") == before[0] + 1)
+    until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == before[1] + 1)
+    until(lambda: served.metric("mmgpt_running") == 0)
+
+
+def test_an_answer_that_the_client_does_not_wait_for_stops_the_model(served):
+    name = 'mmgpt_http_requests_total{path="/v1/chat/completions",status="499"}'
+    before = served.chat.stopped, served.metric(name)
+    with pytest.raises(openai.APITimeoutError):
+        served.client(timeout=0.3).chat.completions.create(model="tiny", messages=request("slow " * 20)["messages"])
+    until(lambda: served.chat.stopped == before[0] + 1)
+    until(lambda: served.metric(name) == before[1] + 1)
+
+
+def test_the_time_limit():
+    with run_server(time_limit=0.2) as served:
+        with pytest.raises(openai.InternalServerError) as caught:
+            served.ask("slow " * 20)
+        assert (caught.value.status_code, caught.value.code) == (504, "time_limit")
+        stream = served.ask("slow " * 20, stream=True)
+        said = []
+        with pytest.raises(openai.APIError, match="longer than 0.2 seconds"):
+            said += [chunk.choices[0].delta.content for chunk in stream]
+        until(lambda: served.chat.stopped == 2)
+        assert served.metric('mmgpt_answers_total{end="error"}') == 2
+        assert served.ask("hello").choices
+
+
+def test_a_picture_from_a_named_host(served):
+    """The server is its own picture host: it has none, but it is asked."""
+    part = image_part(f"{served.url}/picture.png")
+    with pytest.raises(openai.BadRequestError, match="fetches no URLs") as caught:
+        served.ask([part, text_part("what?")])
+    assert caught.value.param == "messages[0].content[0].image_url.url"
+    with run_server(allow_hosts=(served.url.removeprefix("http://"),)) as fetching:
+        with pytest.raises(openai.BadRequestError, match="status 404"):
+            fetching.ask([part, text_part("what?")])
+
+
+def test_other_requests_are_served_while_pictures_are_decoded(served, monkeypatch):
+    from mmgpt.server import images
+
+    seen = []
+
+    def slow(data, limits):
+        seen.append(httpx.get(f"{served.url}/health", timeout=20).status_code)
+        return real(data, limits)
+
+    real = images.open_picture
+    monkeypatch.setattr(images, "open_picture", slow)
+    served.ask([image_part(), text_part("what?")])
+    assert seen == [200]
+
+
+def test_a_stream_keeps_its_place():
+    with run_server(max_requests=1) as served:
+        stream = served.ask("slow " * 20, stream=True)
+        next(stream)
+        with pytest.raises(openai.RateLimitError):
+            served.ask("hello")
+        stream.close()
+        until(lambda: served.post(request()).status_code == 200)
+
+
+def test_a_client_that_does_not_read_gives_its_place_back(monkeypatch):
+    monkeypatch.setattr(completions, "PATIENCE", 0.2)
+    with run_server() as served, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", int(served.url.rpartition(":")[2])))
+        body = json.dumps(request("a " * 40_000, stream=True, logprobs=True)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        until(lambda: served.server.admission.inside)
+        until(lambda: not served.server.admission.inside)
+
+
+def test_a_client_that_left_before_the_stream_began_stops_the_model():
+    """The framework does not even start the stream then."""
+
+    class Late(KnownChat):
+        def submit(self, *arguments, **more):
+            begun.set()
+            left.wait(20)
+            return super().submit(*arguments, **more)
+
+    begun, left = threading.Event(), threading.Event()
+    with run_server(Late()) as served:
+        with pytest.raises(openai.APITimeoutError), ThreadPoolExecutor() as pool:
+            job = pool.submit(served.client(timeout=0.5).chat.completions.create, **request("slow " * 20), stream=True)
+            begun.wait(20)
+            job.result()
+        time.sleep(0.1)  # until the server has seen it
+        left.set()
+        until(lambda: served.chat.stopped == 1)
+        until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == 1)

@@ -1,0 +1,180 @@
+"""Which URLs are fetched, and from where."""
+
+import asyncio
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from mmgpt.server import fetch
+from mmgpt.server.fetch import Fetcher
+
+PICTURE = b"the bytes of a picture"
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A picture, a redirect to it, an endless one, one packed, one that never comes, and none."""
+
+    def do_GET(self):
+        self.server.hosts.append(self.headers["Host"])
+        self.server.packings = self.headers["Accept-Encoding"]
+        if self.path == "/redirect":
+            return self.reply(302, b"", Location="/picture")
+        if self.path == "/packed":
+            return self.reply(200, PICTURE, **{"Content-Encoding": "gzip"})
+        if self.path == "/slow":
+            self.server.waiting.wait(5)
+        if self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b"0" * 10_000)
+            except OSError:
+                return
+        self.reply(200 if self.path.startswith("/picture") else 404, PICTURE)
+
+    def reply(self, status, body, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def site():
+    """A web site on this machine: its address, and the Host headers that it saw."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        server.hosts, server.waiting = [], threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.name = f"127.0.0.1:{server.server_port}"
+        yield server
+        server.waiting.set()
+        server.shutdown()
+
+
+def read(fetcher, *urls, limit=1000):
+    return asyncio.run(fetcher.read(urls, limit))
+
+
+@contextmanager
+def refused(message):
+    with pytest.raises(ValueError, match=message):
+        yield
+
+
+def test_a_named_host_is_read(site):
+    url = f"http://{site.name}/picture"
+    assert read(Fetcher([site.name.upper()]), url) == {url: PICTURE}
+    assert site.hosts[-1] == site.name
+
+
+def test_no_host_is_named_by_default(site):
+    with refused("fetches no URLs"):
+        read(Fetcher([]), f"http://{site.name}/picture")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/picture",  # another port
+        "https://{name}@evil.example/picture",
+        "http://user:pass@{name}/picture",
+        "http://evil.example/{name}",
+        "http://{name}.evil.example/picture",
+        "http://evil.example#@{name}/picture",
+        "http://evil.example\\@{name}/picture",
+        "http://[::1]:{port}/picture",
+        "http://0x7f000001:{port}/picture",
+        "http://2130706433:{port}/picture",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://",
+        "http://[/picture",
+        "http://a:b:c/",
+    ],
+)
+def test_other_places_are_not_read(site, url):
+    before = len(site.hosts)
+    with refused("fetches no pictures from|is invalid"):
+        read(Fetcher([site.name]), url.format(name=site.name, port=site.server_port))
+    assert len(site.hosts) == before
+
+
+def test_a_name_must_lead_to_public_addresses(site):
+    with refused("no public address"):
+        read(Fetcher([f"localhost:{site.server_port}"]), f"http://localhost:{site.server_port}/picture")
+
+
+@pytest.mark.parametrize(
+    "address", ["10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "127.0.0.1", "0.0.0.0", "100.64.0.1",
+                "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::"],
+)  # fmt: skip
+def test_one_private_address_among_several_is_enough(monkeypatch, address):
+    async def lookup(*_, **__):
+        return [(socket.AF_INET, 0, 0, "", (one, 0)) for one in ("93.184.216.34", address)]
+
+    async def run():
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+        return await Fetcher(["pictures.example"]).read(["https://pictures.example/a"], 10)
+
+    with refused("no public address"):
+        asyncio.run(run())
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch, site):
+    """A name that leads elsewhere the second time it is looked up gets nothing from that."""
+    seen = []
+
+    async def lookup(host, *_, **__):
+        seen.append(host)
+        return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))]
+
+    async def run():
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+        return await Fetcher([f"pictures.example:{site.server_port}"]).read([url], 1000)
+
+    monkeypatch.setattr(fetch.ipaddress.IPv4Address, "is_global", True)
+    url = f"http://pictures.example:{site.server_port}/picture"
+    assert asyncio.run(run()) == {url: PICTURE}
+    assert site.hosts[-1] == f"pictures.example:{site.server_port}"
+    assert seen[0] == "pictures.example" and set(seen[1:]) <= {"127.0.0.1"}
+
+
+def test_no_redirect_is_followed(site):
+    with refused("status 302"):
+        read(Fetcher([site.name]), f"http://{site.name}/redirect")
+
+
+def test_nothing_is_unpacked(site):
+    assert list(read(Fetcher([site.name]), f"http://{site.name}/packed").values()) == [PICTURE]
+    assert site.packings == "identity"
+
+
+def test_reading_ends_at_the_limit(site):
+    with refused("too large"):
+        read(Fetcher([site.name]), f"http://{site.name}/endless", limit=100_000)
+    with refused("too large"):
+        read(Fetcher([site.name]), *(f"http://{site.name}/picture?{i}" for i in range(2)), limit=len(PICTURE))
+
+
+def test_other_answers(site, monkeypatch):
+    with refused("status 404"):
+        read(Fetcher([site.name]), f"http://{site.name}/nothing")
+    with refused("ConnectError"):
+        read(Fetcher(["127.0.0.1:1"]), "http://127.0.0.1:1/")
+    monkeypatch.setattr(fetch, "SECONDS", 0.2)
+    with refused("within 0.2 seconds|Timeout"):
+        read(Fetcher([site.name]), f"http://{site.name}/slow")
+
+
+@pytest.mark.parametrize("host", ["http://a.example", "a.example/b", "*.example", " ", "user@a"])
+def test_hosts_are_names(host):
+    with refused("allow_hosts takes names"):
+        Fetcher([host])

@@ -1,0 +1,93 @@
+"""Pictures of a request."""
+
+import base64
+import zlib
+from io import BytesIO
+from struct import pack
+
+import pytest
+from PIL import Image
+
+from mmgpt.server.images import Pictures, is_web, read_data_uri
+
+from .conftest import data_uri, picture_bytes
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+
+
+def bomb(width, height):
+    """A PNG of black that is far larger than its bytes."""
+
+    def chunk(kind, data):
+        return pack(">I", len(data)) + kind + data + pack(">I", zlib.crc32(kind + data))
+
+    head = pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width // 8 + 1) * 100), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["image/png", "IMAGE/PNG", "image/jpeg", "text/html", "image/png;charset=x", ""])
+def test_a_data_uri_of_any_type_holds_bytes(kind):
+    assert read_data_uri(f"data:{kind};base64,aGFsbG8=") == b"hallo"
+
+
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("", "data URI"), ("/etc/passwd", "data URI"), ("file:///etc/passwd", "data URI"),
+        ("data:image/png", "data URI"),
+        ("ftp://host/a.png", "data URI"), ("a.png", "data URI"), ("\\\\host\\a.png", "data URI"),
+        ("data:image/png,abc", "in base64"), ("data:image/png;base64x,abc", "in base64"),
+        ("data:image/png;base64,abc", "invalid"), ("data:image/png;base64,a*==", "invalid"),
+        ("data:image/png;base64,äöü=", "invalid"), ("data:image/png;base64,YWJj\n", "invalid"),
+        ("data:image/png;base64,=", "invalid"),
+    ],
+)  # fmt: skip
+def test_what_is_no_data_uri(url, message):
+    with pytest.raises(ValueError, match=message):
+        read_data_uri(url)
+
+
+@pytest.mark.parametrize("url, web", [("http://a", True), ("HTTPS://a", True), ("data:,", False), ("file:///a", False)])
+def test_what_is_to_be_fetched(url, web):
+    assert is_web(url) == web
+
+
+def test_pictures_from_the_request_and_from_the_web():
+    pictures = Pictures({"http://a/b": picture_bytes("blue")}, 1000)
+    assert pictures.open(data_uri(picture_bytes("red", kind="JPEG"))).getpixel((3, 3))[0] > 250
+    assert pictures.open("http://a/b").getpixel((3, 3)) == (0, 0, 255)
+
+
+def test_pixels_of_all_pictures_count():
+    pictures = Pictures({}, 900)
+    pictures.open(data_uri())
+    pictures.open(data_uri())
+    with pytest.raises(ValueError, match="too many pixels"):
+        pictures.open(data_uri())
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (SVG, "SVG"), (b"<?xml version='1.0'?>" + SVG, "SVG"), (bomb(30_000, 30_000), "too many pixels"),
+        (bomb(10**9, 10**9), "."), (picture_bytes()[:50], "."), (b"GIF89a", "."), (b"%PDF-1.4", "no picture"),
+        (b"\0", "no picture"), (picture_bytes("red", (2000, 1)), "one side"),
+    ],
+)  # fmt: skip
+def test_hostile_pictures(data, message):
+    with pytest.raises(ValueError, match=message):
+        Pictures({}, 10**12).open(data_uri(data))
+
+
+def test_an_empty_picture():
+    with pytest.raises(ValueError, match="empty"):
+        Pictures({}, 1000).open("data:image/png;base64,")
+
+
+def test_a_picture_of_many_frames_is_its_first():
+    file = BytesIO()
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    uri = f"data:image/gif;base64,{base64.b64encode(file.getvalue()).decode()}"
+    assert Pictures({}, 1000).open(uri).getpixel((0, 0)) == (255, 0, 0)

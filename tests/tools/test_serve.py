@@ -1,0 +1,199 @@
+"""tools/serve.py as a process of its own, with a real tiny model, through the official client."""
+
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
+from tests.server.conftest import Served, data_uri, image_part, picture_bytes, text_part, until
+
+ROOT = Path(__file__).parents[2]
+TOOL = runpy.run_path(str(ROOT / "tools/serve.py"))
+LOAD = ROOT / "tools/analysis_tools/load_server.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MMGPT_API_KEY": "sesame"}
+
+
+class Process(Served):
+    """A server in a process: its address, and clients of it."""
+
+    def __init__(self, process, url):
+        self.process, self.url = process, url
+
+    def client(self, **arguments):
+        """With the key."""
+        return super().client(**{"api_key": "sesame", **arguments})
+
+    def get(self, path):
+        """With the key."""
+        return super().get(path, headers={"Authorization": "Bearer sesame"})
+
+
+@contextmanager
+def process(log, *arguments):
+    """A server within a `with` block; its output goes to a file."""
+    command = [sys.executable, str(ROOT / "tools/serve.py"), *map(str, arguments), "--port", "0"]
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT) as child:
+        try:
+            address = re.compile(r"running on (http://\S+)")
+            until(lambda: address.search(log.read_text()) or child.poll() is not None, 200)
+            yield Process(child, address.search(log.read_text())[1])
+        finally:
+            child.kill()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, chat_config, chat_checkpoint):  # noqa: F811
+    """The server that most tests share."""
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    with process(log, chat_config, chat_checkpoint, "--name", "tiny", "--max-tokens", "200") as served:
+        yield served
+
+
+def questions():
+    """Some that differ in pictures, places of pictures, texts and turns."""
+    pictures = [image_part(data_uri(picture_bytes(colour, (40, 30)))) for colour in ("red", "blue", "green")]
+    for number, picture in enumerate(pictures):
+        yield [dict(role="user", content=[picture, text_part("what colour is it?")])]
+        yield [dict(role="user", content=[text_part("is"), picture, text_part("or"), pictures[0], text_part("?")])]
+        yield [dict(role="user", content=f"what is {number}? <image></s> ünï 你好")]
+        yield [
+            dict(role="user", content=[picture, text_part("one?")]),
+            dict(role="assistant", content="yes"),
+            dict(role="user", content=[pictures[number - 1], text_part("two?")]),
+        ]
+
+
+def ask(served, messages, stream=False, **arguments):
+    arguments = {"temperature": 0, "max_tokens": 12, **arguments}
+    answer = served.ask(messages=messages, stream=stream, **arguments)
+    if not stream:
+        return answer.choices[0].message.content
+    return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+
+
+def test_a_vision_chat(served):
+    messages = next(questions())
+    first = served.ask(messages=messages, temperature=0, max_tokens=5)
+    assert first.choices[0].message.content and first.choices[0].finish_reason == "length"
+    assert first.usage.completion_tokens == 5 and first.usage.prompt_tokens > 20
+    messages = [*messages, first.choices[0].message.model_dump(), dict(role="user", content="and now?")]
+    second = served.ask(messages=messages, temperature=0, max_tokens=5)
+    assert second.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 1
+
+
+def test_a_stream_is_the_answer(served):
+    for messages in questions():
+        assert ask(served, messages, True) == ask(served, messages) != ""
+
+
+def test_all_at_once_get_what_one_alone_gets(served):
+    asked = list(questions())
+    alone = [ask(served, messages) for messages in asked]
+    assert len(set(alone)) > len(asked) / 2
+    with ThreadPoolExecutor(32) as pool:
+        jobs = [(i % len(asked), bool(i % 3)) for i in range(48)]
+        texts = list(pool.map(lambda job: ask(served, asked[job[0]], job[1]), jobs))
+    assert texts == [alone[number] for number, _ in jobs]
+    assert served.metric("mmgpt_running") == served.metric("mmgpt_waiting") == served.metric("mmgpt_failed_total") == 0
+
+
+def test_settings_reach_the_model(served):
+    messages = next(questions())
+    drawn = [ask(served, messages, temperature=1.5, seed=seed) for seed in (1, 1, 2, 3)]
+    assert drawn[0] == drawn[1] and len(set(drawn)) > 1
+    whole = ask(served, messages)
+    stop = whole[len(whole) // 2]
+    assert ask(served, messages, stop=[stop]) == whole[: whole.index(stop)].strip()
+
+
+def test_log_probabilities(served):
+    choice = served.ask("what?", temperature=0, max_tokens=4, logprobs=True, top_logprobs=3).choices[0]
+    for token in choice.logprobs.content:
+        likeliest = [top.logprob for top in token.top_logprobs]
+        assert len(likeliest) == 3 and likeliest == sorted(likeliest, reverse=True) and max(likeliest) < 0
+        assert token.logprob in likeliest
+
+
+def test_a_stream_that_is_left_stops_the_model(served):
+    tokens, cancelled = served.metric("mmgpt_completion_tokens_total"), served.metric("mmgpt_cancelled_total")
+    stream = served.ask("go on", max_tokens=200, stream=True, logprobs=True)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    until(lambda: served.metric("mmgpt_cancelled_total") == cancelled + 1)
+    until(lambda: served.metric("mmgpt_running") == 0)
+    assert served.metric("mmgpt_completion_tokens_total") < tokens + 200
+
+
+def test_what_the_model_cannot_read_is_refused(served):
+    with pytest.raises(openai.BadRequestError, match="tokens"):
+        served.ask("word " * 1000)
+    with pytest.raises(openai.AuthenticationError):
+        served.client(api_key="open").models.list()
+
+
+def test_the_load_tool(served, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture_bytes())
+    arguments = ["--url", served.url, "--images", tmp_path / "a.png", "--questions", "what?", "who?", "--clients", "8"]
+    command = [sys.executable, LOAD, *arguments, "--seconds", "1", "--max-tokens", "5"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
+    assert int(figures["answers"].split(",")[0]) >= 8 and figures["errors"] == "none"
+    assert figures["different"].startswith("0 ") and len(figures["memory"].split(" MiB")[0].split()) == 5
+
+
+def test_sigterm_lets_an_answer_end(tmp_path, chat_config, chat_checkpoint):  # noqa: F811
+    log = tmp_path / "log.txt"
+    with process(log, chat_config, chat_checkpoint) as served:
+        stream = served.client().chat.completions.create(
+            model="tiny", messages=[dict(role="user", content="go on")], max_tokens=60, stream=True
+        )
+        next(stream)
+        served.process.send_signal(signal.SIGTERM)
+        assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("stop", "length")
+        served.process.wait(60)
+        with pytest.raises(httpx.ConnectError):
+            served.get("/health")
+    assert "Traceback" not in log.read_text() and "Finished server process" in log.read_text()
+
+
+def test_the_command_line():
+    args = TOOL["parse_args"](["folder/model-v1.5", "--allow-hosts", "a.example,b.example:81", "--max-waiting", "4"])
+    settings = TOOL["read_settings"](args)
+    assert (settings.name, settings.allow_hosts, settings.max_requests) == (
+        "model-v1.5",
+        ("a.example", "b.example:81"),
+        20,
+    )
+    args = TOOL["parse_args"](["configs/a.py", "--name", "mine", "--max-body", "2", "--time-limit", "9"])
+    settings = TOOL["read_settings"](args)
+    assert (settings.name, settings.body_bytes, settings.time_limit) == ("mine", 2 * 2**20, 9)
+
+
+def test_how_the_model_is_loaded(monkeypatch):
+    from mmgpt.apis import arguments
+
+    told = {}
+    monkeypatch.setattr(arguments.Chat, "from_config", lambda *given, **more: told.update(more, model=given))
+    options = ["--precision", "bfloat16", "--device", "cpu", "--cfg-options", "a=3"]
+    arguments.load_chat(TOOL["parse_args"](["a.py", "b.pth", *options]), engine=dict(max_batch=2))
+    expected = dict(precision="bfloat16", device="cpu", options={"a": 3}, generation=None, engine=dict(max_batch=2))
+    assert told == dict(expected, model=("a.py", "b.pth"))
+
+
+@pytest.mark.parametrize("option", ["--max-body=0", "--max-images=-1", "--max-turns=many", "--time-limit=nan"])
+def test_limits_are_numbers(option, capsys):
+    with pytest.raises(SystemExit):
+        TOOL["parse_args"](["a.py", option])
+    assert "a whole number above 0" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Trainings of a tiny Flamingo, alone or as one of several processes: ``torchrun two_processes.py RUNS.json``.
+
+The file holds lists of arguments of tools/train.py; each is a run. One start for all of them saves the imports.
+"""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import torch
+from engine_stub import StubPart
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch.utils.data import Dataset
+
+from mmgpt.models.gated_lm import GatedCausalLM
+from mmgpt.models.language import load_tokenizer
+from mmgpt.registry import DATASETS, HOOKS
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+_base_ = ['{configs}/_base_/default_runtime.py', '{configs}/_base_/schedules/tiny.py']
+custom_imports = dict(imports=['two_processes'])
+dropout, workers, visual, language, batch_size, language_batch_size = 0.0, 0, 7, 5, 1, 1
+lora = dict(r=2, lora_alpha=4, lora_dropout='${{dropout}}', target_modules=['q_proj', 'v_proj', 'to_q', 'to_kv'])
+model = {model}
+train_dataloader = dict(
+    batch_size='${{batch_size}}', num_workers='${{workers}}',
+    dataset=dict(type='StubConversations', visual='${{visual}}', language='${{language}}', image_id={image_id}),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='JointBatchSampler', language_batch_size='${{language_batch_size}}'),
+    collate_fn=dict(type='collate_conversations'))
+default_hooks = dict(checkpoint=dict(interval=1))
+checkpointing, stop = False, 0
+custom_hooks = [dict(type='StubCheckpointing', on='${{checkpointing}}'), dict(type='StubStop', after='${{stop}}')]
+lr, warmup_iters, max_epochs = 1e-3, 2, 2
+# Where gradients are small, AdamW's own eps makes steps of the rounding of sums in another order.
+optim_wrapper = dict(optimizer=dict(eps=1e-4))
+"""
+
+
+@DATASETS.register_module(force=True)
+class StubConversations(Dataset):
+    """Random samples of differing lengths; every third of the visual ones has no image."""
+
+    metainfo = {}
+
+    def __init__(self, visual: int, language: int, image_id: int) -> None:
+        self.visual_size, self.size, self.image_id = visual, visual + language, image_id
+        self.visual = [StubPart(range(visual))][:visual]
+        self.language = [StubPart(range(language))][:language]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        index %= self.size
+        random = torch.Generator().manual_seed(index)
+        ids = torch.randint(10, 250, (6 + index % 4,), generator=random)
+        labels = ids.clone()
+        labels[: 2 + index % 3] = -100
+        sample = {"input_ids": ids, "labels": labels, "pixels": None, "meta": {}}
+        if index < self.visual_size and index % 3:
+            ids[1] = self.image_id
+            sample["pixels"] = torch.randn(1, 3, 32, 32, generator=random)
+        return {**sample, "source": "visual" if index < self.visual_size else "language"}
+
+
+@HOOKS.register_module(force=True)
+class StubCheckpointing(Hook):
+    """Gradient checkpointing of the language model."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def before_train(self, runner: Runner) -> None:
+        if not self.on:
+            return
+        (language,) = [part for part in runner.model.modules() if isinstance(part, GatedCausalLM)]
+        language.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+@HOOKS.register_module(force=True)
+class StubStop(Hook):
+    """Ends the run after some batches as if it were killed."""
+
+    priority = "LOWEST"
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None):
+        if runner.iter + 1 == self.after:
+            sys.exit("killed")
+
+
+def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
+    """Configs of 7 visual and 5 language samples and 2 epochs, that train LoRA, or the gated blocks and resampler."""
+    image_id = load_tokenizer(flamingo["language"]["path"]).convert_tokens_to_ids("<image>")
+    models = {"lora": {"type": "LoRAModel", "module": flamingo, "lora": "${lora}"}, "full": flamingo}
+    paths = {name: folder / f"{name}.py" for name in models}
+    for name, model in models.items():
+        text = CONFIG.format(configs=(ROOT / "configs").as_posix(), model=model, image_id=image_id)
+        paths[name].write_text(text)
+    return paths
+
+
+def train(arguments: list[str]) -> None:
+    """Run tools/train.py within this process."""
+    # MMEngine keeps these by config name and second, and would hand on those of the run before.
+    for kind in (MMLogger, MessageHub, Visualizer):
+        kind._instance_dict.clear()
+    sys.argv = [str(ROOT / "tools" / "train.py"), *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code != "killed":
+            raise
+
+
+if __name__ == "__main__":
+    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        train([*arguments, "--launcher", "pytorch"])

@@ -1,0 +1,76 @@
+"""Where the page's server keeps uploads, and that it reads nothing else."""
+
+import json
+import os
+import stat
+
+import httpx
+import pytest
+
+from tests.browser import needed
+
+needed("gradio")
+
+from mmgpt.webpage.launch import FOLDER, private_folder  # noqa: E402
+
+
+def test_the_folder_is_private_and_goes(monkeypatch):
+    monkeypatch.setenv(FOLDER, "before")
+    with private_folder() as folder:
+        assert os.environ[FOLDER] == str(folder) and stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "a").mkdir()
+        (folder / "a" / "b").touch()
+    assert not folder.exists() and os.environ[FOLDER] == "before"
+    monkeypatch.delenv(FOLDER)
+    with private_folder():
+        pass
+    assert FOLDER not in os.environ
+
+
+def test_the_gate_is_shut(site):
+    assert "default-src 'self'" in httpx.get(site.address).headers["content-security-policy"]
+    assert httpx.get(f"{site.address}gradio_api/info").status_code == 404
+    body = {"data": [{"path": "http://127.0.0.1:1/x.png"}]}
+    assert httpx.post(f"{site.address}gradio_api/queue/join", json=body).status_code == 403
+
+
+def test_uploads_lie_in_the_folder_and_are_read_from_nowhere_else(site):
+    sent = httpx.post(f"{site.address}gradio_api/upload", files={"files": ("../../x.png", b"data")})
+    assert sent.json()[0].startswith(f"{site.folder}/") and sent.json()[0].endswith("x.png")
+    assert httpx.get(f"{site.address}gradio_api/file={sent.json()[0]}").content == b"data"
+    outside = f"{site.address}gradio_api/file={site.folder}/../../etc/passwd"
+    assert httpx.get(httpx.URL(outside.replace("..", "%2e%2e"))).status_code in (403, 404)
+    active = httpx.post(f"{site.address}gradio_api/upload", files={"files": ("x.html", b"<script>")}).json()[0]
+    answer = httpx.get(f"{site.address}gradio_api/file={active}")
+    assert (
+        answer.headers["content-disposition"].startswith("attachment") and "html" not in answer.headers["content-type"]
+    )
+
+
+@pytest.mark.parametrize("path", ["file/etc/hostname", "/etc/hostname", "../x.png"])
+def test_a_request_cannot_name_another_file(site, path):
+    """A picture that was not uploaded is refused before the chat is asked."""
+    before = len(site.chat.asked)
+    message = {"text": "what?", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
+    assert asked(site, message)["success"] is False
+    assert len(site.chat.asked) == before
+
+
+def asked(site, message):
+    """The last event of a question that is sent without the page."""
+    config = httpx.get(f"{site.address}config").json()
+    submit = next(each for each in config["dependencies"] if [t[1] for t in each["targets"]] == ["submit"])
+    values = {each["id"]: each["props"].get("value") for each in config["components"]}
+    data = [None, message, *(values[name] for name in submit["inputs"][2:])]
+    body = dict(data=data, fn_index=submit["id"], session_hash="abc", event_data=None, trigger_id=None)
+    httpx.post(f"{site.address}gradio_api/queue/join", json=body).raise_for_status()
+    with httpx.stream("GET", f"{site.address}gradio_api/queue/data?session_hash=abc", timeout=10) as events:
+        for line in events.iter_lines():
+            event = json.loads(line.removeprefix("data: ")) if line else {}
+            if event.get("msg") == "process_completed":
+                return event
+
+
+def test_a_question_sent_without_the_page_is_answered(site):
+    assert asked(site, {"text": "hello", "files": []})["success"] is True
+    assert site.chat.asked[-1][0].turns[-1]["question"][-1]["text"] == "hello"
