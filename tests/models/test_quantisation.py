@@ -1,6 +1,7 @@
 """LoRA on a language model whose frozen matrices have 8 or 4 bits."""
 
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_without_bitsandbytes_the_message_says_what_to_install(tiny_flamingo_con
         built(tiny_flamingo_config, "int4")
 
 
-def test_an_optimizer_of_8_bits_is_chosen_by_config():
+def test_an_optimizer_of_8_bits_is_chosen_by_config(tmp_path):
     torch.manual_seed(0)
     layer, x = nn.Linear(64, 64), torch.randn(128, 64)
     cfg = dict(constructor="TrainedOptimWrapperConstructor", optimizer=dict(type="AdamW8bit", lr=0.01))
@@ -119,3 +120,12 @@ def test_an_optimizer_of_8_bits_is_chosen_by_config():
     assert losses[-1] < 0.5 * losses[0]
     state = wrapper.optimizer.state[layer.weight]
     assert state["state1"].dtype == state["state2"].dtype == torch.uint8
+
+    # A checkpoint of it goes on as if there had been none.
+    torch.save(wrapper.optimizer.state_dict(), tmp_path / "optimizer.pth")
+    other = deepcopy(layer)
+    resumed = build_optim_wrapper(other, cfg)
+    resumed.optimizer.load_state_dict(torch.load(tmp_path / "optimizer.pth", weights_only=True))
+    for model, optimizer in ((layer, wrapper), (other, resumed)):
+        optimizer.update_params((model(x) - x).square().mean())
+    assert torch.equal(layer.weight, other.weight)

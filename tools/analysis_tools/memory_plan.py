@@ -96,14 +96,14 @@ def advice(cfg: Config, made: Plan, sizes: Sizes) -> list[str]:
     for size in GPUS:
         lines.append(f"{size} GB: {'fits' if made.total + RESERVE <= size * GB else 'does not fit'}")
     if lines[0].endswith("not fit"):
-        gains = {}
+        gains, activations = {}, max(made.step - made.update, 0)
         if not flamingo.get("checkpointing"):
-            gains["activations: model.module.checkpointing=True"] = made.step
+            gains["activations: model.module.checkpointing=True"] = activations
         if not flamingo.language.get("precision") and "language" in flamingo.get("frozen", ["language"]):
             gains["frozen weights: language.precision=int4"] = _frozen(made)
         if "8bit" not in cfg.optim_wrapper.optimizer.type:
             gains["states: optim_wrapper.optimizer.type=AdamW8bit"] = made.optimizer
-        gains[f"a smaller batch ({sizes.rows} rows of {sizes.length} tokens), or shorter texts"] = made.step / 2
+        gains[f"a smaller batch ({sizes.rows} rows of {sizes.length} tokens), or shorter texts"] = activations / 2
         gains["sharing among GPUs: --world-size 8 --shard"] = sum(made.weights.values()) / 3
         lines.append("To turn down:")
         lines += [f"  {name}" for name in sorted(gains, key=gains.get, reverse=True) if gains[name] > 0.05 * made.total]
