@@ -115,6 +115,21 @@ def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_p
     assert float(rows.split("│")[5]) < 0.5
 
 
+@pytest.mark.parametrize("name", ["lora_joint_low_memory", "full_joint", "lora_joint_long"])
+def test_recipes_of_other_memory_train_on_small_parts(tmp_path, small_parts, name):
+    if name == "lora_joint_low_memory":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (requirements/quantization.txt)")
+    result = tool("train.py", CONFIGS / f"{name}.py", "--work-dir", tmp_path, "--cfg-options", *small_parts)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path))
+    saved = torch.load(tmp_path / "latest.pth", weights_only=True)
+    assert {value.dtype for value in saved["state_dict"].values()} == {torch.float32}
+    parts = {"lora" if ".lora_" in key else key.split(".")[0] for key in saved["state_dict"]}
+    assert parts == ({"perceiver", "language"} if name == "full_joint" else {"lora"})
+    states = saved["optimizer"]["state"].values()
+    assert all(("exp_avg" in state) == (name != "lora_joint_low_memory") for state in states) and states
+
+
 def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_parts):
     chosen = [*small_parts, "benchmark=okvqa", "style=openflamingo", "test_dataloader.num_workers=0"]
     cfg = load_config(CONFIGS / "lora_joint.py", dict(option.split("=") for option in chosen if "data_root" in option))

@@ -15,6 +15,7 @@ from mmgpt.engine.atomic import written_whole
 from mmgpt.models import LoRAModel
 from mmgpt.models.export import save_language, save_parts
 from mmgpt.models.language import IMAGE_TOKEN
+from mmgpt.models.quantisation import is_quantised
 from mmgpt.models.weight_files import ADAPTER, TRAINED
 
 KEPT = ("model", "chat_pipeline", "needed", "default_scope")
@@ -62,10 +63,12 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     Returns: that difference.
 
     Raises:
-        ValueError: the difference is above `bound` (nothing is written), or as for `export`.
+        ValueError: the difference is above `bound` (nothing is written), the weights are quantised, or as for `export`.
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
+    if is_quantised(model):
+        raise ValueError("LoRA updates are not merged into quantised weights: build it with language.precision=None")
     inputs = _random_inputs(cfg, model)
     before = model(**inputs, mode="tensor")
     flamingo = model.peft.merge_and_unload()

@@ -1,21 +1,18 @@
 """A tuned model made ready to answer: LoRA merged into the weights, which are of the wanted precision."""
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel
-from mmgpt.models.gated_lm import GatedCrossAttentionBlock
+from mmgpt.models.quantisation import QUANTISED, check_quantised, is_quantised, quantise
 
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-QUANTISED = ("int8", "int4")
 
 
 def build_for_serving(
@@ -39,9 +36,8 @@ def build_for_serving(
     """
     check_precision(precision)
     device = str(find_device(device))
-    if precision is not None:
-        cfg = _loaded_as(cfg, precision if precision in FLOATS else "bfloat16")
-    model = build_model(cfg, checkpoint, "cpu" if precision in QUANTISED else device)
+    dtype = None if precision is None else precision if precision in FLOATS else "bfloat16"
+    model = build_model(unquantised(cfg, dtype), checkpoint, "cpu" if precision in QUANTISED else device)
     return for_serving(model, precision, merge, device)
 
 
@@ -60,9 +56,11 @@ def for_serving(
         device: where the model answers; None is where it is.
 
     Raises:
-        ValueError: the precision is unknown, or needs bitsandbytes, which is not installed.
+        ValueError: the precision is unknown, or needs bitsandbytes, which is not installed; the model is quantised.
     """
     check_precision(precision)
+    if is_quantised(model):
+        raise ValueError("the language model is quantised already: build it with language.precision=None")
     device = next(model.parameters()).device if device is None else device
     if merge and isinstance(model, LoRAModel):
         model = model.peft.merge_and_unload()
@@ -70,7 +68,7 @@ def for_serving(
         _cast(model, FLOATS.get(precision, torch.bfloat16))
     if precision in QUANTISED:
         flamingo = model.module if isinstance(model, LoRAModel) else model
-        _quantise(flamingo.language.model, precision, device)
+        quantise(flamingo.language.model, precision, device)
     return model.to(device).eval()
 
 
@@ -78,22 +76,17 @@ def check_precision(precision: str | None) -> None:
     """Raises a ValueError when there is no such precision, or when what it needs is not installed."""
     if precision is not None and precision not in (*FLOATS, *QUANTISED):
         raise ValueError(f"precision={precision!r}: choose one of {', '.join((*FLOATS, *QUANTISED))}")
-    if precision not in QUANTISED:
-        return
-    try:
-        import bitsandbytes  # noqa: F401 its absence is what is looked for
-    except ImportError as error:
-        raise ValueError(
-            f"precision={precision!r} needs bitsandbytes: pip install -r requirements/quantization.txt"
-        ) from error
+    if precision in QUANTISED:
+        check_quantised(precision)
 
 
-def _loaded_as(cfg: Config, dtype: str) -> Config:
-    """The config with its language model loaded in a dtype."""
+def unquantised(cfg: Config, dtype: str | None = None) -> Config:
+    """The config without the quantisation that its language model is trained with, or loaded in another dtype too."""
     cfg = deepcopy(cfg)
     for part in (cfg.model, cfg.model.get("module")):
         if isinstance(part, Mapping) and "language" in part:
-            part["language"]["dtype"] = dtype
+            part["language"].pop("precision", None)
+            part["language"].update({} if dtype is None else {"dtype": dtype})
     return cfg
 
 
@@ -110,39 +103,3 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             if name not in module._non_persistent_buffers_set and buffer.is_floating_point():
                 setattr(module, name, buffer.to(dtype))
-
-
-def _quantise(language: nn.Module, precision: str, device: str | torch.device) -> None:
-    """Quantises the matrices of the language model's own layers, layer by layer, each on its way to the device."""
-    # It says at each product that LLM.int8() computes outliers in float16.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    decoders = (layer for layer in language.modules() if isinstance(layer, GradientCheckpointingLayer))
-    for decoder in [layer for layer in decoders if not isinstance(layer, GatedCrossAttentionBlock)]:
-        for parent, name, linear in list(_matrices(decoder)):
-            setattr(parent, name, _quantised(linear, precision))
-        decoder.to(device)
-
-
-def _matrices(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """The nn.Linear modules of a layer, with the module and the name that each is found under; none of LoRA's own."""
-    for path, parent in layer.named_modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Linear) and ".lora_" not in f".{path}":
-                yield parent, name, child
-
-
-def _quantised(linear: nn.Linear, precision: str) -> nn.Linear:
-    """A bitsandbytes layer of the same weights, which it quantises when it is moved to a device."""
-    from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
-
-    sizes = dict(input_features=linear.in_features, output_features=linear.out_features, bias=False, device="meta")
-    # LLM.int8() quantises on the way from the CPU only.
-    weight = linear.weight.data.cpu()
-    if precision == "int8":
-        layer = Linear8bitLt(**sizes, has_fp16_weights=False, threshold=6.0)
-        layer.weight = Int8Params(weight, requires_grad=False, has_fp16_weights=False)
-    else:
-        layer = Linear4bit(**sizes, compute_dtype=torch.bfloat16, quant_type="nf4")
-        layer.weight = Params4bit(weight, requires_grad=False, quant_type="nf4", module=layer)
-    layer.bias = linear.bias
-    return layer

@@ -3,6 +3,8 @@
 Sub-layer names (to_q, to_kv, to_out, and 1 and 3 in the feed-forward) are those of the published OpenFlamingo weights.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,6 +31,12 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, S, d) -> (B, S, heads * d)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def computed_as(x: Tensor, weight: Tensor) -> AbstractContextManager:
+    """Within it float32 weights, which small steps of training need, compute in the lower precision of their input."""
+    mixed = weight.dtype == torch.float32 and x.dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(x.device.type, x.dtype) if mixed else nullcontext()
 
 
 class PerceiverAttention(nn.Module):
@@ -69,7 +77,8 @@ class MaskedCrossAttention(nn.Module):
         """Keys and values of the latents, each (B, heads, T * N, d), projected once when there is a cache."""
         if media.cache is not None and self.index in media.cache:
             return media.cache[self.index]
-        k, v = self.to_kv(media.features.flatten(1, 2)).chunk(2, dim=-1)
+        with computed_as(media.features, self.norm.weight):
+            k, v = self.to_kv(media.features.flatten(1, 2)).chunk(2, dim=-1)
         pair = split_heads(k, self.heads), split_heads(v, self.heads)
         if media.cache is not None:
             media.cache[self.index] = pair

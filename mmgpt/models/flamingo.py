@@ -5,18 +5,19 @@ from collections.abc import Sequence
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
 
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
-from .language import IMAGE_TOKEN, fit_embeddings, load_language_model, load_tokenizer
+from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
+from .loss import mean_losses
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
-from .ranking import IGNORED, Candidate, Prompts, rank
+from .quantisation import check_quantised, quantise
+from .ranking import Candidate, Prompts, rank
 from .tower_probe import is_known
 from .vision import look
 
@@ -30,15 +31,19 @@ class Flamingo(BaseModel):
 
     Args:
         vision: config of an image encoder.
-        language: arguments of `load_language_model`; its `path` also holds the tokenizer.
+        language: arguments of `load_language_model`; its `path` also holds the tokenizer. With `precision` 'int8' or
+            'int4' its matrices are quantised when the model is moved to its device, also if that is the CPU.
         perceiver: arguments of PerceiverResampler, without the width.
-        gated: arguments of GatedCrossAttentionBlock, and `every_n_layers`.
+        gated: arguments of GatedCrossAttentionBlock, and `every_n_layers` and `dtype` of GatedCausalLM.
         reading: which image a token reads, 'latest' or 'next' (see `media_mask`).
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
         frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
             (the gated blocks stay trainable). The published training freezes vision and language.
         feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
+        loss_chunk: number of tokens whose logits exist at once in training.
+        checkpointing: whether training keeps only the inputs of decoder layers, gated blocks and resampler, and
+            computes the rest again in the backward pass: a third more time, a fraction of the memory.
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
     """
 
@@ -53,6 +58,8 @@ class Flamingo(BaseModel):
         frozen: Sequence[str] = ("vision", "language"),
         feature_cache: str | None = None,
         generation: dict | None = None,
+        loss_chunk: int = 1024,
+        checkpointing: bool = False,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(data_preprocessor)
@@ -61,28 +68,34 @@ class Flamingo(BaseModel):
             raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(PARTS)}")
         if feature_cache is not None and "vision" not in frozen:
             raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
+        precision = language.get("precision")
+        if precision is not None:
+            check_quantised(precision)
+            if "language" not in frozen:
+                raise ValueError(f"language.precision={precision!r}: a quantised language model cannot be trained")
         self.tokenizer = load_tokenizer(language["path"])
-        self.frozen, self.generation = tuple(frozen), dict(generation or {})
+        self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         self.vision = MODELS.build(vision)
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
         self._freeze()
+        if checkpointing:
+            # With reentrant checkpoints nothing behind frozen inputs would be trained, silently.
+            self.language.gradient_checkpointing_enable({"use_reentrant": False})
+            # What they need: gradients of the embedding's output, and so of every layer.
+            self.language.disable_input_require_grads()
+            self.perceiver.checkpoint()
         if weights is not None:
             load_parts(self, weights)
+        if precision is not None:
+            quantise(self.language.model, precision)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
     def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
-        if "config" in language:
-            language = {**language, "config": {**self._vocabulary(), **language["config"]}}
-        model = load_language_model(**language)
-        fit_embeddings(model, self.tokenizer)
-        every_n_layers = gated.pop("every_n_layers", 4)
+        model = fitted_language_model(self.tokenizer, {k: v for k, v in language.items() if k != "precision"})
+        every_n_layers, dtype = gated.pop("every_n_layers", 4), gated.pop("dtype", None)
         image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated)
-
-    def _vocabulary(self) -> dict:
-        ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        return {"vocab_size": len(self.tokenizer), **ids}
+        return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated, dtype)
 
     def _freeze(self) -> None:
         for name in self.frozen:
@@ -111,10 +124,12 @@ class Flamingo(BaseModel):
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
         row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
         real = row_places < counts[:, None]
+        # Of shapes that do not depend on tensors of the device: see tools/analysis_tools/memory_plan.py.
+        real = real.nonzero(as_tuple=True)
         seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
         places = row_places if places is None else places
         latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
-        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put((real,), latents)
+        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put(real, latents)
 
     def forward(
         self,
@@ -160,7 +175,8 @@ class Flamingo(BaseModel):
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
-        return self.loss(dict(input_ids=input_ids, media=media, **text), labels, samples, sources, totals)
+        inputs = dict(input_ids=input_ids, media=media, **text)
+        return mean_losses(self.language, inputs, labels, samples, sources, self.loss_chunk, totals)
 
     def _encoded(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
@@ -189,36 +205,6 @@ class Flamingo(BaseModel):
                 "each image needs one token"
             )
         return counts
-
-    def loss(
-        self,
-        inputs: dict,
-        labels: Tensor,
-        samples: Tensor | None,
-        sources: Sequence[str] | None,
-        totals: dict[str, Tensor] | None,
-    ) -> dict:
-        """The mean loss over the learned tokens of each source: {'loss_visual': ..., 'loss_language': ...}.
-
-        `inputs` are those of the language model, the rest as in `forward`. With `totals` its sources are those that
-        have a loss, be it zero, and 'loss_none' is one where it has none at all.
-        """
-        targets = labels[:, 1:]
-        # Logits are made only at positions where some row learns.
-        keep = (targets != IGNORED).any(dim=0).nonzero().flatten()
-        out = self.language(**inputs, use_cache=False, logits_to_keep=keep)
-        targets = targets[:, keep]
-        token_losses = cross_entropy(out.logits.float().transpose(1, 2), targets, reduction="none")
-        rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)
-        owner = (rows if samples is None else samples)[:, 1:][:, keep]
-        names = sources or ["text"] * len(labels)
-        losses = {}
-        for source in dict.fromkeys(names) if totals is None else totals:
-            own = [i for i, name in enumerate(names) if name == source]
-            here = torch.isin(owner, torch.tensor(own, dtype=torch.long, device=labels.device))
-            learned = (here & (targets != IGNORED)).sum() if totals is None else totals[source]
-            losses[f"loss_{source}"] = (token_losses * here).sum() / learned
-        return losses or {"loss_none": token_losses.sum()}
 
     def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
         """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import MaskedCrossAttention, feed_forward
+from .attention import MaskedCrossAttention, computed_as, feed_forward
 from .media import READING_RULES, Media, image_samples, media_mask
 from .packing import takes_positions
 
@@ -41,8 +41,9 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
         """hidden_states (B, L, dim) -> (B, L, dim)."""
-        x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
-        x = x + self.ff(x) * self.ff_gate.tanh()
+        with computed_as(hidden_states, self.attn_gate):
+            x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
+            x = (x + self.ff(x) * self.ff_gate.tanh()).to(hidden_states.dtype)
         return x if media.has_image is None else torch.where(media.has_image[..., None], x, hidden_states)
 
 
@@ -128,6 +129,8 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         image_token_id: id of `<image>`.
         reading: the rule of `media_mask`.
         block: arguments of GatedCrossAttentionBlock (dim_head, heads, ff_mult, gate_init).
+        dtype: of the gated blocks' weights, 'float32' where they are trained beside a bfloat16 language model, in whose
+            dtype they compute all the same; None: the language model's.
     """
 
     _supports_sdpa = True
@@ -142,6 +145,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         every_n_layers: int = 4,
         reading: str = "latest",
         block: dict | None = None,
+        dtype: str | None = None,
     ):
         if reading not in READING_RULES:
             raise ValueError(f"reading={reading!r}: choose one of {', '.join(READING_RULES)}")
@@ -149,13 +153,16 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self.image_token_id, self.reading = image_token_id, reading
         self.takes_positions = takes_positions(model)
         layers = decoder_layers(model)
+        named = next(name for name, part in model.named_modules() if part is layers)
+        # The module that calls the decoder layers and gives hidden states.
+        self.stack = f"model.{named}".rpartition(".")[0]
         if not 1 <= every_n_layers <= len(layers):
             raise ValueError(f"every_n_layers={every_n_layers} for a language model of {len(layers)} layers")
         dim = model.get_input_embeddings().weight.shape[1]
         self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
         for index in self.gated_layers:
             gated = GatedCrossAttentionBlock(dim, dim_visual, index, **(block or {}))
-            layers[index] = GatedDecoderLayer(gated.to(model.dtype), layers[index])
+            layers[index] = GatedDecoderLayer(gated.to(getattr(torch, dtype) if dtype else model.dtype), layers[index])
         self.model = model
         self.generation_config = model.generation_config
 

@@ -52,6 +52,16 @@ def _names_padding(folder: Path) -> bool:
     return any(json.loads(file.read_text()).get("pad_token") for file in files if file.is_file())
 
 
+def fitted_language_model(tokenizer: PreTrainedTokenizerBase, language: dict) -> PreTrainedModel:
+    """The model of `load_language_model` (whose arguments `language` has) with the tables of a tokenizer."""
+    if "config" in language:
+        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        language = {**language, "config": {"vocab_size": len(tokenizer), **ids, **language["config"]}}
+    model = load_language_model(**language)
+    fit_embeddings(model, tokenizer)
+    return model
+
+
 def load_language_model(
     path: str, dtype: str | None = None, pretrained: bool = True, config: dict | None = None
 ) -> PreTrainedModel:

@@ -1,12 +1,16 @@
 """The Perceiver resampler: any number of patch features of an image becomes N latents (Flamingo, arXiv:2204.14198)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import PerceiverAttention, feed_forward
 
 
-class PerceiverResampler(nn.Module):
+class PerceiverResampler(GradientCheckpointingLayer):
     """Features (B, T, F, P, D) of T images of F frames -> latents (B, T, N, D).
 
     Args:
@@ -36,6 +40,11 @@ class PerceiverResampler(nn.Module):
             nn.ModuleList([PerceiverAttention(dim, dim_head, heads), feed_forward(dim, ff_mult)]) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)
+
+    def checkpoint(self) -> None:
+        """From now on training keeps only the input, and computes the rest again in the backward pass."""
+        self.gradient_checkpointing = True
+        self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         """(B, T, F, P, D) -> (B, T, N, D).

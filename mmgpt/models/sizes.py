@@ -34,8 +34,14 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
         files = ("path", "pretrained")
         parts = dict(
             vision={**{k: v for k, v in flamingo["vision"].items() if k not in files}, "model": sizes["vision"]},
-            # Without a padding token: it comes after the language model's own.
-            language={**flamingo["language"], "path": folder, "config": {**sizes["language"], "pad_token_id": None}},
+            language={
+                **flamingo["language"],
+                "path": folder,
+                # What has no values is not quantised.
+                "precision": None,
+                # Without a padding token: it comes after the language model's own.
+                "config": {**sizes["language"], "pad_token_id": None},
+            },
             weights=None,
         )
         changed = {**flamingo, **parts}

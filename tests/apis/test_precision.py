@@ -143,7 +143,7 @@ def test_the_language_model_is_loaded_in_the_wanted_dtype(
         loaded.append(language.get("dtype"))
         return load_language_model(**language)
 
-    monkeypatch.setattr("mmgpt.models.flamingo.load_language_model", noting)
+    monkeypatch.setattr("mmgpt.models.language.load_language_model", noting)
     served = build_for_serving(tiny_base, checkpoint, "cpu", precision)
     assert loaded == [dtype] and "dtype" not in tiny_base.model.module.language
     assert likeness(served, tuned, inputs) > (0.99 if precision == "int4" else 0.999)

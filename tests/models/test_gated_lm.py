@@ -15,7 +15,8 @@ FAMILIES = {
     "mistral": dict(num_key_value_heads=2),
     "qwen2": dict(num_key_value_heads=2),
     "qwen3": dict(num_key_value_heads=2, head_dim=8),
-    "gemma2": dict(num_key_value_heads=2, head_dim=8, sliding_window=64),
+    "gemma2": dict(num_key_value_heads=2, head_dim=8, sliding_window=64, final_logit_softcapping=2.0),
+    "cohere": dict(num_key_value_heads=2, logit_scale=0.25),
     "gpt_neox": {},
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32),
     "mpt": {},
@@ -178,6 +179,28 @@ def test_gradient_checkpointing_gives_equal_gradients(family):
     assert any(".gated.attn.to_kv" in name for name in grads[0])
     for name, value in grads[0].items():
         torch.testing.assert_close(grads[1][name], value, msg=name)
+
+
+def test_float32_blocks_beside_a_bfloat16_language_model_compute_as_it_does():
+    ids, attention, features, counts = batch()
+    block, outs, grads = dict(dim_head=8, heads=2, gate_init=0.7), [], []
+    for dtype in (None, "float32"):
+        torch.manual_seed(0)
+        model = GatedCausalLM(language_model().bfloat16(), 16, IMAGE, 2, "latest", block, dtype).train()
+        weights = [p for name, p in model.named_parameters() if ".gated." in name]
+        assert {p.dtype for p in weights} == {torch.float32 if dtype else torch.bfloat16}
+        for weight in weights:
+            weight.data = weight.data.bfloat16().to(weight.dtype)
+        out = model(ids, attention, media=model.media(ids, features, counts)).logits
+        out.float().square().mean().backward()
+        outs.append(out)
+        grads.append(torch.cat([weight.grad.flatten() for weight in weights]))
+    assert outs[1].dtype == torch.bfloat16 and grads[1].dtype == torch.float32
+    torch.testing.assert_close(*outs, rtol=0.05, atol=0.05 * outs[0].abs().max().item())
+    assert (grads[0] - grads[1]).norm() < 0.05 * grads[1].norm()
+    model.eval()
+    made = model.generate(ids, media_features=features, image_counts=counts, attention_mask=attention, max_new_tokens=3)
+    assert made.shape == (3, 13)
 
 
 def test_gated_blocks_stand_before_every_nth_layer():

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
+from mmgpt.apis.precision import unquantised
 from mmgpt.engine import load_config, tool
 from mmgpt.engine.checkpoint import trained_part
 from mmgpt.models import Flamingo
@@ -92,7 +93,7 @@ def write_base(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
-    return build_model(cfg, args.file, device="cpu")
+    return build_model(unquantised(cfg), args.file, device="cpu")
 
 
 COMMANDS = {

@@ -1,0 +1,76 @@
+"""The command's table, what it takes from a config, and what it advises."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mmgpt.engine import load_config
+
+from ..models.test_memory import LANGUAGE, TOWER
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "mmgpt"
+SPEC = importlib.util.spec_from_file_location("memory_plan", ROOT / "tools" / "analysis_tools" / "memory_plan.py")
+memory_plan = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(memory_plan)
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "tower.json").write_text(json.dumps(TOWER))
+    sizes = dict(_delete_=True, vision=str(tmp_path / "tower.json"), language=LANGUAGE)
+    path = tmp_path / "small.py"
+    path.write_text(
+        f"_base_ = {str(CONFIGS / 'lora_joint_packed.py')!r}\nsizes = {sizes!r}\nmax_length = 64\nrow_length = 256\n"
+    )
+    return str(path)
+
+
+def estimate(config, *options):
+    args = memory_plan.parse_args([config, *options])
+    return memory_plan.estimate(load_config(config), args)
+
+
+def test_it_prints_the_plan_that_options_ask_for(config, capsys):
+    memory_plan.main([config, "--length", "64", "--batch", "4"])
+    printed = capsys.readouterr().out
+    assert "on one GPU, with batches of 4 rows of 64 tokens and 4 images" in printed
+    assert "24 GB: fits" in printed and "To turn down" not in printed
+    made, sizes = estimate(config, "--length", "64", "--batch", "4")
+    assert sizes == (4, 64, 4, True)
+    found = dict(re.findall(r"│ (.+?) +│ +([\d.]+) │", printed))
+    assert found["peak"] == f"{made.total / 2**30:.2f}"
+    assert found["activations and gradients"] == f"{made.step / 2**30:.2f}"
+    low, _ = estimate(config, "--length", "64", "--batch", "4", "--checkpointing")
+    assert low.step < made.step and low.weights == made.weights
+
+
+def test_several_gpus(config, capsys):
+    memory_plan.main([config, "--batch", "1", "--length", "64", "--world-size", "2", "--shard"])
+    printed = capsys.readouterr().out
+    assert "on 2 GPUs, sharded, with batches of 1 rows of 64" in printed
+
+
+def test_what_does_not_fit_is_turned_down_where_it_gains_most():
+    cfg = load_config(CONFIGS / "lora_joint.py")
+    gb = 2**30
+    made = memory_plan.Plan({"frozen bfloat16": 15 * gb, "trained float32": gb}, 2 * gb, 14 * gb, 2 * gb, 0)
+    lines = memory_plan.advice(cfg, made, memory_plan.Sizes(2, 512, 1))
+    assert lines[:3] == ["24 GB: does not fit", "40 GB: fits", "80 GB: fits"]
+    assert [line.split(":")[0].strip() for line in lines[4:6]] == ["frozen weights", "activations"]
+    cfg.model.module.checkpointing, cfg.model.module.language.precision = True, "int4"
+    lines = memory_plan.advice(cfg, made, memory_plan.Sizes(2, 512, 1))
+    assert "a smaller batch (2 rows of 512 tokens)" in lines[4] and not any("int4" in line for line in lines)
+
+
+def test_the_batch_of_a_config():
+    def batch(name, *options):
+        return memory_plan.batch_of(load_config(CONFIGS / name), memory_plan.parse_args([name, *options]))
+
+    assert batch("lora_joint.py") == (2, 512, 1, False)
+    assert batch("lora_joint_packed.py") == (8, 2048, 2, True)
+    assert batch("lora_visual_only.py") == (1, 512, 1, False)
+    assert batch("lora_joint.py", "--batch", "3", "--images", "0") == (3, 512, 0, False)
