@@ -1,6 +1,7 @@
 """What a user is told about mistakes that show while the parts of a config are built."""
 
 import copy
+import sys
 import traceback
 
 import pytest
@@ -11,6 +12,12 @@ from torch.utils.data import DataLoader
 from mmgpt.datasets.conversation import naming
 from mmgpt.engine.tool import run, user_message
 from mmgpt.registry import DATASETS, MODELS
+
+
+@pytest.fixture(autouse=True)
+def _a_tool(monkeypatch):
+    """What the command line of a tool looks like; that of a test process would put all packages beside the tool."""
+    monkeypatch.setattr(sys, "argv", ["tools/train.py"])
 
 
 @MODELS.register_module()

@@ -95,7 +95,7 @@ def test_two_processes_equal_one(name, together, configs, monkeypatch):
     two, one = (checkpoint(together / folder.replace(" ", "_")) for folder in (name, f"{name} alone"))
     assert logged(two).keys() == logged(one).keys()
     for source, values in logged(one).items():
-        assert values == pytest.approx(logged(two)[source], abs=1e-6), source
+        assert values == pytest.approx(logged(two)[source], rel=1e-6), source
     torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=0, atol=1e-6)
     torch.testing.assert_close(two["optimizer"]["state"], one["optimizer"]["state"], rtol=0, atol=1e-6)
 
