@@ -41,10 +41,11 @@ class Reader:
     def read(self, request: Request, ids: Tensor) -> Read:
         """Reads the beginning `ids` (1, L) of a request's prompt."""
         images = self.look(request)
-        known = self.kept.beginning(self.names(request, ids)[:-1])
+        names = self.names(request, ids)
+        known = self.kept.beginning(names[:-1])
         self.count(request, len(known))
         logits, known = read(self.language, ids, images, known)
-        self.keep(request, ids, known)
+        self.kept.keep_text(names, known)
         return Read(images, logits, known)
 
     def look(self, request: Request) -> list[SeenImage]:

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock
 from .media import Media, media_mask
-from .packing import MASKABLE
+from .packing import is_attention_only
 
 
 class SeenImage(NamedTuple):
@@ -52,9 +52,7 @@ class Known(NamedTuple):
 
 def can_be_known(model: GatedCausalLM) -> bool:
     """Whether keys and values are all that the model keeps of a text: not so for state space and linear attention."""
-    config = model.model.config
-    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
-    return MASKABLE.issuperset(layers)
+    return is_attention_only(model.model)
 
 
 @torch.inference_mode()

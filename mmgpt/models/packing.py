@@ -28,6 +28,13 @@ def takes_positions(model: PreTrainedModel) -> bool:
     return "position_ids" in inspect.signature(model.forward).parameters
 
 
+def is_attention_only(model: PreTrainedModel) -> bool:
+    """Whether all layers of a language model are MASKABLE: keys and values are all that they keep of a text."""
+    config = model.config
+    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    return MASKABLE.issuperset(layers)
+
+
 def packed_inputs(model: PreTrainedModel, samples: Tensor) -> dict[str, Tensor]:
     """Arguments with which each token of `samples` (B, L) attends to its own sample only, at its place in it.
 
@@ -40,8 +47,7 @@ def packed_inputs(model: PreTrainedModel, samples: Tensor) -> dict[str, Tensor]:
     """
     config = model.config
     attention, window = config._attn_implementation or "", getattr(config, "sliding_window", None)
-    layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
-    mixed = not MASKABLE.issuperset(layers) or getattr(config, "alibi", False)
+    mixed = not is_attention_only(model) or getattr(config, "alibi", False)
     told = takes_positions(model)
     if "flash" in attention or mixed or not (told or config.model_type in WITHOUT_POSITIONS):
         raise ValueError(
