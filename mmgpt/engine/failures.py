@@ -22,8 +22,7 @@ What needs less, the cheapest first:
   train_dataloader.batch_size=1, and accumulative_counts larger by the same factor: the same training
   a smaller max_length of the training pipeline, or row_length of the collate_fn
   gradient checkpointing: about a third more time, a fraction of the activations
-  the frozen weights in bfloat16 or in 4 bits (see docs/training.md)
-  more processes (tools/dist_train.sh) with the weights sharded"""
+  the frozen weights in bfloat16 or in 4 bits (see docs/training.md)"""
 
 
 class Stopped(Exception):
