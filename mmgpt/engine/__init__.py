@@ -10,6 +10,7 @@ from .loops import ResumableEpochLoop
 from .nonfinite import NonFiniteHook
 from .optim import TrainedOptimWrapperConstructor
 from .progress import ProgressBarHook
+from .sharding import ShardedDataParallel
 from .signals import StopOnSignalHook
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PartsTableHook",
     "ProgressBarHook",
     "ResumableEpochLoop",
+    "ShardedDataParallel",
     "StepInfoHook",
     "StopOnSignalHook",
     "ThroughputHook",

@@ -1,7 +1,7 @@
 """Checkpoints that hold what was trained, are loaded without running code, and are never half written."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmgpt.registry import HOOKS
 
 from .atomic import written_whole
+from .sharding import shard_like, whole
 from .work_dir import LATEST, STOPPED, check_space, remove_parts
 
 
@@ -122,19 +123,31 @@ class AtomicBackend(LocalBackend):
 
 
 @contextmanager
-def _only_trained(model: nn.Module) -> Iterator[None]:
-    """Within it ``model.state_dict()`` gives what was trained: the frozen billions are not copied to save a few."""
-    names = trained_names(model)
+def _only_trained(runner: Runner) -> Iterator[None]:
+    """Within it state dicts hold what was trained, whole: the frozen billions are not copied to save a few.
 
-    def drop_frozen(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    All processes enter it, since what is sharded is put together by all of them; then the first one saves alone.
+    """
+    model = bare_model(runner)
+    names = trained_names(model)
+    together = whole({name: value.detach() for name, value in model.named_parameters() if name in names})
+
+    def trained(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
         for name in state.keys() - names:
             del state[name]
+        state.update(together)
 
-    handle = model.register_state_dict_post_hook(drop_frozen)
+    optimizer = runner.optim_wrapper.optimizer
+    learned = whole(optimizer.state_dict())
+    handles = [
+        model.register_state_dict_post_hook(trained),
+        optimizer.register_state_dict_post_hook(lambda *_: learned),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def bare_model(runner: Runner) -> nn.Module:
@@ -195,14 +208,14 @@ class TrainedCheckpointHook(CheckpointHook):
         if Path(self.last_ckpt or "").name == f"iter_{step}.pth":
             return
         meta = dict(epoch=runner.epoch, iter=step, epoch_length=len(runner.train_dataloader))
-        with _only_trained(bare_model(runner)):
+        with _only_trained(runner):
             runner.save_checkpoint(self.out_dir, STOPPED, meta=meta, backend_args=self.backend_args)
         if is_main_process():
             _link(Path(self.out_dir) / STOPPED)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
-        with _only_trained(bare_model(runner)):
+        with _only_trained(runner):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
@@ -214,7 +227,7 @@ class TrainedCheckpointHook(CheckpointHook):
             Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        with _only_trained(bare_model(runner)):
+        with _only_trained(runner):
             super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -233,7 +246,10 @@ class TrainedCheckpointHook(CheckpointHook):
         state = trained_part(model, checkpoint, source)
         log_loaded(model, state, source)
         # MMEngine warns about each missing key; the frozen ones are no news.
-        checkpoint["state_dict"] = {**model.state_dict(), **state}
+        own = model.state_dict()
+        checkpoint["state_dict"] = {**own, **{name: shard_like(value, own[name]) for name, value in state.items()}}
+        if runner.cfg.get("resume"):
+            _shard_states(checkpoint["optimizer"], runner.optim_wrapper.param_groups)
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: _history(value) for name, value in scalars.items()})
 
@@ -254,6 +270,15 @@ def _check_resumable(checkpoint: dict, length: int, source: str) -> None:
             f"cannot resume {source}: an epoch had {before} batches per process then and has {length} now "
             "(other data, batch size or number of processes)"
         )
+
+
+def _shard_states(state: dict, groups: Sequence[dict]) -> None:
+    """Let the states of an optimizer, which are in the order of its parameters, be sharded where those are."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    for place, values in state["state"].items():
+        for name, value in values.items():
+            if value.ndim:  # no count of steps
+                values[name] = shard_like(value, parameters[place])
 
 
 def _link(checkpoint: Path) -> None:

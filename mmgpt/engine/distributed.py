@@ -5,22 +5,9 @@ from functools import partial
 import torch
 from mmengine.dist import all_reduce
 from mmengine.model import MMDistributedDataParallel
-from torch import Tensor, nn
+from torch import nn
 
 from mmgpt.registry import MODEL_WRAPPERS
-
-
-class _Reach(torch.autograd.Function):
-    """Hands a loss on, and lets the parameters be part of its graph without a gradient."""
-
-    @staticmethod
-    def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
-        ctx.count = len(parameters)
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad, *[None] * ctx.count
 
 
 @MODEL_WRAPPERS.register_module()
@@ -49,9 +36,9 @@ class UnevenDataParallel(MMDistributedDataParallel):
         self.used[place] = parameter.grad is not None
 
     def _run_forward(self, data: dict | tuple | list, mode: str) -> dict:
-        losses = super()._run_forward(data, mode)
-        name = next(iter(losses))
-        return {**losses, name: _Reach.apply(losses[name], *self.trained)}
+        from mmgpt.models.loss import reaching  # here: it brings transformers
+
+        return reaching(super()._run_forward(data, mode), self.trained)
 
     def forget_unused(self, *_: object) -> None:
         """Before a step of the optimizer: remove the gradients of zeros of what no process has used for it."""

@@ -12,7 +12,7 @@ from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
-from .loss import mean_losses
+from .loss import mean_losses, reaching
 from .media import image_samples, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
@@ -126,7 +126,10 @@ class Flamingo(BaseModel):
         real = row_places < counts[:, None]
         # Of shapes that do not depend on tensors of the device: see tools/analysis_tools/memory_plan.py.
         real = real.nonzero(as_tuple=True)
-        seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
+        if len(real[0]):
+            seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
+        else:  # blank pictures, of any size
+            seen = pixels.new_zeros(0, 1, 1, self.vision.width)
         places = row_places if places is None else places
         latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
         return latents.new_zeros(batch, images, *latents.shape[1:]).index_put(real, latents)
@@ -176,7 +179,11 @@ class Flamingo(BaseModel):
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
         inputs = dict(input_ids=input_ids, media=media, **text)
-        return mean_losses(self.language, inputs, labels, samples, sources, self.loss_chunk, totals)
+        losses = mean_losses(self.language, inputs, labels, samples, sources, self.loss_chunk, totals)
+        if any(loss.requires_grad for loss in losses.values()):
+            return losses
+        # Texts alone, where only what is for images is trained: a step that learns nothing is no error.
+        return reaching(losses, [weight for weight in self.parameters() if weight.requires_grad])
 
     def _encoded(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None

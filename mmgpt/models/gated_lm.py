@@ -243,6 +243,6 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         """transformers' generate (and its keywords); the images' keys and values are projected once per call."""
         # use_cache is always said: MPT's own default is to compute the whole text again for every token.
         media_cache = {} if use_cache else None
-        return super().generate(
-            input_ids, media_features=media_features, media_cache=media_cache, use_cache=use_cache, **kwargs
-        )
+        # Nor do processes that share the weights wait for each other's answers: they gather all weights before.
+        own = dict(media_features=media_features, media_cache=media_cache, use_cache=use_cache, synced_gpus=False)
+        return super().generate(input_ids, **own, **kwargs)

@@ -39,6 +39,25 @@ def mean_losses(
     return {f"loss_{name}": total / totals.get(name, 1) for name, (total, _) in made.items()}
 
 
+class _Reach(torch.autograd.Function):
+    """Hands a loss on, and lets the parameters be part of its graph without a gradient."""
+
+    @staticmethod
+    def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
+        ctx.count = len(parameters)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, *[None] * ctx.count
+
+
+def reaching(losses: dict[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
+    """The same losses, whose graph reaches all these parameters, be it without a gradient."""
+    name = next(iter(losses))
+    return {**losses, name: _Reach.apply(losses[name], *parameters)}
+
+
 def token_losses_by_source(
     language: GatedCausalLM,
     inputs: dict,

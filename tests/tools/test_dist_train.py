@@ -1,20 +1,16 @@
 """Training in two processes on the CPU, which is the same as in one."""
 
-import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-STUBS = [str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "tools")]
-sys.path[:0] = STUBS
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "engine"), str(TESTS / "tools")]
 
 import two_processes  # noqa: E402
+from two_processes import arguments, checkpoint, logged  # noqa: E402
 
 # What is trained, and options.
 EQUAL = {
@@ -29,20 +25,9 @@ KILLED = {"killed 4": (4, 0), "killed 5": (5, 2), "killed 9": (9, 0)}
 RESUMED = ["visual=11", "accumulative_counts=3", "dropout=0.3"]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory, tiny_flamingo_config):
     return two_processes.write_configs(tmp_path_factory.mktemp("two"), tiny_flamingo_config)
-
-
-def arguments(config, name, options, *more):
-    folder = config.parent / name.replace(" ", "_")
-    return [str(config), "--work-dir", str(folder), *more, "--cfg-options", *options]
 
 
 def killed_and_resumed(config, name):
@@ -58,31 +43,8 @@ def together(configs):
     runs = [arguments(configs[kind], name, options) for name, (kind, options) in EQUAL.items()]
     runs += [arguments(configs["lora"], "whole", RESUMED)]
     runs += [run for name in KILLED for run in killed_and_resumed(configs["lora"], name)]
-    folder = configs["lora"].parent
-    (folder / "runs.json").write_text(json.dumps(runs))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *STUBS]),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    script = str(ROOT / "tests" / "tools" / "two_processes.py")
-    done = subprocess.run(
-        [*start, script, str(folder / "runs.json")], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return folder
-
-
-def checkpoint(folder):
-    return torch.load(folder / "latest.pth", weights_only=True)
-
-
-def logged(state):
-    """The loss of every batch by source, as the log has it."""
-    scalars = state["message_hub"]["log_scalars"]
-    return {name: value["history"][0].tolist() for name, value in scalars.items() if name.startswith("train/loss")}
+    two_processes.train_on_two(configs["lora"].parent, runs)
+    return configs["lora"].parent
 
 
 @pytest.mark.parametrize("name", EQUAL)

@@ -4,23 +4,29 @@ The file holds lists of arguments of tools/train.py; each is a run. One start fo
 """
 
 import json
+import os
 import runpy
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from engine_stub import StubPart
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import Dataset
 
+from mmgpt.engine.checkpoint import bare_model
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.language import load_tokenizer
 from mmgpt.registry import DATASETS, HOOKS
 
 ROOT = Path(__file__).parents[2]
+STUBS = [str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "tools")]
 CONFIG = """
 _base_ = ['{configs}/_base_/default_runtime.py', '{configs}/_base_/schedules/tiny.py']
 custom_imports = dict(imports=['two_processes'])
@@ -35,11 +41,15 @@ train_dataloader = dict(
     collate_fn=dict(type='collate_conversations'))
 default_hooks = dict(checkpoint=dict(interval=1))
 checkpointing, stop = False, 0
-custom_hooks = [dict(type='StubCheckpointing', on='${{checkpointing}}'), dict(type='StubStop', after='${{stop}}')]
+custom_hooks = [
+    dict(type='StubCheckpointing', on='${{checkpointing}}'),
+    dict(type='StubAnswers'),
+    dict(type='StubStop', after='${{stop}}')]
 lr, warmup_iters, max_epochs = 1e-3, 2, 2
 # Where gradients are small, AdamW's own eps makes steps of the rounding of sums in another order.
 optim_wrapper = dict(optimizer=dict(eps=1e-4))
 """
+SHARDED = "model_wrapper_cfg = dict(_delete_=True, type='mmgpt.ShardedDataParallel')\n"
 
 
 @DATASETS.register_module(force=True)
@@ -84,6 +94,24 @@ class StubCheckpointing(Hook):
 
 
 @HOOKS.register_module(force=True)
+class StubAnswers(Hook):
+    """Writes what each process answers in the middle of an epoch: one by a text and an image, the other by a text."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None):
+        if runner.iter + 1 != 4:
+            return
+        model, rank = runner.model.eval(), get_rank()
+        image_id = bare_model(runner).tokenizer.convert_tokens_to_ids("<image>")
+        prompt = [[1, image_id, 11, 12]] if rank == 0 else [[1, 13, 14]]
+        batch = {"input_ids": torch.tensor(prompt), "metas": [{}]}
+        if rank == 0:
+            batch["pixels"] = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        answers = [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
+        Path(runner.work_dir, f"answers_{rank}.json").write_text(json.dumps(answers))
+        model.train()
+
+
+@HOOKS.register_module(force=True)
 class StubStop(Hook):
     """Ends the run after some batches as if it were killed."""
 
@@ -105,6 +133,8 @@ def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
     for name, model in models.items():
         text = CONFIG.format(configs=(ROOT / "configs").as_posix(), model=model, image_id=image_id)
         paths[name].write_text(text)
+        paths[f"sharded {name}"] = folder / f"sharded_{name}.py"
+        paths[f"sharded {name}"].write_text(f"_base_ = './{name}.py'\n{SHARDED}")
     return paths
 
 
@@ -119,6 +149,40 @@ def train(arguments: list[str]) -> None:
     except SystemExit as end:
         if end.code != "killed":
             raise
+
+
+def arguments(config: Path, name: str, options: list[str], *more: str) -> list[str]:
+    """Of tools/train.py, with a work directory of that name beside the config."""
+    return [str(config), "--work-dir", str(config.parent / name.replace(" ", "_")), *more, "--cfg-options", *options]
+
+
+def train_on_two(folder: Path, runs: list[list[str]]) -> None:
+    """Do the runs, one after the other, in two processes that are started once; they must not hang."""
+    (folder / "runs.json").write_text(json.dumps(runs))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *STUBS]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    command = [*start, __file__, str(folder / "runs.json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def checkpoint(folder: Path) -> dict:
+    """The newest one of a run."""
+    return torch.load(folder / "latest.pth", weights_only=True)
+
+
+def logged(state: dict) -> dict[str, list[float]]:
+    """The loss of every batch by source, as the log of a checkpoint has it."""
+    scalars = state["message_hub"]["log_scalars"]
+    return {name: value["history"][0].tolist() for name, value in scalars.items() if name.startswith("train/loss")}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""Training in two processes that share the model, which is the same as in two that have all of it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "engine"), str(TESTS / "tools")]
+
+import two_processes  # noqa: E402
+from two_processes import arguments, checkpoint, logged  # noqa: E402
+
+# What is trained, and options: at least 10 batches of each process.
+EQUAL = {
+    "batches": ("lora", ["visual=11", "language=9"]),
+    "full": ("full", ["visual=11", "language=9", "checkpointing=True"]),
+    "without images": ("lora", ["visual=0", "language=20"]),
+    "steps": ("full", ["accumulative_counts=3", "visual=13"]),
+}
+# With dropout the two differ: blank pictures draw random numbers too.
+RESUMES = {
+    "lora then sharded lora": ["visual=11"],
+    "sharded lora then lora": ["visual=11"],
+    "sharded lora then sharded lora": ["visual=11", "dropout=0.3"],
+}
+ANSWERS = [f"answers_{rank}.json" for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, tiny_flamingo_config):
+    """The folder in which all runs in two processes are done."""
+    configs = two_processes.write_configs(tmp_path_factory.mktemp("sharded"), tiny_flamingo_config)
+    runs = []
+    for name, (kind, options) in EQUAL.items():
+        runs += [arguments(configs[kind], name, options)]
+        runs += [arguments(configs[f"sharded {kind}"], f"sharded {name}", options)]
+    for name, options in RESUMES.items():
+        first, second = name.split(" then ")
+        runs += [arguments(configs["sharded lora"], f"whole {name}", options)]
+        runs += [arguments(configs[first], name, [*options, "stop=5"])]
+        runs += [arguments(configs[second], name, options, "--resume")]
+    two_processes.train_on_two(configs["lora"].parent, runs)
+    return configs["lora"].parent
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_shards_learn_as_whole_models(name, together):
+    sharded, plain = (checkpoint(together / folder.replace(" ", "_")) for folder in (f"sharded {name}", name))
+    assert logged(sharded).keys() == logged(plain).keys()
+    for source, values in logged(plain).items():
+        assert values == pytest.approx(logged(sharded)[source], rel=1e-5), source
+    torch.testing.assert_close(sharded["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(sharded["optimizer"], plain["optimizer"], rtol=0, atol=1e-5)
+    assert len(logged(plain)["train/loss"]) >= 10
+
+
+@pytest.mark.parametrize("name", RESUMES)
+def test_the_checkpoint_of_one_opens_in_the_other(name, together):
+    resumed, uninterrupted = (checkpoint(together / folder.replace(" ", "_")) for folder in (name, f"whole {name}"))
+    error = 0 if "dropout=0.3" in RESUMES[name] else 1e-5
+    for part in ("state_dict", "optimizer"):
+        torch.testing.assert_close(resumed[part], uninterrupted[part], rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("file", ANSWERS)
+def test_shards_answer_as_whole_models(file, together):
+    """In the middle of an epoch, by other numbers of steps in each process."""
+    sharded, plain = (json.loads((together / folder / file).read_text()) for folder in ("sharded_batches", "batches"))
+    assert sharded == plain and all(plain)
