@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,27 @@ def test_recipes_of_other_memory_train_on_small_parts(tmp_path, small_parts, nam
     assert parts == ({"perceiver", "language"} if name == "full_joint" else {"lora"})
     states = saved["optimizer"]["state"].values()
     assert all(("exp_avg" in state) == (name != "lora_joint_low_memory") for state in states) and states
+
+
+def test_two_processes_share_a_model(tmp_path, small_parts):
+    """Its checkpoint is in parts beside a file, and opens as any other."""
+    config = CONFIGS / "lora_joint_fsdp.py"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        environment = {**ENVIRONMENT, "PORT": str(probe.getsockname()[1])}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = ["bash", ROOT / "tools" / "dist_train.sh", config, "2", "--work-dir", tmp_path]
+    command += ["--cfg-options", *small_parts]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path))
+    saved = torch.load(tmp_path / "latest.pth", weights_only=True)
+    assert not saved["state_dict"] and (tmp_path / saved["meta"]["shards"]).is_dir()
+    out = tmp_path / "merged"
+    result = tool(
+        "model_converters/weights.py", "publish", config, tmp_path / "latest.pth", out, "--cfg-options", *small_parts
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_parts):

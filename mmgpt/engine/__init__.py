@@ -1,6 +1,6 @@
 """What MMEngine needs around it: reading configs, resumable training, small and safe checkpoints, launching."""
 
-from .checkpoint import TrainedCheckpointHook, load_trained, trained_state
+from .checkpoint import TrainedCheckpointHook, load_trained
 from .config import load_config
 from .display import PartsTableHook, ThroughputHook
 from .distributed import UnevenDataParallel
@@ -12,6 +12,7 @@ from .optim import TrainedOptimWrapperConstructor
 from .progress import ProgressBarHook
 from .sharding import ShardedDataParallel
 from .signals import StopOnSignalHook
+from .trained import trained_state
 
 __all__ = [
     "NonFiniteHook",

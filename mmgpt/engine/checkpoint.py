@@ -1,8 +1,7 @@
 """Checkpoints that hold what was trained, are loaded without running code, and are never half written."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
@@ -19,26 +17,9 @@ from torch import Tensor, nn
 from mmgpt.registry import HOOKS
 
 from .atomic import written_whole
-from .sharding import shard_like, whole
+from .sharding import shard_like
+from .trained import bare_model, is_sharded, saving_trained, shard_states, trained_names
 from .work_dir import LATEST, STOPPED, check_space, remove_parts
-
-
-def trained_names(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` of what training changes: the parameters that require gradients, and the
-    persistent buffers of the modules that own such a parameter (running statistics)."""
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for prefix, module in model.named_modules():
-        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-            buffers = (name for name, _ in module.named_buffers(recurse=False))
-            kept = (name for name in buffers if name not in module._non_persistent_buffers_set)
-            names |= {f"{prefix}.{name}" if prefix else name for name in kept}
-    return names
-
-
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The part of ``model.state_dict()`` that a checkpoint holds, see `trained_names`."""
-    names = trained_names(model)
-    return {name: value for name, value in model.state_dict().items() if name in names}
 
 
 def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, Tensor]:
@@ -122,39 +103,6 @@ class AtomicBackend(LocalBackend):
             super().put(obj, part)
 
 
-@contextmanager
-def _only_trained(runner: Runner) -> Iterator[None]:
-    """Within it state dicts hold what was trained, whole: the frozen billions are not copied to save a few.
-
-    All processes enter it, since what is sharded is put together by all of them; then the first one saves alone.
-    """
-    model = bare_model(runner)
-    names = trained_names(model)
-    together = whole({name: value.detach() for name, value in model.named_parameters() if name in names})
-
-    def trained(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
-        for name in state.keys() - names:
-            del state[name]
-        state.update(together)
-
-    optimizer = runner.optim_wrapper.optimizer
-    learned = whole(optimizer.state_dict())
-    handles = [
-        model.register_state_dict_post_hook(trained),
-        optimizer.register_state_dict_post_hook(lambda *_: learned),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def bare_model(runner: Runner) -> nn.Module:
-    """The model of a run without what distributed training wraps it in."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 @HOOKS.register_module()
 class TrainedCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook for models that are mostly frozen.
@@ -163,6 +111,10 @@ class TrainedCheckpointHook(CheckpointHook):
     plain data. ``latest.pth`` beside it is the newest one. Loading is strict: the checkpoint and the model have to
     agree on what was trained. Arguments as in CheckpointHook, but the oldest is removed when the new one is written,
     not before.
+
+    Args:
+        sharded: where processes share the model, each writes its part into a folder beside the checkpoint, instead of
+            the first process all of it. Only the best checkpoint and the one at a signal are in one file all the same.
     """
 
     def __init__(
@@ -172,8 +124,9 @@ class TrainedCheckpointHook(CheckpointHook):
         max_keep_ckpts: int = -1,
         save_best: str | None = None,
         rule: str | None = None,
+        sharded: bool = False,
     ) -> None:
-        self.kept = max_keep_ckpts
+        self.kept, self.sharded = max_keep_ckpts, sharded
         # MMEngine removes before it writes, so it is given one more than there are.
         more = max_keep_ckpts + 1 if max_keep_ckpts > 0 else max_keep_ckpts
         own = dict(interval=interval, by_epoch=by_epoch, max_keep_ckpts=more, save_best=save_best, rule=rule)
@@ -208,14 +161,19 @@ class TrainedCheckpointHook(CheckpointHook):
         if Path(self.last_ckpt or "").name == f"iter_{step}.pth":
             return
         meta = dict(epoch=runner.epoch, iter=step, epoch_length=len(runner.train_dataloader))
-        with _only_trained(runner):
+        with saving_trained(runner):
             runner.save_checkpoint(self.out_dir, STOPPED, meta=meta, backend_args=self.backend_args)
         if is_main_process():
             _link(Path(self.out_dir) / STOPPED)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         meta["epoch_length"] = len(runner.train_dataloader)
-        with _only_trained(runner):
+        shards = self._shards(step) if self.sharded and is_sharded(runner) else None
+        if shards and is_main_process():
+            Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)  # it names them
+        with saving_trained(runner, shards):
+            if shards:
+                meta["shards"] = shards.name
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))
@@ -225,9 +183,13 @@ class TrainedCheckpointHook(CheckpointHook):
     def _remove(self, step: int) -> None:
         if is_main_process():
             Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)
+            shutil.rmtree(self._shards(step), ignore_errors=True)
+
+    def _shards(self, step: int) -> Path:
+        return Path(self.out_dir, self.filename_tmpl.format(step)).with_suffix(".shards")
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        with _only_trained(runner):
+        with saving_trained(runner):
             super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -249,7 +211,7 @@ class TrainedCheckpointHook(CheckpointHook):
         own = model.state_dict()
         checkpoint["state_dict"] = {**own, **{name: shard_like(value, own[name]) for name, value in state.items()}}
         if runner.cfg.get("resume"):
-            _shard_states(checkpoint["optimizer"], runner.optim_wrapper.param_groups)
+            shard_states(checkpoint["optimizer"], runner.optim_wrapper.param_groups)
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: _history(value) for name, value in scalars.items()})
 
@@ -270,15 +232,6 @@ def _check_resumable(checkpoint: dict, length: int, source: str) -> None:
             f"cannot resume {source}: an epoch had {before} batches per process then and has {length} now "
             "(other data, batch size or number of processes)"
         )
-
-
-def _shard_states(state: dict, groups: Sequence[dict]) -> None:
-    """Let the states of an optimizer, which are in the order of its parameters, be sharded where those are."""
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    for place, values in state["state"].items():
-        for name, value in values.items():
-            if value.ndim:  # no count of steps
-                values[name] = shard_like(value, parameters[place])
 
 
 def _link(checkpoint: Path) -> None:

@@ -18,9 +18,9 @@ from torch import nn
 
 from mmgpt.registry import HOOKS, MODEL_WRAPPERS
 
-from .checkpoint import bare_model
 from .peaks import peak_flops
 from .sharding import ShardedDataParallel
+from .trained import bare_model
 
 # How MMEngine's messages begin that fill screens.
 LONG = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environment")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmgpt.registry import HOOKS
 
-from .checkpoint import bare_model
+from .trained import bare_model
 
 
 class Seen(NamedTuple):

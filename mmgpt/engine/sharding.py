@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmgpt.registry import MODEL_WRAPPERS
@@ -99,8 +99,10 @@ def _layers(language: nn.Module) -> list[nn.Module]:
 def _check(module: nn.Module, vision: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if not parameter.is_floating_point():
-            raise ValueError(f"sharded training needs weights that are not quantised, and {name} is {parameter.dtype}: "
-                             "leave language.precision out, or train without sharding (model_wrapper_cfg)")
+            raise ValueError(
+                f"sharded training needs weights that are not quantised, and {name} is {parameter.dtype}: "
+                "leave language.precision out, or train without sharding (model_wrapper_cfg)"
+            )
     if any(parameter.requires_grad for parameter in vision.parameters()):
         raise ValueError("sharded training needs a frozen image encoder: keep 'vision' in `frozen`, and out of LoRA")
 

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .shards import join, read_shards
+
 # What `mmgpt.apis.export` writes into a folder: LoRA in peft's own format, and every other trained tensor.
 ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
 STATE_KEYS = ("state_dict", "model_state_dict")
@@ -80,7 +82,9 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
             content = torch.load(path, map_location, weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except FAULTS as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
-    return _plain(content)
+    content = _plain(content)
+    shards = content.get("meta", {}).get("shards") if isinstance(content, dict) else None
+    return join(content, read_shards(Path(path).resolve().with_name(shards))) if shards else content
 
 
 def _read_folder(folder: Path, map_location: str) -> dict:

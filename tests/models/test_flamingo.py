@@ -68,6 +68,29 @@ def test_losses_are_divided_by_what_is_given(model):
     assert model(**nothing, totals={}, mode="loss") == {"loss_none": 0}
 
 
+def test_blank_pictures_change_nothing(model):
+    """Which are of any size, as no one looks at them; resampler and gated blocks are in the graph, with zeros."""
+    data = batch(model)
+    data = dict(input_ids=data["input_ids"][2:], attention_mask=data["attention_mask"][2:], labels=data["labels"][2:])
+    blank = dict(pixels=torch.zeros(1, 1, 3, 1, 1), image_counts=torch.tensor([0]))
+    samples = torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1]])
+    for more in ({}, {"samples": samples, "attention_mask": None, "sources": ["a", "b"]}):
+        with_blank, without = (model(**{**data, **more, **images}, mode="loss") for images in (blank, {}))
+        torch.testing.assert_close(with_blank, without, rtol=0, atol=0)
+        model.zero_grad()
+        sum(with_blank.values()).backward()
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        assert trained and all(weight.grad is not None and not weight.grad.any() for weight in trained)
+
+
+def test_texts_alone_teach_nothing_where_only_images_are_learned(model):
+    data = batch(model)
+    model.zero_grad()
+    losses = model(data["input_ids"][2:], labels=data["labels"][2:], mode="loss")
+    sum(losses.values()).backward()
+    assert all(weight.grad is None for weight in model.parameters())
+
+
 def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_config, tiny_v2):
     model = MODELS.build(dict(tiny_flamingo_config, language=dict(path=tiny_v2))).eval()
     data = batch(model)

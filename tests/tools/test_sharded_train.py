@@ -13,6 +13,8 @@ sys.path[:0] = [str(TESTS / "engine"), str(TESTS / "tools")]
 import two_processes  # noqa: E402
 from two_processes import arguments, checkpoint, logged  # noqa: E402
 
+from mmgpt.models.weight_files import read_weights  # noqa: E402
+
 # What is trained, and options: at least 10 batches of each process.
 EQUAL = {
     "batches": ("lora", ["visual=11", "language=9"]),
@@ -23,8 +25,8 @@ EQUAL = {
 # With dropout the two differ: blank pictures draw random numbers too.
 RESUMES = {
     "lora then sharded lora": ["visual=11"],
-    "sharded lora then lora": ["visual=11"],
-    "sharded lora then sharded lora": ["visual=11", "dropout=0.3"],
+    "sharded lora then lora": ["visual=11", "in_shards=True"],
+    "sharded lora then sharded lora": ["visual=11", "dropout=0.3", "in_shards=True"],
 }
 ANSWERS = [f"answers_{rank}.json" for rank in range(2)]
 
@@ -63,6 +65,18 @@ def test_the_checkpoint_of_one_opens_in_the_other(name, together):
     error = 0 if "dropout=0.3" in RESUMES[name] else 1e-5
     for part in ("state_dict", "optimizer"):
         torch.testing.assert_close(resumed[part], uninterrupted[part], rtol=0, atol=error)
+
+
+def test_shards_of_a_checkpoint_are_written_and_removed_with_it(together):
+    """Without them there is an error that names them."""
+    folder = together / "sharded_lora_then_sharded_lora"
+    kept = sorted(path.stem for path in folder.glob("iter_*.pth"))
+    assert sorted(path.stem for path in folder.glob("*.shards")) == kept and len(kept) == 2
+    assert len(list((folder / f"{kept[-1]}.shards").iterdir())) == 2
+    alone = together / "alone.pth"
+    alone.write_bytes((folder / f"{kept[-1]}.pth").read_bytes())
+    with pytest.raises(FileNotFoundError, match=f"missing: .*{kept[-1]}.shards"):
+        read_weights(alone)
 
 
 @pytest.mark.parametrize("file", ANSWERS)

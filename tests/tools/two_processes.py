@@ -20,9 +20,10 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import Dataset
 
-from mmgpt.engine.checkpoint import bare_model
+from mmgpt.engine.trained import bare_model
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.language import load_tokenizer
+from mmgpt.models.weight_files import read_weights
 from mmgpt.registry import DATASETS, HOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,8 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='JointBatchSampler', language_batch_size='${{language_batch_size}}'),
     collate_fn=dict(type='collate_conversations'))
-default_hooks = dict(checkpoint=dict(interval=1))
+in_shards = False
+default_hooks = dict(checkpoint=dict(interval=1, sharded='${{in_shards}}'))
 checkpointing, stop = False, 0
 custom_hooks = [
     dict(type='StubCheckpointing', on='${{checkpointing}}'),
@@ -176,7 +178,7 @@ def train_on_two(folder: Path, runs: list[list[str]]) -> None:
 
 def checkpoint(folder: Path) -> dict:
     """The newest one of a run."""
-    return torch.load(folder / "latest.pth", weights_only=True)
+    return read_weights(folder / "latest.pth")
 
 
 def logged(state: dict) -> dict[str, list[float]]:

@@ -104,7 +104,9 @@ def advice(cfg: Config, made: Plan, sizes: Sizes) -> list[str]:
         if "8bit" not in cfg.optim_wrapper.optimizer.type:
             gains["states: optim_wrapper.optimizer.type=AdamW8bit"] = made.optimizer
         gains[f"a smaller batch ({sizes.rows} rows of {sizes.length} tokens), or shorter texts"] = activations / 2
-        gains["sharing among GPUs: --world-size 8 --shard"] = sum(made.weights.values()) / 3
+        gains["sharing among 8 GPUs, as configs/mmgpt/lora_joint_fsdp.py does: --world-size 8 --shard"] = (
+            sum(made.weights.values()) / 3
+        )
         lines.append("To turn down:")
         lines += [f"  {name}" for name in sorted(gains, key=gains.get, reverse=True) if gains[name] > 0.05 * made.total]
     return lines

@@ -1,0 +1,53 @@
+"""Tensors of which several processes have a part each, in a folder of safetensors files: one of each process.
+
+It is the format of torch's distributed checkpoints, in the safetensors form, which any number of processes can read.
+"""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from mmengine.dist import barrier, is_main_process
+from torch import Tensor
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from mmgpt.engine.atomic import PART, written_whole
+
+
+def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write the own part of some sharded tensors. All processes call it; the folder appears when all have written."""
+    if is_main_process():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it wrote the checkpoint
+    with written_whole(folder) if is_main_process() else nullcontext():
+        barrier()
+        part = folder.with_name(folder.name + PART)
+        checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True))
+
+
+def read_shards(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder as a whole, on the CPU; FileNotFoundError when it is not there."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the checkpoint's tensors are in a folder beside it, which is missing: {folder}")
+    reader = HuggingFaceStorageReader(str(folder))
+    found = reader.read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(each.size, dtype=each.properties.dtype) for name, each in found.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it is meant
+        checkpoint.load(tensors, storage_reader=reader, no_dist=True)
+    return tensors
+
+
+def join(content: dict, tensors: Mapping[str, Tensor]) -> dict:
+    """A checkpoint with the tensors of its shards, named 'state_dict.NAME' or 'optimizer.PLACE.NAME', put in."""
+    for path, tensor in tensors.items():
+        part, _, name = path.partition(".")
+        if part == "state_dict":
+            content[part][name] = tensor
+        else:
+            place, _, name = name.partition(".")
+            content[part]["state"].setdefault(int(place), {})[name] = tensor
+    return content
