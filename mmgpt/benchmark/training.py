@@ -1,0 +1,188 @@
+"""Steps of training (forward and backward), beside their bare parts and the peer's, on the same samples.
+
+Each row trains what the config trains and nothing else; there is no step of an optimizer in any.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mmgpt.datasets.collate import learned_tokens
+from mmgpt.models.packing import packed_inputs
+
+from .parts import GatedProducts, bare_language, flamingo_of, learn, resampler, tower
+from .peer import build_peer, peer_inputs
+from .rounds import Timer, Times, peak_bytes, ratio
+from .samples import DrawnSamples, batches
+
+TOWER, RESAMPLER, GATED = "image tower", "resampler", "gated blocks"
+LANGUAGE_MIXED, LANGUAGE_PACKED = "language model, mixed rows", "language model, packed rows"
+VISUAL, LANGUAGE = "visual step", "language step"
+MIXED, GROUPED, PACKED = (f"joint step, {rows}" for rows in ("mixed", "grouped", "packed"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is measured; called, it gives its seconds.
+
+    Attributes:
+        model: its gradients are freed after each batch, as in training.
+        work: what is done with each of `inputs`.
+        inputs: of one batch each, on the model's device.
+        learned: number of tokens that are learned in all of them.
+        before: called before, and not timed.
+    """
+
+    model: nn.Module
+    work: Callable[[object], object]
+    inputs: Sequence[object]
+    learned: int
+    before: Callable[[], object] = tuple
+
+    def __call__(self) -> float:
+        self.before()
+        timer, seconds = Timer(self._device), 0.0
+        for given in self.inputs:
+            seconds += timer(partial(self.work, given))
+            self.model.zero_grad(set_to_none=True)
+        return seconds
+
+    def peak(self) -> int:
+        """The most bytes that live at once in a batch, beside its inputs and the weights."""
+        self.before()
+        found = 0
+        for given in self.inputs:
+            known = [each for each in tree_leaves(given) if isinstance(each, Tensor)]
+            known += [*self.model.parameters(), *self.model.buffers()]
+            found = max(found, peak_bytes(partial(self.work, given), known, self._device))
+            self.model.zero_grad(set_to_none=True)
+        return found
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int, row_length: int) -> dict[str, Row]:
+    """Everything that is measured, by name.
+
+    Args:
+        model: of the config; it is left in training mode.
+        cfg: the config.
+        drawn: the visual samples, and as many language ones.
+        size: number of samples of each kind in a batch.
+        row_length: of packed rows.
+
+    Raises:
+        ValueError: the rows of the joint step do not learn equally many tokens.
+    """
+    model.train()
+
+    def made(parts: Sequence[DrawnSamples], **how) -> list[dict]:
+        return [model.data_preprocessor(batch, training=True) for batch in batches(parts, size, **how)]
+
+    visual, language = drawn
+    mixed, packed = made(drawn), made(drawn, row_length=row_length)
+    singles = {VISUAL: made([visual]), LANGUAGE: made([language])}
+    steps = {**singles, MIXED: mixed, GROUPED: made(drawn, grouped=True), PACKED: packed}
+    counts = {name: _learned(steps[name]) for name in (MIXED, GROUPED, PACKED)}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"the same samples, but other learned tokens: {counts}")
+    images = [batch["pixels"][:, 0] for batch in singles[VISUAL]]
+    return {
+        **_own_steps(model, steps),
+        **_parts(model, counts[MIXED], images, visual),
+        **_language_alone(model, cfg, mixed, packed),
+        **_peer_steps(model, cfg, {**singles, MIXED: mixed}),
+    }
+
+
+def ratios(times: Times) -> dict[str, float]:
+    """How far our steps are from the limit and from the peer; below 1, ours are faster.
+
+    The joint step is the packed one. Its parts are those of the same samples: `parts` with a row for each sample,
+    `packed_parts` with the same packed rows. The peer's rows are the mixed ones, as it cannot pack;
+    `joint_step_mixed_over_peer` has the same rows on both sides.
+    """
+    images = TOWER, RESAMPLER
+    return {
+        "joint_step_over_parts": ratio(times, PACKED, *images, LANGUAGE_MIXED),
+        "joint_step_over_packed_parts": ratio(times, PACKED, *images, GATED, LANGUAGE_PACKED),
+        "joint_step_over_peer": ratio(times, PACKED, peers(MIXED)),
+        "joint_step_mixed_over_peer": ratio(times, MIXED, peers(MIXED)),
+        "visual_step_over_peer": ratio(times, VISUAL, peers(VISUAL)),
+        "language_step_over_peer": ratio(times, LANGUAGE, peers(LANGUAGE)),
+    }
+
+
+def peers(step: str) -> str:
+    """The name of the peer's row."""
+    return f"peer: {step}"
+
+
+def _own_steps(model: nn.Module, steps: dict[str, list[dict]]) -> dict[str, Row]:
+    """Our own rows, keeping all activations and with checkpointing."""
+
+    def step(batch: dict) -> None:
+        loss, _ = model.parse_losses(model(**batch, mode="loss"))
+        loss.backward()
+
+    return {
+        f"{name}{', checkpointing' * on}": Row(
+            model, step, some, _learned(some), partial(flamingo_of(model).checkpoint, on)
+        )
+        for name, some in steps.items()
+        for on in (False, True)
+    }
+
+
+def _parts(model: nn.Module, learned: int, images: Sequence[Tensor], visual: DrawnSamples) -> dict[str, Row]:
+    """Tower and resampler for all images, and gated blocks for the tokens that have an image to read."""
+    with torch.no_grad():
+        features = [tower(model, some) for some in images]
+    count, latents = len(images[0]), len(flamingo_of(model).perceiver.latents)
+    tokens = sum(visual.text_length(i) for i in range(len(visual)))
+    gated = GatedProducts(model, count, ceil(tokens / len(visual)), latents)
+    keep = partial(flamingo_of(model).checkpoint, False)
+    return {
+        TOWER: Row(model, lambda some: learn(lambda: tower(model, some)), images, learned, keep),
+        RESAMPLER: Row(model, lambda some: learn(lambda: resampler(model, some)), features, learned, keep),
+        GATED: Row(model, learn, [gated] * len(images), learned, keep),
+    }
+
+
+def _language_alone(model: nn.Module, cfg: Config, mixed: list[dict], packed: list[dict]) -> dict[str, Row]:
+    """The language model with its LoRA and transformers' own loss."""
+    bare = bare_language(model, cfg, lora="lora" in cfg).train()
+    wanted = ("input_ids", "attention_mask", "labels")
+    inputs = {LANGUAGE_MIXED: [{key: batch[key] for key in wanted} for batch in mixed]}
+    own = flamingo_of(model).language.model
+    inputs[LANGUAGE_PACKED] = [
+        {key: batch[key] for key in wanted} | packed_inputs(own, batch["samples"]) for batch in packed
+    ]
+    return {name: Row(bare, partial(_learn_text, bare), some, _learned(mixed)) for name, some in inputs.items()}
+
+
+def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> dict[str, Row]:
+    peer = build_peer(model, cfg).train()
+    return {
+        peers(name): Row(
+            peer, partial(_learn_text, peer), [peer_inputs(model, batch) for batch in some], _learned(some)
+        )
+        for name, some in steps.items()
+    }
+
+
+def _learn_text(model: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """A step of a model of transformers, which makes its loss itself."""
+    model(**inputs, use_cache=False).loss.backward()
+
+
+def _learned(some: Sequence[dict]) -> int:
+    return sum(sum(learned_tokens(batch).values()) for batch in some)
