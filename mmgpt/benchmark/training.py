@@ -21,8 +21,8 @@ from .peer import build_peer, peer_inputs
 from .rounds import Timer, Times, peak_bytes, ratio
 from .samples import DrawnSamples, batches
 
-TOWER, RESAMPLER, GATED = "image tower", "resampler", "gated blocks"
-LANGUAGE_MIXED, LANGUAGE_PACKED = "language model, mixed rows", "language model, packed rows"
+PARTS = ("image tower", "resampler", "gated blocks", "language model, mixed rows", "language model, packed rows")
+TOWER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED = (f"joint step: {part}" for part in PARTS)
 VISUAL, LANGUAGE = "visual step", "language step"
 MIXED, GROUPED, PACKED = (f"joint step, {rows}" for rows in ("mixed", "grouped", "packed"))
 
@@ -126,16 +126,28 @@ def peers(step: str) -> str:
     return f"peer: {step}"
 
 
+def own_step(model: nn.Module, batch: dict) -> None:
+    """Losses and gradients of a batch, as in training."""
+    loss, _ = model.parse_losses(model(**batch, mode="loss"))
+    loss.backward()
+
+
+def learn_text(model: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """The same of a model of transformers, which makes its loss itself."""
+    model(**inputs, use_cache=False).loss.backward()
+
+
+def text_of(batch: dict) -> dict[str, Tensor]:
+    """What a language model is given of a batch."""
+    return {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
+
+
 def _own_steps(model: nn.Module, steps: dict[str, list[dict]]) -> dict[str, Row]:
     """Our own rows, keeping all activations and with checkpointing."""
 
-    def step(batch: dict) -> None:
-        loss, _ = model.parse_losses(model(**batch, mode="loss"))
-        loss.backward()
-
     return {
         f"{name}{', checkpointing' * on}": Row(
-            model, step, some, _learned(some), partial(flamingo_of(model).checkpoint, on)
+            model, partial(own_step, model), some, _learned(some), partial(flamingo_of(model).checkpoint, on)
         )
         for name, some in steps.items()
         for on in (False, True)
@@ -160,28 +172,20 @@ def _parts(model: nn.Module, learned: int, images: Sequence[Tensor], visual: Dra
 def _language_alone(model: nn.Module, cfg: Config, mixed: list[dict], packed: list[dict]) -> dict[str, Row]:
     """The language model with its LoRA and transformers' own loss."""
     bare = bare_language(model, cfg, lora="lora" in cfg).train()
-    wanted = ("input_ids", "attention_mask", "labels")
-    inputs = {LANGUAGE_MIXED: [{key: batch[key] for key in wanted} for batch in mixed]}
     own = flamingo_of(model).language.model
-    inputs[LANGUAGE_PACKED] = [
-        {key: batch[key] for key in wanted} | packed_inputs(own, batch["samples"]) for batch in packed
-    ]
-    return {name: Row(bare, partial(_learn_text, bare), some, _learned(mixed)) for name, some in inputs.items()}
+    inputs = {
+        LANGUAGE_MIXED: [text_of(batch) for batch in mixed],
+        LANGUAGE_PACKED: [text_of(batch) | packed_inputs(own, batch["samples"]) for batch in packed],
+    }
+    return {name: Row(bare, partial(learn_text, bare), some, _learned(mixed)) for name, some in inputs.items()}
 
 
 def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> dict[str, Row]:
     peer = build_peer(model, cfg).train()
     return {
-        peers(name): Row(
-            peer, partial(_learn_text, peer), [peer_inputs(model, batch) for batch in some], _learned(some)
-        )
+        peers(name): Row(peer, partial(learn_text, peer), [peer_inputs(model, batch) for batch in some], _learned(some))
         for name, some in steps.items()
     }
-
-
-def _learn_text(model: nn.Module, inputs: dict[str, Tensor]) -> None:
-    """A step of a model of transformers, which makes its loss itself."""
-    model(**inputs, use_cache=False).loss.backward()
 
 
 def _learned(some: Sequence[dict]) -> int:
