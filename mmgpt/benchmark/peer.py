@@ -83,6 +83,11 @@ def peer_inputs(model: nn.Module, batch: dict) -> dict[str, Tensor]:
     return {**inputs, "pixel_values": pixels, "image_attention_mask": (read[..., None] == places).long()}
 
 
+def peers(row: str) -> str:
+    """The name of the peer's row beside one of ours."""
+    return f"peer: {row}"
+
+
 def _language_sizes(language: GatedCausalLM) -> dict:
     config = language.config
     layers, gated = config.num_hidden_layers, len(language.gated_layers)
