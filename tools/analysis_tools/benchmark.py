@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmgpt.apis import build_model
-from mmgpt.benchmark import growth, report, training
+from mmgpt.apis.build import find_device
+from mmgpt.benchmark import decoding, growth, report, training
 from mmgpt.benchmark.rounds import Case, Times, in_turns
-from mmgpt.benchmark.samples import DrawnSamples, words_of
+from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
 from mmgpt.datasets.instruction import SOURCES
 from mmgpt.engine import load_config, tool
 from mmgpt.models.memory import Sizes
@@ -32,6 +33,8 @@ from mmgpt.visualization.tables import print_tables
 
 # Of a joint step: neighbouring batches that are sorted by length together, where they are.
 BATCHES = 2
+# Of packed rows, where the config does not say: the longest sample just fits.
+ROW_LENGTH = max(lengths.longest for lengths in LENGTHS.values())
 
 
 class Scale(NamedTuple):
@@ -115,12 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cfg, device = load_config(args.config, args.cfg_options), find_device(args.device)
     command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
-    found = {"rows": [], "ratios": {}, "growth": {}}
+    made |= {"rows": [], "ratios": {}, "growth": {}}
     for section in args.only:
         cases, figures = SECTIONS[section](cfg, str(device), scale)
         for key, value in figures(in_turns(cases, rounds, section)).items():
-            found[key] = found[key] + value if key == "rows" else {**found[key], **value}
-    made |= {"measured_rounds": made.pop("rounds"), **found}
+            made[key] = made[key] + value if key == "rows" else made[key] | value
     print_tables(report.tables(made))
     print("\n".join(map(str, report.write(made, args.out))))
 
