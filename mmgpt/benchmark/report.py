@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,23 @@ from .rounds import Case, Times
 
 PACKAGES = ("torch", "transformers", "peft", "open_clip_torch", "mmengine")
 COLOURS = {"ours": "C0", "limit": "C2", "peer": "C1"}
-MIB = 2**20
+
+
+class Column(NamedTuple):
+    """A column of figures: their key in a row, the unit that they are shown in, and how."""
+
+    key: str
+    unit: float
+    form: str = "{:.1f}"
+
+
+COLUMNS = {
+    "ms": Column("seconds", 1e-3, "{:.2f}"),
+    "learned": Column("learned", 1, "{:.0f}"),
+    "ms a token": Column("per_learned", 1e-3, "{:.2f}"),
+    "GFLOP": Column("operations", 1e9),
+    "peak MiB": Column("peak_bytes", 2**20),
+}
 
 
 def setting(device: torch.device) -> dict:
@@ -31,17 +48,20 @@ def setting(device: torch.device) -> dict:
 
 
 def row_figures(section: str, cases: Mapping[str, Case], times: Times) -> list[dict]:
-    """The figures of a section's rows; those of training have learned tokens and the peak of memory, too."""
+    """What is known of a section's rows: their times, and the `figures` of those that have some."""
     found = []
     for name, seconds in times.items():
         row = dict(section=section, name=name, seconds=median(seconds), rounds=list(seconds))
-        case = cases[name]
-        if hasattr(case, "learned"):
-            row.update(learned=case.learned, per_learned=row["seconds"] / case.learned)
-        if hasattr(case, "peak"):
-            row["peak_bytes"] = case.peak()
+        if hasattr(cases[name], "figures"):
+            row |= cases[name].figures()
+            row["per_learned"] = row["seconds"] / row["learned"]
         found.append(row)
     return found
+
+
+def operations(rows: Sequence[Mapping]) -> dict[str, list[float]]:
+    """The operations of rows in the place of their times; nothing where they have none."""
+    return {row["name"]: [row["operations"]] for row in rows if "operations" in row}
 
 
 def kind(name: str) -> str:
@@ -59,7 +79,7 @@ def tables(report: Mapping) -> dict[str, Table]:
         if (rows := [row for row in report["rows"] if row["section"] == section])
     }
     if report["ratios"]:
-        found["ratios; below 1, ours is faster"] = _pairs_table(report["ratios"])
+        found["ratios; below 1, ours is faster"] = _ratio_table(report["ratios"], report["operation_ratios"])
     if report["growth"]:
         found["growth: seconds for the smallest and the largest size, and with which power they grow there"] = (
             _growth_table(report["growth"])
@@ -81,30 +101,23 @@ def write(report: Mapping, folder: Path) -> list[Path]:
 
 def _row_table(rows: Sequence[Mapping]) -> Table:
     table = Table()
-    columns = {"": "name", "milliseconds": "seconds"}
-    if any("learned" in row for row in rows):
-        columns |= {"learned tokens": "learned", "a token": "per_learned"}
-    if any("peak_bytes" in row for row in rows):
-        columns["peak MiB"] = "peak_bytes"
-    for heading in columns:
+    known = {name: column for name, column in COLUMNS.items() if any(column.key in row for row in rows)}
+    for heading in ("", *known):
         table.add_column(heading, justify="right" if heading else "left")
-    shown = {
-        "name": str,
-        "seconds": lambda x: f"{1e3 * x:.2f}",
-        "learned": str,
-        "per_learned": lambda x: f"{1e3 * x:.2f}",
-        "peak_bytes": lambda x: f"{x / MIB:.1f}",
-    }
     for row in rows:
-        table.add_row(*(shown[key](row[key]) if key in row else "–" for key in columns.values()))
+        cells = (
+            column.form.format(row[column.key] / column.unit) if column.key in row else "–" for column in known.values()
+        )
+        table.add_row(row["name"], *cells)
     return table
 
 
-def _pairs_table(pairs: Mapping[str, float]) -> Table:
-    table = Table("")
-    table.add_column("ratio", justify="right")
-    for name, value in pairs.items():
-        table.add_row(name, f"{value:.3f}")
+def _ratio_table(ratios: Mapping[str, float], of_operations: Mapping[str, float]) -> Table:
+    table = Table()
+    for heading in ("", "time", "operations"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, value in ratios.items():
+        table.add_row(name, f"{value:.3f}", f"{of_operations[name]:.3f}" if name in of_operations else "–")
     return table
 
 

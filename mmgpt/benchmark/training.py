@@ -3,7 +3,7 @@
 Each row trains what the config trains and nothing else; there is no step of an optimizer in any.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmgpt.datasets.collate import learned_tokens
 from mmgpt.models.packing import packed_inputs
@@ -51,23 +52,28 @@ class Row:
     before: Callable[[], object] = tuple
 
     def __call__(self) -> float:
-        self.before()
-        timer, seconds = Timer(self._device), 0.0
-        for given in self.inputs:
-            seconds += timer(partial(self.work, given))
-            self.model.zero_grad(set_to_none=True)
-        return seconds
+        timer = Timer(self._device, own=True)
+        return sum(self._each(timer))
 
-    def peak(self) -> int:
-        """The most bytes that live at once in a batch, beside its inputs and the weights."""
+    def figures(self) -> dict[str, float]:
+        """What does not depend on how busy the machine is.
+
+        learned: the number of learned tokens. peak_bytes: the most that live at once in a batch, beside its inputs and
+        the weights. operations: multiplications and additions of matrix products (on a CPU without attention's own).
+        """
+        with FlopCounterMode(display=False) as counter:
+            sum(self._each(lambda work: work() or 0))
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        given = [each for each in tree_leaves(list(self.inputs)) if isinstance(each, Tensor)]
+        peaks = self._each(lambda work: peak_bytes(work, [*weights, *given], self._device))
+        return dict(learned=self.learned, peak_bytes=max(peaks), operations=counter.get_total_flops())
+
+    def _each(self, measured: Callable[[Callable[[], object]], float]) -> Iterator[float]:
+        """What is measured of the work with each of the inputs."""
         self.before()
-        found = 0
         for given in self.inputs:
-            known = [each for each in tree_leaves(given) if isinstance(each, Tensor)]
-            known += [*self.model.parameters(), *self.model.buffers()]
-            found = max(found, peak_bytes(partial(self.work, given), known, self._device))
+            yield measured(partial(self.work, given))
             self.model.zero_grad(set_to_none=True)
-        return found
 
     @property
     def _device(self) -> torch.device:

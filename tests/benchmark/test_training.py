@@ -6,8 +6,20 @@ import torch
 from mmgpt.benchmark import training
 from mmgpt.benchmark.parts import flamingo_of
 from mmgpt.benchmark.samples import DrawnSamples, batches, words_of
-from mmgpt.benchmark.training import GATED, GROUPED, LANGUAGE, LANGUAGE_MIXED, LANGUAGE_PACKED, MIXED, PACKED, VISUAL
-from mmgpt.benchmark.training import RESAMPLER, TOWER, Row, peers
+from mmgpt.benchmark.training import (
+    GATED,
+    GROUPED,
+    LANGUAGE,
+    LANGUAGE_MIXED,
+    LANGUAGE_PACKED,
+    MIXED,
+    PACKED,
+    RESAMPLER,
+    TOWER,
+    VISUAL,
+    Row,
+    peers,
+)
 from mmgpt.datasets.instruction import SOURCES
 
 JOINT = (MIXED, GROUPED, PACKED, TOWER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED, peers(MIXED))
@@ -77,12 +89,29 @@ def test_packed_rows_of_the_bare_model_have_the_same_loss(rows):
 
 
 def test_checkpointing_keeps_less_and_is_switched_off_again(rows, small_model):
-    plain, less = rows[MIXED].peak(), rows[f"{MIXED}, checkpointing"].peak()
+    def peak(name):
+        return rows[name].figures()["peak_bytes"]
+
+    plain, less = peak(MIXED), peak(f"{MIXED}, checkpointing")
     assert 0 < less < plain
     assert flamingo_of(small_model).perceiver.gradient_checkpointing
     # Each row sets what it needs, whichever ran before it.
-    assert rows[MIXED].peak() == plain
+    assert peak(MIXED) == plain
     assert not flamingo_of(small_model).perceiver.gradient_checkpointing
+
+
+def test_packing_saves_operations(rows):
+    counts = {name: rows[name].figures()["operations"] for name in (PACKED, GROUPED, MIXED, TOWER, RESAMPLER, GATED)}
+    assert max(counts[PACKED], counts[GROUPED]) < counts[MIXED]
+    assert counts[TOWER] + counts[RESAMPLER] + counts[GATED] < counts[PACKED] / 2
+
+
+def test_figures_of_a_known_product():
+    model = torch.nn.Linear(30, 20, bias=False)
+    found = Row(model, lambda x: model(x).sum().backward(), [torch.ones(10, 30)] * 2, learned=7).figures()
+    # Two batches, forward and the weight's gradient; the latter lives beside the output and its gradient.
+    assert (found["learned"], found["operations"]) == (7, 2 * 2 * (2 * 10 * 20 * 30))
+    assert 4 * 20 * 30 < found["peak_bytes"] < 4 * (20 * 30 + 3 * 10 * 20)
 
 
 def test_a_row_adds_up_its_batches_and_frees_gradients_between_them():

@@ -100,7 +100,9 @@ def of_growth(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case
 
 
 def _rows_and_ratios(section: str, cases: Mapping[str, Case], ratios: Figures, times: Times) -> dict:
-    return {"rows": report.row_figures(section, cases, times), "ratios": ratios(times)}
+    rows = report.row_figures(section, cases, times)
+    counted = report.operations(rows)
+    return {"rows": rows, "ratios": ratios(times), "operation_ratios": ratios(counted) if counted else {}}
 
 
 SECTIONS = {"training": of_training, "decoding": of_decoding, "growth": of_growth}
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cfg, device = load_config(args.config, args.cfg_options), find_device(args.device)
     command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
-    made |= {"rows": [], "ratios": {}, "growth": {}}
+    made |= {"rows": [], "ratios": {}, "operation_ratios": {}, "growth": {}}
     for section in args.only:
         cases, figures = SECTIONS[section](cfg, str(device), scale)
         for key, value in figures(in_turns(cases, rounds, section)).items():
