@@ -79,8 +79,7 @@ class Flamingo(BaseModel):
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
         self._freeze()
-        if checkpointing:
-            self.checkpoint(True)
+        self.checkpoint(checkpointing)
         if weights is not None:
             load_parts(self, weights)
         if precision is not None:
@@ -103,9 +102,8 @@ class Flamingo(BaseModel):
     def checkpoint(self, on: bool) -> None:
         """From now on training keeps all activations, or only some inputs (see `checkpointing` of the class)."""
         if on:
-            # With reentrant checkpoints nothing behind frozen inputs would be trained, silently.
+            # Reentrant checkpoints train nothing behind frozen inputs, silently, unless the embedding has gradients.
             self.language.gradient_checkpointing_enable({"use_reentrant": False})
-            # What they need: gradients of the embedding's output, and so of every layer.
             self.language.disable_input_require_grads()
         else:
             self.language.gradient_checkpointing_disable()
