@@ -79,12 +79,7 @@ class Flamingo(BaseModel):
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
         self._freeze()
-        if checkpointing:
-            # With reentrant checkpoints nothing behind frozen inputs would be trained, silently.
-            self.language.gradient_checkpointing_enable({"use_reentrant": False})
-            # What they need: gradients of the embedding's output, and so of every layer.
-            self.language.disable_input_require_grads()
-            self.perceiver.checkpoint()
+        self.checkpoint(checkpointing)
         if weights is not None:
             load_parts(self, weights)
         if precision is not None:
@@ -103,6 +98,16 @@ class Flamingo(BaseModel):
         for name, parameter in self.language.named_parameters():
             if ".gated." in name:
                 parameter.requires_grad_(True)
+
+    def checkpoint(self, on: bool) -> None:
+        """From now on training keeps all activations, or only some inputs (see `checkpointing` of the class)."""
+        if on:
+            # Reentrant checkpoints train nothing behind frozen inputs, silently, unless the embedding has gradients.
+            self.language.gradient_checkpointing_enable({"use_reentrant": False})
+            self.language.disable_input_require_grads()
+        else:
+            self.language.gradient_checkpointing_disable()
+        self.perceiver.checkpoint(on)
 
     def init_weights(self) -> None:
         """Nothing: every part was built with its weights, and MMEngine must not walk into foreign modules."""

@@ -41,9 +41,9 @@ class PerceiverResampler(GradientCheckpointingLayer):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def checkpoint(self) -> None:
-        """From now on training keeps only the input, and computes the rest again in the backward pass."""
-        self.gradient_checkpointing = True
+    def checkpoint(self, on: bool) -> None:
+        """From now on training keeps only the input, and computes the rest again in the backward pass, or all of it."""
+        self.gradient_checkpointing = on
         self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:

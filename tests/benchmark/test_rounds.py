@@ -1,5 +1,7 @@
 """Turns, and figures of given times."""
 
+import time
+
 import pytest
 import torch
 
@@ -29,6 +31,14 @@ def test_a_timer_does_the_work_once():
     done = []
     assert Timer(torch.device("cpu"))(lambda: done.append(1)) > 0
     assert done == [1]
+
+
+def test_processor_time_is_of_one_thread_and_only_where_it_is_asked_for():
+    cpu = torch.device("cpu")
+    assert Timer(cpu).clock is time.perf_counter and Timer(cpu, own=True).clock is time.process_time
+    assert Timer(torch.device("cuda"), own=True).clock is time.perf_counter
+    torch.set_num_threads(2)
+    assert Timer(cpu, own=True).clock is time.perf_counter
 
 
 def test_peak_is_of_what_lives_at_once_and_is_new():

@@ -1,0 +1,133 @@
+"""How fast a config's model is, beside the bare parts that it is made of and a peer of the same sizes.
+
+    python tools/analysis_tools/benchmark.py
+    python tools/analysis_tools/benchmark.py --quick --only training
+
+Everything of a section is measured in one process and in turns, so that what else runs on the machine slows all of it.
+A ratio is the median of the ratios within each round. Sections: 'training' (steps on random samples as long as the
+published data's), 'decoding' (answers of a chat), 'startup' (new processes, loading), 'growth' (a step of training
+against rows, length and images). The peer is transformers' Idefics at the same sizes, with random weights.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from mmgpt.apis import build_model
+from mmgpt.apis.build import find_device
+from mmgpt.benchmark import decoding, growth, report, training
+from mmgpt.benchmark.rounds import Case, Times, in_turns
+from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
+from mmgpt.datasets.instruction import SOURCES
+from mmgpt.engine import load_config, tool
+from mmgpt.models.memory import Sizes
+from mmgpt.visualization.tables import print_tables
+
+# Of a joint step: neighbouring batches that are sorted by length together, where they are.
+BATCHES = 2
+# Of packed rows, where the config does not say: the longest sample just fits.
+ROW_LENGTH = max(lengths.longest for lengths in LENGTHS.values())
+
+
+class Scale(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        rounds: turns of each row.
+        samples: of each source in a batch.
+        shrink: what the lengths of samples are multiplied by.
+        answer: tokens of an answer.
+        words: of a question.
+        axes, usual: of `growth.rows`.
+    """
+
+    rounds: int
+    samples: int
+    shrink: float
+    answer: int
+    words: int
+    axes: growth.Axes
+    usual: Sizes
+
+
+FULL = Scale(7, 4, 1.0, 64, 60, growth.AXES, growth.USUAL)
+QUICK = Scale(1, 2, 1 / 8, 4, 8, {"rows": (1, 2, 3), "length": (16, 32, 48), "images": (0, 1, 2)}, Sizes(1, 16, 1))
+
+Figures = Callable[[Times], dict]
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default="configs/mmgpt/benchmark.py", help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
+    parser.add_argument("--quick", action="store_true", help="few, short samples and one round, to see that it runs")
+    parser.add_argument("--rounds", type=int, help=f"turns of each row (default: {FULL.rounds})")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), help="folder (default: %(default)s)")
+    parser.add_argument("--device", help="default: the first GPU, or the CPU")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    return parser.parse_args(arguments)
+
+
+def of_training(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """What is measured of training, and what becomes of it."""
+    model = build_model(cfg, device=device)
+    words = words_of(model, cfg.image_size)
+    drawn = [DrawnSamples(source, BATCHES * scale.samples, words, scale.shrink) for source in SOURCES]
+    row_length = int(cfg.get("row_length", ROW_LENGTH) * scale.shrink)
+    cases = training.rows(model, cfg, drawn, scale.samples, row_length)
+    return cases, partial(_rows_and_ratios, "training", cases, training.ratios)
+
+
+def of_decoding(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Likewise of answers."""
+    cases = decoding.rows(cfg, device=device, tokens=scale.answer, words=scale.words)
+    return cases, partial(_rows_and_ratios, "decoding", cases, decoding.ratios)
+
+
+def of_growth(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Likewise of steps of many sizes."""
+    cases = growth.rows(build_model(cfg, device=device), cfg, scale.axes, scale.usual)
+    return cases, lambda times: {"growth": growth.laws(times, scale.axes)}
+
+
+def _rows_and_ratios(section: str, cases: Mapping[str, Case], ratios: Figures, times: Times) -> dict:
+    rows = report.row_figures(section, cases, times)
+    counted = report.operations(rows)
+    return {"rows": rows, "ratios": ratios(times), "operation_ratios": ratios(counted) if counted else {}}
+
+
+SECTIONS = {"training": of_training, "decoding": of_decoding, "growth": of_growth}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure section by section; print, draw and write."""
+    args = parse_args(arguments)
+    scale = QUICK if args.quick else FULL
+    rounds = scale.rounds if args.rounds is None else args.rounds
+    if rounds < 1:
+        raise ValueError(f"--rounds {rounds}: at least one is measured")
+    init_default_scope("mmgpt")
+    MMLogger.get_current_instance().setLevel("WARNING")
+    cfg, device = load_config(args.config, args.cfg_options), find_device(args.device)
+    command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
+    made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
+    made |= {"rows": [], "ratios": {}, "operation_ratios": {}, "growth": {}}
+    for section in args.only:
+        cases, figures = SECTIONS[section](cfg, str(device), scale)
+        for key, value in figures(in_turns(cases, rounds, section)).items():
+            made[key] = made[key] + value if key == "rows" else made[key] | value
+    print_tables(report.tables(made))
+    print("\n".join(map(str, report.write(made, args.out))))
+
+
+if __name__ == "__main__":
+    tool.run(main)
