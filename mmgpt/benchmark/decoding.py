@@ -5,7 +5,7 @@ gated blocks. All answers are to the same questions, each with an image, and equ
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, product
 
@@ -51,11 +51,6 @@ class Setting:
         return "" if self.merged else ", LoRA unmerged"
 
 
-def settings(beams: Sequence[int] = BEAMS, batches: Sequence[int] = BATCHES) -> Iterator[Setting]:
-    """All that are measured."""
-    return (Setting(*each) for each in product((True, False), beams, batches))
-
-
 def rows(
     cfg: Config,
     checkpoint: str | None = None,
@@ -64,6 +59,7 @@ def rows(
     words: int = 60,
     beams: Sequence[int] = BEAMS,
     batches: Sequence[int] = BATCHES,
+    merges: Sequence[bool] = (True, False),
 ) -> dict[str, Case]:
     """Everything that is measured, by name: seconds to the first token, or for each that follows.
 
@@ -71,18 +67,19 @@ def rows(
         cfg, checkpoint, device: as for `build_model`.
         tokens: length of an answer.
         words: length of a question.
+        merges: models with LoRA merged, unmerged, or both; each stands in memory three times.
     """
     asked = [question(number, words, cfg.image_size) for number in range(max(batches))]
     made, chats = {}, []
-    for merged in (True, False):
+    for merged in merges:
         model = for_serving(build_model(cfg, checkpoint, device), merge=merged)
         room = dict(max_batch=max(batches) * max(beams))
         chats = chats or [Chat(model, build_pipeline(cfg.chat_pipeline), engine=room)]
         sides = Sides(cfg, Chat(model, build_pipeline(cfg.chat_pipeline), engine={**room, "cache_bytes": 0}))
         made |= sides.prefill(asked[0], Setting(merged).first)
-        for each in settings(beams, batches):
-            if each.merged is merged:
-                made |= sides.decoding(asked[: each.batch], tokens, each)
+        for each in product(beams, batches):
+            setting = Setting(merged, *each)
+            made |= sides.decoding(asked[: setting.batch], tokens, setting)
         chats.append(sides.chat)
     return made | second_turn(chats[0], chats[1], words, cfg.image_size)
 
@@ -93,7 +90,7 @@ def ratios(times: Times) -> dict[str, float]:
     With one beam, one question and LoRA merged, as a chat has it, unless the name says otherwise.
     """
     found = {}
-    for each in settings():
+    for each in (Setting(*some) for some in product((True, False), BEAMS, BATCHES)):
         lora = "" if each.merged else "_unmerged"
         if each.next in times:
             name = "decode" + f"_beam{each.beams}" * (each.beams > 1) + f"_batch{each.batch}" * (each.batch > 1) + lora

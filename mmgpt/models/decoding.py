@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock
 from .media import Media, media_mask
 from .packing import is_attention_only
+from .roomy import roomy
 
 
 class SeenImage(NamedTuple):
@@ -108,12 +109,12 @@ class Growing:
         self.model = model
         self.lengths: list[int] = []
         self.images: list[SeenImage | None] = []  # the last one of each text: what its next tokens may read
-        self.cache, self.media = DynamicCache(), None
+        self.cache, self.media = roomy(()), None
 
     def add(self, known: Known, images: Sequence[SeenImage]) -> None:
         """Another text, as the last row."""
         if not self.lengths:
-            self.cache = known.cache()
+            self.cache = roomy(known.layers)
         else:
             room = max(len(known), self.cache.get_seq_length())
             for layer, (k, v) in zip(self.cache.layers, known.layers, strict=True):
@@ -133,7 +134,7 @@ class Growing:
         self.lengths = [self.lengths[row] for row in rows]
         self.images = [self.images[row] for row in rows]
         if not rows:
-            self.cache = DynamicCache()
+            self.cache = roomy(())
         for layer in self.cache.layers:
             layer.keys, layer.values = (x[list(rows), :, -max(self.lengths) :] for x in (layer.keys, layer.values))
         self.media = self._media()
