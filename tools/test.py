@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from rich.table import Table
 
+from mmgpt.arguments import runner_parser
 from mmgpt.datasets.controls import KINDS, with_control
 from mmgpt.engine import check_files, tool
 from mmgpt.evaluation.results import write_json
@@ -21,7 +22,7 @@ from mmgpt.visualization.tables import print_tables
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = tool.parser(description="Evaluate a model on the test data of its config")
+    parser = runner_parser(description="Evaluate a model on the test data of its config")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
     parser.add_argument("--seeds", nargs="+", type=int, help="evaluate once with each `seed` (of in-context examples)")
     parser.add_argument("--controls", nargs="+", choices=KINDS, default=[], help="evaluate with wrong pictures, too")

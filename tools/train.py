@@ -1,20 +1,17 @@
 """Trains a model: ``python tools/train.py CONFIG``."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
-from mmgpt.engine import check_files, tool
-from mmgpt.engine.display import QuietRunner
-from mmgpt.engine.failures import Stopped, log_end
-from mmgpt.engine.work_dir import check_writable, newest_checkpoint
+from mmgpt.arguments import runner_parser
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = tool.parser(description="Train a model")
+    parser = runner_parser(description="Train a model")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -33,6 +30,8 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     Raises:
         FileNotFoundError: a checkpoint is named that does not exist.
     """
+    from mmgpt.engine.work_dir import newest_checkpoint
+
     if resume is None:
         return
     if resume != "auto" and not Path(resume).is_file():
@@ -53,15 +52,21 @@ def set_amp(cfg: Config) -> None:
     Raises:
         ValueError: there is no GPU.
     """
+    import torch
+
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU, and torch finds none here")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("dtype", "bfloat16")
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Build an MMEngine Runner from the config and the options, and train; what ends it is in its log."""
-    args = parse_args()
+    from mmgpt.engine import check_files
+    from mmgpt.engine.display import QuietRunner
+    from mmgpt.engine.failures import Stopped, log_end
+    from mmgpt.engine.work_dir import check_writable
+
     if args.seed is not None:
         args.cfg_options = {**(args.cfg_options or {}), "seed": args.seed}
     cfg = tool.prepare(args)
@@ -80,4 +85,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tool.run(main)
+    arguments = parse_args()
+    # Here and in the functions: with torch and transformers, these take seconds, which --help should not.
+    from mmgpt.engine import tool
+
+    tool.run(partial(main, arguments))

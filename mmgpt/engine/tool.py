@@ -1,4 +1,4 @@
-"""What the command line tools share: options, launching on machines with and without GPUs, readable errors."""
+"""What the command line tools share: launching on machines with and without GPUs, readable errors."""
 
 import argparse
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 import mmgpt
 from mmgpt import registry as registries
@@ -31,20 +31,8 @@ QUOTED = re.compile(r"[`'\"]([^`'\"]+)[`'\"]")
 UNKNOWN_MODULE = re.compile(r"(\S+) is not in the \w+::(.+?) registry")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that tools/train.py and tools/test.py have in common."""
-    result = argparse.ArgumentParser(description=description)
-    result.add_argument("config", help="config file")
-    result.add_argument("--work-dir", help="folder for logs and checkpoints; default: work_dirs/<name of the config>")
-    result.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
-    result.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    # torch.distributed.launch passes it, torchrun sets the environment variable.
-    result.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return result
-
-
 def prepare(args: argparse.Namespace) -> Config:
-    """The config that ``args`` of `parser` ask for, with the work directory and the launcher set."""
+    """The config that ``args`` of `mmgpt.arguments.runner_parser` ask for, with the work directory and the launcher set."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"

@@ -41,7 +41,9 @@ def test_what_it_was_given_stays():
     for cache in (roomy(known), roomy(known)):
         cache.reorder_cache(torch.tensor([1, 1]))
         step([cache], 2)
-    assert all(torch.equal(x, y) for pair, old in zip(known, before, strict=True) for x, y in zip(pair, old, strict=True))
+    assert all(
+        torch.equal(x, y) for pair, old in zip(known, before, strict=True) for x, y in zip(pair, old, strict=True)
+    )
 
 
 def test_a_step_copies_nothing_while_there_is_room():
