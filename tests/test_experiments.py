@@ -144,7 +144,7 @@ def test_two_processes_share_a_model(tmp_path, small_parts):
     assert result.returncode == 0, result.stderr[-3000:]
     assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path))
     saved = torch.load(tmp_path / "latest.pth", weights_only=True)
-    assert not saved["state_dict"] and (tmp_path / saved["meta"]["shards"]).is_dir()
+    assert not saved["state_dict"] and (tmp_path / saved["meta"]["shards"]["folder"]).is_dir()
     out = tmp_path / "merged"
     result = tool(
         "model_converters/weights.py", "publish", config, tmp_path / "latest.pth", out, "--cfg-options", *small_parts

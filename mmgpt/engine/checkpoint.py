@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
@@ -173,7 +173,7 @@ class TrainedCheckpointHook(CheckpointHook):
             Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)  # it names them
         with saving_trained(runner, shards):
             if shards:
-                meta["shards"] = shards.name
+                meta["shards"] = {"folder": shards.name, "files": get_world_size()}
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link(Path(self.last_ckpt))

@@ -5,7 +5,7 @@ DTensors, which `whole` puts together and `shard_like` takes apart.
 """
 
 import torch
-from mmengine.dist import all_reduce, broadcast, get_world_size
+from mmengine.dist import all_reduce, broadcast, get_world_size, is_main_process
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.utils import apply_to
@@ -53,17 +53,22 @@ class ShardedDataParallel(nn.Module):
         for layer in self.layers:
             fully_shard(layer, mesh=mesh)
         flamingo.vision.to(device)
+        module.data_preprocessor.to(device)
         fully_shard(module, mesh=mesh, ignored_params=set(flamingo.vision.parameters()))
         self.train(module.training)
 
     def train(self, mode: bool = True) -> "ShardedDataParallel":
         """As in torch; all processes call it, since weights are gathered for evaluation, and let go for training."""
         super().train(mode)
-        for layer in self.layers:
-            layer.set_reshard_after_forward(mode, recurse=False)
-        for part in (self.module, *self.layers):
-            part.reshard() if mode else part.unshard()
+        self.hold_whole(not mode)
         return self
+
+    def hold_whole(self, every: bool) -> None:
+        """From now on hold all weights of the model, or the own part of them; all processes call it."""
+        for layer in self.layers:
+            layer.set_reshard_after_forward(not every, recurse=False)
+        for part in (self.module, *self.layers):
+            part.unshard() if every else part.reshard()
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Learn from a batch as MMEngine's models do -> what to log."""
@@ -108,8 +113,16 @@ def _check(module: nn.Module, vision: nn.Module) -> None:
 
 
 def whole(state: object) -> object:
-    """A tensor, or a dict or list of them, put together on the CPU where it is sharded. All processes call it."""
-    return apply_to(state, lambda value: isinstance(value, DTensor), lambda value: value.full_tensor().cpu())
+    """A tensor, or a dict or list of them, put together where it is sharded, on the CPU of the first process.
+
+    All processes call it; the others keep their parts.
+    """
+
+    def put_together(value: DTensor) -> Tensor:
+        full = value.full_tensor()
+        return full.cpu() if is_main_process() else value
+
+    return apply_to(state, lambda value: isinstance(value, DTensor), put_together)
 
 
 def shard_like(value: Tensor, reference: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ UNKNOWN_MODULE = re.compile(r"(\S+) is not in the \w+::(.+?) registry")
 
 
 def prepare(args: argparse.Namespace) -> Config:
-    """The config that ``args`` of `mmgpt.arguments.runner_parser` ask for, with the work directory and the launcher set."""
+    """The config that the arguments of `runner_parser` ask for, with the work directory and the launcher set."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .sharding import shard_like, whole
+from .sharding import ShardedDataParallel, shard_like, whole
 
 
 def bare_model(runner: Runner) -> nn.Module:
@@ -36,8 +36,8 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def is_sharded(runner: Runner) -> bool:
-    """Whether the model of a run, or a part of it, is shared between its processes."""
-    return any(isinstance(parameter, DTensor) for parameter in bare_model(runner).parameters())
+    """Whether the model of a run is shared between its processes."""
+    return isinstance(runner.model, ShardedDataParallel)
 
 
 @contextmanager
@@ -48,6 +48,8 @@ def saving_trained(runner: Runner, shards: Path | None = None) -> Iterator[None]
     for `shards`, each process has written its part there, and the state dicts do without.
     """
     model, optimizer = bare_model(runner), runner.optim_wrapper.optimizer
+    if is_sharded(runner):  # state dicts, which the first process makes alone, are of shards
+        runner.model.hold_whole(False)
     names, learned = trained_names(model), optimizer.state_dict()
     tensors = {name: value.detach() for name, value in model.named_parameters() if name in names}
     if shards is not None:
@@ -72,6 +74,8 @@ def saving_trained(runner: Runner, shards: Path | None = None) -> Iterator[None]
     finally:
         for handle in handles:
             handle.remove()
+        if is_sharded(runner):
+            runner.model.hold_whole(not runner.model.training)
 
 
 def _take_sharded(tensors: dict[str, Tensor], learned: dict) -> dict[str, DTensor]:

@@ -68,8 +68,9 @@ def remove_parts(folder: str | os.PathLike) -> None:
     """Remove what writing a checkpoint left behind in a process that was killed."""
     for path in Path(folder).glob(f"*.pth{PART}"):
         path.unlink(missing_ok=True)
-    for path in Path(folder).glob(f"*.shards{PART}"):
-        shutil.rmtree(path)
+    for path in Path(folder).glob("*.shards*"):
+        if path.name.endswith(PART) or not path.with_suffix(".pth").exists():
+            shutil.rmtree(path)
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:

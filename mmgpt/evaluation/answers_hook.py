@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
@@ -20,9 +20,8 @@ from mmgpt.visualization.sheet import sheet_pixels, side_by_side
 class AnswersHook(Hook):
     """Lets the model answer a few held-out questions: in the log, and as a picture for the visualizer's backends.
 
-    The first process does it alone, while the others wait for it at their next common step; so the parameters have to
-    be whole, not shards. Training goes on as it would have without: nothing is learned, and the loop sets the random
-    generators anew for each step.
+    All processes do it, since they may share the model, and the first one tells of it. Training goes on as it would
+    have without: nothing is learned, and the loop sets the random generators anew for each step.
 
     Args:
         loader: config of a data loader of questions, e.g. "${test_dataloader}": its dataset and collate function.
@@ -50,13 +49,14 @@ class AnswersHook(Hook):
         for question in self.batch["metas"]:
             references(question)
 
-    @master_only
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
     ) -> None:
         """Answer, when it is time."""
         if self.every_n_train_iters(runner, self.interval):
             rows = self.answer(runner.model, runner.cfg.get("test_cfg", {}).get("cut_at", ()))
+            if not is_main_process():
+                return
             runner.logger.info(told(rows, runner.iter + 1))
             shown = [{**row, "image": side_by_side(self.pictures.of(row)), "answer": truth(row)} for row in rows]
             runner.visualizer.add_image("answers", sheet_pixels(shown), runner.iter + 1)

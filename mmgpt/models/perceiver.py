@@ -61,7 +61,8 @@ class PerceiverResampler(GradientCheckpointingLayer):
         x = x.flatten(2, 3)
         if self.media_time_embs is not None:
             places = torch.arange(images, device=x.device) if places is None else places
-            self._check("images", int(places.max()) + 1, self.media_time_embs)
+            if places.numel():
+                self._check("images", int(places.max()) + 1, self.media_time_embs)
             x = x + self.media_time_embs[places]
         x = x.flatten(0, 1)
         latents = self.latents.expand(batch * images, -1, -1)

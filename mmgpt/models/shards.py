@@ -10,28 +10,45 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 from torch import Tensor
 from torch.distributed import checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from mmgpt.engine.atomic import PART, written_whole
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write the own part of some sharded tensors. All processes call it; the folder appears when all have written."""
+    """Write the own part of some sharded tensors. All processes call it; the folder appears when all have written.
+
+    Raises:
+        OSError: a process could not write.
+        ValueError: not all wrote into the same folder.
+    """
     if is_main_process():
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it wrote the checkpoint
     with written_whole(folder) if is_main_process() else nullcontext():
         barrier()
         part = folder.with_name(folder.name + PART)
-        checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True))
+        try:
+            checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True))
+        except CheckpointException as error:  # no Exception; it holds those of all processes
+            raise next(iter(error.failures.values()))[0] from error
+        if is_main_process():
+            _check_files(part, get_world_size())
 
 
-def read_shards(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder as a whole, on the CPU; FileNotFoundError when it is not there."""
+def read_shards(folder: Path, files: int) -> dict[str, Tensor]:
+    """The tensors of a folder as a whole, on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+        ValueError: it has another number of files.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"the checkpoint's tensors are in a folder beside it, which is missing: {folder}")
+    _check_files(folder, files)
     reader = HuggingFaceStorageReader(str(folder))
     found = reader.read_metadata().state_dict_metadata
     tensors = {name: torch.empty(each.size, dtype=each.properties.dtype) for name, each in found.items()}
@@ -39,6 +56,15 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it is meant
         checkpoint.load(tensors, storage_reader=reader, no_dist=True)
     return tensors
+
+
+def _check_files(folder: Path, files: int) -> None:
+    found = len(list(folder.glob("*.safetensors")))
+    if found != files:
+        raise ValueError(
+            f"{folder} has the parts of {found} processes, and there were {files}: all write to one folder, "
+            "which machines have to have in common"
+        )
 
 
 def join(content: dict, tensors: Mapping[str, Tensor]) -> dict:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .shards import join, read_shards
+from .shards import CheckpointException, join, read_shards
 
 # What `mmgpt.apis.export` writes into a folder: LoRA in peft's own format, and every other trained tensor.
 ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
@@ -83,8 +83,19 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     except FAULTS as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
     content = _plain(content)
-    shards = content.get("meta", {}).get("shards") if isinstance(content, dict) else None
-    return join(content, read_shards(Path(path).resolve().with_name(shards))) if shards else content
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return (
+        join(content, _shards(Path(path), **meta["shards"])) if isinstance(meta, dict) and "shards" in meta else content
+    )
+
+
+def _shards(path: Path, folder: str, files: int) -> dict[str, Tensor]:
+    """The tensors in so many files of a folder beside a checkpoint."""
+    beside = path.resolve().with_name(folder)
+    try:
+        return read_shards(beside, files)
+    except (*FAULTS, CheckpointException) as error:
+        raise ValueError(f"{beside}, which belongs to {path}, cannot be read: {error}") from error
 
 
 def _read_folder(folder: Path, map_location: str) -> dict:

@@ -83,6 +83,12 @@ def test_blank_pictures_change_nothing(model):
         assert trained and all(weight.grad is not None and not weight.grad.any() for weight in trained)
 
 
+def test_blank_pictures_have_no_places(tiny_flamingo_config):
+    perceiver = {**tiny_flamingo_config["perceiver"], "max_media": 2}
+    model = MODELS.build({**tiny_flamingo_config, "perceiver": perceiver})
+    assert not model.encode(torch.zeros(1, 1, 3, 1, 1), torch.tensor([0])).any()
+
+
 def test_texts_alone_teach_nothing_where_only_images_are_learned(model):
     data = batch(model)
     model.zero_grad()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmgpt.models.shards import join, read_shards, write_shards
+from mmgpt.models.weight_files import read_weights
 
 
 def test_written_and_read(tmp_path):
@@ -12,14 +13,28 @@ def test_written_and_read(tmp_path):
     folder.mkdir()
     (folder / "old").touch()
     write_shards(folder, tensors)
-    read = read_shards(folder)
+    read = read_shards(folder, 1)
     assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in read)
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="which is missing: .*iter_3.shards"):
-        read_shards(tmp_path / "iter_3.shards")
+        read_shards(tmp_path / "iter_3.shards", 1)
+
+
+def test_parts_that_are_missing_or_cut_are_told(tmp_path):
+    folder, path = tmp_path / "iter_3.shards", tmp_path / "iter_3.pth"
+    write_shards(folder, {"state_dict.a": torch.randn(3, 2)})
+    for files, message in (
+        (2, "has the parts of 1 processes, and there were 2"),
+        (1, "iter_3.shards.* cannot be read"),
+    ):
+        torch.save({"state_dict": {}, "meta": {"shards": {"folder": folder.name, "files": files}}}, path)
+        [part] = folder.iterdir()
+        part.write_bytes(part.read_bytes()[:20])
+        with pytest.raises(ValueError, match=message):
+            read_weights(path)
 
 
 def test_joined_with_their_checkpoint():

@@ -84,3 +84,8 @@ def test_shards_answer_as_whole_models(file, together):
     """In the middle of an epoch, by other numbers of steps in each process."""
     sharded, plain = (json.loads((together / folder / file).read_text()) for folder in ("sharded_batches", "batches"))
     assert sharded == plain and all(plain)
+
+
+def test_the_best_checkpoint_is_saved_when_all_hold_the_whole_model(together):
+    sharded, plain = (read_weights(together / folder / "best.pth") for folder in ("sharded_batches", "batches"))
+    torch.testing.assert_close(sharded["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import Dataset
 
-from mmgpt.engine.trained import bare_model
+from mmgpt.engine.trained import bare_model, saving_trained
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.language import load_tokenizer
 from mmgpt.models.weight_files import read_weights
@@ -97,7 +97,10 @@ class StubCheckpointing(Hook):
 
 @HOOKS.register_module(force=True)
 class StubAnswers(Hook):
-    """Writes what each process answers in the middle of an epoch: one by a text and an image, the other by a text."""
+    """Writes what each process answers in the middle of an epoch, one by a text and an image, the other by a text.
+
+    In between a checkpoint is saved as the best one is, whose validation has just been.
+    """
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None):
         if runner.iter + 1 != 4:
@@ -109,6 +112,9 @@ class StubAnswers(Hook):
         if rank == 0:
             batch["pixels"] = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         answers = [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
+        with saving_trained(runner):
+            runner.save_checkpoint(runner.work_dir, "best.pth", save_optimizer=False, by_epoch=False)
+        answers += [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
         Path(runner.work_dir, f"answers_{rank}.json").write_text(json.dumps(answers))
         model.train()
 
