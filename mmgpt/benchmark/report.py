@@ -144,7 +144,7 @@ def _draw_rows(rows: Sequence[Mapping]) -> Figure:
         own = [row for row in rows if row["section"] == section][::-1]
         colours = [COLOURS[kind(row["name"])] for row in own]
         bars = axes.barh([row["name"] for row in own], [1e3 * row["seconds"] for row in own], color=colours)
-        axes.bar_label(bars, fmt="%.4g", fontsize=7, padding=2)
+        axes.bar_label(bars, fmt=lambda ms: f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}", fontsize=7, padding=2)
         axes.tick_params(labelsize=7)
         axes.set_title(f"{section}, milliseconds (blue: ours, green: parts alone, orange: peer)", fontsize=9)
         axes.margins(x=0.12)
