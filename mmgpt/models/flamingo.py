@@ -13,7 +13,7 @@ from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
 from .loss import mean_losses, reaching
-from .media import image_samples, places_in_samples
+from .media import image_samples, narrowed, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .quantisation import check_quantised, quantise
@@ -180,6 +180,7 @@ class Flamingo(BaseModel):
             return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
         features, counts = self._encoded(input_ids, pixels, image_counts, samples)
         media = self.language.media(input_ids, features, counts, samples)
+        media = None if media is None else narrowed(media, input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits

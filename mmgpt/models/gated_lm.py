@@ -41,6 +41,12 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
         """hidden_states (B, L, dim) -> (B, L, dim)."""
+        if media.tokens is not None:
+            own = self._read(hidden_states[media.tokens], media)
+            return hidden_states.index_put(media.tokens, own)
+        return self._read(hidden_states, media)
+
+    def _read(self, hidden_states: Tensor, media: Media) -> Tensor:
         with computed_as(hidden_states, self.attn_gate):
             x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
             x = (x + self.ff(x) * self.ff_gate.tanh()).to(hidden_states.dtype)

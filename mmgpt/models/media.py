@@ -15,13 +15,32 @@ class Media(NamedTuple):
     (B, L, T * N) bool: the latents a token may read; None: all of them; without columns: none. has_image (B, L), or
     (B, 1) for whole rows, bool: tokens of samples with an image, the others pass the gated blocks unchanged; None: all
     have one. cache: keys and values of `features` by block number, filled at the first step of a generation; None
-    computes them each time.
+    computes them each time. tokens: rows (R, 1) and columns (R, K) of the tokens that all this is about, where the gated
+    blocks leave the others out (see `narrowed`); then B and L above are R and K.
     """
 
     features: Tensor | None
     mask: Tensor | None
     has_image: Tensor | None
     cache: dict[int, tuple[Tensor, Tensor]] | None = None
+    tokens: tuple[Tensor, Tensor] | None = None
+
+
+def narrowed(media: Media, length: int) -> Media:
+    """The same for the tokens of samples with an image only, in rows as long as the longest of their texts together.
+
+    Args:
+        media: of whole rows, without a cache.
+        length: L, the tokens of a row.
+    """
+    has = media.has_image.expand(-1, length)
+    rows, longest = has.any(dim=1).nonzero(), int(has.sum(dim=1).max())
+    # Blank pictures: all take part, so that every weight has a gradient.
+    if not longest or (len(rows), longest) == has.shape:
+        return media
+    columns = (~has[rows[:, 0]]).int().argsort(dim=1, stable=True)[:, :longest]
+    features, mask = media.features[rows[:, 0]], media.mask[rows, columns]
+    return Media(features, mask, has[rows, columns], tokens=(rows, columns))
 
 
 def images_read(is_image: Tensor, image_counts: Tensor, reading: str) -> Tensor:
