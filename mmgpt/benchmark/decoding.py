@@ -4,9 +4,9 @@ The bare parts of an answer are the language model's own generation by transform
 gated blocks. All answers are to the same questions, each with an image, and equally long.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, product
 
 import torch
@@ -117,17 +117,16 @@ def question(number: int, words: int, side: int) -> Conversation:
     return Conversation().asked(text, [Image.new("RGB", (side, side), colour)])
 
 
-def token_seconds(model: nn.Module, work: Callable[[], object], tokens: int) -> float:
+def token_seconds(model: nn.Module, timer: Timer, work: Callable[[], object], tokens: int) -> float:
     """Seconds per token, from the start of the step that makes the second one, while `work` makes so many.
 
     Args:
         model: its input embeddings are looked up once a step.
     """
     starts: list[float] = []
-    device = next(model.parameters()).device
-    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()))
-    begin = time.perf_counter()
-    end = begin + Timer(device)(work)
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(timer.clock()))
+    begin = timer.clock()
+    end = begin + timer(work)
     hook.remove()
     return (end - starts[1 - tokens]) / (tokens - 1)
 
@@ -137,14 +136,14 @@ class Sides:
 
     Args:
         cfg: the config.
-        chat: of a model in evaluation mode; it keeps nothing.
+        chat: of a model in evaluation mode; it keeps nothing of a question for the next.
     """
 
     def __init__(self, cfg: Config, chat: Chat):
         self.chat, self.flamingo = chat, flamingo_of(chat.model)
         self.peer = build_peer(chat.model, cfg)
         self.bare = bare_language(chat.model, cfg, lora=self.flamingo is not chat.model)
-        self.timer = Timer(self.bare.device)
+        self.timer = Timer(self.bare.device, own=True)
 
     def prefill(self, asked: Conversation, row: str) -> dict[str, Case]:
         """To the first token of an answer, from the question on."""
@@ -176,7 +175,9 @@ class Sides:
             peers(row): (self.peer, self._peer_answers(asked, tokens, beams)),
         }
         gated = self._timed(lambda: [products() for _ in range(tokens)])
-        cases = {name: _stepwise(model, work, tokens) for name, (model, work) in generate.items()}
+        cases = {
+            name: partial(token_seconds, model, self.timer, work, tokens) for name, (model, work) in generate.items()
+        }
         return {**cases, part(row, GATED): lambda: gated() / tokens}
 
     def answered(self, asked: Sequence[Conversation], tokens: int, beams: int) -> None:
@@ -206,25 +207,20 @@ def generated(model: nn.Module, inputs: dict, tokens: int, beams: int) -> None:
 
 def second_turn(keeping: Chat, forgetful: Chat, words: int, side: int) -> dict[str, Case]:
     """To the first token of a second question: all computed again, and with what was kept of the first turn."""
-    numbers = count(10**6)
+    numbers, timer = count(10**6), Timer(next(keeping.model.parameters()).device, own=True)
 
     def seconds(chat: Chat) -> float:
         first = question(next(numbers), words, side)
         chat.submit(first, _length(1, 1)).text()
         first.turns[0]["answer"] = " ".join(WORDS)
-        answer = chat.submit(first.asked("and what is at the bottom?"), _length(1, 1))
-        answer.text()
-        return answer.seconds_to_first
+        asked = first.asked("and what is at the bottom?")
+        return timer(lambda: chat.submit(asked, _length(1, 1)).text())
 
     return {KEPT: lambda: seconds(keeping), AGAIN: lambda: seconds(forgetful)}
 
 
 def _length(tokens: int, beams: int) -> dict:
     return dict(max_new_tokens=tokens, min_new_tokens=tokens, num_beams=beams)
-
-
-def _stepwise(model: nn.Module, work: Callable[[], object], tokens: int) -> Case:
-    return lambda: token_seconds(model, work, tokens)
 
 
 def _over_parts(times: Times, row: str, *names: str) -> float:

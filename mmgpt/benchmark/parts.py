@@ -1,4 +1,4 @@
-"""The bare parts of a model, alone: what no way of putting them together can do without."""
+"""The bare parts of a model, alone, as other libraries compute them or as bare matrix products."""
 
 from collections.abc import Callable
 
@@ -91,3 +91,5 @@ def learn(work: Callable[[], Tensor]) -> None:
     out = work()
     if out.requires_grad:
         out.backward(torch.ones_like(out))
+    if isinstance(work, GatedProducts):
+        work.x.grad = None

@@ -116,11 +116,13 @@ def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int
 
 
 def ratios(times: Times) -> dict[str, float]:
-    """How far our steps are from the limit and from the peer; below 1, ours are faster.
+    """How far our steps are from their parts and from the peer; below 1, ours are faster.
 
-    The joint step is the packed one. Its parts are those of the same samples: `parts` with a row for each sample,
-    `packed_parts` with the same packed rows. The peer's rows are the mixed ones, as it cannot pack;
-    `joint_step_mixed_over_peer` has the same rows on both sides.
+    The joint step is the packed one. `packed_parts` is the strict comparison, with the same packed rows. `parts` has a
+    row for each sample, as one trains without packing, and no gated blocks. In both the language model makes the logits
+    of all tokens, as transformers does. The peer's rows are the mixed ones, as it cannot pack; so are both sides' of
+    `joint_step_mixed_over_peer`, where the peer also looks at an empty picture for each text without one, and in the
+    language step its gated blocks compute.
     """
     images = TOWER, RESAMPLER
     return {

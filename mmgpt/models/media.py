@@ -15,7 +15,7 @@ class Media(NamedTuple):
     (B, L, T * N) bool: the latents a token may read; None: all of them; without columns: none. has_image (B, L), or
     (B, 1) for whole rows, bool: tokens of samples with an image, the others pass the gated blocks unchanged; None: all
     have one. cache: keys and values of `features` by block number, filled at the first step of a generation; None
-    computes them each time. tokens: rows (R, 1) and columns (R, K) of the tokens that all this is about, where the gated
+    computes them each time. tokens: rows (R, 1) and columns (R, K) of the tokens that all this is about, where gated
     blocks leave the others out (see `narrowed`); then B and L above are R and K.
     """
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mmgpt.models.gated_lm import GatedCausalLM, forward_call, media_mask
+from mmgpt.models.media import narrowed
 
 IMAGE, VOCABULARY = 5, 60
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
@@ -287,3 +288,25 @@ def test_a_compiled_model_without_keywords_is_refused():
     ids, attention, features, counts = batch()
     with pytest.raises(ValueError, match="is compiled"):
         torch.compile(model, backend="eager")(ids, attention, media=model.media(ids, features, counts))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_gated_blocks_compute_for_tokens_of_samples_with_an_image_only(packed):
+    """Rows with and without images, or packed rows of such samples: outputs and gradients as of all tokens."""
+    model = gated().requires_grad_(False)
+    ids, attention, features, counts = batch()
+    samples = torch.tensor([[0] * 3 + [1] * 7, [2] * 4 + [3] * 4 + [4] * 2, [5] * 10]) if packed else None
+    media = model.media(ids, features, counts, samples)
+    few, seen = narrowed(media, ids.shape[1]), []
+    assert few.mask.shape[:2] == (2, 8 if packed else 10)
+    for name, layer in model.named_modules():
+        if name.endswith(".gated"):
+            layer.requires_grad_(True).ff.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[:2]))
+    made = []
+    for each in (media, few):
+        model.zero_grad()
+        logits = model(ids, attention, media=each).logits
+        logits.square().mean().backward()
+        made.append((logits, {name: value.grad for name, value in model.named_parameters() if value.requires_grad}))
+    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
+    assert seen == 2 * [ids.shape] + 2 * [few.mask.shape[:2]]

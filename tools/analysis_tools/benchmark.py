@@ -5,8 +5,8 @@
 
 Everything of a section is measured in one process and in turns, so that what else runs on the machine slows all of it.
 A ratio is the median of the ratios within each round. Sections: 'training' (steps on random samples as long as the
-published data's), 'decoding' (answers of a chat), 'startup' (new processes, loading), 'growth' (a step of training
-against rows, length and images). The peer is transformers' Idefics at the same sizes, with random weights.
+published data's), 'decoding' (answers of a chat), 'growth' (a step of training against rows, length and images). The
+peer is transformers' Idefics at the same sizes, with random weights.
 """
 
 import argparse
