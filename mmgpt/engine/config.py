@@ -51,7 +51,8 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
         cfg.merge_from_dict(followed)
     values = cfg.to_dict()
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
-    return Config(resolved, cfg_text=cfg.text, filename=cfg.filename)
+    # MMEngine writes the config down four times as a run starts; yapf would take a second or more to lay each out.
+    return Config(resolved, cfg_text=cfg.text, filename=cfg.filename, format_python_code=False)
 
 
 def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 from mmengine.config import Config
 
@@ -88,6 +90,11 @@ def test_config_can_be_dumped_and_read_again(config, tmp_path):
     cfg.dump(tmp_path / "dumped.py")
     assert load_config(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
     assert isinstance(cfg, Config) and cfg.filename == str(config)
+
+
+def test_a_config_is_written_down_without_yapf(config, monkeypatch):
+    monkeypatch.setattr("mmengine.config.config.FormatCode", lambda *_, **__: pytest.fail("seconds for each copy"))
+    assert "name=" in deepcopy(load_config(config)).pretty_text
 
 
 @pytest.mark.parametrize(

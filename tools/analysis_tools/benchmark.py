@@ -5,8 +5,9 @@
 
 Everything of a section is measured in one process and in turns, so that what else runs on the machine slows all of it.
 A ratio is the median of the ratios within each round. Sections: 'training' (steps on random samples as long as the
-published data's), 'decoding' (answers of a chat), 'growth' (a step of training against rows, length and images). The
-peer is transformers' Idefics at the same sizes, with random weights.
+published data's), 'decoding' (answers of a chat), 'startup' (from the start of a process to the first step of training
+and to the first token, loading; the config's training data has to be there), 'growth' (a step of training against rows,
+length and images). The peer is transformers' Idefics at the same sizes, with random weights.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from mmengine.config import Config, DictAction
@@ -23,7 +25,7 @@ from mmengine.registry import init_default_scope
 
 from mmgpt.apis import build_model
 from mmgpt.apis.build import find_device
-from mmgpt.benchmark import decoding, growth, report, training
+from mmgpt.benchmark import decoding, growth, report, startup, training
 from mmgpt.benchmark.rounds import Case, Times, in_turns
 from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
 from mmgpt.datasets.instruction import SOURCES
@@ -93,6 +95,18 @@ def of_decoding(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Ca
     return cases, partial(_rows_and_ratios, "decoding", cases, decoding.ratios)
 
 
+def of_startup(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Likewise of beginnings."""
+    folder = TemporaryDirectory()
+    cases = startup.rows(cfg, Path(folder.name), device)
+
+    def figures(times: Times) -> dict:
+        folder.cleanup()
+        return _rows_and_ratios("startup", cases, startup.ratios, times)
+
+    return cases, figures
+
+
 def of_growth(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
     """Likewise of steps of many sizes."""
     cases = growth.rows(build_model(cfg, device=device), cfg, scale.axes, scale.usual)
@@ -105,7 +119,7 @@ def _rows_and_ratios(section: str, cases: Mapping[str, Case], ratios: Figures, t
     return {"rows": rows, "ratios": ratios(times), "operation_ratios": ratios(counted) if counted else {}}
 
 
-SECTIONS = {"training": of_training, "decoding": of_decoding, "growth": of_growth}
+SECTIONS = {"training": of_training, "decoding": of_decoding, "startup": of_startup, "growth": of_growth}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
