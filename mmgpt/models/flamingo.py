@@ -179,8 +179,7 @@ class Flamingo(BaseModel):
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
             return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
         features, counts = self._encoded(input_ids, pixels, image_counts, samples)
-        media = self.language.media(input_ids, features, counts, samples)
-        media = None if media is None else narrowed(media, input_ids.shape[1])
+        media = narrowed(self.language.media(input_ids, features, counts, samples), input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits

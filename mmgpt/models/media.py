@@ -26,13 +26,15 @@ class Media(NamedTuple):
     tokens: tuple[Tensor, Tensor] | None = None
 
 
-def narrowed(media: Media, length: int) -> Media:
+def narrowed(media: Media | None, length: int) -> Media | None:
     """The same for the tokens of samples with an image only, in rows as long as the longest of their texts together.
 
     Args:
-        media: of whole rows, without a cache.
+        media: of whole rows, without a cache; None gives None.
         length: L, the tokens of a row.
     """
+    if media is None:
+        return None
     has = media.has_image.expand(-1, length)
     rows, longest = has.any(dim=1).nonzero(), int(has.sum(dim=1).max())
     # Blank pictures: all take part, so that every weight has a gradient.
