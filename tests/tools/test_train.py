@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
@@ -74,8 +75,8 @@ def test_train_then_test(tmp_path, run, capsys):
     assert run("train.py", config, "--seed", 3, "--cfg-options", "max_epochs=1") == 0
     work_dir = tmp_path / "work_dirs" / "stub"
     assert sorted(losses(work_dir)) == [1, 2, 3, 4, 5, 6]
-    used = (work_dir / "stub.py").read_text()
-    assert "randomness = dict(seed=3)" in used and "\nseed = 3\n" in used
+    used = Config.fromfile(work_dir / "stub.py")
+    assert used.seed == 3 and used.randomness == {"seed": 3}
 
     assert run("test.py", config, work_dir / "latest.pth", "--out", tmp_path / "m.json") == 0
     metrics = json.loads((tmp_path / "m.json").read_text())
