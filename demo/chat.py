@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmgpt.apis import Chat, read_picture
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
 from mmgpt.engine import tool
+
+if TYPE_CHECKING:
+    from mmgpt.apis import Chat
 
 HELP = """\
   /image FILE    show a picture together with the next question
@@ -38,7 +41,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 class Session:
     """One conversation in the terminal: what was said, and the pictures waiting for the next question."""
 
-    def __init__(self, chat: Chat, images: list[str]):
+    def __init__(self, chat: "Chat", images: list[str]):
         self.chat = chat
         self.conversation = chat.start()
         self.images: list[Image.Image] = []
@@ -65,6 +68,8 @@ class Session:
 
     def show(self, file: str) -> None:
         """Keep a picture for the next question; a file that cannot be read is one line of complaint."""
+        from mmgpt.apis import read_picture  # with the model's libraries, which --help does without
+
         try:
             self.images.append(read_picture(Path(file).expanduser()))
         except (ValueError, OSError, RuntimeError) as error:  # the last: there is no such user in ~user

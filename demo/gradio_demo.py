@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
 from mmgpt.engine import tool
-from mmgpt.webpage.view import read_examples
 
 EXAMPLES = Path(__file__).parent / "examples/examples.json"
 
@@ -34,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:  # takes seconds: not before the command line is understood
         from mmgpt.webpage.launch import private_folder, serving
         from mmgpt.webpage.page import Page
+        from mmgpt.webpage.view import read_examples
     except ModuleNotFoundError as error:
         raise ValueError(f"the page needs {error.name}: pip install -r requirements/demo.txt") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
 from mmgpt.engine import tool
-from mmgpt.server import Settings, make_server
+from mmgpt.server.settings import Settings
 
 KEY = "MMGPT_API_KEY"
 LIMITS = {
@@ -70,6 +70,8 @@ def read_settings(args: argparse.Namespace) -> Settings:
 def main(arguments: list[str] | None = None) -> None:
     """Load the model, then answer until the process is told to end."""
     args = parse_args(arguments)
+    from mmgpt.server.run import make_server  # takes seconds: not before the command line is understood
+
     settings = read_settings(args)
     # How many come in is the server's own count, so that the engine turns none of them away.
     places = args.max_batch + args.max_waiting

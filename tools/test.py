@@ -7,22 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 
-import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 from rich.table import Table
 
-from mmgpt.arguments import runner_parser
-from mmgpt.datasets.controls import KINDS, with_control
 from mmgpt.engine import check_files, tool
-from mmgpt.evaluation.results import write_json
-from mmgpt.visualization.tables import print_tables
+from mmgpt.engine.controls import KINDS, with_control
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = runner_parser(description="Evaluate a model on the test data of its config")
+    parser = tool.parser(description="Evaluate a model on the test data of its config")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
     parser.add_argument("--seeds", nargs="+", type=int, help="evaluate once with each `seed` (of in-context examples)")
     parser.add_argument("--controls", nargs="+", choices=KINDS, default=[], help="evaluate with wrong pictures, too")
@@ -63,6 +57,9 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 
 def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
+    import torch  # this and what main imports takes seconds, which --help and a wrong path do not
+    from mmengine.runner import Runner
+
     cfg.load_from = args.checkpoint or cfg.get("load_from")
     if args.resume:
         cfg.test_cfg.resume = True
@@ -105,6 +102,11 @@ def main() -> None:
     asked = dict(configs(args))
     for cfg in asked.values():
         check(cfg, args)
+    from mmengine.dist import is_main_process
+
+    from mmgpt.evaluation.results import write_json
+    from mmgpt.visualization.tables import print_tables
+
     runs = {name: evaluate(cfg, args) for name, cfg in asked.items()}
     if not is_main_process():
         return

@@ -1,17 +1,18 @@
 """Trains a model: ``python tools/train.py CONFIG``."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
 
-from mmgpt.arguments import runner_parser
+from mmgpt.engine import check_files, tool
+from mmgpt.engine.failures import Stopped, log_end
+from mmgpt.engine.work_dir import check_writable, newest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = runner_parser(description="Train a model")
+    parser = tool.parser(description="Train a model")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -30,8 +31,6 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     Raises:
         FileNotFoundError: a checkpoint is named that does not exist.
     """
-    from mmgpt.engine.work_dir import newest_checkpoint
-
     if resume is None:
         return
     if resume != "auto" and not Path(resume).is_file():
@@ -52,7 +51,7 @@ def set_amp(cfg: Config) -> None:
     Raises:
         ValueError: there is no GPU.
     """
-    import torch
+    import torch  # as in main
 
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU, and torch finds none here")
@@ -60,13 +59,9 @@ def set_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault("dtype", "bfloat16")
 
 
-def main(args: argparse.Namespace) -> None:
+def main() -> None:
     """Build an MMEngine Runner from the config and the options, and train; what ends it is in its log."""
-    from mmgpt.engine import check_files
-    from mmgpt.engine.display import QuietRunner
-    from mmgpt.engine.failures import Stopped, log_end
-    from mmgpt.engine.work_dir import check_writable
-
+    args = parse_args()
     if args.seed is not None:
         args.cfg_options = {**(args.cfg_options or {}), "seed": args.seed}
     cfg = tool.prepare(args)
@@ -75,6 +70,9 @@ def main(args: argparse.Namespace) -> None:
     set_resume(cfg, args.resume)
     check_writable(cfg.work_dir)
     check_files(cfg, skip=("test_dataloader", "test_evaluator"))
+    # Brings torch, which takes seconds: --help and mistakes in paths are told without.
+    from mmgpt.engine.display import QuietRunner
+
     try:
         QuietRunner.from_cfg(cfg).train()
     except Stopped:
@@ -85,8 +83,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args()
-    # Here and in the functions: with torch and transformers, these take seconds, which --help should not.
-    from mmgpt.engine import tool
-
-    tool.run(partial(main, arguments))
+    tool.run(main)

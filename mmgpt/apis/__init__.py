@@ -1,9 +1,20 @@
 """What the demos, the command line and the server share: a chat with a tuned model."""
 
-from mmgpt.apis.build import build_model
-from mmgpt.apis.chat import Chat
-from mmgpt.apis.conversation import Conversation
-from mmgpt.apis.inferencer import MMGPTInferencer
-from mmgpt.apis.pictures import read_picture
+from importlib import import_module
 
 __all__ = ["Chat", "Conversation", "MMGPTInferencer", "build_model", "read_picture"]
+
+PLACES = {
+    "Chat": "chat",
+    "Conversation": "conversation",
+    "MMGPTInferencer": "inferencer",
+    "build_model": "build",
+    "read_picture": "pictures",
+}
+
+
+def __getattr__(name: str):
+    """Imports what is asked for at that moment (PEP 562): a front's --help comes without torch, which takes seconds."""
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{PLACES[name]}"), name)

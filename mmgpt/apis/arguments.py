@@ -2,11 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.config import DictAction
 
-from mmgpt.apis.chat import Chat
-from mmgpt.apis.precision import FLOATS, QUANTISED
+from mmgpt.engine.config import check_exists
+from mmgpt.precisions import FLOATS, QUANTISED
+
+if TYPE_CHECKING:
+    from mmgpt.apis.chat import Chat
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "configs/mmgpt/tiny_lora_joint.py", ROOT / "work_dirs/quickstart/latest.pth"
@@ -30,7 +34,11 @@ def find_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error(f"{args.checkpoint} is not there yet: run `bash tools/quickstart.sh`, or name a config")
 
 
-def load_chat(args: argparse.Namespace, generation: dict | None = None, engine: dict | None = None) -> Chat:
+def load_chat(args: argparse.Namespace, generation: dict | None = None, engine: dict | None = None) -> "Chat":
     """The chat that the options name; `generation` and `engine` as for `Chat`."""
+    if not Path(args.config).is_dir():
+        check_exists(args.config)
+    from mmgpt.apis.chat import Chat  # brings torch, which takes seconds: --help and a wrong path are told without
+
     model = dict(device=args.device, options=args.cfg_options, precision=args.precision)
     return Chat.from_config(args.config, args.checkpoint, **model, generation=generation, engine=engine)

@@ -6,7 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmgpt.engine import check_files, load_trained
+from mmgpt.engine import check_files
+from mmgpt.engine.checkpoint import load_trained
 from mmgpt.models.language import load_tokenizer
 from mmgpt.models.weight_files import ADAPTER, TRAINED
 from mmgpt.registry import MODELS

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
-from mmgpt.engine import trained_state
 from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.export import save_language, save_parts
 from mmgpt.models.language import IMAGE_TOKEN

@@ -10,9 +10,8 @@ from torch import nn
 
 from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel
-from mmgpt.models.quantisation import QUANTISED, check_quantised, is_quantised, quantise
-
-FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from mmgpt.models.quantisation import check_quantised, is_quantised, quantise
+from mmgpt.precisions import FLOATS, QUANTISED
 
 
 def build_for_serving(
@@ -65,7 +64,7 @@ def for_serving(
     if merge and isinstance(model, LoRAModel):
         model = model.peft.merge_and_unload()
     if precision is not None:
-        _cast(model, FLOATS.get(precision, torch.bfloat16))
+        _cast(model, getattr(torch, precision if precision in FLOATS else "bfloat16"))
     if precision in QUANTISED:
         flamingo = model.module if isinstance(model, LoRAModel) else model
         quantise(flamingo.language.model, precision, device)

@@ -1,17 +1,15 @@
 """Datasets with the wrong image, to see whether a model looks."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from mmgpt.engine.controls import KINDS
 from mmgpt.registry import DATASETS
 
 from .instruction import InstructionDataset
 from .transforms import LoadFeatures
-
-KINDS = ("other", "zero")
 
 
 @DATASETS.register_module()
@@ -68,16 +66,6 @@ class ImageControl:
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
-
-
-def with_control(dataset: Mapping, kind: str) -> dict:
-    """The config of a JointDataset or an InstructionDataset, its pictures under an ImageControl of that kind."""
-    if "visual" in dataset:
-        parts = [with_control(part, kind) for part in dataset["visual"] or ()]
-        return {**dataset, "visual": parts}
-    if dataset.get("source", "visual") != "visual":
-        return dict(dataset)
-    return dict(type="ImageControl", dataset=dict(dataset), kind=kind)
 
 
 def _exchange(dataset: InstructionDataset, seed: int) -> dict[tuple, tuple]:

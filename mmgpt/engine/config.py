@@ -9,7 +9,6 @@ from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
@@ -38,12 +37,7 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
         FileNotFoundError: there is no such file.
         KeyError: an option or a ``'${name}'`` names nothing in the config.
     """
-    if not Path(path).is_file():
-        folder = Path(path).parent
-        raise FileNotFoundError(
-            f"there is no config file {str(path)!r}"
-            + (suggest(Path(path).name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else "")
-        )
+    check_exists(path)
     cfg = Config.fromfile(path)
     for option in sorted(options or {}, key=lambda option: "." in option):
         followed = {_follow(cfg, option): options[option]}
@@ -53,6 +47,15 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
     # MMEngine writes the config down four times as a run starts; yapf would take a second or more to lay each out.
     return Config(resolved, cfg_text=cfg.text, filename=cfg.filename, format_python_code=False)
+
+
+def check_exists(path: str | os.PathLike) -> None:
+    """Raises a FileNotFoundError, with what is beside it, when there is no such config file."""
+    if Path(path).is_file():
+        return
+    folder = Path(path).parent
+    others = suggest(Path(path).name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else ""
+    raise FileNotFoundError(f"there is no config file {str(path)!r}" + others)
 
 
 def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
@@ -80,9 +83,13 @@ def _spelt(value: str, cfg: Config) -> str:
 
 def _check_options(cfg: Config, options: dict) -> None:
     """Refuse an option whose first name is neither in the config nor read by the Runner: it would do nothing."""
-    known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
-    for option in options:
-        name = option.split(".")[0]
+    for name, option in ((option.split(".")[0], option) for option in options):
+        if name in {*cfg, *RUNNER_KEYS}:
+            continue
+        # Brings torch: not before it has to tell.
+        from mmengine.runner import Runner
+
+        known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
         if name not in known:
             raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + suggest(name, known))
 

@@ -6,11 +6,6 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-from mmengine.dist import get_rank
-from mmengine.logging import MMLogger
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
 # sysexits.h's code for an error of reading or writing.
 DISK = 74
 # The disk is full, of a user's share too, or may not be written.
@@ -40,7 +35,8 @@ def is_disk_fault(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's or the machine's memory did not suffice."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    # By its name: torch is not imported yet when most users' mistakes are told.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
@@ -60,6 +56,11 @@ def log_end(error: BaseException) -> None:
 
     MMEngine opens the log's file in the first process only.
     """
+    # A run has begun, and with it torch.
+    from mmengine.dist import get_rank
+    from mmengine.logging import MMLogger
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
     get_error_handler().record_exception(error)
     path = MMLogger.get_current_instance().log_file
     if path and Path(path).is_file():

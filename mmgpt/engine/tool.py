@@ -1,4 +1,4 @@
-"""What the command line tools share: launching on machines with and without GPUs, readable errors."""
+"""What the command line tools share: options, launching on machines with and without GPUs, readable errors."""
 
 import argparse
 import ast
@@ -14,11 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 import mmgpt
-from mmgpt import registry as registries
 
 from .config import load_config, suggest
 from .failures import DISK, Stopped, is_disk_fault, resource_message
@@ -31,17 +29,36 @@ QUOTED = re.compile(r"[`'\"]([^`'\"]+)[`'\"]")
 UNKNOWN_MODULE = re.compile(r"(\S+) is not in the \w+::(.+?) registry")
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that tools/train.py and tools/test.py have in common."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("config", help="config file")
+    result.add_argument("--work-dir", help="folder for logs and checkpoints; default: work_dirs/<name of the config>")
+    result.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    result.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    # torch.distributed.launch passes it, torchrun sets the environment variable.
+    result.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return result
+
+
 def prepare(args: argparse.Namespace) -> Config:
-    """The config that the arguments of `runner_parser` ask for, with the work directory and the launcher set."""
+    """The config that ``args`` of `parser` ask for, with the work directory and the launcher set."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
     cfg.launcher = args.launcher
-    # MMEngine's own launcher selects a CUDA device whatever the backend.
-    if args.launcher == "pytorch" and not (torch.cuda.is_available() or torch.distributed.is_initialized()):
+    if args.launcher == "pytorch":
+        _launch_without_gpu(cfg)
+    return cfg
+
+
+def _launch_without_gpu(cfg: Config) -> None:
+    """Joins the processes of a machine without GPUs: MMEngine's own launcher selects one whatever the backend."""
+    import torch  # takes seconds, which --help and a wrong path do not
+
+    if not (torch.cuda.is_available() or torch.distributed.is_initialized()):
         seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
         torch.distributed.init_process_group("gloo", timeout=seconds and timedelta(seconds=seconds))
-    return cfg
 
 
 def run(main: Callable[[], None]) -> None:
@@ -151,6 +168,8 @@ def _in_sight(frame: FrameType, name: str) -> Callable | None:
 
 def _choices(registry_name: str) -> set[str]:
     """The names that a config can use in the registry of that name, its parents included."""
+    from mmgpt import registry as registries  # was imported before such an error can be
+
     names: set[str] = set()
     for node in vars(registries).values():
         while getattr(node, "name", None) == registry_name and node is not None:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mmgpt.precisions import QUANTISED
+
 from .gated_lm import GatedCrossAttentionBlock
 
-QUANTISED = ("int8", "int4")
 # NF4: half a byte, and for each 64 weights a scale of 8 bits, whose own scales are negligible.
 BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64}
 

@@ -35,7 +35,8 @@ def chat_config(tmp_path_factory, tiny_flamingo_config, tiny_llama):
 def chat_checkpoint(tmp_path_factory, chat_config):
     """A checkpoint of that experiment whose LoRA changes the answers."""
     from mmgpt.apis import build_model
-    from mmgpt.engine import load_config, trained_state
+    from mmgpt.engine import load_config
+    from mmgpt.engine.trained import trained_state
 
     model = build_model(load_config(chat_config))
     torch.manual_seed(1)

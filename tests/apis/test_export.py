@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.build import find_config
 from mmgpt.apis.export import export, merge
-from mmgpt.engine import load_config, trained_state
+from mmgpt.engine import load_config
+from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
 
 LORA = dict(r=2, lora_alpha=4, target_modules=["q_proj", "to_q", "ff.1"], exclude_modules=r"(vision|perceiver)\..*")

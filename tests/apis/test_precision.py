@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.precision import build_for_serving, for_serving
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.engine import trained_state
+from mmgpt.engine.trained import trained_state
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.models.language import load_language_model
 
@@ -103,6 +103,32 @@ def test_every_weight_is_bfloat16_and_rotary_frequencies_are_not(tuned):
     frequencies = [buffer for name, buffer in served.named_buffers() if name.endswith("inv_freq")]
     wanted = [buffer for name, buffer in tuned.named_buffers() if name.endswith("inv_freq")]
     assert frequencies and all(map(torch.equal, frequencies, wanted))
+
+
+def by_columns(model):
+    """Names of the layers whose weights are laid out by columns; they are as they were otherwise."""
+    weights = {name: part.weight for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    return {name for name, weight in weights.items() if weight.stride() == (1, weight.shape[0]) != (weight.shape[1], 1)}
+
+
+def test_wide_layers_of_the_language_model_are_laid_out_by_columns(tuned):
+    model, served = deepcopy(tuned), for_serving(deepcopy(tuned), merge=False)
+    assert not by_columns(model)
+    found = {name.rpartition("language.")[2].removesuffix(".base_layer") for name in by_columns(served)}
+    assert {"q_proj", "gate_proj", "to_q", "to_kv", "1"} <= {name.rpartition(".")[2] for name in found}
+    assert not any(name.endswith(("down_proj", "ff.3", "lora_A.default")) for name in found)
+    assert all("language." in name for name in by_columns(served))
+    pairs = zip(model.state_dict().items(), served.state_dict().items(), strict=True)
+    assert all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
+    assert not by_columns(for_serving(deepcopy(tuned), "bfloat16"))
+
+
+def test_an_output_head_that_is_also_the_embedding_stays_as_it_is(tuned):
+    served = deepcopy(tuned)
+    language = served.module.language
+    language.get_output_embeddings().weight = language.get_input_embeddings().weight
+    for_serving(served, merge=False)
+    assert language.get_input_embeddings().weight.is_contiguous()
 
 
 @pytest.mark.parametrize(("precision", "stored"), [("int8", torch.int8), ("int4", torch.uint8)])

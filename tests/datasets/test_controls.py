@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from mmgpt.datasets import ImageControl
-from mmgpt.datasets.controls import with_control
 from mmgpt.datasets.feature_cache import create_cache
+from mmgpt.engine.controls import with_control
 
 
 def shown(dataset):

@@ -8,8 +8,8 @@ import torch
 from engine_stub import StubModel
 from mmengine.fileio import LocalBackend
 
-from mmgpt.engine import load_trained, trained_state
-from mmgpt.engine.checkpoint import AtomicBackend, plain
+from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
+from mmgpt.engine.trained import trained_state
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmgpt.engine import UnevenDataParallel
+from mmgpt.engine.distributed import UnevenDataParallel
 
 
 class Branches(BaseModel):

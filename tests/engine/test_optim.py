@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmgpt.engine import load_config
@@ -25,6 +26,13 @@ def schedule(name):
     from engine_stub import CONFIGS
 
     return load_config(CONFIGS / "_base_" / "schedules" / f"{name}.py")
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """As in a run."""
+    with DefaultScope.overwrite_default_scope("mmgpt"):
+        yield
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from mmgpt.engine import ShardedDataParallel
-from mmgpt.engine.sharding import shard_like, whole
+from mmgpt.engine.sharding import ShardedDataParallel, shard_like, whole
 from mmgpt.registry import MODELS
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgpt.engine import trained_state
+from mmgpt.engine.trained import trained_state
 from mmgpt.evaluation.loop import WholeBatches, shorten
 from mmgpt.evaluation.predictions import Predictions
 

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmgpt.engine import load_trained
+from mmgpt.engine.checkpoint import load_trained
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.registry import MODELS
 

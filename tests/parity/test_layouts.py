@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
-from mmgpt.engine import load_config, load_trained, trained_state
-from mmgpt.engine.checkpoint import trained_part
+from mmgpt.engine import load_config
+from mmgpt.engine.checkpoint import load_trained, trained_part
+from mmgpt.engine.trained import trained_state
 from mmgpt.models.export import save_mmgpt_lora, save_openflamingo
 from mmgpt.models.weight_files import read_weights, state_and_tuning
 from mmgpt.registry import MODELS

@@ -8,6 +8,7 @@ and a short accumulation is divided by its own count (tests/engine/test_optim.py
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from safetensors.torch import load_file
 from torch.nn.functional import pad
 
@@ -83,9 +84,9 @@ def test_steps_of_the_optimizer(model):
     expected = expected_json("train_steps")["A_5steps"]
     (rate,) = set(expected["lr_at_step"])
     options = {"lr": rate, "accumulative_counts": 1}
-    wrapper = build_optim_wrapper(
-        model, load_config(CONFIGS / "_base_" / "schedules" / "lora_1e-5.py", options).optim_wrapper
-    )
+    schedule = load_config(CONFIGS / "_base_" / "schedules" / "lora_1e-5.py", options)
+    with DefaultScope.overwrite_default_scope("mmgpt"):
+        wrapper = build_optim_wrapper(model, schedule.optim_wrapper)
     batch = joined(batch_of("vision"), batch_of("lang"))
     for step, norm in enumerate(expected["total_grad_norm_before_clip"]):
         losses = model.train_step(batch, wrapper)

@@ -11,7 +11,8 @@ import openai
 import pytest
 from PIL import Image
 
-from mmgpt.server import Settings, make_server
+from mmgpt.server.run import make_server
+from mmgpt.server.settings import Settings
 from tests.fake_chat import FakeChat
 
 

@@ -185,11 +185,12 @@ def test_how_the_model_is_loaded(monkeypatch):
     from mmgpt.apis import arguments
 
     told = {}
-    monkeypatch.setattr(arguments.Chat, "from_config", lambda *given, **more: told.update(more, model=given))
+    monkeypatch.setattr("mmgpt.apis.chat.Chat.from_config", lambda *given, **more: told.update(more, model=given))
     options = ["--precision", "bfloat16", "--device", "cpu", "--cfg-options", "a=3"]
-    arguments.load_chat(TOOL["parse_args"](["a.py", "b.pth", *options]), engine=dict(max_batch=2))
+    config = str(ROOT / "configs/mmgpt/benchmark.py")
+    arguments.load_chat(TOOL["parse_args"]([config, "b.pth", *options]), engine=dict(max_batch=2))
     expected = dict(precision="bfloat16", device="cpu", options={"a": 3}, generation=None, engine=dict(max_batch=2))
-    assert told == dict(expected, model=("a.py", "b.pth"))
+    assert told == dict(expected, model=(config, "b.pth"))
 
 
 @pytest.mark.parametrize("option", ["--max-body=0", "--max-images=-1", "--max-turns=many", "--time-limit=nan"])

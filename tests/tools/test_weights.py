@@ -7,7 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmgpt.engine import load_config, trained_state
+from mmgpt.engine import load_config
+from mmgpt.engine.trained import trained_state
 from mmgpt.models.weight_files import read_weights
 from mmgpt.registry import MODELS
 

@@ -1,0 +1,49 @@
+"""What is imported before there is need of it: it takes seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmgpt.apis
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "transformers", "peft", "mmcv", "mmengine.runner", "open_clip", "gradio", "fastapi", "cv2", "sklearn"}
+TOOLS = ["tools/train.py", "tools/test.py", "tools/serve.py", "demo/chat.py", "demo/gradio_demo.py"]
+# At its end, a process prints which of them it has imported.
+TELL = "import atexit, sys; atexit.register(lambda: print('imported', sorted({heavy} & set(sys.modules))));"
+RUN = "import runpy; sys.argv = {argv}; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def ended(code):
+    """A new process with that code, after its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", TELL.format(heavy=HEAVY) + code]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_the_package_alone():
+    assert ended("import mmgpt, mmgpt.apis, mmgpt.engine, mmgpt.engine.tool").stdout == "imported []\n"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help(tool):
+    process = ended(RUN.format(argv=[tool, "--help"]))
+    assert process.returncode == 0 and process.stdout.startswith("usage:"), process.stderr
+    assert process.stdout.endswith("imported []\n")
+
+
+@pytest.mark.parametrize("tool", ["tools/train.py", "tools/test.py", "demo/chat.py"])
+def test_a_wrong_path(tool):
+    process = ended(RUN.format(argv=[tool, "configs/mmgpt/tiny_lora_joined.py"]))
+    assert process.returncode == 1
+    assert "did you mean 'tiny_lora_joint.py'?" in process.stderr
+    assert process.stdout == "imported []\n"
+
+
+def test_all_is_imported_when_it_is_asked_for():
+    assert [getattr(mmgpt.apis, name).__name__ for name in mmgpt.apis.__all__] == mmgpt.apis.__all__
+    with pytest.raises(AttributeError, match="module 'mmgpt.apis' has no attribute 'Chatter'"):
+        _ = mmgpt.apis.Chatter
