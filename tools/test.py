@@ -58,12 +58,13 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
     import torch  # this and what main imports takes seconds, which --help and a wrong path do not
-    from mmengine.runner import Runner
+
+    from mmgpt.engine.runner import MMGPTRunner
 
     cfg.load_from = args.checkpoint or cfg.get("load_from")
     if args.resume:
         cfg.test_cfg.resume = True
-    metrics = Runner.from_cfg(cfg).test()
+    metrics = MMGPTRunner.from_cfg(cfg).test()
     # A Runner and its loop know each other: without this, the model would stay beside that of the next evaluation.
     gc.collect()
     torch.cuda.empty_cache()

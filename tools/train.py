@@ -71,10 +71,10 @@ def main() -> None:
     check_writable(cfg.work_dir)
     check_files(cfg, skip=("test_dataloader", "test_evaluator"))
     # Brings torch, which takes seconds: --help and mistakes in paths are told without.
-    from mmgpt.engine.display import QuietRunner
+    from mmgpt.engine.runner import MMGPTRunner
 
     try:
-        QuietRunner.from_cfg(cfg).train()
+        MMGPTRunner.from_cfg(cfg).train()
     except Stopped:
         raise
     except Exception as error:

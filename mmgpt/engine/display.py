@@ -1,7 +1,6 @@
 """What a training run shows of its model and its speed."""
 
 import io
-import logging
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -10,43 +9,15 @@ from typing import NamedTuple
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmgpt.registry import HOOKS, MODEL_WRAPPERS
+from mmgpt.registry import HOOKS
 
 from .peaks import peak_flops
-from .sharding import ShardedDataParallel
 from .trained import bare_model
-
-# How MMEngine's messages begin that fill screens.
-LONG = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environment")
-
-
-class QuietRunner(Runner):
-    """MMEngine's Runner with its config, hooks and environment in the log's file alone; the config is also dumped."""
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """As MMEngine, but a model to be sharded is never whole on one GPU."""
-        if self.distributed and (model_wrapper_cfg or {}).get("type") == "mmgpt.ShardedDataParallel":
-            return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=model))
-        return super().wrap_model(model_wrapper_cfg, model)
-
-    def _init_model_weights(self) -> None:
-        # MMEngine would broadcast what is sharded already; our models are built with their weights.
-        if not isinstance(self.model, ShardedDataParallel):
-            super()._init_model_weights()
-
-    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs) -> MMLogger:
-        """MMEngine's logger, whose arguments these are, with a filter before the screen."""
-        logger = super().build_logger(log_level, log_file, **kwargs)
-        for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(lambda record: not str(record.msg).startswith(LONG))
-        return logger
 
 
 def _numel(parameter: nn.Parameter) -> int:

@@ -81,7 +81,9 @@ class Sampler:
     def __call__(self, ids: Tensor, logits: Tensor) -> Chosen:
         """The token that follows `ids` (1, L), where the model says `logits` (1, vocabulary)."""
         logits = logits.float()
-        scores = self.processors(ids, logits.clone())
+        scores = logits.clone()
+        for processor in self.processors:  # the list's own call looks at each one's signature, at each token
+            scores = processor(ids, scores)
         if self.draws:
             token = torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator).item()
         else:

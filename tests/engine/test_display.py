@@ -6,11 +6,10 @@ import pytest
 import torch
 from fault_stub import FAULTY
 from launching import logs
-from mmengine.config import Config
 from torch import nn
 
 from mmgpt.engine import load_config
-from mmgpt.engine.display import QuietRunner, parts_table, token_flops
+from mmgpt.engine.display import parts_table, token_flops
 from mmgpt.registry import MODELS
 
 
@@ -72,16 +71,6 @@ def test_speed_stands_in_the_log(make_runner, tmp_path, monkeypatch):
     text = logs(tmp_path / "run")
     assert "tokens_per_s: " in text and "loss_stub: " in text and "grad_norm: " in text and "eta: " in text
     assert text.count("The parts of the model:") == 1
-
-
-def test_the_config_is_in_the_log_but_not_on_the_screen(make_runner, tmp_path, capsys):
-    cfg = make_runner().cfg
-    capsys.readouterr()
-    cfg = Config({**cfg.to_dict(), "experiment_name": tmp_path.name})
-    QuietRunner.from_cfg(cfg).logger.info("shown")
-    shown = capsys.readouterr().out
-    assert "shown" in shown and "optim_wrapper" not in shown and "System environment" not in shown
-    assert "optim_wrapper" in logs(tmp_path / "run")
 
 
 def test_weights_and_biases_offline_by_config(make_runner, monkeypatch):

@@ -20,6 +20,7 @@ EQUAL = {
     "batches": ("lora", ["visual=11", "language=9"]),
     "full": ("full", ["visual=11", "language=9", "checkpointing=True"]),
     "without images": ("lora", ["visual=0", "language=20"]),
+    "compiled": ("lora", ["visual=11", "language=9", "compile.backend=aot_eager"]),
     "steps": ("full", ["accumulative_counts=3", "visual=13"]),
 }
 # With dropout the two differ: blank pictures draw random numbers too.
@@ -57,6 +58,11 @@ def test_shards_learn_as_whole_models(name, together):
     torch.testing.assert_close(sharded["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
     torch.testing.assert_close(sharded["optimizer"], plain["optimizer"], rtol=0, atol=1e-5)
     assert len(logged(plain)["train/loss"]) >= 10
+
+
+def test_compiled_layers_learn_the_same(together):
+    compiled, plain = (checkpoint(together / folder) for folder in ("sharded_compiled", "sharded_batches"))
+    torch.testing.assert_close(compiled["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", RESUMES)
