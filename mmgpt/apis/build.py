@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmgpt.engine import check_files
+from mmgpt.engine import check_files, load_config
 from mmgpt.engine.checkpoint import load_trained
 from mmgpt.models.language import load_tokenizer
 from mmgpt.models.weight_files import ADAPTER, TRAINED
@@ -54,6 +54,35 @@ def find_config(path: str | Path) -> tuple[Path, Path | None]:
         raise FileNotFoundError(f"{path} is no exported model: it has no config.py")
     tuned = any((path / name).is_file() for name in (ADAPTER, TRAINED))
     return path / "config.py", path if tuned else None
+
+
+def chat_config(
+    config: str | Path | Config, checkpoint: str | Path | None = None, options: dict | None = None
+) -> tuple[Config, str | Path | None]:
+    """The config of a chat, and the checkpoint of its model.
+
+    Args:
+        config: as for `find_config`, or one already loaded by `load_config` (then without `options`).
+        checkpoint: instead of that of an exported folder.
+        options: values that override the config's.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: it has no ``chat_pipeline``, or `options` come too late for a loaded config.
+    """
+    if isinstance(config, Config):
+        if options:
+            raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
+        cfg = config
+    else:
+        file, own = find_config(config)
+        cfg, checkpoint = load_config(file, options), checkpoint or own
+    if "chat_pipeline" not in cfg:
+        raise ValueError(
+            f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "
+            "(PrepareImages, FormatPrompt(open_last=True), TokenizeSegments)"
+        )
+    return cfg, checkpoint
 
 
 def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:

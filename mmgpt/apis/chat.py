@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmgpt.apis.answer import Answer
-from mmgpt.apis.build import find_config
+from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.engine import Engine
 from mmgpt.apis.pictures import read_picture
@@ -18,7 +18,6 @@ from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.engine import load_config
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 
@@ -76,18 +75,7 @@ class Chat:
             ValueError: the config has no ``chat_pipeline``, ``options`` come too late for a loaded config, or as
                 ``build_for_serving`` says.
         """
-        if isinstance(config, Config) and options:
-            raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
-        if isinstance(config, Config):
-            cfg = config
-        else:
-            file, own = find_config(config)
-            cfg, checkpoint = load_config(file, options), checkpoint or own
-        if "chat_pipeline" not in cfg:
-            raise ValueError(
-                f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "
-                "(PrepareImages, FormatPrompt(open_last=True), TokenizeSegments)"
-            )
+        cfg, checkpoint = chat_config(config, checkpoint, options)
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
         return cls(model, build_pipeline(cfg.chat_pipeline), generation, engine)
 

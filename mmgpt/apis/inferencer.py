@@ -11,14 +11,13 @@ from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from PIL import Image
 
-from mmgpt.apis.build import find_config, find_device
+from mmgpt.apis.build import chat_config, find_device
 from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import read_conversation
 from mmgpt.apis.inputs import Asked, is_records, naming, read_input
 from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
 from mmgpt.datasets.records import read_records
-from mmgpt.engine import load_config
 from mmgpt.engine.atomic import written_whole
 from mmgpt.visualization.answers import Card, draw_cards, write_answers
 from mmgpt.visualization.comparison import reduced
@@ -66,10 +65,8 @@ class MMGPTInferencer(BaseInferencer):
         precision: str | None = None,
     ):
         self.precision = precision
-        if not isinstance(model, Config):
-            file, own = find_config(model)
-            model, weights = load_config(file), weights or own
-        super().__init__(model, weights, str(find_device(device)), "mmgpt", show_progress)
+        cfg, weights = chat_config(model, weights)
+        super().__init__(cfg, weights, str(find_device(device)), "mmgpt", show_progress)
 
     def __call__(
         self,

@@ -59,9 +59,9 @@ def row_figures(section: str, cases: Mapping[str, Case], times: Times) -> list[d
     return found
 
 
-def operations(rows: Sequence[Mapping]) -> dict[str, list[float]]:
-    """The operations of rows in the place of their times; nothing where they have none."""
-    return {row["name"]: [row["operations"]] for row in rows if "operations" in row}
+def in_place_of_times(rows: Sequence[Mapping], key: str) -> Times:
+    """One of the `figures` of rows in the place of their times; nothing where they have none."""
+    return {row["name"]: [row[key]] for row in rows if key in row}
 
 
 def kind(name: str) -> str:
@@ -79,7 +79,9 @@ def tables(report: Mapping) -> dict[str, Table]:
         if (rows := [row for row in report["rows"] if row["section"] == section])
     }
     if report["ratios"]:
-        found["ratios; below 1, ours is faster"] = _ratio_table(report["ratios"], report["operation_ratios"])
+        found["ratios; below 1, ours is faster"] = _ratio_table(
+            report["ratios"], {"operations": report["operation_ratios"], "peak memory": report["peak_ratios"]}
+        )
     if report["growth"]:
         found["growth: seconds for the smallest and the largest size, and with which power they grow there"] = (
             _growth_table(report["growth"])
@@ -112,12 +114,13 @@ def _row_table(rows: Sequence[Mapping]) -> Table:
     return table
 
 
-def _ratio_table(ratios: Mapping[str, float], of_operations: Mapping[str, float]) -> Table:
+def _ratio_table(ratios: Mapping[str, float], others: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table()
-    for heading in ("", "time", "operations"):
+    for heading in ("", "time", *others):
         table.add_column(heading, justify="right" if heading else "left")
     for name, value in ratios.items():
-        table.add_row(name, f"{value:.3f}", f"{of_operations[name]:.3f}" if name in of_operations else "–")
+        cells = (f"{of[name]:.3f}" if name in of else "–" for of in others.values())
+        table.add_row(name, f"{value:.3f}", *cells)
     return table
 
 

@@ -4,7 +4,7 @@ Each row trains what the config trains and nothing else; there is no step of an 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmgpt.datasets.collate import learned_tokens
+from mmgpt.models.compiling import compile_layers, compiled
 from mmgpt.models.packing import packed_inputs
 
 from .parts import GatedProducts, bare_language, flamingo_of, learn, resampler, tower
@@ -26,10 +27,19 @@ PARTS = ("image tower", "resampler", "gated blocks", "language model, mixed rows
 TOWER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED = (f"joint step: {part}" for part in PARTS)
 VISUAL, LANGUAGE = "visual step", "language step"
 MIXED, GROUPED, PACKED = (f"joint step, {rows}" for rows in ("mixed", "grouped", "packed"))
+COMPILED = f"{PACKED}, compiled"
+
+
+def checkpointing(row: str, on: bool = True) -> str:
+    """The name of a row with checkpointing, or without."""
+    return row + ", checkpointing" * on
+
+
 # What is compared is measured one after the other: a busy machine is not equally busy for minutes.
 COMPARED = (
-    *(PACKED, GATED, TOWER, RESAMPLER, LANGUAGE_PACKED, LANGUAGE_MIXED, peers(MIXED), MIXED),
+    *(PACKED, COMPILED, GATED, TOWER, RESAMPLER, LANGUAGE_PACKED, LANGUAGE_MIXED, peers(MIXED), MIXED),
     *(VISUAL, peers(VISUAL), LANGUAGE, peers(LANGUAGE)),
+    *(each for name in (MIXED, VISUAL, LANGUAGE) for each in (checkpointing(name), peers(checkpointing(name)))),
 )
 
 
@@ -85,7 +95,7 @@ def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int
 
     Args:
         model: of the config; it is left in training mode.
-        cfg: the config.
+        cfg: the config; where it has `compile`, packed rows are measured with compiled layers, too.
         drawn: the visual samples, and as many language ones.
         size: number of samples of each kind in a batch.
         row_length: of packed rows.
@@ -112,7 +122,10 @@ def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int
         **_language_alone(model, cfg, mixed, packed),
         **_peer_steps(model, cfg, {**singles, MIXED: mixed}),
     }
-    return {name: found[name] for name in COMPARED} | found
+    if cfg.get("compile"):
+        compile_layers(model, cfg.compile)
+        found[COMPILED] = replace(found[PACKED], work=compiled(partial(own_step, model)))
+    return {name: found[name] for name in COMPARED if name in found} | found
 
 
 def ratios(times: Times) -> dict[str, float]:
@@ -125,13 +138,18 @@ def ratios(times: Times) -> dict[str, float]:
     language step its gated blocks compute.
     """
     images = TOWER, RESAMPLER
-    return {
+    more = {"compiled_step_over_joint_step": ratio(times, COMPILED, PACKED)} if COMPILED in times else {}
+    return more | {
         "joint_step_over_parts": ratio(times, PACKED, *images, LANGUAGE_MIXED),
         "joint_step_over_packed_parts": ratio(times, PACKED, *images, GATED, LANGUAGE_PACKED),
         "joint_step_over_peer": ratio(times, PACKED, peers(MIXED)),
         "joint_step_mixed_over_peer": ratio(times, MIXED, peers(MIXED)),
         "visual_step_over_peer": ratio(times, VISUAL, peers(VISUAL)),
         "language_step_over_peer": ratio(times, LANGUAGE, peers(LANGUAGE)),
+        **{
+            f"{name}_checkpointing_over_peer": ratio(times, checkpointing(row), peers(checkpointing(row)))
+            for name, row in (("joint_step_mixed", MIXED), ("visual_step", VISUAL), ("language_step", LANGUAGE))
+        },
     }
 
 
@@ -155,7 +173,7 @@ def _own_steps(model: nn.Module, steps: dict[str, list[dict]]) -> dict[str, Row]
     """Our own rows, keeping all activations and with checkpointing."""
 
     return {
-        f"{name}{', checkpointing' * on}": Row(
+        checkpointing(name, on): Row(
             model, partial(own_step, model), some, _learned(some), partial(flamingo_of(model).checkpoint, on)
         )
         for name, some in steps.items()
@@ -190,10 +208,18 @@ def _language_alone(model: nn.Module, cfg: Config, mixed: list[dict], packed: li
 
 
 def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> dict[str, Row]:
+    """The peer's rows, keeping all activations and with checkpointing, which is transformers' own."""
     peer = build_peer(model, cfg).train()
+
+    def checkpoint(on: bool) -> None:
+        peer.gradient_checkpointing_enable({"use_reentrant": False}) if on else peer.gradient_checkpointing_disable()
+
     return {
-        peers(name): Row(peer, partial(learn_text, peer), [peer_inputs(model, batch) for batch in some], _learned(some))
+        peers(checkpointing(name, on)): Row(
+            peer, partial(learn_text, peer), [peer_inputs(model, each) for each in some], _learned(some), before
+        )
         for name, some in steps.items()
+        for on, before in ((on, partial(checkpoint, on)) for on in (False, True))
     }
 
 

@@ -147,3 +147,9 @@ def _is_part(part) -> bool:
     if not isinstance(part, dict) or part.get("type") not in ("image", "text"):
         return False
     return is_image(part) or isinstance(part.get("text"), str)
+
+
+def each_turn(sample: dict) -> Iterator[dict]:
+    """A sample for each turn of one whose images belong to all of them."""
+    for number, turn in enumerate(sample["turns"]):
+        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 
-from .conversation import naming, place_of
+from .conversation import each_turn, naming, place_of
 from .feature_cache import CacheMiss
 from .folders import check_folders
 from .lost import LostAnswers
@@ -229,12 +229,6 @@ class InstructionDataset(BaseDataset):
                 raise ValueError(said) from error
             self.lost.add("refused", said)
             return None
-
-
-def each_turn(sample: dict) -> Iterator[dict]:
-    """A sample for each turn of one whose images belong to all of them."""
-    for number, turn in enumerate(sample["turns"]):
-        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:

@@ -47,5 +47,5 @@ class MMGPTRunner(Runner):
             # Here: it brings transformers.
             from mmgpt.models.compiling import compile_layers, compiled
 
-            compile_layers(bare_model(self), **({} if options is True else options))
+            compile_layers(bare_model(self), options)
             setattr(self.model, target, compiled(getattr(self.model, target)))

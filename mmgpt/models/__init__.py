@@ -1,8 +1,9 @@
 """Flamingo, its parts, and the LoRA wrapper."""
 
 from .flamingo import Flamingo
-from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer, media_mask
+from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
 from .lora import LoRAModel
+from .media import media_mask
 from .patch_classifier import PatchClassifier
 from .perceiver import PerceiverResampler
 from .vision import HFVision, MMPretrainVision, OpenCLIPVision

@@ -13,7 +13,7 @@ from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
 from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
 from .loss import mean_losses, reaching
-from .media import image_samples, narrowed, places_in_samples
+from .media import count_images, image_samples, narrowed, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .quantisation import check_quantised, quantise
@@ -194,29 +194,14 @@ class Flamingo(BaseModel):
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor]:
         """Latents (B, T, N, D) of a batch's images, None without any, and how many each row has (B,)."""
-        counts = self._count_images(input_ids, pixels, image_counts)
+        is_image = input_ids == self.language.image_token_id
+        counts = count_images(is_image, 0 if pixels is None else pixels.shape[1], image_counts)
         if pixels is None:
             return None, counts
         places = None
         if samples is not None:
-            is_image = input_ids == self.language.image_token_id
             places = places_in_samples(image_samples(is_image, samples, pixels.shape[1]))
         return self.encode(pixels, counts, places), counts
-
-    def _count_images(self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None) -> Tensor:
-        """Number of images of each row (B,). ValueError when the row has not as many `<image>` tokens."""
-        tokens = (input_ids == self.language.image_token_id).sum(dim=1)
-        places = 0 if pixels is None else pixels.shape[1]
-        counts = torch.full_like(tokens, places) if image_counts is None else image_counts.clamp(max=places)
-        wrong = tokens != counts
-        # The published code reads such rows anyway, each image by another token than its own or by none.
-        if wrong.any():
-            row = wrong.nonzero()[0].item()
-            raise ValueError(
-                f"row {row} has {tokens[row].item()} `{IMAGE_TOKEN}` tokens and {counts[row].item()} images: "
-                "each image needs one token"
-            )
-        return counts
 
     def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
         """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.

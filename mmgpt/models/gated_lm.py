@@ -16,7 +16,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MaskedCrossAttention, computed_as, feed_forward
-from .media import READING_RULES, Media, image_samples, media_mask
+from .media import READING_RULES, Media, media_of
 from .packing import takes_positions
 
 
@@ -186,23 +186,11 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
     def media(
         self, input_ids: Tensor, features: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
     ) -> Media | None:
-        """The `Media` of a batch; None without images.
-
-        Args:
-            input_ids: (B, L).
-            features: (B, T, N, D), or None.
-            image_counts: (B,).
-            samples: (B, L), the sample of each token in rows of several (see `packing`), which see their own images.
-        """
+        """The `Media` of a batch of input_ids (B, L); None without images. The rest is as for `media_of`."""
         if features is None:
             return None
-        is_image, (images, latents) = input_ids == self.image_token_id, features.shape[1:3]
-        owners = None
-        if samples is not None:
-            owners = samples[:, :, None] == image_samples(is_image, samples, images)[:, None, :]
-        mask = media_mask(is_image, image_counts, images, latents, self.reading, owners)
-        has_image = image_counts[:, None] > 0 if owners is None else owners.any(dim=-1)
-        return Media(features.to(self.dtype), mask, has_image)
+        is_image = input_ids == self.image_token_id
+        return media_of(features.to(self.dtype), is_image, image_counts, self.reading, samples)
 
     def forward(
         self,

@@ -26,6 +26,48 @@ class Media(NamedTuple):
     tokens: tuple[Tensor, Tensor] | None = None
 
 
+def count_images(is_image: Tensor, places: int, image_counts: Tensor | None) -> Tensor:
+    """Number of images of each row: (B,).
+
+    Args:
+        is_image: (B, L) bool, the `<image>` tokens.
+        places: T, for images of a row.
+        image_counts: (B,) how many of them are taken; None: T.
+
+    Raises:
+        ValueError: a row has not as many `<image>` tokens.
+    """
+    tokens = is_image.sum(dim=1)
+    counts = torch.full_like(tokens, places) if image_counts is None else image_counts.clamp(max=places)
+    wrong = tokens != counts
+    # The published code reads such rows anyway, each image by another token than its own or by none.
+    if wrong.any():
+        row = wrong.nonzero()[0].item()
+        raise ValueError(
+            f"row {row} has {tokens[row].item()} `<image>` tokens and {counts[row].item()} images: "
+            "each image needs one token"
+        )
+    return counts
+
+
+def media_of(
+    features: Tensor, is_image: Tensor, image_counts: Tensor, reading: str, samples: Tensor | None = None
+) -> Media:
+    """The `Media` of a batch with images.
+
+    Args:
+        features: (B, T, N, D).
+        is_image, image_counts, reading: as for `images_read`.
+        samples: (B, L), the sample of each token in rows of several (see `packing`), which see their own images.
+    """
+    images, latents = features.shape[1:3]
+    owners = None
+    if samples is not None:
+        owners = samples[:, :, None] == image_samples(is_image, samples, images)[:, None, :]
+    mask = media_mask(is_image, image_counts, images, latents, reading, owners)
+    return Media(features, mask, image_counts[:, None] > 0 if owners is None else owners.any(dim=-1))
+
+
 def narrowed(media: Media | None, length: int) -> Media | None:
     """The same for the tokens of samples with an image only, in rows as long as the longest of their texts together.
 

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from mmgpt.apis import build_model
 from mmgpt.benchmark import training
 from mmgpt.benchmark.parts import flamingo_of
 from mmgpt.benchmark.samples import DrawnSamples, batches, words_of
 from mmgpt.benchmark.training import (
+    COMPILED,
     GATED,
     GROUPED,
     LANGUAGE,
@@ -18,6 +21,7 @@ from mmgpt.benchmark.training import (
     TOWER,
     VISUAL,
     Row,
+    checkpointing,
     peers,
 )
 from mmgpt.datasets.instruction import SOURCES
@@ -92,8 +96,9 @@ def test_checkpointing_keeps_less_and_is_switched_off_again(rows, small_model):
     def peak(name):
         return rows[name].figures()["peak_bytes"]
 
-    plain, less = peak(MIXED), peak(f"{MIXED}, checkpointing")
+    plain, less = peak(MIXED), peak(checkpointing(MIXED))
     assert 0 < less < plain
+    assert 0 < peak(peers(checkpointing(MIXED))) < peak(peers(MIXED))
     assert flamingo_of(small_model).perceiver.gradient_checkpointing
     # Each row sets what it needs, whichever ran before it.
     assert peak(MIXED) == plain
@@ -130,6 +135,8 @@ def test_ratios_are_of_the_rows_that_they_name():
     times = {name: [1.0] for name in JOINT}
     times |= {PACKED: [6.0], LANGUAGE_MIXED: [4.0], LANGUAGE_PACKED: [3.0], GATED: [5.0], MIXED: [8.0]}
     times |= {VISUAL: [2.0], peers(VISUAL): [4.0], LANGUAGE: [3.0], peers(LANGUAGE): [4.0], peers(MIXED): [10.0]}
+    times |= {checkpointing(name): [2.0] for name in (MIXED, VISUAL, LANGUAGE)}
+    times |= {peers(checkpointing(name)): [each] for name, each in ((MIXED, 5.0), (VISUAL, 4.0), (LANGUAGE, 8.0))}
     assert training.ratios(times) == {
         "joint_step_over_parts": 1.0,
         "joint_step_over_packed_parts": 0.6,
@@ -137,4 +144,20 @@ def test_ratios_are_of_the_rows_that_they_name():
         "joint_step_mixed_over_peer": 0.8,
         "visual_step_over_peer": 0.5,
         "language_step_over_peer": 0.75,
+        "joint_step_mixed_checkpointing_over_peer": 0.4,
+        "visual_step_checkpointing_over_peer": 0.5,
+        "language_step_checkpointing_over_peer": 0.25,
     }
+
+
+def test_compiled_layers(small_cfg, drawn):
+    cfg = Config({**small_cfg.to_dict(), "compile": dict(backend="aot_eager")})
+    rows = training.rows(build_model(cfg, device="cpu"), cfg, drawn, 2, 64)
+    counts = torch._dynamo.utils.counters["stats"]
+    counts.clear()
+    rows[PACKED]()
+    assert counts["unique_graphs"] == 0
+    assert rows[COMPILED]() > 0 and rows[COMPILED].learned == rows[PACKED].learned
+    assert counts["unique_graphs"] > 0
+    torch.compiler.set_stance("default")
+    assert training.ratios({name: [2.0] for name in rows} | {COMPILED: [1.0]})["compiled_step_over_joint_step"] == 0.5

@@ -38,7 +38,7 @@ def test_a_step_learns_the_same(tiny_flamingo_config, graphs, checkpointing):
     expected = step(model)
     assert graphs() == 0
     # Traced as for any backend, and run as it was traced, so that no compiler is needed.
-    compile_layers(model, backend="aot_eager")
+    compile_layers(model, dict(backend="aot_eager"))
     loss, found = compiled(step)(model)
     torch.testing.assert_close(loss, expected[0])
     assert_equal_gradients(found, expected[1])
@@ -51,6 +51,6 @@ def test_elsewhere_layers_run_as_they_are(tiny_flamingo_config, graphs):
     model = built(tiny_flamingo_config, False).eval()
     data = {key: value for key, value in batch(model).items() if key not in ("labels", "sources")}
     expected = model.generate(**data, max_new_tokens=4)
-    compile_layers(model, backend="aot_eager")
+    compile_layers(model, dict(backend="aot_eager"))
     assert torch.equal(model.generate(**data, max_new_tokens=4), expected)
     assert graphs() == 0

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mmgpt.models.gated_lm import GatedCausalLM, forward_call, media_mask
-from mmgpt.models.media import narrowed
+from mmgpt.models.gated_lm import GatedCausalLM, forward_call
+from mmgpt.models.media import media_mask, narrowed
 
 IMAGE, VOCABULARY = 5, 60
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)

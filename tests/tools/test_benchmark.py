@@ -29,6 +29,7 @@ def test_sections(tmp_path, capsys):
     wanted |= {"prefill_over_parts", "prefill_over_peer"}
     assert wanted <= made["ratios"].keys() and all(name in printed for name in made["ratios"])
     assert made["operation_ratios"].keys() < made["ratios"].keys()
+    assert made["peak_ratios"].keys() == {name for name in made["operation_ratios"] if name.endswith("over_peer")}
     assert {row["section"] for row in made["rows"]} == set(measured) - {"growth"}
     assert set(made["growth"]) == {"rows", "length", "images"}
     assert made["rounds"] == 1 and made["config"] == "configs/mmgpt/benchmark.py"

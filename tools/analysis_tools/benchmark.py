@@ -115,8 +115,13 @@ def of_growth(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case
 
 def _rows_and_ratios(section: str, cases: Mapping[str, Case], ratios: Figures, times: Times) -> dict:
     rows = report.row_figures(section, cases, times)
-    counted = report.operations(rows)
-    return {"rows": rows, "ratios": ratios(times), "operation_ratios": ratios(counted) if counted else {}}
+    found = {"rows": rows, "ratios": ratios(times)}
+    for name, key in (("operation_ratios", "operations"), ("peak_ratios", "peak_bytes")):
+        figures = report.in_place_of_times(rows, key)
+        found[name] = ratios(figures) if figures else {}
+    # The peaks of parts are not one after the other in a step: their sum says nothing.
+    found["peak_ratios"] = {name: value for name, value in found["peak_ratios"].items() if "_over_peer" in name}
+    return found
 
 
 SECTIONS = {"training": of_training, "decoding": of_decoding, "startup": of_startup, "growth": of_growth}
@@ -134,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cfg, device = load_config(args.config, args.cfg_options), find_device(args.device)
     command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
-    made |= {"rows": [], "ratios": {}, "operation_ratios": {}, "growth": {}}
+    made |= {"rows": [], "ratios": {}, "operation_ratios": {}, "peak_ratios": {}, "growth": {}}
     for section in args.only:
         cases, figures = SECTIONS[section](cfg, str(device), scale)
         for key, value in figures(in_turns(cases, rounds, section)).items():
