@@ -6,7 +6,6 @@ gated blocks. All answers are to the same questions, each with an image, and equ
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, product
 
 import torch
@@ -117,18 +116,39 @@ def question(number: int, words: int, side: int) -> Conversation:
     return Conversation().asked(text, [Image.new("RGB", (side, side), colour)])
 
 
-def token_seconds(model: nn.Module, timer: Timer, work: Callable[[], object], tokens: int) -> float:
-    """Seconds per token, from the start of the step that makes the second one, while `work` makes so many.
+@dataclass(frozen=True)
+class Decoding:
+    """The tokens of an answer after the first; called, it gives the seconds of each.
 
-    Args:
+    Attributes:
         model: its input embeddings are looked up once a step.
+        timer: of its device.
+        work: makes so many `tokens`.
+        reads: whether each step multiplies by all weights of the model; the peer's has an image tower, too.
     """
-    starts: list[float] = []
-    hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(timer.clock()))
-    begin = timer.clock()
-    end = begin + timer(work)
-    hook.remove()
-    return (end - starts[1 - tokens]) / (tokens - 1)
+
+    model: nn.Module
+    timer: Timer
+    work: Callable[[], object]
+    tokens: int
+    reads: bool = True
+
+    def __call__(self) -> float:
+        """From the start of the step that makes the second one."""
+        starts: list[float] = []
+        hook = self.model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(self.timer.clock()))
+        begin = self.timer.clock()
+        end = begin + self.timer(self.work)
+        hook.remove()
+        return (end - starts[1 - self.tokens]) / (self.tokens - 1)
+
+    def figures(self) -> dict[str, int]:
+        """weight_bytes: of what each step multiplies by; not the table of embeddings, unless it is the head as well."""
+        if not self.reads:
+            return {}
+        table = self.model.get_input_embeddings().weight
+        tied = table is self.model.get_output_embeddings().weight
+        return dict(weight_bytes=sum(each.nbytes for each in self.model.parameters() if tied or each is not table))
 
 
 class Sides:
@@ -176,7 +196,8 @@ class Sides:
         }
         gated = self._timed(lambda: [products() for _ in range(tokens)])
         cases = {
-            name: partial(token_seconds, model, self.timer, work, tokens) for name, (model, work) in generate.items()
+            name: Decoding(model, self.timer, work, tokens, reads=model is not self.peer)
+            for name, (model, work) in generate.items()
         }
         return {**cases, part(row, GATED): lambda: gated() / tokens}
 

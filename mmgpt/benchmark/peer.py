@@ -73,9 +73,8 @@ def peer_inputs(model: nn.Module, batch: dict) -> dict[str, Tensor]:
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels") if key in batch}
     rows, length = batch["input_ids"].shape
     if pixels is None:
-        inputs["perceiver_embeddings"] = flamingo.perceiver.latents.new_zeros(
-            rows, 1, *flamingo.perceiver.latents.shape
-        )
+        shape = rows, 1, *flamingo.perceiver.latents.shape
+        inputs["perceiver_embeddings"] = batch["input_ids"].new_zeros(shape, dtype=language.dtype)
         inputs["image_attention_mask"] = torch.zeros_like(batch["input_ids"])[..., None]
         return inputs
     read = images_read(batch["input_ids"] == language.image_token_id, batch["image_counts"], language.reading)

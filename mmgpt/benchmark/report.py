@@ -36,6 +36,7 @@ COLUMNS = {
     "ms a token": Column("per_learned", 1e-3, "{:.2f}"),
     "GFLOP": Column("operations", 1e9),
     "peak MiB": Column("peak_bytes", 2**20),
+    "% of limit": Column("share", 0.01),
 }
 
 
@@ -54,6 +55,7 @@ def row_figures(section: str, cases: Mapping[str, Case], times: Times) -> list[d
         row = dict(section=section, name=name, seconds=median(seconds), rounds=list(seconds))
         if hasattr(cases[name], "figures"):
             row |= cases[name].figures()
+        if "learned" in row:
             row["per_learned"] = row["seconds"] / row["learned"]
         found.append(row)
     return found

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .conversation import place_of
 from .instruction import SOURCES
-from .packing import fill_rows
+from .packing import Rows, pack_rows
 from .transforms.tokens import IGNORED
 
 SIDES = ("right", "left")
@@ -28,7 +28,8 @@ def collate_conversations(
             a process that has run out of samples takes part in the last step with it.
         pad_token_id: any valid id: padded places are masked in attention and never learned.
         padding_side: 'right' for training, 'left' for generation.
-        row_length: L; several samples share a row of so many tokens, as many as it has room for (training only).
+        row_length: several samples share a row, of so many tokens at most; L is such that there is the least padding
+            (see `packing`). For training only.
 
     Returns:
         `pixels` float32 (B, T, 3, H, W), zeros behind a row's own images, or None when no row has one;
@@ -45,13 +46,13 @@ def collate_conversations(
         raise ValueError("row_length is for training, whose padding_side is 'right'")
     if not batch:
         return _nothing(pad_token_id)
-    numbers = [[i] for i in range(len(batch))] if row_length is None else _packed(batch, row_length)
+    length, numbers = (0, [[i] for i in range(len(batch))]) if row_length is None else _packed(batch, row_length)
     rows = [_joined(batch, row) for row in numbers]
     candidates = [sample.get("candidates") or [] for sample in batch]
 
     def pad(key: str, value: int) -> Tensor:
         padded = pad_sequence([row[key] for row in rows], True, value, padding_side)
-        return padded if row_length is None else F.pad(padded, (0, row_length - padded.shape[1]), value=value)
+        return F.pad(padded, (0, max(0, length - padded.shape[1])), value=value)
 
     return {
         "pixels": _stack_images([row["pixels"] for row in rows]),
@@ -83,18 +84,19 @@ def _nothing(pad_token_id: int) -> dict:
     return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
 
 
-def _packed(batch: Sequence[dict], room: int) -> list[list[int]]:
-    """Numbers of the samples of each row. ValueError when one is longer than a row."""
+def _packed(batch: Sequence[dict], most: int) -> Rows:
+    """The rows of some samples. ValueError when one is longer than a row may be."""
     lengths = [len(sample["input_ids"]) for sample in batch]
     longest = max(range(len(batch)), key=lengths.__getitem__)
-    if lengths[longest] > room:
+    if lengths[longest] > most:
         place = place_of(batch[longest]["meta"])
-        raise ValueError(f"{place}: {lengths[longest]} tokens, more than row_length={room} of the collate_fn")
-    return [sorted(row) for row in fill_rows(lengths, room)]
+        raise ValueError(f"{place}: {lengths[longest]} tokens, more than row_length={most} of the collate_fn")
+    return pack_rows(lengths, most)
 
 
 def _joined(batch: Sequence[dict], numbers: Sequence[int]) -> dict:
-    """Some samples as one row, with the number of each token's sample."""
+    """Some samples as one row, in their order, with the number of each token's sample."""
+    numbers = sorted(numbers)
     row = [batch[i] for i in numbers]
     labels = [sample["labels"].clone() for sample in row]
     for later in labels[1:]:

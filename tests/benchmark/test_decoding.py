@@ -13,13 +13,13 @@ from mmgpt.benchmark.decoding import (
     LANGUAGE,
     RESAMPLER,
     TOWER,
+    Decoding,
     Setting,
     Sides,
     part,
     question,
     ratios,
     rows,
-    token_seconds,
 )
 from mmgpt.benchmark.peer import peers
 from mmgpt.benchmark.rounds import Timer
@@ -92,7 +92,19 @@ def test_time_per_token_starts_with_the_second():
         for _ in range(3):
             model(torch.tensor(0))
 
-    assert token_seconds(model, timer, work, 3) == 10.0
+    assert Decoding(model, timer, work, 3)() == 10.0
+
+
+def test_weights_that_a_token_is_multiplied_by(small_sides):
+    row = Setting(False, 1, 1).next
+    cases = small_sides.decoding([question(0, 3, 32)], 5, Setting(False, 1, 1))
+    language = small_sides.chat.engine.language
+    table = language.get_input_embeddings().weight
+    every = sum(weight.nbytes for weight in language.parameters())
+    assert cases[row].figures() == {"weight_bytes": every - table.nbytes}
+    assert cases[peers(row)].figures() == {}
+    alone = sum(weight.nbytes for name, weight in language.named_parameters() if ".gated." not in name)
+    assert cases[part(row, LANGUAGE)].figures() == {"weight_bytes": alone - table.nbytes}
 
 
 def test_questions_have_their_own_images():

@@ -3,7 +3,6 @@ import torch
 
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.collate import learned_tokens
-from mmgpt.datasets.packing import fill_rows
 
 
 def sample(length, images, source="visual"):
@@ -48,6 +47,13 @@ def test_samples_that_share_rows():
     assert batch["sources"] == ["visual", "visual", "language"] and batch["metas"][1] == {"id": "5"}
 
 
+def test_rows_are_no_longer_than_their_samples_need():
+    samples = [sample(length, 0) for length in (70, 40, 30, 60, 50)]
+    batch = collate_conversations(samples, 9, row_length=2048)
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["samples"].shape == (1, 256)
+    assert batch["attention_mask"].sum() == 250
+
+
 def test_joining_samples_does_not_change_them():
     samples = [sample(3, 1), sample(2, 0)]
     collate_conversations(samples, row_length=6)
@@ -62,15 +68,6 @@ def test_a_sample_longer_than_a_row_is_named():
 def test_rows_of_several_samples_are_not_padded_on_the_left():
     with pytest.raises(ValueError, match="row_length is for training"):
         collate_conversations([sample(3, 0)], padding_side="left", row_length=6)
-
-
-def test_rows_are_filled_by_first_fit():
-    assert fill_rows([3, 5, 2, 6, 1], 6) == [[3], [1, 4], [0, 2]]
-    lengths = [1 + (7 * i) % 50 for i in range(200)]
-    rows = fill_rows(lengths, 64)
-    assert sorted(number for row in rows for number in row) == list(range(200))
-    assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
-    assert sum(lengths) / (64 * len(rows)) > 0.95
 
 
 def test_a_batch_of_no_samples_learns_nothing():

@@ -30,6 +30,9 @@ def test_sections(tmp_path, capsys):
     assert wanted <= made["ratios"].keys() and all(name in printed for name in made["ratios"])
     assert made["operation_ratios"].keys() < made["ratios"].keys()
     assert made["peak_ratios"].keys() == {name for name in made["operation_ratios"] if name.endswith("over_peer")}
+    assert all(each > 0 for each in made["limits"].values()) and "% of limit" in printed
+    shares = {row["name"] for row in made["rows"] if "share" in row}
+    assert {"joint step, packed", "decode, 1 beam, batch 1", "decode, 1 beam, batch 1: language model"} < shares
     assert {row["section"] for row in made["rows"]} == set(measured) - {"growth"}
     assert set(made["growth"]) == {"rows", "length", "images"}
     assert made["rounds"] == 1 and made["config"] == "configs/mmgpt/benchmark.py"
@@ -41,6 +44,12 @@ def test_one_section_and_more_rounds(tmp_path):
     made = report(tmp_path, "--only", "growth", "--rounds", "2")
     assert not made["rows"] and not made["ratios"] and made["rounds"] == 2
     assert made["growth"]["images"]["sizes"] == [0, 1, 2]
+
+
+def test_one_way_of_lora(tmp_path):
+    made = report(tmp_path, "--only", "decoding", "--lora", "merged")
+    names = [row["name"] for row in made["rows"]]
+    assert "decode, 3 beams, batch 8" in names and not any("unmerged" in name for name in names)
 
 
 def test_mistakes(tmp_path):

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -26,6 +27,7 @@ from mmengine.registry import init_default_scope
 from mmgpt.apis import build_model
 from mmgpt.apis.build import find_device
 from mmgpt.benchmark import decoding, growth, report, startup, training
+from mmgpt.benchmark.limits import limits, share
 from mmgpt.benchmark.rounds import Case, Times, in_turns
 from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
 from mmgpt.datasets.instruction import SOURCES
@@ -48,6 +50,7 @@ class Scale(NamedTuple):
         shrink: what the lengths of samples are multiplied by.
         answer: tokens of an answer.
         words: of a question.
+        merges: whether LoRA is merged, of the models that answer.
         axes, usual: of `growth.rows`.
     """
 
@@ -56,12 +59,14 @@ class Scale(NamedTuple):
     shrink: float
     answer: int
     words: int
+    merges: tuple[bool, ...]
     axes: growth.Axes
     usual: Sizes
 
 
-FULL = Scale(7, 4, 1.0, 64, 60, growth.AXES, growth.USUAL)
-QUICK = Scale(1, 2, 1 / 8, 4, 8, {"rows": (1, 2, 3), "length": (16, 32, 48), "images": (0, 1, 2)}, Sizes(1, 16, 1))
+FULL = Scale(7, 4, 1.0, 64, 60, (True, False), growth.AXES, growth.USUAL)
+AXES = {"rows": (1, 2, 3), "length": (16, 32, 48), "images": (0, 1, 2)}
+QUICK = Scale(1, 2, 1 / 8, 4, 8, FULL.merges, AXES, Sizes(1, 16, 1))
 
 Figures = Callable[[Times], dict]
 
@@ -71,6 +76,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default="configs/mmgpt/benchmark.py", help="default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
+    parser.add_argument(
+        "--lora",
+        nargs="+",
+        choices=["merged", "unmerged"],
+        default=["merged", "unmerged"],
+        help="how models answer, each three times in memory (default: both)",
+    )
     parser.add_argument("--quick", action="store_true", help="few, short samples and one round, to see that it runs")
     parser.add_argument("--rounds", type=int, help=f"turns of each row (default: {FULL.rounds})")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), help="folder (default: %(default)s)")
@@ -91,7 +103,7 @@ def of_training(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Ca
 
 def of_decoding(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
     """Likewise of answers."""
-    cases = decoding.rows(cfg, device=device, tokens=scale.answer, words=scale.words)
+    cases = decoding.rows(cfg, device=device, tokens=scale.answer, words=scale.words, merges=scale.merges)
     return cases, partial(_rows_and_ratios, "decoding", cases, decoding.ratios)
 
 
@@ -130,7 +142,7 @@ SECTIONS = {"training": of_training, "decoding": of_decoding, "startup": of_star
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure section by section; print, draw and write."""
     args = parse_args(arguments)
-    scale = QUICK if args.quick else FULL
+    scale = (QUICK if args.quick else FULL)._replace(merges=tuple(each == "merged" for each in args.lora))
     rounds = scale.rounds if args.rounds is None else args.rounds
     if rounds < 1:
         raise ValueError(f"--rounds {rounds}: at least one is measured")
@@ -144,6 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases, figures = SECTIONS[section](cfg, str(device), scale)
         for key, value in figures(in_turns(cases, rounds, section)).items():
             made[key] = made[key] + value if key == "rows" else made[key] | value
+    language = cfg.model.get("module", cfg.model).language
+    most = limits(device, getattr(torch, language.get("dtype") or "float32"))
+    made["limits"] = most._asdict()
+    for row in made["rows"]:
+        row |= share(row, most)
     print_tables(report.tables(made))
     print("\n".join(map(str, report.write(made, args.out))))
 

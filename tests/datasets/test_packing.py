@@ -1,0 +1,35 @@
+"""How samples are put together in rows."""
+
+import pytest
+
+from mmgpt.datasets.packing import fill_rows, pack_rows
+
+LENGTHS = [1 + (7 * i) % 50 for i in range(200)]
+
+
+def test_rows_are_filled_by_first_fit():
+    assert fill_rows([3, 5, 2, 6, 1], 6) == [[3], [1, 4], [0, 2]]
+    lengths = [1 + (7 * i) % 50 for i in range(200)]
+    rows = fill_rows(lengths, 64)
+    assert sorted(number for row in rows for number in row) == list(range(200))
+    assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
+    assert sum(lengths) / (64 * len(rows)) > 0.95
+
+
+@pytest.mark.parametrize(
+    "lengths, most, length, samples",
+    [
+        ([60, 60, 60], 512, 64, [[0], [1], [2]]),  # three rows of 64, or one of 192: the shorter ones
+        ([100, 100, 100, 20], 512, 320, [[0, 1, 2, 3]]),  # not two rows of 256
+        ([30, 40], 50, 50, [[1], [0]]),
+        ([500, 10], 512, 512, [[0, 1]]),
+    ],
+)
+def test_rows_have_the_length_with_the_fewest_places(lengths, most, length, samples):
+    assert pack_rows(lengths, most) == (length, samples)
+
+
+def test_no_length_of_rows_has_fewer_places():
+    rows = pack_rows(LENGTHS, 512)
+    assert rows.places == min(length * len(fill_rows(LENGTHS, length)) for length in range(64, 513, 64))
+    assert rows.places < 1.02 * sum(LENGTHS)
