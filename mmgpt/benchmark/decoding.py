@@ -1,7 +1,8 @@
 """Answers of a chat, beside the bare parts of its model and beside the peer: the first token, and each that follows.
 
-The bare parts of an answer are the language model's own generation by transformers, and the matrix products of the
-gated blocks. All answers are to the same questions, each with an image, and equally long.
+The bare parts of an answer are the language model's own generation by transformers, its weights laid out as ours, and
+the matrix products of the gated blocks. The peer is as transformers makes it. All answers are to the same questions,
+each with an image, and equally long; ours begin with text and picture as they are, the others' with tokens and pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from mmgpt.apis import Chat, Conversation, build_model
-from mmgpt.apis.precision import for_serving
+from mmgpt.apis.precision import for_serving, lay_out
 from mmgpt.datasets.instruction import build_pipeline
 
 from .parts import GatedProducts, bare_language, flamingo_of, resampler, tower
@@ -163,6 +164,7 @@ class Sides:
         self.chat, self.flamingo = chat, flamingo_of(chat.model)
         self.peer = build_peer(chat.model, cfg)
         self.bare = bare_language(chat.model, cfg, lora=self.flamingo is not chat.model)
+        lay_out(self.bare)
         self.timer = Timer(self.bare.device, own=True)
 
     def prefill(self, asked: Conversation, row: str) -> dict[str, Case]:

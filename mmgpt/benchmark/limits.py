@@ -8,8 +8,8 @@ from .rounds import Timer
 
 ROUNDS = 10
 # Large enough that starting a product, and caches, do not count.
-WIDTH = {"cpu": 1024, "cuda": 8192}
-BYTES = {"cpu": 2**28, "cuda": 2**30}
+WIDTH, WIDTH_ON_CPU = 8192, 1024
+BYTES = 2**28
 
 
 class Limits(NamedTuple):
@@ -25,15 +25,16 @@ def limits(device: torch.device, dtype: torch.dtype) -> Limits:
     Args:
         dtype: of the matrices.
     """
-    width, size, timer = WIDTH[device.type], BYTES[device.type], Timer(device, own=True)
-    matrix, out = (torch.ones(width, width, device=device, dtype=dtype) for _ in range(2))
-    source, target = (torch.ones(size, device=device, dtype=torch.uint8) for _ in range(2))
+    width, timer = WIDTH_ON_CPU if device.type == "cpu" else WIDTH, Timer(device, own=True)
+    # Random numbers: products of equal ones take a GPU less power, and less time.
+    matrix, out = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
+    source, target = (torch.ones(BYTES, device=device, dtype=torch.uint8) for _ in range(2))
 
     def best(work) -> float:
         return min(timer(work) for _ in range(ROUNDS))
 
     product = best(lambda: torch.mm(matrix, matrix, out=out))
-    return Limits(2 * width**3 / product, 2 * size / best(lambda: target.copy_(source)))
+    return Limits(2 * width**3 / product, 2 * BYTES / best(lambda: target.copy_(source)))
 
 
 def share(row: dict, most: Limits) -> dict[str, float]:

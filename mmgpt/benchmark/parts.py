@@ -70,6 +70,7 @@ class GatedProducts:
         # What comes to a gated block has passed layers that are trained.
         self.x = weight.new_ones(rows, tokens, attention.to_q.in_features, dtype=language.dtype).requires_grad_()
         self.latents = self.x.new_ones(rows, latents, attention.to_kv.in_features)
+        self.latents.requires_grad_(flamingo_of(model).perceiver.latents.requires_grad)
         self.keys = split_heads(self.x.new_ones(rows, latents, inner), attention.heads) if cached else None
 
     def __call__(self) -> Tensor:
@@ -92,4 +93,4 @@ def learn(work: Callable[[], Tensor]) -> None:
     if out.requires_grad:
         out.backward(torch.ones_like(out))
     if isinstance(work, GatedProducts):
-        work.x.grad = None
+        work.x.grad = work.latents.grad = None

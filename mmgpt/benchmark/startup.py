@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModelForCausalLM
 
 from mmgpt.apis import build_model
+from mmgpt.apis.build import find_device
 from mmgpt.engine import check_files
 
 from .parts import bare_language
@@ -26,18 +27,19 @@ IMPORTS, LANGUAGE = f"{TOKEN}: imports", f"{LOADING}: language model"
 LIBRARIES = "import torch, transformers.generation, peft, open_clip, mmengine.runner"
 
 
+def check(cfg: Config) -> None:
+    """Raises a FileNotFoundError when files of the training data are missing."""
+    check_files(cfg, skip=("val_dataloader", "test_dataloader", "test_evaluator", "load_from"))
+
+
 def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
     """Everything that is measured, by name.
 
     Args:
         cfg: as `load_config` gives it.
         folder: an empty one, for the config, a picture, weights, and what training writes.
-        device: of the model.
-
-    Raises:
-        FileNotFoundError: files of the training data are missing.
+        device: of the model; training takes a GPU where there is one.
     """
-    check_files(cfg, skip=("val_dataloader", "test_dataloader", "test_evaluator", "load_from"))
     config, image = folder / "config.py", folder / "image.png"
     cfg.dump(config)
     Image.new("RGB", (cfg.image_size, cfg.image_size), "red").save(image)
@@ -45,7 +47,7 @@ def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
     training += ["--cfg-options", "default_hooks.logger.interval=1"]
     chat = _tool("demo/chat.py", config, "--max-new-tokens", 1, "--image", image, "--device", device)
     saved = _saved(cfg, folder / "language", device)
-    timer = Timer(next(build_model(saved, device=device).parameters()).device)
+    timer = Timer(find_device(device))
     return {
         STEP: partial(until, training, stepped),
         TOKEN: partial(until, chat, answered, "what is it?\n"),

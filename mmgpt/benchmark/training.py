@@ -28,18 +28,27 @@ TOWER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED = (f"joint step: {part}
 VISUAL, LANGUAGE = "visual step", "language step"
 MIXED, GROUPED, PACKED = (f"joint step, {rows}" for rows in ("mixed", "grouped", "packed"))
 COMPILED = f"{PACKED}, compiled"
+# Names of our rows in ratios.
+STEPS = {
+    "joint_step": PACKED,
+    "joint_step_mixed": MIXED,
+    "joint_step_grouped": GROUPED,
+    "visual_step": VISUAL,
+    "language_step": LANGUAGE,
+}
 
 
-def checkpointing(row: str, on: bool = True) -> str:
+def checkpointing(row: str, on: bool = True, between: str = ", ") -> str:
     """The name of a row with checkpointing, or without."""
-    return row + ", checkpointing" * on
+    return row + f"{between}checkpointing" * on
 
 
 # What is compared is measured one after the other: a busy machine is not equally busy for minutes.
 COMPARED = (
-    *(PACKED, COMPILED, GATED, TOWER, RESAMPLER, LANGUAGE_PACKED, LANGUAGE_MIXED, peers(MIXED), MIXED),
-    *(VISUAL, peers(VISUAL), LANGUAGE, peers(LANGUAGE)),
-    *(each for name in (MIXED, VISUAL, LANGUAGE) for each in (checkpointing(name), peers(checkpointing(name)))),
+    *(PACKED, COMPILED, GATED, TOWER, RESAMPLER, LANGUAGE_PACKED, LANGUAGE_MIXED, peers(MIXED)),
+    *(each for name in (VISUAL, LANGUAGE, MIXED, GROUPED) for each in (name, peers(name))),
+    checkpointing(PACKED),
+    *(each for name in map(checkpointing, (MIXED, GROUPED, VISUAL, LANGUAGE)) for each in (name, peers(name))),
 )
 
 
@@ -120,37 +129,39 @@ def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int
         **_own_steps(model, steps),
         **_parts(model, counts[MIXED], images, visual),
         **_language_alone(model, cfg, mixed, packed),
-        **_peer_steps(model, cfg, {**singles, MIXED: mixed}),
+        **_peer_steps(model, cfg, {name: some for name, some in steps.items() if name != PACKED}),
     }
     if cfg.get("compile"):
         compile_layers(model, cfg.compile)
-        found[COMPILED] = replace(found[PACKED], work=compiled(partial(own_step, model)))
+        # Without its figures: operations and tensors within compiled graphs are not seen.
+        found[COMPILED] = replace(found[PACKED], work=compiled(partial(own_step, model))).__call__
     return {name: found[name] for name in COMPARED if name in found} | found
 
 
 def ratios(times: Times) -> dict[str, float]:
     """How far our steps are from their parts and from the peer; below 1, ours are faster.
 
-    The joint step is the packed one. `packed_parts` is the strict comparison, with the same packed rows. `parts` has a
-    row for each sample, as one trains without packing, and no gated blocks. In both the language model makes the logits
-    of all tokens, as transformers does. The peer's rows are the mixed ones, as it cannot pack; so are both sides' of
-    `joint_step_mixed_over_peer`, where the peer also looks at an empty picture for each text without one, and in the
-    language step its gated blocks compute.
+    The joint step is the packed one. Its parts are tower, resampler and language model; in `parts`, each sample is a row
+    of the language model, as one trains without packing. The other two have its packed rows: `packed_parts` with the
+    gated blocks' own products, `packed_parts_without_gated` as if a model that reads images needed none. The language
+    model makes the logits of all tokens, as transformers does.
+
+    The peer cannot pack: beside our packed rows, its rows are the mixed ones. It also looks at an empty picture for
+    each text without one, and in the language step its gated blocks compute.
     """
     images = TOWER, RESAMPLER
-    more = {"compiled_step_over_joint_step": ratio(times, COMPILED, PACKED)} if COMPILED in times else {}
-    return more | {
+    found = {
         "joint_step_over_parts": ratio(times, PACKED, *images, LANGUAGE_MIXED),
         "joint_step_over_packed_parts": ratio(times, PACKED, *images, GATED, LANGUAGE_PACKED),
-        "joint_step_over_peer": ratio(times, PACKED, peers(MIXED)),
-        "joint_step_mixed_over_peer": ratio(times, MIXED, peers(MIXED)),
-        "visual_step_over_peer": ratio(times, VISUAL, peers(VISUAL)),
-        "language_step_over_peer": ratio(times, LANGUAGE, peers(LANGUAGE)),
-        **{
-            f"{name}_checkpointing_over_peer": ratio(times, checkpointing(row), peers(checkpointing(row)))
-            for name, row in (("joint_step_mixed", MIXED), ("visual_step", VISUAL), ("language_step", LANGUAGE))
-        },
+        "joint_step_over_packed_parts_without_gated": ratio(times, PACKED, *images, LANGUAGE_PACKED),
     }
+    if COMPILED in times:
+        found["compiled_step_over_joint_step"] = ratio(times, COMPILED, PACKED)
+    for name, row in STEPS.items():
+        for on in (False, True):
+            peer = peers(checkpointing(MIXED if row == PACKED else row, on))
+            found[f"{checkpointing(name, on, '_')}_over_peer"] = ratio(times, checkpointing(row, on), peer)
+    return found
 
 
 def own_step(model: nn.Module, batch: dict) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 
+import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
@@ -20,6 +22,22 @@ class MMGPTRunner(Runner):
 
     A model to be sharded is never whole on one GPU; `compile` of the config compiles layers (see `models.compiling`).
     """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> "MMGPTRunner":
+        """As MMEngine; a wrong `compile` is refused (ValueError) before the model is built."""
+        # Here: it brings transformers.
+        from mmgpt.models.compiling import check_options
+
+        check_options(cfg.get("compile"))
+        return super().from_cfg(cfg)
+
+    def train(self) -> nn.Module:
+        """As MMEngine; afterwards the process compiles again what it is asked to."""
+        try:
+            return super().train()
+        finally:
+            torch.compiler.set_stance("default")
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As MMEngine, but a model to be sharded goes to its device when it is."""
@@ -44,7 +62,6 @@ class MMGPTRunner(Runner):
         # MMEngine would compile a whole step: it takes minutes, and is cut wherever something depends on values.
         options = self.cfg.get("compile")
         if options:
-            # Here: it brings transformers.
             from mmgpt.models.compiling import compile_layers, compiled
 
             compile_layers(bare_model(self), options)

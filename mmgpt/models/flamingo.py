@@ -30,7 +30,7 @@ class Flamingo(BaseModel):
     """A language model that reads images between its words.
 
     Args:
-        vision: config of an image encoder.
+        vision: config of an image encoder, and `dtype` of its weights, e.g. 'bfloat16'; None: as they are.
         language: arguments of `load_language_model`; its `path` also holds the tokenizer. With `precision` 'int8' or
             'int4' its matrices are quantised when the model is moved to its device, also if that is the CPU.
         perceiver: arguments of PerceiverResampler, without the width.
@@ -75,7 +75,9 @@ class Flamingo(BaseModel):
                 raise ValueError(f"language.precision={precision!r}: a quantised language model cannot be trained")
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
-        self.vision = MODELS.build(vision)
+        self.vision = MODELS.build({key: value for key, value in vision.items() if key != "dtype"})
+        if vision.get("dtype"):
+            self.vision.to(getattr(torch, vision["dtype"]))
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
         self.language = self._gated_language(language, dict(gated or {}), reading)
         self._freeze()

@@ -82,7 +82,7 @@ def narrowed(media: Media | None, length: int) -> Media | None:
     # Blank pictures: all take part, so that every weight has a gradient.
     if not longest or (len(rows), longest) == has.shape:
         return media
-    columns = (~has[rows[:, 0]]).int().argsort(dim=1, stable=True)[:, :longest]
+    columns = (~has[rows[:, 0]]).int().argsort(dim=1, stable=True)[:, :longest].contiguous()
     features, mask = media.features[rows[:, 0]], media.mask[rows, columns]
     return Media(features, mask, has[rows, columns], tokens=(rows, columns))
 

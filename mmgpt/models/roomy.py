@@ -44,13 +44,14 @@ class RoomyLayer(DynamicLayer):
         self._make_room(self.keys.shape[2])
         for known in (self.keys, self.values):
             own = known[:, :, self.alike :]
-            own.copy_(own.index_select(0, beam_idx))
+            own.copy_(own.index_select(0, beam_idx.to(own.device)))
 
     def _make_room(self, length: int) -> None:
         """Sees to it that keys and values are the beginnings of rooms for so many tokens."""
         for room in self._rooms[:1]:
             # Others may have put something else in their place.
             same = self.keys.data_ptr() == room.data_ptr() and self.keys.stride() == room.stride()
+            same = same and len(self.keys) == len(room)
             if same and length <= room.shape[2]:
                 return
         start = self.keys.shape[2]

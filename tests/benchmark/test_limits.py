@@ -9,8 +9,8 @@ from mmgpt.benchmark.limits import Limits, limits, share
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(module.WIDTH, "cpu", 128)
-    monkeypatch.setitem(module.BYTES, "cpu", 1000)
+    monkeypatch.setattr(module, "WIDTH_ON_CPU", 128)
+    monkeypatch.setattr(module, "BYTES", 1000)
 
 
 def test_limits_are_of_the_best_round(small, monkeypatch):

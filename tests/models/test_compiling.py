@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmgpt.models.compiling import compile_layers, compiled
+from mmgpt.models.compiling import check_options, compile_layers, compiled
 
 from .test_checkpointing import built
 from .test_flamingo import batch
@@ -54,3 +54,17 @@ def test_elsewhere_layers_run_as_they_are(tiny_flamingo_config, graphs):
     compile_layers(model, dict(backend="aot_eager"))
     assert torch.equal(model.generate(**data, max_new_tokens=4), expected)
     assert graphs() == 0
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [(1, "bool|mapping"), ("yes", "mapping"), (dict(mode="quick"), "quick"), (dict(mod="default"), "'mod'")],
+)
+def test_options_that_are_none(options, said):
+    with pytest.raises(ValueError, match=f"compile=.* is neither True nor options of torch.compile.*{said}"):
+        check_options(options)
+
+
+@pytest.mark.parametrize("options", [None, True, False, dict(mode="default"), dict(backend="aot_eager", dynamic=True)])
+def test_options(options):
+    check_options(options)

@@ -222,3 +222,15 @@ def test_bfloat16_language_model(tiny_flamingo_config):
 def test_unknown_mode_names_the_choices(model):
     with pytest.raises(ValueError, match="mode='train': choose one of tensor, loss, predict"):
         model(torch.ones(1, 2, dtype=torch.long), mode="train")
+
+
+def test_an_image_encoder_in_bfloat16(model, tiny_flamingo_config):
+    vision = dict(tiny_flamingo_config["vision"], dtype="bfloat16")
+    torch.manual_seed(0)
+    low = MODELS.build(dict(tiny_flamingo_config, vision=vision)).eval()
+    assert {each.dtype for each in low.vision.parameters()} == {torch.bfloat16}
+    assert {each.dtype for each in low.perceiver.parameters()} == {torch.float32}
+    low.perceiver.load_state_dict(model.perceiver.state_dict())
+    pixels = batch(model)["pixels"]
+    expected, found = model.encode(pixels), low.encode(pixels)
+    assert 0 < (found - expected).norm() < 0.03 * expected.norm()

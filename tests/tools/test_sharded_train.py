@@ -63,6 +63,10 @@ def test_shards_learn_as_whole_models(name, together):
 def test_compiled_layers_learn_the_same(together):
     compiled, plain = (checkpoint(together / folder) for folder in ("sharded_compiled", "sharded_batches"))
     torch.testing.assert_close(compiled["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
+    graphs = {
+        name: int((together / name / "graphs").read_text()) for name in ("compiled", "sharded_compiled", "batches")
+    }
+    assert graphs["compiled"] > 0 and graphs["sharded_compiled"] > 0 and graphs["batches"] == 0
 
 
 @pytest.mark.parametrize("name", RESUMES)

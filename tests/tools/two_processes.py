@@ -46,6 +46,7 @@ checkpointing, stop = False, 0
 custom_hooks = [
     dict(type='StubCheckpointing', on='${{checkpointing}}'),
     dict(type='StubAnswers'),
+    dict(type='StubGraphs'),
     dict(type='StubStop', after='${{stop}}')]
 lr, warmup_iters, max_epochs = 1e-3, 2, 2
 # Where gradients are small, AdamW's own eps makes steps of the rounding of sums in another order.
@@ -117,6 +118,17 @@ class StubAnswers(Hook):
         answers += [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
         Path(runner.work_dir, f"answers_{rank}.json").write_text(json.dumps(answers))
         model.train()
+
+
+@HOOKS.register_module(force=True)
+class StubGraphs(Hook):
+    """Writes how many graphs a run has compiled."""
+
+    def before_train(self, runner: Runner) -> None:
+        torch._dynamo.utils.counters.clear()
+
+    def after_train(self, runner: Runner) -> None:
+        Path(runner.work_dir, "graphs").write_text(str(torch._dynamo.utils.counters["stats"]["unique_graphs"]))
 
 
 @HOOKS.register_module(force=True)

@@ -11,6 +11,7 @@ length and images). The peer is transformers' Idefics at the same sizes, with ra
 """
 
 import argparse
+import gc
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from mmgpt.benchmark.rounds import Case, Times, in_turns
 from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
 from mmgpt.datasets.instruction import SOURCES
 from mmgpt.engine import load_config, tool
+from mmgpt.models.compiling import check_options
 from mmgpt.models.memory import Sizes
 from mmgpt.visualization.tables import print_tables
 
@@ -139,8 +141,19 @@ def _rows_and_ratios(section: str, cases: Mapping[str, Case], ratios: Figures, t
 SECTIONS = {"training": of_training, "decoding": of_decoding, "startup": of_startup, "growth": of_growth}
 
 
+def measure(section: str, cfg: Config, device: torch.device, scale: Scale, rounds: int) -> dict:
+    """Rows, ratios and growth of a section, as far as it has them; its models are freed afterwards."""
+    cases, figures = SECTIONS[section](cfg, str(device), scale)
+    found = figures(in_turns(cases, rounds, section))
+    del cases, figures
+    torch.compiler.set_stance("default")
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure section by section; print, draw and write."""
+    """Measure section by section; write after each, then print."""
     args = parse_args(arguments)
     scale = (QUICK if args.quick else FULL)._replace(merges=tuple(each == "merged" for each in args.lora))
     rounds = scale.rounds if args.rounds is None else args.rounds
@@ -149,20 +162,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     init_default_scope("mmgpt")
     MMLogger.get_current_instance().setLevel("WARNING")
     cfg, device = load_config(args.config, args.cfg_options), find_device(args.device)
-    command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
-    made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
-    made |= {"rows": [], "ratios": {}, "operation_ratios": {}, "peak_ratios": {}, "growth": {}}
-    for section in args.only:
-        cases, figures = SECTIONS[section](cfg, str(device), scale)
-        for key, value in figures(in_turns(cases, rounds, section)).items():
-            made[key] = made[key] + value if key == "rows" else made[key] | value
+    check_options(cfg.get("compile"))
+    if "startup" in args.only:
+        startup.check(cfg)
     language = cfg.model.get("module", cfg.model).language
     most = limits(device, getattr(torch, language.get("dtype") or "float32"))
-    made["limits"] = most._asdict()
-    for row in made["rows"]:
-        row |= share(row, most)
+    command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
+    made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
+    made |= {
+        "limits": most._asdict(),
+        "rows": [],
+        "ratios": {},
+        "operation_ratios": {},
+        "peak_ratios": {},
+        "growth": {},
+    }
+    for section in args.only:
+        for key, value in measure(section, cfg, device, scale, rounds).items():
+            made[key] = made[key] + [row | share(row, most) for row in value] if key == "rows" else made[key] | value
+        paths = report.write(made, args.out)
     print_tables(report.tables(made))
-    print("\n".join(map(str, report.write(made, args.out))))
+    print("\n".join(map(str, paths)))
 
 
 if __name__ == "__main__":
