@@ -1,5 +1,5 @@
-# lora_joint with as many samples a step in one batch of packed rows, instead of 16 batches of one sample each. A step
-# then adds the means over the learned tokens of 16 samples; lora_joint's adds the means of their 16 means.
+# lora_joint with as many samples a step in one batch of packed rows, instead of 16 batches of one sample each: the same
+# steps up to rounding. For speed, see also `compile` in docs/training.md.
 _base_ = "./lora_joint.py"
 
 row_length = 2048

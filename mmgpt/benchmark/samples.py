@@ -35,7 +35,8 @@ class Lengths(NamedTuple):
         return [max(int(min(max(length, self.shortest), self.longest) * shrink), 4) for length in drawn]
 
 
-# As in the published mix, where most visual answers are a few words, and most language ones some sentences.
+# A guess at the published mix, whose lengths nobody has published: prompts of its template, most visual answers of a
+# few words, most language ones of some sentences, all cut at 512 tokens.
 LENGTHS = {
     "visual": Lengths(60, 90, 250, 0.4, (0.1, 0.5)),
     "language": Lengths(60, 170, 512, 0.6, (0.3, 0.8)),

@@ -141,10 +141,10 @@ def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int
 def ratios(times: Times) -> dict[str, float]:
     """How far our steps are from their parts and from the peer; below 1, ours are faster.
 
-    The joint step is the packed one. Its parts are tower, resampler and language model; in `parts`, each sample is a row
-    of the language model, as one trains without packing. The other two have its packed rows: `packed_parts` with the
-    gated blocks' own products, `packed_parts_without_gated` as if a model that reads images needed none. The language
-    model makes the logits of all tokens, as transformers does.
+    The joint step is the packed one. Its parts are tower, resampler and language model; in `parts`, each sample is a
+    row of the language model, as one trains without packing. The other two have its packed rows: `packed_parts` with
+    the gated blocks' own products, `packed_parts_without_gated` as if a model that reads images needed none. The
+    language model makes the logits of all tokens, as transformers does.
 
     The peer cannot pack: beside our packed rows, its rows are the mixed ones. It also looks at an empty picture for
     each text without one, and in the language step its gated blocks compute.

@@ -7,7 +7,6 @@ over the rounds, and the time of a sample relative to the first config.
 """
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from statistics import median
@@ -20,6 +19,8 @@ from mmengine.runner import Runner
 from rich.table import Table
 
 from mmgpt.apis import build_model
+from mmgpt.benchmark.rounds import Timer
+from mmgpt.benchmark.training import own_step
 from mmgpt.engine import load_config, tool
 from mmgpt.engine.progress import progress_bar
 from mmgpt.visualization.tables import print_tables
@@ -55,16 +56,14 @@ def batches(cfg: Config) -> Iterator[dict]:
 
 def learn(model: torch.nn.Module, some: Sequence[dict]) -> Round:
     """One turn: losses and gradients of some batches."""
-    device = next(model.parameters()).device
     some = [model.data_preprocessor(batch, training=True) for batch in some]
-    _wait(device)
-    start = time.perf_counter()
-    for batch in some:
-        model.zero_grad(set_to_none=True)
-        loss, _ = model.parse_losses(model(**batch, mode="loss"))
-        loss.backward()
-    _wait(device)
-    seconds = time.perf_counter() - start
+
+    def steps() -> None:
+        for batch in some:
+            model.zero_grad(set_to_none=True)
+            own_step(model, batch)
+
+    seconds = Timer(next(model.parameters()).device)(steps)
     ids = [batch["input_ids"] for batch in some]
     tokens = sum(int(batch["attention_mask"].sum()) for batch in some)
     samples = sum(len(batch["metas"]) for batch in some)
@@ -104,11 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     rounds[path].append(done)
             bar.update()
     print_tables({f"Forward and backward, medians of {args.rounds} rounds of {args.batches} batches": table(rounds)})
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":
