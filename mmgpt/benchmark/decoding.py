@@ -20,7 +20,7 @@ from mmgpt.datasets.instruction import build_pipeline
 
 from .parts import GatedProducts, bare_language, flamingo_of, resampler, tower
 from .peer import build_peer, peer_inputs, peers
-from .rounds import Case, Timer, Times, ratio
+from .rounds import Case, Decoding, Timer, Times, ratio
 
 BEAMS, BATCHES = (1, 3), (1, 8)
 LANGUAGE, TOWER, RESAMPLER, GATED = "language model", "image tower", "resampler", "gated blocks"
@@ -115,41 +115,6 @@ def question(number: int, words: int, side: int) -> Conversation:
     text = f"{number}: " + " ".join((WORDS * words)[:words])
     colour = number % 256, number // 256 % 256, 0
     return Conversation().asked(text, [Image.new("RGB", (side, side), colour)])
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """The tokens of an answer after the first; called, it gives the seconds of each.
-
-    Attributes:
-        model: its input embeddings are looked up once a step.
-        timer: of its device.
-        work: makes so many `tokens`.
-        reads: whether each step multiplies by all weights of the model; the peer's has an image tower, too.
-    """
-
-    model: nn.Module
-    timer: Timer
-    work: Callable[[], object]
-    tokens: int
-    reads: bool = True
-
-    def __call__(self) -> float:
-        """From the start of the step that makes the second one."""
-        starts: list[float] = []
-        hook = self.model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(self.timer.clock()))
-        begin = self.timer.clock()
-        end = begin + self.timer(self.work)
-        hook.remove()
-        return (end - starts[1 - self.tokens]) / (self.tokens - 1)
-
-    def figures(self) -> dict[str, int]:
-        """weight_bytes: of what each step multiplies by; not the table of embeddings, unless it is the head as well."""
-        if not self.reads:
-            return {}
-        table = self.model.get_input_embeddings().weight
-        tied = table is self.model.get_output_embeddings().weight
-        return dict(weight_bytes=sum(each.nbytes for each in self.model.parameters() if tied or each is not table))
 
 
 class Sides:

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgpt.engine.progress import progress_bar
 from mmgpt.models.memory import LiveBytes
@@ -39,6 +40,41 @@ class Timer:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The tokens of an answer after the first; called, it gives the seconds of each.
+
+    Attributes:
+        model: its input embeddings are looked up once a step.
+        timer: of its device.
+        work: makes so many `tokens`.
+        reads: whether each step multiplies by all weights of the model; the peer's has an image tower, too.
+    """
+
+    model: nn.Module
+    timer: Timer
+    work: Callable[[], object]
+    tokens: int
+    reads: bool = True
+
+    def __call__(self) -> float:
+        """From the start of the step that makes the second one."""
+        starts: list[float] = []
+        hook = self.model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(self.timer.clock()))
+        begin = self.timer.clock()
+        end = begin + self.timer(self.work)
+        hook.remove()
+        return (end - starts[1 - self.tokens]) / (self.tokens - 1)
+
+    def figures(self) -> dict[str, int]:
+        """weight_bytes: of what each step multiplies by; not the table of embeddings, unless it is the head as well."""
+        if not self.reads:
+            return {}
+        table = self.model.get_input_embeddings().weight
+        tied = table is self.model.get_output_embeddings().weight
+        return dict(weight_bytes=sum(each.nbytes for each in self.model.parameters() if tied or each is not table))
 
 
 def in_turns(cases: Mapping[str, Case], rounds: int, name: str = "rounds") -> dict[str, list[float]]:

@@ -1,8 +1,6 @@
 """Answers beside their parts: equally many tokens in all, and ratios of what belongs together."""
 
 import pytest
-import torch
-from torch import nn
 
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.precision import for_serving
@@ -13,7 +11,6 @@ from mmgpt.benchmark.decoding import (
     LANGUAGE,
     RESAMPLER,
     TOWER,
-    Decoding,
     Setting,
     Sides,
     part,
@@ -22,7 +19,6 @@ from mmgpt.benchmark.decoding import (
     rows,
 )
 from mmgpt.benchmark.peer import peers
-from mmgpt.benchmark.rounds import Timer
 from mmgpt.datasets.instruction import build_pipeline
 
 
@@ -79,20 +75,6 @@ def test_all_make_equally_many_tokens(small_sides, beams):
         # What is timed: one token of each row a step.
         assert shapes[-4:] == [(2 * beams, 1)] * 4
         assert len(shapes) == 4 + (2 + (beams > 1) if name == Setting(False, beams, 2).next else 1)
-
-
-def test_time_per_token_starts_with_the_second():
-    model = nn.Embedding(2, 2)
-    model.get_input_embeddings = lambda: model
-    timer = Timer(torch.device("cpu"))
-    seconds = iter([0.0, 0.0, 100.0, 110.0, 120.0, 130.0])
-    timer.clock = lambda: next(seconds)  # begin, start, three steps, end
-
-    def work():
-        for _ in range(3):
-            model(torch.tensor(0))
-
-    assert Decoding(model, timer, work, 3)() == 10.0
 
 
 def test_weights_that_a_token_is_multiplied_by(small_sides):

@@ -4,8 +4,9 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
-from mmgpt.benchmark.rounds import Timer, in_turns, peak_bytes, ratio
+from mmgpt.benchmark.rounds import Decoding, Timer, in_turns, peak_bytes, ratio
 
 
 def test_turns_go_back_and_forth_and_the_first_is_forgotten():
@@ -57,3 +58,17 @@ def test_peak_is_of_what_lives_at_once_and_is_new():
 def test_peak_on_a_gpu():
     given = torch.zeros(1 << 20, device="cuda")
     assert peak_bytes(lambda: given + 1, [given], given.device) == pytest.approx(4 << 20, rel=0.01)
+
+
+def test_time_per_token_starts_with_the_second():
+    model = nn.Embedding(2, 2)
+    model.get_input_embeddings = lambda: model
+    timer = Timer(torch.device("cpu"))
+    seconds = iter([0.0, 0.0, 100.0, 110.0, 120.0, 130.0])
+    timer.clock = lambda: next(seconds)  # begin, start, three steps, end
+
+    def work():
+        for _ in range(3):
+            model(torch.tensor(0))
+
+    assert Decoding(model, timer, work, 3)() == 10.0
