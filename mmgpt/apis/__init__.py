@@ -2,8 +2,6 @@
 
 from importlib import import_module
 
-__all__ = ["Chat", "Conversation", "MMGPTInferencer", "build_model", "read_picture"]
-
 PLACES = {
     "Chat": "chat",
     "Conversation": "conversation",
@@ -11,6 +9,7 @@ PLACES = {
     "build_model": "build",
     "read_picture": "pictures",
 }
+__all__ = list(PLACES)
 
 
 def __getattr__(name: str):

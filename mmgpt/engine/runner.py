@@ -26,10 +26,11 @@ class MMGPTRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> "MMGPTRunner":
         """As MMEngine; a wrong `compile` is refused (ValueError) before the model is built."""
-        # Here: it brings transformers.
-        from mmgpt.models.compiling import check_options
+        if "compile" in cfg:
+            # Here: it brings transformers.
+            from mmgpt.models.compiling import check_options
 
-        check_options(cfg.get("compile"))
+            check_options(cfg.compile)
         return super().from_cfg(cfg)
 
     def train(self) -> nn.Module:
@@ -37,7 +38,8 @@ class MMGPTRunner(Runner):
         try:
             return super().train()
         finally:
-            torch.compiler.set_stance("default")
+            if self.cfg.get("compile"):  # torch imports its compiler for it
+                torch.compiler.set_stance("default")
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As MMEngine, but a model to be sharded goes to its device when it is."""

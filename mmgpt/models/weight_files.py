@@ -84,9 +84,9 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
     content = _plain(content)
     meta = content.get("meta") if isinstance(content, dict) else None
-    return (
-        join(content, _shards(Path(path), **meta["shards"])) if isinstance(meta, dict) and "shards" in meta else content
-    )
+    if isinstance(meta, dict) and "shards" in meta:
+        return join(content, _shards(Path(path), **meta["shards"]))
+    return content
 
 
 def _shards(path: Path, folder: str, files: int) -> dict[str, Tensor]:

@@ -146,7 +146,8 @@ def measure(section: str, cfg: Config, device: torch.device, scale: Scale, round
     cases, figures = SECTIONS[section](cfg, str(device), scale)
     found = figures(in_turns(cases, rounds, section))
     del cases, figures
-    torch.compiler.set_stance("default")
+    if cfg.get("compile"):
+        torch.compiler.set_stance("default")
     gc.collect()
     torch.cuda.empty_cache()
     return found
