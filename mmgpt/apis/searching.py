@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from mmgpt.models.cache_argument import CACHE
 from mmgpt.models.decoding import Growing, SeenImage
 from mmgpt.models.sampling import Chosen
 
@@ -87,7 +88,7 @@ def _beginnings(reader: Reader, requests: Sequence[Request]) -> dict:
         for each in read:
             texts.add(each.known, each.images)
         texts.cache.batch_repeat_interleave(requests[0].beams)
-        inputs["past_key_values"] = texts.cache
+        inputs[CACHE] = texts.cache
     else:
         images = [reader.look(request) for request in requests]
         for request in requests:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cache_argument import CACHE
+
 
 class Hypotheses:
     """The best finished texts of one row, as (score, ids), at most as many as there are beams."""
@@ -47,14 +49,14 @@ class PublishedBeams:
         rows = [Hypotheses(generation_config) for _ in range(len(input_ids) // beams)]
         scores = torch.tensor([0.0] + [-1e9] * (beams - 1), device=input_ids.device).repeat(len(rows))
         while True:
-            new = input_ids.shape[1] - model_kwargs["past_key_values"].get_seq_length()
+            new = input_ids.shape[1] - model_kwargs[CACHE].get_seq_length()
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=new, **model_kwargs)
             out = model(**inputs)
             log_probs = logits_processor(input_ids, out.logits[:, -1].log_softmax(-1)) + scores[:, None]
             scores, tokens, parents = self._choose(rows, input_ids, log_probs, generation_config)
             input_ids = torch.cat((input_ids[parents], tokens[:, None]), dim=1)
             model_kwargs = model._update_model_kwargs_for_generation(out, model_kwargs)
-            model_kwargs["past_key_values"].reorder_cache(parents)
+            model_kwargs[CACHE].reorder_cache(parents)
             if all(row.done for row in rows) or stopping_criteria(input_ids, None).all():
                 return self._finish(rows, input_ids, scores, generation_config)
 

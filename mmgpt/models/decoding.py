@@ -83,7 +83,7 @@ def read(model: GatedCausalLM, ids: Tensor, images: Sequence[SeenImage], known: 
     start, cache = len(known), known.cache()
     media, positions = _media_of(model, ids, images, start), torch.arange(start, ids.shape[1], device=ids.device)[None]
     text = ids[:, start:], torch.ones_like(ids), positions
-    out = model(*text, past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
+    out = model(*text, cache=cache, media=media, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1], Known(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
@@ -147,7 +147,7 @@ class Growing:
         mask, longest = None, max(self.lengths) + 1
         if min(self.lengths) + 1 < longest:
             mask = (torch.arange(longest, device=ids.device) >= longest - 1 - lengths).long()
-        cache = dict(past_key_values=self.cache, use_cache=True)
+        cache = dict(cache=self.cache, use_cache=True)
         out = self.model(ids, mask, lengths, media=self.media, logits_to_keep=1, **cache)
         self.lengths = [length + 1 for length in self.lengths]
         return out.logits[:, -1]

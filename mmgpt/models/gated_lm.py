@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MaskedCrossAttention, computed_as, feed_forward
+from .cache_argument import CACHE, cache_argument
 from .media import READING_RULES, Media, media_of
 from .packing import takes_positions
 
@@ -157,7 +158,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError(f"reading={reading!r}: choose one of {', '.join(READING_RULES)}")
         super().__init__(model.config)
         self.image_token_id, self.reading = image_token_id, reading
-        self.takes_positions = takes_positions(model)
+        self.takes_positions, self.cache_argument = takes_positions(model), cache_argument(model.forward)
         layers = decoder_layers(model)
         named = next(name for name, part in model.named_modules() if part is layers)
         # The module that calls the decoder layers and gives hidden states.
@@ -197,15 +198,18 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values=None,
+        cache: Cache | None = None,
         media: Media | None = None,
+        past_key_values: Cache | None = None,
         **kwargs,
     ):
         """The language model's forward (further keywords are its own) -> its output, logits (B, L, vocabulary).
 
-        `position_ids` (B, L) do not reach a model that takes none; generate makes them for every model.
+        `position_ids` (B, L) do not reach a model that takes none; generate makes them for every model. The KV cache
+        may come under either of its names, and reaches the language model under the one that it takes.
         """
-        kwargs.update(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, media=media)
+        kwargs.update(input_ids=input_ids, attention_mask=attention_mask, media=media)
+        kwargs[self.cache_argument] = past_key_values if cache is None else cache
         if position_ids is not None and self.takes_positions:
             kwargs["position_ids"] = position_ids
         # torch.compile does not trace context variables: there the keyword is the only way, and the fast one.
@@ -223,7 +227,10 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> dict:
         """As in transformers (whose keywords these are); the mask of the whole text is cut to the tokens to compute."""
-        inputs = self.model.prepare_inputs_for_generation(input_ids, **kwargs)
+        prepare = self.model.prepare_inputs_for_generation
+        if CACHE in kwargs:
+            kwargs[cache_argument(prepare)] = kwargs.pop(CACHE)
+        inputs = prepare(input_ids, **kwargs)
         media = self.media(input_ids, media_features, image_counts)
         if media is not None:
             new = inputs["input_ids"].shape[1]

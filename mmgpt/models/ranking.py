@@ -51,7 +51,7 @@ def rank(model: GatedCausalLM, prompts: Prompts, candidates: Sequence[Sequence[C
     # The last token of a prompt goes before each of its candidates: their first token is predicted there.
     shared = Prompts(prompts.ids[:, :-1], prompts.mask[:, :-1], prompts.features, prompts.counts)
     cache, media = DynamicCache(config=model.config), _media(model, shared, 0)
-    model(**_inputs(shared, 0), past_key_values=cache, media=media, use_cache=True, logits_to_keep=1)
+    model(**_inputs(shared, 0), cache=cache, media=media, use_cache=True, logits_to_keep=1)
     flat = [(row, candidate) for row, some in enumerate(candidates) for candidate in some]
     scores, most = [], max(1, TOKENS // prompts.ids.shape[1])
     for start in range(0, len(flat), most):
@@ -77,7 +77,7 @@ def _score(
     media = _media(model, whole, -new)
     if media is not None:
         media = media._replace(cache={i: (k[rows], v[rows]) for i, (k, v) in known[1].cache.items()})
-    out = model(**_inputs(whole, -new), past_key_values=cache, media=media, use_cache=True)
+    out = model(**_inputs(whole, -new), cache=cache, media=media, use_cache=True)
     likelihoods = out.logits[:, :-1].float().log_softmax(dim=-1)
     counted = labels != IGNORED
     sums = (likelihoods.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * counted).sum(dim=1)
