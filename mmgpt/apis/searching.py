@@ -8,9 +8,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from mmgpt.models.cache_argument import CACHE
 from mmgpt.models.decoding import Growing, SeenImage
 from mmgpt.models.sampling import Chosen
+from mmgpt.models.transformers_names import CACHE
 
 from .reading import Reader
 from .request import Request

@@ -1,7 +1,9 @@
 """A peer of a model: transformers' Idefics, which is built like Flamingo, at the same sizes."""
 
 import torch
+import transformers
 from mmengine.config import Config
+from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, IdeficsConfig
@@ -73,7 +75,9 @@ def peer_inputs(model: nn.Module, batch: dict) -> dict[str, Tensor]:
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels") if key in batch}
     rows, length = batch["input_ids"].shape
     if pixels is None:
-        shape = rows, 1, *flamingo.perceiver.latents.shape
+        # Until 5.23 transformers wants an axis for the images of a row.
+        images = (1,) if Version(transformers.__version__) < Version("5.23") else ()
+        shape = rows, *images, *flamingo.perceiver.latents.shape
         inputs["perceiver_embeddings"] = batch["input_ids"].new_zeros(shape, dtype=language.dtype)
         inputs["image_attention_mask"] = torch.zeros_like(batch["input_ids"])[..., None]
         return inputs

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmgpt.datasets.collate import learned_tokens
 from mmgpt.models.compiling import compile_layers, compiled
 from mmgpt.models.packing import packed_inputs
+from mmgpt.models.transformers_names import set_activation_checkpointing
 
 from .parts import GatedProducts, bare_language, flamingo_of, learn, resampler, tower
 from .peer import build_peer, peer_inputs, peers
@@ -222,15 +223,12 @@ def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> 
     """The peer's rows, keeping all activations and with checkpointing, which is transformers' own."""
     peer = build_peer(model, cfg).train()
 
-    def checkpoint(on: bool) -> None:
-        peer.gradient_checkpointing_enable({"use_reentrant": False}) if on else peer.gradient_checkpointing_disable()
-
     return {
         peers(checkpointing(name, on)): Row(
             peer, partial(learn_text, peer), [peer_inputs(model, each) for each in some], _learned(some), before
         )
         for name, some in steps.items()
-        for on, before in ((on, partial(checkpoint, on)) for on in (False, True))
+        for on, before in ((on, partial(set_activation_checkpointing, peer, on)) for on in (False, True))
     }
 
 

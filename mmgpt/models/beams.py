@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .cache_argument import CACHE
+from .transformers_names import CACHE
 
 
 class Hypotheses:

@@ -19,6 +19,7 @@ from .perceiver import PerceiverResampler
 from .quantisation import check_quantised, quantise
 from .ranking import Candidate, Prompts, rank
 from .tower_probe import is_known
+from .transformers_names import set_activation_checkpointing
 from .vision import look
 
 MODES = ("tensor", "loss", "predict")
@@ -103,12 +104,9 @@ class Flamingo(BaseModel):
 
     def checkpoint(self, on: bool) -> None:
         """From now on training keeps all activations, or only some inputs (see `checkpointing` of the class)."""
+        set_activation_checkpointing(self.language, on)
         if on:
-            # Reentrant checkpoints train nothing behind frozen inputs, silently, unless the embedding has gradients.
-            self.language.gradient_checkpointing_enable({"use_reentrant": False})
             self.language.disable_input_require_grads()
-        else:
-            self.language.gradient_checkpointing_disable()
         self.perceiver.checkpoint(on)
 
     def init_weights(self) -> None:

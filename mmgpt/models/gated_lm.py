@@ -16,9 +16,9 @@ from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MaskedCrossAttention, computed_as, feed_forward
-from .cache_argument import CACHE, cache_argument
 from .media import READING_RULES, Media, media_of
 from .packing import takes_positions
+from .transformers_names import CACHE, cache_argument
 
 
 class GatedCrossAttentionBlock(GradientCheckpointingLayer):

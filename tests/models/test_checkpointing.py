@@ -5,6 +5,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mmgpt.models.transformers_names import set_activation_checkpointing
 from mmgpt.registry import MODELS
 
 from .test_flamingo import batch
@@ -84,7 +85,7 @@ def test_images_from_the_call_under_way_are_there_in_the_second_forward_too(fami
     for checkpointing in (False, True):
         model = gated(family)
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            set_activation_checkpointing(model, True)
         for layer in model.modules():
             layer.training = isinstance(layer, GradientCheckpointingLayer)  # without the families' dropout
         out = model(ids, attention, media=model.media(ids, features, counts), use_cache=False).logits

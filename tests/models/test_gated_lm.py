@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mmgpt.models.gated_lm import GatedCausalLM, forward_call
 from mmgpt.models.media import media_mask, narrowed
+from mmgpt.models.transformers_names import set_activation_checkpointing
 
 IMAGE, VOCABULARY = 5, 60
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
@@ -172,7 +173,7 @@ def test_gradient_checkpointing_gives_equal_gradients(family):
     grads = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            set_activation_checkpointing(model, True)
         model.zero_grad()
         model(ids, attention, media=media, use_cache=False).logits.square().mean().backward()
         grads.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from mmgpt.engine.trained import bare_model, saving_trained
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.language import load_tokenizer
+from mmgpt.models.transformers_names import set_activation_checkpointing
 from mmgpt.models.weight_files import read_weights
 from mmgpt.registry import DATASETS, HOOKS
 
@@ -93,7 +94,7 @@ class StubCheckpointing(Hook):
         if not self.on:
             return
         (language,) = [part for part in runner.model.modules() if isinstance(part, GatedCausalLM)]
-        language.gradient_checkpointing_enable({"use_reentrant": False})
+        set_activation_checkpointing(language, True)
 
 
 @HOOKS.register_module(force=True)

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoConfig, DynamicCache, LlamaForCausalLM
 
 from mmgpt.models.beams import PublishedBeams
-from mmgpt.models.cache_argument import CACHE, NEW, OLD, cache_argument
 from mmgpt.models.gated_lm import GatedCausalLM
+from mmgpt.models.transformers_names import CACHE, NEW_CACHE, OLD_CACHE, cache_argument
 
 from .test_gated_lm import FAMILIES, IMAGE, SMALL, batch, gated, greedy, language_model
 
@@ -44,13 +44,13 @@ def foreign(model_class):
 
 
 def test_names_are_found_in_signatures():
-    assert cache_argument(LlamaWithOldName.forward) == OLD
-    assert cache_argument(LlamaWithNewName.forward) == NEW
+    assert cache_argument(LlamaWithOldName.forward) == OLD_CACHE
+    assert cache_argument(LlamaWithNewName.forward) == NEW_CACHE
     assert cache_argument(lambda **kwargs: None) == cache_argument(language_model().forward) == CACHE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", [OLD, NEW])
+@pytest.mark.parametrize("name", [OLD_CACHE, NEW_CACHE])
 def test_a_forward_goes_on_from_a_cache_under_either_name(family, name):
     model = gated(family)
     ids, cache = torch.randint(6, 60, (1, 8)), DynamicCache()
