@@ -56,12 +56,20 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
     load_state(model, trained_part(model, read_weights(path), str(path)), str(path))
 
 
-@CheckpointLoader.register_scheme(prefixes="", force=True)
-def load_local(filename: str, map_location: str | None = None) -> dict:
-    """MMEngine's loader of local files, reading safely. Not memory-mapped: a later checkpoint may replace the file."""
+def load_from_local(filename: str, map_location: str | None = None) -> dict:
+    """MMEngine's loader of local files, reading safely. Not memory-mapped: a later checkpoint may replace the file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_weights` says; of addresses, such as https://..., none is a file.
+    """
     from mmgpt.models.weight_files import read_weights
 
     return read_weights(filename, map_location or "cpu", mmap=False)
+
+
+# For names of every kind: onedl-mmengine's own loaders load unsafely what they cannot load safely, and those of both
+# leave it to the environment (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD) whether addresses are loaded safely.
+CheckpointLoader.register_scheme(["", *CheckpointLoader._schemes], load_from_local, force=True)
 
 
 def plain(value: object) -> object:

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmgpt.registry import MODEL_WRAPPERS
 
+from . import checkpoint  # noqa: F401  It sets how MMEngine reads checkpoints, whichever hook the config names.
 from .sharding import ShardedDataParallel
 from .trained import bare_model
 

@@ -1,7 +1,8 @@
 """Names that transformers changed within the versions that this project allows, each looked up where it is defined.
 
-5.23 renamed gradient checkpointing to activation checkpointing, and 5.24 the KV cache from `past_key_values` to `cache`.
-Models from elsewhere may keep an old name for longer, or take a new one sooner, than the transformers that calls them.
+5.23 renamed gradient checkpointing to activation checkpointing; 5.24 renamed the KV cache from `past_key_values` to
+`cache`. Models from elsewhere may keep an old name for longer, or take a new one sooner, than the transformers that
+calls them.
 """
 
 import inspect

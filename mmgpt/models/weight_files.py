@@ -74,7 +74,8 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     if Path(path).is_dir():
         return _read_folder(Path(path), map_location)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file of weights {str(path)!r}")
+        advice = ": addresses are not loaded, so download it first" if "://" in str(path) else ""
+        raise FileNotFoundError(f"there is no file of weights {str(path)!r}{advice}")
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path, device=map_location)
