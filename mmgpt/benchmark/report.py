@@ -3,7 +3,6 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -13,12 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from mmgpt.evaluation.results import versions
 from mmgpt.visualization.canvas import new_figure, save
 
 from .growth import Law
 from .rounds import Case, Times
 
-PACKAGES = ("torch", "transformers", "peft", "open_clip_torch", "mmengine")
 COLOURS = {"ours": "C0", "limit": "C2", "peer": "C1"}
 
 
@@ -44,8 +43,7 @@ def setting(device: torch.device) -> dict:
     """What figures depend on: the device, its threads, and versions."""
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else f"{platform.processor() or platform.machine()} CPU"
-    versions = {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-    return {"device": name, "threads": torch.get_num_threads(), "versions": versions}
+    return {"device": name, "threads": torch.get_num_threads(), "versions": versions()}
 
 
 def row_figures(section: str, cases: Mapping[str, Case], times: Times) -> list[dict]:

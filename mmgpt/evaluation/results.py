@@ -12,7 +12,9 @@ from mmgpt.datasets.prompts import find_template
 from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.files import data_files, named_files
 
-PACKAGES = ("mmgpt", "torch", "mmengine", "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
+# One of mmengine and onedl-mmengine gives the engine.
+ENGINES = ("mmengine", "onedl-mmengine")
+PACKAGES = ("mmgpt", "torch", *ENGINES, "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
 
 
 def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:

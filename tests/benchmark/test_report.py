@@ -2,6 +2,7 @@
 
 import json
 
+import mmengine
 import pytest
 import torch
 from PIL import Image
@@ -83,3 +84,4 @@ def test_the_setting_names_device_and_versions():
     found = report.setting(torch.device("cpu"))
     assert found["device"].endswith("CPU") and found["threads"] == 1
     assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert mmengine.__version__ in {found["versions"].get(name) for name in ("mmengine", "onedl-mmengine")}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmgpt.apis import build_model
 from mmgpt.benchmark import training
@@ -111,8 +112,15 @@ def test_checkpointing_keeps_less_and_is_switched_off_again(rows, small_model):
     assert not flamingo_of(small_model).perceiver.gradient_checkpointing
 
 
+def products(row):
+    """Operations of a row without those of attention, which torch counts on a CPU since 2.15 only."""
+    with FlopCounterMode(display=False) as counter:
+        row()
+    return sum(count for kind, count in counter.get_flop_counts()["Global"].items() if "attention" not in str(kind))
+
+
 def test_packing_saves_operations(rows):
-    counts = {name: rows[name].figures()["operations"] for name in (PACKED, GROUPED, MIXED, TOWER, RESAMPLER, GATED)}
+    counts = {name: products(rows[name]) for name in (PACKED, GROUPED, MIXED, TOWER, RESAMPLER, GATED)}
     assert max(counts[PACKED], counts[GROUPED]) < counts[MIXED]
     assert counts[TOWER] + counts[RESAMPLER] + counts[GATED] < counts[PACKED] / 2
 
