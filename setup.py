@@ -1,6 +1,7 @@
 """Installs the package mmgpt: ``pip install -e .``."""
 
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -14,6 +15,15 @@ def requirements(name: str) -> list[str]:
     return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
+def runtime() -> list[str]:
+    """What mmgpt needs: of mmengine and its fork, which overwrite each other's files, the one that is there already."""
+    try:
+        version("onedl-mmengine")
+    except PackageNotFoundError:
+        return requirements("runtime")
+    return [line for line in requirements("runtime") if not line.startswith("mmengine")] + requirements("onedl")
+
+
 setup(
     name="mmgpt",
     version=re.search(r'__version__ = "(.+)"', (ROOT / "mmgpt" / "__init__.py").read_text())[1],
@@ -21,8 +31,8 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["mmgpt", "mmgpt.*"]),
     package_data={"mmgpt.visualization": ["*.html"], "mmgpt.webpage": ["look/*"]},
-    python_requires=">=3.11,<3.13",
-    install_requires=requirements("runtime"),
+    python_requires=">=3.11,<3.14",
+    install_requires=runtime(),
     extras_require={
         name: requirements(name) for name in ("optional", "captions", "parquet", "quantization", "demo", "serve")
     },

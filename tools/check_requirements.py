@@ -1,12 +1,16 @@
 """Says whether this Python satisfies requirement files: ``python tools/check_requirements.py FILE...``.
 
-Prints what is missing, and ends with exit code 1 then.
+Prints what is missing, and ends with exit code 1 then. An engine from onedl.txt beside a file will do for mmengine.
 """
 
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+# Files with what stands in for a package: has the same import name, and cannot be installed beside it.
+STAND_INS = {"mmengine": "onedl.txt"}
 
 
 def entries(path: Path) -> Iterator[str]:
@@ -19,11 +23,14 @@ def entries(path: Path) -> Iterator[str]:
             yield line
 
 
-def unmet(text: str) -> str | None:
-    """What is wrong with one requirement here, or None."""
+def unmet(text: str, folder: Path) -> str | None:
+    """What is wrong with one requirement of a file in `folder` here, or None."""
     from packaging.requirements import Requirement
 
     requirement = Requirement(text)
+    stand_in = folder / STAND_INS.get(requirement.name, "")
+    if stand_in.is_file() and not any(unmet(each, folder) for each in entries(stand_in)):
+        return None
     if requirement.marker is not None and not requirement.marker.evaluate():
         return None
     try:
@@ -35,11 +42,13 @@ def unmet(text: str) -> str | None:
 
 def main() -> int:
     """Check the files given on the command line."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
-        print(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}")
+    if sys.version_info[:2] not in PYTHONS:
+        print(f"Python 3.11, 3.12 or 3.13 is needed, this is {sys.version.split()[0]}")
         return 1
     try:
-        problems = [problem for name in sys.argv[1:] for text in entries(Path(name)) if (problem := unmet(text))]
+        problems = [
+            problem for file in map(Path, sys.argv[1:]) for text in entries(file) if (problem := unmet(text, file.parent))
+        ]
     except ModuleNotFoundError as error:
         problems = [f"{error.name} is not installed"]
     print("\n".join(problems), end="\n" * bool(problems))

@@ -11,14 +11,14 @@ STAMP=$VENV/.mmgpt-installed
 
 find_python() {
     local candidate
-    for candidate in python3.11 python3.12 python3 python; do
-        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+    for candidate in python3.11 python3.12 python3.13 python3 python; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
             >/dev/null 2>&1; then
             echo "$candidate"
             return
         fi
     done
-    echo "Python 3.11 or 3.12 with its venv module is needed and was not found" \
+    echo "Python 3.11, 3.12 or 3.13 with its venv module is needed and was not found" \
         "(Debian and Ubuntu: apt install python3.11 python3.11-venv)." >&2
     return 1
 }
