@@ -46,9 +46,8 @@ def main() -> int:
         print(f"Python 3.11, 3.12 or 3.13 is needed, this is {sys.version.split()[0]}")
         return 1
     try:
-        problems = [
-            problem for file in map(Path, sys.argv[1:]) for text in entries(file) if (problem := unmet(text, file.parent))
-        ]
+        wanted = [(text, file.parent) for file in map(Path, sys.argv[1:]) for text in entries(file)]
+        problems = [problem for text, folder in wanted if (problem := unmet(text, folder))]
     except ModuleNotFoundError as error:
         problems = [f"{error.name} is not installed"]
     print("\n".join(problems), end="\n" * bool(problems))

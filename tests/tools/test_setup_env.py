@@ -118,8 +118,17 @@ def test_activated_environment_that_will_not_do(project, activated):
     assert "no-such-package>=2 is not installed" in shown and "pip<1, but" in shown
 
 
+def test_what_stands_in_for_mmengine_will_do(project, activated):
+    (project / "requirements" / "runtime.txt").write_text("mmengine>=99\n")
+    assert "mmengine>=99" in source(project, VIRTUAL_ENV=str(activated))[1]
+    (project / "requirements" / "onedl.txt").write_text("# packaging plays the part of onedl-mmengine\npackaging>=99\n")
+    assert "mmengine>=99" in source(project, VIRTUAL_ENV=str(activated))[1]
+    (project / "requirements" / "onedl.txt").write_text("packaging>=20\n")
+    assert source(project, VIRTUAL_ENV=str(activated)) == (["pip"], f"python={activated}/bin/python path={project}\n")
+
+
 def test_no_fitting_python(project):
     (project.parent / "bin" / "python3.11").write_text("#!/bin/sh\nexit 1\n")
-    for name in ("python3.12", "python3", "python"):
+    for name in ("python3.12", "python3.13", "python3", "python"):
         shutil.copy(project.parent / "bin" / "python3.11", project.parent / "bin" / name)
     assert source(project, code=1)[0] == []
