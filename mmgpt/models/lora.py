@@ -279,8 +279,8 @@ def _check_exclusions(modules: dict[str, nn.Module], config: LoraConfig) -> None
             raise ValueError(f"lora.exclude_modules={entry!r} is not a regular expression: {error}") from error
         if not found:
             raise ValueError(
-                f"lora.exclude_modules: {entry!r} matches no layer that LoRA could adapt; in a list it has to be the end "
-                r"of a layer's name, and all layers of the image encoder are the regular expression 'vision\..*'"
+                f"lora.exclude_modules: {entry!r} matches no layer that LoRA could adapt; in a list it has to be the "
+                r"end of a layer's name, and all layers of the image encoder are the regular expression 'vision\..*'"
             )
 
 
