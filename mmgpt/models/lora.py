@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmgpt.registry import MODELS
 
+from .flamingo import PARTS
 from .language import is_tied
 
 # The values of two fields that work here, and why no other does. peft's other beginnings draw the updates by chance
@@ -81,6 +82,8 @@ class LoRAModel(BaseModel):
                 )
             config.trainable_token_indices = {embedding: _token_ids(module.tokenizer, train_tokens)}
         self.peft = get_peft_model(module, config)
+        # peft freezes every part: the image encoder's running statistics may not move either, no checkpoint holds them.
+        module.frozen = PARTS
         # What bias="lora_only" trains is no update beside the weights: `disabled` needs the values of before.
         for number, bias in enumerate(self._trained_biases()):
             self.register_buffer(f"initial_bias_{number}", bias.detach().clone(), persistent=False)

@@ -292,8 +292,10 @@ def test_trained_biases_are_those_of_the_layers_with_an_update_and_can_be_disabl
     assert torch.equal(model(**data, mode="tensor"), tuned) and not torch.allclose(tuned, before)
 
 
-def test_lora_in_a_frozen_image_encoder_is_trained(config):
-    model = MODELS.build(dict(config, lora=dict(r=2, target_modules=["c_fc", "q_proj"]))).train()
+@pytest.mark.parametrize("frozen", [["vision", "language"], []], ids=["frozen", "left to LoRA"])
+def test_lora_in_an_image_encoder_is_trained_beside_frozen_weights_and_statistics(config, frozen):
+    module = dict(config["module"], frozen=frozen)
+    model = MODELS.build(dict(config, module=module, lora=dict(r=2, target_modules=["c_fc", "q_proj"]))).train()
     sum(model(**batch(model), mode="loss").values()).backward()
     updates = [p for name, p in model.named_parameters() if "vision" in name and "lora_B" in name]
     assert len(updates) == 2 and all(p.grad.abs().sum() > 0 for p in updates) and not model.module.vision.training
