@@ -160,7 +160,7 @@ def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
         raise ValueError(f"{source} holds LoRA weights, but the model of this config has no LoRA")
     config = model.peft.peft_config["default"]
     for key, field in TUNING.items():
-        if key in tuning and tuning[key] != getattr(config, field):
+        if key in tuning and (tuning[key] or None) != (getattr(config, field) or None):
             raise ValueError(
                 f"{source} was trained with {key}={tuning[key]}, this config has lora.{field}={getattr(config, field)}"
             )

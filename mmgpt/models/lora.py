@@ -1,13 +1,14 @@
 """LoRA around a registered model, built on peft (Hu et al. 2021, arXiv:2106.09685)."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
 
 from mmengine.model import BaseModel
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import nn
@@ -51,6 +52,9 @@ REFUSED = {
     "megatron_core": "it needs a Megatron model",
     "runtime_config": "it is about offloading, which does not happen here",
 }
+# The accepted fields that hold settings of their own, in which peft ignores what it does not know.
+SETTINGS = {"velora_config": VeloraConfig, "use_bdlora": BdLoraConfig}
+ALL_LAYERS = dict(layers_to_transform=None, layers_pattern=None)
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
@@ -139,21 +143,35 @@ class LoRAModel(BaseModel):
         return [p for name, p in self.named_parameters() if p.requires_grad and name.endswith(".base_layer.bias")]
 
 
-def lora_config(lora: dict) -> LoraConfig:
+def lora_config(lora: Mapping) -> LoraConfig:
     """peft's LoraConfig of these fields; ValueError for one that is unknown or does not work here."""
     known = {field.name: field for field in fields(LoraConfig)}
-    unknown = sorted(lora.keys() - known.keys())
-    if unknown:
-        raise ValueError(
-            f"lora: peft knows no {unknown[0]!r}; choose among {', '.join(sorted(known.keys() - REFUSED))}"
-        )
+    _check_known(lora, "lora", known.keys() - REFUSED.keys(), known)
     for name, reason in REFUSED.items():
         if lora.get(name) and lora[name] != _default(known[name]):
             raise ValueError(f"lora.{name} is not supported: {reason}")
     for name, (choices, reason) in CHOICES.items():
-        if name in lora and lora[name] not in choices:
+        # By their texts, as 1 is True, too.
+        if name in lora and repr(lora[name]) not in map(repr, choices):
             raise ValueError(f"lora.{name}={lora[name]!r}: {reason}; choose one of {', '.join(map(repr, choices))}")
+    for name, kind in SETTINGS.items():
+        if isinstance(lora.get(name), Mapping):
+            settings = [field.name for field in fields(kind)]
+            _check_known(lora[name], f"lora.{name}", settings, settings)
+    for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
+        value = lora.get(name)
+        for pattern in [value] if isinstance(value, str) else value if isinstance(value, Mapping) else ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"lora.{name}: {pattern!r} is not a regular expression: {error}") from error
     return LoraConfig(**lora)
+
+
+def _check_known(given: Iterable[str], where: str, choices: Iterable[str], known: Container[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(f"{where}: peft knows no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
 
 
 def _default(field: Field) -> object:
@@ -167,68 +185,28 @@ def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
         ValueError: an entry of the config reaches no layer, or one in which an update would do nothing or harm; names
             the entry, and the choices.
     """
-    modules = dict(module.named_modules())
-    head = module.language.get_output_embeddings()
+    modules, harm = dict(module.named_modules()), _harm(module)
+    layers = [name for name, part in modules.items() if isinstance(part, ADAPTABLE)]
+    usable = _matched([name for name in layers if name not in harm], config, target_modules=r".*", **ALL_LAYERS)
+    choices = ", ".join(sorted({short_name(name) for name in usable}))
     if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
-        linear = (name for name, part in module.language.named_modules() if isinstance(part, (nn.Linear, Conv1D)))
-        config.target_modules = {f"language.{name}" for name in linear if modules[f"language.{name}"] is not head}
-        targets = _matched(modules, config)
+        linear = (name for name in layers if isinstance(modules[name], (nn.Linear, Conv1D)))
+        head = module.language.get_output_embeddings()
+        config.target_modules = {n for n in linear if n.startswith("language.") and modules[n] is not head}
+        targets = _matched(layers, config)
     else:
-        targets = _check_target_modules(module, modules, config)
-    targets += _check_target_parameters(module, config)
+        targets = _check_target_modules(modules, config, choices)
+    targets += _parameter_owners(module, config)
     if not targets:
-        raise ValueError(f"lora has no target_modules; choose among {_choices(module, modules, config)}")
-    _check_trainable(module, modules, targets)
-    _check_exclusions(modules, config)
-    _check_layers(modules, config)
-    for field in ("rank_pattern", "alpha_pattern"):
-        for key in getattr(config, field) or ():
-            if not any(get_pattern_key([key], name) == key for name in targets):
-                raise ValueError(f"lora.{field}: {key!r} matches none of the layers that get an update")
+        raise ValueError(f"lora adapts no layer; set its target_modules, and choose among {choices}")
+    for name in targets:
+        if name in harm:
+            raise ValueError(f"lora takes {name}, {harm[name]}; choose other layers, or exclude it by exclude_modules")
+    _check_exclusions(layers, config)
+    _check_places(layers, targets, config)
     if config.use_bdlora and not all(isinstance(modules[name], nn.Linear) for name in targets):
         raise ValueError("lora.use_bdlora: only nn.Linear layers take it; leave others out of target_modules")
     return targets
-
-
-def _matched(names, config: LoraConfig, **changes) -> list[str]:
-    """Names of the modules that a LoraConfig, with some fields changed, takes."""
-    changed = copy(config)
-    vars(changed).update(changes)
-    return [name for name in names if name and check_target_module_exists(changed, name)]
-
-
-def _check_target_modules(module: nn.Module, modules: dict[str, nn.Module], config: LoraConfig) -> list[str]:
-    wanted = config.target_modules
-    entries = [wanted] if isinstance(wanted, str) else sorted(wanted or ())
-    found = []
-    for entry in entries:
-        target = entry if isinstance(wanted, str) else [entry]
-        try:
-            taken = _matched(modules, config, target_modules=target)
-            anywhere = _matched(modules, config, target_modules=target, exclude_modules=None, layers_to_transform=None)
-        except re.error as error:
-            raise ValueError(f"lora.target_modules={entry!r} is not a regular expression: {error}") from error
-        if not taken:
-            why = "only modules that exclude_modules or layers_to_transform leaves out" if anywhere else "no module"
-            raise ValueError(
-                f"lora.target_modules: {entry!r} matches {why}; choose among {_choices(module, modules, config)}"
-            )
-        whole = [name for name in taken if not isinstance(modules[name], ADAPTABLE)]
-        if whole:
-            kind = type(modules[whole[0]]).__name__
-            raise ValueError(
-                f"lora.target_modules: {entry!r} takes {whole[0]}, a {kind}, which LoRA does not adapt; choose among "
-                f"{_choices(module, modules, config)}"
-            )
-        found += taken
-    return found
-
-
-def _choices(module: nn.Module, modules: dict[str, nn.Module], config: LoraConfig) -> str:
-    """The names by which a config can choose the layers that LoRA can adapt."""
-    names = _matched(modules, config, target_modules=r".*", layers_to_transform=None)
-    layers = [name for name in names if isinstance(modules[name], ADAPTABLE) and not _harm(module, modules, name)]
-    return ", ".join(sorted({short_name(name) for name in layers}))
 
 
 def short_name(name: str) -> str:
@@ -236,7 +214,51 @@ def short_name(name: str) -> str:
     return re.search(r"[^.]+(\.\d+)*$", name)[0]
 
 
-def _check_target_parameters(module: nn.Module, config: LoraConfig) -> list[str]:
+def _matched(names: Iterable[str], config: LoraConfig, **changes: object) -> list[str]:
+    """Those names that a LoraConfig takes when some of its fields are changed."""
+    changed = copy(config)
+    vars(changed).update(changes)
+    return [name for name in names if name and check_target_module_exists(changed, name)]
+
+
+def _harm(module: nn.Module) -> dict[str, str]:
+    """The layers of a Flamingo in which an update would train nothing, or be another model when it is merged: why."""
+    harm, language = {}, module.language
+    tables = (language.get_input_embeddings(), language.get_output_embeddings()) if is_tied(language) else ()
+    for name, part in module.named_modules():
+        if any(part is table for table in tables):
+            harm[name] = (
+                "but this language model's embedding and output head are one table, which an update would change in "
+                "one of its two uses only, and in both when it is merged"
+            )
+        if isinstance(part, nn.MultiheadAttention):
+            harm[f"{name}.out_proj"] = (
+                "a part of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
+            )
+    return harm
+
+
+def _check_target_modules(modules: Mapping[str, nn.Module], config: LoraConfig, choices: str) -> list[str]:
+    wanted, found = config.target_modules, []
+    for entry in [wanted] if isinstance(wanted, str) else sorted(wanted or ()):
+        target = entry if isinstance(wanted, str) else [entry]
+        taken = _matched(modules, config, target_modules=target)
+        if not taken:
+            anywhere = _matched(modules, config, target_modules=target, exclude_modules=None, **ALL_LAYERS)
+            why = "only modules that exclude_modules or layers_to_transform leaves out" if anywhere else "no module"
+            raise ValueError(f"lora.target_modules: {entry!r} matches {why}; choose among {choices}")
+        for name in taken:
+            if not isinstance(modules[name], ADAPTABLE):
+                kind = type(modules[name]).__name__
+                raise ValueError(
+                    f"lora.target_modules: {entry!r} takes {name}, a {kind}, which LoRA does not adapt; choose among "
+                    f"{choices}"
+                )
+        found += taken
+    return found
+
+
+def _parameter_owners(module: nn.Module, config: LoraConfig) -> list[str]:
     """Names of the modules that own the parameters of `target_parameters`."""
     owners = []
     for entry in config.target_parameters or ():
@@ -251,52 +273,34 @@ def _check_target_parameters(module: nn.Module, config: LoraConfig) -> list[str]
     return owners
 
 
-def _check_trainable(module: nn.Module, modules: dict[str, nn.Module], targets: Sequence[str]) -> None:
-    for name in targets:
-        harm = _harm(module, modules, name)
-        if harm:
-            raise ValueError(f"lora takes {name}, {harm}; choose other layers, or leave it out by exclude_modules")
-
-
-def _harm(module: nn.Module, modules: dict[str, nn.Module], name: str) -> str | None:
-    """Why an update of a layer would train nothing, or be another model when it is merged; None where it works."""
-    tables = (module.language.get_input_embeddings(), module.language.get_output_embeddings())
-    if is_tied(module.language) and any(modules[name] is table for table in tables):
-        return (
-            "but this language model's embedding and output head are one table, which an update would change in one of "
-            "its two uses only, and in both when it is merged"
-        )
-    if isinstance(modules.get(name.rpartition(".")[0]), nn.MultiheadAttention):
-        return "a part of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
-    return None
-
-
-def _check_exclusions(modules: dict[str, nn.Module], config: LoraConfig) -> None:
+def _check_exclusions(layers: Iterable[str], config: LoraConfig) -> None:
     excluded = config.exclude_modules or ()
-    layers = [name for name, part in modules.items() if isinstance(part, ADAPTABLE)]
     for entry in [excluded] if isinstance(excluded, str) else sorted(excluded):
-        try:
-            target = entry if isinstance(excluded, str) else [entry]
-            found = _matched(layers, config, target_modules=target, exclude_modules=None, layers_to_transform=None)
-        except re.error as error:
-            raise ValueError(f"lora.exclude_modules={entry!r} is not a regular expression: {error}") from error
-        if not found:
+        target = entry if isinstance(excluded, str) else [entry]
+        if not _matched(layers, config, target_modules=target, exclude_modules=None, **ALL_LAYERS):
             raise ValueError(
                 f"lora.exclude_modules: {entry!r} matches no layer that LoRA could adapt; in a list it has to be the "
                 r"end of a layer's name, and all layers of the image encoder are the regular expression 'vision\..*'"
             )
 
 
-def _check_layers(modules: dict[str, nn.Module], config: LoraConfig) -> None:
-    indices, patterns = config.layers_to_transform, config.layers_pattern or ()
+def _check_places(layers: Iterable[str], targets: Iterable[str], config: LoraConfig) -> None:
+    """Raises a ValueError for a field that is about some of the adapted layers, and an entry of it about none."""
+    indices, lists = config.layers_to_transform, config.layers_pattern or ()
     for index in [indices] if isinstance(indices, int) else indices or ():
-        if not _matched(modules, config, layers_to_transform=[index]):
+        if not _matched(layers, config, layers_to_transform=[index]):
             raise ValueError(f"lora.layers_to_transform: no layer {index} has a module that target_modules takes")
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if not _matched(modules, config, layers_pattern=[pattern]):
-            raise ValueError(
-                f"lora.layers_pattern: {pattern!r} matches no list of layers that target_modules takes from"
-            )
+    for name in [lists] if isinstance(lists, str) else lists:
+        if not _matched(layers, config, layers_pattern=[name]):
+            raise ValueError(f"lora.layers_pattern: {name!r} is no list of layers that target_modules takes from")
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field) or ():
+            if not any(get_pattern_key([pattern], name) == pattern for name in targets):
+                raise ValueError(f"lora.{field}: {pattern!r} matches none of the layers that get an update")
+    for field in ("target_modules_bd_a", "target_modules_bd_b") if config.use_bdlora else ():
+        for entry in getattr(config.use_bdlora, field) or ():
+            if not any(entry in name for name in targets):
+                raise ValueError(f"lora.use_bdlora.{field}: {entry!r} matches none of the layers that get an update")
 
 
 def _embedding(module: nn.Module) -> str:

@@ -155,10 +155,28 @@ def test_a_beginning_that_is_not_the_base_is_refused_before_anything_is_loaded(n
         LoRAModel(module={}, lora=dict(LORA, init_lora_weights=value))
 
 
-@pytest.mark.parametrize("lora", [dict(bias="all"), dict(bias="some"), dict(rank=4)])
-def test_other_biases_and_unknown_fields_are_refused_before_anything_is_loaded(no_build, lora):
-    choices = "choose one of 'none', 'lora_only'" if "bias" in lora else "peft knows no 'rank'; choose among .*, r, "
-    with pytest.raises(ValueError, match=choices):
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (dict(bias="all"), "lora.bias='all': .* choose one of 'none', 'lora_only'"),
+        (dict(bias="some"), "lora.bias='some': .* choose one of 'none', 'lora_only'"),
+        (dict(init_lora_weights=1), "lora.init_lora_weights=1: "),
+        (dict(rank=4), "lora: peft knows no 'rank'; choose among .*, r, "),
+        (
+            dict(velora_config=dict(groups=4)),
+            "lora.velora_config: peft knows no 'groups'; choose among init_type, num_",
+        ),
+        (
+            dict(use_bdlora=dict(blocks=4)),
+            "lora.use_bdlora: peft knows no 'blocks'; choose among match_strict, nblocks",
+        ),
+        (dict(target_modules=r".*("), "lora.target_modules: .* is not a regular expression"),
+        (dict(exclude_modules=r"vision("), "lora.exclude_modules: .* is not a regular expression"),
+        (dict(rank_pattern={"q_proj(": 2}), "lora.rank_pattern: .* is not a regular expression"),
+    ],
+)
+def test_other_values_are_refused_before_anything_is_loaded(no_build, lora, message):
+    with pytest.raises(ValueError, match=message):
         LoRAModel(module={}, lora=dict(LORA, **lora))
 
 
@@ -181,9 +199,14 @@ TARGETS = [
         "'attention' takes .*attention, a GPTNeoXAttention, which LoRA does not adapt",
     ),
     (dict(target_modules=r".*\.q_proj"), r"'\.\*\\\\.q_proj' matches no module; choose among"),
-    (dict(target_modules=r".*("), "is not a regular expression"),
-    (dict(target_modules=[]), "lora has no target_modules; choose among dense"),
-    (dict(), "lora has no target_modules; choose among dense"),
+    (dict(target_modules="all-linear", exclude_modules=r".*"), "lora adapts no layer"),
+    (
+        dict(target_modules="all-linear", use_bdlora=dict(target_modules_bd_a=["q_proj"])),
+        "target_modules_bd_a: 'q_proj' matches none",
+    ),
+    (dict(target_modules=["embed_in"], use_bdlora=dict(nblocks=2)), "use_bdlora: only nn.Linear layers"),
+    (dict(target_modules=[]), "lora adapts no layer; set its target_modules, and choose among dense"),
+    (dict(), "lora adapts no layer; set its target_modules, and choose among dense"),
     (
         dict(target_modules=["c_fc", "dense"]),
         "'c_fc' matches only modules that exclude_modules or layers_to_transform leaves",
@@ -200,7 +223,7 @@ TARGETS = [
     (dict(target_modules=["dense", "to_q"], layers_to_transform=0), "'to_q' matches only modules that"),
     (
         dict(target_modules=["dense"], layers_to_transform=[1], layers_pattern=["layers", "blocks"]),
-        "layers_pattern: 'blocks' matches no list",
+        "layers_pattern: 'blocks' is no list of layers",
     ),
     (dict(target_parameters=["q_proj.weight"]), "target_parameters: 'q_proj.weight' matches no parameter"),
     (dict(target_parameters=["latents"]), "'latents' takes perceiver.latents, outside of the language model"),
