@@ -10,6 +10,8 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
+from mmgpt.apis.build import build_model
+from mmgpt.engine import load_config
 from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
@@ -42,7 +44,8 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
         raise ValueError("nothing in this model is trained: there is nothing to export")
     with _complete(out) as folder:
         if isinstance(model, LoRAModel):
-            model.peft.save_pretrained(folder / Path(ADAPTER).parent)
+            # Without the tables that a LoRA of theirs changes: they are the base's.
+            model.peft.save_pretrained(folder / Path(ADAPTER).parent, save_embedding_layers=False)
             state = {name: value for name, value in state.items() if _is_ours(name)}
         if state:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / TRAINED)
@@ -53,35 +56,45 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
 def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float:
     """Writes a tuned model whose LoRA updates are added into its weights: plain files, and faster answers.
 
-    The folder holds `language/` (Hugging Face), `flamingo.safetensors` and what `export` writes besides the adapter;
-    the image tower stays where it is. Weights keep their dtype.
+    The folder holds `language/` (Hugging Face), `flamingo.safetensors` (with the layers of the image encoder that LoRA
+    changed) and what `export` writes besides the adapter; the image encoder's other weights stay where they are. Every
+    weight keeps its dtype.
 
     Args:
         cfg, model, out: as for `export`. The model is merged in place.
-        bound: the largest difference of any logit, before and after, on random inputs.
+        bound: the largest difference of any logit, on random inputs, between the model and the one that is loaded from
+            what was written.
 
     Returns: that difference.
 
     Raises:
-        ValueError: the difference is above `bound` (nothing is written), the weights are quantised, or as for `export`.
+        ValueError: the difference is above `bound` (nothing is left behind), the weights are quantised, a layer has no
+            bias that the update's could be added to, or as for `export`.
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
     if is_quantised(model):
         raise ValueError("LoRA updates are not merged into quantised weights: build it with language.precision=None")
+    layers = model.unmergeable_layers()
+    if layers:
+        raise ValueError(
+            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the one of its update could be "
+            "added to; export the model instead"
+        )
     inputs = _random_inputs(cfg, model)
-    before = model(**inputs, mode="tensor")
+    before, layers = model(**inputs, mode="tensor"), model.adapted_layers()
     flamingo = model.peft.merge_and_unload()
-    difference = (flamingo(**inputs, mode="tensor") - before).abs().max().item()
-    if not difference <= bound:
-        raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
     # Without `config` and `pretrained`, which would draw it anew.
     language = {key: value for key, value in cfg.model.module.language.items() if key in ("path", "dtype")}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     with _complete(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)
-        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None)
+        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=layers)
         _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
+        reloaded = build_model(load_config(folder / "config.py"), device=str(before.device))
+        difference = (reloaded(**inputs, mode="tensor") - before).abs().max().item()
+        if not difference <= bound:
+            raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
     return difference
 
 

@@ -51,7 +51,8 @@ def for_serving(
             double quantisation) for the matrices in the language model's own layers, and bfloat16 for the rest: the
             embedding and the head, which every token goes through unprotected by a residual stream, the gated blocks
             and the image parts, which hold what was tuned. None leaves the weights as they are.
-        merge: whether LoRA updates are added to the weights, in the weights' dtype, before they are quantised.
+        merge: whether LoRA updates are added to the weights, in the weights' dtype, before they are quantised. Updates
+            with a bias (lora_bias=True) of layers without one stay beside the weights.
         device: where the model answers; None is where it is.
 
     Raises:
@@ -61,7 +62,7 @@ def for_serving(
     if is_quantised(model):
         raise ValueError("the language model is quantised already: build it with language.precision=None")
     device = next(model.parameters()).device if device is None else device
-    if merge and isinstance(model, LoRAModel):
+    if merge and isinstance(model, LoRAModel) and not model.unmergeable_layers():
         model = model.peft.merge_and_unload()
     if precision is not None:
         _cast(model, getattr(torch, precision if precision in FLOATS else "bfloat16"))

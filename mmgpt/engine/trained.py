@@ -18,15 +18,17 @@ def bare_model(runner: Runner) -> nn.Module:
 
 
 def trained_names(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` of what training changes: the parameters that require gradients, and the
-    persistent buffers of the modules that own such a parameter (running statistics)."""
+    """Names in ``model.state_dict()`` of what training changes: the parameters that require gradients, the persistent
+    buffers of the modules that own such a parameter (running statistics), and all that LoRA put beside the weights, of
+    which some variants train a part only (MiCA, VeLoRA)."""
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for prefix, module in model.named_modules():
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             buffers = (name for name, _ in module.named_buffers(recurse=False))
             kept = (name for name in buffers if name not in module._non_persistent_buffers_set)
             names |= {f"{prefix}.{name}" if prefix else name for name in kept}
-    return names
+    updates = {name for name in model.state_dict() if ".lora_" in name}
+    return names | updates if names & updates else names
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -20,8 +20,9 @@ GATED = ".gated."
 # What peft puts into names, differently in a model and in a file.
 WRAPPERS = (
     (re.compile(r"^(peft\.)?base_model\.model\."), ""),
-    (re.compile(r"\.base_layer\."), "."),
-    (re.compile(r"\.default(\.weight)?$"), r"\1"),
+    # Of a layer inside an update; where two parameters of one module have updates, the inner one's name keeps it.
+    (re.compile(r"\.base_layer(?=\.)(?!\.(base_layer\.)*lora_)"), ""),
+    (re.compile(r"(\.(lora_|trainable_tokens_)\w+)\.default(?=\.|$)"), r"\1"),
     (re.compile(r"(lora_magnitude_vector)\.weight$"), r"\1"),
 )
 # What OpenFlamingo and MultiModal-GPT call the language model, its decoder layers and the gated blocks between them.
@@ -159,7 +160,7 @@ def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
         raise ValueError(f"{source} holds LoRA weights, but the model of this config has no LoRA")
     config = model.peft.peft_config["default"]
     for key, field in TUNING.items():
-        if key in tuning and tuning[key] != getattr(config, field):
+        if key in tuning and (tuning[key] or None) != (getattr(config, field) or None):
             raise ValueError(
                 f"{source} was trained with {key}={tuning[key]}, this config has lora.{field}={getattr(config, field)}"
             )

@@ -5,7 +5,7 @@ A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vi
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import open_clip
@@ -17,13 +17,39 @@ from mmgpt.engine.atomic import written_whole
 
 from .checkpoints import GATED, Names, new_tensors, published_name
 from .gated_lm import GatedDecoderLayer
+from .lora import short_name
 from .vision import open_clip_name
 
+# Fields of peft's LoraConfig that the published code has no word for, and that mean another model.
+NOT_PUBLISHED = (
+    "use_rslora",
+    "use_dora",
+    "use_bdlora",
+    "lora_bias",
+    "velora_config",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_parameters",
+)
 
-def save_parts(model: nn.Module, path: str, dtype: torch.dtype | None = torch.float16) -> None:
-    """Writes what `load_parts` reads; with dtype None, in the dtypes that the tensors have."""
+
+def save_parts(
+    model: nn.Module, path: str, dtype: torch.dtype | None = torch.float16, layers: Collection[str] = ()
+) -> None:
+    """Writes what `load_parts` reads: the resampler, the gated blocks, and further layers of the image encoder.
+
+    Args:
+        model: a Flamingo.
+        path: the file.
+        dtype: of the tensors in it; None: as they are.
+        layers: names of layers that were changed, of which those of the image encoder are written.
+    """
+    state = new_tensors(model)
+    for name, value in model.state_dict().items():
+        if name.startswith("vision.") and name.rpartition(".")[0] in layers:
+            state[name] = value
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: _stored(value, dtype) for name, value in new_tensors(model).items()}, path)
+    save_file({name: _stored(value, dtype) for name, value in state.items()}, path)
 
 
 def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = torch.float16) -> None:
@@ -74,23 +100,34 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
         ValueError: something else was trained too, or in another way (DoRA, rsLoRA), which that layout cannot say.
     """
     names, config = Names(model), model.peft.peft_config["default"]
-    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    unusual = [name for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern") if getattr(config, name)]
+    unusual = [name for name in NOT_PUBLISHED if getattr(config, name)]
     if unusual:
         raise ValueError(f"MultiModal-GPT's layout holds plain LoRA only, this config sets {', '.join(unusual)}")
-    others = [name for name in trained if ".lora_" not in name]
+    others = [name for name, value in model.named_parameters() if value.requires_grad and ".lora_" not in name]
     if others:
         raise ValueError(f"MultiModal-GPT's layout holds LoRA only, here {len(others)} others are trained: {others[0]}")
+    layers = model.adapted_layers()
+    others = [
+        name
+        for name, layer in layers.items()
+        if not (name.startswith("language.") and isinstance(layer.get_base_layer(), nn.Linear))
+    ]
+    if others:
+        raise ValueError(
+            f"MultiModal-GPT's layout holds LoRA of the language model's linear layers only, here is {others[0]}"
+        )
     tuning = dict(
         lora=True,
-        lora_target_modules=sorted(config.target_modules),
+        lora_target_modules=sorted({short_name(name) for name in layers}),
         lora_r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         vis=True,
         unfrozen=[],
     )
-    state = {published_name(name, names): value.detach().clone() for name, value in trained.items()}
+    state = model.state_dict()
+    updates = [name for name in state if name.endswith((".lora_A.default.weight", ".lora_B.default.weight"))]
+    state = {published_name(name, names): state[name].detach().clone() for name in updates}
     write_torch({"model_state_dict": state, "tuning_config": {"tuning_config": tuning}}, path)
 
 

@@ -132,7 +132,7 @@ class Flamingo(BaseModel):
         # Of shapes that do not depend on tensors of the device: see tools/analysis_tools/memory_plan.py.
         real = real.nonzero(as_tuple=True)
         if len(real[0]):
-            seen = look(self.vision, pixels[real], frozen="vision" in self.frozen, takes_features=self.takes_features)
+            seen = look(self.vision, pixels[real], self.takes_features)
         else:  # blank pictures, of any size
             seen = pixels.new_zeros(0, 1, 1, self.vision.width)
         places = row_places if places is None else places

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -89,16 +90,30 @@ def load_language_model(
     model, loaded = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    _check_loaded(loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes")
+    _check_loaded(
+        model, loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes"
+    )
+    # transformers loads two different tables as two although config.json says that they are one, but then goes by the
+    # config when it resizes or saves them, and would throw the output head away.
+    for each in (model.config, model.config.get_text_config()):
+        each.tie_word_embeddings = is_tied(model)
     return model
 
 
-def _check_loaded(loaded: dict, message: str) -> None:
+def is_tied(language: nn.Module) -> bool:
+    """Whether the token embedding and the output head of a causal language model are one table."""
+    return language.get_input_embeddings().weight is language.get_output_embeddings().weight
+
+
+def _check_loaded(model: PreTrainedModel, loaded: dict, message: str) -> None:
     # transformers leaves tied weights and the buffers that its older versions stored out of these lists.
     problems = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in sorted(loaded[f"{kind}_keys"])]
     problems += [f"{name} is {tuple(is_)}, not {tuple(wanted)}" for name, is_, wanted in loaded["mismatched_keys"]]
     if problems:
-        raise ValueError(f"{message}: {'; '.join(problems[:8])} ({len(problems)} in all)")
+        head = model.get_output_embeddings()
+        one_table = problems == [f"missing {name}.weight" for name, module in model.named_modules() if module is head]
+        advice = "; if it shares the token embedding's table, set tie_word_embeddings to true in config.json"
+        raise ValueError(f"{message}: {'; '.join(problems[:8])} ({len(problems)} in all){advice * one_table}")
 
 
 def _config_of(path: str) -> PreTrainedConfig:
@@ -139,8 +154,10 @@ def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if wanted == known:
         return
     model.resize_token_embeddings(wanted, mean_resizing=False)
-    tables = {id(t): t for t in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tables = {id(table): table for table in (embedding.weight, head.weight, getattr(head, "bias", None))}
     for table in tables.values():
-        table[known:] = table[:known].float().mean(dim=0).to(table.dtype)
+        if table is not None:
+            table[known:] = table[:known].float().mean(dim=0).to(table.dtype)
     text = f"token table of the language model: {known} rows, now {wanted}; a new one is the mean of the others"
     print_log(text, "current")

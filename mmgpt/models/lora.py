@@ -1,12 +1,61 @@
 """LoRA around a registered model, built on peft (Hu et al. 2021, arXiv:2106.09685)."""
 
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import MISSING, Field, fields
 
 from mmengine.model import BaseModel
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+from peft.utils.other import get_pattern_key
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from mmgpt.registry import MODELS
+
+from .flamingo import PARTS
+from .language import is_tied
+
+# The values of two fields that work here, and why no other does. peft's other beginnings draw the updates by chance
+# (False), change the base's weights, which no checkpoint holds (pissa, olora, loftq, corda), or are plain LoRA unless
+# something else is called before (eva, lora_ga). bias="all" trains biases far from any update.
+CHOICES = {
+    "init_lora_weights": (
+        (True, "gaussian", "orthogonal", "mica"),
+        "a model before training has to be its base, whose weights stay as its files have them",
+    ),
+    "bias": (("none", "lora_only"), "only layers with an update may train their bias"),
+}
+_OTHER_BEGINNING = "the init_lora_weights that it belongs to is not supported"
+# Fields of peft's LoraConfig that do not work here, and why.
+REFUSED = {
+    "task_type": "leave it out, a Flamingo is not one of transformers' tasks",
+    "inference_mode": "nothing would be trained",
+    "modules_to_save": "choose layers by target_modules and tokens by train_tokens",
+    "trainable_token_indices": "name the tokens in train_tokens",
+    "ensure_weight_tying": "LoRA on a table that is both embedding and output head is refused",
+    "layer_replication": "the gated blocks stand between the layers that the base has",
+    "loftq_config": _OTHER_BEGINNING,
+    "eva_config": _OTHER_BEGINNING,
+    "corda_config": _OTHER_BEGINNING,
+    "lora_ga_config": _OTHER_BEGINNING,
+    "kasa_config": "it changes the weights of the base, which no checkpoint holds",
+    "monteclora_config": "training here lacks the loss that belongs to it",
+    "alora_invocation_tokens": "no update would be computed, as the model is not told where in a text it begins",
+    "arrow_config": "it needs several adapters, and there is one",
+    "use_qalora": "it needs a GPTQ model",
+    "qalora_group_size": "it needs a GPTQ model",
+    "megatron_config": "it needs a Megatron model",
+    "megatron_core": "it needs a Megatron model",
+    "runtime_config": "it is about offloading, which does not happen here",
+}
+# The accepted fields that hold settings of their own, in which peft ignores what it does not know.
+SETTINGS = {"velora_config": VeloraConfig, "use_bdlora": BdLoraConfig}
+ALL_LAYERS = dict(layers_to_transform=None, layers_pattern=None)
+ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
 @MODELS.register_module()
@@ -15,21 +64,33 @@ class LoRAModel(BaseModel):
 
     Args:
         module: config of the model.
-        lora: fields of peft's LoraConfig, passed on as they are (r, lora_alpha, target_modules, use_dora, ...).
+        lora: fields of peft's LoraConfig, passed on as they are (r, lora_alpha, target_modules, use_dora, ...), except
+            that target_modules="all-linear" means the linear layers of the language model and its gated blocks, without
+            the output head.
         train_tokens: tokens whose embedding rows are trained too (peft's trainable_token_indices), e.g. ['<image>'].
+
+    Raises:
+        ValueError: a field of `lora` is unknown, does not work here, or names something that the model does not have.
     """
 
     def __init__(self, module: dict, lora: dict, train_tokens: list[str] | None = None):
+        config = lora_config(lora)
         module = MODELS.build(module)
         super().__init__(module.data_preprocessor)
-        lora = dict(lora)
-        if lora.get("modules_to_save"):
-            raise ValueError(
-                "lora.modules_to_save is not supported: choose layers by target_modules and tokens by train_tokens"
-            )
+        targets = find_targets(module, config)
         if train_tokens:
-            lora["trainable_token_indices"] = {_embedding(module): _token_ids(module.tokenizer, train_tokens)}
-        self.peft = get_peft_model(module, LoraConfig(**lora))
+            embedding = _embedding(module)
+            if embedding in targets:
+                raise ValueError(
+                    f"train_tokens: lora changes all rows of {embedding} already; leave out one of the two"
+                )
+            config.trainable_token_indices = {embedding: _token_ids(module.tokenizer, train_tokens)}
+        self.peft = get_peft_model(module, config)
+        # peft freezes every part: the image encoder's running statistics may not move either, no checkpoint holds them.
+        module.frozen = PARTS
+        # What bias="lora_only" trains is no update beside the weights: `disabled` needs the values of before.
+        for number, bias in enumerate(self._trained_biases()):
+            self.register_buffer(f"initial_bias_{number}", bias.detach().clone(), persistent=False)
         self.train(self.training)
 
     @property
@@ -53,17 +114,201 @@ class LoRAModel(BaseModel):
         """As the wrapped model, whose arguments these are."""
         return self.module.generate(*args, **kwargs)
 
-    def disabled(self) -> AbstractContextManager:
-        """Within this context the model answers as it did before tuning."""
-        return self.peft.disable_adapter()
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Context manager in which the model answers as it did before tuning."""
+        biases = self._trained_biases()
+        tuned = [bias.data for bias in biases]
+        with self.peft.disable_adapter():
+            for number, bias in enumerate(biases):
+                bias.data = getattr(self, f"initial_bias_{number}").to(bias.dtype)
+            try:
+                yield
+            finally:
+                for bias, value in zip(biases, tuned, strict=True):
+                    bias.data = value
+
+    def adapted_layers(self) -> dict[str, BaseTunerLayer]:
+        """The layers that carry an update, by the names that they have in the wrapped model without LoRA."""
+        named = self.module.named_modules()
+        return {name.replace(".base_layer", ""): layer for name, layer in named if isinstance(layer, BaseTunerLayer)}
+
+    def unmergeable_layers(self) -> list[str]:
+        """Names of the layers whose update has a bias (lora_bias=True) while the layer has none to add it to."""
+        if not self.peft.peft_config["default"].lora_bias:
+            return []
+        return [name for name, layer in self.adapted_layers().items() if layer.get_base_layer().bias is None]
+
+    def _trained_biases(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if p.requires_grad and name.endswith(".base_layer.bias")]
+
+
+def lora_config(lora: Mapping) -> LoraConfig:
+    """peft's LoraConfig of these fields; ValueError for one that is unknown or does not work here."""
+    known = {field.name: field for field in fields(LoraConfig)}
+    _check_known(lora, "lora", known.keys() - REFUSED.keys(), known)
+    for name, reason in REFUSED.items():
+        if lora.get(name) and lora[name] != _default(known[name]):
+            raise ValueError(f"lora.{name} is not supported: {reason}")
+    for name, (choices, reason) in CHOICES.items():
+        # By their texts, as 1 is True, too.
+        if name in lora and repr(lora[name]) not in map(repr, choices):
+            raise ValueError(f"lora.{name}={lora[name]!r}: {reason}; choose one of {', '.join(map(repr, choices))}")
+    for name, kind in SETTINGS.items():
+        if isinstance(lora.get(name), Mapping):
+            settings = [field.name for field in fields(kind)]
+            _check_known(lora[name], f"lora.{name}", settings, settings)
+    for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
+        value = lora.get(name)
+        for pattern in [value] if isinstance(value, str) else value if isinstance(value, Mapping) else ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"lora.{name}: {pattern!r} is not a regular expression: {error}") from error
+    return LoraConfig(**lora)
+
+
+def _check_known(given: Iterable[str], where: str, choices: Iterable[str], known: Container[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(f"{where}: peft knows no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
+
+
+def _default(field: Field) -> object:
+    return field.default if field.default is not MISSING else field.default_factory()
+
+
+def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
+    """Names of the layers of a Flamingo that a LoraConfig adapts, whose target_modules="all-linear" is written out.
+
+    Raises:
+        ValueError: an entry of the config reaches no layer, or one in which an update would do nothing or harm; names
+            the entry, and the choices.
+    """
+    modules, harm = dict(module.named_modules()), _harm(module)
+    layers = [name for name, part in modules.items() if isinstance(part, ADAPTABLE)]
+    usable = _matched([name for name in layers if name not in harm], config, target_modules=r".*", **ALL_LAYERS)
+    choices = ", ".join(sorted({short_name(name) for name in usable}))
+    if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
+        linear = (name for name in layers if isinstance(modules[name], (nn.Linear, Conv1D)))
+        head = module.language.get_output_embeddings()
+        config.target_modules = {n for n in linear if n.startswith("language.") and modules[n] is not head}
+        targets = _matched(layers, config)
+    else:
+        targets = _check_target_modules(modules, config, choices)
+    targets += _parameter_owners(module, config)
+    if not targets:
+        raise ValueError(f"lora adapts no layer; set its target_modules, and choose among {choices}")
+    for name in targets:
+        if name in harm:
+            raise ValueError(f"lora takes {name}, {harm[name]}; choose other layers, or exclude it by exclude_modules")
+    _check_exclusions(layers, config)
+    _check_places(layers, targets, config)
+    if config.use_bdlora and not all(isinstance(modules[name], nn.Linear) for name in targets):
+        raise ValueError("lora.use_bdlora: only nn.Linear layers take it; leave others out of target_modules")
+    return targets
+
+
+def short_name(name: str) -> str:
+    """The end of a layer's name by which target_modules chooses it: its last part, with the one before a number."""
+    return re.search(r"[^.]+(\.\d+)*$", name)[0]
+
+
+def _matched(names: Iterable[str], config: LoraConfig, **changes: object) -> list[str]:
+    """Those names that a LoraConfig takes when some of its fields are changed."""
+    changed = copy(config)
+    vars(changed).update(changes)
+    return [name for name in names if name and check_target_module_exists(changed, name)]
+
+
+def _harm(module: nn.Module) -> dict[str, str]:
+    """The layers of a Flamingo in which an update would train nothing, or be another model when it is merged: why."""
+    harm, language = {}, module.language
+    tables = (language.get_input_embeddings(), language.get_output_embeddings()) if is_tied(language) else ()
+    for name, part in module.named_modules():
+        if any(part is table for table in tables):
+            harm[name] = (
+                "but this language model's embedding and output head are one table, which an update would change in "
+                "one of its two uses only, and in both when it is merged"
+            )
+        if isinstance(part, nn.MultiheadAttention):
+            harm[f"{name}.out_proj"] = (
+                "a part of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
+            )
+    return harm
+
+
+def _check_target_modules(modules: Mapping[str, nn.Module], config: LoraConfig, choices: str) -> list[str]:
+    wanted, found = config.target_modules, []
+    for entry in [wanted] if isinstance(wanted, str) else sorted(wanted or ()):
+        target = entry if isinstance(wanted, str) else [entry]
+        taken = _matched(modules, config, target_modules=target)
+        if not taken:
+            anywhere = _matched(modules, config, target_modules=target, exclude_modules=None, **ALL_LAYERS)
+            why = "only modules that exclude_modules or layers_to_transform leaves out" if anywhere else "no module"
+            raise ValueError(f"lora.target_modules: {entry!r} matches {why}; choose among {choices}")
+        for name in taken:
+            if not isinstance(modules[name], ADAPTABLE):
+                kind = type(modules[name]).__name__
+                raise ValueError(
+                    f"lora.target_modules: {entry!r} takes {name}, a {kind}, which LoRA does not adapt; choose among "
+                    f"{choices}"
+                )
+        found += taken
+    return found
+
+
+def _parameter_owners(module: nn.Module, config: LoraConfig) -> list[str]:
+    """Names of the modules that own the parameters of `target_parameters`."""
+    owners = []
+    for entry in config.target_parameters or ():
+        names = (name for name, _ in module.named_parameters(remove_duplicate=False))
+        found = [name for name in names if name == entry or name.endswith(f".{entry}")]
+        if not found:
+            raise ValueError(f"lora.target_parameters: {entry!r} matches no parameter of this model")
+        outside = [name for name in found if not name.startswith("language.")]
+        if outside:
+            raise ValueError(f"lora.target_parameters: {entry!r} takes {outside[0]}, outside of the language model")
+        owners += [name.rpartition(".")[0] for name in found]
+    return owners
+
+
+def _check_exclusions(layers: Iterable[str], config: LoraConfig) -> None:
+    excluded = config.exclude_modules or ()
+    for entry in [excluded] if isinstance(excluded, str) else sorted(excluded):
+        target = entry if isinstance(excluded, str) else [entry]
+        if not _matched(layers, config, target_modules=target, exclude_modules=None, **ALL_LAYERS):
+            raise ValueError(
+                f"lora.exclude_modules: {entry!r} matches no layer that LoRA could adapt; in a list it has to be the "
+                r"end of a layer's name, and all layers of the image encoder are the regular expression 'vision\..*'"
+            )
+
+
+def _check_places(layers: Iterable[str], targets: Iterable[str], config: LoraConfig) -> None:
+    """Raises a ValueError for a field that is about some of the adapted layers, and an entry of it about none."""
+    indices, lists = config.layers_to_transform, config.layers_pattern or ()
+    for index in [indices] if isinstance(indices, int) else indices or ():
+        if not _matched(layers, config, layers_to_transform=[index]):
+            raise ValueError(f"lora.layers_to_transform: no layer {index} has a module that target_modules takes")
+    for name in [lists] if isinstance(lists, str) else lists:
+        if not _matched(layers, config, layers_pattern=[name]):
+            raise ValueError(f"lora.layers_pattern: {name!r} is no list of layers that target_modules takes from")
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field) or ():
+            if not any(get_pattern_key([pattern], name) == pattern for name in targets):
+                raise ValueError(f"lora.{field}: {pattern!r} matches none of the layers that get an update")
+    for field in ("target_modules_bd_a", "target_modules_bd_b") if config.use_bdlora else ():
+        for entry in getattr(config.use_bdlora, field) or ():
+            if not any(entry in name for name in targets):
+                raise ValueError(f"lora.use_bdlora.{field}: {entry!r} matches none of the layers that get an update")
 
 
 def _embedding(module: nn.Module) -> str:
     """The token embedding's name, which every family chooses for itself (embed_tokens, embed_in, wte)."""
-    embedding, head = module.language.get_input_embeddings(), module.language.get_output_embeddings()
-    if head.weight is embedding.weight:
+    if is_tied(module.language):
         # peft would train the rows of the embedding alone, and merge them into both: another model.
         raise ValueError("train_tokens: this language model's embedding is tied to its output head; leave it None")
+    embedding = module.language.get_input_embeddings()
     return next(name for name, part in module.named_modules() if part is embedding)
 
 

@@ -169,24 +169,24 @@ class MMPretrainVision(nn.Module):
         return self.tower(pixels)[0].flatten(2).transpose(1, 2)
 
 
-def look(vision: nn.Module, images: Tensor, frozen: bool, takes_features: bool) -> Tensor:
+def look(vision: nn.Module, images: Tensor, takes_features: bool) -> Tensor:
     """Images (n, 3, H, W), frames (n, F, 3, H, W) or cached features (n, P, D) -> features (n, F, P, D).
 
     Args:
-        vision: an image encoder.
-        frozen: no gradients are kept for it.
+        vision: an image encoder; no gradients are kept where nothing in it is trained.
         takes_features: whether cached features are known to be its own.
 
     Raises:
         ValueError: features, but they are not known to be its own, or it is trained (with LoRA).
     """
+    trained = any(weight.requires_grad for weight in vision.parameters())
     if images.ndim == 3:
-        if not takes_features or any(weight.requires_grad for weight in vision.parameters()):
+        if trained or not takes_features:
             raise ValueError("cached features instead of pixels need a model with feature_cache and a frozen tower")
         return images.unsqueeze(1)
     frames = images if images.ndim == 5 else images.unsqueeze(1)
     dtype = next(vision.parameters()).dtype
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
         return vision(frames.flatten(0, 1).to(dtype)).unflatten(0, frames.shape[:2])
 
 

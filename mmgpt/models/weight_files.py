@@ -19,7 +19,8 @@ from .shards import CheckpointException, join, read_shards
 # What `mmgpt.apis.export` writes into a folder: LoRA in peft's own format, and every other trained tensor.
 ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
 STATE_KEYS = ("state_dict", "model_state_dict")
-TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha"}  # MultiModal-GPT's names, and peft's
+# What is in no tensor, and means another model with the same tensors: MultiModal-GPT's or our names, and peft's.
+TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
 
 
 # What a damaged file can end in, by torch's and safetensors' readers.

@@ -9,9 +9,15 @@ from mmengine.config import Config
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.build import find_config
 from mmgpt.apis.export import export, merge
+from mmgpt.apis.precision import for_serving
 from mmgpt.engine import load_config
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
+from mmgpt.models.export import save_language, save_mmgpt_lora, save_parts
+from mmgpt.registry import MODELS
+
+from ..models.test_flamingo import batch
+from ..models.test_language import as_untied
 
 LORA = dict(r=2, lora_alpha=4, target_modules=["q_proj", "to_q", "ff.1"], exclude_modules=r"(vision|perceiver)\..*")
 
@@ -44,6 +50,146 @@ def experiment(tiny_llama, tiny_clip, tiny_flamingo_config, tmp_path):
         return cfg, model
 
     return make
+
+
+@torch.no_grad()
+def logits(model, data):
+    return model(**data)
+
+
+TARGETS = ["query_key_value", "dense_h_to_4h", "to_q", "ff.1"]
+# Every way of LoRA that is not refused, on a GPT-NeoX, whose layers have biases and whose tables are two.
+VARIANTS = {
+    "plain": {},
+    "gaussian": dict(init_lora_weights="gaussian", lora_dropout=0.1),
+    "orthogonal": dict(init_lora_weights="orthogonal"),
+    "mica": dict(init_lora_weights="mica"),
+    "dora": dict(use_dora=True),
+    "rslora": dict(use_rslora=True),
+    "biases": dict(bias="lora_only"),
+    "lora_bias": dict(lora_bias=True, target_modules=TARGETS[:2]),
+    "velora": dict(velora_config=dict(num_groups=4, init_type="random")),
+    "bdlora": dict(use_bdlora=dict(target_modules_bd_a=TARGETS[:2], target_modules_bd_b=TARGETS[2:], nblocks=2)),
+    "patterns": dict(rank_pattern={"to_q": 1}, alpha_pattern={"dense_h_to_4h": 3}),
+    "layers": dict(layers_to_transform=[1, 2], layers_pattern="layers"),
+    "parameters": dict(target_modules=["to_q"], target_parameters=["query_key_value.weight"]),
+    "head": dict(target_modules=["query_key_value", "lm_head"], use_rslora=True),
+    "embedding": dict(target_modules=["to_q", "embed_in"]),
+    "regex": dict(target_modules=r".*\.(to_q|dense)"),
+    "all-linear": dict(target_modules="all-linear", bias="lora_only"),
+    "vision": dict(target_modules=["to_q", "c_fc", "conv1"], exclude_modules=None),
+    "perceiver": dict(target_modules=["to_q"], exclude_modules=None),
+    "tokens": dict(train_tokens=["<image>"]),
+}
+# Those of which MultiModal-GPT's layout has a word for all that they change.
+PUBLISHED = ("plain", "gaussian", "orthogonal", "mica", "layers", "regex")
+
+
+@pytest.fixture
+def trained(experiment, tiny_flamingo_config, tmp_path):
+    """A function that gives config and model of a base with files for all parts, after two steps of training."""
+
+    def make(folder, lora, train_tokens=None):
+        lora = {"r": 2, "lora_alpha": 4, "target_modules": TARGETS, "exclude_modules": LORA["exclude_modules"], **lora}
+        base = MODELS.build({**tiny_flamingo_config, "language": dict(path=folder)})
+        save_parts(base, str(tmp_path / "parts.safetensors"), dtype=None)
+        cfg, _ = experiment()
+        cfg.model = dict(
+            type="LoRAModel",
+            module={**cfg.model.module, "weights": str(tmp_path / "parts.safetensors"), "language": dict(path=folder)},
+            lora=lora,
+            train_tokens=train_tokens,
+        )
+        cfg.language_model = folder
+        torch.manual_seed(1)
+        model = build_model(cfg, device="cpu").train()
+        data = batch(model)
+        untuned = logits(base.eval(), data)
+        torch.testing.assert_close(logits(model.eval(), data), untuned)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(model.train()(**data, mode="loss").values()).backward()
+            optimizer.step()
+        tuned = logits(model.eval(), data)
+        assert (tuned - untuned).abs().max() > 0.1
+        with model.disabled():
+            torch.testing.assert_close(logits(model, data), untuned)
+        return cfg, model, data, tuned
+
+    return make
+
+
+@pytest.mark.parametrize("tiny_v2", ["gpt_neox"], indirect=True)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp_path, name):
+    variant = dict(VARIANTS[name])
+    cfg, model, data, tuned = trained(tiny_v2, train_tokens=variant.pop("train_tokens", None), lora=variant)
+    state = trained_state(model)
+    assert all(key in state for key in model.state_dict() if ".lora_" in key)
+    torch.save(dict(state_dict=state, meta={}), tmp_path / "latest.pth")
+    files = {"checkpoint": tmp_path / "latest.pth", "export": tmp_path / "out"}
+    export(cfg, model, tmp_path / "out")
+    if name in PUBLISHED:
+        save_mmgpt_lora(model, str(tmp_path / "final_weights.pt"))
+        files["published"] = tmp_path / "final_weights.pt"
+    else:
+        with pytest.raises(ValueError, match="MultiModal-GPT's layout holds"):
+            save_mmgpt_lora(model, str(tmp_path / "final_weights.pt"))
+    for number, (kind, file) in enumerate(files.items()):
+        torch.manual_seed(number + 2)
+        config = load_config(file / "config.py") if kind == "export" else cfg
+        loaded = build_model(config, file, "cpu")
+        assert torch.equal(logits(loaded, data), tuned), kind
+        served = for_serving(loaded)
+        assert not isinstance(served, LoRAModel)
+        torch.testing.assert_close(logits(served, data), tuned, atol=1e-4, rtol=1e-4)
+    assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
+    torch.manual_seed(9)
+    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
+
+
+def test_an_update_with_a_bias_of_a_layer_without_one_is_not_merged(trained, tiny_llama, tmp_path):
+    cfg, model, data, tuned = trained(tiny_llama, lora=dict(target_modules=["q_proj", "ff.1"], lora_bias=True))
+    export(cfg, model, tmp_path / "out")
+    loaded = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    assert torch.equal(logits(loaded, data), tuned)
+    assert isinstance(for_serving(loaded), LoRAModel) and torch.equal(logits(loaded, data), tuned)
+    with pytest.raises(ValueError, match=r"lora_bias=True: language.*q_proj \(6 in all\) has no bias .* export"):
+        merge(cfg, model, tmp_path / "merged", bound=1.0)
+    assert not (tmp_path / "merged").exists() and torch.equal(logits(model, data), tuned)
+
+
+def test_a_base_of_two_tables_whose_config_says_tied_is_merged_as_it_is(trained, tiny_llama, tmp_path):
+    folder, _ = as_untied(tiny_llama, tmp_path / "two", tie_word_embeddings=True)
+    cfg, model, data, tuned = trained(folder, lora=dict(target_modules=["q_proj", "lm_head", "embed_tokens"]))
+    assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
+    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
+
+
+def test_merging_compares_what_was_written(experiment, tmp_path, monkeypatch):
+    """A tensor that the files lack is a difference, although the model in memory is right."""
+    cfg, model = experiment()
+
+    def lossy(model, *arguments, **options):
+        model.language.model.get_output_embeddings().weight.data[7] += 1
+        return save_language(model, *arguments, **options)
+
+    monkeypatch.setattr("mmgpt.apis.export.save_language", lossy)
+    with pytest.raises(ValueError, match="merged, a logit differs by .*, more than the bound of 1.00e-04"):
+        merge(cfg, model, tmp_path / "out", bound=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.py"]
+
+
+@pytest.mark.parametrize("change", [dict(use_rslora=True), dict(alpha_pattern={"to_q": 1})], ids=["rslora", "alphas"])
+def test_another_scale_is_refused(experiment, tmp_path, change):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    cfg.model.lora.update(change)
+    with pytest.raises(ValueError, match="was trained with (use_rslora=False|alpha_pattern={}), this config has lora."):
+        build_model(cfg, tmp_path / "out", "cpu")
 
 
 def answer(chat):

@@ -12,6 +12,7 @@ from mmgpt.models.export import save_language, save_openflamingo, save_parts, sa
 from mmgpt.registry import MODELS
 
 from .test_flamingo import batch
+from .test_language import as_untied
 
 
 @pytest.fixture
@@ -111,6 +112,18 @@ def test_saving_a_language_model_whose_own_names_hold_decoder(tiny_llama, tiny_f
     save_language(model, str(tmp_path / "saved"), torch.float32)
     _, info = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert not any(info.values())
+
+
+def test_a_base_of_two_tables_whose_config_says_tied_is_saved_with_two(tiny_llama, tiny_flamingo_config, tmp_path):
+    folder, _ = as_untied(tiny_llama, tmp_path / "two", tie_word_embeddings=True)
+    model = MODELS.build(dict(tiny_flamingo_config, language=dict(path=folder))).eval()
+    save_language(model, str(tmp_path / "saved"), torch.float32)
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"] is False
+    loaded = MODELS.build(dict(tiny_flamingo_config, language=dict(path=str(tmp_path / "saved")))).eval()
+    tables = [
+        (m.language.get_input_embeddings().weight, m.language.get_output_embeddings().weight) for m in (model, loaded)
+    ]
+    assert all(torch.equal(before, after) for before, after in zip(*tables, strict=True))
 
 
 def test_a_file_that_does_not_fit_is_refused(model, tiny_flamingo_config, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import MptConfig, MptForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
 from mmgpt.models.language import ADDED_TOKENS, fit_embeddings, load_language_model, load_tokenizer
 
@@ -46,6 +46,88 @@ def test_rows_beyond_the_tokenizer_are_dropped(tiny_v2):
     assert model.config.vocab_size == len(tokenizer)
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert tied == model.config.tie_word_embeddings
+
+
+def as_untied(folder, out, sharded=False, binary=False, equal=False, lacking=False, **settings):
+    """A copy of a Llama folder with other tables in its files, and other settings in its config.json."""
+    model, tokenizer = load_language_model(folder), load_tokenizer(folder)
+    fit_embeddings(model, tokenizer)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["model.embed_tokens.weight"] = state["model.embed_tokens.weight"][:-2].clone()
+    state["lm_head.weight"] = (
+        state["model.embed_tokens.weight"].clone() if equal else state["lm_head.weight"][:-2] * 1.5
+    )
+    if lacking:
+        del state["lm_head.weight"]
+    out.mkdir()
+    model.config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    settings = {**json.loads((out / "config.json").read_text()), "vocab_size": len(tokenizer) - 2, **settings}
+    (out / "config.json").write_text(json.dumps(settings))
+    names = sorted(state)
+    files = [names[::2], names[1::2]] if sharded else [names]
+    for number, part in enumerate(files):
+        name = (
+            f"{'pytorch_model' if binary else 'model'}{number if sharded else ''}.{'bin' if binary else 'safetensors'}"
+        )
+        content = {key: state[key].contiguous() for key in part}
+        torch.save(content, out / name) if binary else save_file(content, out / name, metadata={"format": "pt"})
+        if sharded:
+            index = out / f"{'pytorch_model.bin' if binary else 'model.safetensors'}.index.json"
+            known = json.loads(index.read_text())["weight_map"] if index.exists() else {}
+            index.write_text(json.dumps({"metadata": {}, "weight_map": {**known, **dict.fromkeys(part, name)}}))
+    return str(out), state
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
+@pytest.mark.parametrize("binary", [False, True], ids=["safetensors", "bin"])
+def test_two_tables_of_a_config_that_says_tied_stay_two(tiny_llama, tmp_path, sharded, binary):
+    folder, state = as_untied(tiny_llama, tmp_path / "two", sharded, binary, tie_word_embeddings=True)
+    tokenizer, model = load_tokenizer(folder), load_language_model(folder)
+    ids = torch.arange(20)[None]
+    before, known = model(ids).logits, state["lm_head.weight"].shape[0]
+    fit_embeddings(model, tokenizer)
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert head is not embedding and model.config.tie_word_embeddings is False
+    assert torch.equal(head[:known], state["lm_head.weight"])
+    assert torch.equal(embedding[:known], state["model.embed_tokens.weight"])
+    assert len(head) == len(embedding) == known + 2
+    for table in (embedding, head):
+        torch.testing.assert_close(table[known:], table[:known].mean(0).expand(2, -1))
+    torch.testing.assert_close(model(ids).logits[..., :known], before)
+
+
+def test_tables_that_are_equal_in_a_config_that_says_tied_are_one(tiny_llama, tmp_path):
+    folder, _ = as_untied(tiny_llama, tmp_path / "equal", equal=True, tie_word_embeddings=True)
+    model = load_language_model(folder)
+    fit_embeddings(model, load_tokenizer(folder))
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert model.config.tie_word_embeddings is True
+
+
+def test_one_table_for_a_config_that_says_two_is_refused_with_advice(tiny_llama, tmp_path):
+    folder, _ = as_untied(tiny_llama, tmp_path / "one", lacking=True)
+    with pytest.raises(
+        ValueError, match=r"one: .*missing lm_head.weight.*set tie_word_embeddings to true in config.json"
+    ):
+        load_language_model(folder)
+
+
+def test_a_head_with_a_bias_grows_with_the_tokens(tiny_llama, tmp_path):
+    sizes = dict(n_embd=32, n_layer=4, n_head=4, rotary_dim=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+    tokenizer = load_tokenizer(tiny_llama)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gptj", vocab_size=len(tokenizer) - 3, **sizes))
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.save_pretrained(tmp_path)
+    old = model.lm_head.bias.detach().clone()
+    loaded = load_language_model(str(tmp_path))
+    fit_embeddings(loaded, tokenizer)
+    assert torch.equal(loaded.lm_head.bias[:-3], old)
+    torch.testing.assert_close(loaded.lm_head.bias[-3:], old.mean().expand(3))
+    again = load_language_model(str(tmp_path))
+    fit_embeddings(again, tokenizer)
+    assert torch.equal(again.lm_head.bias, loaded.lm_head.bias)
 
 
 def test_padding_that_the_folder_does_not_name_is_a_token_of_its_own(tmp_path):
