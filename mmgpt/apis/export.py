@@ -14,8 +14,8 @@ from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.export import save_language, save_parts
-from mmgpt.models.language import IMAGE_TOKEN
 from mmgpt.models.quantisation import is_quantised
+from mmgpt.models.tokenizer import IMAGE_TOKEN
 from mmgpt.models.weight_files import ADAPTER, TRAINED
 
 KEPT = ("model", "chat_pipeline", "needed", "default_scope")
