@@ -57,7 +57,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     # Where the folder names no padding, transformers 5 takes <unk> (Llama) or <|padding|> (GPT-NeoX, MPT); the
     # published models have a token of their own.
     padding = named.pop("pad_token", None)
-    padding = PAD_TOKEN if padding in (None, named["unk_token"]) else padding
+    padding = PAD_TOKEN if padding in (None, "", named["unk_token"]) else padding
     named = {name: token for name, token in named.items() if token}
 
     control = [token for token in known if CONTROL.fullmatch(token)]
