@@ -64,6 +64,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     new = [*ADDED_TOKENS, padding] if padding == PAD_TOKEN else [padding, *ADDED_TOKENS]
     _make_special(backend, [*control, *named.values(), *extra, *new])
     standard = {name: named.pop(name) for name in PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES if name in named}
+    # Saved as null, so that a folder that is written has no start either.
+    standard = {**dict.fromkeys(SEQUENCE), **standard}
     special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -82,6 +84,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
 def _read_settings(folder: Path) -> dict:
     """tokenizer_config.json together with the older special_tokens_map.json and the files of chat templates."""
     settings, older = (_read_json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
+    older = {name: value for name, value in older.items() if _content(value)}
     # In this order transformers reads them, too.
     settings = {**older, **settings} if "added_tokens_decoder" in settings else {**settings, **older}
     templates = {file.stem: file for file in sorted(folder.glob("additional_chat_templates/*.jinja"))}

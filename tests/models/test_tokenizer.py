@@ -236,6 +236,7 @@ CHAT = dict(NAMED, eos_token="<|im_end|>", bos_token=None)
         dict(tokenizer_config=dict(CHAT, extra_special_tokens=MARKS)),
         dict(tokenizer_config=dict(CHAT, extra_special_tokens=dict(role_token=MARKS[0]))),
         dict(tokenizer_config=dict(CHAT, role_token=dict(OBJECT, content=MARKS[0]))),
+        dict(tokenizer_config=dict(CHAT, eos_token=""), special_tokens_map=dict(eos_token=MARKS[1], bos_token="")),
         dict(tokenizer_config=CHAT, special_tokens_map=dict(additional_special_tokens=[dict(content=MARKS[0])])),
         dict(tokenizer_config=CHAT),
     ],
@@ -455,6 +456,11 @@ def kinds(sentencepiece_file, tmp_path):
     raw = byte_level(MARKS)
     raw.add_tokens([AddedToken("<think>", special=False)])
     config = dict(NAMED, eos_token="<|im_end|>", bos_token=None, tokenizer_class="Qwen2Tokenizer", image_token="<s>")
+    # A start that the file puts in front and the folder does not want.
+    raw.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", raw.token_to_id("<s>"))]
+    )
+    yield Path(save(raw, tmp_path / "null", tokenizer_config=dict(NAMED, bos_token=None)))
     yield Path(save(raw, tmp_path / "chat", config=dict(model_type="qwen2", bos_token_id=2), tokenizer_config=config))
     yield Path(copytree(Path(__file__).parents[2] / "checkpoints/tiny/language", tmp_path / "tiny"))
 

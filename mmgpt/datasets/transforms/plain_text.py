@@ -29,7 +29,7 @@ class PlainText:
     def __call__(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each where its text begins and ends."""
         encoding = self.tokenizer(text, **AS_TEXT).encodings[0]
-        if not self._typed(text, encoding):
+        if self.names.keys().isdisjoint(encoding.ids) or not self._typed(text, encoding):
             return encoding.ids, encoding.offsets
         encoding = self._splitting.encode(text, add_special_tokens=False)
         ids, spans, typed = [], [], set(self._typed(text, encoding))
