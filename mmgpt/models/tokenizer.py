@@ -154,7 +154,7 @@ def _read_backend(
                 "model was not trained with"
             )
         if {"bos_token", "eos_token"} <= named.keys():
-            return backend, dict(named)
+            return backend, {**named, **(_start_in_front(backend) if named["bos_token"] == "" else {})}
         try:
             tokens = _as_transformers(folder, named).special_tokens_map
         except (Exception, RecursionError):

@@ -198,6 +198,13 @@ def test_tokenizer_json_alone_takes_its_start_from_itself_and_its_end_from_the_c
         load_tokenizer(folder)
 
 
+def test_an_empty_start_is_the_one_that_the_file_puts_in_front(tmp_path):
+    raw, config = byte_level(), dict(bos_token="", eos_token="</s>", unk_token="", pad_token="")
+    assert load_tokenizer(save(raw, tmp_path / "none", tokenizer_config=config)).bos_token is None
+    raw.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", raw.token_to_id("<s>"))])
+    assert load_tokenizer(save(raw, tmp_path / "one", tokenizer_config=config)).bos_token == "<s>"
+
+
 @pytest.mark.parametrize("model_type", ["gpt2", "qwen2"])
 def test_vocab_and_merges_are_read_by_the_class(tmp_path, model_type):
     raw = byte_level(["<|endoftext|>"])
