@@ -66,7 +66,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     standard = {name: named.pop(name) for name in PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES if name in named}
     # Saved as null, so that a folder that is written has no start either.
     standard = {**dict.fromkeys(SEQUENCE), **standard}
-    special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
+    special = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items()) if token.special]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         **standard,
@@ -84,7 +84,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
 def _read_settings(folder: Path) -> dict:
     """tokenizer_config.json together with the older special_tokens_map.json and the files of chat templates."""
     settings, older = (_read_json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
-    older = {name: value for name, value in older.items() if _content(value)}
+    older = {name: value for name, value in older.items() if name.endswith("_tokens") or _content(value)}
     # In this order transformers reads them, too.
     settings = {**older, **settings} if "added_tokens_decoder" in settings else {**settings, **older}
     templates = {file.stem: file for file in sorted(folder.glob("additional_chat_templates/*.jinja"))}
@@ -229,7 +229,8 @@ def _add_with_ids(folder: Path, backend: Tokenizer, added: Mapping[int, AddedTok
     backend.no_truncation()
     backend.no_padding()
     for i, token in sorted(added.items()):
-        backend.add_tokens([token])
+        if token.special or backend.token_to_id(token.content) != i:  # what stays ordinary text is encoded as before
+            backend.add_tokens([token])
         if backend.token_to_id(token.content) != i:
             raise ValueError(
                 f"{folder}: tokenizer_config.json or added_tokens.json give {token.content!r} the id {i}, which is "

@@ -154,6 +154,17 @@ def test_placeholders_get_the_names_that_the_folder_gives(sentencepiece_file, tm
     ]
 
 
+@pytest.mark.parametrize("name", ["gemma", "lines"])
+def test_ordinary_pieces_that_the_folder_lists_as_added_are_encoded_as_before(sentencepiece_file, tmp_path, name):
+    model = sentencepiece.SentencePieceProcessor(str(sentencepiece_file(name)))
+    listed = {str(model.piece_to_id(piece)): piece for piece in SENTENCEPIECE[name]["user_defined_symbols"]}
+    added = {i: dict(OBJECT, content=piece, normalized=False, special=False) for i, piece in listed.items()}
+    folder = write(tmp_path / "base", tokenizer_config=dict(NAMED, added_tokens_decoder=added))
+    copy(sentencepiece_file(name), folder / "tokenizer.model")
+    tokenizer = load_tokenizer(str(folder))
+    assert [plain(tokenizer, text) for text in PROBES] == [model.encode(text) for text in PROBES]
+
+
 def test_a_tokenizer_json_that_encodes_words_otherwise_than_its_tokenizer_model_is_refused(
     sentencepiece_file, tmp_path
 ):
