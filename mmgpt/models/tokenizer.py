@@ -35,11 +35,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
        generation_config.json; what differs is logged.
     3. Special tokens of the base stay special, also for the tokenizers library, which decides by that what can be typed
        and what decoding leaves out. Those of Flamingo come last.
-    4. Words must come back with the spaces between them.
+    4. Words must come back with the spaces between them, and must not be spelt where they are tokens.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file cannot be read, files contradict each other, no end of sequence is known, or spaces are lost.
+        ValueError: a file cannot be read, files contradict each other, no end of sequence is known, or text is damaged.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -77,7 +77,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **{key: settings[key] for key in KEPT_SETTINGS if settings.get(key) is not None},
     )
-    _check_spaces(folder, tokenizer)
+    _check_text(folder, tokenizer)
     return tokenizer
 
 
@@ -312,14 +312,23 @@ def _say(text: str) -> None:
     print_log(text, "current", logging.WARNING)
 
 
-def _check_spaces(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raises a ValueError where the spaces between words do not come back from their ids."""
+def _check_text(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raises a ValueError where words are spelt although they are tokens, or where the spaces between them are lost."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def back(text: str) -> str:
-        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return tokenizer.decode(ids).strip().casefold()
+        return tokenizer.decode(ids(text)).strip().casefold()
 
-    words = [word for word in ("the", "red", "circle", "is", "a", "of", "1") if back(word) == word]
+    words, known = ("the", "red", "circle", "is", "a", "of", "1"), tokenizer.get_vocab()
+    for word in words[:3]:
+        token = next((token for token in (word, f"▁{word}", f"Ġ{word}") if token in known), None)
+        if token and min(len(ids(word)), len(ids(f" {word}"))) >= len(word):
+            raise ValueError(
+                f"{folder}: the tokenizer's merges are missing: it spells {word!r}, but has a token {token!r}"
+            )
+    words = [word for word in words if back(word) == word]
     text = " ".join(words)
     if back(text).split() != words:
         raise ValueError(f"{folder}: the tokenizer loses spaces between words: {text!r} comes back as {back(text)!r}")

@@ -244,6 +244,15 @@ def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path):
         load_tokenizer(folder)
 
 
+def test_a_tokenizer_whose_merges_are_missing_is_refused(tmp_path):
+    """What transformers makes of some GGUF files: each word is spelt."""
+    state = json.loads(byte_level().to_str())
+    state["model"]["merges"] = []
+    folder = write(tmp_path / "base", tokenizer=state, tokenizer_config=NAMED)
+    with pytest.raises(ValueError, match="base: the tokenizer's merges are missing: it spells '.*', but has a token '"):
+        load_tokenizer(str(folder))
+
+
 CHAT = dict(NAMED, eos_token="<|im_end|>", bos_token=None)
 
 
