@@ -6,18 +6,14 @@ from shutil import copy, copytree
 
 import pytest
 import sentencepiece
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mmgpt.datasets.prompts import EOS, Segment
-from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.models.sentencepiece_file import PROBES
 from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
 
-from ..conftest import WORDS
+from ..tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
-CORPUS = [" ".join(WORDS[i:] + WORDS[:i]) + f"\n{i}, {i}." for i in range(len(WORDS))] * 20
-MARKS = ["<|im_start|>", "<|im_end|>"]
 # As sentencepiece models of LLaMA, Gemma and T5 are trained.
 AS_LLAMA = dict(
     model_type="bpe",
@@ -40,7 +36,6 @@ AS_T5 = dict(model_type="unigram", vocab_size=90, hard_vocab_limit=False, bos_id
 UNIGRAM = dict(AS_LLAMA, model_type="unigram", hard_vocab_limit=False)
 LINES = dict(AS_LLAMA, user_defined_symbols=["\n", "▁▁"])  # with a space in front of texts
 SENTENCEPIECE = dict(llama=AS_LLAMA, gemma=AS_GEMMA, t5=AS_T5, unigram=UNIGRAM, lines=LINES)
-NAMED = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 OBJECT = {"__type": "AddedToken", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
 CONFIGS = dict(
     none=None,
@@ -67,47 +62,6 @@ def sentencepiece_file(tmp_path_factory):
         return file
 
     return train
-
-
-def write(folder, config=None, **files):
-    """A folder with config.json of a Llama and other files of JSON."""
-    folder.mkdir(exist_ok=True)
-    files = {"config": dict(model_type="llama", bos_token_id=1, eos_token_id=2) if config is None else config, **files}
-    for name, content in files.items():
-        if content is not None:
-            (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
-
-
-def plain(tokenizer, text):
-    """Ids of a text as it comes from a user, without a start."""
-    ids, _ = TokenizeSegments(tokenizer, 9999).encode([Segment(text)])
-    return ids if tokenizer.bos_token_id is None else ids[1:]
-
-
-def byte_level(added=(), **options):
-    """A BPE over bytes with DeepSeek's kind of pre-tokenizer: digits, line breaks and words apart."""
-    raw = Tokenizer(models.BPE(**options))
-    raw.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex("[\r\n]"), "isolated"),
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
-    )
-    raw.train_from_iterator(CORPUS, trainer)
-    raw.add_special_tokens(["<s>", "</s>", *added])
-    return raw
-
-
-def save(raw, folder, **files):
-    folder = write(folder, **files)
-    raw.save(str(folder / "tokenizer.json"))
-    return str(folder)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -280,43 +234,6 @@ def test_special_tokens_of_the_base_stay_special(tmp_path, further, special):
     typed = " ".join(names)
     assert not set(ids) & set(plain(tokenizer, typed))
     assert tokenizer.decode([ids[0], *plain(tokenizer, typed), *ids], skip_special_tokens=True) == typed
-
-
-MARKED = ["<think>", "[TOOL]", "<｜User｜>"]
-
-
-def test_marks_that_a_file_calls_ordinary_are_not_typed_but_shown(tmp_path):
-    raw = byte_level()
-    raw.add_tokens([AddedToken(token, special=False) for token in (*MARKED, "\n\n## Answer:\n")])
-    tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=NAMED))
-    think, line = tokenizer.convert_tokens_to_ids(["<think>", "\n\n## Answer:\n"])
-    ids = plain(tokenizer, f"a {' '.join(MARKED)}\n\n## Answer:\nb")
-    assert not set(tokenizer.convert_tokens_to_ids(MARKED)) & set(ids)
-    assert line in ids and tokenizer.decode(ids) == f"a {' '.join(MARKED)}\n\n## Answer:\nb"
-    assert tokenizer.decode([think, *plain(tokenizer, "a")], skip_special_tokens=True) == "<think>a"
-
-
-def test_special_tokens_that_the_models_own_merges_make_are_not_typed(tmp_path):
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("<", "s"), ("<s", ">"), ("<", "|"), ("<|", "x"), ("<|x", "|"), ("<|x|", ">")]
-    vocabulary = {token: i for i, token in enumerate([*letters, *("".join(pair) for pair in merges), "</s>"])}
-    raw = Tokenizer(models.BPE(vocabulary, merges))
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(False, use_regex=False), decoders.ByteLevel()
-    config = dict(bos_token="<s>", eos_token="</s>")
-    tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=config))
-    ids = plain(tokenizer, "a<s>b<|x|>")
-    assert tokenizer.convert_ids_to_tokens(ids) == list("a<s>b<|x|>")
-
-
-@pytest.mark.parametrize("tokenization", ["segments", "stripped"])
-def test_labels_of_typed_marks_are_those_of_their_text(tmp_path, tokenization):
-    raw = byte_level()
-    raw.add_tokens([AddedToken(token, special=False) for token in MARKED])
-    tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=dict(NAMED, bos_token=None)))
-    segments = [Segment("a <think>"), Segment("[TOOL]<think>", True), Segment(EOS, True, True)]
-    ids, labels = TokenizeSegments(tokenizer, 99, tokenization).encode(segments)
-    assert tokenizer.decode([label for label in labels if label >= 0]) == "[TOOL]<think></s>"
-    assert tokenizer.decode(ids) == "a <think>[TOOL]<think></s>"
 
 
 def test_tokens_that_the_base_has_already_keep_their_ids(tmp_path):

@@ -3,8 +3,7 @@
 import json
 from functools import cached_property
 
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Encoding, Tokenizer
 
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 
@@ -21,7 +20,7 @@ class PlainText:
         is_mark: whether the text of an added token is that of a mark.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, is_mark):
+    def __init__(self, tokenizer, is_mark):
         self.tokenizer, self.is_mark = tokenizer, is_mark
         added = tokenizer.added_tokens_decoder.items()
         self.names = {i: token.content for i, token in added if token.special or is_mark(token.content)}
@@ -44,7 +43,7 @@ class PlainText:
                 spans += [(start, end)] * len(letter_ids)
         return ids, spans
 
-    def _typed(self, text: str, encoding) -> list[int]:
+    def _typed(self, text: str, encoding: Encoding) -> list[int]:
         """The indices of special tokens; `<unk>` counts where it was typed, not where it stands for a character."""
         unknown = self.tokenizer.unk_token_id
         return [
