@@ -16,8 +16,8 @@ from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.export import save_language, save_parts
-from mmgpt.models.language import IMAGE_TOKEN
 from mmgpt.models.quantisation import is_quantised
+from mmgpt.models.tokenizer import IMAGE_TOKEN
 from mmgpt.models.weight_files import ADAPTER, TRAINED
 
 KEPT = ("model", "chat_pipeline", "needed", "default_scope")
@@ -167,7 +167,8 @@ def _random_inputs(cfg: Config, model: LoRAModel, length: int = 32) -> dict:
     """Two rows of text with an image each."""
     generator, size = torch.Generator().manual_seed(0), _prepare_images(cfg)["size"]
     image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    input_ids = torch.randint(image, (2, length), generator=generator)
+    text = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - {image}))
+    input_ids = text[torch.randint(len(text), (2, length), generator=generator)]
     input_ids[:, 1] = image
     pixels = torch.randn(2, 1, 3, size, size, generator=generator)
     inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))

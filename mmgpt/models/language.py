@@ -1,4 +1,4 @@
-"""Hugging Face causal language models and tokenizers, with the special tokens that Flamingo adds."""
+"""Hugging Face causal language models."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,14 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-IMAGE_TOKEN = "<image>"
-# In the order in which the published code adds them: the order fixes their ids.
-ADDED_TOKENS = ("<|endofchunk|>", IMAGE_TOKEN)
-PAD_TOKEN = "<PAD>"
+# Known by these names here, too: code that loads a language model loads its tokenizer.
+from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
+
 # Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
 # transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.
 MPT_COMPUTES = {
@@ -33,24 +31,6 @@ MPT_COMPUTES = {
     "logit_scale": (None,),
     "norm_type": ("low_precision_layernorm", "layernorm"),
 }
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder with `<|endofchunk|>`, `<image>` and, for one without, `<PAD>`."""
-    if not Path(path).is_dir():
-        raise FileNotFoundError(f"no folder {path!r} with a tokenizer (tokenizer.json or tokenizer.model)")
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(ADDED_TOKENS)})
-    # Where the folder names no padding, transformers 5 takes <unk> (Llama) or <|padding|> (GPT-NeoX, MPT); the
-    # published models have a token of their own.
-    if tokenizer.pad_token in (None, tokenizer.unk_token) or not _names_padding(Path(path)):
-        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    return tokenizer
-
-
-def _names_padding(folder: Path) -> bool:
-    files = (folder / "tokenizer_config.json", folder / "special_tokens_map.json")
-    return any(json.loads(file.read_text()).get("pad_token") for file in files if file.is_file())
 
 
 def fitted_language_model(tokenizer: PreTrainedTokenizerBase, language: dict) -> PreTrainedModel:

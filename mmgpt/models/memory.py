@@ -180,7 +180,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
     """A batch in which every token but the first is learned; its images have no values within a FakeTensorMode."""
     flamingo, (rows, length, images, packed) = getattr(model, "module", model), sizes
-    ids = torch.full((rows, length), flamingo.tokenizer.bos_token_id)
+    ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
     batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)
     if packed:

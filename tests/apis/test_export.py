@@ -1,6 +1,7 @@
 """Exported folders: what is in them, that they load as they were, and what is refused."""
 
 import json
+from shutil import copytree
 
 import pytest
 import torch
@@ -267,6 +268,23 @@ def test_a_merged_folder_needs_no_adapter(experiment, tmp_path):
     assert not any("lora" in name for name in chat.model.state_dict())
     assert chat.model.language.model.config.name_or_path == str(tmp_path / "out" / "language")
     assert find_config(tmp_path / "out")[1] is None
+
+
+def test_a_base_without_a_start_that_has_an_image_token_first(experiment, tmp_path, tiny_llama):
+    cfg, _ = experiment()
+    base = copytree(tiny_llama, tmp_path / "base")
+    state, letters = json.loads((base / "tokenizer.json").read_text()), {}
+    for token, i in {"<image>": 0, **{token: i + 1 for token, i in state["model"]["vocab"].items()}}.items():
+        letters[token] = i
+    state["model"]["vocab"], state["added_tokens"] = letters, []
+    (base / "tokenizer.json").write_text(json.dumps(state))
+    (base / "tokenizer_config.json").write_text(json.dumps(dict(bos_token=None, eos_token="</s>", unk_token="<unk>")))
+    cfg.model.module.language.path = cfg.chat_pipeline[2].tokenizer = str(base)
+    model = build_model(cfg, device="cpu")
+    assert model.tokenizer.convert_tokens_to_ids("<image>") == 0 and model.tokenizer.bos_token is None
+    merge(cfg, model, tmp_path / "out", bound=1e-4)
+    again = build_model(load_config(tmp_path / "out" / "config.py"), device="cpu")
+    assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab() and again.tokenizer.bos_token is None
 
 
 def test_a_base_with_another_tokenizer_is_refused(experiment, tmp_path):

@@ -11,9 +11,10 @@ from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
 from mmgpt.registry import TRANSFORMS
 
+from .plain_text import PlainText
+
 IGNORED = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
-AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 META_KEYS = (
     "id",
     "dataset",
@@ -43,9 +44,16 @@ class Piece(NamedTuple):
 @lru_cache(maxsize=4)
 def _tokenizer(folder: str):
     # Shared by the pipelines of all datasets of a run; imported here because reading data needs no model.
-    from mmgpt.models.language import load_tokenizer
+    from mmgpt.models.tokenizer import load_tokenizer
 
     return load_tokenizer(folder)
+
+
+@lru_cache(maxsize=4)
+def _plain_text(tokenizer) -> PlainText:
+    from mmgpt.models.tokenizer import MARK
+
+    return PlainText(tokenizer, MARK.fullmatch)
 
 
 @TRANSFORMS.register_module()
@@ -59,7 +67,7 @@ class TokenizeSegments:
     is left to learn, None is returned: the dataset counts it and takes another sample.
 
     Args:
-        tokenizer: folder of a Hugging Face tokenizer, loaded with `models.language.load_tokenizer`, or such a one.
+        tokenizer: folder of a Hugging Face tokenizer, loaded with `models.tokenizer.load_tokenizer`, or such a one.
         max_length: in tokens.
         tokenization: 'segments' encodes each segment by itself, as it is. 'stripped' is what the published weights of
             MultiModal-GPT were trained with (the LlamaTokenizer of transformers 4.30): neighbouring texts are one
@@ -75,6 +83,7 @@ class TokenizeSegments:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
         self.pieces = stripped_pieces if tokenization == "stripped" else single_pieces
         self.tokenizer = _tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.plain_text = _plain_text(self.tokenizer)
         self.max_length = max_length
         # Today's tokenizer of Llama puts no space in front of one; sentencepiece and the tokenizer of 2023 do.
         self.doubled = (" ", "▁") if tokenization == "stripped" and self._text_ids("x") == self._text_ids(" x") else ()
@@ -119,12 +128,12 @@ class TokenizeSegments:
         if len(set(learned)) < 2:
             ids = self._text_ids(text)
             return ids, learned[:1] * len(ids)
-        encoded = self.tokenizer(text, **AS_TEXT, return_offsets_mapping=True)
+        ids, spans = self.plain_text(text)
         # A token across two segments belongs to the one where it ends.
-        return encoded["input_ids"], [learned[end - 1] for _, end in encoded["offset_mapping"]]
+        return ids, [learned[end - 1] for _, end in spans]
 
     def _text_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, **AS_TEXT)["input_ids"]
+        return self.plain_text(text)[0]
 
 
 def single_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:
