@@ -53,6 +53,10 @@ class LoRAModel(BaseModel):
         """As the wrapped model, whose arguments these are."""
         return self.module.generate(*args, **kwargs)
 
+    def settings_in_force(self, *args, **kwargs) -> dict:
+        """As the wrapped model, whose arguments these are."""
+        return self.module.settings_in_force(*args, **kwargs)
+
     def disabled(self) -> AbstractContextManager:
         """Within this context the model answers as it did before tuning."""
         return self.peft.disable_adapter()
