@@ -18,6 +18,8 @@ from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.datasets.prompts import check_ends
+from mmgpt.datasets.transforms import FormatPrompt
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 
@@ -47,6 +49,11 @@ class Chat:
         self.pipeline = list(pipeline)
         self.generation = {**self.flamingo.generation, **(generation or {})}
         self.engine = Engine(model, **(engine or {}))
+        tokenizer = model.tokenizer
+        for step in self.pipeline:
+            if isinstance(step, FormatPrompt):
+                ends = tokenizer.convert_ids_to_tokens(self.flamingo.ends(self.generation))
+                check_ends(step.template, tokenizer.eos_token, ends)
 
     @classmethod
     def from_config(

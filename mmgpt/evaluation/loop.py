@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
+from mmgpt.datasets.prompts import check_ends
 from mmgpt.engine.loops import seed_iteration
 from mmgpt.registry import LOOPS
 
@@ -80,6 +81,10 @@ class EvaluationLoop(TestLoop):
         told = [settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
         broadcast_object_list(told)
         self.settings = told[0]
+        template = self.settings["prompt_template"]
+        if template and generation:
+            ends = [generation["tokens"][str(i)] for i in generation["eos_token_id"]]
+            check_ends(template, model.tokenizer.eos_token, ends)
         self.folder = Path(runner.work_dir) / "evaluation" / self._name()
 
     def _name(self) -> str:

@@ -46,7 +46,7 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     ends = list(dict.fromkeys([taught, *next(filter(None, stated.values()), ())]))
     others = {source: _named(tokenizer, ids) for source, ids in stated.items() if ids and taught not in ids}
     if others:
-        told = ", ".join(f"{source} {names}" for source, names in others.items())
+        told = " and ".join(f"{source} with {names}" for source, names in others.items())
         print_log(
             f"the tokenizer ends texts with {_named(tokenizer, [taught])}, which training teaches, but {told}: "
             f"answers end with {_named(tokenizer, ends)}",

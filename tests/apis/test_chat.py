@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmgpt.apis import Chat, Conversation, build_model, read_picture
-from mmgpt.datasets import InstructionDataset
+from mmgpt.datasets import InstructionDataset, prompts
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.engine import load_config
 
@@ -257,3 +257,22 @@ def test_settings_in_force_are_those_of_a_stream(chat):
     beams = Chat(chat.model, chat.pipeline, dict(max_new_tokens=7, num_beams=3))
     told = beams.settings_in_force()
     assert (told["num_beams"], told["max_new_tokens"], told["eos_token_id"]) == (1, 7, [2])
+
+
+def test_an_answer_that_generation_does_not_end_is_told(chat, tiny_llama, monkeypatch):
+    prepare, prompt, tokenize = pipeline(tiny_llama)
+    chunk, told = "<|endofchunk|>", []
+    monkeypatch.setattr(prompts, "print_log", lambda text, *_: told.append(text))
+    for template, end_token in (
+        ("short", None),
+        ("openflamingo_vqa", chunk),
+        ("openflamingo_vqa", None),
+        ("short", chunk),
+    ):
+        steps = build_pipeline([prepare, {**prompt, "template": template}, tokenize])
+        Chat(chat.model, steps, dict(max_new_tokens=2, end_token=end_token))
+    assert told == [
+        f"the prompt template ends answers with {end!r}, but generation stops at {stop!r}: set end_token={end!r} among "
+        "the generation arguments"
+        for end, stop in ((chunk, "</s>"), ("</s>", chunk))
+    ]

@@ -155,7 +155,7 @@ def test_answers_end_where_training_and_where_the_base_end_them(
     assert answer_ends(tokenizer, dict(path=folder)) == ends
     assert len(warned) == bool(named)
     for name in ("generation_config.json", "config.json"):
-        assert any(f"{folder}/{name} '<s>' (id 1)" in text for text in warned) == (name in named)
+        assert any(f"{folder}/{name} with '<s>' (id 1)" in text for text in warned) == (name in named)
     assert all("the tokenizer ends texts with '</s>' (id 2)" in text for text in warned)
     assert all(text.endswith("answers end with " + " or ".join(NAMES[i] for i in ends)) for text in warned)
 
@@ -167,7 +167,7 @@ def test_the_ends_of_a_described_model(tokenizer, tiny_llama, warned):
     described = dict(path=tiny_llama, config=dict(model_type="llama"))
     assert answer_ends(tokenizer, described) == [2] and not warned
     described["config"]["eos_token_id"] = 1
-    assert answer_ends(tokenizer, described) == [2, 1] and "language.config '<s>' (id 1)" in warned[0]
+    assert answer_ends(tokenizer, described) == [2, 1] and "language.config with '<s>' (id 1)" in warned[0]
 
 
 @pytest.mark.parametrize("beams", [dict(num_beams=1), dict(num_beams=2), dict(num_beams=3, beam_scores="text")])
