@@ -1,6 +1,9 @@
 """Tiny random models in the layouts of the real ones, made once per test session."""
 
 import json
+import logging
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -118,3 +121,36 @@ def tiny_flamingo_config(tiny_llama, tiny_clip) -> dict:
 def data_root(tmp_path):
     """Folder with small files of the eight published sources, laid out as the configs expect them."""
     return make_data_root(tmp_path / "data")
+
+
+@pytest.fixture
+def base_saying(tiny_llama, tmp_path):
+    """A function that copies the Llama's folder, with other settings in its files; None takes one, or a file, away."""
+
+    def copied(generation_config=(), config=(), folder="base"):
+        path = Path(copytree(tiny_llama, tmp_path / folder))
+        for name, changes in {"generation_config.json": generation_config, "config.json": config}.items():
+            if changes is None:
+                (path / name).unlink()
+                continue
+            settings = {**json.loads((path / name).read_text()), **dict(changes)}
+            (path / name).write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+        return str(path)
+
+    return copied
+
+
+@pytest.fixture
+def library_warnings():
+    """What transformers warns of during the test, as messages."""
+    from transformers.utils import logging as library
+
+    class Heard(logging.Handler):
+        def emit(self, record):
+            messages.append(record.getMessage())
+
+    messages, handler = [], Heard(logging.WARNING)
+    library.warning_once.cache_clear()
+    library.add_handler(handler)
+    yield messages
+    library.remove_handler(handler)

@@ -31,6 +31,10 @@ class FakeChat:
         """How many answers were stopped."""
         return self.did["stopped"]
 
+    def settings_in_force(self) -> dict:
+        """As Chat's."""
+        return {"do_sample": False, **self.generation}
+
     def start(self) -> Conversation:
         """A new conversation."""
         return Conversation()

@@ -87,11 +87,13 @@ def chat_config(
 
 def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:
     """Raises a ValueError when the base in place has another tokenizer than the exported model had."""
-    kept = load_tokenizer(str(folder / "tokenizer")).get_vocab()
-    present = model.tokenizer.get_vocab()
-    if kept != present:
-        differ = sorted(kept.items() ^ present.items())[:3]
+    kept, present = load_tokenizer(str(folder / "tokenizer")), model.tokenizer
+    if kept.get_vocab() != present.get_vocab():
+        differ = sorted(kept.get_vocab().items() ^ present.get_vocab().items())[:3]
         raise ValueError(f"{folder} was exported with another tokenizer than its base has now, e.g. {differ}")
+    if kept.eos_token != present.eos_token:
+        ends = f"{kept.eos_token!r}, the tokenizer of its base with {present.eos_token!r} now"
+        raise ValueError(f"{folder} was exported with another tokenizer: it ended answers with {ends}")
 
 
 def find_device(name: str | None) -> torch.device:

@@ -18,10 +18,13 @@ from mmgpt.apis.request import Request
 from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.datasets.prompts import check_ends
+from mmgpt.datasets.transforms import FormatPrompt
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
+STREAMED = {"num_beams": 1}  # what streams use beside the chat's own generation arguments
 
 
 class Chat:
@@ -42,10 +45,15 @@ class Chat:
         generation: dict | None = None,
         engine: dict | None = None,
     ):
-        self.model = model
+        self.model, self.flamingo = model, getattr(model, "module", model)
         self.pipeline = list(pipeline)
-        self.generation = {**getattr(model, "module", model).generation, **(generation or {})}
+        self.generation = {**self.flamingo.generation, **(generation or {})}
         self.engine = Engine(model, **(engine or {}))
+        tokenizer = model.tokenizer
+        for step in self.pipeline:
+            if isinstance(step, FormatPrompt):
+                ends = tokenizer.convert_ids_to_tokens(self.flamingo.ends(self.generation))
+                check_ends(step.template, tokenizer.eos_token, ends)
 
     @classmethod
     def from_config(
@@ -170,8 +178,8 @@ class Chat:
     ) -> Request:
         sample = read_conversation(conversation, self.pipeline)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
-        given = {**self.generation, "num_beams": 1, **(generation or {})}
-        arguments = generation_arguments(self.model.tokenizer, given)
+        given = {**self.generation, **STREAMED, **(generation or {})}
+        arguments = generation_arguments(self.model.tokenizer, given, self.engine.language.ends)
         if top_logprobs is not None and (arguments.get("num_beams", 1) > 1 or not self.engine.reader.keeps):
             raise ValueError("log-probabilities are told of answers with num_beams=1 by models of attention only")
         sampler = Sampler(self.engine.language, arguments, ids, seed, top_logprobs)
@@ -208,8 +216,11 @@ class Chat:
         arguments = {**self.generation, **(generation or {})}
         with self.engine.paused(), torch.inference_mode():
             ids = self.model.generate(**{key: prompts[key] for key in PROMPT}, **arguments)
-        texts = self.model.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [text.strip() for text in texts]
+        return self.flamingo.texts(ids, arguments)
+
+    def settings_in_force(self) -> dict:
+        """All that decides how the answers of `submit` are generated, where it is given nothing else."""
+        return self.flamingo.settings_in_force({**self.generation, **STREAMED})
 
     def prepare(self, conversation: Conversation) -> dict:
         """Model inputs of a conversation whose last turn has no answer yet.

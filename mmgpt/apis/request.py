@@ -56,10 +56,11 @@ class Request:
         self.tokens.append(chosen.token)
         self.answer.count()
         tokens = () if self.sampler.top_logprobs is None else (_named(chosen, tokenizer),)
-        text = self.text.add(chosen.token)
+        ended = chosen.token in self.sampler.ends
+        text = "" if ended else self.text.add(chosen.token)  # some ends are no special tokens, which are left out
         if text or tokens:
             self.answer.put(Piece(text, tokens))
-        if chosen.token in self.sampler.ends or self.text.stopped:
+        if ended or self.text.stopped:
             return "stop"
         return "length" if len(self.tokens) >= self.sampler.limit else None
 

@@ -1,7 +1,10 @@
 """Prompt templates as data, and the one function that turns a conversation into text segments."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+from mmengine.logging import print_log
 
 from .conversation import is_image, leading_images, question_parts
 
@@ -105,6 +108,21 @@ def format_turns(template: Mapping[str, str], turns: Sequence[dict], open_last: 
 def answer_segments(template: Mapping[str, str], answer: str) -> list[Segment]:
     """An answer and its end, both learned where there is an answer."""
     return [Segment(answer, bool(answer)), Segment(template["end"], bool(answer), True)]
+
+
+def check_ends(template: Mapping[str, str], eos: str, ends: Collection[str]) -> None:
+    """Log a warning where generation goes on behind the token with which a template teaches answers to end.
+
+    Args:
+        template: see `find_template`.
+        eos: the tokenizer's end of sequence.
+        ends: the tokens at which generation stops.
+    """
+    end = eos if template["end"] == EOS else template["end"]
+    if end not in ends:
+        stops = " or ".join(map(repr, ends)) or "no token"
+        text = f"the prompt template ends answers with {end!r}, but generation stops at {stops}"
+        print_log(f"{text}: set end_token={end!r} among the generation arguments", "current", logging.WARNING)
 
 
 def prompt_text(segments: Sequence[Segment]) -> str:

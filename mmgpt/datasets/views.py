@@ -11,6 +11,7 @@ from PIL import Image
 from .instruction import InstructionDataset
 from .joint import JointDataset, parts_of
 from .pieces import Piece, to_pieces
+from .prompts import END_OF_CHUNK, EOS
 from .sample_texts import tokenizing
 from .transforms import LoadImages, PrepareImages
 
@@ -144,7 +145,7 @@ def _sample(
     pieces = to_pieces(step.tokenizer, ids, labels)
     own = sum(piece.kind == "image" for piece in pieces)
     pictures = _pictures(part, meta["images"], batch["pixels"][row, images : images + own], images) if own else []
-    cut = len(ids) == step.max_length and ids[-1] != step.tokenizer.eos_token_id
+    cut = len(ids) == step.max_length and ids[-1] not in (step.special[EOS], step.special[END_OF_CHUNK])
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))
     return Sample(*origin, pieces, pictures, len(meta["images"]), step.max_length, cut)
 

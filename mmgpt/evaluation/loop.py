@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
+from mmgpt.datasets.prompts import check_ends
 from mmgpt.engine.loops import seed_iteration
 from mmgpt.registry import LOOPS
 
@@ -73,9 +75,16 @@ class EvaluationLoop(TestLoop):
         super().__init__(runner, loader, evaluator)
         self.resume, self.cut_at = resume, tuple(cut_at)
         # Summing files of gigabytes is for one process.
-        told = [settings(runner.cfg, runner._load_from) if is_main_process() else None]
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        # Models of other kinds need not generate.
+        generation = getattr(model, "settings_in_force", dict)()
+        told = [settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
         broadcast_object_list(told)
         self.settings = told[0]
+        template = self.settings["prompt_template"]
+        if template and generation:
+            ends = [generation["tokens"][str(i)] for i in generation["eos_token_id"]]
+            check_ends(template, model.tokenizer.eos_token, ends)
         self.folder = Path(runner.work_dir) / "evaluation" / self._name()
 
     def _name(self) -> str:

@@ -17,7 +17,7 @@ ENGINES = ("mmengine", "onedl-mmengine")
 PACKAGES = ("mmgpt", "torch", *ENGINES, "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
 
 
-def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
+def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
 
     Of a folder with a language model or an image encoder, what describes it and the tokenizer is, not the weights.
@@ -25,12 +25,14 @@ def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
     Args:
         cfg: a whole config, its variables replaced.
         checkpoint: file or folder with what was trained, or None.
+        generation: the settings in force (see `models.generation`), of which the config names some only.
     """
     loader, template = cfg["test_dataloader"], cfg.get("question_template")
     return {
         "model": _plain(cfg["model"]),
         "model_files": {str(path): sha256(path) for name in named_files(cfg["model"]) for path in _described(name)},
         "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
+        "generation": dict(generation),
         "prompt_template": template and find_template(template),
         "data": _plain(loader["dataset"]),
         "data_files": {path: sha256(path) for path in data_files(loader["dataset"])},

@@ -28,7 +28,10 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
         targets = batch["labels"][:, 1:]
         learned = targets != IGNORED
         logits, tokens = logits[:, :-1][learned].float(), targets[learned]
-        losses, hits = cross_entropy(logits, tokens, reduction="none"), logits.argmax(dim=-1) == tokens
+        losses, likeliest = cross_entropy(logits, tokens, reduction="none"), logits.argmax(dim=-1)
+        ends = tokens.new_tensor(chat.flamingo.ends(chat.generation))
+        # Whichever token ends an answer, it is the same answer.
+        hits = (likeliest == tokens) | (torch.isin(likeliest, ends) & torch.isin(tokens, ends))
     lengths = learned.sum(dim=1).tolist()
     rows = zip(losses.split(lengths), hits.split(lengths), strict=True)
     return [(loss.mean().item(), hit.all().item()) for loss, hit in rows]

@@ -1,7 +1,7 @@
 """Beam search with the bookkeeping of transformers 4.30, which the published code ran on.
 
 Later versions search alike but score otherwise: 4.30 divides the log-probability of a hypothesis by its whole length,
-prompt included and `</s>` left out (generation/beam_search.py there); today's divide by the length of the answer. So a
+prompt included and the end left out (generation/beam_search.py there); today's divide by the length of the answer. So a
 hypothesis that ends early wins more often in 4.30.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .generation_files import as_ids
 from .transformers_names import CACHE
 
 
@@ -23,7 +24,7 @@ class Hypotheses:
         self.done = False
 
     def add(self, ids: Tensor, log_prob: float) -> None:
-        """Takes a text without its `</s>`; the worst goes when there are too many."""
+        """Takes a text without its end; the worst goes when there are too many."""
         score = log_prob / len(ids) ** self.penalty
         if len(self.best) < self.beams or score > self.best[0][0]:
             self.best.append((score, ids))
@@ -62,8 +63,9 @@ class PublishedBeams:
 
     def _choose(self, rows, input_ids, log_probs, config) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, last tokens and parents of the next beams, each (B * beams,); ended ones go to their row."""
-        beams, vocabulary = config.num_beams, log_probs.shape[-1]
-        values, places = log_probs.view(len(rows), -1).topk(2 * beams)
+        beams, vocabulary, ends = config.num_beams, log_probs.shape[-1], as_ids(config.eos_token_id)
+        # So many that beams are left when each of the ends is among them for each beam.
+        values, places = log_probs.view(len(rows), -1).topk(max(2, 1 + len(ends)) * beams)
         chosen = []
         for number, row in enumerate(rows):
             if row.done:
@@ -72,7 +74,7 @@ class PublishedBeams:
             going = []
             for rank, (value, place) in enumerate(zip(values[number].tolist(), places[number].tolist(), strict=True)):
                 parent, token = number * beams + place // vocabulary, place % vocabulary
-                if token != config.eos_token_id:
+                if token not in ends:
                     going.append((value, token, parent))
                 elif rank < beams:
                     row.add(input_ids[parent], value)
@@ -90,12 +92,12 @@ class PublishedBeams:
 
     @staticmethod
     def _finish(rows, input_ids, scores, config) -> Tensor:
-        """The best texts of each row, with `</s>` where there is room, padded."""
-        texts = []
+        """The best texts of each row, with the first of the ends where there is room, padded."""
+        texts, end = [], as_ids(config.eos_token_id)[:1]
         for number, row in enumerate(rows):
             if not row.done:
                 for beam in range(number * config.num_beams, (number + 1) * config.num_beams):
                     row.add(input_ids[beam], scores[beam].item())
             texts += [ids for _, ids in row.best[::-1][: config.num_return_sequences]]
-        ended = [torch.cat((ids, ids.new_tensor([config.eos_token_id])))[: config.max_length] for ids in texts]
+        ended = [torch.cat((ids, ids.new_tensor(end)))[: config.max_length] for ids in texts]
         return torch.nn.utils.rnn.pad_sequence(ended, batch_first=True, padding_value=config.pad_token_id)

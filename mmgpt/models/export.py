@@ -6,6 +6,7 @@ A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vi
 
 import json
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import open_clip
@@ -17,6 +18,7 @@ from mmgpt.engine.atomic import written_whole
 
 from .checkpoints import GATED, Names, new_tensors, published_name
 from .gated_lm import GatedDecoderLayer
+from .generation_files import as_stated
 from .lora import short_name
 from .vision import open_clip_name
 
@@ -63,9 +65,13 @@ def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = tor
     }
     for name in language.all_tied_weights_keys if language.config.tie_word_embeddings else ():
         state.pop(name, None)
+    config, generation = deepcopy(language.config), deepcopy(language.generation_config)
+    # Where the model's own generation arguments name another end, other programs are to end there, too.
+    ends = list(dict.fromkeys([*model.language.ends, *model.ends(model.generation)]))
+    config.eos_token_id = generation.eos_token_id = as_stated(ends)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    language.config.save_pretrained(folder)
-    language.generation_config.save_pretrained(folder)
+    config.save_pretrained(folder)
+    generation.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
 

@@ -1,6 +1,6 @@
 """Flamingo: an image encoder, a Perceiver resampler and a gated causal language model (arXiv:2204.14198)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModel
@@ -10,7 +10,8 @@ from mmgpt.registry import MODELS
 
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
-from .generation import generation_arguments
+from .generation import answer_ends, answer_texts, generation_arguments, settings_in_force, use_special_tokens
+from .generation_files import as_ids
 from .language import fitted_language_model
 from .loss import mean_losses, reaching
 from .media import count_images, image_samples, narrowed, places_in_samples
@@ -77,11 +78,13 @@ class Flamingo(BaseModel):
                 raise ValueError(f"language.precision={precision!r}: a quantised language model cannot be trained")
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
+        ends = answer_ends(self.tokenizer, language)
+        generation_arguments(self.tokenizer, self.generation, ends)  # what is wrong in them shows before weights load
         self.vision = MODELS.build({key: value for key, value in vision.items() if key != "dtype"})
         if vision.get("dtype"):
             self.vision.to(getattr(torch, vision["dtype"]))
         self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
-        self.language = self._gated_language(language, dict(gated or {}), reading)
+        self.language = self._gated_language(language, ends, dict(gated or {}), reading)
         self._freeze()
         self.checkpoint(checkpointing)
         if weights is not None:
@@ -90,8 +93,9 @@ class Flamingo(BaseModel):
             quantise(self.language.model, precision)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
-    def _gated_language(self, language: dict, gated: dict, reading: str) -> GatedCausalLM:
+    def _gated_language(self, language: dict, ends: Sequence[int], gated: dict, reading: str) -> GatedCausalLM:
         model = fitted_language_model(self.tokenizer, {k: v for k, v in language.items() if k != "precision"})
+        use_special_tokens(model, self.tokenizer, ends)
         every_n_layers, dtype = gated.pop("every_n_layers", 4), gated.pop("dtype", None)
         image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated, dtype)
@@ -210,8 +214,8 @@ class Flamingo(BaseModel):
         `prompts` are input_ids, attention_mask, pixels and image_counts of `forward`.
         """
         if candidates is None:
-            texts = self.tokenizer.batch_decode(self.generate(*prompts, **self.generation), skip_special_tokens=True)
-            return [{**meta, "prediction": text.strip()} for meta, text in zip(metas, texts, strict=True)]
+            texts = self.texts(self.generate(*prompts, **self.generation), self.generation)
+            return [{**meta, "prediction": text} for meta, text in zip(metas, texts, strict=True)]
         ids, mask, pixels, counts = prompts
         features, counts = self._encoded(ids, pixels, counts)
         answers = [[Candidate(**candidate) for candidate in some] for some in candidates]
@@ -221,6 +225,19 @@ class Flamingo(BaseModel):
         best = [max(range(len(some)), key=some.__getitem__) for some in scores]
         said = zip(metas, best, scores, strict=True)
         return [{**meta, "prediction": meta["choices"][i], "scores": some} for meta, i, some in said]
+
+    def texts(self, ids: Tensor, generation: Mapping) -> list[str]:
+        """The texts of the ids (B, L) that `generate` made with these arguments, each up to the token that ends it."""
+        return answer_texts(self.tokenizer, ids, self.ends(generation))
+
+    def ends(self, generation: Mapping) -> list[int]:
+        """Ids of the tokens that end an answer which is generated with these arguments."""
+        arguments = generation_arguments(self.tokenizer, generation, self.language.ends)
+        return as_ids(arguments.get("eos_token_id", self.language.ends))
+
+    def settings_in_force(self, generation: Mapping | None = None) -> dict:
+        """As `generation.settings_in_force`, of the model's own generation arguments or of others."""
+        return settings_in_force(self.language, self.tokenizer, self.generation if generation is None else generation)
 
     @torch.no_grad()
     def generate(
@@ -242,6 +259,6 @@ class Flamingo(BaseModel):
             media_features=features,
             image_counts=counts,
             attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            **generation_arguments(self.tokenizer, generation),
+            **generation_arguments(self.tokenizer, generation, self.language.ends),
         )
         return out[:, input_ids.shape[1] :]

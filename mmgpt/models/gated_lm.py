@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MaskedCrossAttention, computed_as, feed_forward
+from .generation_files import as_ids
 from .media import READING_RULES, Media, media_of
 from .packing import takes_positions
 from .transformers_names import CACHE, cache_argument
@@ -171,7 +172,15 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             gated = GatedCrossAttentionBlock(dim, dim_visual, index, **(block or {}))
             layers[index] = GatedDecoderLayer(gated.to(getattr(torch, dtype) if dtype else model.dtype), layers[index])
         self.model = model
-        self.generation_config = model.generation_config
+        # Its special tokens alone: other settings of a base, such as a repetition penalty, would act on every answer.
+        base = model.generation_config
+        ids = {name: getattr(base, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        self.generation_config = GenerationConfig(**ids)
+
+    @property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end a text, where generation is not told of others."""
+        return as_ids(self.generation_config.eos_token_id)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the parts come with their weights."""

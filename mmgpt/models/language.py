@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .generation_files import base_generation_config
+
 # Known by these names here, too: code that loads a language model loads its tokenizer.
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
 
@@ -67,8 +69,10 @@ def load_language_model(
     # Which attention: transformers' own choice, as not every model has the fused one.
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype)
+    # Given here, so that transformers does not refuse a folder for the settings in its generation_config.json.
+    generation = base_generation_config(path)
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        path, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True, generation_config=generation
     )
     _check_loaded(
         model, loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes"

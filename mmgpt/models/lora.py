@@ -114,6 +114,10 @@ class LoRAModel(BaseModel):
         """As the wrapped model, whose arguments these are."""
         return self.module.generate(*args, **kwargs)
 
+    def settings_in_force(self, *args, **kwargs) -> dict:
+        """As the wrapped model, whose arguments these are."""
+        return self.module.settings_in_force(*args, **kwargs)
+
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Context manager in which the model answers as it did before tuning."""

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
+
+from .generation_files import as_ids
 
 DEFAULT_LENGTH = 20  # tokens, transformers' own
 # Of what transformers lets pass, or gives another meaning, outside of it: lowest and highest value.
@@ -62,15 +64,12 @@ class Sampler:
         top_logprobs: int | None = None,
     ):
         _check_ranges(arguments)
-        own = {name: value for name, value in arguments.items() if name != "custom_generate"}  # a search of its own
-        # These three are generate's steps from arguments to processors; transformers has no public name for them.
-        config, unknown = model._prepare_generation_config(None, **own)
-        if unknown:
-            raise ValueError(f"unknown generation arguments: {', '.join(unknown)}")
+        config = prepared(model, arguments)
+        # Generate's further steps from arguments to processors; transformers has no public name for them.
         model._prepare_special_tokens(config, device=prompt.device)
         self.processors = model._get_logits_processor(config, prompt.shape[1], device=prompt.device)
         self.draws, self.top_logprobs = config.do_sample, top_logprobs
-        self.ends = set() if config._eos_token_tensor is None else set(config._eos_token_tensor.tolist())
+        self.ends = set(as_ids(config.eos_token_id))
         self.limit = config.max_new_tokens or DEFAULT_LENGTH
         self.generator = torch.Generator(prompt.device)
         if seed is None:
@@ -93,6 +92,20 @@ class Sampler:
         logprobs = logits[0].log_softmax(dim=-1)
         values, likeliest = logprobs.topk(self.top_logprobs)
         return Chosen(token, logprobs[token].item(), tuple(zip(likeliest.tolist(), values.tolist(), strict=True)))
+
+
+def prepared(model: GenerationMixin, arguments: Mapping) -> GenerationConfig:
+    """Arguments of generate with the model's own settings, and transformers' defaults, for all others.
+
+    Raises:
+        ValueError: an argument that generate does not know, or a value it refuses.
+    """
+    own = {name: value for name, value in arguments.items() if name != "custom_generate"}  # a search of its own
+    # The first step of generate; transformers has no public name for it.
+    config, unknown = model._prepare_generation_config(None, **own)
+    if unknown:
+        raise ValueError(f"unknown generation arguments: {', '.join(unknown)}")
+    return config
 
 
 def _check_ranges(arguments: Mapping) -> None:

@@ -52,7 +52,7 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
     async def get_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    _add_models(router, settings.name)
+    _add_models(router, settings.name, chat)
     _add_chat(router, Completions(chat, settings), admission, metrics)
     app.include_router(router)
     return app
@@ -71,8 +71,10 @@ def _key_check(key: str | None):
     return check
 
 
-def _add_models(router: APIRouter, name: str) -> None:
+def _add_models(router: APIRouter, name: str, chat: Chat) -> None:
+    # The last is not OpenAI's: how answers are generated where a request does not say otherwise.
     model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
+    model["generation"] = chat.settings_in_force()
 
     @router.get("/v1/models")
     async def models() -> dict:

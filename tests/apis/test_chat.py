@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmgpt.apis import Chat, Conversation, build_model, read_picture
-from mmgpt.datasets import InstructionDataset
+from mmgpt.datasets import InstructionDataset, prompts
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.engine import load_config
 
@@ -231,3 +231,48 @@ def test_a_checkpoint_of_another_config(chat_config, chat_checkpoint):
     cfg = load_config(chat_config, {"model.lora.r": 3})
     with pytest.raises(ValueError, match="does not belong to the model of this config"):
         build_model(cfg, chat_checkpoint)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beams):
+    """Which may be at an ordinary token: it is no part of the text, but one of the tokens that were generated."""
+    word = 270
+    base = base_saying(dict(eos_token_id=word, repetition_penalty=9.0), dict(eos_token_id=word))
+    options = {"model.module.language.path": base}
+    chat = Chat.from_config(chat_config, None, "cpu", options, dict(max_new_tokens=5, num_beams=beams))
+    for end in (word, chat.model.tokenizer.eos_token_id):
+        saying = dict(sequence_bias=[[[end], 1000.0]], num_beams=beams)
+        answer = chat.submit(chat.start().asked("what?"), saying)
+        assert (answer.text(), answer.finish_reason, answer.completion_tokens) == ("", "stop", 1)
+        assert chat.answer_all([chat.start().asked("what?")], saying) == [""]
+    saying = dict(sequence_bias=[[[word], 1000.0]], eos_token_id=2)
+    answer = chat.submit(chat.start().asked("what?"), saying)
+    assert answer.text() and (answer.finish_reason, answer.completion_tokens) == ("length", 5)
+    if beams == 1:
+        [piece] = chat.submit(chat.start().asked("what?"), dict(sequence_bias=[[[word], 1000.0]]), top_logprobs=0)
+        assert piece.text == "" and [token.id for token in piece.tokens] == [word]
+
+
+def test_settings_in_force_are_those_of_a_stream(chat):
+    beams = Chat(chat.model, chat.pipeline, dict(max_new_tokens=7, num_beams=3))
+    told = beams.settings_in_force()
+    assert (told["num_beams"], told["max_new_tokens"], told["eos_token_id"]) == (1, 7, [2])
+
+
+def test_an_answer_that_generation_does_not_end_is_told(chat, tiny_llama, monkeypatch):
+    prepare, prompt, tokenize = pipeline(tiny_llama)
+    chunk, told = "<|endofchunk|>", []
+    monkeypatch.setattr(prompts, "print_log", lambda text, *_: told.append(text))
+    for template, end_token in (
+        ("short", None),
+        ("openflamingo_vqa", chunk),
+        ("openflamingo_vqa", None),
+        ("short", chunk),
+    ):
+        steps = build_pipeline([prepare, {**prompt, "template": template}, tokenize])
+        Chat(chat.model, steps, dict(max_new_tokens=2, end_token=end_token))
+    assert told == [
+        f"the prompt template ends answers with {end!r}, but generation stops at {stop!r}: set end_token={end!r} among "
+        "the generation arguments"
+        for end, stop in ((chunk, "</s>"), ("</s>", chunk))
+    ]

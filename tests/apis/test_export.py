@@ -6,6 +6,7 @@ from shutil import copytree
 import pytest
 import torch
 from mmengine.config import Config
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.build import find_config
@@ -13,7 +14,7 @@ from mmgpt.apis.export import export, merge
 from mmgpt.apis.precision import for_serving
 from mmgpt.engine import load_config
 from mmgpt.engine.trained import trained_state
-from mmgpt.models import LoRAModel
+from mmgpt.models import LoRAModel, generation
 from mmgpt.models.export import save_language, save_mmgpt_lora, save_parts
 from mmgpt.registry import MODELS
 
@@ -317,3 +318,53 @@ def test_what_cannot_be_exported(experiment, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(FileNotFoundError, match="no config.py"):
         find_config(tmp_path)
+
+
+VICUNA = dict(bos_token_id=0, eos_token_id=1, pad_token_id=0, max_length=4096, temperature=0.9, top_p=0.6)
+
+
+@pytest.mark.parametrize("end_token", [None, "<|endofchunk|>"])
+def test_a_merged_folder_names_the_tokens_it_is_used_with(
+    experiment, base_saying, tmp_path, library_warnings, monkeypatch, end_token
+):
+    """The base's own settings stay, as far as they are valid: with these, transformers refuses to write a folder."""
+    cfg, _ = experiment()
+    cfg.language_model = cfg.model.module.language.path = base_saying(VICUNA, dict(eos_token_id=1, pad_token_id=-1))
+    cfg.model.module.generation = dict(max_new_tokens=4, end_token=end_token)
+    torch.manual_seed(1)
+    model = build_model(cfg, device="cpu")
+    merge(cfg, model, tmp_path / "out", bound=1e-4)
+    library_warnings.clear()
+
+    folder = tmp_path / "out" / "language"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chunk, pad = tokenizer.convert_tokens_to_ids(["<|endofchunk|>", "<PAD>"])
+    ends = [2, 1, chunk] if end_token else [2, 1]
+    ids = dict(bos_token_id=1, eos_token_id=ends, pad_token_id=pad)
+    for name, rest in {"config.json": {}, "generation_config.json": dict(max_length=4096)}.items():
+        settings = json.loads((folder / name).read_text())
+        assert {**settings, **ids, **rest} == settings and not {"temperature", "top_p"} & set(settings)
+    # Other programs find the ends, too.
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    plain.save_pretrained(tmp_path / "again")
+    assert library_warnings == []
+    for end in ends:
+        saying = dict(sequence_bias=[[[end], 1000.0]], max_new_tokens=4)
+        prompt = torch.tensor([[1, 300, 301]])
+        assert plain.generate(prompt, attention_mask=torch.ones_like(prompt), **saying).shape == (1, 4)
+    # And so does mmgpt, which has nothing to warn of there.
+    warned = []
+    library_warnings.clear()
+    monkeypatch.setattr(generation, "print_log", lambda text, *_: warned.append(text))
+    again = build_model(load_config(tmp_path / "out" / "config.py"), device="cpu")
+    assert again.language.ends == ends and again.settings_in_force() == model.settings_in_force()
+    assert warned == library_warnings == []
+
+
+def test_a_base_whose_answers_end_otherwise_is_refused(experiment, tmp_path):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    model.tokenizer.eos_token = "<s>"
+    model.tokenizer.save_pretrained(tmp_path / "out" / "tokenizer")
+    with pytest.raises(ValueError, match="out was exported with another tokenizer: .* with '<s>', .*'</s>' now"):
+        Chat.from_config(tmp_path / "out", device="cpu")

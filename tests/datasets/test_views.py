@@ -98,6 +98,16 @@ def test_a_cut_sample(build, dolly_config):
         assert (row.samples[0].cut, row.samples[0].limit, row.tokens) == (cut, limit, limit)
 
 
+def test_a_sample_that_ends_with_another_special_token_is_not_cut(build, dolly_config, steps):
+    def dataset(length):
+        return build(dolly_config(["one"], pipeline=steps(template="openflamingo_vqa", max_length=length)))
+
+    whole = len(dataset(100)[0]["input_ids"])
+    for limit, cut in ((whole, False), (whole - 1, True)):
+        _, [row] = rows_of(dataset(limit), [0])
+        assert row.samples[0].cut == cut
+
+
 def test_an_image_behind_the_cut_is_told(build, tmp_path, make_images, steps):
     dataset = two_images(build, tmp_path, make_images, steps)
     batch, _ = rows_of(dataset, [0])

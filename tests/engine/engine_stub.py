@@ -30,6 +30,9 @@ class StubModel(BaseModel):
         self.norm = nn.BatchNorm1d(width)
         self.gated = nn.Linear(width, 1)
 
+    def settings_in_force(self) -> dict:
+        return {"eos_token_id": [2]}
+
     def forward(self, x: Tensor, y: Tensor, mode: str = "loss") -> dict | list:
         hidden = functional.dropout(self.norm(self.frozen(x)), 0.3, self.training)
         predicted = self.gated(hidden)[:, 0]

@@ -65,6 +65,7 @@ def test_the_result_says_how_it_was_made(stub, whole):
     checkpoint = stub[1]
     assert made_of["checkpoint"] == {str(checkpoint): hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
     assert made_of["model"] == {"type": "StubModel"} and made_of["data"]["size"] == SIZE and made_of["seed"] == 0
+    assert made_of["generation"] == {"eos_token_id": [2]}
     assert result["versions"]["torch"] == version("torch") and result["command"][0] == "test.py"
     assert folder.name.startswith("epoch-")
 

@@ -265,6 +265,11 @@ def test_a_continuation_may_be_a_function_and_greedy_is_told(load, monkeypatch):
     monkeypatch.setattr(model.chat.model, "forward", logits)
     found = losses(model, [" two", "two", "one", "two one", " two"])
     assert [greedy for _, greedy in found] == [True, True, False, False, True]
+    # It may end with another of the tokens that end its answers.
+    follows[two[-1]] = 1
+    assert losses(model, ["two"] * 5)[0][1] is False
+    model.chat.flamingo.language.generation_config.eos_token_id = [end, 1]
+    assert losses(model, ["two"] * 5)[0][1] is True
 
 
 def test_what_goes_wrong_is_named(load, adapter, chat_config):

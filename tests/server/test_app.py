@@ -15,6 +15,9 @@ def test_models(served):
     models = served.client().models
     assert [model.id for model in models.list()] == ["tiny"]
     assert models.retrieve("tiny").owned_by == "mmgpt"
+    # Not OpenAI's: how answers are generated.
+    for model in (models.retrieve("tiny"), *models.list()):
+        assert model.generation == {"do_sample": False, "max_new_tokens": 64}
     with pytest.raises(openai.NotFoundError) as caught:
         models.retrieve("gpt-4o/mini")
     assert caught.value.code == "model_not_found"

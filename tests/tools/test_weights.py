@@ -1,5 +1,6 @@
 """tools/model_converters/weights.py without published files; with them, see tests/parity/test_layouts.py."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_base_writes_what_was_trained(run, pretrained, tiny_flamingo_config, tmp
     for name, value in model.state_dict().items():
         torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-3)
     assert f"written: {tmp_path / 'base'}" in capsys.readouterr().out
+
+
+def test_base_of_a_language_model_with_invalid_generation_settings(run, base_saying, tiny_flamingo_config, tmp_path):
+    """With transformers 5.17, save_pretrained refused them after all weights were read."""
+    settings = dict(temperature=0.9, top_p=0.6, num_return_sequences=3, repetition_penalty=1.3, eos_token_id=1)
+    model_config = {**tiny_flamingo_config, "language": dict(path=base_saying(settings)), "frozen": ["vision"]}
+    Config(dict(model=model_config)).dump(tmp_path / "pretrain.py")
+    torch.save({"state_dict": trained_state(MODELS.build(model_config)), "meta": {}}, tmp_path / "latest.pth")
+    run("base", tmp_path / "pretrain.py", tmp_path / "latest.pth", tmp_path / "written")
+    written = json.loads((tmp_path / "written" / "language" / "generation_config.json").read_text())
+    assert (written["eos_token_id"], written["repetition_penalty"]) == ([2, 1], 1.3)
+    assert not {"temperature", "top_p", "num_return_sequences"} & set(written)
 
 
 def test_publish_needs_no_lora(run, pretrained, tmp_path):
