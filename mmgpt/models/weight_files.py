@@ -73,6 +73,15 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     """
     if Path(path).is_dir():
         return _read_folder(Path(path), map_location)
+    content = read_file(path, map_location, mmap)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    if isinstance(meta, dict) and "shards" in meta:
+        return join(content, _shards(Path(path), **meta["shards"]))
+    return content
+
+
+def read_file(path: str | os.PathLike, map_location: str = "cpu", mmap: bool = True) -> dict:
+    """The content of one file; of a checkpoint in shards, what is beside the tensors. As `read_weights` otherwise."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of weights {str(path)!r}")
     try:
@@ -82,11 +91,7 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
             content = torch.load(path, map_location, weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except FAULTS as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
-    content = _plain(content)
-    meta = content.get("meta") if isinstance(content, dict) else None
-    if isinstance(meta, dict) and "shards" in meta:
-        return join(content, _shards(Path(path), **meta["shards"]))
-    return content
+    return _plain(content)
 
 
 def _shards(path: Path, folder: str, files: int) -> dict[str, Tensor]:
