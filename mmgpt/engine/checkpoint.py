@@ -10,7 +10,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
@@ -138,7 +138,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """Note the settings of the run; check that checkpoints fit the disk. ValueError when it is too full."""
         super().before_train(runner)
         if is_main_process():
-            self.settings = resume.settings(runner.cfg)
+            self.settings = resume.settings(runner.cfg)  # as its files are now
             remove_parts(self.out_dir)
             check_space(self.out_dir, _size(bare_model(runner)))
 
@@ -197,7 +197,7 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data, and the settings that it was trained with."""
-        checkpoint["meta"]["settings"] = self.settings
+        checkpoint["meta"]["settings"] = getattr(self, "settings", None) or resume.settings(runner.cfg)
         names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
@@ -209,6 +209,8 @@ class TrainedCheckpointHook(CheckpointHook):
         source, model = str(runner.cfg.get("load_from")), bare_model(runner)
         if runner.cfg.get("resume"):
             _go_on(runner, checkpoint, source)
+        elif isinstance(runner._train_loop, BaseLoop):
+            resume.tell_new_run(checkpoint, runner.cfg, source)
         state = trained_part(model, checkpoint, source)
         log_loaded(model, state, source)
         # MMEngine warns about each missing key; the frozen ones are no news.

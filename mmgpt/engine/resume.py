@@ -118,8 +118,10 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
     then = checkpoint["meta"].get("settings")
     if then is None:
         return None
-    files = then["files"], now["files"]
-    differing = [each for each in _differences(then["config"], now["config"], files) if not each.is_one_of(FREE)]
+    # A seed that was drawn by chance is in no config.
+    drawn = {"randomness": {**then["config"].get("randomness", {}), "seed": checkpoint["meta"]["seed"]}}
+    differing = _differences({**then["config"], **drawn}, now["config"], (then["files"], now["files"]))
+    differing = [each for each in differing if not each.is_one_of(FREE)]
     rebuilt = [each for each in differing if each.is_one_of(REBUILT)]
     foreign = [each for each in differing if each not in rebuilt and _is_foreign(each.owner)]
     refused = [each for each in differing if each not in rebuilt + foreign]
@@ -181,6 +183,15 @@ def tell(changes: Changes | None, meta: Mapping) -> None:
         print_log(f"Resumed by other versions, equal up to rounding at best: {'; '.join(other)}", "current")
 
 
+def tell_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
+    """Log what differs in the model of another run that starts from the weights of a checkpoint, which it may."""
+    kept = checkpoint.get("meta", {}).pop("settings", None)
+    if kept is not None:
+        parts = ({"model": part} for part in (kept["config"].get("model"), plain_config(cfg["model"])))
+        for line in lines([each for each in _differences(*parts, ({}, {})) if not each.is_one_of(FREE)]):
+            print_log(f"Another run starts from the weights of {source}, whose model had {line}", "current")
+
+
 def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
     """Let a checkpoint hold the schedule and the hyperparameters that the config of a run has at its place, if others.
 
@@ -231,7 +242,7 @@ def lines(differing: list[Change]) -> list[str]:
     for name, then, now, _ in differing:
         alike.setdefault((name.rpartition(".")[2], _short(then), _short(now)), []).append(name)
     found = [
-        f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}: {then} then, {now} now"
+        f"{min(names, key=len)}{f' and {len(names) - 1} more' * (len(names) > 1)}: {then} then, {now} now"
         for (_, then, now), names in alike.items()
     ]
     return found[:SHOWN] + [f"and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
@@ -249,10 +260,10 @@ def _check_end(meta: Mapping, loop: Mapping, source: str) -> None:
     last = epochs * length if epochs is not None and length else loop.get("max_iters")
     if last is None or done <= last:
         return
-    end = f"max_epochs={epochs} is {last}" if epochs is not None and length else f"max_iters={last} is less"
+    setting = f"max_iters={last}" if epochs is None else f"max_epochs={epochs}"
     raise ValueError(
-        f"cannot resume {source}: {done} batches are done, and {end}: nothing is left to train; set more, or resume "
-        "an older checkpoint"
+        f"cannot resume {source}: {done} batches are done, and with {setting} the run ends after {last}: nothing is "
+        "left to train; set more, or resume an older checkpoint"
     )
 
 
@@ -261,10 +272,11 @@ def _differences(
 ) -> Iterator[Change]:
     """What differs within two plain configs, whose files have these fingerprints.
 
-    A key that is missing counts as None. Lists of other lengths differ as a whole, and of parts of other types the keys
-    that only one of them has are left out.
+    A key that is missing counts as None, and None as a dict without keys. Lists of other lengths differ as a whole, and
+    of parts of other types the keys that only one of them has are left out.
     """
-    if isinstance(then, dict) and isinstance(now, dict):
+    if isinstance(then or now, dict) and isinstance(now or then, dict):
+        then, now = then or {}, now or {}
         owner = now.get("type", owner)
         same_type = then.get("type") == now.get("type")
         for key in {**then, **now}:

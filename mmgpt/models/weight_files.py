@@ -115,7 +115,9 @@ def _read_folder(folder: Path, map_location: str) -> dict:
 
 
 def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dict | None]:
-    """A file's tensors by name, without DDP's 'module.', and the tuning config that MultiModal-GPT puts beside them.
+    """A file's tensors by name, without DDP's 'module.', and what stands beside them of the LoRA that they belong to.
+
+    MultiModal-GPT has a tuning config there, our trainings the settings of the run.
 
     Args:
         content: of the file: the tensors themselves, or a dict with them under 'state_dict' or 'model_state_dict'.
@@ -130,12 +132,20 @@ def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dic
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{source} holds no tensors by name (nor under {' or '.join(STATE_KEYS)}), but {found}")
-    tuning = content.get("tuning_config") if state is not content else None
+    tuning = (content.get("tuning_config") or _own_tuning(content)) if state is not content else None
     while isinstance(tuning, dict) and isinstance(tuning.get("tuning_config"), dict):
         tuning = tuning["tuning_config"]
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return dict(state), tuning
+
+
+def _own_tuning(content: dict) -> dict | None:
+    """The same of a checkpoint of tools/train.py, which keeps the settings of its run."""
+    part = content
+    for key in ("meta", "settings", "config", "model", "lora"):
+        part = part.get(key) if isinstance(part, dict) else None
+    return part and {key: part[field] for key, field in TUNING.items() if field in part}
 
 
 def _reason(message: str) -> str:

@@ -106,6 +106,20 @@ def test_clipping_is_that_of_the_config(run):
     assert "optim_wrapper.clip_grad.type: None then, 'value' now" in log_of(resumed)
 
 
+def test_more_iterations_of_a_loop_without_epochs(run):
+    more = (
+        "iters = 8\ntrain_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters='${iters}')\n"
+        "train_dataloader.update(sampler=dict(type='InfiniteSampler'), batch_sampler=None)\n"
+        "param_scheduler = [dict(type='CosineAnnealingLR', T_max='${iters}', by_epoch=False)]\n"
+    )
+    _, expected = run(more, "whole", iters=12)
+    run(more)
+    _, noted = run(more, resume=True, iters=12)
+    assert noted.rates == expected.rates[8:]
+    with pytest.raises(ValueError, match="with max_iters=4 the run ends after 4"):
+        run(more, resume=True, iters=4)
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -131,14 +145,15 @@ def test_nothing_is_left_to_train(run, make_runner, tmp_path):
     run(max_epochs=2)
     _, noted = run(resume=True, max_epochs=2)
     assert noted.losses == []
-    with pytest.raises(ValueError, match="12 batches are done, and max_epochs=1 is 6: nothing is left to train"):
+    with pytest.raises(
+        ValueError, match="12 batches are done, and with max_epochs=1 the run ends after 6: nothing is left"
+    ):
         run(resume=True, max_epochs=1)
 
 
 REFUSED = {
     "accumulative_counts=2": "optim_wrapper.accumulative_counts: 1 then, 2 now",
     "seed=1": "randomness.seed: 0 then, 1 now",
-    "optim_wrapper.accumulative_counts=3": "optim_wrapper.accumulative_counts: 1 then, 3 now",
     "optim_wrapper.type=AmpOptimWrapper": "optim_wrapper.type: 'OptimWrapper' then, 'AmpOptimWrapper' now",
     "optim_wrapper.optimizer.type=Adam": "optim_wrapper.optimizer.type: 'AdamW' then, 'Adam' now",
     "optim_wrapper.optimizer.amsgrad=True": "optim_wrapper.optimizer.amsgrad: None then, True now",
@@ -163,6 +178,14 @@ def test_another_run_is_refused_by_name_before_a_model_is_built(run, tmp_path, m
     first, *named, last = str(told.value).splitlines()
     assert named == ["  " + line for line in REFUSED[option].split("; ")]
     assert source in first and f"without --resume, by --cfg-options load_from={source}" in last
+
+
+def test_a_seed_that_was_drawn_by_chance_is_asked_for(run):
+    runner, expected = run(seed=None, max_epochs=1)
+    with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, None now"):
+        run(resume=True, seed=None, max_epochs=2)
+    resumed, noted = run(resume=True, seed=runner.seed, max_epochs=2)
+    assert len(noted.losses) == 6
 
 
 def test_all_that_is_refused_is_in_one_message(run):
@@ -251,7 +274,7 @@ def conversations(tmp_path):
 
 
 def compared(then, now):
-    checkpoint = {"optimizer": {}, "meta": {"iter": 0, "settings": then}}
+    checkpoint = {"optimizer": {}, "meta": {"iter": 0, "seed": None, "settings": then}}
     return changes(checkpoint, now, "iter_0.pth")
 
 
