@@ -87,7 +87,7 @@ def fingerprints(part: object) -> dict[str, str]:
     """
     named: dict[str, tuple[str, tuple]] = {}
     for name, path, content in _named_files(part, ""):
-        if os.path.isfile(path) or os.path.isdir(path) and ".data_prefix." not in name:
+        if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
             named[name] = path, tuple(content) or MODEL_FOLDER
     digests = {key: fingerprint(*key) for key in set(named.values())}  # a tokenizer is named by every dataset
     return {name: digests[key] for name, key in named.items()}

@@ -114,12 +114,13 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
         raise ValueError(
             f"cannot resume {source}: it is no checkpoint of tools/train.py; give it as load_from to start from it"
         )
-    _check_end(checkpoint["meta"], now["config"].get("train_cfg") or {}, source)
-    then = checkpoint["meta"].get("settings")
+    meta, loop = checkpoint["meta"], now["config"].get("train_cfg") or {}
+    then = meta.get("settings")
     if then is None:
+        _check_end(meta, loop, source)
         return None
     # A seed that was drawn by chance is in no config.
-    drawn = {"randomness": {**then["config"].get("randomness", {}), "seed": checkpoint["meta"]["seed"]}}
+    drawn = {"randomness": {**then["config"].get("randomness", {}), "seed": meta["seed"]}}
     differing = _differences({**then["config"], **drawn}, now["config"], (then["files"], now["files"]))
     differing = [each for each in differing if not each.is_one_of(FREE)]
     rebuilt = [each for each in differing if each.is_one_of(REBUILT)]
@@ -136,6 +137,7 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
                 ]
             )
         )
+    _check_end(meta, loop, source)
     return Changes(rebuilt, foreign)
 
 
@@ -196,16 +198,16 @@ def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
     """Let a checkpoint hold the schedule and the hyperparameters that the config of a run has at its place, if others.
 
     The schedulers of `runner`, which are at their start, are stepped through all batches that are done: MMEngine's
-    compute each rate from the one before. That is also how a scheduler of epochs gets to know of an epoch whose last
-    batch the checkpoint was written at.
+    compute each rate from the one before. Where they count epochs, the same is done after a checkpoint that was written
+    at the last batch of an epoch, before the schedule's step at the end of it.
 
     Raises:
         ValueError: a scheduler follows the results of validation, of which the checkpoint has none.
     """
     done, length = checkpoint["meta"]["iter"], len(runner.train_dataloader)
     by_epoch, schedulers = isinstance(runner.train_loop, EpochBasedTrainLoop), runner.param_schedulers or []
-    complete = not by_epoch or checkpoint["meta"]["epoch"] == done // length
-    if complete and changes is not None and not changes.rebuilt:
+    behind = by_epoch and checkpoint["meta"]["epoch"] < done // length and any(each.by_epoch for each in schedulers)
+    if changes is not None and not changes.rebuilt and not behind:
         return
     if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
         if changes is not None and changes.rebuilt:
@@ -288,7 +290,7 @@ def _differences(
     elif name in files[0] and name in files[1]:
         if files[0][name] != files[1][name]:
             yield Change(name, then, f"{now}, with other content", owner)
-    elif ".data_prefix." in name and then and now:
+    elif "data_prefix." in name and then and now:
         # A folder of images is known by its own name: it may lie elsewhere.
         if os.path.basename(then.rstrip("/")) != os.path.basename(now.rstrip("/")):
             yield Change(name, then, now, owner)

@@ -9,14 +9,15 @@ from pathlib import Path
 from mmgpt.datasets.prompts import find_template
 from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.config import plain_config
-from mmgpt.engine.files import data_files, named_files
+from mmgpt.engine.files import data_files, fingerprints, named_files
 from mmgpt.engine.versions import versions
 
 
 def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
 
-    Of a folder with a language model or an image encoder, what describes it and the tokenizer is, not the weights.
+    Of a folder with a language model or an image encoder, what describes it and the tokenizer is; its weights and those
+    of other files of the model by a `fingerprint`, which takes no time.
 
     Args:
         cfg: a whole config, its variables replaced.
@@ -26,6 +27,7 @@ def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
     return {
         "model": plain_config(cfg["model"]),
         "model_files": {str(path): sha256(path) for name in named_files(cfg["model"]) for path in _described(name)},
+        "model_weights": fingerprints({"model": cfg["model"]}),
         "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
         "prompt_template": template and find_template(template),
         "data": plain_config(loader["dataset"]),
