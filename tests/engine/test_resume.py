@@ -1,5 +1,7 @@
 """What may change when a run is resumed; that an unchanged one is the uninterrupted run is in test_loops.py."""
 
+from importlib.metadata import version
+
 import pytest
 import torch
 from engine_stub import write_config
@@ -217,6 +219,16 @@ def test_a_checkpoint_without_settings_goes_on_with_those_of_now(run, tmp_path, 
     assert "does not hold the settings of its run" in log_of(resumed)
     if epochs == 2:
         assert_same(resumed, whole)
+
+
+def test_other_versions_are_told(run, tmp_path):
+    run(max_epochs=1)
+    content = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
+    content["meta"]["settings"]["versions"].update(torch="1.0", mmengine="0.1")
+    (tmp_path / "run" / "latest.pth").unlink()
+    torch.save(content, tmp_path / "run" / "latest.pth")
+    resumed, _ = run(resume=True, max_epochs=1)
+    assert f"at best: torch 1.0 then, {version('torch')} now; mmengine 0.1 then" in log_of(resumed)
 
 
 def test_schedule_by_epoch_knows_the_epoch_that_the_checkpoint_completed(run):
