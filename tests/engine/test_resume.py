@@ -16,6 +16,10 @@ from mmgpt.engine.runner import MMGPTRunner
 VALIDATION = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
 BY_EPOCH = "param_scheduler = [dict(type='ExponentialLR', gamma=0.5, by_epoch=True)]\n"
 PLATEAU = VALIDATION + "param_scheduler = [dict(type='ReduceOnPlateauLR', monitor='error', by_epoch=True)]\n"
+COSINE = (
+    "param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4),\n"
+    "    dict(type='CosineAnnealingLR', T_max='${max_epochs}', by_epoch=True, convert_to_iter_based=True)]\n"
+)
 CONSTANT = "param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4)]\n"
 
 
@@ -69,9 +73,9 @@ def test_a_run_of_one_epoch_resumed_to_three_is_a_run_of_three(run):
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_more_epochs_continue_on_the_longer_cosine(run, epochs):
-    whole, expected = run(folder="whole", max_epochs=3)
-    run(max_epochs=epochs)
-    resumed, noted = run(resume=True, max_epochs=3)
+    whole, expected = run(COSINE, "whole", max_epochs=3)
+    run(COSINE, max_epochs=epochs)
+    resumed, noted = run(COSINE, resume=True, max_epochs=3)
     assert noted.rates == expected.rates[6 * epochs :]
     assert noted.rates[0] != noted.rates[-1]
     for mine, theirs in zip(resumed.param_schedulers, whole.param_schedulers, strict=True):
