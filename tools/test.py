@@ -61,7 +61,7 @@ def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
 
     from mmgpt.engine.runner import MMGPTRunner
 
-    cfg.load_from = args.checkpoint or cfg.get("load_from")
+    cfg.load_from, cfg.resume = args.checkpoint or cfg.get("load_from"), False  # of a training
     if args.resume:
         cfg.test_cfg.resume = True
     metrics = MMGPTRunner.from_cfg(cfg).test()

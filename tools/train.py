@@ -26,11 +26,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Set ``cfg.resume`` and ``cfg.load_from`` as the option --resume asks.
+    """Set ``cfg.resume`` and ``cfg.load_from`` as the option --resume asks, or ``resume = True`` in the config.
 
     Raises:
         FileNotFoundError: a checkpoint is named that does not exist.
     """
+    if resume is None and cfg.get("resume"):
+        resume = cfg.get("load_from") or "auto"
     if resume is None:
         return
     if resume != "auto" and not Path(resume).is_file():
@@ -42,6 +44,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         cfg.resume, cfg.load_from = True, str(checkpoint)
         print(f"--resume: going on from {checkpoint}")
     else:
+        cfg.resume = False
         print(f"--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning")
 
 

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from mmgpt.evaluation.results import versions
+from mmgpt.engine.versions import versions
 from mmgpt.visualization.canvas import new_figure, save
 
 from .growth import Law

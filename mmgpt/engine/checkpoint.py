@@ -10,13 +10,15 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from mmgpt.registry import HOOKS
 
+from . import resume
 from .atomic import written_whole
+from .loops import ResumableEpochLoop
 from .sharding import shard_like
 from .trained import bare_model, is_sharded, saving_trained, shard_states, trained_names
 from .work_dir import LATEST, STOPPED, check_space, remove_parts
@@ -141,9 +143,10 @@ class TrainedCheckpointHook(CheckpointHook):
         super().__init__(**own, backend_args=dict(backend="atomic"))
 
     def before_train(self, runner: Runner) -> None:
-        """Check that checkpoints fit the disk. ValueError when it is too full."""
+        """Note the settings of the run; check that checkpoints fit the disk. ValueError when it is too full."""
         super().before_train(runner)
         if is_main_process():
+            self.settings = resume.settings(runner.cfg)  # as its files are now
             remove_parts(self.out_dir)
             check_space(self.out_dir, _size(bare_model(runner)))
 
@@ -201,7 +204,8 @@ class TrainedCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep what was trained, as plain data."""
+        """Keep what was trained, as plain data, and the settings that it was trained with."""
+        checkpoint["meta"]["settings"] = getattr(self, "settings", None) or resume.settings(runner.cfg)
         names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
@@ -212,7 +216,9 @@ class TrainedCheckpointHook(CheckpointHook):
 
         source, model = str(runner.cfg.get("load_from")), bare_model(runner)
         if runner.cfg.get("resume"):
-            _check_resumable(checkpoint, len(runner.train_dataloader), source)
+            _go_on(runner, checkpoint, source)
+        elif isinstance(runner._train_loop, BaseLoop):
+            resume.tell_new_run(checkpoint, runner.cfg, source)
         state = trained_part(model, checkpoint, source)
         log_loaded(model, state, source)
         # MMEngine warns about each missing key; the frozen ones are no news.
@@ -229,17 +235,24 @@ def _size(model: nn.Module) -> int:
     return 3 * sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
 
 
-def _check_resumable(checkpoint: dict, length: int, source: str) -> None:
-    if "optimizer" not in checkpoint or "meta" not in checkpoint:
-        raise ValueError(
-            f"cannot resume {source}: it is no checkpoint of tools/train.py; give it as load_from to start from it"
-        )
-    before = checkpoint["meta"].get("epoch_length", length)
+def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
+    """Check that a run can go on from a checkpoint, and let the checkpoint hold the schedule that the run now has.
+
+    Raises:
+        ValueError: it cannot, see `resume.changes`; an epoch has another number of batches, or cannot be entered there.
+    """
+    length, loop, meta = len(runner.train_dataloader), runner.train_loop, checkpoint.get("meta", {})
+    if isinstance(loop, ResumableEpochLoop) and meta:
+        loop.check_place(meta.get("iter", 0))
+    changes = resume.agreed(lambda: resume.changes(checkpoint, resume.settings(runner.cfg), source))
+    before = meta.get("epoch_length", length)
     if before != length:
         raise ValueError(
             f"cannot resume {source}: an epoch had {before} batches per process then and has {length} now "
             "(other data, batch size or number of processes)"
         )
+    resume.tell(changes, meta)
+    resume.rebuild(runner, checkpoint, changes)
 
 
 def _link(checkpoint: Path) -> None:

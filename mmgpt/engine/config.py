@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -47,6 +48,11 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
     # MMEngine writes the config down four times as a run starts; yapf would take a second or more to lay each out.
     return Config(resolved, cfg_text=cfg.text, filename=cfg.filename, format_python_code=False)
+
+
+def plain_config(part: object) -> object:
+    """A part of a config as JSON has it: dicts, lists, strings and numbers; classes and functions by their names."""
+    return json.loads(json.dumps(part, default=lambda thing: getattr(thing, "__name__", str(thing))))
 
 
 def check_exists(path: str | os.PathLike) -> None:

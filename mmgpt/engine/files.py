@@ -1,5 +1,6 @@
 """Looking for the files that a config names, before anything is built."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,11 @@ CONTENT = {
     "language": [("config.json",), TOKENIZER, WEIGHTS],
     "tokenizer": [TOKENIZER],
 }
+MODEL_FOLDER = (("config.json",), WEIGHTS)  # of any other type
+# Of a folder with a tokenizer, what else decides the ids that it gives.
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+# Of a larger file `fingerprint` reads so many blocks of so many bytes.
+WHOLE, BLOCKS, BLOCK = 64 << 20, 256, 64 << 10
 
 
 def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
@@ -72,6 +78,44 @@ def named_files(part: object) -> list[str]:
 def data_files(datasets: object) -> list[str]:
     """The files among them: of dataset configs those with annotations, questions, and features of images."""
     return [path for path in named_files(datasets) if os.path.isfile(path)]
+
+
+def fingerprints(part: object) -> dict[str, str]:
+    """A `fingerprint` of every file, and of every folder of weights or a tokenizer, that a part of a config names.
+
+    The keys are the dotted names in the config. Folders of images are left out: they may hold millions of files.
+    """
+    named: dict[str, tuple[str, tuple]] = {}
+    for name, path, content in _named_files(part, ""):
+        if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
+            named[name] = path, tuple(content) or MODEL_FOLDER
+    digests = {key: fingerprint(*key) for key in set(named.values())}  # a tokenizer is named by every dataset
+    return {name: digests[key] for name, key in named.items()}
+
+
+def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
+    """Sixteen hexadecimal digits that differ for other content, wherever a file or folder lies.
+
+    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB.
+
+    Args:
+        path: the file or folder.
+        content: patterns of the files that count in a folder, see CONTENT.
+    """
+    files, digest = [Path(path)], hashlib.blake2b(digest_size=8)
+    if os.path.isdir(path):
+        patterns = {pattern for choices in content for pattern in choices}
+        patterns |= set(TOKENIZER_SETTINGS) if TOKENIZER in content else set()
+        files = sorted({file for pattern in patterns for file in files[0].glob(pattern)})
+    for file in files:
+        size, name = file.stat().st_size, file.name if os.path.isdir(path) else ""
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+        starts = range(0, size, BLOCK) if size <= WHOLE else [(size - BLOCK) * i // (BLOCKS - 1) for i in range(BLOCKS)]
+        with file.open("rb") as opened:
+            for start in starts:
+                opened.seek(start)
+                digest.update(opened.read(BLOCK))
+    return digest.hexdigest()
 
 
 def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:

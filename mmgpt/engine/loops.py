@@ -47,9 +47,20 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         """Train, from the place that a resumed checkpoint has set."""
         # A checkpoint written at the last batch of an epoch says (epoch, all batches done): that is the next epoch.
         self._epoch = self._iter // len(self.dataloader)
+        self.check_place(self._iter)
         if self._iter % self.runner.optim_wrapper._accumulative_counts:
             print_log("No gradient is lost: the checkpoint was written at the end of a step.", "current")
         return super().run()
+
+    def check_place(self, done: int) -> None:
+        """Raise a ValueError if training cannot go on after so many batches."""
+        epoch, start = divmod(done, len(self.dataloader))
+        batch_sampler = self.dataloader.batch_sampler
+        if start and not hasattr(batch_sampler, "start"):
+            raise ValueError(
+                f"cannot resume after {start} batches of epoch {epoch}: {type(batch_sampler).__name__} cannot "
+                "skip batches; use a batch sampler with a `start`, such as JointBatchSampler"
+            )
 
     def run_epoch(self) -> None:
         """Train one epoch, or what is left of it."""
@@ -57,11 +68,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         batch_sampler = self.dataloader.batch_sampler
         if hasattr(batch_sampler, "start"):
             batch_sampler.start = start
-        elif start:
-            raise ValueError(
-                f"cannot resume after {start} batches of epoch {self._epoch}: {type(batch_sampler).__name__} cannot "
-                "skip batches; use a batch sampler with a `start`, such as JointBatchSampler"
-            )
         # What loading the first batch draws is not left over from before, be it an epoch or the start of a resumed run.
         seed_iteration(self.runner.seed, self._iter, get_rank())
         self.runner.call_hook("before_train_epoch")

@@ -10,7 +10,8 @@ from torch import nn
 
 from mmgpt.registry import MODEL_WRAPPERS
 
-from . import checkpoint  # noqa: F401  It sets how MMEngine reads checkpoints, whichever hook the config names.
+# `checkpoint` sets how MMEngine reads checkpoints, whichever hook the config names.
+from . import checkpoint, resume  # noqa: F401
 from .sharding import ShardedDataParallel
 from .trained import bare_model
 
@@ -33,6 +34,16 @@ class MMGPTRunner(Runner):
 
             check_options(cfg.compile)
         return super().from_cfg(cfg)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Same as MMEngine's; a checkpoint that cannot be resumed is refused before the weights of a base are read."""
+        if self._resume and self._load_from:
+            # Here: it brings transformers.
+            from mmgpt.models.weight_files import read_file
+
+            path = str(self._load_from)
+            resume.agreed(lambda: resume.changes(read_file(path), resume.settings(self.cfg), path))
+        return super().build_model(model)
 
     def train(self) -> nn.Module:
         """As MMEngine; afterwards the process compiles again what it is asked to."""

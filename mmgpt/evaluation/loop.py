@@ -14,10 +14,11 @@ from torch.utils.data import Sampler
 
 from mmgpt.datasets.prompts import check_ends
 from mmgpt.engine.loops import seed_iteration
+from mmgpt.engine.versions import versions
 from mmgpt.registry import LOOPS
 
 from .predictions import Predictions
-from .results import circumstances, fingerprint, settings, versions, write_json
+from .results import circumstances, fingerprint, settings, write_json
 
 RESULT = "result.json"
 

@@ -2,25 +2,22 @@
 
 import hashlib
 import json
-import platform
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mmgpt.datasets.prompts import find_template
 from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.files import data_files, named_files
-
-# One of mmengine and onedl-mmengine gives the engine.
-ENGINES = ("mmengine", "onedl-mmengine")
-PACKAGES = ("mmgpt", "torch", *ENGINES, "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
+from mmgpt.engine.config import plain_config
+from mmgpt.engine.files import data_files, fingerprints, named_files
+from mmgpt.engine.versions import versions
 
 
 def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
 
-    Of a folder with a language model or an image encoder, what describes it and the tokenizer is, not the weights.
+    Of a folder with a language model or an image encoder, what describes it and the tokenizer is; its weights and those
+    of other files of the model by a `fingerprint`, which takes no time.
 
     Args:
         cfg: a whole config, its variables replaced.
@@ -29,16 +26,17 @@ def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -
     """
     loader, template = cfg["test_dataloader"], cfg.get("question_template")
     return {
-        "model": _plain(cfg["model"]),
+        "model": plain_config(cfg["model"]),
         "model_files": {str(path): sha256(path) for name in named_files(cfg["model"]) for path in _described(name)},
+        "model_weights": fingerprints({"model": cfg["model"]}),
         "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
         "generation": dict(generation),
         "prompt_template": template and find_template(template),
-        "data": _plain(loader["dataset"]),
+        "data": plain_config(loader["dataset"]),
         "data_files": {path: sha256(path) for path in data_files(loader["dataset"])},
         "batch_size": loader["batch_size"],
-        "metrics": _plain(cfg["test_evaluator"]),
-        "cut_at": _plain(cfg["test_cfg"].get("cut_at", [])),
+        "metrics": plain_config(cfg["test_evaluator"]),
+        "cut_at": plain_config(cfg["test_cfg"].get("cut_at", [])),
         "seed": cfg.get("seed"),
     }
 
@@ -46,17 +44,6 @@ def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -
 def circumstances() -> dict:
     """The command line, and the versions that were used."""
     return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that make answers and scores, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def fingerprint(made_of: Mapping) -> str:
@@ -86,8 +73,3 @@ def _files(checkpoint: str | Path | None) -> Iterator[Path]:
 def _described(name: str) -> Iterator[Path]:
     path = Path(name)
     yield from sorted(path.glob("*.json")) if path.is_dir() else [path]
-
-
-def _plain(value):
-    """A part of a config as JSON has it: objects and functions by their names."""
-    return json.loads(json.dumps(value, default=lambda thing: getattr(thing, "__name__", str(thing))))

@@ -74,6 +74,15 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     """
     if Path(path).is_dir():
         return _read_folder(Path(path), map_location)
+    content = read_file(path, map_location, mmap)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    if isinstance(meta, dict) and "shards" in meta:
+        return join(content, _shards(Path(path), **meta["shards"]))
+    return content
+
+
+def read_file(path: str | os.PathLike, map_location: str = "cpu", mmap: bool = True) -> dict:
+    """The content of one file; of a checkpoint in shards, what is beside the tensors. As `read_weights` otherwise."""
     if not Path(path).is_file():
         advice = ": addresses are not loaded, so download it first" if "://" in str(path) else ""
         raise FileNotFoundError(f"there is no file of weights {str(path)!r}{advice}")
@@ -84,11 +93,7 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
             content = torch.load(path, map_location, weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except FAULTS as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
-    content = _plain(content)
-    meta = content.get("meta") if isinstance(content, dict) else None
-    if isinstance(meta, dict) and "shards" in meta:
-        return join(content, _shards(Path(path), **meta["shards"]))
-    return content
+    return _plain(content)
 
 
 def _shards(path: Path, folder: str, files: int) -> dict[str, Tensor]:
@@ -112,7 +117,9 @@ def _read_folder(folder: Path, map_location: str) -> dict:
 
 
 def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dict | None]:
-    """A file's tensors by name, without DDP's 'module.', and the tuning config that MultiModal-GPT puts beside them.
+    """A file's tensors by name, without DDP's 'module.', and what stands beside them of the LoRA that they belong to.
+
+    MultiModal-GPT has a tuning config there, our trainings the settings of the run.
 
     Args:
         content: of the file: the tensors themselves, or a dict with them under 'state_dict' or 'model_state_dict'.
@@ -127,12 +134,20 @@ def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dic
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{source} holds no tensors by name (nor under {' or '.join(STATE_KEYS)}), but {found}")
-    tuning = content.get("tuning_config") if state is not content else None
+    tuning = (content.get("tuning_config") or _own_tuning(content)) if state is not content else None
     while isinstance(tuning, dict) and isinstance(tuning.get("tuning_config"), dict):
         tuning = tuning["tuning_config"]
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return dict(state), tuning
+
+
+def _own_tuning(content: dict) -> dict | None:
+    """The same of a checkpoint of tools/train.py, which keeps the settings of its run."""
+    part = content
+    for key in ("meta", "settings", "config", "model", "lora"):
+        part = part.get(key) if isinstance(part, dict) else None
+    return part and {key: part[field] for key, field in TUNING.items() if field in part}
 
 
 def _reason(message: str) -> str:

@@ -1,6 +1,7 @@
 import pytest
 
-from mmgpt.engine import check_files
+from mmgpt.engine import check_files, files
+from mmgpt.engine.files import fingerprint, fingerprints
 
 
 @pytest.fixture
@@ -116,3 +117,53 @@ def test_data_that_a_hook_reads_are_looked_for(cfg):
     cfg["default_hooks"] = dict(answers=dict(loader=dict(dataset=dict(ann_file="heldout.json"))))
     with pytest.raises(FileNotFoundError, match=r"heldout.json  \(default_hooks.answers.loader.dataset.ann_file\)"):
         check_files(cfg, skip=["test_dataloader"])
+
+
+@pytest.fixture
+def base(tmp_path):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+        "generation_config.json",
+    ):
+        (tmp_path / "base" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "base" / name).write_text(name)
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("model.safetensors", ["language.path"]),
+        ("config.json", ["language.path"]),
+        ("tokenizer_config.json", ["language.path", "tokenizer"]),
+        ("generation_config.json", []),
+    ],
+)
+def test_a_folder_is_known_by_what_is_used_of_it(base, name, changed):
+    part = dict(language=dict(path=str(base)), tokenizer=str(base), data_prefix=dict(img=str(base)))
+    before = fingerprints(part)
+    assert before.keys() == {"language.path", "tokenizer"}
+    (base / name).write_text("another")
+    after = fingerprints(part)
+    assert [key for key in before if after[key] != before[key]] == changed
+    base.rename(base.with_name("moved"))
+    moved = dict(language=dict(path=f"{base.parent}/moved"), tokenizer=f"{base.parent}/moved")
+    assert fingerprints(moved) == after
+
+
+def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "WHOLE", 100)
+    monkeypatch.setattr(files, "BLOCK", 10)
+    content = bytearray(10_000)
+    seen = set()
+    for changed in (None, 0, 5_015, 9_999):
+        (tmp_path / "a.bin").write_bytes(bytes(1 if i == changed else byte for i, byte in enumerate(content)))
+        seen.add(fingerprint(tmp_path / "a.bin"))
+    (tmp_path / "a.bin").write_bytes(content[1:])
+    seen.add(fingerprint(tmp_path / "a.bin"))
+    assert len(seen) == 5
+    (tmp_path / "a.bin").rename(tmp_path / "b.bin")
+    assert fingerprint(tmp_path / "b.bin") in seen

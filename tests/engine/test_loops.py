@@ -141,8 +141,8 @@ def test_epochs_are_shuffled_differently_and_read_all_data(make_runner, tmp_path
 
 
 def test_batch_sampler_that_cannot_skip(make_runner, tmp_path):
-    train(make_runner(), kill=4)
     more = "train_dataloader['batch_sampler'] = None"
+    train(make_runner(more), kill=4)
     runner = make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))
     with pytest.raises(ValueError, match="3 batches of epoch 0: BatchSampler cannot skip"):
         runner.train()

@@ -45,6 +45,14 @@ def test_layouts_of_training_files(tmp_path, tuning, prefix):
     assert read == {"lora_r": 8, "lora_target_modules": ["a", "b"]} and type(read) is dict
 
 
+def test_lora_of_a_run_is_known_from_its_settings():
+    model = {"type": "LoRAModel", "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1}}
+    meta = {"iter": 3, "settings": {"config": {"model": model}}}
+    assert state_and_tuning({"state_dict": STATE, "meta": meta}, "a.pth")[1] == {"lora_r": 4, "lora_alpha": 8}
+    for meta in (None, {"iter": 3}, {"settings": {"config": {"model": {"type": "Flamingo"}}}}):
+        assert state_and_tuning({"state_dict": STATE, "meta": meta}, "a.pth")[1] is None
+
+
 def test_bare_tensors_have_no_tuning():
     state, tuning = state_and_tuning(STATE, "a.pt")
     assert same(state) and tuning is None

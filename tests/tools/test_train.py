@@ -144,6 +144,23 @@ def test_the_newest_complete_checkpoint_is_resumed(tmp_path, run, capsys):
     assert os.readlink(tmp_path / "run" / "latest.pth") == "iter_12.pth"
 
 
+def test_resume_in_the_config_with_other_settings(tmp_path, run, capsys):
+    """It stands for --resume; a test with that config is none."""
+    config, latest = write_config(tmp_path), tmp_path / "run" / "latest.pth"
+    arguments = [config, "--work-dir", tmp_path / "run", "--cfg-options", "resume=True"]
+    assert run("train.py", *arguments, "max_epochs=1") == 0
+    assert "--resume: no checkpoint in" in capsys.readouterr().out
+    assert run("train.py", *arguments, "max_epochs=2", "lr=1e-3") == 0
+    shown = capsys.readouterr().out
+    assert "going on from" in shown and "optim_wrapper.optimizer.lr: 0.002 then, 0.001 now" in shown
+    assert sorted(losses(tmp_path / "run")) == [7, 8, 9, 10, 11, 12]
+    assert run("train.py", *arguments, "max_epochs=2", "lr=1e-3", "accumulative_counts=2", "seed=1") == 1
+    message = capsys.readouterr().err.partition("error: ")[2]
+    for words in ("cannot resume", "accumulative_counts: 1 then, 2 now", "seed: 0 then, 1 now", "load_from="):
+        assert words in message
+    assert run("test.py", config, latest, "--cfg-options", "resume=True") == 0
+
+
 def test_a_work_dir_that_cannot_be_written_is_told_first(tmp_path, run, capsys):
     (tmp_path / "run").touch()
     config = write_config(tmp_path, more="model['path'] = 'weights/llama'")

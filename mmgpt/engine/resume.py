@@ -1,0 +1,308 @@
+"""The settings of a run, kept in its checkpoints, and what of them may change when it is resumed.
+
+A change is one of four: free (it decides how a step is computed, watched or read, not what it computes), rebuilt (the
+schedule and the rates of the optimizer are computed anew from the config), not ours to judge (an option of a component
+of somebody else's), or refused, since it would make another run.
+"""
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.hooks import ParamSchedulerHook
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmgpt import registry as registries
+
+from .config import plain_config
+from .files import fingerprints
+from .versions import versions
+
+# The parts of a config that weights depend on. The others watch a run (hooks, log, tracker, validation), evaluate
+# (test), or say where and on which devices it is computed (work_dir, env_cfg, compile, how processes share a model).
+PARTS = (
+    "model",
+    "data_preprocessor",
+    "train_dataloader",
+    "optim_wrapper",
+    "param_scheduler",
+    "auto_scale_lr",
+    "train_cfg",
+    "randomness",
+    "sync_bn",
+    "efficient_conv_bn_eval",
+)
+FREE = (
+    # Who reads the batches, and how far ahead: the batches are the same.
+    r"train_dataloader\.(num_workers|prefetch_factor|persistent_workers|pin_memory|timeout|multiprocessing_context)",
+    # What to do about a broken sample: until now there was none, or it was replaced as it will be.
+    r"train_dataloader\..*\bon_error",
+    # Where the data is: the annotation files are told by their content.
+    r"train_dataloader\..*\b(data_root|cache)",
+    # When to validate.
+    r"train_cfg\.(val_begin|val_interval|dynamic_intervals)",
+    # How answers are generated; what is computed twice or in parts to save memory; cached features, which the model
+    # checks, and which the steps of the data read or not.
+    r"model\.(module\.)?(generation|checkpointing|loss_chunk|feature_cache)",
+    # Other kernels for the same step of the optimizer.
+    r"optim_wrapper\.optimizer\.(foreign|fused|capturable)",
+    # The same draws, by kernels that add up in one order.
+    r"randomness\.deterministic",
+)
+HYPERPARAMETERS = ("lr", "weight_decay", "betas", "eps", "momentum")
+REBUILT = (
+    r"train_cfg\.max_(epochs|iters)",
+    r"param_scheduler",
+    r"auto_scale_lr",
+    r"optim_wrapper\.clip_grad",
+    rf"optim_wrapper\.optimizer\.({'|'.join(HYPERPARAMETERS)})",
+)
+OURS = (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.DATA_SAMPLERS, registries.FUNCTIONS)
+SHOWN, WIDTH = 20, 200  # lines of a message, characters of a value
+
+
+class Change(NamedTuple):
+    """A setting by its dotted name, its value in the checkpoint and in the config, and the type that it belongs to."""
+
+    name: str
+    then: object
+    now: object
+    owner: str | None = None
+
+    def is_one_of(self, patterns: tuple[str, ...]) -> bool:
+        """Whether one of some regular expressions names the setting, or what it is a part of."""
+        return any(re.match(rf"({pattern})(?![\w])", self.name) for pattern in patterns)
+
+
+class Changes(NamedTuple):
+    """What differs between a checkpoint and a config that goes on from it."""
+
+    rebuilt: list[Change]
+    foreign: list[Change]
+
+
+def settings(cfg: Mapping) -> dict:
+    """What the weights of a run depend on, as plain data.
+
+    Returns:
+        config: the PARTS of it, and the number of `processes`.
+        files: a fingerprint of each file and folder that these name, by the dotted name of the key.
+        versions: of the packages that compute.
+    """
+    parts = {name: plain_config(cfg[name]) for name in PARTS if cfg.get(name) is not None}
+    return dict(config={**parts, "processes": get_world_size()}, files=fingerprints(parts), versions=versions())
+
+
+def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
+    """What differs between the settings of a checkpoint and those of now; None where the checkpoint has none (of old).
+
+    Args:
+        checkpoint: its content, of which tensors are not looked at.
+        now: as `settings` gives them.
+        source: its name, for messages.
+
+    Raises:
+        ValueError: it is no checkpoint of a training, a setting differs that makes another run, or the run would end
+            before the place where the checkpoint is.
+    """
+    if "optimizer" not in checkpoint or "meta" not in checkpoint:
+        raise ValueError(
+            f"cannot resume {source}: it is no checkpoint of tools/train.py; give it as load_from to start from it"
+        )
+    meta, loop = checkpoint["meta"], now["config"].get("train_cfg") or {}
+    then = meta.get("settings")
+    if then is None:
+        _check_end(meta, loop, source)
+        return None
+    # A seed that was drawn by chance is in no config.
+    drawn = {"randomness": {**then["config"].get("randomness", {}), "seed": meta["seed"]}}
+    differing = _differences({**then["config"], **drawn}, now["config"], (then["files"], now["files"]))
+    differing = [each for each in differing if not each.is_one_of(FREE)]
+    rebuilt = [each for each in differing if each.is_one_of(REBUILT)]
+    foreign = [each for each in differing if each not in rebuilt and _is_foreign(each.owner)]
+    refused = [each for each in differing if each not in rebuilt + foreign]
+    if refused:
+        raise ValueError(
+            "\n".join(
+                [
+                    f"cannot resume {source}: these settings would make it another run:",
+                    *(f"  {line}" for line in lines(refused)),
+                    "Set them as they were, or start another run from its weights: without --resume, by "
+                    f"--cfg-options load_from={source}",
+                ]
+            )
+        )
+    _check_end(meta, loop, source)
+    return Changes(rebuilt, foreign)
+
+
+def agreed(judge: Callable[[], Changes | None]) -> Changes | None:
+    """What the first process finds, in all of them; so is the error that it ends in, before anyone waits for another.
+
+    All processes call it. The first alone reads files: the others may see them later, or not at all.
+    """
+    told: list = [None]
+    if is_main_process():
+        try:
+            told = [judge()]
+        except Exception as error:
+            if get_world_size() == 1:
+                raise
+            told = [error]
+    broadcast_object_list(told)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    return told[0]
+
+
+def tell(changes: Changes | None, meta: Mapping) -> None:
+    """Log what differs between the settings of a checkpoint and those that it is resumed with."""
+    if changes is None:
+        print_log(
+            "The checkpoint does not hold the settings of its run (an older version wrote it), so that they cannot be "
+            "compared; schedule and optimizer follow this config.",
+            "current",
+            logging.WARNING,
+        )
+        return
+    for line in lines(changes.rebuilt):
+        print_log(f"Resumed with another setting, by which schedule and optimizer are rebuilt: {line}", "current")
+    for line in lines(changes.foreign):
+        print_log(
+            f"Resumed with another setting of a component that is not mmgpt's; whether the run stays the same is not "
+            f"known: {line}",
+            "current",
+            logging.WARNING,
+        )
+    before, now = meta["settings"]["versions"], versions()
+    other = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
+    if other:
+        print_log(f"Resumed by other versions, equal up to rounding at best: {'; '.join(other)}", "current")
+
+
+def tell_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
+    """Log what differs in the model of another run that starts from the weights of a checkpoint, which it may."""
+    kept = checkpoint.get("meta", {}).pop("settings", None)
+    if kept is not None:
+        parts = ({"model": part} for part in (kept["config"].get("model"), plain_config(cfg["model"])))
+        for line in lines([each for each in _differences(*parts, ({}, {})) if not each.is_one_of(FREE)]):
+            print_log(f"Another run starts from the weights of {source}, whose model had {line}", "current")
+
+
+def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
+    """Let a checkpoint hold the schedule and the hyperparameters that the config of a run has at its place, if others.
+
+    The schedulers of `runner`, which are at their start, are stepped through all batches that are done: MMEngine's
+    compute each rate from the one before. Where they count epochs, the same is done after a checkpoint that was written
+    at the last batch of an epoch, before the schedule's step at the end of it.
+
+    Raises:
+        ValueError: a scheduler follows the results of validation, of which the checkpoint has none.
+    """
+    done, length = checkpoint["meta"]["iter"], len(runner.train_dataloader)
+    by_epoch, schedulers = isinstance(runner.train_loop, EpochBasedTrainLoop), runner.param_schedulers or []
+    behind = by_epoch and checkpoint["meta"]["epoch"] < done // length and any(each.by_epoch for each in schedulers)
+    if changes is not None and not changes.rebuilt and not behind:
+        return
+    if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
+        if changes is not None and changes.rebuilt:
+            raise ValueError(
+                "a schedule that follows validation cannot be rebuilt for other settings: "
+                + "; ".join(lines(changes.rebuilt))
+            )
+        return
+    hooks = [hook for hook in runner.hooks if isinstance(hook, ParamSchedulerHook)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `scheduler.step")
+        for batch in range(done):
+            for hook in hooks:
+                hook.after_train_iter(runner, batch)
+                if by_epoch and (batch + 1) % length == 0:
+                    hook.after_train_epoch(runner)
+    checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
+    names = {*HYPERPARAMETERS, *(scheduler.param_name for scheduler in schedulers)}
+    names |= {f"initial_{name}" for name in names}
+    state, groups = checkpoint["optimizer"], runner.optim_wrapper.param_groups
+    # Where there are several groups, MMEngine schedules settings of none besides.
+    kept = [*state["param_groups"], *([state["base_param_settings"]] if "base_param_settings" in state else [])]
+    before = kept[0]["lr"]
+    for values, group in zip(kept, groups, strict=False):
+        values.update({name: value for name, value in group.items() if name in names})
+    print_log(
+        f"The learning rate after {done} batches is {kept[0]['lr']:.4g} ({before:.4g} in the checkpoint).", "current"
+    )
+
+
+def lines(differing: list[Change]) -> list[str]:
+    """A line for each setting that differs; one for those that a variable of the config has changed in many places."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for name, then, now, _ in differing:
+        alike.setdefault((name.rpartition(".")[2], _short(then), _short(now)), []).append(name)
+    found = [
+        f"{min(names, key=len)}{f' and {len(names) - 1} more' * (len(names) > 1)}: {then} then, {now} now"
+        for (_, then, now), names in alike.items()
+    ]
+    return found[:SHOWN] + [f"and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]} ..."
+
+
+def _check_end(meta: Mapping, loop: Mapping, source: str) -> None:
+    """Raise a ValueError if a training loop of this config would have ended before the place of a checkpoint."""
+    done, length = meta["iter"], meta.get("epoch_length")
+    epochs = loop.get("max_epochs")
+    last = epochs * length if epochs is not None and length else loop.get("max_iters")
+    if last is None or done <= last:
+        return
+    setting = f"max_iters={last}" if epochs is None else f"max_epochs={epochs}"
+    raise ValueError(
+        f"cannot resume {source}: {done} batches are done, and with {setting} the run ends after {last}: nothing is "
+        "left to train; set more, or resume an older checkpoint"
+    )
+
+
+def _differences(
+    then: object, now: object, files: tuple[Mapping, Mapping], name: str = "", owner: str | None = None
+) -> Iterator[Change]:
+    """What differs within two plain configs, whose files have these fingerprints.
+
+    A key that is missing counts as None, and None as a dict without keys. Lists of other lengths differ as a whole, and
+    of parts of other types the keys that only one of them has are left out.
+    """
+    if isinstance(then or now, dict) and isinstance(now or then, dict):
+        then, now = then or {}, now or {}
+        owner = now.get("type", owner)
+        same_type = then.get("type") == now.get("type")
+        for key in {**then, **now}:
+            if same_type or key == "type" or (key in then and key in now):
+                yield from _differences(then.get(key), now.get(key), files, f"{name}.{key}".lstrip("."), owner)
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for i, pair in enumerate(zip(then, now, strict=True)):
+            yield from _differences(*pair, files, f"{name}[{i}]", owner)
+    elif name in files[0] and name in files[1]:
+        if files[0][name] != files[1][name]:
+            yield Change(name, then, f"{now}, with other content", owner)
+    elif "data_prefix." in name and then and now:
+        # A folder of images is known by its own name: it may lie elsewhere.
+        if os.path.basename(then.rstrip("/")) != os.path.basename(now.rstrip("/")):
+            yield Change(name, then, now, owner)
+    elif then != now:
+        yield Change(name, then, now, owner)
+
+
+def _is_foreign(name: str | None) -> bool:
+    """Whether a type that configs name was registered by somebody else, and is not derived from a class of ours."""
+    for registry in (*OURS, *(registry.parent for registry in OURS)):
+        found = registry.module_dict.get(name)
+        if found is not None:
+            packages = [each.__module__.partition(".")[0] for each in getattr(found, "__mro__", [found])]
+            return "mmgpt" not in packages and packages[0] != "mmengine"
+    return False

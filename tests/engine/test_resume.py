@@ -1,0 +1,376 @@
+"""What may change when a run is resumed; that an unchanged one is the uninterrupted run is in test_loops.py."""
+
+from importlib.metadata import version
+
+import pytest
+import torch
+from engine_stub import write_config
+from launching import train_on_two
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmgpt.engine import load_config
+from mmgpt.engine.resume import changes, settings
+from mmgpt.engine.runner import MMGPTRunner
+
+VALIDATION = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
+BY_EPOCH = "param_scheduler = [dict(type='ExponentialLR', gamma=0.5, by_epoch=True)]\n"
+PLATEAU = VALIDATION + "param_scheduler = [dict(type='ReduceOnPlateauLR', monitor='error', by_epoch=True)]\n"
+COSINE = (
+    "param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4),\n"
+    "    dict(type='CosineAnnealingLR', T_max='${max_epochs}', by_epoch=True, convert_to_iter_based=True)]\n"
+)
+CONSTANT = "param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4)]\n"
+
+
+class Noted(Hook):
+    """Notes the rate and the loss of every batch."""
+
+    priority = "VERY_HIGH"  # before the schedule's next step
+
+    def __init__(self):
+        self.rates, self.losses = [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.rates.append([group["lr"] for group in runner.optim_wrapper.param_groups])
+        self.losses.append(float(outputs["loss"].detach()))
+
+
+@pytest.fixture
+def run(make_runner, tmp_path):
+    """A function that trains in a folder, from its newest checkpoint on where it is to resume."""
+
+    def trained(more="", folder="run", resume=False, **options):
+        if resume:
+            options.update(resume=True, load_from=str(tmp_path / folder / "latest.pth"))
+        runner, noted = make_runner(more, work_dir=folder, **options), Noted()
+        runner.register_hook(noted)
+        runner.train()
+        return runner, noted
+
+    return trained
+
+
+def log_of(runner):
+    with open(runner.logger.log_file) as file:
+        return file.read()
+
+
+def assert_same(runner, other):
+    torch.testing.assert_close(runner.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(runner.optim_wrapper.state_dict(), other.optim_wrapper.state_dict(), rtol=0, atol=0)
+
+
+def test_a_run_of_one_epoch_resumed_to_three_is_a_run_of_three(run):
+    """Where the schedule does not know the end: the same samples, losses and weights."""
+    whole, expected = run(CONSTANT, "whole", max_epochs=3)
+    run(CONSTANT, max_epochs=1)
+    resumed, noted = run(CONSTANT, resume=True, max_epochs=3)
+    assert noted.losses == expected.losses[6:] and noted.rates == expected.rates[6:]
+    assert_same(resumed, whole)
+    assert "train_cfg.max_epochs: 1 then, 3 now" in log_of(resumed)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_more_epochs_continue_on_the_longer_cosine(run, epochs):
+    whole, expected = run(COSINE, "whole", max_epochs=3)
+    run(COSINE, max_epochs=epochs)
+    resumed, noted = run(COSINE, resume=True, max_epochs=3)
+    assert noted.rates == expected.rates[6 * epochs :]
+    assert noted.rates[0] != noted.rates[-1]
+    for mine, theirs in zip(resumed.param_schedulers, whole.param_schedulers, strict=True):
+        assert mine.state_dict() == theirs.state_dict()
+    assert f"param_scheduler[1].T_max: {epochs} then, 3 now" in log_of(resumed)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": 5e-4},
+        {"warmup_iters": 9},
+        {"weight_decay": 0.3},
+        {"optim_wrapper.optimizer.betas": (0.8, 0.99)},
+        {"lr": 5e-4, "max_epochs": 2, "optim_wrapper.optimizer.eps": 1e-6},
+    ],
+)
+def test_rates_of_the_optimizer_are_those_that_a_run_with_them_has_there(run, options):
+    """With and without weight decay there are two groups, and MMEngine's own record of the rate."""
+    asked, expected = run(folder="asked", **{"max_epochs": 3, **options})
+    run(max_epochs=1)
+    resumed, noted = run(resume=True, **{"max_epochs": 3, **options})
+    assert noted.rates == expected.rates[6:]
+    assert len(noted.rates[0]) == 3
+    drop = ("params",)
+    for mine, theirs in zip(resumed.optim_wrapper.param_groups, asked.optim_wrapper.param_groups, strict=True):
+        assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
+
+
+def test_clipping_is_that_of_the_config(run):
+    run(max_epochs=1)
+    resumed, _ = run("optim_wrapper = dict(clip_grad=dict(_delete_=True, type='value', clip_value=0.5))", resume=True)
+    assert resumed.optim_wrapper.clip_grad_kwargs == {"clip_value": 0.5}
+    assert "optim_wrapper.clip_grad.type: None then, 'value' now" in log_of(resumed)
+
+
+def test_more_iterations_of_a_loop_without_epochs(run):
+    more = (
+        "iters = 8\ntrain_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters='${iters}')\n"
+        "train_dataloader.update(sampler=dict(type='InfiniteSampler'), batch_sampler=None)\n"
+        "param_scheduler = [dict(type='CosineAnnealingLR', T_max='${iters}', by_epoch=False)]\n"
+    )
+    _, expected = run(more, "whole", iters=12)
+    run(more)
+    _, noted = run(more, resume=True, iters=12)
+    assert noted.rates == expected.rates[8:]
+    with pytest.raises(ValueError, match="with max_iters=4 the run ends after 4"):
+        run(more, resume=True, iters=4)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "train_dataloader.update(num_workers=2, persistent_workers=True)",
+        "default_hooks['logger']['interval'] = 2\ndefault_hooks['checkpoint']['interval'] = 4",
+        "train_dataloader['dataset']['on_error'] = 'skip'\nmodel['generation'] = dict(num_beams=3)",
+        VALIDATION,
+    ],
+)
+def test_what_is_free_changes_without_a_word(run, tmp_path, make_runner, more):
+    run(max_epochs=1)
+    cfg = make_runner(max_epochs=1).cfg
+    then = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
+    now = load_config(write_config(tmp_path, more=more), {"max_epochs": 1})
+    assert changes(then, settings(cfg), "x") == changes(then, settings(now), "x") == ([], [])
+    if "generation" not in more:
+        resumed, _ = run(more, resume=True, max_epochs=1)
+        assert "Resumed" not in log_of(resumed)
+
+
+def test_nothing_is_left_to_train(run, make_runner, tmp_path):
+    run(max_epochs=2)
+    _, noted = run(resume=True, max_epochs=2)
+    assert noted.losses == []
+    with pytest.raises(
+        ValueError, match="12 batches are done, and with max_epochs=1 the run ends after 6: nothing is left"
+    ):
+        run(resume=True, max_epochs=1)
+
+
+REFUSED = {
+    "accumulative_counts=2": "optim_wrapper.accumulative_counts: 1 then, 2 now",
+    "seed=1": "randomness.seed: 0 then, 1 now",
+    "optim_wrapper.type=AmpOptimWrapper": "optim_wrapper.type: 'OptimWrapper' then, 'AmpOptimWrapper' now",
+    "optim_wrapper.optimizer.type=Adam": "optim_wrapper.optimizer.type: 'AdamW' then, 'Adam' now",
+    "optim_wrapper.optimizer.amsgrad=True": "optim_wrapper.optimizer.amsgrad: None then, True now",
+    "optim_wrapper.paramwise_cfg.decayed=norm": "optim_wrapper.paramwise_cfg.decayed: 'gated' then, 'norm' now",
+    "train_dataloader.batch_size=3": "train_dataloader.batch_size: 2 then, 3 now",
+    "train_dataloader.sampler.shuffle=False": "train_dataloader.sampler.shuffle: True then, False now",
+    "model.type=OtherModel": "model.type: 'StubModel' then, 'OtherModel' now",
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_another_run_is_refused_by_name_before_a_model_is_built(run, tmp_path, monkeypatch, option):
+    run(max_epochs=1)
+    monkeypatch.setattr(Runner, "build_model", lambda *_: pytest.fail("a model was built"))
+    name, _, value = option.partition("=")
+    value = {"True": True, "False": False}.get(value, int(value) if value.isdigit() else value)
+    cfg = load_config(write_config(tmp_path), {"max_epochs": 1, name: value})
+    source = str(tmp_path / "run" / "latest.pth")
+    cfg.merge_from_dict(dict(resume=True, load_from=source, work_dir=str(tmp_path / "run")))
+    with pytest.raises(ValueError, match="these settings would make it another run") as told:
+        MMGPTRunner.from_cfg(cfg)
+    first, *named, last = str(told.value).splitlines()
+    assert named == ["  " + line for line in REFUSED[option].split("; ")]
+    assert source in first and f"without --resume, by --cfg-options load_from={source}" in last
+
+
+def test_a_seed_that_was_drawn_by_chance_is_asked_for(run):
+    runner, expected = run(seed=None, max_epochs=1)
+    with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, None now"):
+        run(resume=True, seed=None, max_epochs=2)
+    resumed, noted = run(resume=True, seed=runner.seed, max_epochs=2)
+    assert len(noted.losses) == 6
+
+
+def test_all_that_is_refused_is_in_one_message(run):
+    run(max_epochs=1)
+    with pytest.raises(ValueError, match="(?s)accumulative_counts: 1 then, 4 now.*seed: 0 then, 2 now"):
+        run(resume=True, accumulative_counts=4, seed=2, lr=1e-5)
+
+
+def test_options_of_foreign_components_are_told(run):
+    run(max_epochs=1)
+    resumed, _ = run("train_dataloader['dataset']['seconds'] = 0.001", resume=True, max_epochs=1)
+    assert (
+        "not mmgpt's; whether the run stays the same is not known: train_dataloader.dataset.seconds: None then, "
+        in (log_of(resumed))
+    )
+
+
+@pytest.mark.parametrize(("checkpoint", "epochs"), [("iter_9.pth", 2), ("iter_6.pth", 3)])
+def test_a_checkpoint_without_settings_goes_on_with_those_of_now(run, tmp_path, checkpoint, epochs):
+    """It is of an older version: whether the run is the same cannot be seen, its schedule is that of the config."""
+    whole, expected = run(folder="whole", max_epochs=epochs)
+    run(max_epochs=2 if epochs == 2 else 1)
+    content = torch.load(tmp_path / "run" / checkpoint, weights_only=True)
+    del content["meta"]["settings"]
+    (tmp_path / "run" / "latest.pth").unlink()
+    torch.save(content, tmp_path / "run" / "latest.pth")
+    resumed, noted = run(resume=True, max_epochs=epochs)
+    assert noted.rates == expected.rates[content["meta"]["iter"] :] != []
+    assert "does not hold the settings of its run" in log_of(resumed)
+    if epochs == 2:
+        assert_same(resumed, whole)
+
+
+def test_other_versions_are_told(run, tmp_path):
+    run(max_epochs=1)
+    content = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
+    content["meta"]["settings"]["versions"].update(torch="1.0", mmengine="0.1")
+    (tmp_path / "run" / "latest.pth").unlink()
+    torch.save(content, tmp_path / "run" / "latest.pth")
+    resumed, _ = run(resume=True, max_epochs=1)
+    assert f"at best: torch 1.0 then, {version('torch')} now; mmengine 0.1 then" in log_of(resumed)
+
+
+def test_schedule_by_epoch_knows_the_epoch_that_the_checkpoint_completed(run):
+    """The checkpoint is written at the last batch, before the schedule's step at the end of the epoch."""
+    _, expected = run(BY_EPOCH, "whole", max_epochs=3)
+    run(BY_EPOCH, max_epochs=1)
+    _, noted = run(BY_EPOCH, resume=True, max_epochs=3)
+    assert noted.rates == expected.rates[6:]
+    _, again = run(BY_EPOCH, resume=True, max_epochs=3)
+    assert again.rates == []
+
+
+def test_a_schedule_that_follows_validation_stays(run):
+    run(PLATEAU, max_epochs=1)
+    resumed, _ = run(PLATEAU, resume=True, max_epochs=1)
+    with pytest.raises(ValueError, match="follows validation cannot be rebuilt for other settings: .*lr: 0.002 then"):
+        run(PLATEAU, resume=True, max_epochs=1, lr=1e-4)
+
+
+CONVERSATIONS = """
+data_root = '{root}'
+base = '{root}/base'
+model = dict(type='LoRAModel', lora=dict(r=4, lora_alpha=8, target_modules=['q_proj', 'v_proj']), module=dict(
+    type='Flamingo', language=dict(path='${{base}}', dtype='bfloat16'), weights='{root}/flamingo.safetensors',
+    reading='latest', generation=dict(num_beams=3), gated=dict(every_n_layers=4)))
+tokenize = dict(type='TokenizeSegments', tokenizer='${{base}}', max_length=64)
+steps = [dict(type='FormatPrompt', template='short'), '${{tokenize}}']
+train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='collate_conversations'), dataset=dict(
+    type='JointDataset', visual=[dict(
+        type='InstructionDataset', parser='llava', data_root='${{data_root}}', ann_file='train.json',
+        data_prefix=dict(img='images'), pipeline='${{steps}}')], language=[dict(
+        type='InstructionDataset', parser='alpaca', source='language', data_root='${{data_root}}',
+        ann_file='train.json', pipeline='${{steps}}')]))
+{more}
+"""
+
+
+@pytest.fixture
+def conversations(tmp_path):
+    """A function: the settings of a config of a language model, weights and data that lie in a folder."""
+
+    def written(folder="a", more="", **options):
+        root = tmp_path / folder
+        (root / "base").mkdir(parents=True, exist_ok=True)
+        (root / "images").mkdir(exist_ok=True)
+        for name in ("base/config.json", "base/tokenizer.json", "base/model.safetensors", "flamingo.safetensors"):
+            if not (root / name).exists():
+                (root / name).write_text(f"content of {name}")
+        if not (root / "train.json").exists():
+            (root / "train.json").write_text("[]")
+        (tmp_path / "config.py").write_text(CONVERSATIONS.format(root=root.as_posix(), more=more))
+        return settings(load_config(tmp_path / "config.py", options))
+
+    return written
+
+
+def compared(then, now):
+    checkpoint = {"optimizer": {}, "meta": {"iter": 0, "seed": None, "settings": then}}
+    return changes(checkpoint, now, "iter_0.pth")
+
+
+def test_files_and_folders_that_have_moved_are_the_same(conversations):
+    assert compared(conversations("a"), conversations("b")) == ([], [])
+    assert compared(conversations("a"), conversations("a", **{"model.module.generation.num_beams": 1})) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("base/model.safetensors", r"model.module.language.path: '(.*)/base' then, '\1/base, with other content' now"),
+        (
+            "base/tokenizer.json",
+            r"visual\[0\].pipeline\[1\].tokenizer and 1 more: '(.*)/base' then, '\1/base, with other",
+        ),
+        (
+            "flamingo.safetensors",
+            r"model.module.weights: '(.*)flamingo.safetensors' then, '\1.*, with other content' now",
+        ),
+        ("train.json", r"visual\[0\].ann_file and 1 more: 'train.json' then, 'train.json, with other content' now"),
+    ],
+)
+def test_files_of_other_content_are_another_run(conversations, tmp_path, name, line):
+    then = conversations("a")
+    (tmp_path / "a" / name).write_text("another")
+    with pytest.raises(ValueError, match=line):
+        compared(then, conversations("a"))
+    conversations("b")
+    (tmp_path / "b" / name).write_text("another")
+    with pytest.raises(ValueError, match=name.partition("/")[2] and "path|tokenizer" or name):
+        compared(then, conversations("b"))
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"model.lora.lora_alpha": 16}, "model.lora.lora_alpha: 8 then, 16 now"),
+        ({"model.lora.r": 8}, "model.lora.r: 4 then, 8 now"),
+        (
+            {"model.lora.target_modules": ["q_proj"]},
+            "model.lora.target_modules: ['q_proj', 'v_proj'] then, ['q_proj'] now",
+        ),
+        ({"model.module.language.dtype": "float32"}, "model.module.language.dtype: 'bfloat16' then, 'float32' now"),
+        ({"model.module.language.precision": "int4"}, "model.module.language.precision: None then, 'int4' now"),
+        ({"model.module.reading": "next"}, "model.module.reading: 'latest' then, 'next' now"),
+        ({"model.module.gated.every_n_layers": 2}, "model.module.gated.every_n_layers: 4 then, 2 now"),
+        ({"model.module.frozen": ["language"]}, "model.module.frozen: None then, ['language'] now"),
+        ({"model.train_tokens": ["<image>"]}, "model.train_tokens: None then, ['<image>'] now"),
+        ({"tokenize.max_length": 32}, "pipeline[1].max_length and 1 more: 64 then, 32 now"),
+        ({"steps.0.template": "instruction"}, "pipeline[0].template and 1 more: 'short' then, 'instruction' now"),
+        (
+            {"train_dataloader.dataset.visual.0.weight": 2},
+            "train_dataloader.dataset.visual[0].weight: None then, 2 now",
+        ),
+        ({"train_dataloader.dataset.visual.0.data_prefix.img": "val"}, "data_prefix.img: 'images' then, 'val' now"),
+        ({"train_dataloader.collate_fn.row_length": 64}, "train_dataloader.collate_fn.row_length: None then, 64 now"),
+        (
+            {"train_dataloader.dataset.language": []},
+            "train_dataloader.dataset.language: [{'type': 'InstructionDataset'",
+        ),
+    ],
+)
+def test_what_is_computed_and_of_which_data_is_refused_by_name(conversations, options, line):
+    with pytest.raises(ValueError, match="another run") as told:
+        compared(conversations(), conversations(**options))
+    assert line in str(told.value)
+
+
+def test_another_number_of_processes_is_another_run(conversations):
+    then = conversations()
+    then["config"]["processes"] = 8
+    with pytest.raises(ValueError, match="processes: 8 then, 1 now"):
+        compared(then, conversations())
+
+
+def test_two_processes_refuse_together(tmp_path):
+    assert train_on_two(tmp_path, "", "--cfg-options", "max_epochs=1").returncode == 0
+    done = train_on_two(tmp_path, "", "--resume", "--cfg-options", "seed=4", timeout=120)
+    assert done.returncode == 1
+    assert "randomness.seed: 0 then, 4 now" in done.stderr
+    more = train_on_two(tmp_path, "", "--resume", "--cfg-options", "max_epochs=2", timeout=120)
+    assert more.returncode == 0 and "train_cfg.max_epochs: 1 then, 2 now" in more.stdout + more.stderr
