@@ -30,8 +30,8 @@ class ZeroGradientsHook(Hook):
         patience: so many steps with gradients that are all zero end the run.
     """
 
-    # Before a checkpoint is written.
-    priority = "HIGH"
+    # Before NonFiniteHook takes away gradients that are not finite.
+    priority = "VERY_HIGH"
 
     def __init__(self, patience: int = 10) -> None:
         if patience < 1:

@@ -15,10 +15,11 @@ optim_wrapper = dict(
     accumulative_counts="${accumulative_counts}",
 )
 
-# The two factors multiply. The rate rises to `lr`, less what the cosine takes, at batch number `warmup_iters`.
+# The two factors multiply: at batch number `warmup_iters` the rate is `lr`, less what the cosine has taken until then.
+# The cosine, without an end of its own, takes the whole run.
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end="${warmup_iters}"),
-    dict(type="CosineAnnealingLR", T_max="${max_epochs}", by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", by_epoch=False),
 ]
 
 train_cfg = dict(type="ResumableEpochLoop", max_epochs="${max_epochs}")
