@@ -40,6 +40,7 @@ def small_parts(tmp_path, tiny_llama, tiny_clip, data_root):
     model.pop("type")
     torch.manual_seed(0)
     weights = {name: value.contiguous() for name, value in new_tensors(Flamingo(**model)).items()}
+    weights |= {name: torch.full_like(value, 0.5) for name, value in weights.items() if name.endswith("_gate")}
     save_file(weights, tmp_path / "flamingo.safetensors")
     return [
         f"language_model={tiny_llama}",

@@ -1,6 +1,8 @@
 # What every experiment shares: logging, checkpoints, randomness.
 default_scope = "mmgpt"
 
+# Each by its name: an experiment changes arguments (default_hooks = dict(nonfinite=dict(patience=3))), or turns one off
+# by None (default_hooks = dict(progress=None)). One that a config does not name is there all the same.
 default_hooks = dict(
     runtime_info=dict(type="StepInfoHook"),
     timer=dict(type="IterTimerHook"),
@@ -9,15 +11,17 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     # The interval counts batches; a checkpoint is written at the end of the step that it falls into.
     checkpoint=dict(type="TrainedCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
+    progress=dict(type="ProgressBarHook"),
+    # What training leaves out; NaN; gradients that are all zero; a checkpoint at SIGINT, SIGTERM and SIGUSR1.
+    dropped_samples=dict(type="LostAnswersHook"),
+    nonfinite=dict(type="NonFiniteHook", patience=10),
+    zero_gradients=dict(type="ZeroGradientsHook", patience=10),
+    stop_signals=dict(type="StopOnSignalHook"),
+    model_summary=dict(type="PartsTableHook"),
+    throughput=dict(type="ThroughputHook"),
 )
-custom_hooks = [
-    dict(type="ProgressBarHook"),
-    dict(type="LostAnswersHook"),
-    dict(type="NonFiniteHook", patience=10),
-    dict(type="StopOnSignalHook"),
-    dict(type="PartsTableHook"),
-    dict(type="ThroughputHook"),
-]
+# An experiment's own hooks, beside these.
+custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -19,4 +19,5 @@ language = dict(
     )
 )
 perceiver = dict(depth=6, num_latents=64, dim_head=64, heads=8, ff_mult=4)
-gated = dict(every_n_layers=4, dim_head=64, heads=8, ff_mult=4)
+# Gates are open: with new ones, which are zero and which LoRA freezes, images would not reach the model.
+gated = dict(every_n_layers=4, dim_head=64, heads=8, ff_mult=4, gate_init=0.5)

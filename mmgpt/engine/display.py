@@ -95,8 +95,9 @@ class ThroughputHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
-        """Put the means into the log; MMEngine's timer, which goes before, has the seconds."""
-        if not isinstance(data_batch, Mapping) or "attention_mask" not in data_batch:
+        """Put the means into the log; MMEngine's timer, which goes before, has the seconds, unless it is turned off."""
+        timed = "train/time" in runner.message_hub.log_scalars
+        if not timed or not isinstance(data_batch, Mapping) or "attention_mask" not in data_batch:
             return
         seconds = runner.message_hub.get_scalar("train/time").current()
         self.recent.append(Work(len(data_batch["sources"]), int(data_batch["attention_mask"].sum()), seconds))

@@ -21,11 +21,11 @@ What needs less, the cheapest first:
 
 
 class Stopped(Exception):
-    """A signal ended the run after a checkpoint. ``signum`` is the signal, ``step`` the batches done."""
+    """A signal ended the run: ``signum``, after ``step`` batches, with a checkpoint of them if ``saved``."""
 
-    def __init__(self, signum: int, step: int) -> None:
-        super().__init__(signum, step)
-        self.signum, self.step = signum, step
+    def __init__(self, signum: int, step: int, saved: bool = True) -> None:
+        super().__init__(signum, step, saved)
+        self.signum, self.step, self.saved = signum, step, saved
 
 
 def is_disk_fault(error: BaseException) -> bool:

@@ -36,7 +36,7 @@ class NonFiniteHook(Hook):
 
     priority = "HIGH"
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int = 10) -> None:
         self.patience = patience
         self.seen: list[Seen] = []
         # A gradient scaler does not let the optimizer step at gradients that are not finite: then nothing is known.
@@ -90,7 +90,7 @@ class NonFiniteHook(Hook):
             )
 
     def _is_fine(self, runner: Runner) -> bool:
-        self.norm = _norm(runner)
+        self.norm = gradient_norm(runner)
         losses = torch.stack([value.float().sum() for seen in self.seen for value in seen.losses.values()])
         bad = torch.tensor(int(not (math.isfinite(self.norm) and losses.sum().isfinite())))
         all_reduce(bad, "max")
@@ -114,10 +114,18 @@ class NonFiniteHook(Hook):
         return f"{what}; samples: {'; '.join(places) or 'without names'}"
 
 
-def _norm(runner: Runner) -> float:
-    """Of all gradients, the same in all processes: as clipping found it, which has been waited for; else computed."""
-    wrapper = runner.optim_wrapper
-    if wrapper.clip_grad_kwargs and wrapper.grad_name == "grad_norm":
-        return wrapper.message_hub.get_scalar("train/grad_norm").current()
-    grads = [each.grad for group in wrapper.param_groups for each in group["params"] if each.grad is not None]
+def gradients(runner: Runner) -> list[Tensor]:
+    """The gradients that the optimizer is about to use."""
+    parameters = (each for group in runner.optim_wrapper.param_groups for each in group["params"])
+    return [each.grad for each in parameters if each.grad is not None]
+
+
+def gradient_norm(runner: Runner) -> float:
+    """The norm of all gradients before clipping by norm, the same in all processes; 0 where there are none.
+
+    Where they were clipped by norm it is the one found then, which has been waited for.
+    """
+    wrapper, grads = runner.optim_wrapper, gradients(runner)
+    if grads and wrapper.clip_grad_kwargs and wrapper.grad_name == "grad_norm":
+        return float(wrapper.message_hub.get_scalar("train/grad_norm").current())
     return float(torch.nn.utils.get_total_norm(grads))

@@ -1,19 +1,24 @@
 """MMEngine's Runner as tools/train.py and tools/test.py run it."""
 
 import logging
+from collections.abc import Sequence
+from copy import copy
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmgpt.registry import MODEL_WRAPPERS
 
-# `checkpoint` sets how MMEngine reads checkpoints, whichever hook the config names.
-from . import checkpoint, resume  # noqa: F401
+from . import resume
+from .hooks import hooks_of_run, turned_off
 from .sharding import ShardedDataParallel
 from .trained import bare_model
+from .warmup import fit_schedule
 
 # How MMEngine's messages begin that fill screens.
 LONG = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environment")
@@ -22,17 +27,27 @@ LONG = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environ
 class MMGPTRunner(Runner):
     """A Runner with its config, hooks and environment in the log's file alone; the config is also dumped.
 
-    A model to be sharded is never whole on one GPU; `compile` of the config compiles layers (see `models.compiling`).
+    Its hooks are those of `hooks_of_run`, its schedule fits the run (`fit_schedule`), and a model that would not see
+    its images is not trained (`check_image_path`). A model to be sharded is never whole on one GPU; `compile` of the
+    config compiles layers (see `models.compiling`).
     """
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> "MMGPTRunner":
-        """As MMEngine; a wrong `compile` is refused (ValueError) before the model is built."""
+        """Same as MMEngine's, in our scope; wrong hooks or a wrong `compile` are refused before the model is built.
+
+        Raises:
+            ValueError: says what is wrong.
+        """
+        hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         if "compile" in cfg:
             # Here: it brings transformers.
             from mmgpt.models.compiling import check_options
 
             check_options(cfg.compile)
+        if not cfg.get("default_scope"):
+            cfg = copy(cfg)
+            cfg["default_scope"] = "mmgpt"
         return super().from_cfg(cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -53,9 +68,41 @@ class MMGPTRunner(Runner):
             if self.cfg.get("compile"):  # torch imports its compiler for it
                 torch.compiler.set_stance("default")
 
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
+        """Register the hooks of `hooks_of_run`; the log names what the config turns off."""
+        for hook in hooks_of_run(default_hooks, custom_hooks):
+            self.register_hook(hook)
+        off, unknown = turned_off(default_hooks)
+        if off:
+            self.logger.warning(f"turned off by None in default_hooks: {', '.join(off)}")
+        if unknown:
+            self.logger.info(f"default_hooks has None under names that stand for no hook: {', '.join(unknown)}")
+
+    def load_or_resume(self) -> None:
+        """Same as MMEngine's; before a training, ValueError when images cannot reach the model or teach it."""
+        super().load_or_resume()
+        if isinstance(self._train_loop, BaseLoop):
+            from mmgpt.models.image_path import check_image_path  # here: it brings transformers
+
+            check_image_path(bare_model(self))
+
+    def _build_param_scheduler(
+        self, scheduler: _ParamScheduler | dict | Sequence, optim_wrapper: OptimWrapper
+    ) -> list[_ParamScheduler]:
+        # Nothing would take a schedule on from its first step, which may be a thousandth of the rate.
+        if not any(isinstance(hook, ParamSchedulerHook) for hook in self.hooks):
+            return []
+        schedulers = scheduler if isinstance(scheduler, Sequence) else [scheduler]
+        return super()._build_param_scheduler(
+            fit_schedule(schedulers, self.max_iters, len(self.train_dataloader)), optim_wrapper
+        )
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """As MMEngine, but a model to be sharded goes to its device when it is."""
-        if self.distributed and (model_wrapper_cfg or {}).get("type") == "mmgpt.ShardedDataParallel":
+        """Same as MMEngine's, except that a model to be sharded goes to its device when it is, and for the default."""
+        if self.distributed and not model_wrapper_cfg:
+            # MMEngine's own ends with an error where a process has no images in a batch.
+            model_wrapper_cfg = dict(type="mmgpt.UnevenDataParallel", device_ids=None, broadcast_buffers=False)
+        if self.distributed and model_wrapper_cfg.get("type") == "mmgpt.ShardedDataParallel":
             return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=model))
         return super().wrap_model(model_wrapper_cfg, model)
 

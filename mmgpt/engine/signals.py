@@ -25,6 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class StopOnSignalHook(Hook):
     """Saves and raises Stopped at the end of the optimizer step in which a process of the run got one of SIGNALS.
 
+    A run that writes no checkpoints (`default_hooks.checkpoint` is None) ends there without one.
     That no gradients are pending then is why it waits for the step. A second SIGINT, a second or more after the first
     (one keypress may come twice), ends the run at once.
     """
@@ -52,11 +53,14 @@ class StopOnSignalHook(Hook):
         got = torch.tensor(self.got)
         all_reduce(got, "max")
         if got:
-            runner.logger.warning(f"got {signal.Signals(int(got)).name}: saving after {runner.iter + 1} batches")
-            next(hook for hook in runner.hooks if isinstance(hook, TrainedCheckpointHook)).save_now(runner)
+            checkpoint = next((hook for hook in runner.hooks if isinstance(hook, TrainedCheckpointHook)), None)
+            what = "saving" if checkpoint else "ending, without a checkpoint (default_hooks.checkpoint is None),"
+            runner.logger.warning(f"got {signal.Signals(int(got)).name}: {what} after {runner.iter + 1} batches")
+            if checkpoint:
+                checkpoint.save_now(runner)
             self.after_train(runner)
             runner.call_hook("after_run")
-            raise Stopped(int(got), runner.iter + 1)
+            raise Stopped(int(got), runner.iter + 1, saved=checkpoint is not None)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the signals as they were."""

@@ -71,7 +71,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except Stopped as stop:
         name = signal.Signals(stop.signum).name
-        print(f"stopped by {name} after {stop.step} batches, which are saved: go on with --resume", file=sys.stderr)
+        end = "saved: go on with --resume" if stop.saved else "not saved: the run writes no checkpoints"
+        print(f"stopped by {name} after {stop.step} batches, which are {end}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         print("interrupted (a training goes on with --resume)", file=sys.stderr)

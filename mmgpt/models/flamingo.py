@@ -87,6 +87,8 @@ class Flamingo(BaseModel):
         self.language = self._gated_language(language, ends, dict(gated or {}), reading)
         self._freeze()
         self.checkpoint(checkpointing)
+        # None: the resampler and the gated blocks are new. See `check_image_path`.
+        self.weights = weights
         if weights is not None:
             load_parts(self, weights)
         if precision is not None:

@@ -1,4 +1,7 @@
-"""Image encoders: pixels (N, 3, H, W) -> patch features (N, P, D). Each has `width`, the D."""
+"""Image encoders: pixels (N, 3, H, W) -> patch features (N, P, D).
+
+Each has `width`, the D, and `pretrained`: whether its weights were loaded.
+"""
 
 import json
 from collections.abc import Iterable
@@ -37,14 +40,14 @@ class OpenCLIPVision(nn.Module):
         super().__init__()
         import open_clip
 
-        self.layer, self.final_norm = layer, final_norm
+        self.layer, self.final_norm, self.pretrained = layer, final_norm, (path or pretrained) is not None
         clip = open_clip.create_model(
             open_clip_name(path, model),
             pretrained=pretrained,
             device=torch.get_default_device(),
             force_quick_gelu=quick_gelu,
             pretrained_text=False,
-            require_pretrained=(path or pretrained) is not None,
+            require_pretrained=self.pretrained,
         )
         self.tower = clip.visual
         size = self.tower.image_size
@@ -107,7 +110,7 @@ class HFVision(nn.Module):
         else:
             model = AutoModel.from_config(config)
         self.tower = getattr(model, "vision_model", model)
-        self.final_norm = final_norm
+        self.final_norm, self.pretrained = final_norm, pretrained
         self.width = config.hidden_size
         self.class_tokens = int(hasattr(self.tower.embeddings, "class_embedding"))
 
@@ -153,7 +156,7 @@ class MMPretrainVision(nn.Module):
             layer_cfgs=dict(act_cfg=dict(type="mmpretrain.QuickGELU")) if quick_gelu else {},
             out_type="featmap",
         )
-        self.width = self.tower.embed_dims
+        self.width, self.pretrained = self.tower.embed_dims, path is not None
         if path is not None:
             self._load(path)
 

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 def make_runner(tmp_path):
     """A function that builds a Runner on the stub config; every runner gets its own name, as MMEngine keeps them."""
     from engine_stub import write_config
-    from mmengine.runner import Runner
 
     from mmgpt.engine import load_config
+    from mmgpt.engine.runner import MMGPTRunner
 
     count = 0
 
@@ -23,6 +23,6 @@ def make_runner(tmp_path):
         count += 1
         cfg = load_config(write_config(tmp_path, str(log), more), options)
         cfg.work_dir, cfg.experiment_name = str(tmp_path / work_dir), f"{tmp_path.name}_{count}"
-        return Runner.from_cfg(cfg)
+        return MMGPTRunner.from_cfg(cfg)
 
     return build

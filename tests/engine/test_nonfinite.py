@@ -75,7 +75,7 @@ def test_a_whole_cycle_is_skipped(make_runner, tmp_path):
 
 
 def test_after_too_many_in_a_row_the_run_ends(make_runner, tmp_path):
-    runner = make_runner(poisoned(*range(12)), **{"custom_hooks.2.patience": 3})
+    runner = make_runner(poisoned(*range(12)), **{"default_hooks.nonfinite.patience": 3})
     with pytest.raises(
         ValueError, match="(?s)4 in a row: loss_stub is inf.*patience=3.*lower the learning rate"
     ) as end:
@@ -85,7 +85,7 @@ def test_after_too_many_in_a_row_the_run_ends(make_runner, tmp_path):
 
 
 def test_good_steps_begin_the_count_anew(make_runner, tmp_path):
-    make_runner(poisoned(5), **{"custom_hooks.2.patience": 1, "max_epochs": 3}).train()
+    make_runner(poisoned(5), **{"default_hooks.nonfinite.patience": 1, "max_epochs": 3}).train()
     assert len(skipped(logs(tmp_path / "run"))) == 3
 
 

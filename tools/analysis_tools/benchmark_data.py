@@ -32,6 +32,7 @@ from mmgpt.datasets.joint import parts_of
 from mmgpt.datasets.transforms import LoadImages, PrepareImages, TokenizeSegments
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
+from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import DATASETS
 from mmgpt.visualization.tables import print_tables
 
@@ -130,7 +131,7 @@ def train(cfg: Config, steps: int) -> Times:
     """
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir, cfg.launcher, cfg.default_hooks.checkpoint = folder, "none", None
-        runner, times = Runner.from_cfg(cfg), Times(steps)
+        runner, times = MMGPTRunner.from_cfg(cfg), Times(steps)
         runner.register_hook(times)
         try:
             runner.train()

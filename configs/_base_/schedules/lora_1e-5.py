@@ -3,7 +3,7 @@
 lr = 1e-5
 weight_decay = 0.1
 accumulative_counts = 16
-warmup_iters = 1600  # in batches: 100 steps of 16
+warmup_iters = 1600  # in batches: 100 steps of 16; 0 or 1: none. Longer than the run, it is cut to a twentieth of that
 max_epochs = 1
 
 optim_wrapper = dict(
@@ -15,10 +15,11 @@ optim_wrapper = dict(
     accumulative_counts="${accumulative_counts}",
 )
 
-# The two factors multiply, so a run shorter than the warm-up is in order too.
+# The two factors multiply: at batch number `warmup_iters` the rate is `lr`, less what the cosine has taken until then.
+# The cosine, without an end of its own, takes the whole run.
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end="${warmup_iters}"),
-    dict(type="CosineAnnealingLR", T_max="${max_epochs}", by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", by_epoch=False),
 ]
 
 train_cfg = dict(type="ResumableEpochLoop", max_epochs="${max_epochs}")

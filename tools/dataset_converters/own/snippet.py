@@ -11,7 +11,7 @@ from mmgpt.datasets.conversation import question_text
 
 EPOCHS = 3
 STEP = 16  # batches, of one sample each, in the published schedule
-WARM_UP = 0.05  # of all steps
+WARM_UP = 0.05  # of all steps, and none where there is not one whole step
 TEXT = """\
 _base_ = "./lora_joint.py"
 
@@ -57,6 +57,7 @@ def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -
     train_steps, test_steps = (", ".join([*steps, f'"${{{end}_steps}}"']) for end in ("answer", "question"))
     halves = {"visual": [], "language": []} | {"visual" if visual else "language": [f"${{{name}}}"]}
     batches = EPOCHS * len(samples)
+    warm_up = STEP * math.ceil(batches / STEP * WARM_UP)
     test = TEST.format(name=name, file=json.dumps(val.name), steps=test_steps) if val else NO_TEST
     return TEXT.format(
         name=name,
@@ -68,7 +69,7 @@ def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -
         halves=", ".join(f"{half}={json.dumps(parts)}" for half, parts in halves.items()),
         test=test,
         epochs=EPOCHS,
-        warm_up=STEP * math.ceil(batches / STEP * WARM_UP),
+        warm_up=warm_up if warm_up <= batches else 0,
     )
 
 

@@ -1,0 +1,80 @@
+"""Warm-ups that fit the run: the schedule of a config, changed where its rate would never rise."""
+
+import logging
+from collections.abc import Sequence
+
+from mmengine.logging import print_log
+from mmengine.optim.scheduler import param_scheduler as scheduler_classes
+
+from mmgpt.registry import PARAM_SCHEDULERS
+
+SHARE = 20  # A warm-up that is longer than the run is cut to this part of it.
+# MMEngine's schedulers that multiply a value by a factor until they end: where they begin, and what they come to, by
+# (name, default).
+WARM_UPS = {
+    scheduler_classes.LinearParamScheduler: (("start_factor", 1 / 3), ("end_factor", 1.0)),
+    scheduler_classes.ConstantParamScheduler: (("factor", 1 / 3), (None, 1.0)),
+}
+
+
+def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
+    """The schedulers of a config, as many, for a run of so many batches in epochs of so many.
+
+    MMEngine's warm-ups (linear and constant schedulers that come to a higher value than they begin with) come to it at
+    the last of the batches, or epochs, between their `begin` and `end`. One of 0 or 1 never would: it becomes none. One
+    that ends after the run is cut to a twentieth of the run, with a warning, and what was to begin at its end begins at
+    the new one. A scheduler that begins after the run is warned of. All others stay as they are, and so do those that
+    are built already.
+
+    Raises:
+        ValueError: a warm-up from a factor of 0, by which MMEngine divides.
+    """
+    fitted, moved = [], {}
+    for place, scheduler in enumerate(schedulers):
+        if not isinstance(scheduler, dict):
+            fitted.append(scheduler)
+            continue
+        scheduler, name = dict(scheduler), f"param_scheduler[{place}] ({scheduler['type']})"
+        unit = epoch if scheduler.get("by_epoch", True) else 1
+        begin, end = (int(unit * scheduler.get(key, value)) for key, value in (("begin", 0), ("end", run / unit)))
+        if begin in moved:
+            begin = moved[begin]
+            scheduler["begin"] = begin / unit if scheduler.get("convert_to_iter_based") else -(-begin // unit)
+        if begin >= run:
+            _warn(f"{name} begins after {begin} batches, and the run has {run}: it changes nothing")
+            scheduler["end"] = max(scheduler.get("end", 0), scheduler["begin"] + 1)  # what MMEngine builds
+        elif factors := _warm_up_factors(scheduler, name):
+            steps = end - begin if unit == 1 or scheduler.get("convert_to_iter_based") else (end - begin) // unit
+            if end > run:
+                steps = min(max(1, run // SHARE), run - begin)
+                become = f"cut to {steps}" if steps > 1 else "left out"
+                _warn(
+                    f"{name}: its warm-up of {end - begin} batches ends after the run of {run}; it is {become}: a "
+                    f"twentieth of the run is {run // SHARE} (warmup_iters)"
+                )
+                moved[end] = begin + steps if steps > 1 else begin
+                scheduler.update(by_epoch=False, begin=begin, end=begin + steps)
+                scheduler.pop("convert_to_iter_based", None)
+            if steps <= 1:
+                (start, _), (_, value) = factors
+                scheduler.update({start: value, "end": scheduler.get("begin", 0) + 1})
+        fitted.append(scheduler)
+    return fitted
+
+
+def _warm_up_factors(scheduler: dict, name: str) -> tuple | None:
+    """The (name, value) of the factors that a warm-up begins with and comes to; None for any other scheduler."""
+    kind = PARAM_SCHEDULERS.get(scheduler["type"]) if isinstance(scheduler["type"], str) else scheduler["type"]
+    for warm_up, factors in WARM_UPS.items():
+        if isinstance(kind, type) and issubclass(kind, warm_up):
+            (start, low), (end, high) = ((key, scheduler.get(key, value)) for key, value in factors)
+            if low == 0:
+                raise ValueError(
+                    f"{name}: {start}=0 gives the first steps a rate of 0; choose a small one, such as 1e-3"
+                )
+            return ((start, low), (end, high)) if low < high else None
+    return None
+
+
+def _warn(text: str) -> None:
+    print_log(text, "current", logging.WARNING)

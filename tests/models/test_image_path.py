@@ -1,0 +1,143 @@
+"""Which models may be trained: those whose images reach the language model, and can teach it."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmgpt.models.checkpoints import new_tensors
+from mmgpt.models.gated_lm import GatedCrossAttentionBlock
+from mmgpt.models.image_path import check_image_path
+from mmgpt.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+LORA = dict(r=2, target_modules=["q_proj", "to_q"], exclude_modules=r"(vision|perceiver)\..*")
+LANGUAGE_ONLY = dict(LORA, target_modules=["q_proj"])
+
+
+@pytest.fixture
+def build(tiny_flamingo_config):
+    """A function that builds a Flamingo with some gates, in LoRA if it is given, with changes of its config."""
+
+    def built(lora=None, gate=0.0, **changes):
+        module = {**copy.deepcopy(tiny_flamingo_config), **changes}
+        module["gated"]["gate_init"] = gate
+        return MODELS.build(dict(type="LoRAModel", module=module, lora=dict(lora)) if lora else module)
+
+    return built
+
+
+@pytest.fixture
+def weights(build, tmp_path):
+    """A file of the resampler and the gated blocks, with open gates."""
+    path = str(tmp_path / "flamingo.safetensors")
+    save_file({name: value.contiguous() for name, value in new_tensors(build(gate=0.5)).items()}, path)
+    return path
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    lines = []
+    monkeypatch.setattr("mmgpt.models.image_path.print_log", lambda text, *_: lines.append(text))
+    return lines
+
+
+def blocks(model):
+    return [part for part in model.modules() if isinstance(part, GatedCrossAttentionBlock)]
+
+
+@pytest.mark.parametrize("lora", [LORA, LANGUAGE_ONLY])
+def test_lora_on_new_gates_is_refused(build, lora):
+    with pytest.raises(ValueError, match="of all gated blocks are zero and frozen") as refused:
+        check_image_path(build(lora))
+    assert "flamingo_weights" in str(refused.value) and "configs/mmgpt/full_joint.py" in str(refused.value)
+
+
+def test_so_it_is_in_other_families(build, tiny_v2):
+    """Where LoRA finds nothing in the language model, gradients were zero throughout."""
+    with pytest.raises(ValueError, match="of all gated blocks are zero and frozen"):
+        check_image_path(build(LORA, language=dict(path=tiny_v2)))
+
+
+def test_so_it_is_on_a_file_of_gates_that_are_zero(build, tmp_path):
+    path = str(tmp_path / "new.safetensors")
+    save_file({name: value.contiguous() for name, value in new_tensors(build()).items()}, path)
+    with pytest.raises(ValueError, match=r"zero and frozen.*new\.safetensors' here"):
+        check_image_path(build(LORA, weights=path))
+
+
+def test_the_gates_of_attention_count_and_one_that_is_open_is_enough(build, weights):
+    model = build(LORA, weights=weights)
+    with torch.no_grad():
+        for block in blocks(model)[1:]:
+            block.attn_gate.zero_()
+    check_image_path(model)
+    with torch.no_grad():
+        blocks(model)[0].attn_gate.zero_()
+    assert all(block.ff_gate.item() == 0.5 for block in blocks(model))
+    with pytest.raises(ValueError, match="zero and frozen"):
+        check_image_path(model)
+    blocks(model)[1].attn_gate.requires_grad_(True)
+    check_image_path(model)
+
+
+def test_a_path_that_is_random_and_frozen_is_refused(build):
+    with pytest.raises(ValueError, match="were not loaded and are frozen"):
+        check_image_path(build(LANGUAGE_ONLY, gate=0.5))
+
+
+def test_what_is_trained_or_loaded_passes(build, weights, warned):
+    """New gates that are trained; LoRA on what was loaded, in the language model alone, too."""
+    for model in (build(), build(LORA, weights=weights), build(LANGUAGE_ONLY, weights=weights)):
+        check_image_path(model)
+    assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("lora", "changes", "parts"),
+    [
+        (None, dict(frozen=["vision", "language", "perceiver"]), "resampler"),
+        (LORA, dict(gate=0.5), "resampler, gated blocks"),
+    ],
+)
+def test_what_keeps_random_weights_is_told(build, warned, lora, changes, parts):
+    check_image_path(build(lora, **changes))
+    assert len(warned) == 1 and f"stay in: {parts}." in warned[0]
+
+
+def test_a_random_image_encoder_is_told_unless_it_is_trained(build, warned):
+    vision = dict(type="OpenCLIPVision", model=str(ROOT / "configs/_base_/models/tiny_tower.json"))
+    check_image_path(build(vision=vision))
+    assert len(warned) == 1 and "stay in: image encoder." in warned[0]
+    check_image_path(build(vision=vision, frozen=["language"]))
+    assert len(warned) == 1
+
+
+def test_a_model_that_is_no_flamingo_passes():
+    check_image_path(torch.nn.Linear(2, 2))
+
+
+RUN = """
+_base_ = {base!r}
+language_model, vision_model, data_root = {language!r}, {vision!r}, {data!r}
+flamingo_weights, image_size, max_length = None, 32, 1000
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+custom_hooks = []
+default_hooks = dict(_delete_=True)
+"""
+
+
+def test_the_command_refuses_before_the_first_step(tmp_path, tiny_llama, tiny_clip, data_root):
+    """Whatever hooks the config has, and with texts alone, too."""
+    base, config = str(ROOT / "configs" / "mmgpt" / "lora_language_only.py"), tmp_path / "own.py"
+    config.write_text(RUN.format(base=base, language=tiny_llama, vision=tiny_clip, data=str(data_root)))
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), str(config), "--work-dir", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "\nerror: the gates (attn_gate) of all gated blocks are zero" in done.stderr
+    assert "Traceback" not in done.stderr and not list((tmp_path / "run").glob("*.pth"))
