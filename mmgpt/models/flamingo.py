@@ -11,14 +11,13 @@ from mmgpt.registry import MODELS
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import generation_arguments
-from .language import fitted_language_model
+from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
 from .loss import mean_losses, reaching
 from .media import count_images, image_samples, narrowed, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .quantisation import check_quantised, quantise
 from .ranking import Candidate, Prompts, rank
-from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .tower_probe import is_known
 from .vision import look
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from transformers import PreTrainedTokenizerBase
 
 from .beams import PublishedBeams
-from .tokenizer import IMAGE_TOKEN
+from .language import IMAGE_TOKEN
 
 BEAM_SCORES = ("answer", "text")
 
