@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 
 from mmgpt.engine import check_files, load_config
 from mmgpt.engine.checkpoint import load_trained
-from mmgpt.models.tokenizer import load_tokenizer
+from mmgpt.models.language import load_tokenizer
 from mmgpt.models.weight_files import ADAPTER, TRAINED
 from mmgpt.registry import MODELS
 

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from .generation_files import read_settings
 from .sentencepiece_file import convert_sentencepiece, difference, own_tokens, read_sentencepiece
 
 IMAGE_TOKEN = "<image>"
@@ -83,7 +84,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
 
 def _read_settings(folder: Path) -> dict:
     """tokenizer_config.json together with the older special_tokens_map.json and the files of chat templates."""
-    settings, older = (_read_json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
+    settings, older = (read_settings(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
     older = {name: value for name, value in older.items() if name.endswith("_tokens") or _content(value)}
     # In this order transformers reads them, too.
     settings = {**older, **settings} if "added_tokens_decoder" in settings else {**settings, **older}
@@ -94,18 +95,6 @@ def _read_settings(folder: Path) -> dict:
         texts = {name: file.read_text(encoding="utf-8") for name, file in templates.items()}
         settings["chat_template"] = texts["default"] if list(texts) == ["default"] else texts
     return settings
-
-
-def _read_json(file: Path) -> dict:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _content(token: str | Mapping | None) -> str | None:
@@ -135,7 +124,7 @@ def _added_tokens(folder: Path, settings: Mapping, special: set[str | None]) -> 
     if "added_tokens_decoder" in settings:
         given = settings["added_tokens_decoder"].items()
         return {int(i): AddedToken(**{f: token[f] for f in fields if f in token}) for i, token in given}
-    given = _read_json(folder / "added_tokens.json").items()
+    given = read_settings(folder / "added_tokens.json").items()
     return {i: AddedToken(token, normalized=False, special=token in special) for token, i in given}
 
 
@@ -175,7 +164,7 @@ def _read_backend(
         raise ValueError(f"{folder}: transformers makes no tokenizer of this folder: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"{folder}: a {type(tokenizer).__name__} does not tell where its tokens begin in a text")
-    known = {*_read_json(folder / "vocab.json"), *(token.content for token in added.values())}
+    known = {*read_settings(folder / "vocab.json"), *(token.content for token in added.values())}
     return tokenizer.backend_tokenizer, {**_roles(tokenizer.special_tokens_map, known), **named}
 
 
@@ -283,7 +272,7 @@ def _start_of_sequence(folder: Path, known: Mapping[str, int], named: Mapping[st
 def _configured(folder: Path, known: Mapping[str, int], role: str) -> tuple[dict[str, str], float]:
     """Tokens that the model's files have for a role, with the names of the files, and the rows of the model's table."""
     names, tokens = {i: token for token, i in known.items()}, {}
-    configs = {name: _read_json(folder / name) for name in ("config.json", "generation_config.json")}
+    configs = {name: read_settings(folder / name) for name in ("config.json", "generation_config.json")}
     for name, config in configs.items():
         ids = config.get(f"{role}_token_id")
         for i in ids if isinstance(ids, list) else [ids]:
