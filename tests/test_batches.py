@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from mmgpt.datasets import JointBatchSampler, collate_conversations
 from mmgpt.registry import DATASETS, MODELS
+from tests.tolerances import assert_close
 
 WAYS = {"sorted": dict(sorted_batches=3), "packed": dict(row_length=150)}
 COUNTS = [1, 3, 2, 0, 1, 2, 1, 3, 0, 1]
@@ -94,7 +95,6 @@ def test_each_sample_has_the_loss_and_gradient_of_plain_batches(model, dataset, 
     assert set(losses) == set(others) and len(losses) == 14
     assert other_rows < rows if way == "packed" else other_rows == rows
     for name, loss in losses.items():
-        torch.testing.assert_close(others[name], loss, rtol=1e-5, atol=1e-5, msg=name)
+        assert_close(others[name], loss, what=name)
         assert any(g.abs().max() > 0 for g in gradients[name]) == (name in IMAGED), name
-        for one, other in zip(gradients[name], other_gradients[name], strict=True):
-            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5, msg=name)
+        assert_close(other_gradients[name], gradients[name], what=name)

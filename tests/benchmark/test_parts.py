@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmgpt.benchmark.parts import GatedProducts, bare_language, learn, resampler, tower
 from mmgpt.models import GatedCrossAttentionBlock
 from mmgpt.models.media import Media
+from tests.tolerances import assert_close
 
 
 def parameters(model, trained=None):
@@ -30,7 +31,7 @@ def test_tower_and_resampler_together_are_what_the_model_sees(small_model):
     features = tower(small_model, images)
     assert features.shape == (3, 16, 16) and not features.requires_grad
     latents = resampler(small_model, features)
-    torch.testing.assert_close(latents, small_model.module.encode(images[None])[0])
+    assert_close(latents, small_model.module.encode(images[None])[0])
 
 
 def test_gated_products_are_all_that_the_blocks_multiply(small_model):

@@ -7,6 +7,7 @@ from torch.distributed.tensor import DTensor
 
 from mmgpt.engine.sharding import ShardedDataParallel, shard_like, whole
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_evaluation_holds_all_weights(tiny_flamingo_config):
     expected = model(ids)
     wrapper = ShardedDataParallel(model)
     for _ in range(2):
-        torch.testing.assert_close(wrapper.eval()(ids), expected)
+        assert_close(wrapper.eval()(ids), expected)
         assert not any(isinstance(value, DTensor) for value in model.parameters())
         wrapper.train()
         assert any(isinstance(value, DTensor) for value in model.parameters())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmgpt.models.compiling import check_options, compile_layers, compiled
+from tests.tolerances import assert_close
 
 from .test_checkpointing import built
 from .test_flamingo import batch
@@ -40,7 +41,7 @@ def test_a_step_learns_the_same(tiny_flamingo_config, graphs, checkpointing):
     # Traced as for any backend, and run as it was traced, so that no compiler is needed.
     compile_layers(model, dict(backend="aot_eager"))
     loss, found = compiled(step)(model)
-    torch.testing.assert_close(loss, expected[0])
+    assert_close(loss, expected[0])
     assert_equal_gradients(found, expected[1])
     assert graphs() > 0
     compiled(step)(model)

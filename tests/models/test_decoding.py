@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmgpt.models.decoding import Growing, Known, can_be_known, read, see
+from tests.tolerances import assert_close
 
 from .test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated, language_model
 
@@ -37,7 +38,7 @@ class Check:
     def add(self, ids, latents):
         images = see(self.model, latents) if len(latents) else []
         logits, known = read(self.model, ids, images, Known())
-        assert torch.allclose(logits, whole(self.model, ids, latents)[:, -1], atol=1e-4)
+        assert_close(logits, whole(self.model, ids, latents)[:, -1])
         self.growing.add(known, images)
         self.texts.append((ids, latents))
 
@@ -47,7 +48,7 @@ class Check:
         self.texts = [(torch.cat((ids, torch.tensor([[token]])), 1), latents)
                       for (ids, latents), token in zip(self.texts, tokens, strict=True)]  # fmt: skip
         for row, text in zip(logits, self.texts, strict=True):
-            assert torch.allclose(row, whole(self.model, *text)[0, -1], atol=1e-4)
+            assert_close(row, whole(self.model, *text)[0, -1])
 
     def keep(self, rows):
         self.growing.keep(rows)
@@ -114,8 +115,7 @@ def test_the_keys_and_values_of_images_are_their_own():
     both, alone = see(model, latents), see(model, latents[1:])[0]
     assert list(both[1].cache) == list(model.gated_layers)
     for index, (keys, values) in alone.cache.items():
-        assert torch.allclose(keys, both[1].cache[index][0], atol=1e-6)
-        assert torch.allclose(values, both[1].cache[index][1], atol=1e-6)
+        assert_close((keys, values), both[1].cache[index])
     assert alone.nbytes == latents[1].nbytes + 2 * sum(keys.nbytes for keys, _ in alone.cache.values())
 
 

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_loss_is_the_mean_of_each_source(model):
     targets = data["labels"][:, 1:]
     for name, rows in {"loss_visual": slice(0, 2), "loss_language": slice(2, 3)}.items():
         expected = cross_entropy(logits[rows].flatten(0, 1), targets[rows].flatten(), ignore_index=-100)
-        torch.testing.assert_close(losses[name], expected)
+        assert_close(losses[name], expected)
 
 
 def test_a_mixed_batch_equals_one_pass_per_source(model):
@@ -50,8 +51,8 @@ def test_a_mixed_batch_equals_one_pass_per_source(model):
     mixed = model(**data, mode="loss")
     visual = {k: v[:2] for k, v in data.items()}
     language = {k: v[2:] for k, v in data.items()} | {"pixels": None, "image_counts": None}
-    torch.testing.assert_close(mixed["loss_visual"], model(**visual, mode="loss")["loss_visual"])
-    torch.testing.assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
+    assert_close(mixed["loss_visual"], model(**visual, mode="loss")["loss_visual"])
+    assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
 
 
 def test_losses_are_divided_by_what_is_given(model):
@@ -61,7 +62,7 @@ def test_losses_are_divided_by_what_is_given(model):
     totals = {"visual": torch.tensor(16.0), "other": torch.tensor(3.0)}
     losses = model(**data, totals=totals, mode="loss")
     assert list(losses) == ["loss_visual", "loss_other"] and losses["loss_other"] == 0
-    torch.testing.assert_close(losses["loss_visual"], own["loss_visual"] * 8 / 16)
+    assert_close(losses["loss_visual"], own["loss_visual"] * 8 / 16)
     # What a process has that has run out of samples, and where nothing is learned at all.
     nothing = dict(input_ids=data["input_ids"][:1, :1], labels=torch.full((1, 1), -100), sources=[])
     assert model(**nothing, totals=totals, mode="loss") == {"loss_visual": 0, "loss_other": 0}
@@ -104,7 +105,7 @@ def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_c
     assert logits.shape == (3, 9, len(model.tokenizer))
     losses = model(**data, mode="loss")
     expected = cross_entropy(logits[:2, :-1].flatten(0, 1), data["labels"][:2, 1:].flatten(), ignore_index=-100)
-    torch.testing.assert_close(losses["loss_visual"], expected)
+    assert_close(losses["loss_visual"], expected)
     sum(losses.values()).backward()
     assert all(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "to_kv" in name)
     ids = model.generate(data["input_ids"], None, data["pixels"], data["image_counts"], max_new_tokens=3, num_beams=3)
@@ -114,8 +115,8 @@ def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_c
 def test_rows_without_an_image_are_not_encoded(model):
     pixels = torch.randn(3, 2, 3, 32, 32)
     out = model.encode(pixels, torch.tensor([2, 0, 1]))
-    torch.testing.assert_close(out[0], model.encode(pixels)[0])
-    torch.testing.assert_close(out[2, 0], model.encode(pixels)[2, 0])
+    assert_close(out[0], model.encode(pixels)[0])
+    assert_close(out[2, 0], model.encode(pixels)[2, 0])
     assert not out[1].any()
 
 
@@ -123,7 +124,7 @@ def test_images_of_a_row_are_encoded_one_by_one(model):
     pixels = torch.randn(1, 2, 3, 32, 32)
     out = model.encode(pixels)
     assert out.shape == (1, 2, 4, 32)
-    torch.testing.assert_close(out[:, 1:], model.encode(pixels[:, 1:]))
+    assert_close(out[:, 1:], model.encode(pixels[:, 1:]))
     assert model.encode(pixels[:, :, None].expand(1, 2, 3, 3, 32, 32)).shape == (1, 2, 4, 32)
 
 

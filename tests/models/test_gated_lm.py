@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mmgpt.models.gated_lm import GatedCausalLM, forward_call
 from mmgpt.models.media import media_mask, narrowed
 from mmgpt.models.transformers_names import set_activation_checkpointing
+from tests.tolerances import assert_close
 
 IMAGE, VOCABULARY = 5, 60
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
@@ -150,10 +151,10 @@ def test_text_rows_of_a_mixed_batch_equal_the_language_model_alone(family):
     ids, attention, features, counts = batch()
     model, plain = gated(family), language_model(family)
     out = model(ids, attention, media=model.media(ids, features, counts)).logits
-    torch.testing.assert_close(out[2:], plain(ids[2:], attention_mask=attention[2:]).logits, rtol=1e-5, atol=1e-5)
+    assert_close(out[2:], plain(ids[2:], attention_mask=attention[2:]).logits)
     assert not torch.allclose(out[:2], plain(ids[:2], attention_mask=attention[:2]).logits)
     no_media = model(ids, attention, media=None).logits
-    torch.testing.assert_close(no_media, plain(ids, attention_mask=attention).logits)
+    assert_close(no_media, plain(ids, attention_mask=attention).logits)
 
 
 @pytest.mark.parametrize("family", PUBLISHED)
@@ -162,7 +163,7 @@ def test_logits_are_made_at_chosen_positions_only(family):
     model, keep = gated(family), torch.tensor([3, 5, 8])
     media = model.media(ids, features, counts)
     every, some = model(ids, attention, media=media), model(ids, attention, media=media, logits_to_keep=keep)
-    torch.testing.assert_close(some.logits, every.logits[:, keep])
+    assert_close(some.logits, every.logits[:, keep])
 
 
 @pytest.mark.parametrize("family", PUBLISHED)
@@ -179,8 +180,7 @@ def test_gradient_checkpointing_gives_equal_gradients(family):
         grads.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
     assert any(".gated.attn.to_kv" in name for name in grads[0])
-    for name, value in grads[0].items():
-        torch.testing.assert_close(grads[1][name], value, msg=name)
+    assert_close(grads[1], grads[0])
 
 
 def test_float32_blocks_beside_a_bfloat16_language_model_compute_as_it_does():
@@ -226,7 +226,7 @@ def test_a_failed_forward_leaves_nothing_behind(family):
     plain = language_model(family)(ids, attention_mask=attention).logits
     with pytest.raises(RuntimeError):
         model(ids, attention, media=media._replace(features=features[..., :3]))
-    torch.testing.assert_close(model(ids, attention, media=None).logits, plain)
+    assert_close(model(ids, attention, media=None).logits, plain)
     assert torch.equal(model(ids, attention, media=media).logits, expected)
 
 
@@ -281,7 +281,7 @@ def test_torch_compile_sees_one_graph():
     ids, attention, features, counts = batch()
     arguments = dict(attention_mask=attention, media=model.media(ids, features, counts), use_cache=False)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(ids, **arguments).logits, model(ids, **arguments).logits)
+    assert_close(compiled(ids, **arguments).logits, model(ids, **arguments).logits)
 
 
 def test_a_compiled_model_without_keywords_sees_its_images_or_is_refused():
@@ -294,7 +294,7 @@ def test_a_compiled_model_without_keywords_sees_its_images_or_is_refused():
     except ValueError as refusal:
         assert "is compiled" in str(refusal)
     else:
-        torch.testing.assert_close(logits, model(ids, attention, media=media).logits)
+        assert_close(logits, model(ids, attention, media=media).logits)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -315,5 +315,6 @@ def test_gated_blocks_compute_for_tokens_of_samples_with_an_image_only(packed):
         logits = model(ids, attention, media=each).logits
         logits.square().mean().backward()
         made.append((logits, {name: value.grad for name, value in model.named_parameters() if value.requires_grad}))
-    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(*made, strict=True):  # logits, gradients
+        assert_close(ours, theirs)
     assert seen == 2 * [ids.shape] + 2 * [few.mask.shape[:2]]

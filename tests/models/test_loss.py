@@ -10,6 +10,7 @@ from mmgpt.datasets import collate_conversations
 from mmgpt.models.loss import token_losses_by_source
 from mmgpt.models.packing import packed_inputs
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 from .test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated
 from .test_gated_lm import batch as gated_batch
@@ -35,8 +36,7 @@ def gradients(model, loss):
 
 def assert_equal_gradients(some, others):
     assert some.keys() == others.keys() and len(some) > 5
-    for name, gradient in some.items():
-        torch.testing.assert_close(gradient, others[name], rtol=1e-5, atol=1e-6 * (1 + gradient.abs().max().item()))
+    assert_close(some, others)
 
 
 @pytest.mark.parametrize("chunk", [5, 100])
@@ -51,7 +51,7 @@ def test_chunks_give_the_losses_and_gradients_of_all_logits(family, chunk):
     made = token_losses_by_source(model, inputs, labels, sources=SOURCES, chunk=chunk)
     assert list(made) == ["visual", "language"] and [int(count) for _, count in made.values()] == [8, 4]
     for name, rows in {"visual": [0, 2], "language": [1]}.items():
-        torch.testing.assert_close(made[name][0], each[rows].sum(), rtol=1e-6, atol=1e-5)
+        assert_close(made[name][0], each[rows].sum())
     weighted = made["visual"][0] + 2 * made["language"][0]
     expected = gradients(model, each[[0, 2]].sum() + 2 * each[1].sum())
     assert_equal_gradients(gradients(model, weighted), expected)
@@ -71,7 +71,7 @@ def test_samples_of_a_packed_row_belong_to_their_sources(family):
         own = torch.tensor([i for i, name in enumerate(batch["sources"]) if name == source])
         here = torch.isin(samples[:, 1:], own) & (labels[:, 1:] != -100)
         assert int(count) == int(here.sum())
-        torch.testing.assert_close(total, each[here].sum(), rtol=1e-6, atol=1e-5)
+        assert_close(total, each[here].sum())
 
 
 def test_without_sources_all_is_text_and_where_nothing_is_learned_the_sum_is_zero():
@@ -103,7 +103,7 @@ def test_trained_tokens_and_lora_get_the_gradients_of_all_logits(tiny_flamingo_c
     expected = gradients(model, plain)
     assert any("embed_tokens" in name for name in expected)
     loss = sum(model(**data, mode="loss").values())
-    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+    assert_close(loss, plain)
     assert_equal_gradients(gradients(model, loss), expected)
 
 

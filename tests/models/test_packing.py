@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 from mmgpt.datasets import collate_conversations
 from mmgpt.models.packing import packed_inputs, positions
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 from .test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated
 
@@ -47,7 +48,7 @@ def test_tokens_of_a_row_see_their_own_sample_only(family, reading):
         alone = sample["input_ids"][None]
         images = None if sample["pixels"] is None else sample["pixels"][None]
         media = model.media(alone, images, torch.tensor([len(PLACES[i])]))
-        torch.testing.assert_close(logits[samples == i], model(alone, media=media).logits[0], rtol=1e-4, atol=1e-5)
+        assert_close(logits[samples == i], model(alone, media=media).logits[0])
 
 
 def test_models_that_cannot_keep_samples_apart_are_refused():
@@ -90,12 +91,11 @@ def test_packed_batches_give_the_losses_and_gradients_of_plain_ones(model):
     assert packed["input_ids"].shape == (3, 20) and len(plain["input_ids"]) == len(made)
     losses, gradients = trained(model, plain)
     packed_losses, packed_gradients = trained(model, packed)
-    for name, loss in losses.items():
-        torch.testing.assert_close(packed_losses[name], loss, rtol=1e-5, atol=1e-5)
+    assert_close(packed_losses, losses)
     assert set(packed_gradients) == set(gradients) and len(gradients) > 10
     for name, gradient in gradients.items():
         assert gradient.abs().max() > 0, name
-        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    assert_close(packed_gradients, gradients)
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def test_each_sample_of_a_packed_row_has_the_loss_that_it_has_alone(model):
         here = (samples[:, 1:] == i) & (labels[:, 1:] != -100)
         loss = cross_entropy(logits[:, :-1][here], labels[:, 1:][here])
         (alone,) = model(**collate_conversations([sample]), mode="loss").values()
-        torch.testing.assert_close(loss, alone, rtol=1e-5, atol=1e-5)
+        assert_close(loss, alone)
 
 
 def test_packed_rows_cannot_be_answered(model):

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from mmgpt.models.tower_probe import is_known, write_probe
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 PIXELS = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -21,7 +22,7 @@ def test_an_encoder_is_known_again(tower, tiny_clip, tmp_path):
     assert tower.training and [file.name for file in tmp_path.iterdir()] == ["tower.safetensors"]
     assert is_known(MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip)).eval(), tmp_path)
     probe = load_file(tmp_path / "tower.safetensors")
-    torch.testing.assert_close(probe["features"], tower.eval()(PIXELS).detach())
+    assert_close(probe["features"], tower.eval()(PIXELS).detach())
     assert torch.equal(probe["pixels"], PIXELS)
 
 

@@ -6,9 +6,9 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch.testing import assert_close
 
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from mmgpt.engine import load_config
 from mmgpt.registry import MODELS
+from tests.tolerances import assert_close
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -126,11 +127,11 @@ def test_training_is_the_same_with_the_cache(config, fill, tmp_path, capsys):
     assert batch["pixels"].shape == (4, 2, 16, 32) and batch["image_counts"].tolist() == [1, 2, 0, 1]
     plain_batch, plain_losses, plain_gradients = train_once(config, PIXELS, dict(feature_cache=None))
     assert plain_batch["pixels"].shape == (4, 2, 3, 32, 32)
-    torch.testing.assert_close(losses, plain_losses)
-    torch.testing.assert_close(gradients, plain_gradients)
+    assert_close(losses, plain_losses)
+    assert_close(gradients, plain_gradients)
     assert any(gradient.abs().max() > 1e-3 for gradient in gradients.values())
     # The same model, with the cache in its config, takes pixels.
-    torch.testing.assert_close(train_once(config, PIXELS)[1], plain_losses)
+    assert_close(train_once(config, PIXELS)[1], plain_losses)
 
 
 def test_packed_rows_are_the_same_with_the_cache(config, fill):
@@ -139,8 +140,8 @@ def test_packed_rows_are_the_same_with_the_cache(config, fill):
     batch, losses, gradients = train_once(config, packed)
     assert len(batch["pixels"]) < 4 and batch["samples"] is not None
     _, plain_losses, plain_gradients = train_once(config, {**packed, **PIXELS})
-    torch.testing.assert_close(losses, plain_losses)
-    torch.testing.assert_close(gradients, plain_gradients)
+    assert_close(losses, plain_losses)
+    assert_close(gradients, plain_gradients)
 
 
 def test_half_precision_is_near(config, fill, tmp_path):
@@ -175,7 +176,7 @@ def test_an_interrupted_fill_goes_on(tool, config, fill, tmp_path, monkeypatch, 
     capsys.readouterr()
     fill()
     assert "4 images, 2 of them in" in (shown := capsys.readouterr().out) and "2 images added" in shown
-    torch.testing.assert_close(stored(tmp_path), whole)
+    assert_close(stored(tmp_path), whole)
     fill()
     assert "4 images, 4 of them in" in capsys.readouterr().out and len(calls) == 3
 
@@ -224,7 +225,7 @@ def test_features_without_a_cache_are_refused(config, fill, tmp_path):
     # A model that is used elsewhere, on pixels, needs no cache.
     losses = train_once(config, PIXELS)[1]
     (tmp_path / "cache").rename(tmp_path / "elsewhere")
-    torch.testing.assert_close(train_once(config, PIXELS)[1], losses)
+    assert_close(train_once(config, PIXELS)[1], losses)
     with pytest.raises(FileNotFoundError, match="no cached features there; fill it by `python"):
         train_once(config)
 

@@ -12,6 +12,8 @@ sys.path[:0] = [str(TESTS / "engine"), str(TESTS / "tools")]
 import two_processes  # noqa: E402
 from two_processes import arguments, checkpoint, logged  # noqa: E402
 
+from tests.tolerances import TERMS, assert_equal_checkpoints, rounding  # noqa: E402
+
 # What is trained, and options.
 EQUAL = {
     "batches": ("lora", ["accumulative_counts=1"]),
@@ -57,9 +59,8 @@ def test_two_processes_equal_one(name, together, configs, monkeypatch):
     two, one = (checkpoint(together / folder.replace(" ", "_")) for folder in (name, f"{name} alone"))
     assert logged(two).keys() == logged(one).keys()
     for source, values in logged(one).items():
-        assert values == pytest.approx(logged(two)[source], rel=1e-6), source
-    torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=0, atol=1e-6)
-    torch.testing.assert_close(two["optimizer"]["state"], one["optimizer"]["state"], rtol=0, atol=1e-6)
+        assert values == pytest.approx(logged(two)[source], rel=rounding(TERMS, 1)), source
+    assert_equal_checkpoints(two, one, two_processes.LR)
 
 
 @pytest.mark.parametrize("name", KILLED)

@@ -14,6 +14,7 @@ import two_processes  # noqa: E402
 from two_processes import arguments, checkpoint, logged  # noqa: E402
 
 from mmgpt.models.weight_files import read_weights  # noqa: E402
+from tests.tolerances import TERMS, assert_equal_checkpoints, rounding  # noqa: E402
 
 # What is trained, and options: at least 10 batches of each process.
 EQUAL = {
@@ -54,15 +55,14 @@ def test_shards_learn_as_whole_models(name, together):
     sharded, plain = (checkpoint(together / folder.replace(" ", "_")) for folder in (f"sharded {name}", name))
     assert logged(sharded).keys() == logged(plain).keys()
     for source, values in logged(plain).items():
-        assert values == pytest.approx(logged(sharded)[source], rel=1e-5), source
-    torch.testing.assert_close(sharded["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(sharded["optimizer"], plain["optimizer"], rtol=0, atol=1e-5)
+        assert values == pytest.approx(logged(sharded)[source], rel=rounding(TERMS, 1)), source
+    assert_equal_checkpoints(sharded, plain, two_processes.LR)
     assert len(logged(plain)["train/loss"]) >= 10
 
 
 def test_compiled_layers_learn_the_same(together):
     compiled, plain = (checkpoint(together / folder) for folder in ("sharded_compiled", "sharded_batches"))
-    torch.testing.assert_close(compiled["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
+    assert_equal_checkpoints(compiled, plain, two_processes.LR)
     graphs = {
         name: int((together / name / "graphs").read_text()) for name in ("compiled", "sharded_compiled", "batches")
     }
@@ -72,9 +72,11 @@ def test_compiled_layers_learn_the_same(together):
 @pytest.mark.parametrize("name", RESUMES)
 def test_the_checkpoint_of_one_opens_in_the_other(name, together):
     resumed, uninterrupted = (checkpoint(together / folder.replace(" ", "_")) for folder in (name, f"whole {name}"))
-    error = 0 if "dropout=0.3" in RESUMES[name] else 1e-5
-    for part in ("state_dict", "optimizer"):
-        torch.testing.assert_close(resumed[part], uninterrupted[part], rtol=0, atol=error)
+    if "dropout=0.3" in RESUMES[name]:  # the same processes do the same
+        for part in ("state_dict", "optimizer"):
+            torch.testing.assert_close(resumed[part], uninterrupted[part], rtol=0, atol=0)
+    else:
+        assert_equal_checkpoints(resumed, uninterrupted, two_processes.LR)
 
 
 def test_shards_of_a_checkpoint_are_written_and_removed_with_it(together):
@@ -98,4 +100,4 @@ def test_shards_answer_as_whole_models(file, together):
 
 def test_the_best_checkpoint_is_saved_when_all_hold_the_whole_model(together):
     sharded, plain = (read_weights(together / folder / "best.pth") for folder in ("sharded_batches", "batches"))
-    torch.testing.assert_close(sharded["state_dict"], plain["state_dict"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(sharded["state_dict"], plain["state_dict"], rtol=0, atol=two_processes.LR / 100)

@@ -29,6 +29,7 @@ from mmgpt.registry import DATASETS, HOOKS
 
 ROOT = Path(__file__).parents[2]
 STUBS = [str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "tools")]
+LR = 1e-3
 CONFIG = """
 _base_ = ['{configs}/_base_/default_runtime.py', '{configs}/_base_/schedules/tiny.py']
 custom_imports = dict(imports=['two_processes'])
@@ -49,7 +50,7 @@ custom_hooks = [
     dict(type='StubAnswers'),
     dict(type='StubGraphs'),
     dict(type='StubStop', after='${{stop}}')]
-lr, warmup_iters, max_epochs = 1e-3, 2, 2
+lr, warmup_iters, max_epochs = {lr}, 2, 2
 # Where gradients are small, AdamW's own eps makes steps of the rounding of sums in another order.
 optim_wrapper = dict(optimizer=dict(eps=1e-4))
 """
@@ -152,7 +153,7 @@ def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
     models = {"lora": {"type": "LoRAModel", "module": flamingo, "lora": "${lora}"}, "full": flamingo}
     paths = {name: folder / f"{name}.py" for name in models}
     for name, model in models.items():
-        text = CONFIG.format(configs=(ROOT / "configs").as_posix(), model=model, image_id=image_id)
+        text = CONFIG.format(configs=(ROOT / "configs").as_posix(), model=model, image_id=image_id, lr=LR)
         paths[name].write_text(text)
         paths[f"sharded {name}"] = folder / f"sharded_{name}.py"
         paths[f"sharded {name}"].write_text(f"_base_ = './{name}.py'\n{SHARDED}")
