@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, _ParamScheduler
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 
 from mmgpt.registry import MODEL_WRAPPERS
@@ -61,7 +61,15 @@ class MMGPTRunner(Runner):
         return super().build_model(model)
 
     def train(self) -> nn.Module:
-        """As MMEngine; afterwards the process compiles again what it is asked to."""
+        """Same as MMEngine's; afterwards the process compiles again what it is asked to.
+
+        Raises:
+            ValueError: images cannot reach the model or teach it. No checkpoint could change that, since those to start
+                from hold what is trained and nothing else: so it is said before the data is read.
+        """
+        from mmgpt.models.image_path import check_image_path  # here: it brings transformers
+
+        check_image_path(bare_model(self))
         try:
             return super().train()
         finally:
@@ -77,14 +85,6 @@ class MMGPTRunner(Runner):
             self.logger.warning(f"turned off by None in default_hooks: {', '.join(off)}")
         if unknown:
             self.logger.info(f"default_hooks has None under names that stand for no hook: {', '.join(unknown)}")
-
-    def load_or_resume(self) -> None:
-        """Same as MMEngine's; before a training, ValueError when images cannot reach the model or teach it."""
-        super().load_or_resume()
-        if isinstance(self._train_loop, BaseLoop):
-            from mmgpt.models.image_path import check_image_path  # here: it brings transformers
-
-            check_image_path(bare_model(self))
 
     def _build_param_scheduler(
         self, scheduler: _ParamScheduler | dict | Sequence, optim_wrapper: OptimWrapper

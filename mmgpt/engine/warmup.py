@@ -34,7 +34,7 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
         if not isinstance(scheduler, dict):
             fitted.append(scheduler)
             continue
-        scheduler, name = dict(scheduler), f"param_scheduler[{place}] ({scheduler['type']})"
+        scheduler, name = dict(scheduler), f"param_scheduler[{place}] ({scheduler.get('type')})"
         unit = epoch if scheduler.get("by_epoch", True) else 1
         begin, end = (int(unit * scheduler.get(key, value)) for key, value in (("begin", 0), ("end", run / unit)))
         if begin in moved:
@@ -64,7 +64,8 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
 
 def _warm_up_factors(scheduler: dict, name: str) -> tuple | None:
     """The (name, value) of the factors that a warm-up begins with and comes to; None for any other scheduler."""
-    kind = PARAM_SCHEDULERS.get(scheduler["type"]) if isinstance(scheduler["type"], str) else scheduler["type"]
+    kind = scheduler.get("type")
+    kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
     for warm_up, factors in WARM_UPS.items():
         if isinstance(kind, type) and issubclass(kind, warm_up):
             (start, low), (end, high) = ((key, scheduler.get(key, value)) for key, value in factors)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from launching import train_on_two
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmgpt.engine.distributed import UnevenDataParallel
@@ -22,6 +24,7 @@ class Branches(BaseModel):
 
 @pytest.fixture
 def model(tmp_path):
+    init_default_scope("mmgpt")
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield UnevenDataParallel(Branches())
@@ -47,3 +50,10 @@ def test_a_part_used_in_any_batch_of_a_step_is_trained(model):
     for names in (["a", "b"], ["a"]):
         model.train_step({"names": names}, wrapper)
     assert [value.item() for value in model.module.parts.values()] == pytest.approx([0.9, 0.95])
+
+
+def test_a_config_without_a_wrapper_gets_ours(tmp_path):
+    """MMEngine's own, which it would get, needs a GPU, and images in the batches of every process."""
+    done = train_on_two(tmp_path, "model_wrapper_cfg = None\n")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "two" / "latest.pth").exists()
