@@ -15,6 +15,7 @@ from mmgpt.engine import load_config
 from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
+from mmgpt.models.checkpoints import plain_name
 from mmgpt.models.export import save_language, save_parts
 from mmgpt.models.quantisation import is_quantised
 from mmgpt.models.tokenizer import IMAGE_TOKEN
@@ -82,20 +83,27 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
             "added to; export the model instead"
         )
     inputs = _random_inputs(cfg, model)
-    before, layers = model(**inputs, mode="tensor"), model.adapted_layers()
+    before = model(**inputs, mode="tensor")
+    changed = changed_layers(model)
     flamingo = model.peft.merge_and_unload()
     # Without `config` and `pretrained`, which would draw it anew.
     language = {key: value for key, value in cfg.model.module.language.items() if key in ("path", "dtype")}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     with _complete(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)
-        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=layers)
+        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=changed)
         _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
         reloaded = build_model(load_config(folder / "config.py"), device=str(before.device))
         difference = (reloaded(**inputs, mode="tensor") - before).abs().max().item()
         if not difference <= bound:
             raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
     return difference
+
+
+def changed_layers(model: nn.Module) -> set[str]:
+    """Names in a Flamingo of the layers whose tensors were trained, or have an update of LoRA."""
+    layers = {plain_name(name).rpartition(".")[0] for name in trained_state(model)}
+    return layers | model.adapted_layers().keys() if isinstance(model, LoRAModel) else layers
 
 
 def _is_ours(name: str) -> bool:

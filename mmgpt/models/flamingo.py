@@ -10,20 +10,16 @@ from mmgpt.registry import MODELS
 
 from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
-<<<<<<< HEAD
 from .generation import answer_ends, answer_texts, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
 from .language import fitted_language_model
-=======
-from .generation import generation_arguments
-from .language import IMAGE_TOKEN, fitted_language_model, load_tokenizer
->>>>>>> wt-f
 from .loss import mean_losses, reaching
 from .media import count_images, image_samples, narrowed, places_in_samples
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .quantisation import check_quantised, quantise
 from .ranking import Candidate, Prompts, rank
+from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .tower_probe import is_known
 from .transformers_names import set_activation_checkpointing
 from .vision import look

@@ -66,6 +66,26 @@ def test_base_of_a_language_model_with_invalid_generation_settings(run, base_say
     assert not {"temperature", "top_p", "num_return_sequences"} & set(written)
 
 
+def test_base_holds_an_image_encoder_that_was_trained(run, tiny_flamingo_config, tmp_path):
+    model_config = {**tiny_flamingo_config, "frozen": []}
+    Config(dict(model=model_config)).dump(tmp_path / "pretrain.py")
+    model = MODELS.build(model_config)
+    for parameter in model.vision.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save({"state_dict": trained_state(model), "meta": {}}, tmp_path / "latest.pth")
+    run("base", tmp_path / "pretrain.py", tmp_path / "latest.pth", tmp_path / "base")
+    again = MODELS.build({**tiny_flamingo_config, "weights": str(tmp_path / "base/flamingo.safetensors")}).vision
+    for name, value in model.vision.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_base_is_not_made_of_lora(run, tiny_flamingo_config, tmp_path):
+    model_config = dict(type="LoRAModel", module=tiny_flamingo_config, lora=dict(target_modules=["q_proj"]))
+    Config(dict(model=model_config)).dump(tmp_path / "tuned.py")
+    with pytest.raises(ValueError, match="tuned.py has LoRA, which a base cannot hold: merge it"):
+        run("base", tmp_path / "tuned.py", "no such checkpoint", tmp_path / "base")
+
+
 def test_publish_needs_no_lora(run, pretrained, tmp_path):
     config, checkpoint, model = pretrained
     run("publish", config, checkpoint, tmp_path / "published")

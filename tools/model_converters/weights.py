@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from safetensors.torch import save_file
 
 from mmgpt.apis import build_model
-from mmgpt.apis.export import export, merge
+from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantised
 from mmgpt.engine import load_config, tool
 from mmgpt.engine.checkpoint import trained_part
@@ -84,10 +84,12 @@ def publish(cfg: Config, args: argparse.Namespace) -> None:
 
 def write_base(cfg: Config, args: argparse.Namespace) -> None:
     """Write the parts that the config's model trained, and leave the others."""
+    if "module" in cfg.model:
+        raise ValueError(f"{args.config} has LoRA, which a base cannot hold: merge it, or export it")
     model = _tuned(cfg, args)
     if isinstance(model, Flamingo):
         save_language(model, f"{args.out}/language")
-        save_parts(model, f"{args.out}/flamingo.safetensors")
+        save_parts(model, f"{args.out}/flamingo.safetensors", layers=changed_layers(model))
     else:
         save_vision(model.vision, cfg.model.vision.model, f"{args.out}/vision")
 
