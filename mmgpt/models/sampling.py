@@ -65,12 +65,13 @@ class Sampler:
     ):
         _check_ranges(arguments)
         config = prepared(model, arguments)
+        self.limit = config.max_new_tokens or DEFAULT_LENGTH
         # Generate's further steps from arguments to processors; transformers has no public name for them.
+        config.max_length = prompt.shape[1] + self.limit
         model._prepare_special_tokens(config, device=prompt.device)
         self.processors = model._get_logits_processor(config, prompt.shape[1], device=prompt.device)
         self.draws, self.top_logprobs = config.do_sample, top_logprobs
         self.ends = set(as_ids(config.eos_token_id))
-        self.limit = config.max_new_tokens or DEFAULT_LENGTH
         self.generator = torch.Generator(prompt.device)
         if seed is None:
             self.generator.seed()

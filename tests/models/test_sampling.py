@@ -25,6 +25,7 @@ def said(model, arguments, steps, seed=0):
         dict(do_sample=False),
         dict(do_sample=False, repetition_penalty=1.8, no_repeat_ngram_size=2),
         dict(do_sample=False, suppress_tokens=[5, 6, 7], bad_words_ids=[[8]]),
+        dict(do_sample=False, forced_eos_token_id=9),
         dict(do_sample=True, temperature=0.7, top_k=3, top_p=0.9),
     ],
 )
