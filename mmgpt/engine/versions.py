@@ -3,7 +3,17 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("mmgpt", "torch", "mmengine", "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
+PACKAGES = (
+    "mmgpt",
+    "torch",
+    "mmengine",
+    "onedl-mmengine",  # the maintained fork of the same import name
+    "transformers",
+    "peft",
+    "open_clip_torch",
+    "pillow",
+    "pycocoevalcap",
+)
 
 
 def versions() -> dict[str, str]:
