@@ -3,17 +3,9 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = (
-    "mmgpt",
-    "torch",
-    "mmengine",
-    "onedl-mmengine",  # the maintained fork of the same import name
-    "transformers",
-    "peft",
-    "open_clip_torch",
-    "pillow",
-    "pycocoevalcap",
-)
+# One of mmengine and onedl-mmengine gives the engine.
+ENGINES = ("mmengine", "onedl-mmengine")
+PACKAGES = ("mmgpt", "torch", *ENGINES, "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
 
 
 def versions() -> dict[str, str]:
