@@ -228,11 +228,11 @@ def test_a_checkpoint_without_settings_goes_on_with_those_of_now(run, tmp_path, 
 def test_other_versions_are_told(run, tmp_path):
     run(max_epochs=1)
     content = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
-    content["meta"]["settings"]["versions"].update(torch="1.0", mmengine="0.1")
+    content["meta"]["settings"]["versions"].update(torch="1.0", peft="0.1")
     (tmp_path / "run" / "latest.pth").unlink()
     torch.save(content, tmp_path / "run" / "latest.pth")
     resumed, _ = run(resume=True, max_epochs=1)
-    assert f"at best: torch 1.0 then, {version('torch')} now; mmengine 0.1 then" in log_of(resumed)
+    assert f"at best: torch 1.0 then, {version('torch')} now; peft 0.1 then, " in log_of(resumed)
 
 
 def test_schedule_by_epoch_knows_the_epoch_that_the_checkpoint_completed(run):
