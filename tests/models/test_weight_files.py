@@ -1,14 +1,18 @@
 """Reading weights: what is taken, what is refused, and that nothing in a file is run."""
 
+import json
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from safetensors.torch import save_file
 
+from mmgpt.models.language import load_language_model
 from mmgpt.models.weight_files import read_weights, state_and_tuning
+from mmgpt.registry import MODELS
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -112,3 +116,55 @@ def test_what_is_no_dict(content):
 def test_what_holds_no_tensors():
     with pytest.raises(ValueError, match="a.pt holds no tensors by name .* but epoch"):
         state_and_tuning({"epoch": 1}, "a.pt")
+
+
+def language_folder(content, folder, tiny_llama, tiny_clip):
+    shutil.copytree(tiny_llama, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    load_language_model(str(folder))
+
+
+def clip_folder(content, folder, tiny_llama, tiny_clip):
+    shutil.copytree(tiny_clip, folder)
+    (folder / "open_clip_model.safetensors").unlink()
+    torch.save(content, folder / "open_clip_pytorch_model.bin")
+    MODELS.build(dict(type="OpenCLIPVision", path=str(folder)))
+
+
+def clip_file(content, folder, tiny_llama, tiny_clip):
+    folder.mkdir()
+    shutil.copy(f"{tiny_clip}/open_clip_config.json", folder)
+    description = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    (folder / "tower-of-a-file.json").write_text(json.dumps(description))
+    torch.save(content, folder / "tower.pt")
+    MODELS.build(
+        dict(type="OpenCLIPVision", model=f"{folder}/tower-of-a-file.json", pretrained=str(folder / "tower.pt"))
+    )
+
+
+def mmpretrain_file(content, folder, tiny_llama, tiny_clip):
+    folder.mkdir()
+    torch.save(content, folder / "vit.pth")
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128)
+    config = dict(type="MMPretrainVision", arch=arch, img_size=32, patch_size=8, path=str(folder / "vit.pth"))
+    MODELS.build(config)
+
+
+def folder_of_shards(content, folder, tiny_llama, tiny_clip):
+    """A checkpoint whose parts are pickles, and which has the list of parts that torch's own format keeps as one."""
+    (folder / "iter_3.shards").mkdir(parents=True)
+    for name in (".metadata", "part.safetensors"):
+        (folder / "iter_3.shards" / name).write_bytes(pickle.dumps(content))
+    shards = {"folder": "iter_3.shards", "files": 1}
+    torch.save({"state_dict": {}, "meta": {"shards": shards}}, folder / "iter_3.pth")
+    read_weights(folder / "iter_3.pth")
+
+
+@pytest.mark.parametrize("way", [language_folder, clip_folder, clip_file, mmpretrain_file, folder_of_shards])
+def test_code_in_the_weights_of_a_part_is_refused_and_not_run(way, tmp_path, tiny_llama, tiny_clip, monkeypatch):
+    # What torch obeys where a library leaves the choice to it.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises((ValueError, pickle.UnpicklingError)):
+        way({"a": torch.ones(1), "b": Evil(tmp_path)}, tmp_path / "part", tiny_llama, tiny_clip)
+    assert not (tmp_path / "written").exists()

@@ -229,3 +229,31 @@ def test_two_processes_without_a_gpu(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(losses(tmp_path / "two")) == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "two" / "latest.pth").exists()
+
+
+class Asks:
+    """Asks, when it is unpickled, for a folder to be made."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("way", ["load_from", "--resume", "--resume FILE", "test.py"])
+def test_a_checkpoint_that_asks_for_code_is_refused(run, tmp_path, capsys, way):
+    config, folder = write_config(tmp_path), tmp_path / "run"
+    folder.mkdir()
+    latest = folder / "latest.pth"
+    torch.save({"state_dict": {}, "meta": {"iter": 1, "asks": Asks(tmp_path / "made")}, "optimizer": {}}, latest)
+    arguments = {
+        "load_from": ["train.py", config, "--cfg-options", f"load_from={latest}"],
+        "--resume": ["train.py", config, "--resume"],
+        "--resume FILE": ["train.py", config, "--resume", latest],
+        "test.py": ["test.py", config, latest],
+    }
+    assert run(*arguments[way], "--work-dir", folder) == 1
+    shown = capsys.readouterr().err
+    assert re.search(r"error: .*latest.pth cannot be read .* asks for (posix|nt).mkdir .* which is refused", shown)
+    assert "Traceback" not in shown and not (tmp_path / "made").exists()

@@ -192,7 +192,7 @@ def train_on_two(folder: Path, runs: list[list[str]]) -> None:
         port = str(probe.getsockname()[1])
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     command = [*start, __file__, str(folder / "runs.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
 
 
