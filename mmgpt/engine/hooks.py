@@ -7,6 +7,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmgpt.registry import HOOKS
 
 from .checkpoint import TrainedCheckpointHook
+from .config import suggest
 
 # MMEngine's six under its names, two of them in our form, then our own; equal priorities run in this order. A config
 # changes one under its name in `default_hooks`, and turns it off by None.
@@ -45,8 +46,8 @@ def hooks_of_run(
     not added a second time.
 
     Raises:
-        ValueError: `default_hooks` is not a dict, `custom_hooks` is not a list, or a hook writes checkpoints that hold
-            the frozen weights as pickles.
+        ValueError: `default_hooks` is not a dict, `custom_hooks` is not a list, a hook has no type, or it writes
+            checkpoints that hold the frozen weights, and pickles.
     """
     for name, value, kind in (("default_hooks", default_hooks, Mapping), ("custom_hooks", custom_hooks, Sequence)):
         if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
@@ -61,6 +62,12 @@ def hooks_of_run(
             named[name] = None
     hooks = [hook for hook in (*named.values(), *custom) if hook is not None]
     for hook in hooks:
+        if isinstance(hook, Mapping) and "type" not in hook:
+            names = [f"default_hooks.{name}" for name, each in named.items() if each is hook]
+            place = names[0] if names else f"custom_hooks[{list(custom_hooks).index(hook)}]"
+            raise ValueError(
+                f"{place}={dict(hook)} has no type; without one, default_hooks takes {', '.join(EVERY_RUN)}"
+            )
         if issubclass(_class(hook), CheckpointHook) and not issubclass(_class(hook), TrainedCheckpointHook):
             raise ValueError(
                 f"the config has the hook {_class(hook).__name__}: its checkpoints hold all frozen weights and pickles "
@@ -72,16 +79,20 @@ def hooks_of_run(
     return hooks
 
 
-def turned_off(default_hooks: Mapping[str, object] | None) -> tuple[list[str], list[str]]:
-    """The names under which a config has None: those of EVERY_RUN, and others, under which there is nothing."""
+def turned_off(default_hooks: Mapping[str, object] | None) -> list[str]:
+    """Lines of a log about the names under which a config has None."""
     names = [name for name, hook in (default_hooks or {}).items() if hook is None]
-    return [name for name in names if name in EVERY_RUN], [name for name in names if name not in EVERY_RUN]
+    return [
+        f"default_hooks.{name}=None: turned off"
+        if name in EVERY_RUN
+        else f"default_hooks.{name}=None: not a hook that every run has" + suggest(name, EVERY_RUN)
+        for name in names
+    ]
 
 
 def _with_type(name: str, hook: Hook | dict | None) -> Hook | dict | None:
     if isinstance(hook, Mapping):
-        known = EVERY_RUN.get(name, {})
-        return {**known, **hook} if "type" not in hook else dict(hook)
+        return dict(hook) if "type" in hook else {**EVERY_RUN.get(name, {}), **hook}
     return hook
 
 

@@ -80,11 +80,8 @@ class MMGPTRunner(Runner):
         """Register the hooks of `hooks_of_run`; the log names what the config turns off."""
         for hook in hooks_of_run(default_hooks, custom_hooks):
             self.register_hook(hook)
-        off, unknown = turned_off(default_hooks)
-        if off:
-            self.logger.warning(f"turned off by None in default_hooks: {', '.join(off)}")
-        if unknown:
-            self.logger.info(f"default_hooks has None under names that stand for no hook: {', '.join(unknown)}")
+        for line in turned_off(default_hooks):
+            self.logger.warning(line)
 
     def _build_param_scheduler(
         self, scheduler: _ParamScheduler | dict | Sequence, optim_wrapper: OptimWrapper

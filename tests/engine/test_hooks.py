@@ -13,7 +13,7 @@ from mmengine.hooks import Hook, LoggerHook
 
 from mmgpt.engine import load_config
 from mmgpt.engine.failures import Stopped
-from mmgpt.engine.hooks import EVERY_RUN, hooks_of_run
+from mmgpt.engine.hooks import EVERY_RUN, hooks_of_run, turned_off
 from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import HOOKS
 
@@ -81,8 +81,8 @@ def test_a_hook_set_to_none_is_off(make_runner, tmp_path, name):
     kind = EVERY_RUN.get(name, dict(type="mmgpt.AnswersHook"))["type"].removeprefix("mmgpt.")
     assert kind not in names(runner) and len(set(GUARDS) & set(names(runner))) == len(GUARDS) - (kind in GUARDS)
     text = logs(tmp_path / "run")
-    said = f"turned off by None in default_hooks: {name}\n" in text
-    assert said if name in EVERY_RUN else "names that stand for no hook: answers" in text
+    said = "turned off\n" if name in EVERY_RUN else "not a hook that every run has"
+    assert f"default_hooks.{name}=None: {said}" in text
     assert (tmp_path / "run" / "latest.pth").exists() == (name != "checkpoint")
 
 
@@ -127,6 +127,11 @@ def test_hooks_that_are_built_already_and_further_ones_of_mmengine_stay():
         ),
         ("custom_hooks = [dict(type='mmengine.CheckpointHook')]\n", ["type='TrainedCheckpointHook'"]),
         ("custom_hooks = 'StopOnSignalHook'\n", ["custom_hooks is a str", "list of hooks"]),
+        (
+            "default_hooks['nonfinit'] = dict(patience=3)\n",
+            ["default_hooks.nonfinit={'patience': 3} has no type"],
+        ),
+        ("custom_hooks = [None, dict(patience=3)]\n", ["custom_hooks[1]={'patience': 3} has no type"]),
     ],
 )
 def test_what_would_lose_a_guard_is_refused_before_the_model_is_built(make_runner, monkeypatch, more, words):
@@ -134,6 +139,11 @@ def test_what_would_lose_a_guard_is_refused_before_the_model_is_built(make_runne
     with pytest.raises(ValueError) as refused:
         make_runner(more)
     assert all(word in str(refused.value) for word in words)
+
+
+def test_a_misspelt_name_that_turns_off_nothing_is_told():
+    [line] = turned_off(dict(nonfinit=None, nonfinite=dict(patience=3)))
+    assert line.startswith("default_hooks.nonfinit=None: not a hook that every run has; did you mean 'nonfinite'?")
 
 
 def test_default_hooks_that_are_a_list_are_refused():
