@@ -19,13 +19,13 @@ from mmgpt.registry import MODELS
 from .flamingo import PARTS
 from .language import is_tied
 
-# The values of two fields that work here, and why no other does. peft's other beginnings draw the updates by chance
-# (False), change the base's weights, which no checkpoint holds (pissa, olora, loftq, corda), or are plain LoRA unless
-# something else is called before (eva, lora_ga). bias="all" trains biases far from any update.
+# The values of two fields that work here, and why no other does. peft's other beginnings change the base's weights,
+# which no checkpoint holds (pissa, olora, loftq, corda), or are plain LoRA unless something else is called before (eva,
+# lora_ga). bias="all" trains biases far from any update.
 CHOICES = {
     "init_lora_weights": (
-        (True, "gaussian", "orthogonal", "mica"),
-        "a model before training has to be its base, whose weights stay as its files have them",
+        (True, False, "gaussian", "orthogonal", "mica"),
+        "the weights of the base have to stay as its files have them",
     ),
     "bias": (("none", "lora_only"), "only layers with an update may train their bias"),
 }
@@ -150,7 +150,7 @@ class LoRAModel(BaseModel):
 def lora_config(lora: Mapping) -> LoraConfig:
     """peft's LoraConfig of these fields; ValueError for one that is unknown or does not work here."""
     known = {field.name: field for field in fields(LoraConfig)}
-    _check_known(lora, "lora", known.keys() - REFUSED.keys(), known)
+    _check_known(lora, "lora: peft's LoraConfig", known.keys() - REFUSED.keys(), known)
     for name, reason in REFUSED.items():
         if lora.get(name) and lora[name] != _default(known[name]):
             raise ValueError(f"lora.{name} is not supported: {reason}")
@@ -161,7 +161,7 @@ def lora_config(lora: Mapping) -> LoraConfig:
     for name, kind in SETTINGS.items():
         if isinstance(lora.get(name), Mapping):
             settings = [field.name for field in fields(kind)]
-            _check_known(lora[name], f"lora.{name}", settings, settings)
+            _check_known(lora[name], f"lora.{name}: peft's {kind.__name__}", settings, settings)
     for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
         value = lora.get(name)
         for pattern in [value] if isinstance(value, str) else value if isinstance(value, Mapping) else ():
@@ -172,10 +172,10 @@ def lora_config(lora: Mapping) -> LoraConfig:
     return LoraConfig(**lora)
 
 
-def _check_known(given: Iterable[str], where: str, choices: Iterable[str], known: Container[str]) -> None:
+def _check_known(given: Iterable[str], kind: str, choices: Iterable[str], known: Container[str]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise ValueError(f"{where}: peft knows no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
+        raise ValueError(f"{kind} has no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
 
 
 def _default(field: Field) -> object:

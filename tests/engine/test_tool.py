@@ -47,7 +47,7 @@ def message_of(build, cfg):
     ("option", "value", "words"),
     [
         ("lora.rnk", 3, ["LoraConfig", "'rnk'", "lora_alpha"]),
-        ("lora.target_modules", ["nothing"], ["lora.target_modules[0]='nothing'", "MMGPT_TRACEBACK"]),
+        ("lora.target_modules", ["nothing"], ["lora.target_modules: 'nothing' matches no module", "q_proj"]),
         ("module.perceiver.dept", 3, ["PerceiverResampler", "did you mean 'depth'", "Choices: depth, dim"]),
         ("module.gated.gate", 1, ["GatedCrossAttentionBlock", "'gate'", "gate_init"]),
         ("module.language.dtyp", "float32", ["load_language_model", "did you mean 'dtype'"]),
