@@ -187,7 +187,7 @@ def tell(changes: Changes | None, meta: Mapping) -> None:
 
 def tell_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
     """Log what differs in the model of another run that starts from the weights of a checkpoint, which it may."""
-    kept = checkpoint.get("meta", {}).pop("settings", None)
+    kept = (checkpoint.get("meta") or {}).pop("settings", None)
     if kept is not None:
         parts = ({"model": part} for part in (kept["config"].get("model"), plain_config(cfg["model"])))
         for line in lines([each for each in _differences(*parts, ({}, {})) if not each.is_one_of(FREE)]):
