@@ -27,21 +27,23 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     """Ids of the tokens that end an answer: the tokenizer's end of sequence, which training teaches, and the base's.
 
     The base's are those of generation_config.json, or of config.json where that names none. A warning says where
-    they leave the tokenizer's out.
+    they leave the tokenizer's out, or name an id that no token of the base has: it can end nothing.
 
     Args:
         tokenizer: of `load_tokenizer`.
         language: arguments of `load_language_model`.
 
     Raises:
-        ValueError: a file names an id that is not a token's.
+        ValueError: a file names an end that is not an id.
     """
     config = language.get("config")
     files = [Path(language["path"]) / name for name in (GENERATION, CONFIG)]
     settings = {"language.config": config} if config else {str(file): read_settings(file) for file in files}
     *_, described = settings.values()
     known = _base_tokens(tokenizer, (described.get("text_config") or described).get("vocab_size") or 0)
-    stated = {source: _token_ids(each.get("eos_token_id"), known, source) for source, each in settings.items()}
+    stated = {
+        source: _token_ids(each.get("eos_token_id"), known, source, strict=False) for source, each in settings.items()
+    }
     taught = tokenizer.eos_token_id
     ends = list(dict.fromkeys([taught, *next(filter(None, stated.values()), ())]))
     others = {source: _named(tokenizer, ids) for source, ids in stated.items() if ids and taught not in ids}
@@ -148,13 +150,21 @@ def _end_token_id(tokenizer: PreTrainedTokenizerBase, end: str) -> int:
     return tokenizer.convert_tokens_to_ids(end)
 
 
-def _token_ids(value: object, known: Collection[int], source: str) -> list[int]:
-    """The ids that some source names as `eos_token_id`. ValueError for what is not one of the known ids."""
+def _token_ids(value: object, known: Collection[int], source: str, strict: bool = True) -> list[int]:
+    """The ids that some source names as `eos_token_id`, all of them known.
+
+    Unknown numbers are an error, or else left out with a warning: the files of small copies of a model have those of
+    the large one. Anything but a number is an error (ValueError).
+    """
     ids = as_ids(value)
-    if any(not isinstance(i, int) or isinstance(i, bool) or i not in known for i in ids):
+    unknown = [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or i not in known]
+    if unknown and (strict or not all(type(i) is int for i in unknown)):
         choices = f"ids of tokens, which go from 0 to {max(known)}, {IMAGE_TOKEN} left out"
         raise ValueError(f"{source}: eos_token_id={value!r}: choose among the {choices}")
-    return ids
+    if unknown:
+        text = f"{source}: eos_token_id={value!r}: no token of the base has the id {', '.join(map(str, unknown))}"
+        print_log(f"{text}; it ends no answer", "current", logging.WARNING)
+    return [i for i in ids if i not in unknown]
 
 
 def _named(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

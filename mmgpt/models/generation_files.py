@@ -21,9 +21,9 @@ def read_settings(file: Path) -> dict:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+        raise ValueError(f"{file}: not a JSON file: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, not {content!r:.80}")
+        raise ValueError(f"{file}: expected a JSON object, got {content!r:.80}")
     return content
 
 
