@@ -150,9 +150,10 @@ def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:
 
 
 def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
-    """Raises a ValueError unless a LoRAModel has the rank and the scale that a MultiModal-GPT file was trained with.
+    """Raises a ValueError unless a LoRAModel has the rank and the scale that the weights of a file were trained with.
 
-    The scale is in no tensor: with another lora_alpha the same tensors mean another model.
+    Files of MultiModal-GPT, checkpoints and exported folders say them. The scale is in no tensor: with another
+    lora_alpha the same tensors mean another model.
     """
     if not tuning:
         return

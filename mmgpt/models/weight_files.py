@@ -7,9 +7,11 @@ import re
 import struct
 import zipfile
 from collections import OrderedDict
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import torch
+from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +23,8 @@ ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
 STATE_KEYS = ("state_dict", "model_state_dict")
 # What is in no tensor, and means another model with the same tensors: MultiModal-GPT's or our names, and peft's.
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
+# What LoraConfig takes where a config does not say it.
+DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(LoraConfig)}
 
 
 # What a damaged file can end in, by torch's and safetensors' readers.
@@ -147,7 +151,7 @@ def _own_tuning(content: dict) -> dict | None:
     part = content
     for key in ("meta", "settings", "config", "model", "lora"):
         part = part.get(key) if isinstance(part, dict) else None
-    return part and {key: part[field] for key, field in TUNING.items() if field in part}
+    return part and {key: part.get(field, DEFAULTS[field]) for key, field in TUNING.items()}
 
 
 def _reason(message: str) -> str:
