@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import ExifTags, Image
+from PIL import Image
 from torch.utils.data import Dataset
+
+from .transforms.images import exif_orientation
 
 # How a whole file ends. Files of other formats, and those that end otherwise, are decoded to know.
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -82,14 +84,15 @@ def _is_huge(image: Image.Image) -> bool:
 def _unusual(image: Image.Image) -> list[str]:
     """What is not as most pictures are."""
     width, height = image.size
-    # Not getexif() alone: without this test, it decodes a PNG.
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
+    # Without this test, reading the EXIF data of a PNG decodes it.
+    turned = exif_orientation(image) if "exif" in image.info else 1
     found = {
         f"{width} x {height} pixels": min(width, height) < SMALLEST_SIDE
         or max(width, height) > LONGEST * min(width, height)
         or _is_huge(image),
         "16 bits a pixel, of which the upper 8 are read": image.mode.startswith("I;16"),
         f"numbers of unknown range (mode {image.mode}), cut off at 255 when read": image.mode in ("I", "F"),
+        "transparency, laid on white": image.has_transparency_data,
         "CMYK colours": image.mode == "CMYK",
         "animated, only its first frame is read": image.format != "MPO" and getattr(image, "is_animated", False),
         f"turned by its EXIF orientation {turned}": turned != 1,

@@ -62,6 +62,7 @@ def test_unusual_pictures(tmp_path, picture):
     cases = {
         "16 bits a pixel, of which the upper 8 are read": encoded(Image.new("I;16", (64, 48)), "PNG"),
         "numbers of unknown range (mode F), cut off at 255 when read": encoded(Image.new("F", (64, 48)), "TIFF"),
+        "transparency, laid on white": encoded(picture.convert("RGBA"), "PNG"),
         "CMYK colours": encoded(picture.convert("CMYK"), "JPEG"),
         "animated, only its first frame is read": encoded(
             picture, "GIF", save_all=True, append_images=[picture.rotate(90)]
