@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 from PIL import Image
@@ -10,11 +11,19 @@ from torch.utils.data import Dataset
 
 from .transforms.images import exif_orientation
 
+# The names of image files that are looked for in folders and archives; Pillow reads all of these.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif")
 # How a whole file ends. Files of other formats, and those that end otherwise, are decoded to know.
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL = 64  # bytes; some writers fill the last block with zeros
 SMALLEST_SIDE = 16  # pixels
 LONGEST = 10  # longer side over shorter side: the square in the middle shows a tenth of such a picture
+
+
+def is_hidden(path: str | PurePath) -> bool:
+    """Whether a path below a folder or in an archive is of a hidden file, or of what macOS adds to archives."""
+    return any(part == "__MACOSX" or part.strip(".") and part[0] == "." for part in PurePath(path).parts)
 
 
 class ImageFile(NamedTuple):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgpt.datasets.image_files import look_at
+from mmgpt.datasets.image_files import is_hidden, look_at
 
 from ..planted import encoded, png_of_size
 
@@ -49,6 +49,11 @@ def test_no_readable_picture(tmp_path, content, words):
     (tmp_path / "a.png").write_bytes(content)
     found = look_at(str(tmp_path / "a.png"))
     assert found.problem == "unreadable_image" and words in found.what
+
+
+@pytest.mark.parametrize("path", ["._1.jpg", ".cache/1.jpg", "a/.hidden/1.jpg", "__MACOSX/a/1.jpg", "a/._1.txt"])
+def test_hidden_files(path):
+    assert is_hidden(path) and not is_hidden(path.replace("__MACOSX", "macos").replace("/.", "/").lstrip("."))
 
 
 def test_no_file(tmp_path):
