@@ -33,6 +33,13 @@ def turned():
     return exif
 
 
+def transparent():
+    """Blue that is nowhere to be seen: white is."""
+    image = Image.new("RGBA", SIZE, BLUE)
+    image.putalpha(0)
+    return image
+
+
 def plant(folder):
     """Writes all of them into a new folder."""
     red, blue = Image.new("RGB", SIZE, RED), Image.new("RGB", SIZE, BLUE)
@@ -42,6 +49,7 @@ def plant(folder):
         "cmyk.jpg": encoded(red.convert("CMYK"), "JPEG"),
         "animated.gif": encoded(red, "GIF", save_all=True, append_images=[blue]),
         "turned.jpg": encoded(red, "JPEG", exif=turned()),
+        "glass.png": encoded(transparent(), "PNG"),
         "pixel.png": encoded(red.crop((0, 0, 1, 1)), "PNG"),
         "strip.png": encoded(red.resize((20_000, 20)), "PNG"),
         "empty.png": b"",
@@ -61,6 +69,7 @@ FOUND = {
     "cmyk.jpg": ("unusual_image", "CMYK colours"),
     "animated.gif": ("unusual_image", "animated, only its first frame is read"),
     "turned.jpg": ("unusual_image", "turned by its EXIF orientation 6"),
+    "glass.png": ("unusual_image", "transparency, laid on white"),
     "pixel.png": ("unusual_image", "1 x 1 pixels"),
     "strip.png": ("unusual_image", "20000 x 20 pixels"),
     "empty.png": ("unreadable_image", "an empty file"),
@@ -75,6 +84,7 @@ READ = {
     "cmyk.jpg": (SIZE, RED),
     "animated.gif": (SIZE, RED),
     "turned.jpg": (SIZE[::-1], RED),
+    "glass.png": (SIZE, (255, 255, 255)),
     "pixel.png": ((1, 1), RED),
     "strip.png": ((20_000, 20), RED),
     "empty.png": "cannot identify image file",

@@ -17,6 +17,7 @@ from mmgpt.apis.conversation import read_conversation
 from mmgpt.apis.inputs import Asked, is_records, naming, read_input
 from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
+from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
 from mmgpt.engine.atomic import written_whole
 from mmgpt.visualization.answers import Card, draw_cards, write_answers
@@ -159,7 +160,9 @@ class MMGPTInferencer(BaseInferencer):
             return list(read_records(inputs))
         if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
             known = Image.registered_extensions()
-            return sorted(path for path in Path(inputs).iterdir() if path.suffix.lower() in known)
+            return sorted(
+                path for path in Path(inputs).iterdir() if path.suffix.lower() in known and not is_hidden(path.name)
+            )
         return inputs if isinstance(inputs, list) else [inputs]
 
     def _init_model(self, cfg: Config, weights: str | Path | None, device: str) -> torch.nn.Module:

@@ -35,7 +35,7 @@ def read_input(number: int, item: object, question: str | None = None, folder: s
         ValueError: it has no question, an earlier question without an answer, or does not follow the schema.
     """
     record = _record(item, question)
-    images = record.get("images", [])
+    images = [] if record.get("images") is None else record["images"]
     if not isinstance(images, list) or not all(isinstance(image, (str, Path, Image.Image)) for image in images):
         raise ValueError(f"images must be a list of files or PIL images, got {images!r:.80}")
     names = [getattr(image, "filename", "") if isinstance(image, Image.Image) else str(image) for image in images]

@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from mmgpt.registry import DATASETS
 
+from .conversation import unread_marks
 from .image_files import ImageFile, ImageFiles
 from .instruction import SOURCES, InstructionDataset
 from .joint import JointDataset, build_part, kept
@@ -32,6 +33,7 @@ WARNINGS = {
     "unusual_file": "unusual annotation files",
     "cut_answer": "cut answers",
     "duplicate": "duplicates",
+    "unread_mark": "marks of images, videos or sounds that are read as text",
     "unusual_image": "unusual images",
 }
 CHUNK = 64  # samples or images that a process looks at before it tells
@@ -179,6 +181,8 @@ def _find_problems(part: Part, texts: Sequence[SampleText], files: Mapping[str, 
         if text.problem:
             part.find(text.problem, text.what, text.record, text.id)
     for sample in part.parsed:
+        for mark in unread_marks(sample):
+            part.find("unread_mark", f"{mark!r:.80} is text in a question", sample["record"], sample["id"])
         for path in read_images(part.dataset, sample):
             if files[path].problem:
                 part.find(files[path].problem, f"{path}: {files[path].what}", sample["record"], sample["id"])

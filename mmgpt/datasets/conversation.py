@@ -7,10 +7,17 @@ needed; a part is `{'type': 'image'}` or `{'type': 'text', 'text': str}`.
 A question that is a string is literal text throughout: `<image>` typed in it is no image.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 IMAGE_PART = {"type": "image"}
+# LLaVA's and its followers' `<image>`, `<video>`, `<image_1>`, Qwen-VL's `<img>path</img>` and `<|vision_start|>`, and
+# `<|image|>`, `<|image_1|>` of others.
+MEDIA_MARK = re.compile(
+    r"<(?:image|video|audio|speech|sound)(?:_?\d+)?>|<image_placeholder>|<ImageHere>|<(?:img|video|audio)>[^<>\n]+</\w+>"
+    r"|<\|(?:image|video|audio|vision_start|image_pad|video_pad)(?:_\d+)?\|>"
+)
 TEXT_KEYS = ("answer", "context")
 LIST_KEYS = ("answers", "choices", "rationales")
 
@@ -34,6 +41,15 @@ def question_parts(question: str | Sequence[dict]) -> list[dict]:
 def question_text(question: str | Sequence[dict]) -> str:
     """The text of a question, without the places of images."""
     return "".join(part["text"] for part in question_parts(question) if not is_image(part))
+
+
+def unread_marks(sample: dict) -> list[str]:
+    """Marks of media that other projects put into texts, each once, as they stand in the texts of a sample's questions.
+
+    They are read as text, whatever was meant by them.
+    """
+    texts = (question_text(turn["question"]) for turn in sample["turns"])
+    return list(dict.fromkeys(mark for text in texts if "<" in text for mark in MEDIA_MARK.findall(text)))
 
 
 def add_text(question: str | Sequence[dict], text: str) -> str | list[dict]:

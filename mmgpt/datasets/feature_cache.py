@@ -1,6 +1,6 @@
 """Features of image files, computed once and read while training: a folder of few large files.
 
-    meta.json                    the steps that made the pixels, and the features' dtype
+    meta.json                    the steps that made the pixels, how they read images, and the features' dtype
     tower.safetensors            what tells the image encoder (`mmgpt.models.tower_probe`)
     features/<key>.safetensors   `keys` int64 (n,) and `features` (n, P, D) of n images
 
@@ -21,6 +21,9 @@ from torch import Tensor
 from mmgpt.engine.atomic import written_whole
 
 META, FILES = "meta.json", "features"
+# What is done with the transparent pixels of an image (see `upright_rgb`). Caches that were filled before it was
+# written down have the features of images without their alpha channel.
+TRANSPARENCY = "white"
 FILL = "python tools/dataset_converters/cache_features.py CONFIG"
 
 
@@ -53,7 +56,9 @@ class FeatureCache:
     def __init__(self, folder: str | os.PathLike | None, steps: Sequence[dict]):
         if folder is None or not (Path(folder) / META).is_file():
             raise FileNotFoundError(f"feature_cache={folder!r}: no cached features there; fill it by `{FILL}`")
-        made = json.loads((Path(folder) / META).read_text())["steps"]
+        meta = json.loads((Path(folder) / META).read_text())
+        _check_transparency(folder, meta)
+        made = meta["steps"]
         if made != _plain(steps):
             raise ValueError(
                 f"the features in {folder} are of images prepared by {made}, the pipeline prepares them by "
@@ -95,9 +100,10 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
     Raises:
         ValueError: the one that is there is of other steps or of another dtype.
     """
-    meta, path = {"steps": _plain(steps), "dtype": dtype}, Path(folder) / META
+    meta, path = {"steps": _plain(steps), "dtype": dtype, "transparency": TRANSPARENCY}, Path(folder) / META
     if path.is_file():
         made = json.loads(path.read_text())
+        _check_transparency(folder, made)
         if made != meta:
             raise ValueError(f"{folder} was filled for {made}, not {meta}: name another feature_cache, or delete it")
         return
@@ -112,6 +118,14 @@ def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor) -> N
     with written_whole(file) as part:
         # Not save_file, whose files nobody but their owner can read.
         part.write_bytes(save({"keys": keys, "features": features.contiguous()}))
+
+
+def _check_transparency(folder: str | os.PathLike, meta: dict) -> None:
+    if meta.get("transparency") != TRANSPARENCY:
+        raise ValueError(
+            f"the features in {folder} are of images that were read without their transparency, which is laid on white "
+            f"now: delete the folder and fill it again by `{FILL}`, or name another feature_cache"
+        )
 
 
 def _keys(file: Path) -> np.ndarray:

@@ -3,16 +3,27 @@
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
-from PIL import ExifTags, Image
+from PIL import Image
 from torch.utils.data import Dataset
 
+from .transforms.images import exif_orientation
+
+# The names of image files that are looked for in folders and archives; Pillow reads all of these.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif")
 # How a whole file ends. Files of other formats, and those that end otherwise, are decoded to know.
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL = 64  # bytes; some writers fill the last block with zeros
 SMALLEST_SIDE = 16  # pixels
 LONGEST = 10  # longer side over shorter side: the square in the middle shows a tenth of such a picture
+
+
+def is_hidden(path: str | PurePath) -> bool:
+    """Whether a path below a folder or in an archive is of a hidden file, or of what macOS adds to archives."""
+    return any(part == "__MACOSX" or part.strip(".") and part[0] == "." for part in PurePath(path).parts)
 
 
 class ImageFile(NamedTuple):
@@ -82,14 +93,15 @@ def _is_huge(image: Image.Image) -> bool:
 def _unusual(image: Image.Image) -> list[str]:
     """What is not as most pictures are."""
     width, height = image.size
-    # Not getexif() alone: without this test, it decodes a PNG.
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
+    # Without this test, reading the EXIF data of a PNG decodes it.
+    turned = exif_orientation(image) if "exif" in image.info else 1
     found = {
         f"{width} x {height} pixels": min(width, height) < SMALLEST_SIDE
         or max(width, height) > LONGEST * min(width, height)
         or _is_huge(image),
         "16 bits a pixel, of which the upper 8 are read": image.mode.startswith("I;16"),
         f"numbers of unknown range (mode {image.mode}), cut off at 255 when read": image.mode in ("I", "F"),
+        "transparency, laid on white": image.has_transparency_data,
         "CMYK colours": image.mode == "CMYK",
         "animated, only its first frame is read": image.format != "MPO" and getattr(image, "is_animated", False),
         f"turned by its EXIF orientation {turned}": turned != 1,

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 
-from .conversation import each_turn, naming, place_of
+from .conversation import each_turn, naming, place_of, unread_marks
 from .feature_cache import CacheMiss
 from .folders import check_folders
 from .lost import LostAnswers
@@ -115,9 +115,20 @@ class InstructionDataset(BaseDataset):
         if self.loads_images:
             where = dict(dataset=self.name, file=self.ann_file)
             check_folders(samples, self.data_prefix.get("img", ""), where, self.skips)
+        self._warn_of_marks(samples)
         said = f"dataset {self.name}: {len(samples)} of {records} records of {self.ann_file}{left_out}"
         print_log(said, "current", logging.WARNING if refused else logging.INFO)
         return samples
+
+    def _warn_of_marks(self, samples: Sequence[dict]) -> None:
+        marked = [(sample["record"], marks[0]) for sample in samples if (marks := unread_marks(sample))]
+        if marked:
+            record, mark = marked[0]
+            text = (
+                f"dataset {self.name}: {len(marked)} samples of {self.ann_file} have marks of media in their questions"
+            )
+            text += f" that are read as text, the first {mark!r:.80} in record {record}"
+            print_log(text, "current", logging.WARNING)
 
     def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
         """Those of all samples (of their turns: `single_turns`) that the dataset keeps: `sample`, in their order."""

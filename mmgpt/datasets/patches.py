@@ -11,6 +11,7 @@ from PIL import Image
 from mmgpt.registry import DATASETS
 
 from .parsers.fields import field
+from .transforms.images import upright_rgb
 
 IGNORE = -100
 
@@ -83,7 +84,7 @@ class PatchLabelDataset(BaseDataset):
         """{'pixels': (3, H, W) float32, 'labels': {name: (P,) int64}}."""
         entry = self.get_data_info(idx)
         with Image.open(entry["image"]) as image:
-            pixels = (np.asarray(image.convert("RGB"), np.float32) / 255 - self.mean) / self.std
+            pixels = (np.asarray(upright_rgb(image), np.float32) / 255 - self.mean) / self.std
         labels = self.labels(entry["boxes"])
         if np.random.random() < self.grey:
             pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)

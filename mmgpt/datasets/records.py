@@ -107,7 +107,7 @@ def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> d
 
 def record_id(record) -> tuple[str, object] | None:
     """The key and the value of what a record is known by, if it has such a key."""
-    found = [(key, record[key]) for key in ID_KEYS if isinstance(record, dict) and key in record]
+    found = [(key, record[key]) for key in ID_KEYS if isinstance(record, dict) and record.get(key) is not None]
     return found[0] if found else None
 
 
@@ -188,7 +188,7 @@ def _joined(records: Iterable, path: Path, questions: str | Path) -> Iterator[di
         key = _question_id(path, number, record)
         if key not in asked:
             raise ValueError(f"{record_name(path, number, record)}: no such question_id in {questions}")
-        yield {**asked[key], **record}
+        yield {**asked[key], **{name: value for name, value in record.items() if value is not None}}
 
 
 def _question_id(path: str | Path, number: int, record) -> str | int:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mmgpt.datasets.transforms.images import upright_rgb
 from mmgpt.visualization.canvas import new_figure, pixels, save, wrap, write_text
 
 COLOURS = {True: "#1a7f37", False: "#c62828", None: "#0b57a4"}  # of a right answer, a wrong one, one nobody judged
@@ -72,7 +73,7 @@ def _draw_picture(axes: Axes, row: dict) -> None:
         return
     if not isinstance(image, Image.Image):
         image = Image.open(image)
-    image = image.convert("RGB")
+    image = upright_rgb(image)
     # Small pictures are enlarged with hard pixel edges: smoothing would show what the model never saw.
     axes.imshow(image, interpolation="nearest" if max(image.size) <= SMALL else "antialiased")
 

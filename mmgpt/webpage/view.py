@@ -12,6 +12,7 @@ from markupsafe import escape
 from PIL import Image
 
 from mmgpt.apis.answer import Answer
+from mmgpt.apis.pictures import read_picture
 
 from .session import Exchange
 
@@ -41,7 +42,7 @@ def head(title: str) -> str:
 
 def talk(exchanges: Sequence[Exchange], edited: int | None = None, examples: Sequence[Example] = ()) -> str:
     """All that was said, with buttons; before the first question the examples."""
-    shown = [(example.text, [uri(Image.open(file).convert("RGB")) for file in example.files]) for example in examples]
+    shown = [(example.text, [uri(read_picture(file)) for file in example.files]) for example in examples]
     return _render("talk.html", exchanges=exchanges, edited=edited, examples=shown)
 
 

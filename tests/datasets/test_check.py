@@ -55,6 +55,14 @@ def edit(config, change):
         file.write("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
 
 
+def test_marks_of_media_that_are_text(dolly_config, caplog):
+    config = dolly_config(["red", "blue"])
+    edit(config, lambda records: [dict(records[0], instruction="<video> What?"), records[1]])
+    _, findings = look(train=joint(language=[config]))
+    assert told(findings) == [("unread_mark", 0, "0", "'<video>' is text in a question")]
+    assert "unread_mark" in WARNINGS
+
+
 def test_a_clean_set(build, caption_config, dolly_config):
     visual, text = caption_config(3), dolly_config(["red", "blue square"])
     amounts = []

@@ -11,6 +11,7 @@ from mmgpt.datasets.conversation import (
     place_of,
     question_text,
     text_part,
+    unread_marks,
 )
 
 
@@ -70,6 +71,24 @@ def test_lead_text_goes_behind_leading_images():
 def test_check_sample_names_the_value(sample, message):
     with pytest.raises(ValueError, match=message):
         check_sample(sample)
+
+
+@pytest.mark.parametrize(
+    ("question", "marks"),
+    [
+        ("<video>\nWhat happens?", ["<video>"]),
+        ("Picture 1: <img>a/b.jpg</img> and <img>c.jpg</img>", ["<img>a/b.jpg</img>", "<img>c.jpg</img>"]),
+        ([IMAGE_PART, text_part("Is <image> like <image_2>?")], ["<image>", "<image_2>"]),
+        (
+            "<|image_1|><|audio|> <|vision_start|><|image_pad|>",
+            ["<|image_1|>", "<|audio|>", "<|vision_start|>", "<|image_pad|>"],
+        ),
+        ("What does <img src='a.png'> mean, and a < b > c, <b>bold</b>, <imagery>?", []),
+        ([IMAGE_PART, text_part("What?")], []),
+    ],
+)
+def test_marks_that_are_read_as_text(question, marks):
+    assert unread_marks({"turns": [{"question": question, "answer": "<video>"}]}) == marks
 
 
 def test_tags_are_texts_or_lists_of_them():

@@ -1,5 +1,6 @@
 """The folder of cached features: what is found in it, and what is not."""
 
+import json
 import os
 import pickle
 
@@ -35,6 +36,15 @@ def test_every_image_is_found_by_its_key(folder):
 def test_an_empty_cache(tmp_path):
     create_cache(tmp_path, STEPS, "float16")
     assert 0 not in FeatureCache(tmp_path, STEPS)
+
+
+def test_a_cache_of_images_without_their_transparency_is_refused(folder):
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["transparency"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    for use in (lambda: FeatureCache(folder, STEPS), lambda: create_cache(folder, STEPS, "float32")):
+        with pytest.raises(ValueError, match="without their transparency.*fill it again"):
+            use()
 
 
 def test_a_file_is_known_by_path_size_and_time(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgpt.datasets.image_files import look_at
+from mmgpt.datasets.image_files import is_hidden, look_at
 
 from ..planted import encoded, png_of_size
 
@@ -51,6 +51,11 @@ def test_no_readable_picture(tmp_path, content, words):
     assert found.problem == "unreadable_image" and words in found.what
 
 
+@pytest.mark.parametrize("path", ["._1.jpg", ".cache/1.jpg", "a/.hidden/1.jpg", "__MACOSX/a/1.jpg", "a/._1.txt"])
+def test_hidden_files(path):
+    assert is_hidden(path) and not is_hidden(path.replace("__MACOSX", "macos").replace("/.", "/").lstrip("."))
+
+
 def test_no_file(tmp_path):
     assert look_at(str(tmp_path / "gone.jpg"))[2:] == ("missing_image", "no such file")
     assert look_at(str(tmp_path))[2:] == ("unreadable_image", "a folder, not a file")
@@ -62,6 +67,7 @@ def test_unusual_pictures(tmp_path, picture):
     cases = {
         "16 bits a pixel, of which the upper 8 are read": encoded(Image.new("I;16", (64, 48)), "PNG"),
         "numbers of unknown range (mode F), cut off at 255 when read": encoded(Image.new("F", (64, 48)), "TIFF"),
+        "transparency, laid on white": encoded(picture.convert("RGBA"), "PNG"),
         "CMYK colours": encoded(picture.convert("CMYK"), "JPEG"),
         "animated, only its first frame is read": encoded(
             picture, "GIF", save_all=True, append_images=[picture.rotate(90)]

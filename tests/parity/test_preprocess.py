@@ -20,6 +20,7 @@ def is_turned(name):
 
 TURNED = [name for name in PICTURES if is_turned(name)]
 WIDE = "gray16.png"  # 16 bits a pixel
+TRANSPARENT = "rgba.png"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def of_datasets(published, name):
     return published.get(f"rgb_first/{name}", published[f"direct/{name}"])
 
 
-@pytest.mark.parametrize("name", [name for name in PICTURES if name not in (*TURNED, WIDE)])
+@pytest.mark.parametrize("name", [name for name in PICTURES if name not in (*TURNED, WIDE, TRANSPARENT)])
 def test_a_picture(prepare, published, name):
     assert np.array_equal(prepare(PARITY / "images" / name), of_datasets(published, name))
 
@@ -70,6 +71,19 @@ def test_a_picture_of_16_bits_keeps_its_upper_8(prepare, published, tmp_path):
         Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).save(tmp_path / "upper.png")
     assert np.array_equal(prepare(PARITY / "images" / WIDE), prepare(tmp_path / "upper.png"))
     assert np.median(of_datasets(published, WIDE)[0]) > 1.9
+
+
+def test_transparent_pixels_are_white(prepare, published, tmp_path):
+    """The published code dropped the alpha channel and showed whatever colour was stored under it."""
+    with Image.open(PARITY / "images" / TRANSPARENT) as image:
+        colours, alpha = (
+            np.asarray(image.convert("RGB"), float),
+            np.asarray(image.getchannel("A"), float)[..., None] / 255,
+        )
+        image.convert("RGB").save(tmp_path / "dropped.png")
+    Image.fromarray(np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8)).save(tmp_path / "white.png")
+    assert np.abs(prepare(PARITY / "images" / TRANSPARENT) - prepare(tmp_path / "white.png")).max() < 0.05
+    assert np.array_equal(prepare(tmp_path / "dropped.png"), of_datasets(published, TRANSPARENT))
 
 
 @pytest.mark.parametrize("name", TURNED)

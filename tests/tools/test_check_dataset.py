@@ -169,7 +169,7 @@ def test_every_planted_fault_is_found_and_named(tmp_path, tiny_llama, run, capsy
     (tmp_path / "planted.py").write_text(text)
     assert run(tmp_path / "planted.py", "--workers", 1) == 1
     shown = capsys.readouterr().out
-    assert "\n7 errors, 7 warnings; " in shown
+    assert "\n7 errors, 8 warnings; " in shown
     report = json.loads((tmp_path / "work_dirs" / "planted" / "check_dataset.json").read_text(encoding="utf-8"))
     found = [(each["kind"], each["file"], each["record"], each["value"]) for each in report["findings"]]
     file = f"{tmp_path}/photos.jsonl"

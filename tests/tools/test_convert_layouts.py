@@ -8,8 +8,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ..datasets.parsers.reading import DATA, IMAGE
+from ..planted import encoded
 from .converting import picture, sample, write
 
 # ---- tables
@@ -115,6 +117,66 @@ def test_imagefolder(tmp_path, convert):
     ]
 
 
+def test_hidden_files_are_no_part_of_a_folder(tmp_path, convert):
+    for name in ("1.jpg", "._1.jpg", "__MACOSX/1.jpg", ".cache/2.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(picture())
+    write(tmp_path / "photos/1.txt", "One.")
+    write(tmp_path / "photos/._1.txt", "macOS")
+    assert convert("folder", tmp_path / "photos") == [sample("", "One.", "1.jpg", name="1")]
+    write(tmp_path / "photos/.cache/metadata.csv", "file_name,text\n2.jpg,Two.\n")
+    assert len(convert("folder", tmp_path / "photos", out="again.jsonl")) == 1
+
+
+def test_pictures_of_less_usual_formats(tmp_path, convert):
+    names = ["a.ppm", "b.jp2", "c.avif", "d.JPEG", "e.tif"]
+    for name in names:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"of any format")
+        write((tmp_path / "photos" / name).with_suffix(".txt"), name)
+    assert [each["images"] for each in convert("folder", tmp_path / "photos")] == [[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("table", "images"),
+    [
+        ('{"file_names": ["1.jpg", "2.jpg"], "text": "Both."}', ["1.jpg", "2.jpg"]),
+        ('{"left_file_name": "1.jpg", "right_file_name": "2.jpg", "text": "Both."}', ["1.jpg", "2.jpg"]),
+        ('{"shown_file_names": ["2.jpg"], "text": "One."}', ["2.jpg"]),
+        ('{"image": null, "file_name": "1.jpg", "text": "One."}', None),
+    ],
+)
+def test_imagefolder_of_several_images(tmp_path, convert, table, images):
+    write(tmp_path / "photos/metadata.jsonl", table)
+    (tmp_path / "photos/1.jpg").write_bytes(picture())
+    if images is None:
+        with pytest.raises(
+            ValueError, match="photos holds 1 pictures, the first .*1.jpg, but metadata.jsonl names none"
+        ):
+            convert("folder", tmp_path / "photos")
+    else:
+        assert convert("folder", tmp_path / "photos")[0]["images"] == images
+
+
+def test_pictures_that_no_column_is_taken_for(tmp_path, convert):
+    path = write(tmp_path / "a.csv", "photo,answer\n1.jpg,One.\n")
+    with pytest.raises(ValueError, match=r"row 2: column 'photo' names a picture \('1.jpg'\), but no column is taken"):
+        convert("csv", path)
+    assert convert("csv", path, "--columns", "image=photo")[0]["images"] == ["1.jpg"]
+    assert convert("csv", path, "--columns", "image=", out="text.jsonl")[0]["images"] == []
+    with pytest.raises(ValueError, match=r"key 'video' \('1.mp4'\): only images are read"):
+        convert("csv", write(tmp_path / "b.csv", "video,answer\n1.mp4,One.\n"), out="video.jsonl")
+
+
+def test_null_in_a_row(tmp_path, convert):
+    lines = [
+        '{"file_name": "1.jpg", "question": null, "answer": "One.", "id": null}',
+        '{"file_name": null, "answer": "Two."}',
+    ]
+    write(tmp_path / "photos/metadata.jsonl", "\n".join(lines))
+    assert convert("folder", tmp_path / "photos") == [sample("", "One.", "1.jpg"), sample("", "Two.")]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -216,6 +278,17 @@ def test_webdataset(tmp_path, convert):
     assert files == {"shards/0.tar", "shards/1.tar", "out/train.jsonl"} | made
 
 
+def test_hidden_members_and_less_usual_formats_of_webdataset(tmp_path, convert):
+    colours = Image.new("RGB", (20, 30), "red")
+    kinds = {"a.ppm": "PPM", "b.jp2": "JPEG2000", "c.avif": "AVIF"}
+    pictures = {name: encoded(colours, kind) for name, kind in kinds.items()}
+    members = [pair for name in pictures for pair in ((name, pictures[name]), (f"{name[0]}.txt", b"A picture."))]
+    hidden = [("._a.jpg", b"macOS"), ("__MACOSX/a.txt", b"macOS"), ("./text.txt", b"text alone")]
+    found = convert("webdataset", tar_of(tmp_path / "0.tar", [*hidden, *members]))
+    assert [len(each["images"]) for each in found] == [0, 1, 1, 1]
+    assert [stored(*each["images"]) for each in found[1:]] == list(pictures.values())
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -225,6 +298,10 @@ def test_webdataset(tmp_path, convert):
         ([("a.png", picture()), ("a.json", b"[]")], "0.tar, sample 'a': .json: a record must be an object"),
         ([("a.png", picture()), ("a.txt", b"\xff")], "0.tar, sample 'a': .txt: 'utf-8' codec"),
         ([("a.png", picture()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
+        ([("a.mp4", b"film"), ("a.txt", b"b")], "0.tar, sample 'a': its .mp4 is no image"),
+        ([("a.json", b'{"image": "a.jpg", "caption": "b"}')], "'a': its JSON names the image 'a.jpg', only .json"),
+        ([("a.txt", b"b"), ("a.txt", b"c")], "0.tar: 'a.txt' is in it twice"),
+        ([("a.txt", b"b"), ("b.txt", b"c"), ("a.txt", b"d")], "0.tar: 'a.txt' is in it twice"),
         ([("a.png", picture()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
     ],
 )
@@ -300,6 +377,13 @@ def test_wrong_parquet(convert, parquet):
     path.write_bytes(b"no Parquet")
     with pytest.raises(ValueError, match="parquet: no readable Parquet file"):
         convert("parquet", path)
+
+
+def test_pictures_of_parquet_that_no_column_is_taken_for(convert, parquet):
+    path = parquet({"photo": {"bytes": picture()}, "text": "a"})
+    with pytest.raises(ValueError, match="column 'photo' holds bytes, but no column is taken for images"):
+        convert("parquet", path)
+    assert len(convert("parquet", path, "--columns", "image=photo")[0]["images"]) == 1
 
 
 def test_parquet_without_its_package(tmp_path, convert, monkeypatch):

@@ -4,13 +4,13 @@ from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, tagged, text_list
+from .fields import field, has, name_of, only_known_media, tagged, text_list
 
 
 @PARSERS.register_module(name="coco_caption")
 def coco_caption(record: dict) -> dict:
     """`{'image': path, 'caption': str | [str, ...], 'image_id': str}`, as LAVIS and MultiModal-GPT distribute it."""
-    return _described(str(record.get("image_id", "")), field(record, "image"), text_list(record, "caption"))
+    return _described(record, name_of(record, "image_id"), field(record, "image"), text_list(record, "caption"))
 
 
 @PARSERS.register_module(name="karpathy")
@@ -23,9 +23,9 @@ def karpathy(record: dict, split: str) -> dict | None:
     """
     if field(record, "split") != split:
         return None
-    folder = f"{field(record, 'filepath')}/" if "filepath" in record else ""
+    folder = f"{field(record, 'filepath')}/" if has(record, "filepath") else ""
     name, captions = field(record, "filename"), _each(record, "sentences", "raw")
-    return _described(str(record.get("cocoid", PurePosixPath(name).stem)), folder + name, captions)
+    return _described(record, name_of(record, "cocoid") or PurePosixPath(name).stem, folder + name, captions)
 
 
 @PARSERS.register_module(name="nocaps")
@@ -35,14 +35,14 @@ def nocaps(record: dict) -> dict:
     Its `domain` ('in-domain', 'near-domain', 'out-domain') becomes a tag.
     """
     captions, name = _each(record, "annotations", "caption"), str(field(record, "id", int))
-    return tagged(_described(name, field(record, "file_name"), captions), record, ["domain"])
+    return tagged(_described(record, name, field(record, "file_name"), captions), record, ["domain"])
 
 
 @PARSERS.register_module(name="minigpt4")
 def minigpt4(record: dict) -> dict:
     """`{'image_id': str, 'caption': str}` of cc_sbu_align's filter_cap.json; the image is `<image_id>.jpg`."""
     image_id = str(field(record, "image_id", (str, int)))
-    return _described(image_id, f"{image_id}.jpg", text_list(record, "caption"))
+    return _described(record, image_id, f"{image_id}.jpg", text_list(record, "caption"))
 
 
 def _each(record: dict, key: str, text: str) -> list[str]:
@@ -52,7 +52,8 @@ def _each(record: dict, key: str, text: str) -> list[str]:
     return [field(entry, text).strip() for entry in entries]
 
 
-def _described(name: str, image: str, captions: list[str]) -> dict:
+def _described(record: dict, name: str, image: str, captions: list[str]) -> dict:
+    only_known_media(record)
     # The question is left open for AskQuestion, the choice among several captions for PickAnswer.
     answer = captions[0] if len(captions) == 1 else ""
     return {"id": name, "images": [image], "turns": [{"question": "", "answer": answer, "answers": captions}]}

@@ -2,7 +2,7 @@
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, majority, right_choice, text_list
+from .fields import field, has, majority, name_of, optional_text, right_choice, text_list
 
 
 @PARSERS.register_module(name="aokvqa")
@@ -22,8 +22,8 @@ def aokvqa(record: dict) -> dict:
         turn["answer"] = right_choice(text_list(record, "choices"), index, "correct_choice_idx")
     elif "answers" in turn:
         turn["answer"] = majority(turn["answers"])
-    sample = {"id": str(record.get("question_id", "")), "images": [_image(record)], "turns": [turn]}
-    if "difficult_direct_answer" in record:
+    sample = {"id": name_of(record, "question_id"), "images": [_image(record)], "turns": [turn]}
+    if has(record, "difficult_direct_answer"):
         difficult = field(record, "difficult_direct_answer", bool)
         sample["tags"] = {"difficult_direct_answer": str(difficult).lower()}
     return sample
@@ -43,7 +43,8 @@ def scienceqa(record: dict, split: str | None = None) -> dict | None:
     """
     if split is not None and field(record, "split") != split:
         return None
-    choices, hint, image = text_list(record, "choices"), field(record, "hint").strip(), record.get("image")
+    choices, image = text_list(record, "choices"), record.get("image")
+    hint = optional_text(record, "hint").strip()
     turn = {"question": field(record, "question").strip(), "choices": choices}
     turn["answer"] = right_choice(choices, field(record, "answer", int), "answer")
     if hint:
@@ -68,6 +69,6 @@ def _grades(grade: str) -> str:
 
 
 def _image(record: dict) -> str:
-    if "image" in record:
+    if has(record, "image"):
         return field(record, "image")
     return f"{field(record, 'split')}2017/{field(record, 'image_id', int):012d}.jpg"

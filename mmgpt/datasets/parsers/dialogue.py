@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from mmgpt.datasets.conversation import IMAGE_PART, lead_text, question_parts, text_part
 from mmgpt.registry import PARSERS
 
-from .fields import field, text_list
+from .fields import field, has, name_of, only_known_media, text_list
 
 MARK = "<image>"
 # Marks at the start, text, marks at the end; white space next to these marks belongs to them.
@@ -36,7 +36,7 @@ def sharegpt(record: dict) -> dict:
     a record that has images; in any other it is text that somebody typed.
     """
     said, images = field(record, "conversations", list), _images(record)
-    system = [field(record, "system").strip()] if "system" in record else []
+    system = [field(record, "system").strip()] if has(record, "system") else []
     if said and _role(said[0]) == "system":
         system, said = [*system, _value(said[0], "system")], said[1:]
     if said and _role(said[0]) == "gpt":
@@ -63,11 +63,12 @@ def baize(record: dict) -> dict:
 
 
 def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
-    return {"id": str(record.get("id", "")), "images": images, "turns": turns}
+    only_known_media(record)
+    return {"id": name_of(record, "id"), "images": images, "turns": turns}
 
 
 def _images(record: dict) -> list[str]:
-    key = next((key for key in ("image", "images") if key in record), None)
+    key = next((key for key in ("image", "images") if has(record, key)), None)
     return text_list(record, key) if key else []
 
 

@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from string import Formatter
 
+# What other projects' records call media that are not images.
+OTHER_MEDIA = ("video", "videos", "video_path", "audio", "audios", "audio_path", "speech", "sound")
+
 
 def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
     """The value of a key.
@@ -18,6 +21,28 @@ def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
         wanted = " or ".join(each.__name__ for each in kinds)
         raise ValueError(f"key {key!r} must be {wanted}, got {record[key]!r:.80}")
     return record[key]
+
+
+def has(record: dict, key: str) -> bool:
+    """Whether a record has a value under a key; null is the same as no such key."""
+    return record.get(key) is not None
+
+
+def optional_text(record: dict, key: str) -> str:
+    """The text under a key, '' for null. The key has to be there all the same: a misspelt one would go unread."""
+    return "" if key in record and record[key] is None else field(record, key)
+
+
+def name_of(record: dict, *keys: str) -> str:
+    """The value of the first of some keys that a record has, as text; '' without any."""
+    return next((str(record[key]) for key in keys if has(record, key)), "")
+
+
+def only_known_media(record: dict) -> None:
+    """Raises a ValueError for a record with a video or a sound, which would be trained on without it."""
+    key = next((key for key in OTHER_MEDIA if record.get(key)), None)
+    if key:
+        raise ValueError(f"key {key!r} ({record[key]!r:.80}): only images are read, under 'image' or 'images'")
 
 
 def text_list(record: dict, key: str) -> list[str]:

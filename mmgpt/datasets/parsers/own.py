@@ -5,7 +5,7 @@ from collections.abc import Collection
 from mmgpt.datasets.conversation import LIST_KEYS, TEXT_KEYS
 from mmgpt.registry import PARSERS
 
-from .fields import field, text_list
+from .fields import field, has, name_of, text_list
 
 SAMPLE_KEYS = ("id", "images", "turns")
 TURN_KEYS = ("question", *TEXT_KEYS, *LIST_KEYS)
@@ -24,8 +24,9 @@ def conversation(record: dict) -> dict:
             raise ValueError(f"a turn must be an object, got {turn!r:.80}")
         _only(turn, TURN_KEYS, "a turn")
         field(turn, "question", (str, list))
-    images = text_list(record, "images") if "images" in record else []
-    return {"id": str(record.get("id", "")), "images": images, "turns": turns}
+    turns = [{key: value for key, value in turn.items() if value is not None} for turn in turns]
+    images = text_list(record, "images") if has(record, "images") else []
+    return {"id": name_of(record, "id"), "images": images, "turns": turns}
 
 
 def _only(keys: Collection[str], known: Collection[str], what: str) -> None:

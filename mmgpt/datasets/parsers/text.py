@@ -2,23 +2,24 @@
 
 from mmgpt.registry import PARSERS
 
-from .fields import field
+from .fields import field, only_known_media, optional_text
 
 
 @PARSERS.register_module(name="dolly")
 def dolly(record: dict) -> dict:
-    """A line of databricks-dolly-15k.jsonl: instruction, context (may be empty), response."""
+    """A line of databricks-dolly-15k.jsonl: instruction, context (or empty, or null), response."""
     return _instruction(record, "instruction", "context", "response")
 
 
 @PARSERS.register_module(name="alpaca")
 def alpaca(record: dict) -> dict:
-    """A record in Stanford Alpaca's layout (alpaca_gpt4_data.json): instruction, input (may be empty), output."""
+    """A record in Stanford Alpaca's layout (alpaca_gpt4_data.json): instruction, input (or empty, or null), output."""
     return _instruction(record, "instruction", "input", "output")
 
 
 def _instruction(record: dict, question: str, context: str, answer: str) -> dict:
+    only_known_media(record)
     turn = {"question": field(record, question).strip(), "answer": field(record, answer).strip()}
     # Leading blanks of a context may be its layout (code, tables): only what follows it goes.
-    given = field(record, context).rstrip()
+    given = optional_text(record, context).rstrip()
     return {"id": "", "images": [], "turns": [dict(turn, context=given) if given else turn]}

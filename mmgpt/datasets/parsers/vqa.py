@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, filled, majority, tagged, text_list
+from .fields import field, filled, has, majority, name_of, only_known_media, tagged, text_list
 
 OCR_VQA_SPLITS = {"train": 1, "val": 2, "test": 3}
 YES_NO = ("yes", "no")
@@ -29,13 +29,13 @@ def vqa(record: dict, image: str = "{image}", answer: str | None = None, tags: S
         tags: keys that become tags, e.g. 'question_type', 'answer_type'; of GQA's, those under its `types`.
     """
     turn = {"question": field(record, "question").strip(), "answer": ""}
-    key = answer or next((key for key in ANSWER_KEYS if key in record), None)
+    key = answer or next((key for key in ANSWER_KEYS if has(record, key)), None)
     answers = _answers(record, key) if key else []
+    only_known_media(record)
     if answers:
         turn.update(answer=majority(answers), answers=answers)
-    name = next((record[key] for key in ID_KEYS if key in record), "")
-    sample = {"id": str(name), "images": [filled(image, record)], "turns": [turn]}
-    return tagged(sample, {**record, **(field(record, "types", dict) if "types" in record else {})}, tags)
+    sample = {"id": name_of(record, *ID_KEYS), "images": [filled(image, record)], "turns": [turn]}
+    return tagged(sample, {**record, **(field(record, "types", dict) if has(record, "types") else {})}, tags)
 
 
 @PARSERS.register_module(name="pope")
@@ -69,7 +69,7 @@ def ocr_vqa(record: dict, split: str | None = None) -> dict | None:
         raise ValueError(f"{len(questions)} questions, but {len(answers)} answers")
     image = _image(record)
     turns = [{"question": question, "answer": answer} for question, answer in zip(questions, answers, strict=True)]
-    return {"id": str(record.get("id", PurePosixPath(image).stem)), "images": [image], "turns": turns}
+    return {"id": name_of(record, "id") or PurePosixPath(image).stem, "images": [image], "turns": turns}
 
 
 def _answers(record: dict, key: str) -> list[str]:
@@ -86,6 +86,6 @@ def _split_number(split: str) -> int:
 
 
 def _image(record: dict) -> str:
-    if "filename" in record:
+    if has(record, "filename"):
         return field(record, "filename")
     return field(record, "id") + PurePosixPath(field(record, "imageURL")).suffix

@@ -5,11 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from mmgpt.datasets.conversation import place_of
 from mmgpt.registry import TRANSFORMS
+
+# EXIF orientations other than upright, and what turns each of them upright (EXIF 2.32, tag 0x0112).
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @TRANSFORMS.register_module()
@@ -60,15 +71,50 @@ class PrepareImages:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An image in RGB, 8 bits a channel, turned upright by its EXIF orientation.
+    """An image in RGB, 8 bits a channel, turned upright by its EXIF orientation, its transparent pixels laid on white.
 
-    Of 16-bit greyscale the upper 8 bits are kept, as Pillow keeps them of 16-bit colour; its own conversion would make
-    nearly all of it white. Transparency is left out, and of an animation all but the first frame.
+    The upper 8 bits of 16-bit greyscale are kept, as Pillow keeps them of 16-bit colour; its own conversion would make
+    nearly all of it white. Only the first frame of an animation is read. Apart from the orientation, metadata is
+    ignored, so metadata that is damaged does not matter.
     """
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    turn = UPRIGHT.get(exif_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.has_transparency_data:
+        return _on_white(image)
+    return (_upper_bits(image) if image.mode.startswith("I;16") else image).convert("RGB")
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image, 1 (upright) where it has none that can be read.
+
+    ImageOps.exif_transpose does not serve here: it writes all tags back, which fails for many that cameras write.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    # Pillow raises whatever its reading of damaged tags runs into.
+    except Exception:
+        return 1
+    return orientation if orientation in UPRIGHT else 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image with an alpha channel or a transparent colour as RGB, laid on white as a page or a browser shows it."""
+    colour = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+        alpha = np.where(np.asarray(image) == colour, 0, 255).astype(np.uint8)
+        image = Image.merge("LA", (_upper_bits(image), Image.fromarray(alpha)))
+    elif isinstance(colour, tuple) and max(colour) > 255:
+        # The transparent colour of a 16-bit PNG, whose pixels Pillow has brought to 8 bits.
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+    image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _read(path: Path, results: dict) -> Image.Image:

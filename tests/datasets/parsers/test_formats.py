@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from mmgpt.datasets.conversation import check_sample
-from mmgpt.datasets.records import read_records
+from mmgpt.datasets.records import find_parser, parse_record, read_records
 from mmgpt.registry import DATASETS, PARSERS
 
 from .reading import COCO_2014, DATA
@@ -183,11 +183,56 @@ def test_a_record_without_its_key(told, name, key):
     assert told(name, record) == f"no key {key!r}; keys found: {keys}"
 
 
+NULL = {("scienceqa", "hint"), ("dolly", "context"), ("alpaca", "input")}  # null is the same as ''
+
+
 @pytest.mark.parametrize("value", [None, {"a": 1}, 1.5])
 @pytest.mark.parametrize(("name", "key"), KEYS)
 def test_a_value_of_another_type(told, name, key, value):
+    if value is None and (name, key) in NULL:
+        pytest.skip("null is the same as an empty text here")
     message = told(name, FORMATS[name].first() | {key: value})
     assert re.fullmatch(rf"key '{key}' must be [\w ]+, got {re.escape(repr(value))}", message)
+
+
+def parsed(name, record):
+    return parse_record(find_parser(FORMATS[name].parser), 0, record)
+
+
+@pytest.mark.parametrize(("name", "key"), sorted(NULL))
+def test_null_is_an_empty_text(name, key):
+    assert parsed(name, FORMATS[name].first() | {key: None}) == parsed(name, FORMATS[name].first() | {key: ""})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_null_is_no_value(name):
+    """Every key that a parser can do without, also those of turns, and keys that other records of its kind have."""
+    needed, record = FORMATS[name].keys.split(), FORMATS[name].first()
+    others = ("id", "image", "images", "system", "answers", "answer", "label", "cocoid", "tags", "video", "question_id")
+    for key in {*record, *others} - {*needed}:
+        without = {other: value for other, value in record.items() if other != key}
+        try:
+            expected = parsed(name, without)
+        except ValueError:
+            continue  # it is needed by this record
+        if key not in record and name.startswith(("own", "language")):
+            continue  # a key that our own schema does not know is refused
+        assert parsed(name, {**without, key: None}) == expected, key
+
+
+@pytest.mark.parametrize("key", ["answer", "context", "answers", "choices", "rationales"])
+def test_null_in_a_turn_of_our_own_schema(key):
+    turn = {"question": "What?", "answer": "A cup."}
+    turn.pop(key, None)
+    assert parsed("own", {"turns": [{**turn, key: None}]}) == parsed("own", {"turns": [turn]})
+
+
+@pytest.mark.parametrize("name", ["llava", "sharegpt", "dolly", "alpaca", "minigpt4", "vqav2"])
+@pytest.mark.parametrize("key", ["video", "videos", "audio", "speech"])
+def test_a_record_with_a_video_or_a_sound_is_refused(name, key):
+    with pytest.raises(ValueError, match=rf"key '{key}' \('1.mp4'\): only images are read"):
+        parsed(name, FORMATS[name].first() | {key: "1.mp4"})
+    assert parsed(name, FORMATS[name].first() | {key: []}) == parsed(name, FORMATS[name].first())
 
 
 def changed(record, place, value):

@@ -1,11 +1,14 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
+from mmgpt.datasets.transforms.images import upright_rgb
 
-from ...planted import READ, plant
+from ...planted import READ, encoded, plant
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
@@ -32,6 +35,65 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6
     noise("RGB").save(tmp_path / "a.jpg", exif=exif)
     assert load(tmp_path, "a.jpg")[0].size == (20, 30)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_orientations_are_those_of_pillow(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise("RGB").save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = ImageOps.exif_transpose(image)
+    assert np.array_equal(np.asarray(load(tmp_path, "a.png")[0]), np.asarray(expected))
+
+
+def test_metadata_that_cannot_be_written_back_does_not_matter(tmp_path):
+    """The EXIF data of a camera: an orientation, and a maker note whose tag does not have the type of its value."""
+    maker = b"MM\0*\0\0\0\x08\0\x02" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + b"\xc6\x12\0\x02\xff\xff\xff\xff\0\0\0\0"
+    noise("RGB").save(tmp_path / "a.jpg", exif=b"Exif\0\0" + maker + bytes(4))
+    noise("RGB").save(tmp_path / "b.jpg", exif=b"Exif\0\0" + b"no TIFF header")
+    assert [image.size for image in load(tmp_path, "a.jpg", "b.jpg")] == [(20, 30), (30, 20)]
+
+
+def on_white(values, alpha):
+    return np.rint(values * (alpha / 255) + 255 * (1 - alpha / 255))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La"])
+def test_alpha_is_laid_on_white(mode):
+    values = np.full((16, 16, 4), 40, np.uint8)
+    values[..., 3] = np.arange(256).reshape(16, 16)
+    image = Image.fromarray(values)
+    image = image.convert("LA").convert(mode) if mode == "La" else image.convert(mode)
+    pixels = np.asarray(upright_rgb(image), int)
+    # Premultiplied colours (RGBa, La) are rounded where alpha is small.
+    assert np.abs(pixels - on_white(40, values[..., 3:].astype(float))).max() <= (8 if "a" in mode else 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "transparent"),
+    [
+        (Image.new("RGB", (4, 4), (9, 8, 7)), (9, 8, 7)),
+        (Image.new("L", (4, 4), 9), 9),
+        (Image.new("RGB", (4, 4), (9, 8, 7)).quantize(), 0),
+        (Image.new("RGB", (4, 4), (9, 8, 7)).quantize(), b"\0"),
+        (Image.new("1", (4, 4), 0), 0),
+        (Image.new("I;16", (4, 4), 900), 900),
+    ],
+)
+def test_a_transparent_colour_is_white(image, transparent):
+    for kind in ("PNG", "GIF") if image.mode == "P" and isinstance(transparent, int) else ("PNG",):
+        with Image.open(BytesIO(encoded(image, kind, transparency=transparent))) as opened:
+            assert np.unique(np.asarray(upright_rgb(opened))).tolist() == [255]
+    # Another colour, or an opaque image, stays.
+    with Image.open(BytesIO(encoded(image, "PNG"))) as opened:
+        assert np.asarray(upright_rgb(opened)).max() < 255
+
+
+def test_an_opaque_alpha_channel_changes_nothing():
+    image = noise("RGB")
+    opaque = image.convert("RGBA")
+    assert np.array_equal(np.asarray(upright_rgb(opaque)), np.asarray(image))
 
 
 @pytest.mark.parametrize("name", READ)

@@ -3,30 +3,40 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mmgpt.datasets.image_files import SUFFIXES
+
+from .pictures import visible
 from .rows import at
 from .tables import read_lines, read_table
 
 TABLES = {"metadata.csv": read_table, "metadata.jsonl": read_lines}
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def read_folder(source: Path, named: Mapping[str, str]) -> Iterator[tuple[str, dict]]:
     """A folder of pictures, each with its caption beside it (1.jpg, 1.txt), or described by metadata.csv or .jsonl.
 
-    The latter are Hugging Face's imagefolder: columns file_name (relative to the table) and text, or as for csv.
-    Folders within it belong to it.
+    The latter are Hugging Face's imagefolder: columns file_name, file_names or NAME_file_name (relative to the table)
+    and text, or as for csv. Folders within it belong to it; hidden files and folders do not.
     """
-    tables = sorted(path for name in TABLES for path in source.rglob(name))
+    tables = sorted(path for name in TABLES for path in visible(source, name))
+    if not tables:
+        yield from _captioned(source)
+        return
+    shown = False
     for path in tables:
         folder = path.parent.relative_to(source)
         for place, sample in TABLES[path.name](path, named):
+            shown |= bool(sample["images"])
             yield place, dict(sample, images=[(folder / image).as_posix() for image in sample["images"]])
-    if not tables:
-        yield from _captioned(source)
+    if not shown and (pictures := _pictures(source)):
+        raise ValueError(
+            f"{source} holds {len(pictures)} pictures, the first {pictures[0]}, but {tables[0].name} names none: "
+            "name the column by --columns image=NAME"
+        )
 
 
 def _captioned(source: Path) -> Iterator[tuple[str, dict]]:
-    pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    pictures = _pictures(source)
     missing = [path for path in pictures if not path.with_suffix(".txt").is_file()]
     if missing:
         raise ValueError(
@@ -39,3 +49,7 @@ def _captioned(source: Path) -> Iterator[tuple[str, dict]]:
             caption = path.with_suffix(".txt").read_text(encoding="utf-8-sig").strip()
         turn = {"question": "", "answer": caption}
         yield str(path), {"id": name.with_suffix("").as_posix(), "images": [name.as_posix()], "turns": [turn]}
+
+
+def _pictures(source: Path) -> list[Path]:
+    return sorted(path for path in visible(source, "*") if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mmgpt.datasets.parsers.fields import OTHER_MEDIA
+
 from .pictures import keep, shards
 from .rows import at, find_columns, row_sample
 
@@ -22,8 +24,9 @@ def read_parquet(source: Path, named: Mapping[str, str], folder: Path) -> Iterat
         number = 0
         try:
             with ParquetFile(path) as file:
-                columns = _columns(path, file.schema_arrow.names, named)
-                wanted = [name for names in columns.values() for name in names]
+                columns = _columns(path, file.schema_arrow, named)
+                media = [name for name in file.schema_arrow.names if name in OTHER_MEDIA]
+                wanted = [name for names in columns.values() for name in names] + media
                 for batch in file.iter_batches(batch_size=64, columns=wanted):
                     for row in batch.to_pylist():
                         place = f"{path}, row {number}"
@@ -35,9 +38,16 @@ def read_parquet(source: Path, named: Mapping[str, str], folder: Path) -> Iterat
             raise ValueError(f"{path}: no readable Parquet file: {error}") from error
 
 
-def _columns(path: Path, found: list[str], named: Mapping[str, str]) -> dict[str, list[str]]:
+def _columns(path: Path, schema: "pyarrow.Schema", named: Mapping[str, str]) -> dict[str, list[str]]:  # noqa: F821
     with at(str(path)):
-        return find_columns(found, named)
+        columns = find_columns(schema.names, named)
+        binary = [field.name for field in schema if "binary" in str(field.type)]
+        if binary and not columns["image"] and "image" not in named:
+            raise ValueError(
+                f"column {binary[0]!r} holds bytes, but no column is taken for images: "
+                f"name it by --columns image={binary[0]}, or none by --columns image="
+            )
+        return columns
 
 
 def _kept(row: Mapping, names: list[str], folder: Path) -> dict[str, list[str]]:

@@ -1,22 +1,30 @@
 """Pictures that come as bytes: shards of many, and the files that are made of them."""
 
 import io
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
 from PIL import Image
 
+from mmgpt.datasets.image_files import is_hidden
+
 
 def shards(source: Path, suffix: str) -> list[Path]:
-    """The file itself, or those of a folder (and of the folders within) that end so, in order.
+    """The file itself, or those of a folder (and of the folders within) that end so, in order, hidden ones left out.
 
     Raises:
         ValueError: the folder holds none.
     """
-    found = sorted(source.rglob(f"*{suffix}")) if source.is_dir() else [source]
+    found = sorted(visible(source, f"*{suffix}")) if source.is_dir() else [source]
     if not found:
         raise ValueError(f"{source} holds no {suffix} file")
     return found
+
+
+def visible(folder: Path, pattern: str) -> Iterator[Path]:
+    """The paths below a folder whose names match a pattern and that are not hidden."""
+    return (path for path in folder.rglob(pattern) if not is_hidden(path.relative_to(folder)))
 
 
 def keep(content: bytes, folder: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmgpt.datasets.records import read_records
 
-from .rows import as_object, at, find_columns, joined, row_sample
+from .rows import as_object, at, check_pictures, find_columns, joined, row_sample
 
 SEPARATORS = ",;\t"
 
@@ -25,6 +25,7 @@ def read_table(path: Path, named: Mapping[str, str]) -> Iterator[tuple[str, dict
             with at(str(path)):
                 columns = find_columns(list(row), named)
         with at(place):
+            check_pictures(row, columns, named)
             sample = row_sample(row, columns)
         name = "".join(row[key] for key in columns["conversation"])
         if name:
@@ -41,7 +42,9 @@ def read_lines(path: Path, named: Mapping[str, str]) -> Iterator[tuple[str, dict
     """JSON lines whose keys are the columns of a table."""
     for number, record in enumerate(read_records(path)):
         with at(f"{path}, record {number}"):
-            sample = row_sample(as_object(record), find_columns(list(record), named))
+            columns = find_columns(list(as_object(record)), named)
+            check_pictures(record, columns, named)
+            sample = row_sample(record, columns)
         yield f"{path}, record {number}", sample
 
 
