@@ -18,6 +18,8 @@ from mmgpt.server.errors import ApiError, add_handlers
 from mmgpt.server.metrics import CountResponses, Metrics
 from mmgpt.server.settings import Settings
 
+READ = ["GET", "HEAD"]
+
 
 def create_app(chat: Chat, settings: Settings) -> FastAPI:
     """The application; ``app.state.admission`` knows who is inside. It closes the chat when it ends.
@@ -40,7 +42,7 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
     app.add_middleware(CountResponses, metrics=metrics)
     add_handlers(app)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health() -> Response:
         if admission.closing:
             return JSONResponse({"status": "shutting down"}, 503)
@@ -48,7 +50,7 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
 
     router = APIRouter(dependencies=[Depends(_key_check(settings.api_key))])
 
-    @router.get("/metrics")
+    @router.api_route("/metrics", methods=READ)
     async def get_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
@@ -74,11 +76,11 @@ def _key_check(key: str | None):
 def _add_models(router: APIRouter, name: str) -> None:
     model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
 
-    @router.get("/v1/models")
+    @router.api_route("/v1/models", methods=READ)
     async def models() -> dict:
         return {"object": "list", "data": [model]}
 
-    @router.get("/v1/models/{wanted:path}")
+    @router.api_route("/v1/models/{wanted:path}", methods=READ)
     async def one_model(wanted: str) -> dict:
         if wanted != name:
             message = f"the model {wanted!r} does not exist: this server has {name!r}"
