@@ -2,8 +2,8 @@
 
 import hmac
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Annotated
 
 import anyio
@@ -13,16 +13,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from mmgpt.apis import Chat
 from mmgpt.server.admission import Admission, Visit
+from mmgpt.server.body import BodyReader, CloseUnread
 from mmgpt.server.completions import Completions
 from mmgpt.server.errors import ApiError, add_handlers
 from mmgpt.server.metrics import CountResponses, Metrics
 from mmgpt.server.settings import Settings
 
 READ = ["GET", "HEAD"]
+FULL_BODIES = 8  # bodies of the largest size that may be unfinished at once
 
 
 def create_app(chat: Chat, settings: Settings) -> FastAPI:
-    """The application; ``app.state.admission`` knows who is inside. It closes the chat when it ends.
+    """The application. It closes the chat when it ends.
+
+    ``app.state.admission`` knows who is inside, ``app.state.bodies`` reads who is coming.
 
     Args:
         chat: answers; several requests at once.
@@ -38,7 +42,9 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     metrics = Metrics(chat)
     admission = Admission(settings.max_requests, settings.time_limit, settings.shutdown_limit)
-    app.state.admission = admission
+    bodies = BodyReader(settings.body_bytes, settings.body_timeout, FULL_BODIES * settings.body_bytes)
+    app.state.admission, app.state.bodies = admission, bodies
+    app.add_middleware(CloseUnread)
     app.add_middleware(CountResponses, metrics=metrics)
     add_handlers(app)
 
@@ -55,7 +61,7 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     _add_models(router, settings.name)
-    _add_chat(router, Completions(chat, settings), admission, metrics)
+    _add_chat(router, Completions(chat, settings, bodies), admission, metrics)
     app.include_router(router)
     return app
 
@@ -89,14 +95,21 @@ def _add_models(router: APIRouter, name: str) -> None:
 
 
 def _add_chat(router: APIRouter, completions: Completions, admission: Admission, metrics: Metrics) -> None:
-    async def enter() -> AsyncIterator[Visit]:
-        # Until the response is over, streams included.
+    @contextmanager
+    def counted_visit() -> Iterator[Visit]:
         with admission.enter() as visit:
             try:
                 yield visit
             finally:
                 metrics.count(visit)
 
+    async def until_response_is_over() -> AsyncIterator[ExitStack]:
+        # Streams included.
+        with ExitStack() as stack:
+            yield stack
+
     @router.post("/v1/chat/completions")
-    async def chat_completions(request: Request, visit: Annotated[Visit, Depends(enter)]) -> Response:
-        return await completions.respond(request, visit)
+    async def chat_completions(
+        request: Request, stack: Annotated[ExitStack, Depends(until_response_is_over)]
+    ) -> Response:
+        return await completions.respond(request, lambda: stack.enter_context(counted_visit()))

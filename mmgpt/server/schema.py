@@ -179,7 +179,7 @@ class ChatRequest(Strict):
         return {name: value for name, value in arguments.items() if value is not None}
 
 
-def read_request(body: bytes, model: str, max_tokens: int) -> ChatRequest:
+def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRequest:
     """A request's body, checked.
 
     Args:
