@@ -14,6 +14,8 @@ from mmgpt.engine.files import data_files, named_files
 
 PACKAGES = ("mmgpt", "torch", "mmengine", "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
 
+JUDGING = ("metrics", "pycocoevalcap")
+
 
 def settings(cfg: Mapping, checkpoint: str | Path | None) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
@@ -58,6 +60,13 @@ def versions() -> dict[str, str]:
 def fingerprint(made_of: Mapping) -> str:
     """Eight characters that differ for other `settings`."""
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def fingerprints(made_of: Mapping) -> tuple[str, str]:
+    """Those of what answers depend on among `settings`, and of what judges them, each with the versions of packages."""
+    answering = {name: value for name, value in {**made_of, **versions()}.items() if name not in JUDGING}
+    judging = {name: value for name, value in {**made_of, **versions()}.items() if name in JUDGING}
+    return fingerprint(answering), fingerprint(judging)
 
 
 def write_json(content: Mapping, path: Path) -> None:

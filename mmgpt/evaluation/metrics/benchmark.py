@@ -1,7 +1,7 @@
 """Scores on the field's benchmarks: one metric, and by name the rule of each benchmark."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mmengine.evaluator import BaseMetric
@@ -22,11 +22,13 @@ class Rule(NamedTuple):
         judge: what is kept of a sample, a dict; None when it is not part of the benchmark.
         summarise: scores of at least one of these dicts.
         package: what has to be installed.
+        warn: tells in the log which scores will be missing.
     """
 
     judge: Callable[[dict], dict | None]
     summarise: Callable[[Sequence[dict]], dict[str, float]]
     package: str | None = None
+    warn: Callable[[], object] = bool
 
 
 def percent(rows: Sequence[dict]) -> dict[str, float]:
@@ -73,7 +75,7 @@ RULES = {
     "choice": scored(choice.choice_score),
     "exact": scored(exact),
     "yes_no": Rule(yes_no.judge_yes_no, yes_no.yes_no_scores),
-    "caption": Rule(caption.judge_caption, caption.caption_scores, caption.PACKAGE),
+    "caption": Rule(caption.judge_caption, caption.caption_scores, caption.PACKAGE, caption.find_java),
 }
 
 
@@ -130,21 +132,36 @@ class BenchmarkScores(BaseMetric):
         if self.rule.package and importlib.util.find_spec(self.rule.package) is None:
             raise ImportError(f"rule {rule!r} needs {self.rule.package}: pip install {self.rule.package}")
 
+    def check(self, samples: Iterable[dict]) -> None:
+        """Judge empty predictions of all samples: it raises what judging their answers would.
+
+        Args:
+            samples: as predictions, but without these.
+        """
+        self.rule.warn()
+        for _ in self._groups([self._judge({**sample, "prediction": ""}) for sample in samples]):
+            pass
+
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Judges one batch of predictions; the references travel in them, so ``data_batch`` is not needed."""
-        for sample in data_samples:
-            place = {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}
-            # One row for each sample, counted or not: MMEngine merges the processes' rows by their places.
-            self.results.append((place, self.rule.judge(sample)))
+        # One row for each sample, counted or not: MMEngine merges the processes' rows by their places.
+        self.results.extend(map(self._judge, data_samples))
 
-    def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
-        """Scores of all judged predictions."""
+    def _judge(self, sample: dict) -> tuple[dict, dict | None]:
+        place = {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}
+        return place, self.rule.judge(sample)
+
+    def _groups(self, results: Sequence[tuple[dict, dict | None]]) -> Iterator[tuple[str, list[dict]]]:
         check_unique(place["id"] for place, _ in results)
         judged = [place | kept for place, kept in results if kept is not None]
         if not judged:
             raise ValueError("BenchmarkScores: there is no prediction to judge; the test data is empty")
+        return groups(judged, self.by)
+
+    def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
+        """Scores of all judged predictions."""
         scores = {}
-        for group, rows in groups(judged, self.by):
+        for group, rows in self._groups(results):
             summary = self.rule.summarise(rows) | {"questions": len(rows)}
             scores |= {f"{group}{key}": value for key, value in summary.items()}
         return scores

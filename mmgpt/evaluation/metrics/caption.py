@@ -43,15 +43,21 @@ def caption_scores(rows: Sequence[dict]) -> dict[str, float]:
     as it is done for NoCaps' domains.
     """
     said, true = (dict(enumerate(row[key] for row in rows)) for key in ("said", "true"))
-    java = shutil.which("java") is not None
-    if not java:
-        _warn("no Java: METEOR and SPICE are left out, and plain_ scores come from a plain tokenizer, not the official")
+    java = find_java()
     tokenize = _official_tokens if java else _plain_tokens
     said, true = tokenize(said), tokenize(true)
     scores = _ngram_scores(said, true)
     if not java:
         return {f"plain_{name}": score for name, score in scores.items()}
     return scores | _meteor(said, true) | _spice(said, true)
+
+
+def find_java() -> bool:
+    """Whether there is Java; without, a line in the log says what it costs."""
+    java = shutil.which("java") is not None
+    if not java:
+        _warn("no Java: METEOR and SPICE are left out, and plain_ scores come from a plain tokenizer, not the official")
+    return java
 
 
 def _warn(text: str) -> None:
