@@ -69,10 +69,10 @@ class Hostile:
         while time.perf_counter() < until:
             with suppress(OSError):
                 reader, writer = await self._open(b"{", "Content-Length: 1000")
+                self.counts["never_end"] += 1
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0, until - time.perf_counter())):
                         self._check("never_end", _status(await reader.read(1000)), 408, 429, 503)
-                        self.counts["never_end"] += 1
                 writer.close()
 
     async def unfinished(self, rng: random.Random) -> None:

@@ -18,13 +18,14 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 Captions = dict[int, list[str]]  # of each image
 
 
-def judge_caption(sample: dict) -> dict:
-    """What is kept of a sample: ``said``, one caption in a list, and ``true``, its references.
+def true_captions(sample: dict) -> list[str]:
+    """A sample's references: its ``answers``, or its one ``answer``; without any a ValueError names the sample."""
+    return sample.get("answers") or references(sample)
 
-    These are its ``answers``, or its one ``answer``; without any a ValueError names the sample.
-    """
-    true = sample.get("answers") or references(sample)
-    return {"said": [one_line(sample["prediction"])], "true": [one_line(text) for text in true]}
+
+def judge_caption(sample: dict) -> dict:
+    """What is kept of a sample: ``said``, one caption in a list, and ``true``, its references."""
+    return {"said": [one_line(sample["prediction"])], "true": [one_line(text) for text in true_captions(sample)]}
 
 
 def one_line(text: str) -> str:
