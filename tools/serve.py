@@ -23,6 +23,7 @@ LIMITS = {
     "max_turns": "questions of a conversation",
     "max_characters": "characters of all texts of a conversation",
     "max_tokens": "the longest answer that can be asked for",
+    "body_timeout": "seconds in which the body of a request arrives",
     "time_limit": "seconds for an answer, waiting included",
     "shutdown_limit": "seconds that answers under way get when the server is told to end",
 }

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
@@ -103,11 +104,15 @@ def main() -> None:
     asked = dict(configs(args))
     for cfg in asked.values():
         check(cfg, args)
-    from mmengine.dist import is_main_process
+    from mmengine.dist import is_distributed, is_main_process
 
+    from mmgpt.evaluation.readiness import check_evaluation
     from mmgpt.evaluation.results import write_json
     from mmgpt.visualization.tables import print_tables
 
+    # Of those to come, the loop checks the others; each before its first answer.
+    if is_distributed() or int(os.environ.get("RANK", 0)) == 0:
+        check_evaluation(next(iter(asked.values())))
     runs = {name: evaluate(cfg, args) for name, cfg in asked.items()}
     if not is_main_process():
         return

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 
 from mmgpt.apis.conversation import without_place
 from mmgpt.datasets.transforms import LoadImages
 from mmgpt.datasets.transforms.images import upright_rgb
 
+# Pillow is built with libraries for some formats and without others.
+FORMATS = ("JPEG", "PNG", *["WEBP"] * features.check("webp"), "GIF", "BMP", *["AVIF"] * features.check("avif"))
 PASSES = 40  # how often a JPEG of the most pixels that are accepted may go over them
 
 
@@ -27,7 +29,7 @@ class PictureLimits:
 
     bytes: int = 20 * 2**20
     pixels: int = 40_000_000
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+    formats: tuple[str, ...] = FORMATS
     ratio: int = 100
 
 

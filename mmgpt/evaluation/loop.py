@@ -1,8 +1,9 @@
 """The loop of `tools/test.py`: each sample answered once, by any number of processes, also after a break."""
 
+import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from mmgpt.engine.versions import versions
 from mmgpt.registry import LOOPS
 
 from .predictions import Predictions
-from .results import circumstances, fingerprint, settings, write_json
+from .readiness import check_questions, questions_of
+from .results import circumstances, digests, settings, write_json
 
 RESULT = "result.json"
 
@@ -57,15 +59,16 @@ class WholeBatches(Sampler):
 class EvaluationLoop(TestLoop):
     """Answers the test data, writes every prediction as it comes, and a result that says how it was made.
 
-    In `<work_dir>/evaluation/<checkpoint>-<fingerprint of its settings>`: `predictions.jsonl`, a row for each sample in
-    the order of the data, and `result.json`: metrics, number of samples, settings with checksums, command, versions,
-    seconds.
+    In `<work_dir>/evaluation/<checkpoint>-<fingerprint of what answers>-<of what judges>`: `predictions.jsonl`, a row
+    for each sample in the order of the data, and `result.json`: metrics, number of samples, settings with checksums,
+    command, versions, seconds.
 
     Args:
         runner: MMEngine's.
         dataloader: config; its sampler is replaced by WholeBatches.
         evaluator: config, or MMEngine's Evaluator.
-        resume: keep the predictions of an evaluation of the same settings that was cut.
+        resume: keep the predictions of an evaluation of the same settings that was cut, or could not be judged; those
+            of one with other metrics, where it has none.
         cut_at: words at which generated text is cut, e.g. ['Question', 'Answer', 'Short'] for a base model that goes on
             with a next question (as OpenFlamingo's evaluation does).
     """
@@ -90,7 +93,7 @@ class EvaluationLoop(TestLoop):
 
     def _name(self) -> str:
         checkpoint = self.runner._load_from
-        return f"{Path(checkpoint).stem if checkpoint else 'untuned'}-{fingerprint({**self.settings, **versions()})}"
+        return f"{Path(checkpoint).stem if checkpoint else 'untuned'}-{'-'.join(digests(self.settings))}"
 
     def run(self) -> dict:
         """Answer what is left to answer; metrics of everything."""
@@ -111,15 +114,26 @@ class EvaluationLoop(TestLoop):
         return metrics
 
     def _prepare(self, predictions: Predictions) -> None:
-        """Removes or gathers what earlier runs left."""
+        """Checks that answers can be judged; removes or gathers what earlier runs left."""
         if is_main_process():
-            (predictions.gather if self.resume else predictions.clear)()
+            check_questions(self.evaluator.metrics, questions_of(self.dataloader.dataset))
+            if self.resume:
+                if not predictions.read():
+                    predictions.add(self._answered_before())
+                predictions.gather()
+            else:
+                predictions.clear()
         barrier()
         done = frozenset(predictions.read())
         self.dataloader.batch_sampler.done = done
         barrier()
         if self.resume:
             print_log(f"{self.folder}: {len(done)} of {len(self.dataloader.dataset)} samples are answered", "current")
+
+    def _answered_before(self) -> Iterable[dict]:
+        """The predictions of an evaluation that differs in its metrics alone: of the one that got furthest."""
+        same = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*")
+        return max((Predictions(folder).read() for folder in sorted(same)), key=len, default={}).values()
 
     @torch.inference_mode()
     def answer(self, step: int, batch: dict, numbers: list[int], predictions: Predictions) -> None:
@@ -136,7 +150,13 @@ class EvaluationLoop(TestLoop):
         """Metrics of all predictions, computed by the first process and told to the others."""
         size, told = len(self.dataloader.dataset), [None]
         if is_main_process():
-            told = [self._evaluate(predictions.finish(size))]
+            rows = predictions.finish(size)
+            try:
+                told = [self._evaluate(rows)]
+            except Exception:
+                text = "the answers are kept, but could not be judged; --resume judges them without asking again"
+                print_log(f"{self.folder}: {text}", "current", logging.ERROR)
+                raise
             made = {"settings": self.settings, **circumstances(), "processes": get_world_size()}
             result = {"metrics": told[0], "samples": size, **made, "seconds": round(seconds, 1)}
             write_json(result, self.folder / RESULT)

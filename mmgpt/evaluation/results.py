@@ -12,6 +12,8 @@ from mmgpt.engine.config import plain_config
 from mmgpt.engine.files import data_files, fingerprints, named_files
 from mmgpt.engine.versions import versions
 
+JUDGING = ("metrics", "pycocoevalcap")
+
 
 def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
@@ -49,6 +51,13 @@ def circumstances() -> dict:
 def fingerprint(made_of: Mapping) -> str:
     """Eight characters that differ for other `settings`."""
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def digests(made_of: Mapping) -> tuple[str, str]:
+    """Those of what answers depend on among `settings`, and of what judges them, each with the versions of packages."""
+    answering = {name: value for name, value in {**made_of, **versions()}.items() if name not in JUDGING}
+    judging = {name: value for name, value in {**made_of, **versions()}.items() if name in JUDGING}
+    return fingerprint(answering), fingerprint(judging)
 
 
 def write_json(content: Mapping, path: Path) -> None:

@@ -48,7 +48,7 @@ class Visit:
 
 
 class Admission:
-    """The requests inside.
+    """The requests inside: those whose bodies have arrived, until their responses are over.
 
     Args:
         places: how many there can be.

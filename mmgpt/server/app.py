@@ -2,8 +2,8 @@
 
 import hmac
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Annotated
 
 import anyio
@@ -13,14 +13,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from mmgpt.apis import Chat
 from mmgpt.server.admission import Admission, Visit
+from mmgpt.server.body import BodyReader, CloseUnread
 from mmgpt.server.completions import Completions
 from mmgpt.server.errors import ApiError, add_handlers
 from mmgpt.server.metrics import CountResponses, Metrics
 from mmgpt.server.settings import Settings
 
+READ = ["GET", "HEAD"]
+FULL_BODIES = 8  # bodies of the largest size that may be unfinished at once
+
 
 def create_app(chat: Chat, settings: Settings) -> FastAPI:
-    """The application; ``app.state.admission`` knows who is inside. It closes the chat when it ends.
+    """The application. It closes the chat when it ends.
+
+    ``app.state.admission`` knows who is inside, ``app.state.bodies`` reads who is coming.
 
     Args:
         chat: answers; several requests at once.
@@ -36,11 +42,13 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     metrics = Metrics(chat)
     admission = Admission(settings.max_requests, settings.time_limit, settings.shutdown_limit)
-    app.state.admission = admission
+    bodies = BodyReader(settings.body_bytes, settings.body_timeout, FULL_BODIES * settings.body_bytes)
+    app.state.admission, app.state.bodies = admission, bodies
+    app.add_middleware(CloseUnread)
     app.add_middleware(CountResponses, metrics=metrics)
     add_handlers(app)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health() -> Response:
         if admission.closing:
             return JSONResponse({"status": "shutting down"}, 503)
@@ -48,12 +56,12 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
 
     router = APIRouter(dependencies=[Depends(_key_check(settings.api_key))])
 
-    @router.get("/metrics")
+    @router.api_route("/metrics", methods=READ)
     async def get_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     _add_models(router, settings.name, chat)
-    _add_chat(router, Completions(chat, settings), admission, metrics)
+    _add_chat(router, Completions(chat, settings, bodies), admission, metrics)
     app.include_router(router)
     return app
 
@@ -76,11 +84,11 @@ def _add_models(router: APIRouter, name: str, chat: Chat) -> None:
     model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
     model["generation"] = chat.settings_in_force()
 
-    @router.get("/v1/models")
+    @router.api_route("/v1/models", methods=READ)
     async def models() -> dict:
         return {"object": "list", "data": [model]}
 
-    @router.get("/v1/models/{wanted:path}")
+    @router.api_route("/v1/models/{wanted:path}", methods=READ)
     async def one_model(wanted: str) -> dict:
         if wanted != name:
             message = f"the model {wanted!r} does not exist: this server has {name!r}"
@@ -89,14 +97,21 @@ def _add_models(router: APIRouter, name: str, chat: Chat) -> None:
 
 
 def _add_chat(router: APIRouter, completions: Completions, admission: Admission, metrics: Metrics) -> None:
-    async def enter() -> AsyncIterator[Visit]:
-        # Until the response is over, streams included.
+    @contextmanager
+    def counted_visit() -> Iterator[Visit]:
         with admission.enter() as visit:
             try:
                 yield visit
             finally:
                 metrics.count(visit)
 
+    async def until_response_is_over() -> AsyncIterator[ExitStack]:
+        # Streams included.
+        with ExitStack() as stack:
+            yield stack
+
     @router.post("/v1/chat/completions")
-    async def chat_completions(request: Request, visit: Annotated[Visit, Depends(enter)]) -> Response:
-        return await completions.respond(request, visit)
+    async def chat_completions(
+        request: Request, stack: Annotated[ExitStack, Depends(until_response_is_over)]
+    ) -> Response:
+        return await completions.respond(request, lambda: stack.enter_context(counted_visit()))

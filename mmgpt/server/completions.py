@@ -10,12 +10,13 @@ import anyio
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
 from mmgpt.apis import Chat
 from mmgpt.apis.answer import Busy, Piece
 from mmgpt.server.admission import Visit
-from mmgpt.server.body import read_body
+from mmgpt.server.body import BodyReader, BodyRefused
 from mmgpt.server.errors import ApiError, ClientGone, as_api_error, full, shutting_down
 from mmgpt.server.fetch import Fetcher
 from mmgpt.server.images import Pictures, is_web
@@ -51,21 +52,26 @@ class Completions:
     Args:
         chat: the engine.
         settings: what is allowed.
+        bodies: reads the requests.
     """
 
-    def __init__(self, chat: Chat, settings: Settings):
-        self.chat, self.settings = chat, settings
+    def __init__(self, chat: Chat, settings: Settings, bodies: BodyReader):
+        self.chat, self.settings, self.bodies = chat, settings, bodies
         self.fetcher = Fetcher(settings.allow_hosts)
         self.workers = anyio.CapacityLimiter(WORKERS)
 
-    async def respond(self, http: Request, visit: Visit) -> Response:
+    async def respond(self, http: Request, enter: Callable[[], Visit]) -> Response:
         """The response to a request.
+
+        Args:
+            http: the request.
+            enter: gives it a place, once its body is there; an unfinished one takes none from others.
 
         Raises:
             ApiError: what it is refused with, or how its answer failed.
             ClientGone: the client left.
         """
-        reply, stream = await self._ask(http, visit)
+        reply, stream, visit = await self._ask(http, enter)
         if stream:
             return Events(self._events(reply, visit))
         leaving = asyncio.create_task(_tell_when_gone(http, visit))
@@ -75,16 +81,32 @@ class Completions:
         finally:
             leaving.cancel()
 
-    async def _ask(self, http: Request, visit: Visit) -> tuple[Reply, bool]:
-        """Put the question; the reply to it, and whether it is to be a stream. Nothing else of the request is kept."""
+    async def _ask(self, http: Request, enter: Callable[[], Visit]) -> tuple[Reply, bool, Visit]:
+        """Put the question; the reply to it, whether it is to be a stream, and its visit. No more of it is kept."""
         settings = self.settings
-        body = await read_body(http, settings.body_bytes)
+        body = await self._read(http)
+        visit = enter()
         request = await self._work(read_request, body, settings.name, settings.max_tokens)
         check_size(request.messages, settings)
         fetched = await self._fetch(request)
         await self._work(self._submit, request, fetched, visit)
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
-        return Reply(settings.name, bool(request.logprobs), with_usage), bool(request.stream)
+        return Reply(settings.name, bool(request.logprobs), with_usage), bool(request.stream), visit
+
+    async def _read(self, http: Request) -> bytearray:
+        kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A page in a browser can send other bodies to any address without asking that address (a "simple request").
+        if kind != "application/json":
+            raise ApiError(415, f"the request must have the header Content-Type: application/json, got {kind!r}")
+        body = bytearray()
+        try:
+            await self.bodies.read(http.scope, http.receive, body.extend)
+        except BodyRefused as error:
+            usual = {429: full, 503: shutting_down}.get(error.status)
+            raise usual() if usual else ApiError(error.status, str(error)) from error
+        except ClientDisconnect as error:
+            raise ClientGone from error
+        return body
 
     async def _work(self, function: Callable[..., Result], *arguments: object) -> Result:
         """A function's result, from a thread, so that other requests are served meanwhile."""

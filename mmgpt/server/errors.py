@@ -74,16 +74,17 @@ def as_api_error(error: Exception) -> ApiError:
 def add_handlers(app: FastAPI) -> None:
     """Make every error that ends a request of the app a response in OpenAI's shape."""
 
-    def handle(_: Request, error: Exception) -> Response:
+    # These are async: Starlette would run others in threads, up to 40 of them.
+    async def handle(_: Request, error: Exception) -> Response:
         error = as_api_error(error)
         return JSONResponse(error.body, error.status, error.headers)
 
-    def handle_http(request: Request, error: HTTPException) -> Response:
+    async def handle_http(request: Request, error: HTTPException) -> Response:
         # The router's own: no such path, or no such method there.
         message = f"{error.detail}: {request.method} {request.url.path}"
-        return handle(request, ApiError(error.status_code, message, headers=error.headers))
+        return await handle(request, ApiError(error.status_code, message, headers=error.headers))
 
-    def handle_gone(_: Request, __: ClientGone) -> Response:
+    async def handle_gone(_: Request, __: ClientGone) -> Response:
         return Response(status_code=499)  # nobody reads it; the metrics count it, by nginx's number for this
 
     app.add_exception_handler(ApiError, handle)

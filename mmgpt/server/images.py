@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from PIL import Image
 from mmgpt.apis.pictures import PictureLimits, open_picture
 
 SCHEMES = ("http://", "https://")
+BASE64 = re.compile(r";\s*base64\s*$", re.I)
+WHITE_SPACE = str.maketrans("", "", " \t\r\n\f")
 
 
 def is_web(url: str) -> bool:
@@ -20,16 +23,18 @@ def is_web(url: str) -> bool:
 def read_data_uri(url: str) -> bytes:
     """The bytes in ``data:image/...;base64,...`` (RFC 2397). The type it claims is not believed, so it is not read.
 
+    White space within the base64 is passed over, for the tool `base64` and MIME encoders (RFC 2045) break its lines.
+
     Raises:
         ValueError: it is something else, or the base64 is invalid.
     """
-    head, comma, data = url.partition(",")
+    head, comma, data = url.strip().partition(",")
     if not comma or not head.lower().startswith("data:"):
         raise ValueError("a picture is given as a data URI: data:image/png;base64,...")
-    if not head.lower().endswith(";base64"):
+    if not BASE64.search(head):
         raise ValueError("the data URI of a picture must be in base64: data:image/png;base64,...")
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(data.translate(WHITE_SPACE), validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
         raise ValueError(f"the base64 of the picture is invalid: {error}") from error
 

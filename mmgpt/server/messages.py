@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, leading_images, text_part
+from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, text_part
 from mmgpt.server.errors import ApiError
 from mmgpt.server.images import Pictures
 from mmgpt.server.schema import ImagePart, Message, Part, TextPart
@@ -39,6 +39,8 @@ def to_conversation(messages: Sequence[Message], pictures: Pictures) -> Conversa
     What system and developer messages say is put before the first question, behind its leading pictures: the template
     that models are tuned with has no other place for it. All texts are literal.
 
+    User messages that follow each other are one question.
+
     Raises:
         ApiError: 400: a picture is not accepted, or the roles are not in order: instructions, then user and assistant
             in turn, user last.
@@ -50,12 +52,15 @@ def to_conversation(messages: Sequence[Message], pictures: Pictures) -> Conversa
             _check_order(not turns, place, f"a {message.role} message must come before all questions")
             instructions.append(_text(message, place))
         elif message.role == "user":
-            _check_order(not turns or "answer" in turns[-1], place, "an assistant message must come between questions")
-            turns.append({"question": _question(message.content)})
+            if not turns or "answer" in turns[-1]:
+                turns.append({"question": []})
+            turns[-1]["question"] += images_first(message.content)
         else:
             _check_order(turns and "answer" not in turns[-1], place, "an assistant message must answer a user message")
             turns[-1]["answer"] = _text(message, place).strip()
     _check_order(turns and "answer" not in turns[-1], place, "the last message must be a user's")
+    for turn in turns:
+        turn["question"] = _question(images_first(turn["question"]))
     turns[0]["question"] = lead_text("\n\n".join(instructions), turns[0]["question"])
     return Conversation(turns, [_open(pictures, *place) for place in image_places(messages)])
 
@@ -65,12 +70,19 @@ def _check_order(right: object, place: str, message: str) -> None:
         raise ApiError(400, f"{place}: {message}", f"{place}.role")
 
 
-def _question(content: Sequence[Part]) -> list[dict]:
-    """Parts of a question in their order, neighbouring texts on lines of their own.
+def images_first(content: Sequence[Part]) -> list[Part]:
+    """The content of a question; images behind all of the text go before it, where no other lies within the text.
 
-    Pictures behind all of the text go before it, where no other lies within the text: it means the same, and models are
-    tuned that way (see the parser of LLaVA's dialogues).
+    It means the same, and models are tuned that way (see the parser of LLaVA's dialogues).
     """
+    images = [part for part in content if isinstance(part, ImagePart)]
+    texts = [part for part in content if isinstance(part, TextPart)]
+    leading = next((i for i, part in enumerate(content) if isinstance(part, TextPart)), len(content))
+    return [*images, *texts] if list(content[leading : leading + len(texts)]) == texts else list(content)
+
+
+def _question(content: Sequence[Part]) -> list[dict]:
+    """The content of a question as a conversation has it, neighbouring texts on lines of their own."""
     parts: list[dict] = []
     for part in content:
         if isinstance(part, ImagePart):
@@ -78,10 +90,7 @@ def _question(content: Sequence[Part]) -> list[dict]:
         else:
             follows = bool(parts) and not is_image(parts[-1])
             parts.append(text_part("\n" * follows + part.text))
-    pictures = [part for part in parts if is_image(part)]
-    texts = [part for part in parts if not is_image(part)]
-    leading = leading_images(parts)
-    return [*pictures, *texts] if parts[leading : leading + len(texts)] == texts else parts
+    return parts
 
 
 def _text(message: Message, place: str) -> str:

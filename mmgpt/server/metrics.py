@@ -1,8 +1,9 @@
 """What /metrics tells, in Prometheus's text format."""
 
+import threading
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,6 +53,8 @@ class Metrics:
     def __init__(self, chat: Chat):
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        threads = Gauge("mmgpt_threads", "threads of Python", registry=self.registry)
+        threads.set_function(threading.active_count)
         self.registry.register(Engine(chat))
         labels = ("path", "status")
         text = "requests by path and status; 499: the client left before the answer, 0: it came to no response"

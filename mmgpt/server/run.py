@@ -5,6 +5,7 @@ import uvicorn
 from mmgpt.apis import Chat
 from mmgpt.server.admission import Admission
 from mmgpt.server.app import create_app
+from mmgpt.server.body import BodyReader
 from mmgpt.server.settings import Settings
 
 KEEP_ALIVE = 65  # seconds; longer than clients and proxies usually keep an idle connection, so that they close it
@@ -18,16 +19,18 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's.
         admission: of the app that it runs.
+        bodies: its reader of bodies.
     """
 
-    def __init__(self, config: uvicorn.Config, admission: Admission):
+    def __init__(self, config: uvicorn.Config, admission: Admission, bodies: BodyReader):
         super().__init__(config)
-        self.admission = admission
+        self.admission, self.bodies = admission, bodies
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end now; uvicorn asks ten times a second."""
         leaving = await super().on_tick(counter)
         if leaving:
+            self.bodies.close()
             self.admission.close()
         return leaving and (self.force_exit or not self.admission.inside)
 
@@ -38,4 +41,4 @@ def make_server(chat: Chat, settings: Settings, host: str, port: int) -> Server:
     config = uvicorn.Config(
         app, host, port, timeout_keep_alive=KEEP_ALIVE, server_header=False, lifespan="on", ws="none"
     )
-    return Server(config, app.state.admission)
+    return Server(config, app.state.admission, app.state.bodies)

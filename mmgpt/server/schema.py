@@ -7,7 +7,17 @@ is not done here is refused, so that nobody takes the answer for what it is not.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from mmgpt.models.sampling import COLDEST
@@ -36,17 +46,18 @@ def only(*values: Any) -> Any:
 
 
 class TextPart(Strict):
-    """Some text of a message."""
+    """Some text of a message. The engine finds by itself what it has computed before, without breakpoints."""
 
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: Any = None
 
 
 class ImageUrl(Strict):
     """Where a picture is. Pictures of every `detail` are read alike."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class ImagePart(Strict):
@@ -54,26 +65,36 @@ class ImagePart(Strict):
 
     type: Literal["image_url"]
     image_url: ImageUrl
-
-
-def _as_parts(content: Any) -> Any:
-    return [TextPart(type="text", text=content)] if isinstance(content, str) else content
+    prompt_cache_breakpoint: Any = None
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(Strict):
-    """A message of the conversation; what clients send back of an answer besides its text must be empty."""
+    """A message of the conversation; what clients send back of an answer besides its text must be empty.
+
+    An assistant's content may be null or missing: it said nothing.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[Part], BeforeValidator(_as_parts)]
+    content: Annotated[list[Part], Field(validate_default=True)] = None
     name: str | None = None
     refusal: only() = None
     audio: only() = None
     annotations: only([]) = None
     function_call: only() = None
     tool_calls: only([]) = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _as_parts(cls, content: Any, info: ValidationInfo) -> Any:
+        role = info.data.get("role")
+        if content is None and role == "assistant":
+            return []
+        if content is None and role:
+            raise PydanticCustomError("content", "a {role} message needs a content", {"role": role})
+        return [TextPart(type="text", text=content)] if isinstance(content, str) else content
 
 
 class StreamOptions(Strict):
@@ -113,6 +134,7 @@ class ChatRequest(Strict):
     logit_bias: only({}) = None
     response_format: only({"type": "text"}) = None
     modalities: only(["text"]) = None
+    moderation: only() = None
     audio: only() = None
     tools: only([]) = None
     tool_choice: only("none", "auto") = None
@@ -132,6 +154,7 @@ class ChatRequest(Strict):
     service_tier: Any = None
     safety_identifier: Any = None
     prompt_cache_retention: Any = None
+    prompt_cache_options: Any = None
     parallel_tool_calls: Any = None
     prediction: Any = None
 
@@ -156,7 +179,7 @@ class ChatRequest(Strict):
         return {name: value for name, value in arguments.items() if value is not None}
 
 
-def read_request(body: bytes, model: str, max_tokens: int) -> ChatRequest:
+def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRequest:
     """A request's body, checked.
 
     Args:

@@ -13,13 +13,15 @@ class Settings:
         name: of the model, as requests name it.
         api_key: what ``Authorization: Bearer`` must hold; None asks for nothing.
         allow_hosts: where pictures may be fetched from, each ``host`` or ``host:port``; by default nowhere.
-        max_requests: chat requests at once: being read, waiting and being answered. More are turned away.
+        max_requests: chat requests at once, waiting and being answered; one whose body has not arrived yet does not
+            count. More are turned away.
         max_body: MiB of a request, and of the pictures fetched for it.
         max_images: pictures of a conversation.
         max_pixels: millions of pixels, of all pictures of a conversation together.
         max_turns: questions of a conversation.
         max_characters: of all texts of a conversation together.
         max_tokens: the longest answer that can be asked for.
+        body_timeout: seconds in which the body of a request arrives.
         time_limit: seconds for an answer, waiting included.
         shutdown_limit: seconds that answers under way get when the server shuts down.
     """
@@ -34,6 +36,7 @@ class Settings:
     max_turns: int = 100
     max_characters: int = 100_000
     max_tokens: int = 2048
+    body_timeout: float = 30
     time_limit: float = 300
     shutdown_limit: float = 30
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
+from mmgpt.server.body import CloseUnread
+
 from . import view
 from .gate import BODY, Gate
 from .page import RUNNING, Page
@@ -62,7 +64,7 @@ def serving(page: Page, folder: Path, host: str = "127.0.0.1", port: int | None 
         mcp_server=False,
         pwa=False,
         ssr_mode=False,
-        app_kwargs={"middleware": [gate]},
+        app_kwargs={"middleware": [Middleware(CloseUnread), gate]},
         max_file_size=limits.picture.bytes,
         max_threads=2 * RUNNING,  # an answer that is being written holds one
         state_session_capacity=SESSIONS,

@@ -55,7 +55,7 @@ def place(
             now = gr.HTML("", elem_id="now", **PLAIN)
         notice = gr.HTML("", elem_id="notice", **ACTIVE)
         box = gr.MultimodalTextbox(
-            file_types=["image"],
+            file_types=["image", ".avif"],  # older tables of MIME types do not know AVIF
             file_count="multiple",
             placeholder="Ask something. Add, paste or drop pictures.",
             label="Question",

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from mmgpt.datasets.prompts import INSTRUCTION_START
 from mmgpt.engine import check_files, load_config
 from mmgpt.evaluation import EvaluationLoop
+from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
 from mmgpt.registry import DATASETS
 
 from ..benchmark_data import DATA, FILES, place_small, put_benchmark
@@ -114,6 +115,19 @@ def test_what_is_asked(load, name):
     metas = [sample["meta"] for sample in data]
     assert len({(meta["dataset"], meta["id"]) for meta in metas}) == len(metas)
     assert all((sample["pixels"] is not None) == bool(sample["meta"]["images"]) for sample in data)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_answers_can_be_judged(load, name):
+    """Nothing is refused before the first answer that would not be refused after the last."""
+    if name in ("coco_caption", "flickr30k", "nocaps"):
+        pytest.importorskip("pycocoevalcap")
+    cfg = load(name)
+    data = prepare(cfg, name)
+    check_questions(build_metrics(cfg.test_evaluator), questions_of(data))
+    metas = [sample["meta"] for sample in data]
+    for question, meta in zip(questions_of(data), metas, strict=True):
+        assert {key: value for key, value in question.items() if key != "candidates"}.items() <= meta.items()
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -104,12 +104,18 @@ class StubBatchSampler:
 
 @METRICS.register_module(force=True)
 class StubMetric(BaseMetric):
-    """Mean absolute error."""
+    """Mean absolute error; a `broken` one fails once all is answered."""
+
+    def __init__(self, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
 
     def process(self, data_batch: object, data_samples: list[dict]) -> None:
         self.results += [sample["error"] for sample in data_samples]
 
     def compute_metrics(self, results: list[float]) -> dict:
+        if self.broken:
+            raise RuntimeError("this metric is broken")
         return {"error": float(np.mean(results))}
 
 

@@ -103,6 +103,29 @@ def test_a_killed_evaluation_goes_on(stub, whole, tmp_path):
     assert resumed == result
 
 
+@pytest.mark.parametrize("repaired", [True, False])
+def test_what_was_answered_is_kept_when_a_metric_fails(stub, whole, tmp_path, repaired):
+    """The metric is repaired, or only its surroundings: with --resume nothing is asked again."""
+    log = tmp_path / "asked.txt"
+    options = ["--cfg-options", f"test_dataloader.dataset.log={log}"]
+    broken = [*options, "test_evaluator.broken=True"]
+    for more in ([], ["--resume"]):
+        work = command("test.py", *stub, "--work-dir", tmp_path, *more, *broken)
+        done = subprocess.run(work, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode != 0 and "this metric is broken" in done.stderr
+        assert "--resume judges them without asking again" in done.stdout + done.stderr
+        assert len(log.read_text().splitlines()) == SIZE
+    (folder,) = (tmp_path / "evaluation").iterdir()
+    assert (folder / "predictions.jsonl").read_text() == whole[1]
+    if repaired:
+        subprocess.run(
+            command("test.py", *stub, "--work-dir", tmp_path, "--resume", *options), env=ENVIRONMENT, check=True
+        )
+        results = [json.loads(path.read_text()) for path in tmp_path.glob("evaluation/*/result.json")]
+        assert [result["metrics"] for result in results] == [whole[2]["metrics"]]
+        assert len(log.read_text().splitlines()) == SIZE
+
+
 class Split:
     def __init__(self, rank, world_size):
         self.rank, self.world_size, self.dataset = rank, world_size, StubData(SIZE)

@@ -67,6 +67,10 @@ class Served:
         """The response to a GET."""
         return httpx.get(self.url + path, **arguments)
 
+    def head(self, path, **arguments):
+        """The response to a HEAD."""
+        return httpx.head(self.url + path, **arguments)
+
     def metric(self, line):
         """The value of a line of /metrics, 0 where there is none."""
         lines = self.get("/metrics").text.splitlines()

@@ -11,6 +11,13 @@ def test_health(served):
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/v1/models", "/v1/models/tiny"])
+def test_head_is_get_without_the_body(served, path):
+    response = served.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-type"] == served.get(path).headers["content-type"]
+
+
 def test_models(served):
     models = served.client().models
     assert [model.id for model in models.list()] == ["tiny"]

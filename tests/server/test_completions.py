@@ -212,3 +212,21 @@ def test_a_client_that_left_before_the_stream_began_stops_the_model():
         left.set()
         until(lambda: served.chat.stopped == 1)
         until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == 1)
+
+
+def test_what_the_official_client_can_say(served):
+    """An answer without text, user messages in a row, and hints."""
+    hint = {"prompt_cache_breakpoint": {"mode": "explicit"}}
+    picture = {"type": "image_url", "image_url": {"url": data_uri(), "detail": "original"}, **hint}
+    messages = [
+        dict(role="user", content="one"),
+        dict(role="assistant", content=None),
+        dict(role="user", content=[picture]),
+        dict(role="user", content=[{**text_part("two"), **hint}]),
+    ]
+    hints = dict(prompt_cache_options={"mode": "explicit"}, prompt_cache_retention="24h", safety_identifier="a")
+    answer = served.ask(messages=messages, service_tier="auto", store=False, metadata={"a": "b"}, **hints)
+    assert answer.choices[0].message.content == "two 1 pictures"
+    first, second = served.chat.told["conversation"].turns
+    assert first == dict(question=[text_part("one")], answer="")
+    assert second == dict(question=[{"type": "image"}, text_part("two")])

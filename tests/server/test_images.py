@@ -6,11 +6,11 @@ from io import BytesIO
 from struct import pack
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from mmgpt.server.images import Pictures, is_web, read_data_uri
 
-from .conftest import data_uri, picture_bytes
+from .conftest import data_uri, image_part, picture_bytes, text_part
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 
@@ -32,6 +32,38 @@ def test_a_data_uri_of_any_type_holds_bytes(kind):
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,aGFs\nbG8=", "data:image/png;base64,aGFs\r\nbG8=\r\n",
+        "data:image/png;base64,\naGFsbG8=\n",
+        "data:image/png;base64, aGFs bG8=", "data:image/png;base64,a\tGFsbG8=", " data:image/png;base64,aGFsbG8=\n",
+        "data:image/png; base64,aGFsbG8=", "DATA:IMAGE/PNG;BASE64,aGFsbG8=",
+        "data:image/png;charset=utf-8;base64 ,aGFsbG8=",
+    ],
+)  # fmt: skip
+def test_white_space_in_a_data_uri_is_passed_over(url):
+    assert read_data_uri(url) == b"hallo"
+
+
+def test_base64_with_broken_lines_as_mime_encoders_write_it(served):
+    data = picture_bytes("blue", (40, 40), "BMP")
+    part = image_part(f"data:image/bmp;base64,{base64.encodebytes(data).decode()}")
+    assert served.ask([part, text_part("what?")]).choices[0].message.content == "what? 1 pictures"
+    assert served.chat.told["conversation"].images[0].getpixel((3, 3)) == (0, 0, 255)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow is built without AVIF")
+def test_an_avif_is_read_within_the_limits():
+    data = picture_bytes("blue", (20, 20), "AVIF")
+    assert Pictures({}, 400).open(data_uri(data, "image/avif")).getpixel((3, 3)) == pytest.approx((0, 0, 255), abs=5)
+    with pytest.raises(ValueError, match="too many pixels"):
+        Pictures({}, 399).open(data_uri(data))
+    place = data.index(b"ispe") + 8  # width and height of the image; nothing is decoded before they are looked at
+    with pytest.raises(ValueError, match="too many pixels"):
+        Pictures({}, 10**12).open(data_uri(data[:place] + pack(">II", 16_000, 16_000) + data[place + 8 :]))
+
+
+@pytest.mark.parametrize(
     "url, message",
     [
         ("", "data URI"), ("/etc/passwd", "data URI"), ("file:///etc/passwd", "data URI"),
@@ -39,8 +71,9 @@ def test_a_data_uri_of_any_type_holds_bytes(kind):
         ("ftp://host/a.png", "data URI"), ("a.png", "data URI"), ("\\\\host\\a.png", "data URI"),
         ("data:image/png,abc", "in base64"), ("data:image/png;base64x,abc", "in base64"),
         ("data:image/png;base64,abc", "invalid"), ("data:image/png;base64,a*==", "invalid"),
-        ("data:image/png;base64,äöü=", "invalid"), ("data:image/png;base64,YWJj\n", "invalid"),
-        ("data:image/png;base64,=", "invalid"),
+        ("data:image/png;base64,äöü=", "invalid"), ("data:image/png;base64,YW\u00a0Jj", "invalid"),
+        ("data:image/png;base64,=", "invalid"), ("data:image/png;base64,_-8=", "invalid"),
+        ("data:image/png;base64;x,YWJj", "in base64"), ("base64,YWJj", "data URI"),
     ],
 )  # fmt: skip
 def test_what_is_no_data_uri(url, message):

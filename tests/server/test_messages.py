@@ -76,7 +76,6 @@ def test_instructions_lead_the_first_question_behind_its_pictures():
     "pairs, place",
     [
         ([("assistant", "a")], "messages[0].role"),
-        ([("user", "a"), ("user", "b")], "messages[1].role"),
         ([("user", "a"), ("assistant", "b"), ("assistant", "c")], "messages[2].role"),
         ([("user", "a"), ("assistant", "b")], "messages[1].role"),
         ([("user", "a"), ("system", "b"), ("user", "c")], "messages[1].role"),
@@ -90,6 +89,34 @@ def test_what_is_refused(pairs, place):
     with pytest.raises(ApiError) as caught:
         convert(*pairs)
     assert (caught.value.status, caught.value.body["error"]["param"]) == (400, place)
+
+
+@pytest.mark.parametrize("content", [None, "", []])
+def test_an_assistant_that_said_nothing(content):
+    conversation = convert(("user", "one?"), ("assistant", content), ("user", "two?"))
+    assert conversation.turns == [dict(question=[text_part("one?")], answer=""), dict(question=[text_part("two?")])]
+
+
+@pytest.mark.parametrize(
+    "contents, places",
+    [
+        (["a", "b"], "tt"), (["a", "i"], "it"), (["i", "a"], "it"), (["ai", "b"], "itt"), (["ia", "ib"], "itit"),
+        (["i", "i", "a"], "iit"), (["a", "i", "b"], "tit"), (["a", "b", "i"], "itt"),
+    ],
+)  # fmt: skip
+def test_user_messages_in_a_row_are_one_question(contents, places):
+    colours_sent = iter(["red", "blue"])
+    sent = [
+        [image_part(data_uri(picture_bytes(next(colours_sent)))) if kind == "i" else text_part(kind) for kind in kinds]
+        for kinds in contents
+    ]
+    conversation = convert(("system", "s"), *(("user", content) for content in sent))
+    question = conversation.turns[0]["question"]
+    led = [part for part in question if part != text_part("s\n\n")]
+    assert len(conversation.turns) == 1 and "".join(part["type"][0] for part in led) == places
+    assert colours(conversation) == [(255, 0, 0), (0, 0, 255)][: places.count("i")]
+    if contents == ["a", "b"]:
+        assert led == [text_part("a"), text_part("\nb")]
 
 
 def test_places_of_pictures():

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from mmgpt.server.errors import ApiError
-from mmgpt.server.schema import MAX_MARKS, read_request
+from mmgpt.server.schema import MAX_MARKS, ChatRequest, read_request
 
 from .conftest import image_part, request, text_part
 
@@ -53,12 +54,32 @@ def test_stop_is_a_text_or_several(stop, stops):
 WITHOUT_EFFECT = dict(
     user="me", metadata={"a": "b"}, store=True, service_tier="auto", parallel_tool_calls=True, prediction=None,
     n=1, frequency_penalty=0, presence_penalty=0.0, logit_bias={}, response_format={"type": "text"}, tools=[],
-    tool_choice="none", modalities=["text"], reasoning_effort=None, audio=None,
+    tool_choice="none", modalities=["text"], reasoning_effort=None, audio=None, safety_identifier="a",
+    prompt_cache_options={"mode": "explicit", "ttl": "30m"}, prompt_cache_retention="24h", moderation=None,
 )  # fmt: skip
 
 
 def test_what_asks_for_nothing_special_is_accepted():
     assert read(request(**WITHOUT_EFFECT)).generation() == {}
+
+
+def test_every_parameter_of_the_official_client_is_known():
+    own = set(CompletionCreateParamsBase.__annotations__) | {"stream"}
+    assert own - set(ChatRequest.model_fields) == set()
+
+
+@pytest.mark.parametrize("detail", ["auto", "low", "high", "original", None])
+def test_hints_of_parts_are_accepted(detail):
+    hint = {"prompt_cache_breakpoint": {"mode": "explicit"}}
+    image = {"type": "image_url", "image_url": {"url": "data:", "detail": detail}}
+    (message,) = read(request([{**image, **hint}, {**text_part("what?"), **hint}])).messages
+    assert [part.type for part in message.content] == ["image_url", "text"]
+
+
+@pytest.mark.parametrize("more", [{"content": None}, {}])
+def test_an_assistant_message_may_have_no_content(more):
+    messages = [dict(role="user", content="a"), dict(role="assistant", **more), dict(role="user", content="b")]
+    assert [len(message.content) for message in read(request(messages=messages)).messages] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +94,7 @@ def test_what_asks_for_nothing_special_is_accepted():
         {"n": 2}, {"n": 0}, {"n": True}, {"logit_bias": {"5": 1}}, {"frequency_penalty": 0.1},
         {"presence_penalty": float("nan")}, {"response_format": {"type": "json_object"}},
         {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"tool_choice": "required"},
+        {"moderation": {"model": "omni-moderation-latest"}},
         {"functions": [{"name": "f"}]}, {"modalities": ["audio"]}, {"reasoning_effort": "high"},
         {"stream": "yes"}, {"logprobs": 3}, {"messages": []}, {"messages": "hello"}, {"messages": None},
     ],
@@ -105,6 +127,13 @@ def test_values_that_do_not_fit_each_other(more, param):
         (dict(role="User", content="x"), "role"),
         (dict(role="user"), "content"),
         (dict(role="user", content=None), "content"),
+        (dict(role="system", content=None), "content"),
+        (dict(role="developer"), "content"),
+        (dict(role="user", content=[dict(text_part("x"), cache_control={})]), "content[0].cache_control"),
+        (
+            dict(role="user", content=[dict(type="image_url", image_url=dict(url="x", detail="huge"))]),
+            "content[0].image_url.detail",
+        ),
         (dict(role="user", content=3), "content"),
         (dict(role="user", content=[text_part(3)]), "content[0].text"),
         (dict(role="user", content=["x"]), "content[0]"),

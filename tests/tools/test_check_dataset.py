@@ -81,6 +81,33 @@ def test_a_clean_set_passes(tmp_path, world, run, capsys, workers):
     assert figures["image_sizes"] == {"smallest": [20, 30], "largest": [20, 30]}
 
 
+@pytest.mark.parametrize(
+    "metric, problem",
+    [
+        ({"type": "BenchmarkScores", "rule": "vqa"}, "VQA accuracy needs 10 annotators' answers"),
+        ({"type": "BenchmarkScores", "rule": "exact", "by": ["kind"]}, "no sample has a tag 'kind'"),
+        ({"type": "BenchmarkScores", "rule": "best"}, "unknown rule 'best'"),
+        ({"type": "BenchmarkScores", "rule": "exact"}, "ids of several predictions: ('photos', 'a')"),
+        ({"type": "AnswerAccuracy"}, ""),
+    ],
+)
+def test_metrics_that_could_not_judge_the_answers(world, run, capsys, metric, problem):
+    names = ["a", "a"] if problem.startswith("ids") else ["a", "b"]
+    config = world([record(name) for name in names])
+    asked = 'dict(photos, pipeline=["${image_steps}", "${question_steps}"])'
+    config.write_text(
+        config.read_text().replace("train_dataloader = ", "unused = ")
+        + f"""
+test_dataloader = dict(batch_size=1, dataset={asked})
+test_evaluator = {metric!r}
+"""
+    )
+    assert run(config, "--workers", 1) == bool(problem)
+    out = capsys.readouterr().out
+    assert problem in out
+    assert ("error: answers that the metrics could not judge in test dataset 'photos': 1" in out) is bool(problem)
+
+
 def test_errors_end_with_status_1(tmp_path, world, run, capsys):
     records = [record(f"photo {i}") for i in range(8)] + [record("naïve", answer="")]
     config = world(records)

@@ -153,6 +153,19 @@ def test_the_load_tool(served, tmp_path):
     assert figures["different"].startswith("0 ") and len(figures["memory"].split(" MiB")[0].split()) == 5
 
 
+def test_the_load_tool_with_hostile_clients(served, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture_bytes())
+    arguments = ["--url", served.url, "--images", tmp_path / "a.png", "--clients", "2", "--hostile", "4"]
+    arguments += ["--unfinished", "5", "--seconds", "4", "--max-tokens", "5"]
+    command = [sys.executable, LOAD, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
+    assert "'never_end': 5" in figures["hostile"] and "wrong" not in figures
+    files = [int(value) for value in figures["files"].split(" (")[0].split()]
+    assert max(files[1:-1]) >= files[0] + 5 and files[-1] <= files[0]
+
+
 def test_sigterm_lets_an_answer_end(tmp_path, chat_config, chat_checkpoint):  # noqa: F811
     log = tmp_path / "log.txt"
     with process(log, chat_config, chat_checkpoint) as served:

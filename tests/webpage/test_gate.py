@@ -1,11 +1,14 @@
 """What the page's server lets through."""
 
+import asyncio
+
 import pytest
 
 from tests.browser import needed
 
 needed("gradio")
 
+from starlette.requests import Request  # noqa: E402
 from starlette.responses import PlainTextResponse  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
@@ -55,6 +58,68 @@ def test_bodies_are_bounded(client, tmp_path):
     assert client.post("/gradio_api/upload", content=b"x" * (2 * BODY + 1)).status_code == 413
     (tmp_path / "full").write_bytes(b"x" * 2 * BODY)
     assert client.post("/gradio_api/upload", content=b"x" * (BODY + 1)).status_code == 503
+
+
+def chunked(client, path, size, length="5"):
+    """The response to a body in chunks that claims another length."""
+    chunks = (b"x" * 2**16 for _ in range(size // 2**16 + 1))
+    return client.post(path, content=chunks, headers={"content-length": length})
+
+
+@pytest.mark.parametrize("path, limit", [("/gradio_api/queue/join", BODY), ("/gradio_api/upload", 2 * BODY)])
+def test_bytes_are_counted_whatever_the_length_says(client, path, limit):
+    assert chunked(client, path, 100 * BODY).status_code == 413
+    assert chunked(client, path, limit // 2).status_code == 200
+    assert client.post(path, content=b"", headers={"content-length": str(10**12)}).status_code == 413
+
+
+def test_uploads_have_room_for_what_arrives(client, tmp_path):
+    (tmp_path / "full").write_bytes(b"x" * 2 * BODY)
+    assert chunked(client, "/gradio_api/upload", BODY * 3 // 2).status_code == 503
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_what_is_behind_the_gate_gets_the_whole_body(tmp_path):
+    async def echo(scope, receive, send):
+        request = Request(scope, receive)
+        await PlainTextResponse(await request.body())(scope, receive, send)
+
+    client = TestClient(Gate(echo, tmp_path, upload=8 * BODY, room=16 * BODY))
+    for path, body in (("upload", bytes(range(256)) * 20_000), ("queue/join", b"short"), ("queue/join", b"")):
+        assert client.post(f"/gradio_api/{path}", content=body).content == body
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict"])
+def test_the_time_of_a_body_is_limited(tmp_path, path):
+    gate = Gate(PlainTextResponse("behind"), tmp_path, upload=BODY, room=BODY, seconds=0.05, upload_seconds=0.05)
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"100")]}
+    sent = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(gate(scope, receive, send))
+    assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload"])
+def test_a_body_that_is_cut_off_goes_nowhere(tmp_path, path):
+    async def fail(*_):
+        pytest.fail("it got through")
+
+    messages = [{"type": "http.request", "body": b"x" * 100, "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return messages.pop(0)
+
+    gate = Gate(fail, tmp_path, upload=BODY, room=BODY)
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"1000")]}
+    asyncio.run(gate(scope, receive, fail))
+    assert not messages and not list(tmp_path.iterdir())
 
 
 def test_websockets_do_not_pass(client):

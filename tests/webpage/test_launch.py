@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 
 import httpx
@@ -32,6 +33,32 @@ def test_the_gate_is_shut(site):
     assert httpx.get(f"{site.address}gradio_api/info").status_code == 404
     body = {"data": [{"path": "http://127.0.0.1:1/x.png"}]}
     assert httpx.post(f"{site.address}gradio_api/queue/join", json=body).status_code == 403
+
+
+def test_what_arrives_is_counted(site):
+    """The page trusted a length that a body in chunks does not keep."""
+    host, port = httpx.URL(site.address).host, httpx.URL(site.address).port
+    head = "POST /gradio_api/queue/join HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head += "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        try:
+            for _ in range(8):
+                connection.sendall(b"%x\r\n%s\r\n" % (2**20, b"x" * 2**20))
+        except OSError:
+            pass  # it has been refused already
+        assert connection.recv(1000)[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400")
+
+
+def test_an_upload_that_is_cut_off_leaves_nothing(site):
+    before = sorted(site.folder.rglob("*"))
+    host, port = httpx.URL(site.address).host, httpx.URL(site.address).port
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + "x" * 300_000
+    with socket.create_connection((host, port), timeout=20) as connection:
+        connection.sendall(f"{head}Content-Length: 1000000\r\n\r\n{part}".encode())
+    httpx.get(site.address)
+    assert sorted(site.folder.rglob("*")) == before
 
 
 def test_uploads_lie_in_the_folder_and_are_read_from_nowhere_else(site):

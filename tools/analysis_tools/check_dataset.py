@@ -3,9 +3,10 @@
     python tools/analysis_tools/check_dataset.py configs/mmgpt/lora_joint.py
 
 Reads all annotation records, the header of all their images, and the text of the samples that the config keeps, as the
-pipeline writes it in the first epoch. Prints counts, lengths and what was found; all findings go to a JSON file. The
-exit status is 1 when something is wrong, and 0 when there are at most warnings. A split whose data is not there is left
-out by --cfg-options test_dataloader=None (or val_dataloader).
+pipeline writes it in the first epoch; asks the metrics whether they could judge answers to the validation and test
+data. Prints counts, lengths and what was found; all findings go to a JSON file. The exit status is 1 when something is
+wrong, and 0 when there are at most warnings. A split whose data is not there is left out by --cfg-options
+test_dataloader=None (or val_dataloader).
 """
 
 import argparse
@@ -23,6 +24,7 @@ from mmgpt.datasets.check import ERRORS, SPLITS, WARNINGS, Finding, Part, check_
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
 from mmgpt.engine.progress import progress_bar
+from mmgpt.evaluation.readiness import unjudgeable
 from mmgpt.visualization.tables import print_tables
 
 EXAMPLES = 5
@@ -91,6 +93,17 @@ def read(cfg: Mapping) -> list[Part]:
     return parts
 
 
+def check_metrics(cfg: Mapping, parts: Sequence[Part]) -> Iterator[Finding]:
+    """Why answers to the data of a split could not be judged by its metrics."""
+    for split in ("val", "test"):
+        asked = [part for part in parts if part.split == split]
+        evaluator = cfg.get(f"{split}_evaluator")
+        if evaluator and asked:
+            names = ", ".join(dict.fromkeys(part.dataset.name for part in asked))
+            for problem in unjudgeable(evaluator, asked):
+                yield Finding("unjudgeable", split, names, f"{split}_evaluator", None, None, problem)
+
+
 def write(out: Path, config: str, figures: Sequence[dict], findings: Sequence[Finding]) -> None:
     """Write figures and findings as JSON."""
     report = {"config": config, "datasets": figures, "findings": [found._asdict() for found in findings]}
@@ -112,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     total = sum(len(part.samples) for part in parts) + len(images)
     with progress_bar("samples and images", total) as bar:
         figures, findings = check_parts(parts, images, args.workers, bar.update)
+    findings += check_metrics(cfg, parts)
     write(args.out, args.config, figures, findings)
     print_tables(tables(figures))
     for line in lines(findings):

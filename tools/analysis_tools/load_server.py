@@ -2,9 +2,12 @@
 
 python tools/analysis_tools/load_server.py --images A.png B.png --questions "What is it?" "Which colour?"
 
-Every question about every picture, and by itself, is asked once by a client alone, then by all clients in turn, every
-second time as a stream. It ends with exit code 1 when an answer differs from the one that a client alone got, or when
-there was an error other than 429 and 503. An API key is taken from MMGPT_API_KEY. Needs the package openai.
+Every question about every picture, and by itself, alone and as a second turn, is asked once by a client alone, then by
+all clients in turn, every second time as a stream. With --hostile, so many clients beside them send what attackers and
+broken clients send (see hostile_clients.py), and with --unfinished so many connections have bodies that never end. It
+ends with exit code 1 when an answer differs from the one that a client alone got, when there was an error other than
+429 and 503, or when a hostile request was not answered as it should be. An API key is taken from MMGPT_API_KEY. Needs
+the package openai.
 """
 
 import argparse
@@ -23,10 +26,12 @@ from statistics import quantiles
 
 import httpx
 import openai
+from hostile_clients import Hostile
 
 REFUSALS = (429, 503)
 PAUSE = 0.1  # seconds before a client that was refused asks again
-MEMORY = re.compile(r"^process_resident_memory_bytes (\S+)$", re.M)
+SETTLE = 40  # seconds that the server has to close what hostile clients left open
+FIGURES = {"memory": "process_resident_memory_bytes", "files": "process_open_fds", "threads": "mmgpt_threads"}
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Counts:
         answers: how many.
         seconds: how long each took.
         first: how long the first text took, of streams.
+        entry: how long streams waited to be let in, refusals included: until the response began, before any text.
         tokens: of all answers.
         errors: how many of each status, or kind where there is none.
         different: questions whose answer was another one, with both.
@@ -45,6 +51,7 @@ class Counts:
     answers: int = 0
     seconds: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
+    entry: list[float] = field(default_factory=list)
     tokens: int = 0
     errors: Counter = field(default_factory=Counter)
     different: list[tuple[str, str]] = field(default_factory=list)
@@ -64,20 +71,22 @@ class Load:
         self.client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
         self.counts = Counts()
 
-    async def memory(self) -> float:
-        """MiB that the server takes."""
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.key}"}) as client:
-            response = (await client.get(f"{self.url}/metrics")).raise_for_status()
-        return float(MEMORY.search(response.text)[1]) / 2**20
+    async def figures(self) -> dict[str, float]:
+        """What the server takes: MiB of memory, open files, threads."""
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.key}"}, timeout=60) as client:
+            text = (await client.get(f"{self.url}/metrics")).raise_for_status().text
+        values = {key: float(re.search(rf"^{name} (\S+)$", text, re.M)[1]) for key, name in FIGURES.items()}
+        return {**values, "memory": values["memory"] / 2**20}
 
-    async def ask(self, content: list[dict], stream: bool) -> str:
-        """An answer, counted."""
+    async def ask(self, messages: list[dict], stream: bool, since: float | None = None) -> str:
+        """An answer, counted; `since` is when it was asked for first, if it was refused before."""
         begun, first, text = time.perf_counter(), None, ""
-        messages = [{"role": "user", "content": content}]
         settings = dict(model=self.model, messages=messages, temperature=0, max_tokens=self.max_tokens, stream=stream)
         if stream:
             options = {"include_usage": True}
-            async for chunk in await self.client.chat.completions.create(**settings, stream_options=options):
+            chunks = await self.client.chat.completions.create(**settings, stream_options=options)
+            self.counts.entry.append(time.perf_counter() - (since or begun))
+            async for chunk in chunks:
                 piece = (chunk.choices[0].delta.content or "") if chunk.choices else ""
                 first = first or (time.perf_counter() - begun if piece else None)
                 text += piece
@@ -93,11 +102,14 @@ class Load:
 
     async def keep_asking(self, questions: Iterator[tuple[list[dict], str]], until: float) -> None:
         """One client: question after question."""
-        for number, (content, expected) in enumerate(questions):
+        since = None
+        for number, (messages, expected) in enumerate(questions):
             if time.perf_counter() > until:
                 return
+            since = since or time.perf_counter()
             try:
-                text = await self.ask(content, stream=bool(number % 2))
+                text = await self.ask(messages, stream=bool(number % 2), since=since)
+                since = None
                 if text != expected:
                     self.counts.different.append((expected, text))
             except openai.APIStatusError as error:
@@ -106,36 +118,55 @@ class Load:
             except openai.APIError as error:
                 self.counts.errors[getattr(error, "code", None) or type(error).__name__] += 1
 
-    async def run(self, contents: Sequence[list[dict]], clients: int, seconds: float) -> list[float]:
-        """Ask alone, then all at once; memory before, at three moments and at the end."""
+    async def run(
+        self, conversations: Sequence[list[dict]], clients: int, seconds: float, hostile: int = 0, unfinished: int = 0
+    ) -> list[dict[str, float]]:
+        """Ask alone, then all at once; the server's figures before, at three moments and when all is over."""
         self.model = (await self.client.models.list()).data[0].id
-        questions = [(content, await self.ask(content, stream=False)) for content in contents]
+        questions = [(messages, await self.ask(messages, stream=False)) for messages in conversations]
         alone, self.counts = self.counts, Counts()
         print(f"one client: {alone.answers / sum(alone.seconds):.1f} answers a second, {spread(alone.seconds)}")
-        memory, begun = [await self.memory()], time.perf_counter()
+        await self.client.close()
+        figures, begun = [await self.figures()], time.perf_counter()
+        self.client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
+        self.hostile = Hostile(self.url, self.key, self.model, conversations)
         tasks = [
             asyncio.create_task(self.keep_asking(cycle(questions[i % len(questions) :] + questions), begun + seconds))
             for i in range(clients)
         ]
-        for quarter in range(1, 4):
-            await asyncio.sleep(begun + seconds * quarter / 4 - time.perf_counter())
-            memory.append(await self.memory())
+        tasks += [asyncio.create_task(self.hostile.keep_on(i, begun + seconds)) for i in range(hostile)]
+        tasks += [asyncio.create_task(self.hostile.never_end(begun + seconds)) for _ in range(unfinished)]
+        # In a long run, the first is after a minute, when all that is kept has been filled.
+        for moment in (min(60, seconds / 10), seconds / 2, seconds * 3 / 4):
+            await asyncio.sleep(begun + moment - time.perf_counter())
+            figures.append(await self.figures())
         await asyncio.gather(*tasks)
         self.took = time.perf_counter() - begun
-        return [*memory, await self.memory()]
+        await self.client.close()
+        while (last := await self.figures())["files"] > figures[0]["files"]:
+            if time.perf_counter() > begun + self.took + SETTLE:
+                break
+            await asyncio.sleep(1)
+        return [*figures, last]
 
-    def report(self, memory: Sequence[float]) -> bool:
+    def report(self, figures: Sequence[dict[str, float]]) -> bool:
         """Print the figures; whether all is well."""
-        counts = self.counts
+        counts, hostile = self.counts, self.hostile
         print(f"answers      {counts.answers}, {counts.answers / self.took:.1f} a second, {spread(counts.seconds)}")
         print(f"first text   {spread(counts.first)}")
+        print(f"let in after {spread(counts.entry)}, at most {max(counts.entry, default=0):.3f} s")
         print(f"tokens       {counts.tokens / self.took:.0f} a second")
         print(f"errors       {dict(counts.errors) or 'none'}")
-        print(f"memory       {' '.join(f'{value:.0f}' for value in memory)} MiB (before, at each quarter)")
+        moments = "(before, after a minute or a tenth, half, three quarters and the end)"
+        for name, unit in (("memory", " MiB"), ("files", ""), ("threads", "")):
+            print(f"{name:<12} {' '.join(f'{each[name]:.0f}' for each in figures)}{unit} {moments}")
+        print(f"hostile      {dict(sorted(hostile.counts.items())) or 'none'}")
+        for text in hostile.wrong[:5]:
+            print(f"  wrong: {text}")
         print(f"different    {len(counts.different)} answers from those to one client")
         for expected, text in counts.different[:5]:
             print(f"  {expected!r} alone, {text!r} here")
-        return not counts.different and set(counts.errors) <= set(REFUSALS)
+        return not counts.different and not hostile.wrong and set(counts.errors) <= set(REFUSALS)
 
 
 def spread(seconds: Sequence[float]) -> str:
@@ -146,13 +177,16 @@ def spread(seconds: Sequence[float]) -> str:
     return ", ".join(f"p{percent} {cuts[percent - 1]:.3f} s" for percent in (50, 95, 99))
 
 
-def contents_of(images: Sequence[str], questions: Sequence[str]) -> list[list[dict]]:
-    """Every question about every picture, and by itself."""
+def conversations_of(images: Sequence[str], questions: Sequence[str]) -> list[list[dict]]:
+    """Every question about every picture, and by itself; each alone, and as a second turn behind the one before it."""
     encoded = [base64.b64encode(Path(image).read_bytes()).decode() for image in images]
     # The type is not looked at.
     pictures = [[{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}] for data in encoded]
     pictures.append([])
-    return [[*picture, {"type": "text", "text": question}] for picture, question in product(pictures, questions)]
+    contents = [[*picture, {"type": "text", "text": question}] for picture, question in product(pictures, questions)]
+    single = [[{"role": "user", "content": content}] for content in contents]
+    answer = {"role": "assistant", "content": "yes"}
+    return single + [[*single[i - 1], answer, *messages] for i, messages in enumerate(single)]
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -162,6 +196,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="pictures to ask about")
     parser.add_argument("--questions", nargs="+", default=["What is in the picture?"], metavar="TEXT")
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--hostile", type=int, default=0, help="hostile clients beside them")
+    parser.add_argument("--unfinished", type=int, default=0, help="connections whose bodies never end")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--max-tokens", type=int, default=64, help="of an answer")
     return parser.parse_args(arguments)
@@ -171,8 +207,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, and say whether all is well."""
     args = parse_args(arguments)
     load = Load(args.url, os.environ.get("MMGPT_API_KEY", "none"), args.max_tokens)
-    memory = asyncio.run(load.run(contents_of(args.images, args.questions), args.clients, args.seconds))
-    return 0 if load.report(memory) else 1
+    conversations = conversations_of(args.images, args.questions)
+    figures = asyncio.run(load.run(conversations, args.clients, args.seconds, args.hostile, args.unfinished))
+    return 0 if load.report(figures) else 1
 
 
 if __name__ == "__main__":

@@ -38,17 +38,22 @@ class AddCandidates:
             raise ValueError(f"answers={answers!r}: choose among {', '.join(OWN)}, or give a list of texts")
         self.answers, self.per_token = answers, per_token
 
-    def __call__(self, results: dict) -> dict:
+    def offered(self, results: dict) -> list[str]:
+        """The answers to choose from, of what FormatPrompt gives. Raises a ValueError as the whole step does."""
         answers = OWN[self.answers](results) if isinstance(self.answers, str) else self.answers
         if not answers or not all(answers) or len(set(answers)) < len(answers):
             raise ValueError(f"{place_of(results)}: cannot choose among the answers {answers!r}")
+        return list(answers)
+
+    def __call__(self, results: dict) -> dict:
+        answers = self.offered(results)
         # Answers before the last one, of a dialogue or of examples, are part of the prompt.
         prompt = [segment._replace(learned=False) for segment in results["segments"]]
         template = results["template"]
         encoded = [self.tokenize.encode([*prompt, *answer_segments(template, answer)]) for answer in answers]
         self._check_length(results, answers, encoded)
         shared = _shared(encoded)
-        results["choices"], results["candidates"] = list(answers), [self._candidate(*each, shared) for each in encoded]
+        results["choices"], results["candidates"] = answers, [self._candidate(*each, shared) for each in encoded]
         results["candidate_tokens"] = [int((each["labels"] != IGNORED).sum()) for each in results["candidates"]]
         results["input_ids"] = torch.tensor(encoded[0][0][:shared])
         results["labels"] = torch.full_like(results["input_ids"], IGNORED)

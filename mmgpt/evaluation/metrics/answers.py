@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmengine.evaluator import BaseMetric
@@ -87,6 +87,11 @@ class AnswerAccuracy(BaseMetric):
                 raise ValueError(f"AnswerAccuracy: group {name!r} names no dataset")
         self.groups = groups or {}
         self.out_file = out_file
+
+    def check(self, samples: Iterable[dict]) -> None:
+        """Raise a ValueError that names a sample whose answer could not be judged; the samples have no predictions."""
+        for sample in samples:
+            references(sample)
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Judge one batch of predictions; the answers travel in them, so ``data_batch`` is not needed."""

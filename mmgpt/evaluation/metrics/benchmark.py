@@ -1,7 +1,7 @@
 """Scores on the field's benchmarks: one metric, and by name the rule of each benchmark."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mmengine.evaluator import BaseMetric
@@ -21,12 +21,17 @@ class Rule(NamedTuple):
     Attributes:
         judge: what is kept of a sample, a dict; None when it is not part of the benchmark.
         summarise: scores of at least one of these dicts.
+        needs: what a sample is judged by, without its prediction; None when it is not part of the benchmark.
+            Raises a ValueError that names a sample without it.
         package: what has to be installed.
+        warn: tells in the log which scores will be missing.
     """
 
     judge: Callable[[dict], dict | None]
     summarise: Callable[[Sequence[dict]], dict[str, float]]
+    needs: Callable[[dict], object]
     package: str | None = None
+    warn: Callable[[], object] = bool
 
 
 def percent(rows: Sequence[dict]) -> dict[str, float]:
@@ -34,14 +39,14 @@ def percent(rows: Sequence[dict]) -> dict[str, float]:
     return {"accuracy": 100 * mean([row["score"] for row in rows])}
 
 
-def scored(score: Callable[[dict], float]) -> Rule:
+def scored(score: Callable[[dict], float], needs: Callable[[dict], object]) -> Rule:
     """The rule of an accuracy, from the score of a sample, 0 to 1."""
-    return Rule(lambda sample: {"score": score(sample)}, percent)
+    return Rule(lambda sample: {"score": score(sample)}, percent, needs)
 
 
 def voted(accuracy: Callable[[str, Sequence[str]], float]) -> Rule:
     """The rule of an accuracy of a prediction among the answers of ten annotators."""
-    return scored(lambda sample: accuracy(sample["prediction"], ten_answers(sample)))
+    return scored(lambda sample: accuracy(sample["prediction"], ten_answers(sample)), ten_answers)
 
 
 def ten_answers(sample: dict) -> list[str]:
@@ -57,11 +62,16 @@ def exact(sample: dict) -> float:
     return float(normalise(sample["prediction"]) in map(normalise, references(sample)))
 
 
+def direct_answers(sample: dict) -> list[str] | None:
+    """A-OKVQA's direct answers. Its evaluation leaves out questions whose tag ``difficult_direct_answer`` is true."""
+    difficult = sample.get("tags", {}).get("difficult_direct_answer") == "true"
+    return None if difficult else ten_answers(sample)
+
+
 def direct_answer(sample: dict) -> dict | None:
-    """A-OKVQA's direct answer. Its evaluation leaves out questions whose tag ``difficult_direct_answer`` is true."""
-    if sample.get("tags", {}).get("difficult_direct_answer") == "true":
-        return None
-    return {"score": vqa.direct_answer_accuracy(sample["prediction"], ten_answers(sample))}
+    """What is kept of a prediction of A-OKVQA's direct answer."""
+    answers = direct_answers(sample)
+    return None if answers is None else {"score": vqa.direct_answer_accuracy(sample["prediction"], answers)}
 
 
 RULES = {
@@ -69,11 +79,13 @@ RULES = {
     "openflamingo": voted(vqa.openflamingo_accuracy),
     "vizwiz": voted(vqa.vizwiz_accuracy),
     "textvqa": voted(vqa.textvqa_accuracy),
-    "direct_answer": Rule(direct_answer, percent),
-    "choice": scored(choice.choice_score),
-    "exact": scored(exact),
-    "yes_no": Rule(yes_no.judge_yes_no, yes_no.yes_no_scores),
-    "caption": Rule(caption.judge_caption, caption.caption_scores, caption.PACKAGE),
+    "direct_answer": Rule(direct_answer, percent, direct_answers),
+    "choice": scored(choice.choice_score, choice.right_choice),
+    "exact": scored(exact, references),
+    "yes_no": Rule(yes_no.judge_yes_no, yes_no.yes_no_scores, yes_no.is_yes),
+    "caption": Rule(
+        caption.judge_caption, caption.caption_scores, caption.true_captions, caption.PACKAGE, caption.find_java
+    ),
 }
 
 
@@ -130,21 +142,37 @@ class BenchmarkScores(BaseMetric):
         if self.rule.package and importlib.util.find_spec(self.rule.package) is None:
             raise ImportError(f"rule {rule!r} needs {self.rule.package}: pip install {self.rule.package}")
 
+    def check(self, samples: Iterable[dict]) -> None:
+        """Raise a ValueError where predictions of the samples could not be judged.
+
+        Args:
+            samples: as predictions, but without these.
+        """
+        self.rule.warn()
+        results = [(_place(sample), None if self.rule.needs(sample) is None else {}) for sample in samples]
+        for _ in self._groups(results):
+            pass
+
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Judges one batch of predictions; the references travel in them, so ``data_batch`` is not needed."""
-        for sample in data_samples:
-            place = {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}
-            # One row for each sample, counted or not: MMEngine merges the processes' rows by their places.
-            self.results.append((place, self.rule.judge(sample)))
+        # One row for each sample, counted or not: MMEngine merges the processes' rows by their places.
+        self.results.extend((_place(sample), self.rule.judge(sample)) for sample in data_samples)
 
-    def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
-        """Scores of all judged predictions."""
+    def _groups(self, results: Sequence[tuple[dict, dict | None]]) -> Iterator[tuple[str, list[dict]]]:
         check_unique(place["id"] for place, _ in results)
         judged = [place | kept for place, kept in results if kept is not None]
         if not judged:
             raise ValueError("BenchmarkScores: there is no prediction to judge; the test data is empty")
+        return groups(judged, self.by)
+
+    def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
+        """Scores of all judged predictions."""
         scores = {}
-        for group, rows in groups(judged, self.by):
+        for group, rows in self._groups(results):
             summary = self.rule.summarise(rows) | {"questions": len(rows)}
             scores |= {f"{group}{key}": value for key, value in summary.items()}
         return scores
+
+
+def _place(sample: dict) -> dict:
+    return {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}

@@ -18,13 +18,14 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 Captions = dict[int, list[str]]  # of each image
 
 
-def judge_caption(sample: dict) -> dict:
-    """What is kept of a sample: ``said``, one caption in a list, and ``true``, its references.
+def true_captions(sample: dict) -> list[str]:
+    """A sample's references: its ``answers``, or its one ``answer``; without any a ValueError names the sample."""
+    return sample.get("answers") or references(sample)
 
-    These are its ``answers``, or its one ``answer``; without any a ValueError names the sample.
-    """
-    true = sample.get("answers") or references(sample)
-    return {"said": [one_line(sample["prediction"])], "true": [one_line(text) for text in true]}
+
+def judge_caption(sample: dict) -> dict:
+    """What is kept of a sample: ``said``, one caption in a list, and ``true``, its references."""
+    return {"said": [one_line(sample["prediction"])], "true": [one_line(text) for text in true_captions(sample)]}
 
 
 def one_line(text: str) -> str:
@@ -43,15 +44,21 @@ def caption_scores(rows: Sequence[dict]) -> dict[str, float]:
     as it is done for NoCaps' domains.
     """
     said, true = (dict(enumerate(row[key] for row in rows)) for key in ("said", "true"))
-    java = shutil.which("java") is not None
-    if not java:
-        _warn("no Java: METEOR and SPICE are left out, and plain_ scores come from a plain tokenizer, not the official")
+    java = find_java()
     tokenize = _official_tokens if java else _plain_tokens
     said, true = tokenize(said), tokenize(true)
     scores = _ngram_scores(said, true)
     if not java:
         return {f"plain_{name}": score for name, score in scores.items()}
     return scores | _meteor(said, true) | _spice(said, true)
+
+
+def find_java() -> bool:
+    """Whether there is Java; without, a line in the log says what it costs."""
+    java = shutil.which("java") is not None
+    if not java:
+        _warn("no Java: METEOR and SPICE are left out, and plain_ scores come from a plain tokenizer, not the official")
+    return java
 
 
 def _warn(text: str) -> None:

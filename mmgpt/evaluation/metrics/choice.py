@@ -36,8 +36,8 @@ def _named(text: str, choices: Sequence[str]) -> int | None:
     return index if index < len(choices) else None
 
 
-def choice_score(sample: dict) -> float:
-    """1 when the prediction names the right choice, else 0.
+def right_choice(sample: dict) -> str:
+    """The right one of a sample's choices.
 
     Raises:
         ValueError: the sample has no choices, or its answer is not one of them.
@@ -46,5 +46,11 @@ def choice_score(sample: dict) -> float:
     if answer not in choices:
         offered = f"not among its choices {choices}" if choices else "but the list of its choices is empty"
         raise ValueError(f"{place_of(sample)}: the right answer is {answer!r}, {offered}")
+    return answer
+
+
+def choice_score(sample: dict) -> float:
+    """1 when the prediction names the right choice, else 0; a ValueError as from `right_choice`."""
+    answer, choices = right_choice(sample), sample["choices"]
     index = read_choice(sample["prediction"], choices)
     return float(index is not None and choices[index] == answer)

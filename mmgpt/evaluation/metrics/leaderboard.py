@@ -1,22 +1,34 @@
 """The file that the VQA leaderboard takes (test-dev and test-standard of VQAv2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmengine.evaluator import BaseMetric
 
-from mmgpt.evaluation.metrics.ids import check_ids
+from mmgpt.evaluation.metrics.ids import check_ids, check_unique
 from mmgpt.registry import METRICS
 
 
 def question_ids(path: str | Path) -> list[int]:
-    """The ids of a file of questions as visualqa.org distributes it; without them a ValueError names the file."""
+    """The ids of a file of questions as visualqa.org distributes it: whole numbers, each once.
+
+    Raises:
+        ValueError: they are not; names the file.
+    """
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
-        return [question["question_id"] for question in content["questions"]]
+        names = [question["question_id"] for question in content["questions"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is no file of VQA questions: it has no questions with a question_id") from error
+    for name in names:
+        if type(name) is not int:
+            raise ValueError(f"{path}: the leaderboard takes whole numbers as question_id, got {name!r}")
+    try:
+        check_unique(names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return names
 
 
 @METRICS.register_module()
@@ -48,6 +60,10 @@ class VQALeaderboardFile(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.question_ids = question_ids(question_file)
         self.out_file = Path(out_file)
+
+    def check(self, samples: Iterable[dict]) -> None:
+        """Raise a ValueError where the samples, which have no predictions, are not the questions of the file."""
+        check_ids(map(str, self.question_ids), (sample["id"] for sample in samples))
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keeps the answers of one batch; all that is needed travels in the samples."""

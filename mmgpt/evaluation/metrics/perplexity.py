@@ -1,7 +1,7 @@
 """How likely the right answers are to a model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmengine.evaluator import BaseMetric
 
@@ -20,14 +20,15 @@ class Perplexity(BaseMetric):
 
     default_prefix = "language"
 
+    def check(self, samples: Iterable[dict]) -> None:
+        """Raise a ValueError that names a sample whose answer will not be the one candidate."""
+        for sample in samples:
+            _check_single(sample, "candidates")
+
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Takes the scores of one batch; they travel in its samples, so ``data_batch`` is not needed."""
         for sample in data_samples:
-            if len(sample.get("scores", ())) != 1:
-                place = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
-                raise ValueError(
-                    f'{place} has not the one score of its answer: use "${{likelihood_steps}}" in its pipeline'
-                )
+            _check_single(sample, "scores")
             self.results.append((sample["dataset"], sample["scores"][0], sample["candidate_tokens"][0]))
 
     def compute_metrics(self, results: list[tuple[str, float, int]]) -> dict[str, float]:
@@ -39,6 +40,12 @@ class Perplexity(BaseMetric):
             own = _summary([row for row in results if row[0] == name])
             scores |= {f"{name}/{key}": value for key, value in own.items()}
         return scores
+
+
+def _check_single(sample: dict, key: str) -> None:
+    if len(sample.get(key, ())) != 1:
+        place = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
+        raise ValueError(f'{place} has not the one score of its answer: use "${{likelihood_steps}}" in its pipeline')
 
 
 def _summary(rows: Sequence[tuple[str, float, int]]) -> dict[str, float]:

@@ -13,15 +13,20 @@ def says_yes(text: str) -> bool:
     return not {"No", "no", "not"} & set(text.split(".")[0].replace(",", "").split(" "))
 
 
+def is_yes(sample: dict) -> bool:
+    """Whether the right answer is yes; a ValueError names a sample where it is neither yes nor no."""
+    answer = str(sample.get("answer")).casefold()
+    if answer not in ("yes", "no"):
+        raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
+    return answer == "yes"
+
+
 def judge_yes_no(sample: dict) -> dict:
     """What is kept of a sample: ``said`` and ``true``, both bool, and as ``score`` whether they are the same.
 
     An answer other than yes or no is a ValueError.
     """
-    answer = str(sample.get("answer")).casefold()
-    if answer not in ("yes", "no"):
-        raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
-    said, true = says_yes(sample["prediction"]), answer == "yes"
+    said, true = says_yes(sample["prediction"]), is_yes(sample)
     return {"said": said, "true": true, "score": float(said == true)}
 
 
