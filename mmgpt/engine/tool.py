@@ -14,12 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 import mmgpt
 
 from .config import load_config, suggest
 from .failures import DISK, Stopped, is_disk_fault, resource_message
+from .options import add_cfg_options
 
 # How torch words an error of a process that loads data: the traceback there, as text.
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
@@ -34,7 +35,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=description)
     result.add_argument("config", help="config file")
     result.add_argument("--work-dir", help="folder for logs and checkpoints; default: work_dirs/<name of the config>")
-    result.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(result)
     result.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     # torch.distributed.launch passes it, torchrun sets the environment variable.
     result.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
