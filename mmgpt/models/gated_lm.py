@@ -172,6 +172,11 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self.model = model
         self.generation_config = model.generation_config
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """True: the language model inside has chosen how its experts are computed, if it has any, and keeps it."""
+        return True
+
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the parts come with their weights."""
 

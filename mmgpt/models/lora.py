@@ -8,6 +8,13 @@ from torch import nn
 
 from mmgpt.registry import MODELS
 
+# Fields of peft's LoraConfig that would do something else than what they promise here.
+REFUSED = {
+    "modules_to_save": "choose layers by target_modules and tokens by train_tokens",
+    "task_type": "leave it out; it chooses peft's wrapper for a model of transformers, which images do not get through",
+    "inference_mode": "leave it out; it freezes the LoRA updates, and nothing would be trained",
+}
+
 
 @MODELS.register_module()
 class LoRAModel(BaseModel):
@@ -20,13 +27,11 @@ class LoRAModel(BaseModel):
     """
 
     def __init__(self, module: dict, lora: dict, train_tokens: list[str] | None = None):
-        module = MODELS.build(module)
+        for key, reason in REFUSED.items():
+            if lora.get(key):
+                raise ValueError(f"lora.{key}={lora[key]!r} is not supported: {reason}")
+        module, lora = MODELS.build(module), dict(lora)
         super().__init__(module.data_preprocessor)
-        lora = dict(lora)
-        if lora.get("modules_to_save"):
-            raise ValueError(
-                "lora.modules_to_save is not supported: choose layers by target_modules and tokens by train_tokens"
-            )
         if train_tokens:
             lora["trainable_token_indices"] = {_embedding(module): _token_ids(module.tokenizer, train_tokens)}
         self.peft = get_peft_model(module, LoraConfig(**lora))

@@ -103,5 +103,7 @@ def test_fields_of_peft_are_passed_on(config):
 
 
 def test_whole_parts_beside_lora_are_refused(config):
-    with pytest.raises(ValueError, match="modules_to_save is not supported"):
-        MODELS.build(dict(config, lora=dict(LORA, modules_to_save=["perceiver"])))
+    for field in (dict(modules_to_save=["perceiver"]), dict(task_type="CAUSAL_LM"), dict(inference_mode=True)):
+        (name,) = field
+        with pytest.raises(ValueError, match=rf"lora.{name}=.* is not supported"):
+            MODELS.build(dict(config, module=dict(type="not built"), lora=dict(LORA, **field)))
