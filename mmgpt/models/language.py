@@ -7,6 +7,7 @@ import torch
 from mmengine.logging import print_log
 from transformers import (
     CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -116,6 +117,12 @@ def _config_of(path: str) -> PreTrainedConfig:
 
 
 def _check_computed(config: PreTrainedConfig, path: str) -> None:
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if model_class is not None and not model_class._supports_default_dynamic_cache():
+        raise ValueError(
+            f"{path}: {model_class.__name__} keeps a cache of its own between tokens instead of transformers' "
+            "DynamicCache, so that it cannot be decoded in batches here; choose another language model"
+        )
     if config.model_type != "mpt":
         return
     settings = {**config.to_dict(), **config.attn_config.to_dict()}
