@@ -2,16 +2,19 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .atomic import PART
+from .atomic import remove_abandoned
 
 LATEST = "latest.pth"
 STOPPED = "stopped.pth"  # of a run that a signal ended
+OWN_SHARDS = re.compile(r"(iter|epoch)_\d+\.shards")
+SHARD_FILES = (".safetensors", ".safetensors.index.json", ".metadata")
 CHECKPOINTS = ("iter_*.pth", "epoch_*.pth", STOPPED, LATEST)
 
 
@@ -65,12 +68,17 @@ def newest_checkpoint(folder: str | os.PathLike) -> tuple[Path | None, list[Path
 
 
 def remove_parts(folder: str | os.PathLike) -> None:
-    """Remove what writing a checkpoint left behind in a process that was killed."""
-    for path in Path(folder).glob(f"*.pth{PART}"):
-        path.unlink(missing_ok=True)
-    for path in Path(folder).glob("*.shards*"):
-        if path.name.endswith(PART) or not path.with_suffix(".pth").exists():
-            shutil.rmtree(path)
+    """Remove what writing a checkpoint left behind in a process that was killed, and nothing that others made."""
+    remove_abandoned(Path(folder))
+    for path in Path(folder).glob("*.shards"):
+        if OWN_SHARDS.fullmatch(path.name) and not path.with_suffix(".pth").exists():
+            remove_shards(path)
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the folder of a sharded checkpoint; one that holds anything else stays."""
+    if folder.is_dir() and all(path.name.endswith(SHARD_FILES) for path in folder.iterdir()):
+        shutil.rmtree(folder)
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:

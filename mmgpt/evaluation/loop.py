@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
+from mmgpt.engine.lock import locked
 from mmgpt.engine.loops import seed_iteration
 from mmgpt.registry import LOOPS
 
@@ -18,6 +20,7 @@ from .predictions import Predictions
 from .results import circumstances, fingerprint, settings, versions, write_json
 
 RESULT = "result.json"
+ADVICE = "wait for the end of that evaluation, or name another folder with --work-dir"
 
 
 class WholeBatches(Sampler):
@@ -84,6 +87,10 @@ class EvaluationLoop(TestLoop):
 
     def run(self) -> dict:
         """Answer what is left to answer; metrics of everything."""
+        with locked(self.folder, ADVICE) if is_main_process() else nullcontext():
+            return self._run()
+
+    def _run(self) -> dict:
         start, predictions = time.perf_counter(), Predictions(self.folder, get_rank())
         self._prepare(predictions)
         self.runner.call_hook("before_test")

@@ -8,6 +8,7 @@ import torch
 from engine_stub import StubModel
 from mmengine.fileio import LocalBackend
 
+from mmgpt.engine.atomic import part_path
 from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
 from mmgpt.engine.trained import trained_state
 
@@ -183,6 +184,7 @@ def test_too_little_room_is_told_before_the_first_step(make_runner, monkeypatch)
 
 def test_parts_of_a_killed_run_are_removed(make_runner, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "iter_8.pth.part").touch()
+    name = part_path(tmp_path / "iter_8.pth").name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (tmp_path / "run" / name).touch()
     make_runner(max_epochs=1).train()
     assert not list((tmp_path / "run").glob("*.part"))
