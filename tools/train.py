@@ -7,8 +7,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgpt.engine import check_files, tool
-from mmgpt.engine.failures import Stopped, log_end
-from mmgpt.engine.lock import is_first_process, locked
+from mmgpt.engine.failures import DiskFault, Stopped, log_end
+from mmgpt.engine.lock import is_first_process, locked, was_deleted
 from mmgpt.engine.work_dir import check_writable, newest_checkpoint
 
 ADVICE = "wait for the end of that training, or name another folder with --work-dir"
@@ -83,6 +83,8 @@ def main() -> None:
         except Stopped:
             raise
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and was_deleted(cfg.work_dir):
+                raise DiskFault(f"the work directory {cfg.work_dir!r} was deleted during the training") from error
             log_end(error)
             raise
 

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.json_file import read_json_object
 
 META, FILES = "meta.json", "features"
 FILL = "python tools/dataset_converters/cache_features.py CONFIG"
@@ -53,7 +54,7 @@ class FeatureCache:
     def __init__(self, folder: str | os.PathLike | None, steps: Sequence[dict]):
         if folder is None or not (Path(folder) / META).is_file():
             raise FileNotFoundError(f"feature_cache={folder!r}: no cached features there; fill it by `{FILL}`")
-        made = json.loads((Path(folder) / META).read_text())["steps"]
+        made = read_json_object(Path(folder) / META)["steps"]
         if made != _plain(steps):
             raise ValueError(
                 f"the features in {folder} are of images prepared by {made}, the pipeline prepares them by "
@@ -97,7 +98,7 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
     """
     meta, path = {"steps": _plain(steps), "dtype": dtype}, Path(folder) / META
     if path.is_file():
-        made = json.loads(path.read_text())
+        made = read_json_object(path)
         if made != meta:
             raise ValueError(f"{folder} was filled for {made}, not {meta}: name another feature_cache, or delete it")
         return

@@ -24,6 +24,11 @@ def is_first_process(launcher: str) -> bool:
     return int(os.environ.get(RANKS.get(launcher, ""), 0)) == 0
 
 
+def was_deleted(folder: str | os.PathLike) -> bool:
+    """Whether the folder of a run that holds its lock was deleted (and perhaps made again) in the meantime."""
+    return fcntl is not None and not (Path(folder) / NAME).exists()
+
+
 @contextmanager
 def locked(folder: str | os.PathLike, advice: str) -> Iterator[None]:
     """Context manager during which no other process can hold the lock of ``folder``.

@@ -90,7 +90,8 @@ def user_message(error: Exception) -> str | None:
 
     A user's mistake is a ValueError, KeyError or FileNotFoundError that this package raises, here or in a process that
     loads data; an unknown name or argument in a config; what another package says about a value of a config while it
-    builds a part; a file that is no safe checkpoint. Too little memory and a full disk are told too.
+    builds a part; a file that is no safe checkpoint. Too little memory, a full disk, and whatever the operating system
+    says about a file are told too.
     """
     resource = resource_message(error)
     if resource:
@@ -102,8 +103,12 @@ def user_message(error: Exception) -> str | None:
         return f"the config names {unknown[1]!r}, which is no {unknown[2]}" + suggest(unknown[1], _choices(unknown[2]))
     if isinstance(error, TypeError) and (Path(place).name == "build_functions.py" or _blamed(error)):
         return f"the arguments in the config do not fit: {text}{_arguments(error)}"
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, pickle.UnpicklingError) or "PytorchStreamReader" in text:
         return f"the checkpoint cannot be read as tensors and plain data: {text.splitlines()[0]}"
+    if isinstance(error, OSError) and IN_WORKER.match(text):
+        return text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
     if not isinstance(error, (ValueError, KeyError, FileNotFoundError)):
         return _blamed(error)
     if IN_WORKER.match(text):

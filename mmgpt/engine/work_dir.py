@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .atomic import remove_abandoned
+from .failures import DiskFault, is_disk_fault
 
 LATEST = "latest.pth"
 STOPPED = "stopped.pth"  # of a run that a signal ended
@@ -22,7 +23,7 @@ def check_writable(folder: str | os.PathLike) -> None:
     """Make ``folder`` and try to write a file in it.
 
     Raises:
-        ValueError: it cannot be made or written; says why.
+        ValueError: it cannot be made or written (DiskFault, where the disk is the reason); says why.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -32,14 +33,15 @@ def check_writable(folder: str | os.PathLike) -> None:
             os.fsync(probe)
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
-        raise ValueError(f"the work directory {str(folder)!r} cannot be written ({reason}); see --work-dir") from error
+        kind = DiskFault if is_disk_fault(error) else ValueError
+        raise kind(f"the work directory {str(folder)!r} cannot be written ({reason}); see --work-dir") from error
 
 
 def check_space(folder: str | os.PathLike, size: int) -> None:
-    """Raise a ValueError if ``folder`` has not room for ``size`` bytes of a checkpoint: now, not after hours."""
+    """Raise a DiskFault if ``folder`` has not room for ``size`` bytes of a checkpoint: now, not after hours."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise ValueError(
+        raise DiskFault(
             f"a checkpoint takes about {size / 1e6:.0f} MB, and the disk of {str(folder)!r} has {free / 1e6:.0f} MB "
             "left: make room, or choose another folder with --work-dir"
         )

@@ -1,6 +1,5 @@
 """Hugging Face causal language models and tokenizers, with the special tokens that Flamingo adds."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -15,6 +14,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+from mmgpt.engine.json_file import read_json_object
 
 IMAGE_TOKEN = "<image>"
 # In the order in which the published code adds them: the order fixes their ids.
@@ -50,7 +51,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 def _names_padding(folder: Path) -> bool:
     files = (folder / "tokenizer_config.json", folder / "special_tokens_map.json")
-    return any(json.loads(file.read_text()).get("pad_token") for file in files if file.is_file())
+    return any(read_json_object(file).get("pad_token") for file in files if file.is_file())
 
 
 def fitted_language_model(tokenizer: PreTrainedTokenizerBase, language: dict) -> PreTrainedModel:
@@ -106,7 +107,7 @@ def _config_of(path: str) -> PreTrainedConfig:
     file = Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
-    settings = json.loads(file.read_text())
+    settings = read_json_object(file)
     if settings.get("model_type") not in CONFIG_MAPPING:
         normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
         raise ValueError(

@@ -1,6 +1,5 @@
 """Image encoders: pixels (N, 3, H, W) -> patch features (N, P, D). Each has `width`, the D."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmgpt.engine.json_file import read_json_object
 from mmgpt.registry import MODELS
 
 from .weight_files import read_weights, state_and_tuning
@@ -94,7 +94,7 @@ def open_clip_name(path: str | None, model: str | None) -> str:
             raise FileNotFoundError(f"no open_clip model in {path!r}: open_clip_config.json is missing")
         return f"local-dir:{path}"
     if model.endswith(".json"):
-        if "vision_cfg" not in json.loads(Path(model).read_text()):
+        if "vision_cfg" not in read_json_object(model):
             raise ValueError(f"{model}: not the description of an open_clip model (no 'vision_cfg')")
         open_clip.add_model_config(model)
         return Path(model).stem

@@ -11,6 +11,11 @@ from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
 from mmgpt.registry import TRANSFORMS
 
+# Texts of more characters are not encoded as a whole when their beginning fills the length limit by far: a tokenizer
+# takes thirty bytes for each character.
+LONG_TEXT = 1_000_000
+CHARACTERS = 64  # for each token of the limit, likewise
+BEYOND = 64  # tokens above the limit that have to follow, so that the cut of the text changes none within it
 IGNORED = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
@@ -55,8 +60,9 @@ class TokenizeSegments:
     A special segment becomes its id; all other text is encoded as plain text, so that `<image>` or `</s>` typed by a
     user stays text. The id of the sequence start comes first when the tokenizer has one.
 
-    Tokens beyond `max_length` are cut at the right, and `cut` tells (length, limit, answer tokens lost). When nothing
-    is left to learn, None is returned: the dataset counts it and takes another sample.
+    Tokens beyond `max_length` are cut at the right, and `cut` tells (length, limit, answer tokens lost). Of a text of
+    more than a million characters only the beginning is encoded, so that these are the least that they can be. When
+    nothing is left to learn, None is returned: the dataset counts it and takes another sample.
 
     Args:
         tokenizer: folder of a Hugging Face tokenizer, loaded with `models.language.load_tokenizer`, or such a one.
@@ -100,7 +106,20 @@ class TokenizeSegments:
         return int((ids == self.special[IMAGE]).sum())
 
     def encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
-        """Ids and labels of some segments, not cut."""
+        """Ids and labels of some segments, not cut; of more than LONG_TEXT characters those of a long beginning."""
+        characters = max(LONG_TEXT, CHARACTERS * self.max_length)
+        while True:
+            kept = beginning(segments, characters)
+            ids, labels = self._encode(kept)
+            if kept is segments:
+                return ids, labels
+            if len(ids) >= self.max_length + BEYOND:
+                # One token stands for the rest, so that an answer in it counts as lost.
+                learned = any(segment.learned for segment in segments[len(kept) - 1 :])
+                return [*ids, ids[-1]], [*labels, ids[-1] if learned else IGNORED]
+            characters *= 4
+
+    def _encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
         bos = self.tokenizer.bos_token_id
         ids, labels = ([], []) if bos is None else ([bos], [IGNORED])
         for piece in self.pieces(segments):
@@ -125,6 +144,20 @@ class TokenizeSegments:
 
     def _text_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, **AS_TEXT)["input_ids"]
+
+
+def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]:
+    """The segments as they are, or, if they have more characters, their beginning up to a blank."""
+    if sum(len(segment.text) for segment in segments) <= characters:
+        return segments
+    kept = []
+    for segment in segments:
+        if len(segment.text) > characters:
+            end = segment.text.rfind(" ", 0, characters)
+            return [*kept, segment._replace(text=segment.text[: end if end > 0 else characters])]
+        kept.append(segment)
+        characters -= len(segment.text)
+    return kept
 
 
 def single_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from mmengine.evaluator import BaseMetric
 
+from mmgpt.engine.json_file import read_json_object
 from mmgpt.evaluation.metrics.ids import check_ids
 from mmgpt.registry import METRICS
 
 
 def question_ids(path: str | Path) -> list[int]:
     """The ids of a file of questions as visualqa.org distributes it; without them a ValueError names the file."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = read_json_object(path)
     try:
         return [question["question_id"] for question in content["questions"]]
     except (KeyError, TypeError) as error:
