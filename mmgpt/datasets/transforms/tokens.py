@@ -153,7 +153,7 @@ def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]
     kept = []
     for segment in segments:
         if len(segment.text) > characters:
-            end = segment.text.rfind(" ", 0, characters)
+            end = segment.text.rfind(" ", max(0, characters - 1000), characters)
             return [*kept, segment._replace(text=segment.text[: end if end > 0 else characters])]
         kept.append(segment)
         characters -= len(segment.text)
