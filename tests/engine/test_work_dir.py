@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmgpt.engine.atomic import part_path
+from mmgpt.engine.failures import DiskFault, is_disk_fault
 from mmgpt.engine.work_dir import check_space, check_writable, is_complete, newest_checkpoint, remove_parts
 
 
@@ -93,18 +94,19 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
-    with pytest.raises(ValueError, match=rf"work directory '.*run' cannot be written \({os.strerror(number)}\)"):
+    with pytest.raises(DiskFault, match=rf"work directory '.*run' cannot be written \({os.strerror(number)}\)"):
         check_writable(tmp_path / "run")
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(ValueError, match=r"cannot be written \(File exists\)"):
+    with pytest.raises(ValueError, match=r"cannot be written \(File exists\)") as raised:
         check_writable(tmp_path / "run")
+    assert not is_disk_fault(raised.value)
 
 
 def test_room_for_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9e9, 8e9, 5_000_000))
     check_space(tmp_path, 5_000_000)
-    with pytest.raises(ValueError, match="takes about 6 MB.* has 5 MB left"):
+    with pytest.raises(DiskFault, match="takes about 6 MB.* has 5 MB left"):
         check_space(tmp_path, 6_000_000)
