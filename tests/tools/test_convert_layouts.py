@@ -225,6 +225,10 @@ def test_webdataset(tmp_path, convert):
         ([("a.png", picture()), ("a.json", b"[]")], "0.tar, sample 'a': .json: a record must be an object"),
         ([("a.png", picture()), ("a.txt", b"\xff")], "0.tar, sample 'a': .txt: 'utf-8' codec"),
         ([("a.png", picture()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
+        (
+            [("a.png", picture()), ("a.json", b"[" * 99999 + b"]" * 99999)],
+            "0.tar, sample 'a': .json: maximum recursion",
+        ),
         ([("a.png", picture()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
     ],
 )
