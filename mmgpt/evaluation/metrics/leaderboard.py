@@ -13,10 +13,9 @@ from mmgpt.registry import METRICS
 
 def question_ids(path: str | Path) -> list[int]:
     """The ids of a file of questions as visualqa.org distributes it; without them a ValueError names the file."""
-    content = read_json_object(path)
     try:
-        return [question["question_id"] for question in content["questions"]]
-    except (KeyError, TypeError) as error:
+        return [question["question_id"] for question in read_json_object(path)["questions"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of VQA questions: it has no questions with a question_id") from error
 
 
