@@ -64,7 +64,7 @@ def check_exists(path: str | os.PathLike) -> None:
     folder, slashes = path if path.is_dir() else path.parent, Path(str(path).replace("\\", "/"))
     others = suggest(path.name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else ""
     if path.is_dir():
-        raise FileNotFoundError(f"{str(path)!r} is a folder, not a config file" + others)
+        raise FileNotFoundError(f"{str(path)!r} is a folder, not a config file." + others)
     others = f"; did you mean {str(slashes)!r}?" if slashes.is_file() else others
     raise FileNotFoundError(f"there is no config file {str(path)!r}" + others)
 
