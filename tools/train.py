@@ -1,13 +1,17 @@
 """Trains a model: ``python tools/train.py CONFIG``."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from mmengine.config import Config
 
 from mmgpt.engine import check_files, tool
-from mmgpt.engine.failures import Stopped, log_end
+from mmgpt.engine.failures import DiskFault, Stopped, log_end
+from mmgpt.engine.lock import is_first_process, locked, was_deleted
 from mmgpt.engine.work_dir import check_writable, newest_checkpoint
+
+ADVICE = "wait for the end of that training, or name another folder with --work-dir"
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,19 +74,22 @@ def main() -> None:
     cfg = tool.prepare(args)
     if args.amp:
         set_amp(cfg)
-    set_resume(cfg, args.resume)
     check_writable(cfg.work_dir)
-    check_files(cfg, skip=("test_dataloader", "test_evaluator"))
-    # Brings torch, which takes seconds: --help and mistakes in paths are told without.
-    from mmgpt.engine.runner import MMGPTRunner
+    with locked(cfg.work_dir, ADVICE) if is_first_process(cfg.launcher) else nullcontext():
+        set_resume(cfg, args.resume)
+        check_files(cfg, skip=("test_dataloader", "test_evaluator"))
+        # Brings torch, which takes seconds: --help and mistakes in paths are told without.
+        from mmgpt.engine.runner import MMGPTRunner
 
-    try:
-        MMGPTRunner.from_cfg(cfg).train()
-    except Stopped:
-        raise
-    except Exception as error:
-        log_end(error)
-        raise
+        try:
+            MMGPTRunner.from_cfg(cfg).train()
+        except Stopped:
+            raise
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) and was_deleted(cfg.work_dir):
+                raise DiskFault(f"the work directory {cfg.work_dir!r} was deleted during the training") from error
+            log_end(error)
+            raise
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.config import DictAction
-
 from mmgpt.engine.config import check_exists
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.precisions import FLOATS, QUANTISED
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
     parser.add_argument("--device", help="torch device; by default the GPU when there is one")
     parser.add_argument("--precision", choices=[*FLOATS, *QUANTISED], help="of the weights; default: the model's own")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values over the config's")
+    add_cfg_options(parser)
 
 
 def find_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

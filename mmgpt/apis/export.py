@@ -13,6 +13,7 @@ from torch import nn
 from mmgpt.apis.build import build_model
 from mmgpt.engine import load_config
 from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.config_text import PlainConfig
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.checkpoints import plain_name
@@ -123,7 +124,7 @@ def _write_rest(
     used = set(_strings(parts))
     bases = {name: value for name, value in cfg.items() if isinstance(value, str) and "/" in value and value in used}
     parts = _replaced(parts, {value: f"${{{name}}}" for name, value in bases.items()})
-    Config({**bases, **parts}).dump(folder / "config.py")
+    PlainConfig({**bases, **parts}).dump(folder / "config.py")
 
 
 def _replaced(value: object, new: Mapping[str, str]) -> object:

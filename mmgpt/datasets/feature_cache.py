@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.json_file import read_json_object
 
 META, FILES = "meta.json", "features"
 # What is done with the transparent pixels of an image (see `upright_rgb`). Caches that were filled before it was
@@ -56,7 +57,7 @@ class FeatureCache:
     def __init__(self, folder: str | os.PathLike | None, steps: Sequence[dict]):
         if folder is None or not (Path(folder) / META).is_file():
             raise FileNotFoundError(f"feature_cache={folder!r}: no cached features there; fill it by `{FILL}`")
-        meta = json.loads((Path(folder) / META).read_text())
+        meta = read_json_object(Path(folder) / META)
         _check_transparency(folder, meta)
         made = meta["steps"]
         if made != _plain(steps):
@@ -102,7 +103,7 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
     """
     meta, path = {"steps": _plain(steps), "dtype": dtype, "transparency": TRANSPARENCY}, Path(folder) / META
     if path.is_file():
-        made = json.loads(path.read_text())
+        made = read_json_object(path)
         _check_transparency(folder, made)
         if made != meta:
             raise ValueError(f"{folder} was filled for {made}, not {meta}: name another feature_cache, or delete it")

@@ -1,6 +1,5 @@
 """Labels of image patches, for the supervised pretraining of a small image encoder (`PatchClassifier`)."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
+from mmgpt.engine.json_file import read_json_object
 from mmgpt.registry import DATASETS
 
 from .parsers.fields import field
@@ -58,7 +58,7 @@ class PatchLabelDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """One entry an image of the split: its path and boxes."""
-        scenes = json.loads(Path(self.ann_file).read_text())
+        scenes = read_json_object(self.ann_file)
         folder = Path(self.data_prefix.get("img", ""))
         entries = []
         for name, scene in scenes.items():

@@ -100,7 +100,7 @@ def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> d
             raise ValueError(f"a record must be an object, got {record!r:.80}")
         sample = parse(record)
         return None if sample is None else dict(check_sample(sample), id=sample["id"] or str(number), record=number)
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
         # These come from within a parser, and say little without their name.
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -206,6 +206,8 @@ def _lines(lines: Iterable[str]) -> Iterator:
                 record += 1
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
+            except RecursionError as error:
+                raise RecursionError(f"line {number}: nested too deeply") from error
 
 
 def _listed(content: dict, path: Path) -> list[dict]:

@@ -1,7 +1,6 @@
 """Checkpoints that hold what was trained, are loaded without running code, and are never half written."""
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from .atomic import written_whole
 from .loops import ResumableEpochLoop
 from .sharding import shard_like
 from .trained import bare_model, is_sharded, saving_trained, shard_states, trained_names
-from .work_dir import LATEST, STOPPED, check_space, remove_parts
+from .work_dir import LATEST, STOPPED, check_space, remove_parts, remove_shards
 
 
 def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, Tensor]:
@@ -194,7 +193,7 @@ class TrainedCheckpointHook(CheckpointHook):
     def _remove(self, step: int) -> None:
         if is_main_process():
             Path(self.out_dir, self.filename_tmpl.format(step)).unlink(missing_ok=True)
-            shutil.rmtree(self._shards(step), ignore_errors=True)
+            remove_shards(self._shards(step))
 
     def _shards(self, step: int) -> Path:
         return Path(self.out_dir, self.filename_tmpl.format(step)).with_suffix(".shards")

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import keyword
 import os
 import re
 from collections.abc import Iterable
@@ -10,6 +11,9 @@ from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
+
+from .config_file import read_config
+from .config_text import DEEPEST, WIDTH, PlainConfig, plain_value
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
@@ -37,17 +41,20 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
     Raises:
         FileNotFoundError: there is no such file.
         KeyError: an option or a ``'${name}'`` names nothing in the config.
+        ValueError: the file cannot be read, or a value cannot be written down with the results; says where.
     """
     check_exists(path)
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     for option in sorted(options or {}, key=lambda option: "." in option):
-        followed = {_follow(cfg, option): options[option]}
-        _check_options(cfg, followed)
-        cfg.merge_from_dict(followed)
+        followed = _follow(cfg, option)
+        _check_option(cfg, followed)
+        _merge(cfg, followed, options[option])
     values = cfg.to_dict()
+    for name in values:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"{path}: {name!r} cannot be the name of a variable in a config")
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
-    # MMEngine writes the config down four times as a run starts; yapf would take a second or more to lay each out.
-    return Config(resolved, cfg_text=cfg.text, filename=cfg.filename, format_python_code=False)
+    return PlainConfig(resolved, cfg_text=cfg.text, filename=cfg.filename)
 
 
 def plain_config(part: object) -> object:
@@ -56,11 +63,15 @@ def plain_config(part: object) -> object:
 
 
 def check_exists(path: str | os.PathLike) -> None:
-    """Raises a FileNotFoundError, with what is beside it, when there is no such config file."""
-    if Path(path).is_file():
+    """Raises a FileNotFoundError, with what is beside or in it, when there is no such config file."""
+    path = Path(path)
+    if path.is_file():
         return
-    folder = Path(path).parent
-    others = suggest(Path(path).name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else ""
+    folder, slashes = path if path.is_dir() else path.parent, Path(str(path).replace("\\", "/"))
+    others = suggest(path.name, [file.name for file in folder.glob("*.py")]) if folder.is_dir() else ""
+    if path.is_dir():
+        raise FileNotFoundError(f"{str(path)!r} is a folder, not a config file." + others)
+    others = f"; did you mean {str(slashes)!r}?" if slashes.is_file() else others
     raise FileNotFoundError(f"there is no config file {str(path)!r}" + others)
 
 
@@ -87,17 +98,32 @@ def _spelt(value: str, cfg: Config) -> str:
     return value if VARIABLE.fullmatch(value) else VARIABLE.sub(lambda match: str(cfg.get(match[1])), value)
 
 
-def _check_options(cfg: Config, options: dict) -> None:
+def _check_option(cfg: Config, option: str) -> None:
     """Refuse an option whose first name is neither in the config nor read by the Runner: it would do nothing."""
-    for name, option in ((option.split(".")[0], option) for option in options):
-        if name in {*cfg, *RUNNER_KEYS}:
-            continue
-        # Brings torch: not before it has to tell.
-        from mmengine.runner import Runner
+    name = option.split(".")[0]
+    if name in {*cfg, *RUNNER_KEYS}:
+        return
+    # Brings torch: not before it has to tell.
+    from mmengine.runner import Runner
 
-        known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
-        if name not in known:
-            raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + suggest(name, known))
+    known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
+    if name not in known:
+        raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + suggest(name, known))
+
+
+def _merge(cfg: Config, option: str, value: object) -> None:
+    """Put a value into ``cfg``; a dict goes into the dict that is there, and replaces anything else.
+
+    Raises:
+        ValueError: the option leads through a value that has no names, or no such place.
+    """
+    attempts = [value, {**value, "_delete_": True}] if isinstance(value, dict) else [value]
+    for i, attempt in enumerate(attempts, start=1):
+        try:
+            return cfg.merge_from_dict({option: attempt})
+        except (TypeError, KeyError, AttributeError) as error:
+            if i == len(attempts):
+                raise ValueError(f"--cfg-options {option}: {error.args[0]}") from error
 
 
 def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> object:
@@ -105,15 +131,19 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> 
 
     ``place`` is the dotted name of the value, for messages; ``seen`` the variables being resolved, to find circles.
     """
+    if place.count(".") + place.count("[") > DEEPEST:
+        raise ValueError(f"the config is nested more than {DEEPEST} times, in {place[:WIDTH]}...")
     if isinstance(value, dict):
-        return {key: _resolve(item, values, f"{place}.{key}", seen) for key, item in value.items()}
+        return {plain_value(key, place): _resolve(item, values, f"{place}.{key}", seen) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_resolve(item, values, f"{place}[{i}]", seen) for i, item in enumerate(value))
+        kind = tuple if isinstance(value, tuple) else list
+        return kind(_resolve(item, values, f"{place}[{i}]", seen) for i, item in enumerate(value))
     if not isinstance(value, str):
-        return value
+        return plain_value(value, place)
     whole = VARIABLE.fullmatch(value)
     if whole:
         return _variable(whole[1], values, place, seen)
+    value = str(value)  # NumPy has a kind of text of its own
     filled = VARIABLE.sub(lambda match: str(_variable(match[1], values, place, seen)), value)
     # A name that had variables in it is one now.
     return _resolve(filled, values, place, seen) if VARIABLE.search(filled) else filled

@@ -20,6 +20,10 @@ What needs less, the cheapest first:
   the frozen weights in bfloat16 or in 4 bits (see docs/training.md)"""
 
 
+class DiskFault(ValueError):
+    """The disk of a run is full or cannot be written, found before anything was lost, or the folder is gone."""
+
+
 class Stopped(Exception):
     """A signal ended the run: ``signum``, after ``step`` batches, with a checkpoint of them if ``saved``."""
 
@@ -30,7 +34,7 @@ class Stopped(Exception):
 
 def is_disk_fault(error: BaseException) -> bool:
     """Whether a file could not be written, or read, for the disk's reasons."""
-    return isinstance(error, OSError) and error.errno in DISK_FAULTS
+    return isinstance(error, DiskFault) or (isinstance(error, OSError) and error.errno in DISK_FAULTS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -43,6 +47,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def resource_message(error: BaseException) -> str | None:
     """What to tell a user about a full or read-only disk or too little memory; None when ``error`` is neither."""
+    if isinstance(error, DiskFault):
+        return str(error)
     if is_disk_fault(error):
         place = error.filename or "a file of the run"
         return f"{place}: {os.strerror(error.errno)}. What was complete is kept; a training goes on with --resume"

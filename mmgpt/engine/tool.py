@@ -14,12 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 import mmgpt
 
 from .config import load_config, suggest
 from .failures import DISK, Stopped, is_disk_fault, resource_message
+from .options import add_cfg_options
 
 # How torch words an error of a process that loads data: the traceback there, as text.
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
@@ -34,7 +35,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=description)
     result.add_argument("config", help="config file")
     result.add_argument("--work-dir", help="folder for logs and checkpoints; default: work_dirs/<name of the config>")
-    result.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(result)
     result.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     # torch.distributed.launch passes it, torchrun sets the environment variable.
     result.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -98,7 +99,8 @@ def user_message(error: Exception) -> str | None:
 
     A user's mistake is a ValueError, KeyError or FileNotFoundError that this package raises, here or in a process that
     loads data; an unknown name or argument in a config; what another package says about a value of a config while it
-    builds a part; a file that is no safe checkpoint. Too little memory and a full disk are told too.
+    builds a part; a file that is no safe checkpoint. Too little memory, a full disk, and whatever the operating system
+    says about a file are told too.
     """
     resource = resource_message(error)
     if resource:
@@ -110,8 +112,12 @@ def user_message(error: Exception) -> str | None:
         return f"the config names {unknown[1]!r}, which is no {unknown[2]}" + suggest(unknown[1], _choices(unknown[2]))
     if isinstance(error, TypeError) and (Path(place).name == "build_functions.py" or _blamed(error)):
         return f"the arguments in the config do not fit: {text}{_arguments(error)}"
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, pickle.UnpicklingError) or "PytorchStreamReader" in text:
         return f"the checkpoint cannot be read as tensors and plain data: {text.splitlines()[0]}"
+    if isinstance(error, OSError) and IN_WORKER.match(text):
+        return text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
     if not isinstance(error, (ValueError, KeyError, FileNotFoundError)):
         return _blamed(error)
     if IN_WORKER.match(text):

@@ -2,16 +2,20 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .atomic import PART
+from .atomic import remove_abandoned
+from .failures import DiskFault, is_disk_fault
 
 LATEST = "latest.pth"
 STOPPED = "stopped.pth"  # of a run that a signal ended
+OWN_SHARDS = re.compile(r"(iter|epoch)_\d+\.shards")
+SHARD_FILES = (".safetensors", ".safetensors.index.json", ".metadata")
 CHECKPOINTS = ("iter_*.pth", "epoch_*.pth", STOPPED, LATEST)
 
 
@@ -19,7 +23,7 @@ def check_writable(folder: str | os.PathLike) -> None:
     """Make ``folder`` and try to write a file in it.
 
     Raises:
-        ValueError: it cannot be made or written; says why.
+        ValueError: it cannot be made or written (DiskFault, where the disk is the reason); says why.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -29,14 +33,15 @@ def check_writable(folder: str | os.PathLike) -> None:
             os.fsync(probe)
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
-        raise ValueError(f"the work directory {str(folder)!r} cannot be written ({reason}); see --work-dir") from error
+        kind = DiskFault if is_disk_fault(error) else ValueError
+        raise kind(f"the work directory {str(folder)!r} cannot be written ({reason}); see --work-dir") from error
 
 
 def check_space(folder: str | os.PathLike, size: int) -> None:
-    """Raise a ValueError if ``folder`` has not room for ``size`` bytes of a checkpoint: now, not after hours."""
+    """Raise a DiskFault if ``folder`` has not room for ``size`` bytes of a checkpoint: now, not after hours."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise ValueError(
+        raise DiskFault(
             f"a checkpoint takes about {size / 1e6:.0f} MB, and the disk of {str(folder)!r} has {free / 1e6:.0f} MB "
             "left: make room, or choose another folder with --work-dir"
         )
@@ -65,12 +70,17 @@ def newest_checkpoint(folder: str | os.PathLike) -> tuple[Path | None, list[Path
 
 
 def remove_parts(folder: str | os.PathLike) -> None:
-    """Remove what writing a checkpoint left behind in a process that was killed."""
-    for path in Path(folder).glob(f"*.pth{PART}"):
-        path.unlink(missing_ok=True)
-    for path in Path(folder).glob("*.shards*"):
-        if path.name.endswith(PART) or not path.with_suffix(".pth").exists():
-            shutil.rmtree(path)
+    """Remove what writing a checkpoint left behind in a process that was killed, and nothing that others made."""
+    remove_abandoned(Path(folder))
+    for path in Path(folder).glob("*.shards"):
+        if OWN_SHARDS.fullmatch(path.name) and not path.with_suffix(".pth").exists():
+            remove_shards(path)
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the folder of a sharded checkpoint; one that holds anything else stays."""
+    if folder.is_dir() and all(path.name.endswith(SHARD_FILES) for path in folder.iterdir()):
+        shutil.rmtree(folder)
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
 from mmgpt.datasets.prompts import check_ends
+from mmgpt.engine.lock import locked
 from mmgpt.engine.loops import seed_iteration
-from mmgpt.engine.versions import versions
 from mmgpt.registry import LOOPS
 
 from .predictions import Predictions
@@ -23,6 +24,7 @@ from .readiness import check_questions, questions_of
 from .results import circumstances, digests, settings, write_json
 
 RESULT = "result.json"
+ADVICE = "wait for the end of that evaluation, or name another folder with --work-dir"
 
 
 class WholeBatches(Sampler):
@@ -97,6 +99,10 @@ class EvaluationLoop(TestLoop):
 
     def run(self) -> dict:
         """Answer what is left to answer; metrics of everything."""
+        with locked(self.folder, ADVICE) if is_main_process() else nullcontext():
+            return self._run()
+
+    def _run(self) -> dict:
         start, predictions = time.perf_counter(), Predictions(self.folder, get_rank())
         self._prepare(predictions)
         self.runner.call_hook("before_test")

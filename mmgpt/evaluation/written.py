@@ -1,12 +1,12 @@
 """Evaluations as EvaluationLoop wrote them, read again: rows, scores, kinds of questions."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmgpt.engine.json_file import read_json_object
 from mmgpt.evaluation.loop import RESULT
 from mmgpt.evaluation.metrics.benchmark import RULES
 from mmgpt.evaluation.predictions import Predictions
@@ -40,7 +40,7 @@ def read_evaluation(path: str | Path) -> Written:
     if not (folder / RESULT).is_file():
         below = " or ".join(sorted(str(found.parent) for found in folder.glob(f"**/{RESULT}")))
         raise FileNotFoundError(f"{folder} holds no {RESULT}" + (f"; did you mean {below}?" if below else ""))
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    result = read_json_object(folder / RESULT)
     rows = Predictions(folder).read()
     if len(rows) != result["samples"]:
         raise ValueError(f"{folder}: {len(rows)} predictions, but {RESULT} is of {result['samples']} samples")

@@ -182,6 +182,11 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         """Ids of the tokens that end a text, where generation is not told of others."""
         return as_ids(self.generation_config.eos_token_id)
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """True: the language model inside has chosen how its experts are computed, if it has any, and keeps it."""
+        return True
+
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the parts come with their weights."""
 

@@ -1,12 +1,13 @@
 """What the files of a language model's folder say about generation."""
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 from transformers import GenerationConfig
+
+from mmgpt.engine.json_file import read_json_object
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
@@ -16,15 +17,7 @@ MODES = ("do_sample", "num_beams", "use_cache", "cache_implementation", "return_
 
 def read_settings(file: Path) -> dict:
     """The JSON object of a file, empty where there is no file. ValueError when it holds something else."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected a JSON object, got {content!r:.80}")
-    return content
+    return read_json_object(file) if file.is_file() else {}
 
 
 def base_generation_config(folder: str | Path) -> GenerationConfig:

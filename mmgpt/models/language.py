@@ -1,6 +1,5 @@
 """Hugging Face causal language models."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,12 +7,15 @@ from mmengine.logging import print_log
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+from mmgpt.engine.json_file import read_json_object
 
 from .generation_files import base_generation_config
 
@@ -104,7 +106,7 @@ def _config_of(path: str) -> PreTrainedConfig:
     file = Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
-    settings = json.loads(file.read_text())
+    settings = read_json_object(file)
     if settings.get("model_type") not in CONFIG_MAPPING:
         normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
         raise ValueError(
@@ -115,6 +117,12 @@ def _config_of(path: str) -> PreTrainedConfig:
 
 
 def _check_computed(config: PreTrainedConfig, path: str) -> None:
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if model_class is not None and not model_class._supports_default_dynamic_cache():
+        raise ValueError(
+            f"{path}: {model_class.__name__} keeps a cache of its own between tokens instead of transformers' "
+            "DynamicCache, so that it cannot be decoded in batches here; choose another language model"
+        )
     if config.model_type != "mpt":
         return
     settings = {**config.to_dict(), **config.attn_config.to_dict()}

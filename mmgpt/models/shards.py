@@ -3,20 +3,20 @@
 It is the format of torch's distributed checkpoints, in the safetensors form, which any number of processes can read.
 """
 
-import shutil
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from torch import Tensor
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from mmgpt.engine.atomic import PART, written_whole
+from mmgpt.engine.atomic import written_whole
+from mmgpt.engine.work_dir import remove_shards
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -27,10 +27,11 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         ValueError: not all wrote into the same folder.
     """
     if is_main_process():
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it wrote the checkpoint
-    with written_whole(folder) if is_main_process() else nullcontext():
-        barrier()
-        part = folder.with_name(folder.name + PART)
+        remove_shards(folder)  # of a run that was killed before it wrote the checkpoint
+    with written_whole(folder) if is_main_process() else nullcontext() as part:
+        names = [part]
+        broadcast_object_list(names)
+        part = names[0]
         try:
             checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True))
         except CheckpointException as error:  # no Exception; it holds those of all processes

@@ -3,13 +3,14 @@
 Each has `width`, the D, and `pretrained`: whether its weights were loaded.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mmgpt.engine.json_file import read_json_object
 from mmgpt.registry import MODELS
 
 from .weight_files import read_weights, state_and_tuning
@@ -51,13 +52,30 @@ class OpenCLIPVision(nn.Module):
         )
         self.tower = clip.visual
         size = self.tower.image_size
-        self.width = self._patches(torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))).shape[-1]
+        pixels = torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))
+        self.width = self._probe(pixels, path or model).shape[-1]
 
     @torch.no_grad()
-    def _patches(self, pixels: Tensor) -> Tensor:
-        training = self.training
-        features = self.eval()(pixels)
-        self.train(training)
+    def _probe(self, pixels: Tensor, name: str) -> Tensor:
+        """The features of some pixels. ValueError when the tower has none with these settings, or no last norm."""
+        training, settings = self.training, f"layer={self.layer} and final_norm={self.final_norm}"
+        try:
+            with _count_calls(self.eval()) as calls:
+                features = self(pixels)
+            if self.final_norm:
+                self.final_norm = False
+                with _count_calls(self) as fewer:
+                    self(pixels)
+                self.final_norm = True
+        except Exception as error:
+            raise ValueError(f"OpenCLIPVision: {name} gives no patch features with {settings}: {error}") from error
+        finally:
+            self.train(training)
+        if self.final_norm and len(calls) == len(fewer):
+            raise ValueError(
+                f"OpenCLIPVision: final_norm=True has no effect on {name} ({_kind(self.tower)}): open_clip applies no "
+                "last norm to the patches of such a tower; leave it out"
+            )
         return features
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -79,7 +97,7 @@ def open_clip_name(path: str | None, model: str | None) -> str:
             raise FileNotFoundError(f"no open_clip model in {path!r}: open_clip_config.json is missing")
         return f"local-dir:{path}"
     if model.endswith(".json"):
-        if "vision_cfg" not in json.loads(Path(model).read_text()):
+        if "vision_cfg" not in read_json_object(model):
             raise ValueError(f"{model}: not the description of an open_clip model (no 'vision_cfg')")
         open_clip.add_model_config(model)
         return Path(model).stem
@@ -90,20 +108,28 @@ def open_clip_name(path: str | None, model: str | None) -> str:
 
 @MODELS.register_module()
 class HFVision(nn.Module):
-    """The image tower of a Hugging Face CLIP or SigLIP model.
+    """The image tower of a Hugging Face model: one vector for each patch, whatever tokens stand before them.
+
+    Vision transformers that keep their patches in order are taken (CLIP, SigLIP, DINOv2 and v3, ViT, DeiT, BEiT, ...);
+    their class, distillation and register tokens are dropped. Others are refused.
 
     Args:
         path: folder with config.json and weights (of the whole model or of its image tower).
         pretrained: False builds the same tower with random weights.
         final_norm: patch features after the tower's last norm.
+
+    Raises:
+        ValueError: the tower does not give one vector for each patch, or has no last norm; says what it gives.
     """
 
     def __init__(self, path: str, pretrained: bool = True, final_norm: bool = False):
         super().__init__()
-        from transformers import AutoConfig, AutoModel
+        from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
         config = AutoConfig.from_pretrained(path)
         config = getattr(config, "vision_config", config)
+        if type(config) not in MODEL_MAPPING:
+            raise ValueError(f"HFVision: transformers has no image encoder for {path} ({config.model_type})")
         if pretrained:
             model, info = AutoModel.from_pretrained(path, config=config, output_loading_info=True)
             check_keys(path, {*info["missing_keys"], *info["mismatched_keys"]})
@@ -111,14 +137,20 @@ class HFVision(nn.Module):
             model = AutoModel.from_config(config)
         self.tower = getattr(model, "vision_model", model)
         self.final_norm, self.pretrained = final_norm, pretrained
-        self.width = config.hidden_size
-        self.class_tokens = int(hasattr(self.tower.embeddings, "class_embedding"))
+        size, patch = (_pair(getattr(config, name, None)) for name in ("image_size", "patch_size"))
+        training = self.tower.training
+        try:
+            self.extra_tokens, self.width = _patch_layout(self.tower.eval(), size, patch)
+        except Exception as error:  # whatever the tower says about pixels
+            kind = f"{_kind(self.tower)}, {config.model_type}"
+            raise ValueError(f"HFVision: {path} ({kind}) does not give one vector for each patch: {error}") from error
+        self.tower.train(training)
+        self._norm = _last_norm(self.tower, path) if final_norm else None
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, P, D)."""
-        features = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
-        features = features[:, self.class_tokens :]
-        return self.tower.post_layernorm(features) if self.final_norm else features
+        features = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, self.extra_tokens :]
+        return self.tower.get_submodule(self._norm)(features) if self._norm else features
 
 
 @MODELS.register_module()
@@ -191,6 +223,68 @@ def look(vision: nn.Module, images: Tensor, takes_features: bool) -> Tensor:
     dtype = next(vision.parameters()).dtype
     with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
         return vision(frames.flatten(0, 1).to(dtype)).unflatten(0, frames.shape[:2])
+
+
+@torch.no_grad()
+def _patch_layout(tower: nn.Module, size: Sequence[int | None], patch: Sequence[int | None]) -> tuple[int, int]:
+    """How many tokens of a Hugging Face tower stand before those of its patches, and the width of its features.
+
+    Found by trying: a change of the first patch's pixels has to change one embedding, that of the last patch the last.
+    `size` and `patch` are the height and the width of its images and patches.
+
+    Raises:
+        ValueError: the tokens are not those of the patches in their order.
+    """
+    (height, width), (rows, columns) = size, patch
+    if None in (height, width, rows, columns):
+        raise ValueError("its config.json lacks image_size or patch_size")
+    count = (height // rows) * (width // columns)
+    pixels = next(tower.parameters()).new_zeros(3, 3, height, width)
+    last = height // rows * rows, width // columns * columns
+    pixels[1, :, :rows, :columns] = 1
+    pixels[2, :, last[0] - rows : last[0], last[1] - columns : last[1]] = 1
+    embedded, *_, features = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+    extra = embedded.shape[1] - count if embedded.ndim == 3 else -1
+    if extra < 0 or features.shape[:2] != (3, extra + count):
+        raise ValueError(f"its features are {tuple(features.shape)} for 3 images of {count} patches")
+    changed = [(embedded[0] != each).any(-1).nonzero().flatten().tolist() for each in embedded[1:]]
+    if changed != [[extra], [extra + count - 1]]:
+        raise ValueError("its tokens are not the patches in their order (it masks, merges or mixes them)")
+    return extra, features.shape[-1]
+
+
+def _last_norm(tower: nn.Module, path: str) -> str:
+    """The name of the norm that a Hugging Face tower has after its layers."""
+    norms = [
+        name
+        for name, module in tower.named_children()
+        if "norm" in name and not name.startswith(("pre", "ln_pre")) and any(True for _ in module.parameters())
+    ]
+    if len(norms) != 1:
+        raise ValueError(f"HFVision: final_norm=True, but {path} ({_kind(tower)}) has no norm after its layers")
+    return norms[0]
+
+
+@contextmanager
+def _count_calls(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """Context manager that gives the list of the modules with parameters of their own, as often as they are called."""
+    calls: list[nn.Module] = []
+    own = [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
+    handles = [each.register_forward_hook(lambda called, *_: calls.append(called)) for each in own]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pair(size: int | Sequence[int] | None) -> Sequence[int]:
+    return size if isinstance(size, (list, tuple)) else (size, size)
+
+
+def _kind(tower: nn.Module) -> str:
+    trunk = getattr(tower, "trunk", None)  # open_clip's wrapper of timm
+    return type(tower).__name__ if trunk is None else f"{type(tower).__name__} of {type(trunk).__name__}"
 
 
 def check_keys(path: str, missing: Iterable[str], unexpected: Iterable[str] = ()) -> None:

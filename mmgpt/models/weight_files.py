@@ -1,6 +1,5 @@
 """Weight files, read without running any code that they may hold."""
 
-import json
 import os
 import pickle
 import re
@@ -15,6 +14,8 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from mmgpt.engine.json_file import read_json_object
 
 from .shards import CheckpointException, join, read_shards
 
@@ -115,7 +116,7 @@ def _read_folder(folder: Path, map_location: str) -> dict:
         raise FileNotFoundError(f"{folder} is no exported model: it has neither {ADAPTER} nor {TRAINED}")
     state = {name: value for file in files for name, value in read_weights(file, map_location).items()}
     description = folder / Path(ADAPTER).with_name("adapter_config.json")
-    adapter = json.loads(description.read_text()) if description.is_file() else {}
+    adapter = read_json_object(description) if description.is_file() else {}
     tuning = {key: adapter[field] for key, field in TUNING.items() if field in adapter}
     return {"state_dict": state, "tuning_config": tuning}
 

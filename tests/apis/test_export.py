@@ -211,7 +211,15 @@ def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     again = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
     before, after = trained_state(model), trained_state(again)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert not (tmp_path / "out.part").exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_empty_description_of_the_adapter_is_told(experiment, tmp_path):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    (tmp_path / "out" / "adapter" / "adapter_config.json").write_text("")
+    with pytest.raises(ValueError, match="out/adapter/adapter_config.json is not valid JSON: it is empty"):
+        build_model(cfg, tmp_path / "out", "cpu")
 
 
 def test_a_model_without_lora_is_exported_too(experiment, tmp_path):

@@ -11,6 +11,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix, load_checkpoint
 
+from mmgpt.engine.atomic import part_path
 from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
 from mmgpt.engine.trained import trained_state
 
@@ -250,6 +251,7 @@ def test_too_little_room_is_told_before_the_first_step(make_runner, monkeypatch)
 
 def test_parts_of_a_killed_run_are_removed(make_runner, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "iter_8.pth.part").touch()
+    name = part_path(tmp_path / "iter_8.pth").name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (tmp_path / "run" / name).touch()
     make_runner(max_epochs=1).train()
     assert not list((tmp_path / "run").glob("*.part"))

@@ -120,3 +120,12 @@ def test_unknown_option_and_unknown_file(config):
     with pytest.raises(FileNotFoundError, match="experimnet.py.*did you mean 'experiment.py'"):
         load_config(config.with_name("experimnet.py"))
     assert load_config(config, {"load_from": "x"}).load_from == "x"
+
+
+def test_a_dict_as_an_option(config):
+    assert load_config(config, {"sizes": {"depth": 2}}).model.sizes == {"width": 4, "depth": 2}
+    assert load_config(config, {"name": {"a": 1}}).name == {"a": 1}
+    with pytest.raises(ValueError, match="--cfg-options name.a"):
+        load_config(config, {"name.a": 1})
+    with pytest.raises(ValueError, match="--cfg-options model.many.7"):
+        load_config(config, {"model.many.7": 1})

@@ -7,7 +7,7 @@ import torch
 from fault_stub import FAULTY
 from launching import logs, train_on_two
 
-from mmgpt.engine.failures import is_disk_fault, is_out_of_memory, resource_message
+from mmgpt.engine.failures import DiskFault, is_disk_fault, is_out_of_memory, resource_message
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,11 @@ def test_a_disk_that_cannot_be_written_is_told(number):
     error = OSError(number, os.strerror(number), "run/iter_3.pth")
     assert is_disk_fault(error)
     assert resource_message(error).startswith(f"run/iter_3.pth: {os.strerror(number)}. ")
+
+
+def test_a_disk_found_full_before_the_run_is_told_in_its_own_words():
+    error = DiskFault("a checkpoint takes about 6 MB: make room")
+    assert is_disk_fault(error) and resource_message(error) == str(error)
 
 
 def test_other_errors_are_none_of_these():

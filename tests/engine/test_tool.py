@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from mmgpt.datasets.conversation import naming
+from mmgpt.engine.failures import DiskFault
 from mmgpt.engine.tool import run, user_message
 from mmgpt.registry import DATASETS, MODELS
 
@@ -115,6 +116,31 @@ def test_a_note_about_the_sample_is_told(monkeypatch, workers, error):
     monkeypatch.setattr("mmgpt.__file__", __file__)
     message = message_of(lambda error: list(DataLoader(Broken(error), num_workers=workers)), error)
     assert message == "no 'answer'\nin dataset 'own', record 3"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_system_says_about_a_file_is_told_with_its_name(tmp_path, workers):
+    class Missing(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return open(tmp_path / "gone.json").read()
+
+    message = message_of(lambda data: list(DataLoader(data, num_workers=workers)), Missing())
+    assert "gone.json" in message and "No such file or directory" in message and "\n" not in message
+    with pytest.raises(IsADirectoryError) as raised:
+        open(tmp_path)
+    assert user_message(raised.value) == f"{tmp_path}: Is a directory"
+
+
+def test_a_full_disk_before_the_run_ends_as_one_during_it(capsys):
+    def full():
+        raise DiskFault("make room")
+
+    with pytest.raises(SystemExit) as ended:
+        run(full)
+    assert ended.value.code == 74 and capsys.readouterr().err == "error: make room\n"
 
 
 def test_an_interrupt_is_no_traceback(capsys):

@@ -6,6 +6,8 @@ import tempfile
 import pytest
 import torch
 
+from mmgpt.engine.atomic import part_path
+from mmgpt.engine.failures import DiskFault, is_disk_fault
 from mmgpt.engine.work_dir import check_space, check_writable, is_complete, newest_checkpoint, remove_parts
 
 
@@ -65,12 +67,20 @@ def test_zeros_instead_of_the_end_are_incomplete(tmp_path):
     assert not is_complete(path)
 
 
-def test_parts_of_a_killed_process_are_removed(tmp_path):
-    for name in ("iter_3.pth.part", "latest.pth.part", "iter_3.pth", "answers.json.part"):
-        (tmp_path / name).touch()
-    (tmp_path / "stopped.pth.part").symlink_to("gone")
+def test_parts_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    name = part_path(tmp_path / "iter_3.pth").name
+    dead = name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")  # above the largest process number of Linux
+    kept = ["iter_3.pth.part", name, "iter_3.pth", "answers.json.part"]
+    for each in (dead, *kept):
+        (tmp_path / each).touch()
+    folders = ["iter_3.shards", "iter_4.shards", "iter_5.shards", "my.shards", "iter_6.shards.part"]
+    for each in folders:
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "a.safetensors").touch()
+    (tmp_path / "iter_5.shards" / "notes.txt").touch()
     remove_parts(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.json.part", "iter_3.pth"]
+    folders.remove("iter_4.shards")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, *folders])
 
 
 def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path):
@@ -84,18 +94,19 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
-    with pytest.raises(ValueError, match=rf"work directory '.*run' cannot be written \({os.strerror(number)}\)"):
+    with pytest.raises(DiskFault, match=rf"work directory '.*run' cannot be written \({os.strerror(number)}\)"):
         check_writable(tmp_path / "run")
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(ValueError, match=r"cannot be written \(File exists\)"):
+    with pytest.raises(ValueError, match=r"cannot be written \(File exists\)") as raised:
         check_writable(tmp_path / "run")
+    assert not is_disk_fault(raised.value)
 
 
 def test_room_for_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9e9, 8e9, 5_000_000))
     check_space(tmp_path, 5_000_000)
-    with pytest.raises(ValueError, match="takes about 6 MB.* has 5 MB left"):
+    with pytest.raises(DiskFault, match="takes about 6 MB.* has 5 MB left"):
         check_space(tmp_path, 6_000_000)

@@ -65,5 +65,5 @@ def test_what_is_left_out_is_said(base_saying, monkeypatch):
 def test_a_file_that_is_no_json_object_is_named(base_saying, content):
     folder = base_saying()
     (Path(folder) / "generation_config.json").write_text(content)
-    with pytest.raises(ValueError, match="generation_config.json: (not a JSON file|expected a JSON object)"):
+    with pytest.raises(ValueError, match="generation_config.json (is not valid JSON|holds a .*, not a JSON object)"):
         base_generation_config(folder)

@@ -11,7 +11,7 @@ def test_written_and_read(tmp_path):
     folder = tmp_path / "iter_3.shards"
     tensors = {"state_dict.a": torch.randn(3, 2), "optimizer.0.exp_avg": torch.ones(2, dtype=torch.bfloat16)}
     folder.mkdir()
-    (folder / "old").touch()
+    (folder / "old.safetensors").touch()
     write_shards(folder, tensors)
     read = read_shards(folder, 1)
     assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in read)

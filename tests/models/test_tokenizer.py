@@ -381,7 +381,7 @@ def test_tokens_of_added_tokens_json_get_its_ids(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content):
     folder = save(byte_level(), tmp_path / "base", tokenizer_config=NAMED)
     (tmp_path / f"base/{name}.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"base/{name}.json: "):
+    with pytest.raises(ValueError, match=rf"base/{name}.json"):
         load_tokenizer(folder)
 
 

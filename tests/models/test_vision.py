@@ -71,6 +71,119 @@ def test_hugging_face_towers(family, tmp_path):
     assert not torch.allclose(random(PIXELS), patches)
 
 
+SIZES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=32)
+SIZES["patch_size"] = 8
+TOKENS = {  # what stands before the patches: class, distillation and register tokens
+    "clip_vision_model": (1, {}),
+    "siglip_vision_model": (0, {}),
+    "vit": (1, {}),
+    "deit": (2, {}),
+    "beit": (1, dict(use_mean_pooling=False)),
+    "dinov2": (1, {}),
+    "dinov2_with_registers": (5, dict(num_register_tokens=4)),
+    "dinov3_vit": (4, dict(num_register_tokens=3)),
+    "ijepa": (0, {}),
+}
+
+
+def hugging_face(family, folder, **sizes):
+    """HFVision of a tiny random tower, with further arguments for it in `sizes` under 'ours'."""
+    from transformers import AutoConfig
+
+    ours = sizes.pop("ours", {})
+    AutoConfig.for_model(family, **sizes).save_pretrained(folder)
+    torch.manual_seed(0)
+    return MODELS.build(dict(type="HFVision", path=str(folder), pretrained=False, **ours)).eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "image_size"), [*((family, (32, 32)) for family in TOKENS), ("vit", (32, 48)), ("deit", (48, 32))]
+)
+def test_only_patches_are_features(family, image_size, tmp_path):
+    extra, more = TOKENS[family]
+    more = {**more, "image_size": image_size if image_size != (32, 32) else 32}
+    model = hugging_face(family, tmp_path, **{**SIZES, **more})
+    pixels = torch.randn(2, 3, *image_size)
+    out = model.tower(pixel_values=pixels, output_hidden_states=True)
+    patches = pixels.shape[2] * pixels.shape[3] // 64
+    assert model(pixels).shape == (2, patches, 32) and out.hidden_states[-1].shape[1] == patches + extra
+    assert torch.equal(model(pixels), out.hidden_states[-1][:, extra:])
+    normed = hugging_face(family, tmp_path, **{**SIZES, **more}, ours=dict(final_norm=True))
+    expected = out.last_hidden_state[:, extra:]
+    if family == "clip_vision_model":  # whose norm is for the class token alone in transformers
+        expected = model.tower.post_layernorm(expected)
+    assert_close(normed(pixels), expected)
+    assert not torch.allclose(normed(pixels), model(pixels), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "word"),
+    [
+        ("vit_mae", SIZES, "(3, 5, 32) for 3 images of 16 patches"),
+        ("vit_mae", dict(SIZES, mask_ratio=0.0), "not the patches in their order"),
+        ("siglip2_vision_model", {k: v for k, v in SIZES.items() if k != "image_size"}, "lacks image_size"),
+        ("swinv2", dict(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1]), "(3, 16, 16) for 3 images of 64"),
+        ("convnext", dict(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2), "(3, 8, 28, 28)"),
+        ("hiera", dict(embed_dim=8, depths=[1, 1], num_heads=[1, 1], num_query_pool=1), "for 3 images of"),
+        ("resnet", dict(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]), "lacks image_size or patch_size"),
+        ("pixtral", SIZES, "(1, 48, 32)"),
+        ("clip_text_model", dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9), ""),
+        ("blip_vision_model", SIZES, "no image encoder"),
+    ],
+)
+def test_a_tower_without_one_vector_a_patch_is_refused(family, sizes, word, tmp_path):
+    with pytest.raises(ValueError, match=f"HFVision: .*{family}") as raised:
+        hugging_face(family, tmp_path, **sizes)
+    assert word in str(raised.value)
+
+
+@pytest.mark.parametrize(("family", "more"), [("beit", dict(use_mean_pooling=True)), ("data2vec-vision", {})])
+def test_a_hugging_face_tower_without_a_last_norm_is_refused(family, more, tmp_path):
+    with pytest.raises(ValueError, match="final_norm=True, but .* has no norm after its layers"):
+        hugging_face(family, tmp_path, **SIZES, **more, ours=dict(final_norm=True))
+
+
+TIMM = dict(timm_model_pretrained=False, timm_pool="avg", timm_proj="linear", image_size=64)
+RESNET = dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=64, patch_size=None)
+TEXT = dict(context_length=4, vocab_size=8, width=16, heads=1, layers=1)
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "effect"),
+    [
+        (RESNET, TEXT, False),
+        (dict(TIMM, timm_model_name="convnext_atto"), TEXT, False),
+        (dict(TIMM, timm_model_name="fastvit_t8"), TEXT, False),  # the kind of MobileCLIP's towers
+        (dict(TIMM, timm_model_name="vitamin_small_224", image_size=224), TEXT, False),
+        (dict(TIMM, timm_model_name="vit_tiny_patch16_224", image_size=224), TEXT, True),
+        (dict(image_size=32, layers=1, width=32, head_width=16, patch_size=8), TEXT, True),
+    ],
+    ids=["ModifiedResNet", "ConvNeXt", "FastViT", "ViTamin", "timm's ViT", "ViT"],
+)
+def test_a_last_norm_without_effect_is_refused(vision, text, effect, tmp_path):
+    description = dict(embed_dim=16, vision_cfg=vision, text_cfg=text)
+    (tmp_path / "a-kind-of-tower.json").write_text(json.dumps(description))
+    config = dict(type="OpenCLIPVision", model=str(tmp_path / "a-kind-of-tower.json"))
+    assert not MODELS.build(config).final_norm
+    if effect:
+        model = MODELS.build(dict(config, final_norm=True))
+        assert model.final_norm and model.training
+    else:
+        with pytest.raises(ValueError, match="final_norm=True has no effect on .*a-kind-of-tower.json"):
+            MODELS.build(dict(config, final_norm=True))
+
+
+def test_a_layer_or_a_norm_that_open_clip_does_not_have_is_refused(tiny_clip, tmp_path):
+    with pytest.raises(ValueError, match="gives no patch features with layer=7"):
+        MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip, layer=7))
+    vision = dict(image_size=32, layers=1, width=32, head_width=16, patch_size=8, attentional_pool=True)
+    vision.update(attn_pooler_heads=2)
+    description = dict(embed_dim=16, vision_cfg=vision, text_cfg=TEXT)
+    (tmp_path / "with-a-pooler.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="gives no patch features with layer=-1 and final_norm=True"):
+        MODELS.build(dict(type="OpenCLIPVision", model=str(tmp_path / "with-a-pooler.json"), final_norm=True))
+
+
 MMPRETRAIN = {  # open_clip's names of a tower's tensors, and mmpretrain's
     "conv1.": "patch_embed.projection.",
     "class_embedding": "cls_token",
@@ -106,6 +219,8 @@ def test_mmpretrain_gives_what_open_clip_gives_with_the_same_weights(tiny_clip, 
     model = MODELS.build(dict(config, path=str(tmp_path / "vit.pth"))).eval()
     assert model.width == 32
     assert_close(model(PIXELS), clip(PIXELS))
+    wide = MODELS.build(dict(config, img_size=(32, 48))).eval()
+    assert wide(torch.randn(2, 3, 32, 48)).shape == (2, 24, 32)
     assert not torch.allclose(MODELS.build(config).eval()(PIXELS), clip(PIXELS))
 
 

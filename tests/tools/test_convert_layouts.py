@@ -302,6 +302,10 @@ def test_hidden_members_and_less_usual_formats_of_webdataset(tmp_path, convert):
         ([("a.json", b'{"image": "a.jpg", "caption": "b"}')], "'a': its JSON names the image 'a.jpg', only .json"),
         ([("a.txt", b"b"), ("a.txt", b"c")], "0.tar: 'a.txt' is in it twice"),
         ([("a.txt", b"b"), ("b.txt", b"c"), ("a.txt", b"d")], "0.tar: 'a.txt' is in it twice"),
+        (
+            [("a.png", picture()), ("a.json", b"[" * 99999 + b"]" * 99999)],
+            "0.tar, sample 'a': .json: maximum recursion",
+        ),
         ([("a.png", picture()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
     ],
 )

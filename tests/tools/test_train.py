@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,6 +82,45 @@ def test_train_then_test(tmp_path, run, capsys):
     assert run("test.py", config, work_dir / "latest.pth", "--out", tmp_path / "m.json") == 0
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert metrics["error"] > 0 and json.dumps(metrics, indent=2) in capsys.readouterr().out
+
+
+def test_a_config_with_infinities_is_written_and_resumed(tmp_path, run):
+    config = write_config(
+        tmp_path, more="limits = dict(low=-float('inf'), high=float('inf'), pair=(1,))\nmax_epochs = 1\n"
+    )
+    assert run("train.py", config) == 0
+    work_dir = tmp_path / "work_dirs" / "stub"
+    limits = dict(low=-float("inf"), high=float("inf"), pair=(1,))
+    assert Config.fromfile(work_dir / "stub.py").limits == limits
+    written = torch.load(work_dir / "latest.pth", weights_only=True)["meta"]["cfg"]
+    assert Config.fromstring(written, ".py").limits == limits
+    assert run("train.py", work_dir / "stub.py", "--work-dir", work_dir, "--resume") == 0
+
+
+def started(tmp_path, *arguments):
+    """A slow training that has written its first checkpoint."""
+    slow = ["--cfg-options", "train_dataloader.dataset.seconds=0.2", "max_epochs=100"]
+    with (tmp_path / "shown.txt").open("w") as file:
+        process = subprocess.Popen(command("train.py", *arguments, *slow), env=ENVIRONMENT, stdout=file, stderr=file)
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        if list((tmp_path / "run").glob("iter_*.pth")):
+            return process
+        time.sleep(0.02)
+    raise AssertionError((tmp_path / "shown.txt").read_text()[-2000:])
+
+
+def test_a_second_training_in_a_work_dir_is_refused_and_a_deleted_one_is_told(tmp_path, run, capsys):
+    config = write_config(tmp_path)
+    process = started(tmp_path, config, "--work-dir", tmp_path / "run")
+    logs = sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
+    for more in ([], ["--resume"]):
+        assert run("train.py", config, "--work-dir", tmp_path / "run", *more) == 1
+        assert f"is in use by process {process.pid} on " in capsys.readouterr().err
+    assert logs == sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
+    shutil.rmtree(tmp_path / "run")
+    assert process.wait(timeout=120) == 74
+    assert "run' was deleted during the training" in (tmp_path / "shown.txt").read_text()
 
 
 def test_killed_run_goes_on_where_it_was(tmp_path, run):

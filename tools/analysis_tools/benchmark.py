@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
@@ -33,6 +33,7 @@ from mmgpt.benchmark.rounds import Case, Times, in_turns
 from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
 from mmgpt.datasets.instruction import SOURCES
 from mmgpt.engine import load_config, tool
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.models.compiling import check_options
 from mmgpt.models.memory import Sizes
 from mmgpt.visualization.tables import print_tables
@@ -89,7 +90,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"turns of each row (default: {FULL.rounds})")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), help="folder (default: %(default)s)")
     parser.add_argument("--device", help="default: the first GPU, or the CPU")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -19,7 +19,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -32,6 +32,7 @@ from mmgpt.datasets.joint import parts_of
 from mmgpt.datasets.transforms import LoadImages, PrepareImages, TokenizeSegments
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import DATASETS
 from mmgpt.visualization.tables import print_tables
@@ -54,7 +55,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help=f"train so many steps instead, after {WARM_UP} to warm up")
     parser.add_argument("--records", type=int, help="load a generated file of so many records instead")
     parser.add_argument("--workers", type=int, default=2, help="processes that read the generated file")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 

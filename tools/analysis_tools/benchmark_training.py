@@ -13,7 +13,7 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.table import Table
@@ -22,6 +22,7 @@ from mmgpt.apis import build_model
 from mmgpt.benchmark.rounds import Timer
 from mmgpt.benchmark.training import own_step
 from mmgpt.engine import load_config, tool
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.progress import progress_bar
 from mmgpt.visualization.tables import print_tables
 
@@ -43,7 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each config (default: 7)")
     parser.add_argument("--batches", type=int, default=5, help="batches a turn (default: 5)")
     parser.add_argument("--device", help="default: the first GPU, or the CPU")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change all configs")
+    add_cfg_options(parser, "all configs")
     return parser.parse_args(arguments)
 
 

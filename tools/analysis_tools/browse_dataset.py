@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
@@ -20,6 +19,7 @@ from mmgpt.datasets.views import name_of, read_rows, shown_parts
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
 from mmgpt.engine.loader import rank_loader
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.progress import progress_bar
 from mmgpt.visualization import Batch, draw_batches, write_page
 
@@ -36,7 +36,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--world-size", type=int, default=1, help="number of processes; default: 1")
     parser.add_argument("--png", action="store_true", help="sheets, too")
     parser.add_argument("--out", type=Path, help="folder; default: work_dirs/<name of config>/browse")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     args = parser.parse_args(arguments)
     args.out = args.out or Path("work_dirs") / Path(args.config).stem / "browse"
     return args

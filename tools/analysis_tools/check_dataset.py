@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.table import Table
 
 from mmgpt.datasets.check import ERRORS, SPLITS, WARNINGS, Finding, Part, check_parts, images_of, read_parts
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.progress import progress_bar
 from mmgpt.evaluation.readiness import unjudgeable
 from mmgpt.visualization.tables import print_tables
@@ -39,7 +39,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument("--out", type=Path, help="JSON file; default: work_dirs/<name of config>/check_dataset.json")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: one for each CPU core")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     args = parser.parse_args(arguments)
     args.out = args.out or Path("work_dirs") / Path(args.config).stem / "check_dataset.json"
     return args

@@ -10,11 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
 from mmgpt.apis import build_model
 from mmgpt.engine import load_config, tool
+from mmgpt.engine.options import add_cfg_options
 
 GB = 1e9
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
     parser.add_argument("checkpoint", nargs="?")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE")
+    add_cfg_options(parser)
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope("mmgpt")

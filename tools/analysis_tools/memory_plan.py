@@ -12,11 +12,12 @@ import argparse
 from collections.abc import Sequence
 from math import ceil
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.table import Table
 
 from mmgpt.engine import load_config, tool
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.models.memory import Plan, Sizes, plan
 from mmgpt.models.sizes import build_without_weights
 from mmgpt.visualization.tables import print_tables
@@ -37,7 +38,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="default: the config's")
     parser.add_argument("--world-size", type=int, default=1, metavar="GPUS", help="number of GPUs (default: 1)")
     parser.add_argument("--shard", action="store_true", help="the GPUs share weights, gradients, states (FSDP2)")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 

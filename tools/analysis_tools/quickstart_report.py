@@ -13,13 +13,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from breakdown import Scenes, breakdown, families, scores
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.table import Table
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.apis import build_model
 from mmgpt.datasets import ImageControl
 from mmgpt.engine import load_config, tool
@@ -154,7 +155,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-root", help="the tiny world's folder, instead of the config's data_root")
     parser.add_argument("--seconds", type=Path, help="JSON of the seconds that earlier steps took, by name")
     parser.add_argument("--device", help="torch device; by default the GPU when there is one")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="values over the config's")
+    add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 

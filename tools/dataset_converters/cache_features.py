@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +26,7 @@ from mmgpt.datasets.sample_texts import read_images
 from mmgpt.datasets.transforms import LoadFeatures
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.files import PARTS
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.progress import progress_bar
 from mmgpt.models.tower_probe import is_known, write_probe
 from mmgpt.registry import MODELS
@@ -45,7 +45,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
     parser.add_argument("--device", help="of the image encoder; default: the first GPU, or the CPU")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of what is stored; default: float16")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from cache_features import PreparedImages, collate
-from mmengine.config import DictAction
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,6 +26,7 @@ from mmgpt.datasets.transforms import AddExamples
 from mmgpt.engine import check_files, load_config, tool
 from mmgpt.engine.atomic import written_whole
 from mmgpt.engine.files import PARTS
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.progress import progress_bar
 from mmgpt.registry import MODELS
 
@@ -39,7 +39,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time; default: 64")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
     parser.add_argument("--device", help="of the image encoder; default: the first GPU, or the CPU")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE", help="change the config")
+    add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 

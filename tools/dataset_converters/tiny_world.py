@@ -7,12 +7,13 @@ The same arguments always make the same bytes. The folder appears under its name
 
 import argparse
 import json
-import shutil
 import time
 import zlib
 from pathlib import Path
 
 from tiny.build import Sizes, build
+
+from mmgpt.engine.atomic import part_path, remove, remove_abandoned
 
 RECEIPT = "made_by.json"
 
@@ -64,16 +65,19 @@ def is_complete(out, wanted, overwrite):
 
 def make(out, args):
     """Builds under a temporary name beside `out` and renames it, so that a cut run leaves no half data."""
-    partial, replaced = (out.with_name(f".{out.name}.{state}") for state in ("partial", "replaced"))
-    for rest in (partial, replaced):  # of a run that was cut
-        shutil.rmtree(rest, ignore_errors=True)
-    partial.mkdir(parents=True)
-    build(partial, args.seed, Sizes(args.train_scenes, args.heldout_scenes, args.pretrain_scenes), args.workers)
-    (partial / RECEIPT).write_text(json.dumps(receipt(args), indent=1) + "\n", encoding="utf-8")
-    if out.exists():
-        out.rename(replaced)
-    partial.rename(out)
-    shutil.rmtree(replaced, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(out.parent, out.name)
+    partial, replaced = part_path(out), part_path(out)
+    partial.mkdir()
+    try:
+        build(partial, args.seed, Sizes(args.train_scenes, args.heldout_scenes, args.pretrain_scenes), args.workers)
+        (partial / RECEIPT).write_text(json.dumps(receipt(args), indent=1) + "\n", encoding="utf-8")
+        if out.exists():
+            out.rename(replaced)
+        partial.rename(out)
+    finally:
+        remove(partial)
+        remove(replaced)
 
 
 def main(arguments=None):

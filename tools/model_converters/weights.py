@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from safetensors.torch import save_file
 
@@ -21,6 +21,7 @@ from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantised
 from mmgpt.engine import load_config, tool
 from mmgpt.engine.checkpoint import trained_part
+from mmgpt.engine.options import add_cfg_options
 from mmgpt.models import Flamingo
 from mmgpt.models.checkpoints import check_fit, new_tensors, our_names
 from mmgpt.models.export import (
@@ -122,7 +123,7 @@ def parse_args() -> argparse.Namespace:
             command.add_argument(
                 "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"
             )
-        command.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="NAME=VALUE")
+        add_cfg_options(command)
     return parser.parse_args()
 
 

@@ -13,6 +13,11 @@ from mmgpt.registry import TRANSFORMS
 
 from .plain_text import PlainText
 
+# Texts of more characters are not encoded as a whole when their beginning fills the length limit by far: a tokenizer
+# takes thirty bytes for each character.
+LONG_TEXT = 1_000_000
+CHARACTERS = 64  # for each token of the limit, likewise
+BEYOND = 64  # tokens above the limit that have to follow, so that the cut of the text changes none within it
 IGNORED = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
 META_KEYS = (
@@ -63,8 +68,9 @@ class TokenizeSegments:
     A special segment becomes its id; all other text is encoded as plain text, so that `<image>` or `</s>` typed by a
     user stays text. The id of the sequence start comes first when the tokenizer has one.
 
-    Tokens beyond `max_length` are cut at the right, and `cut` tells (length, limit, answer tokens lost). When nothing
-    is left to learn, None is returned: the dataset counts it and takes another sample.
+    Tokens beyond `max_length` are cut at the right, and `cut` tells (length, limit, answer tokens lost). Of a text of
+    more than a million characters only the beginning is encoded, so that these are the least that they can be. When
+    nothing is left to learn, None is returned: the dataset counts it and takes another sample.
 
     Args:
         tokenizer: folder of a Hugging Face tokenizer, loaded with `models.tokenizer.load_tokenizer`, or such a one.
@@ -109,7 +115,20 @@ class TokenizeSegments:
         return int((ids == self.special[IMAGE]).sum())
 
     def encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
-        """Ids and labels of some segments, not cut."""
+        """Ids and labels of some segments, not cut; of more than LONG_TEXT characters those of a long beginning."""
+        characters = max(LONG_TEXT, CHARACTERS * self.max_length)
+        while True:
+            kept = beginning(segments, characters)
+            ids, labels = self._encode(kept)
+            if kept is segments:
+                return ids, labels
+            if len(ids) >= self.max_length + BEYOND:
+                # One token stands for the rest, so that an answer in it counts as lost.
+                learned = any(segment.learned for segment in segments[len(kept) - 1 :])
+                return [*ids, ids[-1]], [*labels, ids[-1] if learned else IGNORED]
+            characters *= 4
+
+    def _encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
         bos = self.tokenizer.bos_token_id
         ids, labels = ([], []) if bos is None else ([bos], [IGNORED])
         for piece in self.pieces(segments):
@@ -134,6 +153,20 @@ class TokenizeSegments:
 
     def _text_ids(self, text: str) -> list[int]:
         return self.plain_text(text)[0]
+
+
+def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]:
+    """The segments as they are, or, if they have more characters, their beginning up to a blank."""
+    if sum(len(segment.text) for segment in segments) <= characters:
+        return segments
+    kept = []
+    for segment in segments:
+        if len(segment.text) > characters:
+            end = segment.text.rfind(" ", max(0, characters - 1000), characters)
+            return [*kept, segment._replace(text=segment.text[: end if end > 0 else characters])]
+        kept.append(segment)
+        characters -= len(segment.text)
+    return kept
 
 
 def single_pieces(segments: Sequence[Segment]) -> Iterator[Piece]:

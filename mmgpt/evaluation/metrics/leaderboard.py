@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.evaluator import BaseMetric
 
+from mmgpt.engine.json_file import read_json_object
 from mmgpt.evaluation.metrics.ids import check_ids, check_unique
 from mmgpt.registry import METRICS
 
@@ -16,10 +17,9 @@ def question_ids(path: str | Path) -> list[int]:
     Raises:
         ValueError: they are not; names the file.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
-        names = [question["question_id"] for question in content["questions"]]
-    except (KeyError, TypeError) as error:
+        names = [question["question_id"] for question in read_json_object(path)["questions"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of VQA questions: it has no questions with a question_id") from error
     for name in names:
         if type(name) is not int:

@@ -5,7 +5,7 @@ from tokenizers import pre_tokenizers
 
 from mmgpt.datasets.prompts import EOS, IMAGE, Segment
 from mmgpt.datasets.transforms import FormatPrompt, PackInputs, TokenizeSegments
-from mmgpt.datasets.transforms.tokens import TOKENIZATIONS
+from mmgpt.datasets.transforms.tokens import LONG_TEXT, TOKENIZATIONS, beginning
 from mmgpt.models.language import load_tokenizer
 
 PLACE, END = Segment(IMAGE, special=True), Segment(EOS, True, True)
@@ -185,3 +185,33 @@ def test_meta_of_the_last_turn(tokenizer):
     assert meta["question"] == "what" and meta["answer"] == "red" and meta["answers"] == ["red", "blue"]
     assert meta["choices"] == [] and meta["prompt"].endswith("what\n\n### Response:\n") and meta["dataset"] == "d"
     assert meta["file"] == "f.json" and meta["record"] == 1
+
+
+@pytest.mark.parametrize("tokenization", TOKENIZATIONS)
+@pytest.mark.parametrize("blank", [" ", ""])
+@pytest.mark.parametrize("place", ["answer", "question"])
+def test_only_the_beginning_of_a_very_long_text_is_encoded(tokenizer, monkeypatch, tokenization, blank, place):
+    long = blank.join(["red", "circle", "what"] * (LONG_TEXT // 8))
+    turns = [{"question": "what colour", "answer": "red"}, {"question": "what shape", "answer": "a circle"}]
+    turns[1][place] = long
+    cut, info = tokens(tokenizer, turns, images=1, max_length=40, tokenization=tokenization)
+    monkeypatch.setattr("mmgpt.datasets.transforms.tokens.LONG_TEXT", 10**9)
+    whole, all_of = tokens(tokenizer, turns, images=1, max_length=40, tokenization=tokenization)
+    assert torch.equal(cut["input_ids"], whole["input_ids"]) and torch.equal(cut["labels"], whole["labels"])
+    assert 40 < info["cut"][0] < all_of["cut"][0] and info["cut"][1] == 40
+    assert 0 < info["cut"][2] <= all_of["cut"][2], "the lost answer is told"
+
+
+def test_a_long_text_of_few_tokens_is_encoded_further(tokenizer, monkeypatch):
+    monkeypatch.setattr("mmgpt.datasets.transforms.tokens.LONG_TEXT", 30)
+    monkeypatch.setattr("mmgpt.datasets.transforms.tokens.CHARACTERS", 1)
+    turns = [{"question": "what " * 30, "answer": "red circle"}]
+    out, info = tokens(tokenizer, turns, max_length=99)
+    assert "cut" not in info and tokenizer.decode(out["input_ids"]).rstrip("</s>").rstrip().endswith("red circle")
+
+
+def test_the_beginning_of_segments():
+    segments = [Segment("abc def", True), PLACE, Segment("gh ij", False)]
+    assert beginning(segments, 19) is segments
+    assert beginning(segments, 18) == [*segments[:2], Segment("gh", False)]
+    assert beginning(segments, 5) == [Segment("abc", True)] and beginning(segments, 2) == [Segment("ab", True)]

@@ -86,7 +86,10 @@ def _row(members: Mapping[str, bytes]) -> dict:
     if media:
         raise ValueError(f"its {media} is no image, and only images are read")
     with at(".json"):
-        row = as_object(json.loads(members.get(".json", b"{}")))
+        try:
+            row = as_object(json.loads(members.get(".json", b"{}")))
+        except RecursionError as error:
+            raise ValueError(str(error)) from error
     if ".txt" in members:
         with at(".txt"):
             row["text"] = members[".txt"].decode("utf-8-sig")

@@ -1,0 +1,111 @@
+"""Reading config files: MMEngine's Config.fromfile with each mistake told by the file and the line that it is in."""
+
+import ast
+import codecs
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+
+from .config_text import SCALARS
+
+BASE = "_base_"
+SUFFIXES = (".py", ".json", ".yaml", ".yml")
+MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16", codecs.BOM_UTF8: "UTF-8 with a byte order mark"}
+ESCAPES = "; write a Windows path as r'C:\\data' or with forward slashes"
+
+
+def read_config(path: str | os.PathLike) -> Config:
+    """The config of an existing file with its bases merged, without what it imported from Python's own modules.
+
+    Raises:
+        FileNotFoundError: a file that ``_base_`` names is not there.
+        ValueError: a file is not UTF-8 or has an error, or files inherit from each other in a circle; says where.
+    """
+    files = list(_family(Path(path), ()))
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        if isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
+            raise  # a fault inside of the user's own modules, which needs its traceback
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame for frame in frames if Path(frame.filename).resolve() in {file.resolve() for file in files}]
+        place = f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else str(path)
+        if isinstance(error, ImportError):  # MMEngine's own text lists sys.path
+            error = error.__cause__
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        text = " ".join(text.split())
+        raise ValueError(f"the config {place} cannot be read: {type(error).__name__}: {text}") from error
+    imported = set().union(*map(_imported, files))
+    for name, value in cfg.to_dict().items():
+        if callable(value) or (name in imported and type(value) not in SCALARS):
+            cfg.pop(name)
+    return cfg
+
+
+def _family(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield a file and those that it inherits from, each one checked; ``heirs`` are the files that led to it."""
+    if path.resolve() in [heir.resolve() for heir in heirs]:
+        circle = " -> ".join(str(each) for each in (*heirs, path))
+        raise ValueError(f"config files inherit from each other in a circle: {circle}")
+    yield path
+    for base in _bases(path):
+        if "::" in base:  # MMEngine looks for it in a package
+            continue
+        file = path.parent / base
+        if not file.is_file():
+            reason = "with backslashes; write /" if "\\" in base else "which is not there"
+            raise FileNotFoundError(f"{path}: its {BASE} names {base!r}, {reason} ({os.path.normpath(file)})")
+        yield from _family(file, (*heirs, path))
+
+
+def _bases(path: Path) -> list[str]:
+    """The files that a config file inherits from, where it says so with a literal."""
+    text = _text(path)
+    try:
+        if path.suffix == ".py":
+            found = next((each.value for each in ast.parse(text).body if _assigns_base(each)), None)
+            bases = ast.literal_eval(found) if found is not None else []
+        else:
+            bases = json.loads(text).get(BASE, []) if path.suffix == ".json" else []
+    except SyntaxError as error:
+        hint = ESCAPES if "unicodeescape" in str(error) else ""
+        raise ValueError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}{hint}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    except ValueError:  # an expression, which MMEngine evaluates
+        return []
+    bases = bases if isinstance(bases, (list, tuple)) else [bases]
+    if not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: its {BASE} is {bases!r}, not the name of a file or a list of names")
+    return list(bases)
+
+
+def _text(path: Path) -> str:
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a config file ends in {', '.join(SUFFIXES)}")
+    content = path.read_bytes()
+    coding = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
+    if coding is None and b"\0" in content:
+        coding = "UTF-16 or no text"
+    try:
+        if coding is None:
+            return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        coding = f"not UTF-8 in line {line}"
+    raise ValueError(f"{path} is {coding}: save it as plain UTF-8")
+
+
+def _assigns_base(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", None) == BASE
+
+
+def _imported(path: Path) -> set[str]:
+    """The names that a Python config imports."""
+    found = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ()
+    imports = [each for each in found if isinstance(each, (ast.Import, ast.ImportFrom))]
+    return {alias.asname or alias.name.partition(".")[0] for each in imports for alias in each.names}

@@ -1,0 +1,21 @@
+"""JSON files that belong to a model or to results, read with messages that name them."""
+
+import json
+import os
+from pathlib import Path
+
+
+def read_json_object(path: str | os.PathLike) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file is empty, no JSON, nested too deeply for Python, or holds something else than an object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        reason = "it is empty" if not os.path.getsize(path) else str(error)
+        raise ValueError(f"{path} is not valid JSON: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object")
+    return content
