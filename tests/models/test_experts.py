@@ -35,7 +35,7 @@ def config_of(family, **more):
 def model(request, tiny_flamingo_config):
     torch.manual_seed(0)
     language = dict(tiny_flamingo_config["language"], pretrained=False, config=config_of(request.param))
-    targets = ["o_proj", "q_proj", "q_a_proj", "kv_b_proj", "to_q", "ff.1"]
+    targets = r".*\.(o_proj|q_proj|q_a_proj|kv_b_proj|to_q|ff\.1)"  # whichever the family has
     module = dict(tiny_flamingo_config, language=language)
     return MODELS.build(dict(type="LoRAModel", module=module, lora=dict(r=4, lora_alpha=4, target_modules=targets)))
 
