@@ -1,6 +1,7 @@
 """What the command line tools share: options, launching on machines with and without GPUs, readable errors."""
 
 import argparse
+import atexit
 import ast
 import inspect
 import os
@@ -70,7 +71,7 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
-        _leave_processes()
+        atexit.register(_leave_processes)
     except Stopped as stop:
         name = signal.Signals(stop.signum).name
         end = "saved: go on with --resume" if stop.saved else "not saved: the run writes no checkpoints"
@@ -88,7 +89,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _leave_processes() -> None:
-    """Ends the process group, if there is one: a process that only exits may end in an abort of its communication."""
+    """Ends the process group, if there is one: a process that only exits may end in an abort of its communication.
+
+    Only a process whose work is done does so: one that failed may have communication under way, and would wait for it.
+    """
     torch = sys.modules.get("torch")  # without it there is no group
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
