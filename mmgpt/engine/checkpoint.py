@@ -61,12 +61,17 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
 def load_from_local(filename: str, map_location: str | None = None) -> dict:
     """MMEngine's loader of local files, reading safely. Not memory-mapped: a later checkpoint may replace the file.
 
+    The text of a config that old versions of MMCV kept in `meta` is left out: a config is read from its own file only.
+
     Raises:
-        FileNotFoundError, ValueError: as `read_weights` says; of addresses, such as https://..., none is a file.
+        FileNotFoundError, ValueError: as `read_weights` says; an address, such as https://..., is not a file.
     """
     from mmgpt.models.weight_files import read_weights
 
-    return read_weights(filename, map_location or "cpu", mmap=False)
+    content = read_weights(filename, map_location or "cpu", mmap=False)
+    if isinstance(content.get("meta"), dict):
+        content["meta"].pop("config", None)
+    return content
 
 
 # For names of every kind: onedl-mmengine's own loaders load unsafely what they cannot load safely, and those of both

@@ -146,7 +146,7 @@ def resume_from_the_folder(make_runner, path, more):
     make_runner(more, resume=True).train()
 
 
-OWN_HOOK = "default_hooks['checkpoint'] = dict(type='mmengine.CheckpointHook', interval=100)"
+NO_CHECKPOINTS = "default_hooks['checkpoint'] = None\n"
 ROADS = {
     "load_trained": lambda make_runner, path, more: load_trained(StubModel(), path),
     "train from": lambda make_runner, path, more: make_runner(more, load_from=str(path)).train(),
@@ -159,13 +159,25 @@ ROADS = {
 }
 
 
-@pytest.mark.parametrize("more", ["", OWN_HOOK], ids=["our hook", "MMEngine's hook"])
+@pytest.mark.parametrize("more", ["", NO_CHECKPOINTS], ids=["our hook", "no checkpoints"])
 @pytest.mark.parametrize("road", ROADS)
 def test_code_in_a_checkpoint_is_refused_on_every_road(make_runner, evil, road, more):
     path, made = evil
     with pytest.raises(ValueError, match="evil.pth cannot be read as tensors and plain data"):
         ROADS[road](make_runner, path, more)
     assert not made.exists()
+
+
+@pytest.mark.parametrize("more", ["", NO_CHECKPOINTS], ids=["our hook", "no checkpoints"])
+@pytest.mark.parametrize("road", ["resume", "resume the folder"])
+def test_the_text_of_a_config_in_a_checkpoint_is_not_run(make_runner, tmp_path, trained, road, more):
+    """A text of a config in a checkpoint is not read."""
+    content = torch.load(trained[1] / "iter_9.pth", weights_only=True)
+    content["meta"]["config"] = "a = 1"
+    shutil.rmtree(trained[1])
+    torch.save(content, tmp_path / "text.pth")
+    ROADS[road](make_runner, tmp_path / "text.pth", more)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("address", ["https", "http", "s3", "petrel", "a:s3", "pavi", "torchvision", "modelzoo",
