@@ -6,6 +6,7 @@ from copy import copy
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, _ParamScheduler
@@ -51,7 +52,12 @@ class MMGPTRunner(Runner):
         return super().from_cfg(cfg)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Same as MMEngine's; a checkpoint that cannot be resumed is refused before the weights of a base are read."""
+        """Same as MMEngine's; a checkpoint that cannot be resumed is refused before the weights of a base are read.
+
+        Raises:
+            ValueError: says why; or processes would go on from different places.
+        """
+        self._check_same_start()
         if self._resume and self._load_from:
             # Here: it brings transformers.
             from mmgpt.models.weight_files import read_file
@@ -59,6 +65,14 @@ class MMGPTRunner(Runner):
             path = str(self._load_from)
             resume.agreed(lambda: resume.changes(read_file(path), resume.settings(self.cfg), path))
         return super().build_model(model)
+
+    def _check_same_start(self) -> None:
+        """Raise a ValueError in all processes if they resume from different checkpoints, or only some of them do."""
+        starts = all_gather_object((bool(self._resume), self._load_from and str(self._load_from)))
+        if len(set(starts)) > 1:
+            lines = [f"  process {i}: resume={resume}, load_from={path}" for i, (resume, path) in enumerate(starts)]
+            told = "the processes would start from different checkpoints; do all of them share the work directory?"
+            raise ValueError("\n".join([told, *lines]))
 
     def train(self) -> nn.Module:
         """Same as MMEngine's; afterwards the process compiles again what it is asked to.

@@ -374,3 +374,13 @@ def test_two_processes_refuse_together(tmp_path):
     assert "randomness.seed: 0 then, 4 now" in done.stderr
     more = train_on_two(tmp_path, "", "--resume", "--cfg-options", "max_epochs=2", timeout=120)
     assert more.returncode == 0 and "train_cfg.max_epochs: 1 then, 2 now" in more.stdout + more.stderr
+
+
+def test_processes_that_see_different_work_directories_refuse_together(tmp_path):
+    """On a machine that does not share the disk, no checkpoint is found."""
+    assert train_on_two(tmp_path, "", "--cfg-options", "max_epochs=1").returncode == 0
+    alone = "import os\nresume = os.environ.get('RANK') == '0'\n"
+    done = train_on_two(tmp_path, alone, "--cfg-options", "max_epochs=2", timeout=60)
+    assert done.returncode == 1 and "the processes would start from different checkpoints" in done.stderr
+    assert "process 0: resume=True, load_from=" in done.stderr
+    assert "process 1: resume=False, load_from=None" in done.stderr
