@@ -207,13 +207,15 @@ def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
     done, length = checkpoint["meta"]["iter"], len(runner.train_dataloader)
     by_epoch, schedulers = isinstance(runner.train_loop, EpochBasedTrainLoop), runner.param_schedulers or []
     behind = by_epoch and checkpoint["meta"]["epoch"] < done // length and any(each.by_epoch for each in schedulers)
-    if changes is not None and not changes.rebuilt and not behind:
+    turned = len(schedulers) != len(checkpoint.get("param_schedulers") or [])  # default_hooks.param_scheduler, on or off
+    if changes is not None and not changes.rebuilt and not behind and not turned:
         return
     if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
-        if changes is not None and changes.rebuilt:
+        reasons = ["default_hooks.param_scheduler was turned off"] if turned else []
+        reasons += lines(changes.rebuilt) if changes is not None else []
+        if reasons:
             raise ValueError(
-                "a schedule that follows validation cannot be rebuilt for other settings: "
-                + "; ".join(lines(changes.rebuilt))
+                f"a schedule that follows validation cannot be rebuilt for other settings: {'; '.join(reasons)}"
             )
         return
     hooks = [hook for hook in runner.hooks if isinstance(hook, ParamSchedulerHook)]

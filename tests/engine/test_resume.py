@@ -1,6 +1,7 @@
 """What may change when a run is resumed; that an unchanged one is the uninterrupted run is in test_loops.py."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +104,21 @@ def test_rates_of_the_optimizer_are_those_that_a_run_with_them_has_there(run, op
     drop = ("params",)
     for mine, theirs in zip(resumed.optim_wrapper.param_groups, asked.optim_wrapper.param_groups, strict=True):
         assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
+
+
+UNSCHEDULED = "default_hooks['param_scheduler'] = None\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [("", UNSCHEDULED), (UNSCHEDULED, "")])
+def test_the_schedule_is_turned_off_and_on(run, before, after):
+    whole, expected = run(after, "whole", max_epochs=2)
+    run(before, max_epochs=2)
+    (path := Path(whole.work_dir).parent / "run" / "latest.pth").unlink()
+    path.symlink_to("iter_9.pth")
+    resumed, noted = run(after, resume=True, max_epochs=2)
+    assert noted.rates == expected.rates[9:] != []
+    states = [[each.state_dict() for each in runner.param_schedulers] for runner in (resumed, whole)]
+    assert states[0] == states[1]
 
 
 def test_clipping_is_that_of_the_config(run):
