@@ -22,7 +22,7 @@ PARTS = (
 )
 FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar")
 # What has to be in a folder, by the type of the part of a config that names it, or by its key: of each tuple a file.
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")  # the first that is there is loaded
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 CONTENT = {
     "OpenCLIPVision": [("open_clip_config.json",), WEIGHTS],
@@ -96,7 +96,8 @@ def fingerprints(part: object) -> dict[str, str]:
 def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
     """Sixteen hexadecimal digits that differ for other content, wherever a file or folder lies.
 
-    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB.
+    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB. Of weights in several
+    formats, those count that are loaded: safetensors before the others.
 
     Args:
         path: the file or folder.
@@ -104,8 +105,10 @@ def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()
     """
     files, digest = [Path(path)], hashlib.blake2b(digest_size=8)
     if os.path.isdir(path):
-        patterns = {pattern for choices in content for pattern in choices}
+        patterns = {pattern for choices in content if choices != WEIGHTS for pattern in choices}
         patterns |= set(TOKENIZER_SETTINGS) if TOKENIZER in content else set()
+        if WEIGHTS in content:
+            patterns |= set([pattern for pattern in WEIGHTS if any(files[0].glob(pattern))][:1])
         files = sorted({file for pattern in patterns for file in files[0].glob(pattern)})
     for file in files:
         size, name = file.stat().st_size, file.name if os.path.isdir(path) else ""

@@ -154,6 +154,16 @@ def test_a_folder_is_known_by_what_is_used_of_it(base, name, changed):
     assert fingerprints(moved) == after
 
 
+def test_weights_that_are_not_loaded_do_not_count(base):
+    """The same weights in an older format may lie beside the safetensors, or have been removed to save room."""
+    part = dict(language=dict(path=str(base)))
+    before = fingerprints(part)
+    (base / "pytorch_model.bin").write_text("the same in another format")
+    assert fingerprints(part) == before
+    (base / "model.safetensors").unlink()
+    assert fingerprints(part) != before
+
+
 def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WHOLE", 100)
     monkeypatch.setattr(files, "BLOCK", 10)
