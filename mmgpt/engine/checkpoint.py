@@ -151,7 +151,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """Note the settings of the run; check that checkpoints fit the disk. ValueError when it is too full."""
         super().before_train(runner)
         if is_main_process():
-            self.settings = resume.settings(runner.cfg)  # as its files are now
+            runner.run_settings  # looks at the files now: they may change before the first checkpoint
             remove_parts(self.out_dir)
             check_space(self.out_dir, _size(bare_model(runner)))
 
@@ -210,7 +210,7 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data, and the settings that it was trained with."""
-        checkpoint["meta"]["settings"] = getattr(self, "settings", None) or resume.settings(runner.cfg)
+        checkpoint["meta"]["settings"] = runner.run_settings
         names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
@@ -249,7 +249,7 @@ def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
     length, loop, meta = len(runner.train_dataloader), runner.train_loop, checkpoint.get("meta", {})
     if isinstance(loop, ResumableEpochLoop) and meta:
         loop.check_place(meta.get("iter", 0))
-    changes = resume.agreed(lambda: resume.changes(checkpoint, resume.settings(runner.cfg), source))
+    changes = resume.agreed(lambda: resume.changes(checkpoint, runner.run_settings, source))
     before = meta.get("epoch_length", length)
     if before != length:
         raise ValueError(

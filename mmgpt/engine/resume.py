@@ -86,7 +86,7 @@ class Changes(NamedTuple):
     foreign: list[Change]
 
 
-def settings(cfg: Mapping) -> dict:
+def run_settings(cfg: Mapping) -> dict:
     """What the weights of a run depend on, as plain data.
 
     Returns:
@@ -103,7 +103,7 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
 
     Args:
         checkpoint: its content, of which tensors are not looked at.
-        now: as `settings` gives them.
+        now: as `run_settings` gives them.
         source: its name, for messages.
 
     Raises:
@@ -207,7 +207,9 @@ def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
     done, length = checkpoint["meta"]["iter"], len(runner.train_dataloader)
     by_epoch, schedulers = isinstance(runner.train_loop, EpochBasedTrainLoop), runner.param_schedulers or []
     behind = by_epoch and checkpoint["meta"]["epoch"] < done // length and any(each.by_epoch for each in schedulers)
-    turned = len(schedulers) != len(checkpoint.get("param_schedulers") or [])  # default_hooks.param_scheduler, on or off
+    turned = len(schedulers) != len(
+        checkpoint.get("param_schedulers") or []
+    )  # default_hooks.param_scheduler, on or off
     if changes is not None and not changes.rebuilt and not behind and not turned:
         return
     if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 
 import torch
 from mmengine.config import Config
@@ -51,6 +52,11 @@ class MMGPTRunner(Runner):
             cfg["default_scope"] = "mmgpt"
         return super().from_cfg(cfg)
 
+    @cached_property
+    def run_settings(self) -> dict:
+        """What the weights of the run depend on, see `resume.run_settings`; its files as they were when first asked."""
+        return resume.run_settings(self.cfg)
+
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Same as MMEngine's; a checkpoint that cannot be resumed is refused before the weights of a base are read.
 
@@ -63,7 +69,7 @@ class MMGPTRunner(Runner):
             from mmgpt.models.weight_files import read_file
 
             path = str(self._load_from)
-            resume.agreed(lambda: resume.changes(read_file(path), resume.settings(self.cfg), path))
+            resume.agreed(lambda: resume.changes(read_file(path), self.run_settings, path))
         return super().build_model(model)
 
     def _check_same_start(self) -> None:

@@ -10,8 +10,8 @@ from launching import train_on_two
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgpt.engine import load_config
-from mmgpt.engine.resume import changes, settings
+from mmgpt.engine import load_config, resume
+from mmgpt.engine.resume import changes, run_settings
 from mmgpt.engine.runner import MMGPTRunner
 
 VALIDATION = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
@@ -157,7 +157,7 @@ def test_what_is_free_changes_without_a_word(run, tmp_path, make_runner, more):
     cfg = make_runner(max_epochs=1).cfg
     then = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
     now = load_config(write_config(tmp_path, more=more), {"max_epochs": 1})
-    assert changes(then, settings(cfg), "x") == changes(then, settings(now), "x") == ([], [])
+    assert changes(then, run_settings(cfg), "x") == changes(then, run_settings(now), "x") == ([], [])
     if "generation" not in more:
         resumed, _ = run(more, resume=True, max_epochs=1)
         assert "Resumed" not in log_of(resumed)
@@ -300,7 +300,7 @@ def conversations(tmp_path):
         if not (root / "train.json").exists():
             (root / "train.json").write_text("[]")
         (tmp_path / "config.py").write_text(CONVERSATIONS.format(root=root.as_posix(), more=more))
-        return settings(load_config(tmp_path / "config.py", options))
+        return run_settings(load_config(tmp_path / "config.py", options))
 
     return written
 
@@ -374,6 +374,15 @@ def test_what_is_computed_and_of_which_data_is_refused_by_name(conversations, op
     with pytest.raises(ValueError, match="another run") as told:
         compared(conversations(), conversations(**options))
     assert line in str(told.value)
+
+
+def test_files_are_looked_at_once_for_a_run(run, monkeypatch):
+    """Large ones are read at many places, which takes its time on a disk of a network."""
+    run(max_epochs=1)
+    asked, look = [], resume.fingerprints
+    monkeypatch.setattr(resume, "fingerprints", lambda part: (asked.append(1), look(part))[1])
+    run(resume=True, max_epochs=2)
+    assert asked == [1]
 
 
 def test_another_number_of_processes_is_another_run(conversations):
