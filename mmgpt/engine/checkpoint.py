@@ -151,7 +151,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """Note the settings of the run; check that checkpoints fit the disk. ValueError when it is too full."""
         super().before_train(runner)
         if is_main_process():
-            runner.run_settings  # looks at the files now: they may change before the first checkpoint
+            _ = runner.run_settings  # looks at the files now: they may change before the first checkpoint
             remove_parts(self.out_dir)
             check_space(self.out_dir, _size(bare_model(runner)))
 

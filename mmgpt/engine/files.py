@@ -96,8 +96,8 @@ def fingerprints(part: object) -> dict[str, str]:
 def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
     """Sixteen hexadecimal digits that differ for other content, wherever a file or folder lies.
 
-    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB. Of weights in several
-    formats, those count that are loaded: safetensors before the others.
+    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB. Where a
+    folder has weights in several formats, only those that are loaded count: safetensors before the others.
 
     Args:
         path: the file or folder.

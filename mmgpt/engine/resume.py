@@ -5,16 +5,18 @@ schedule and the rates of the optimizer are computed anew from the config), not 
 of somebody else's), or refused, since it would make another run.
 """
 
+import inspect
 import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.logging import print_log
+from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmgpt import registry as registries
@@ -63,6 +65,16 @@ REBUILT = (
     rf"optim_wrapper\.optimizer\.({'|'.join(HYPERPARAMETERS)})",
 )
 OURS = (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.DATA_SAMPLERS, registries.FUNCTIONS)
+# What else the compared parts of a config can name.
+COMPONENTS = (
+    *OURS,
+    registries.OPTIMIZERS,
+    registries.OPTIM_WRAPPERS,
+    registries.OPTIM_WRAPPER_CONSTRUCTORS,
+    registries.PARAM_SCHEDULERS,
+    registries.LOOPS,
+)
+EMPTY = (None, {}, [])
 SHOWN, WIDTH = 20, 200  # lines of a message, characters of a value
 
 
@@ -278,15 +290,19 @@ def _differences(
 ) -> Iterator[Change]:
     """What differs within two plain configs, whose files have these fingerprints.
 
-    A key that is missing counts as None, and None as a dict without keys. Lists of other lengths differ as a whole, and
-    of parts of other types the keys that only one of them has are left out.
+    A key that is missing counts as the default of the component, or as None. None, {} and [] are the same. Lists of
+    other lengths differ as a whole. If the types of two parts differ, the keys that only one of them has are left out.
     """
     if isinstance(then or now, dict) and isinstance(now or then, dict):
         then, now = then or {}, now or {}
         owner = now.get("type", owner)
-        same_type = then.get("type") == now.get("type")
+        same_type, defaults = _same_type(then.get("type"), now.get("type")), _defaults(now.get("type"))
         for key in {**then, **now}:
-            if same_type or key == "type" or (key in then and key in now):
+            both = key in then and key in now
+            filled = [part.get(key, defaults.get(key)) for part in (then, now)]
+            if all(value in EMPTY for value in filled) or (not both and filled[0] == filled[1]):
+                continue
+            if not same_type if key == "type" else same_type or both:
                 yield from _differences(then.get(key), now.get(key), files, f"{name}.{key}".lstrip("."), owner)
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         for i, pair in enumerate(zip(then, now, strict=True)):
@@ -304,9 +320,43 @@ def _differences(
 
 def _is_foreign(name: str | None) -> bool:
     """Whether a type that configs name was registered by somebody else, and is not derived from a class of ours."""
-    for registry in (*OURS, *(registry.parent for registry in OURS)):
-        found = registry.module_dict.get(name)
-        if found is not None:
-            packages = [each.__module__.partition(".")[0] for each in getattr(found, "__mro__", [found])]
-            return "mmgpt" not in packages and packages[0] != "mmengine"
-    return False
+    found = _component(name, OURS)
+    packages = [each.__module__.partition(".")[0] for each in getattr(found, "__mro__", [found])] if found else []
+    return found is not None and "mmgpt" not in packages and packages[0] != "mmengine"
+
+
+def _same_type(then: str | None, now: str | None) -> bool:
+    """Whether two names stand for the same component, such as 'LoRAModel' and 'mmgpt.LoRAModel'."""
+    found = _component(then)
+    return then == now or (found is not None and found is _component(now))
+
+
+def _defaults(name: str | None) -> dict:
+    """The default values of the arguments of a registered component, as plain data; {} if there is no such component.
+
+    They include the defaults of the classes that it is derived from, to which it may pass arguments on, but no `seed`:
+    a sampler or a part of a joint dataset without one gets that of the run or of the whole.
+    """
+    found = _component(name)
+    if found is None:
+        return {}
+    made = [each.__init__ for each in reversed(found.__mro__)] if inspect.isclass(found) else [found]
+    parameters = [each for one in made for each in inspect.signature(one).parameters.values()]
+    defaults = {each.name: plain_config(each.default) for each in parameters if each.default is not each.empty}
+    return {name: value for name, value in defaults.items() if name != "seed"}
+
+
+def _component(name: str | None, among: Sequence[Registry] = COMPONENTS) -> Callable | None:
+    """What is registered under a name with or without a scope, or has this full name.
+
+    Only the modules of the registries are imported for it, since the name may be that of a checkpoint.
+    """
+    key = (name or "").rpartition(".")[2]
+    for registry in among:
+        registry.import_from_location()
+        for each in (registry, registry.parent):
+            found = each.module_dict.get(key)
+            full = found and f"{found.__module__}.{found.__qualname__}"
+            if found is not None and name in (key, f"{each.scope}.{key}", full):
+                return found
+    return None

@@ -316,6 +316,39 @@ def test_files_and_folders_that_have_moved_are_the_same(conversations):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"model.type": "mmgpt.LoRAModel"},
+        {"model.type": "mmgpt.models.lora.LoRAModel"},
+        {"model.module.frozen": ("vision", "language")},
+        {"model.module.language.precision": None},
+        {"model.train_tokens": []},
+        {"model.train_tokens": {}, "train_dataloader.dataset.visual.0.weight": None},
+        {"train_dataloader.dataset.visual.0.type": "mmgpt.InstructionDataset"},
+        {"train_dataloader.sampler": None},
+        {"train_dataloader.dataset.visual.0.name": None},
+    ],
+)
+def test_other_words_for_the_same_are_no_change(conversations, options):
+    assert compared(conversations(), conversations(**options)) == ([], [])
+    assert compared(conversations(**options), conversations()) == ([], [])
+
+
+def test_nothing_is_not_a_default_that_is_something(conversations):
+    with pytest.raises(ValueError, match="model.module.frozen: None then, \\[\\] now"):
+        compared(conversations(), conversations(**{"model.module.frozen": []}))
+    seed = "train_dataloader.dataset.visual.0.seed"  # without one, that of the joint dataset
+    with pytest.raises(ValueError, match="visual.0..seed: None then, 0 now"):
+        compared(conversations(), conversations(**{seed: 0}))
+
+
+def test_defaults_of_the_optimizer_may_be_written_out(run):
+    run(max_epochs=1)
+    resumed, _ = run(resume=True, max_epochs=1, **{"optim_wrapper.optimizer.amsgrad": False})
+    assert "Resumed" not in log_of(resumed)
+
+
+@pytest.mark.parametrize(
     ("name", "line"),
     [
         ("base/model.safetensors", r"model.module.language.path: '(.*)/base' then, '\1/base, with other content' now"),
