@@ -48,8 +48,8 @@ FREE = (
     r"train_dataloader\..*\b(data_root|cache)",
     # When to validate.
     r"train_cfg\.(val_begin|val_interval|dynamic_intervals)",
-    # How answers are generated; what is computed twice or in parts to save memory; cached features, which the model
-    # checks, and which the steps of the data read or not.
+    # How answers are generated; what is computed twice or in parts to save memory; cached features, which are what the
+    # model would compute. (The steps of the data that read them are compared as those that they stand for.)
     r"model\.(module\.)?(generation|checkpointing|loss_chunk|feature_cache)",
     # Other kernels for the same step of the optimizer.
     r"optim_wrapper\.optimizer\.(foreign|fused|capturable)",
@@ -106,8 +106,19 @@ def run_settings(cfg: Mapping) -> dict:
         files: a fingerprint of each file and folder that these name, by the dotted name of the key.
         versions: of the packages that compute.
     """
-    parts = {name: plain_config(cfg[name]) for name in PARTS if cfg.get(name) is not None}
+    parts = {name: _uncached(plain_config(cfg[name])) for name in PARTS if cfg.get(name) is not None}
     return dict(config={**parts, "processes": get_world_size()}, files=fingerprints(parts), versions=versions())
+
+
+def _uncached(part: object) -> object:
+    """A plain part of a config with the steps that each LoadFeatures stands for in its place: its images are theirs."""
+    if isinstance(part, dict):
+        return {key: _uncached(value) for key, value in part.items()}
+    if not isinstance(part, list):
+        return part
+    cached = [isinstance(step, dict) and _same_type(step.get("type"), "LoadFeatures") for step in part]
+    steps = [step["steps"] if hit else [step] for step, hit in zip(part, cached, strict=True)]
+    return [_uncached(step) for several in steps for step in several]
 
 
 def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:

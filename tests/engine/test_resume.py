@@ -334,6 +334,17 @@ def test_other_words_for_the_same_are_no_change(conversations, options):
     assert compared(conversations(**options), conversations()) == ([], [])
 
 
+def test_cached_features_may_be_turned_on_and_off(conversations, tmp_path):
+    pixels = "[dict(type='LoadImages'), dict(type='PrepareImages', size=28)]"
+    steps = "steps = [*{}, dict(type='FormatPrompt', template='short'), '${{tokenize}}']"
+    opened = conversations(more=steps.format(pixels))
+    cached = conversations(more=steps.format(f"[dict(type='LoadFeatures', cache='features', steps={pixels})]"))
+    assert compared(opened, cached) == compared(cached, opened) == ([], [])
+    other = conversations(more=steps.format(pixels.replace("28", "56")))
+    with pytest.raises(ValueError, match=r"pipeline\[1\].size and 1 more: 28 then, 56 now"):
+        compared(cached, other)
+
+
 def test_nothing_is_not_a_default_that_is_something(conversations):
     with pytest.raises(ValueError, match="model.module.frozen: None then, \\[\\] now"):
         compared(conversations(), conversations(**{"model.module.frozen": []}))
