@@ -256,6 +256,10 @@ def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
             f"cannot resume {source}: an epoch had {before} batches per process then and has {length} now "
             "(other data, batch size or number of processes)"
         )
+    if meta.get("seed") is not None and runner._randomness_cfg.get("seed") is None:
+        raise ValueError(
+            f"cannot resume {source} without a seed; set the seed that was drawn then: seed={meta['seed']}"
+        )
     resume.tell(changes, meta)
     resume.rebuild(runner, checkpoint, changes)
 

@@ -142,8 +142,9 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
     if then is None:
         _check_end(meta, loop, source)
         return None
-    # A seed that was drawn by chance is in no config.
-    drawn = {"randomness": {**then["config"].get("randomness", {}), "seed": meta["seed"]}}
+    # A seed that was drawn by chance is in no config; where none is asked for, the run goes on with it.
+    was, is_now = (each["config"].get("randomness") or {} for each in (then, now))
+    drawn = {"randomness": {**was, "seed": meta.get("seed") if is_now.get("seed") is not None else None}}
     differing = _differences({**then["config"], **drawn}, now["config"], (then["files"], now["files"]))
     differing = [each for each in differing if not each.is_one_of(FREE)]
     rebuilt = [each for each in differing if each.is_one_of(REBUILT)]

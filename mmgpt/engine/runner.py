@@ -69,7 +69,17 @@ class MMGPTRunner(Runner):
             from mmgpt.models.weight_files import read_file
 
             path = str(self._load_from)
-            resume.agreed(lambda: resume.changes(read_file(path), self.run_settings, path))
+
+            def seed_of_run() -> int | None:
+                checkpoint = read_file(path)
+                resume.changes(checkpoint, self.run_settings, path)
+                return checkpoint["meta"].get("seed")
+
+            seed = resume.agreed(seed_of_run)
+            if self._randomness_cfg.get("seed") is None and seed is not None:
+                self.logger.info(f"The run goes on with the seed {seed}, which was drawn as it began.")
+                self._randomness_cfg.update(seed=seed)
+                self.set_randomness(**self._randomness_cfg)
         return super().build_model(model)
 
     def _check_same_start(self) -> None:

@@ -202,12 +202,21 @@ def test_another_run_is_refused_by_name_before_a_model_is_built(run, tmp_path, m
     assert source in first and f"without --resume, by --cfg-options load_from={source}" in last
 
 
-def test_a_seed_that_was_drawn_by_chance_is_asked_for(run):
-    runner, expected = run(seed=None, max_epochs=1)
-    with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, None now"):
-        run(resume=True, seed=None, max_epochs=2)
-    resumed, noted = run(resume=True, seed=runner.seed, max_epochs=2)
-    assert len(noted.losses) == 6
+def test_a_seed_that_was_drawn_by_chance_is_kept(run):
+    runner, _ = run(CONSTANT, seed=None, max_epochs=1)
+    whole, expected = run(CONSTANT, "whole", seed=runner.seed, max_epochs=2)
+    resumed, noted = run(CONSTANT, resume=True, seed=None, max_epochs=2)
+    assert resumed.seed == runner.seed and f"goes on with the seed {runner.seed}" in log_of(resumed)
+    assert noted.losses == expected.losses[6:]
+    with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, 5 now"):
+        run(CONSTANT, resume=True, seed=5, max_epochs=3)
+
+
+def test_without_a_seed_a_folder_is_not_resumed_by_mmengine_alone(run, make_runner):
+    """It looks for the checkpoint only when the loaders are built."""
+    runner, _ = run(seed=None, max_epochs=1)
+    with pytest.raises(ValueError, match=f"set the seed that was drawn then: seed={runner.seed}"):
+        make_runner(resume=True, seed=None, max_epochs=2).train()
 
 
 def test_all_that_is_refused_is_in_one_message(run):
