@@ -5,6 +5,7 @@ schedule and the rates of the optimizer are computed anew from the config), not 
 of somebody else's), or refused, since it would make another run.
 """
 
+import ast
 import inspect
 import logging
 import os
@@ -106,8 +107,36 @@ def run_settings(cfg: Mapping) -> dict:
         files: a fingerprint of each file and folder that these name, by the dotted name of the key.
         versions: of the packages that compute.
     """
-    parts = {name: _uncached(plain_config(cfg[name])) for name in PARTS if cfg.get(name) is not None}
+    parts = _compared_parts(cfg)
     return dict(config={**parts, "processes": get_world_size()}, files=fingerprints(parts), versions=versions())
+
+
+def _compared_parts(cfg: Mapping) -> dict:
+    return {name: _uncached(plain_config(cfg[name])) for name in PARTS if cfg.get(name) is not None}
+
+
+def _settings_of_text(text: object) -> dict | None:
+    """The settings in the text of a config as MMEngine writes it into checkpoints; None if it holds more than literals.
+
+    Nothing in it is run. It says nothing about the content of files, versions, and the number of processes.
+    """
+    try:
+        assignments = [_DictCalls().visit(line) for line in ast.parse(text).body]
+        cfg = {line.targets[0].id: ast.literal_eval(line.value) for line in assignments}
+        return dict(config=_compared_parts(cfg), files={})
+    except (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Puts `{"a": 1}` in the place of `dict(a=1)` and `dict({"a": 1})`, which `ast.literal_eval` does not take."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or node.func.id != "dict" or len(node.args) > 1:
+            return node
+        named = ast.Dict([ast.Constant(each.arg) for each in node.keywords], [each.value for each in node.keywords])
+        return node.args[0] if node.args else named
 
 
 def _uncached(part: object) -> object:
@@ -122,7 +151,9 @@ def _uncached(part: object) -> object:
 
 
 def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
-    """What differs between the settings of a checkpoint and those of now; None where the checkpoint has none (of old).
+    """What differs between the settings of a checkpoint and those of now; None where the checkpoint has none.
+
+    Checkpoints of older versions have the text of their config instead, with which files are compared by name alone.
 
     Args:
         checkpoint: its content, of which tensors are not looked at.
@@ -138,14 +169,15 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
             f"cannot resume {source}: it is no checkpoint of tools/train.py; give it as load_from to start from it"
         )
     meta, loop = checkpoint["meta"], now["config"].get("train_cfg") or {}
-    then = meta.get("settings")
+    then = meta.get("settings") or _settings_of_text(meta.get("cfg"))
     if then is None:
         _check_end(meta, loop, source)
         return None
     # A seed that was drawn by chance is in no config; where none is asked for, the run goes on with it.
     was, is_now = (each["config"].get("randomness") or {} for each in (then, now))
+    known = {"processes": now["config"]["processes"], **then["config"]}
     drawn = {"randomness": {**was, "seed": meta.get("seed") if is_now.get("seed") is not None else None}}
-    differing = _differences({**then["config"], **drawn}, now["config"], (then["files"], now["files"]))
+    differing = _differences({**known, **drawn}, now["config"], (then["files"], now["files"]))
     differing = [each for each in differing if not each.is_one_of(FREE)]
     rebuilt = [each for each in differing if each.is_one_of(REBUILT)]
     foreign = [each for each in differing if each not in rebuilt and _is_foreign(each.owner)]
@@ -186,13 +218,17 @@ def agreed(judge: Callable[[], Changes | None]) -> Changes | None:
 
 def tell(changes: Changes | None, meta: Mapping) -> None:
     """Log what differs between the settings of a checkpoint and those that it is resumed with."""
-    if changes is None:
+    if "settings" not in meta:
+        compared = (
+            "they are compared by the text of its config, without the content of files and the versions of packages"
+        )
         print_log(
-            "The checkpoint does not hold the settings of its run (an older version wrote it), so that they cannot be "
-            "compared; schedule and optimizer follow this config.",
+            "The checkpoint does not hold the settings of its run (an older version wrote it): "
+            f"{'they cannot be compared' if changes is None else compared}; schedule and optimizer follow this config.",
             "current",
             logging.WARNING,
         )
+    if changes is None:
         return
     for line in lines(changes.rebuilt):
         print_log(f"Resumed with another setting, by which schedule and optimizer are rebuilt: {line}", "current")
@@ -203,9 +239,9 @@ def tell(changes: Changes | None, meta: Mapping) -> None:
             "current",
             logging.WARNING,
         )
-    before, now = meta["settings"]["versions"], versions()
+    before, now = meta["settings"]["versions"] if "settings" in meta else {}, versions()
     other = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
-    if other:
+    if before and other:
         print_log(f"Resumed by other versions, equal up to rounding at best: {'; '.join(other)}", "current")
 
 
@@ -234,7 +270,7 @@ def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
     turned = len(schedulers) != len(
         checkpoint.get("param_schedulers") or []
     )  # default_hooks.param_scheduler, on or off
-    if changes is not None and not changes.rebuilt and not behind and not turned:
+    if "settings" in checkpoint["meta"] and not changes.rebuilt and not behind and not turned:
         return
     if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
         reasons = ["default_hooks.param_scheduler was turned off"] if turned else []
@@ -322,8 +358,9 @@ def _differences(
     elif name in files[0] and name in files[1]:
         if files[0][name] != files[1][name]:
             yield Change(name, then, f"{now}, with other content", owner)
-    elif "data_prefix." in name and then and now:
-        # A folder of images is known by its own name: it may lie elsewhere.
+    elif ("data_prefix." in name or (name in files[1] and not files[0])) and then and now:
+        # A folder of images, and any file of a checkpoint without fingerprints, is known by its own name: it may lie
+        # elsewhere.
         if os.path.basename(then.rstrip("/")) != os.path.basename(now.rstrip("/")):
             yield Change(name, then, now, owner)
     elif then != now:

@@ -250,6 +250,36 @@ def test_a_checkpoint_without_settings_goes_on_with_those_of_now(run, tmp_path, 
         assert_same(resumed, whole)
 
 
+def of_older_version(path, cfg=None):
+    """Take out of a checkpoint what older versions did not write; put a text in the place of its config."""
+    content = torch.load(path, weights_only=True)
+    del content["meta"]["settings"]
+    if cfg is not None:
+        content["meta"]["cfg"] = cfg
+    path.unlink()
+    torch.save(content, path)
+
+
+def test_a_checkpoint_without_settings_is_compared_by_its_config(run, tmp_path):
+    run(max_epochs=1)
+    of_older_version(tmp_path / "run" / "latest.pth")
+    with pytest.raises(ValueError, match=r"(?s)batch_size: 2 then, 3 now\n  randomness.seed: 0 then, 4 now\n"):
+        run(resume=True, seed=4, **{"train_dataloader.batch_size": 3})
+    resumed, _ = run(resume=True, max_epochs=2)
+    assert "train_cfg.max_epochs: 1 then, 2 now" in log_of(resumed)
+    assert "they are compared by the text of its config" in log_of(resumed)
+
+
+@pytest.mark.parametrize(
+    "text", ["model = dict(type=<class 'a.B'>)", "import os\nos.mkdir({made!r})", "a = os.mkdir({made!r})"]
+)
+def test_a_config_of_more_than_literals_is_neither_compared_nor_run(run, tmp_path, text):
+    run(max_epochs=1)
+    of_older_version(tmp_path / "run" / "latest.pth", text.format(made=str(tmp_path / "made")))
+    resumed, _ = run(resume=True, seed=0, max_epochs=1)
+    assert "they cannot be compared" in log_of(resumed) and not (tmp_path / "made").exists()
+
+
 def test_other_versions_are_told(run, tmp_path):
     run(max_epochs=1)
     content = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
