@@ -133,7 +133,8 @@ def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 def _content(key: str, part: Mapping) -> list[tuple[str, ...]]:
     """What has to be in the folder that ``part`` of a config, known by its type or its key, names (see CONTENT)."""
-    wanted = CONTENT.get(key) or CONTENT.get(part.get("type"), [])
+    kind = part.get("type")
+    wanted = CONTENT.get(key) or CONTENT.get(getattr(kind, "__name__", str(kind)).rpartition(".")[2], [])
     if part.get("pretrained") is False:
         wanted = [choices for choices in wanted if choices is not WEIGHTS]
     return [choices for choices in wanted if choices != ("config.json",) or not part.get("config")]

@@ -1,9 +1,13 @@
+import math
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from mmgpt.engine import load_config
+from mmgpt.engine.config import plain_config
 
 CONFIG = """
 name = 'a'
@@ -120,3 +124,20 @@ def test_unknown_option_and_unknown_file(config):
     with pytest.raises(FileNotFoundError, match="experimnet.py.*did you mean 'experiment.py'"):
         load_config(config.with_name("experimnet.py"))
     assert load_config(config, {"load_from": "x"}).load_from == "x"
+
+
+class Opaque:
+    """An object whose text has its address."""
+
+
+def test_plain_config_is_the_same_in_every_process():
+    part = dict(
+        a=(1, Path("x")), type=Opaque, step=partial(load_config, options={"b": 1}), thing=Opaque(), of=math.sqrt
+    )
+    assert plain_config(part) == {
+        "a": [1, "x"],
+        "type": f"{__name__}.Opaque",
+        "step": {"partial": "mmgpt.engine.config.load_config", "args": [], "options": {"b": 1}},
+        "thing": f"{__name__}.Opaque",
+        "of": "math.sqrt",
+    }

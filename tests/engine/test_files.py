@@ -164,6 +164,13 @@ def test_weights_that_are_not_loaded_do_not_count(base):
     assert fingerprints(part) != before
 
 
+@pytest.mark.parametrize("kind", ["mmgpt.HFVision", "mmgpt.models.HFVision", type("HFVision", (), {})])
+def test_the_type_of_a_part_may_have_a_scope_or_be_a_class(base, kind):
+    (base / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        check_files({"model": dict(vision=dict(type=kind, path=str(base)))})
+
+
 def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WHOLE", 100)
     monkeypatch.setattr(files, "BLOCK", 10)
