@@ -12,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix, load_checkpoint
 
 from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
-from mmgpt.engine.trained import trained_state
+from mmgpt.engine.trained import trained_names, trained_state
 
 
 @pytest.fixture
@@ -64,6 +64,18 @@ def test_load_trained(trained):
     load_trained(model, folder / "latest.pth")
     for name, value in trained_state(runner.model).items():
         torch.testing.assert_close(model.state_dict()[name], value.cpu())
+
+
+def test_names_of_what_is_trained_are_found_without_a_state_dict(monkeypatch):
+    """For one, 4-bit weights pack what they are quantised by, all of them at every checkpoint."""
+    model = StubModel()
+    part = model.gated.lora_A = torch.nn.Linear(4, 2)
+    part.weight.requires_grad_(False)
+    part.register_buffer("scale", torch.ones(1))
+    part.register_buffer("scratch", torch.ones(1), persistent=False)
+    monkeypatch.setattr(StubModel, "state_dict", lambda *_, **__: pytest.fail("a state dict is made"))
+    found = {name for name in trained_names(model) if "lora" in name}
+    assert found == {"gated.lora_A.weight", "gated.lora_A.bias", "gated.lora_A.scale"}
 
 
 def damage(folder, change):
