@@ -267,9 +267,8 @@ def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
     done, length = checkpoint["meta"]["iter"], len(runner.train_dataloader)
     by_epoch, schedulers = isinstance(runner.train_loop, EpochBasedTrainLoop), runner.param_schedulers or []
     behind = by_epoch and checkpoint["meta"]["epoch"] < done // length and any(each.by_epoch for each in schedulers)
-    turned = len(schedulers) != len(
-        checkpoint.get("param_schedulers") or []
-    )  # default_hooks.param_scheduler, on or off
+    # default_hooks.param_scheduler was turned on or off.
+    turned = len(schedulers) != len(checkpoint.get("param_schedulers") or [])
     if "settings" in checkpoint["meta"] and not changes.rebuilt and not behind and not turned:
         return
     if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
