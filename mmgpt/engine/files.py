@@ -33,7 +33,7 @@ CONTENT = {
 MODEL_FOLDER = (("config.json",), WEIGHTS)  # of any other type
 # Of a folder with a tokenizer, what else decides the ids that it gives.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-# Of a larger file `fingerprint` reads so many blocks of so many bytes.
+# Of a larger file `file_fingerprint` reads so many blocks of so many bytes.
 WHOLE, BLOCKS, BLOCK = 64 << 20, 256, 64 << 10
 
 
@@ -81,7 +81,7 @@ def data_files(datasets: object) -> list[str]:
 
 
 def fingerprints(part: object) -> dict[str, str]:
-    """A `fingerprint` of every file, and of every folder of weights or a tokenizer, that a part of a config names.
+    """A `file_fingerprint` of every file, and of every folder of weights or a tokenizer, that a part of a config names.
 
     The keys are the dotted names in the config. Folders of images are left out: they may hold millions of files.
     """
@@ -89,11 +89,11 @@ def fingerprints(part: object) -> dict[str, str]:
     for name, path, content in _named_files(part, ""):
         if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
             named[name] = path, tuple(content) or MODEL_FOLDER
-    digests = {key: fingerprint(*key) for key in set(named.values())}  # a tokenizer is named by every dataset
+    digests = {key: file_fingerprint(*key) for key in set(named.values())}  # a tokenizer is named by every dataset
     return {name: digests[key] for name, key in named.items()}
 
 
-def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
+def file_fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
     """Sixteen hexadecimal digits that differ for other content, wherever a file or folder lies.
 
     A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB. Where a

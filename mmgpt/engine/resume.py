@@ -28,7 +28,7 @@ from .versions import versions
 
 # The parts of a config that weights depend on. The others watch a run (hooks, log, tracker, validation), evaluate
 # (test), or say where and on which devices it is computed (work_dir, env_cfg, compile, how processes share a model).
-PARTS = (
+CONFIG_PARTS = (
     "model",
     "data_preprocessor",
     "train_dataloader",
@@ -103,7 +103,7 @@ def run_settings(cfg: Mapping) -> dict:
     """What the weights of a run depend on, as plain data.
 
     Returns:
-        config: the PARTS of it, and the number of `processes`.
+        config: the CONFIG_PARTS of it, and the number of `processes`.
         files: a fingerprint of each file and folder that these name, by the dotted name of the key.
         versions: of the packages that compute.
     """
@@ -112,7 +112,7 @@ def run_settings(cfg: Mapping) -> dict:
 
 
 def _compared_parts(cfg: Mapping) -> dict:
-    return {name: _uncached(plain_config(cfg[name])) for name in PARTS if cfg.get(name) is not None}
+    return {name: _uncached(plain_config(cfg[name])) for name in CONFIG_PARTS if cfg.get(name) is not None}
 
 
 def _settings_of_text(text: object) -> dict | None:

@@ -18,7 +18,7 @@ from mmgpt.engine.versions import versions
 from mmgpt.registry import LOOPS
 
 from .predictions import Predictions
-from .results import circumstances, fingerprint, settings, write_json
+from .results import circumstances, evaluation_settings, settings_digest, write_json
 
 RESULT = "result.json"
 
@@ -57,7 +57,7 @@ class WholeBatches(Sampler):
 class EvaluationLoop(TestLoop):
     """Answers the test data, writes every prediction as it comes, and a result that says how it was made.
 
-    In `<work_dir>/evaluation/<checkpoint>-<fingerprint of its settings>`: `predictions.jsonl`, a row for each sample in
+    In `<work_dir>/evaluation/<checkpoint>-<digest of its settings>`: `predictions.jsonl`, a row for each sample in
     the order of the data, and `result.json`: metrics, number of samples, settings with checksums, command, versions,
     seconds.
 
@@ -79,7 +79,7 @@ class EvaluationLoop(TestLoop):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         # Models of other kinds need not generate.
         generation = getattr(model, "settings_in_force", dict)()
-        told = [settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
+        told = [evaluation_settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
         broadcast_object_list(told)
         self.settings = told[0]
         template = self.settings["prompt_template"]
@@ -90,7 +90,8 @@ class EvaluationLoop(TestLoop):
 
     def _name(self) -> str:
         checkpoint = self.runner._load_from
-        return f"{Path(checkpoint).stem if checkpoint else 'untuned'}-{fingerprint({**self.settings, **versions()})}"
+        digest = settings_digest({**self.settings, **versions()})
+        return f"{Path(checkpoint).stem if checkpoint else 'untuned'}-{digest}"
 
     def run(self) -> dict:
         """Answer what is left to answer; metrics of everything."""

@@ -13,11 +13,11 @@ from mmgpt.engine.files import data_files, fingerprints, named_files
 from mmgpt.engine.versions import versions
 
 
-def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
+def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
 
     Of a folder with a language model or an image encoder, what describes it and the tokenizer is; its weights and those
-    of other files of the model by a `fingerprint`, which takes no time.
+    of other files of the model by a `file_fingerprint`, which takes no time.
 
     Args:
         cfg: a whole config, its variables replaced.
@@ -46,8 +46,8 @@ def circumstances() -> dict:
     return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
 
 
-def fingerprint(made_of: Mapping) -> str:
-    """Eight characters that differ for other `settings`."""
+def settings_digest(made_of: Mapping) -> str:
+    """Eight characters that differ for other `evaluation_settings`."""
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
 
 

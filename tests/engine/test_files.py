@@ -1,7 +1,7 @@
 import pytest
 
 from mmgpt.engine import check_files, files
-from mmgpt.engine.files import fingerprint, fingerprints
+from mmgpt.engine.files import file_fingerprint, fingerprints
 
 
 @pytest.fixture
@@ -178,9 +178,9 @@ def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
     seen = set()
     for changed in (None, 0, 5_015, 9_999):
         (tmp_path / "a.bin").write_bytes(bytes(1 if i == changed else byte for i, byte in enumerate(content)))
-        seen.add(fingerprint(tmp_path / "a.bin"))
+        seen.add(file_fingerprint(tmp_path / "a.bin"))
     (tmp_path / "a.bin").write_bytes(content[1:])
-    seen.add(fingerprint(tmp_path / "a.bin"))
+    seen.add(file_fingerprint(tmp_path / "a.bin"))
     assert len(seen) == 5
     (tmp_path / "a.bin").rename(tmp_path / "b.bin")
-    assert fingerprint(tmp_path / "b.bin") in seen
+    assert file_fingerprint(tmp_path / "b.bin") in seen
