@@ -35,7 +35,7 @@ def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, T
     Raises:
         ValueError: it belongs to another config; names the tensors, or the setting of LoRA.
     """
-    # Here, not above, as in the functions below: the models bring transformers, which takes seconds to import.
+    # Imported where it is used, as in the functions below: the models bring transformers, which takes seconds.
     from mmgpt.models.checkpoints import check_fit, check_tuning, our_names
     from mmgpt.models.weight_files import state_and_tuning
 
@@ -74,8 +74,9 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
     return content
 
 
-# For names of every kind: onedl-mmengine's own loaders load unsafely what they cannot load safely, and those of both
-# leave it to the environment (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD) whether addresses are loaded safely.
+# Our loader replaces MMEngine's for paths and for addresses of every scheme. The loaders of onedl-mmengine load
+# unsafely what they cannot load safely, and with both engines an environment variable
+# (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD) decides whether addresses are loaded safely.
 CheckpointLoader.register_scheme(["", *CheckpointLoader._schemes], load_from_local, force=True)
 
 
@@ -148,7 +149,7 @@ class TrainedCheckpointHook(CheckpointHook):
         super().__init__(**own, backend_args=dict(backend="atomic"))
 
     def before_train(self, runner: Runner) -> None:
-        """Note the settings of the run; check that checkpoints fit the disk. ValueError when it is too full."""
+        """Note the settings of the run, and raise a ValueError if the disk has no room for a checkpoint."""
         super().before_train(runner)
         if is_main_process():
             _ = runner.run_settings  # looks at the files now: they may change before the first checkpoint
@@ -216,7 +217,7 @@ class TrainedCheckpointHook(CheckpointHook):
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check what was loaded against the model, and undo `plain`."""
+        """Check what was loaded against the model, and turn plain data back into MMEngine's objects."""
         from mmgpt.models.checkpoints import log_loaded
 
         source, model = str(runner.cfg.get("load_from")), bare_model(runner)
@@ -241,7 +242,7 @@ def _size(model: nn.Module) -> int:
 
 
 def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Check that a run can go on from a checkpoint, and let the checkpoint hold the schedule that the run now has.
+    """Check that a run can go on from a checkpoint, and put the schedule that the run now has into it.
 
     Raises:
         ValueError: it cannot, see `resume.changes`; an epoch has another number of batches, or cannot be entered there.

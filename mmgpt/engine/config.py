@@ -136,7 +136,7 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> 
 
 def _variable(name: str, values: dict, place: str, seen: tuple[str, ...]) -> object:
     if name not in values:
-        # Of one kind, such as eval_..., where there are any.
+        # Variables of the same kind, such as eval_..., are suggested if there are any.
         alike = [known for known in values if known.startswith(name.partition("_")[0] + "_")]
         raise KeyError(
             f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, alike or values)

@@ -21,7 +21,7 @@ PARTS = (
     "load_from",
 )
 FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar")
-# What has to be in a folder, by the type of the part of a config that names it, or by its key: of each tuple a file.
+# What has to be in a folder, by the type of the part of a config that names it, or by its key: one file of each tuple.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")  # the first that is there is loaded
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 CONTENT = {
@@ -31,9 +31,9 @@ CONTENT = {
     "tokenizer": [TOKENIZER],
 }
 MODEL_FOLDER = (("config.json",), WEIGHTS)  # of any other type
-# Of a folder with a tokenizer, what else decides the ids that it gives.
+# The other files of a tokenizer that decide the ids that it gives.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-# Of a larger file `file_fingerprint` reads so many blocks of so many bytes.
+# `file_fingerprint` reads files up to this size as a whole, and BLOCKS blocks of BLOCK bytes of larger ones.
 WHOLE, BLOCKS, BLOCK = 64 << 20, 256, 64 << 10
 
 

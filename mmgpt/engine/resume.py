@@ -41,20 +41,21 @@ CONFIG_PARTS = (
     "efficient_conv_bn_eval",
 )
 FREE = (
-    # Who reads the batches, and how far ahead: the batches are the same.
+    # These say which processes read the batches, and how far ahead; the batches are the same.
     r"train_dataloader\.(num_workers|prefetch_factor|persistent_workers|pin_memory|timeout|multiprocessing_context)",
-    # What to do about a broken sample: until now there was none, or it was replaced as it will be.
+    # This says what happens at a broken sample. The run has met none so far, or has replaced it as it goes on to do.
     r"train_dataloader\..*\bon_error",
-    # Where the data is: the annotation files are told by their content.
+    # Data may be moved: annotation files are compared by their content.
     r"train_dataloader\..*\b(data_root|cache)",
-    # When to validate.
+    # Validation changes nothing in training.
     r"train_cfg\.(val_begin|val_interval|dynamic_intervals)",
-    # How answers are generated; what is computed twice or in parts to save memory; cached features, which are what the
-    # model would compute. (The steps of the data that read them are compared as those that they stand for.)
+    # Generation is not used in training. Checkpointing and loss_chunk save memory by computing the same twice or in
+    # parts. Cached features are what the model would compute; the steps that read them are compared as those that they
+    # stand for.
     r"model\.(module\.)?(generation|checkpointing|loss_chunk|feature_cache)",
-    # Other kernels for the same step of the optimizer.
+    # These choose other kernels for the same step of the optimizer.
     r"optim_wrapper\.optimizer\.(foreign|fused|capturable)",
-    # The same draws, by kernels that add up in one order.
+    # What is drawn stays the same; the kernels add up in a fixed order.
     r"randomness\.deterministic",
 )
 HYPERPARAMETERS = ("lr", "weight_decay", "betas", "eps", "momentum")
@@ -66,7 +67,7 @@ REBUILT = (
     rf"optim_wrapper\.optimizer\.({'|'.join(HYPERPARAMETERS)})",
 )
 OURS = (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.DATA_SAMPLERS, registries.FUNCTIONS)
-# What else the compared parts of a config can name.
+# All registries whose components the compared parts of a config can name.
 COMPONENTS = (
     *OURS,
     registries.OPTIMIZERS,
@@ -161,12 +162,12 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
         source: its name, for messages.
 
     Raises:
-        ValueError: it is no checkpoint of a training, a setting differs that makes another run, or the run would end
-            before the place where the checkpoint is.
+        ValueError: the file is not a checkpoint of a training, a setting differs that makes another run, or the run
+            would end before the batch at which the checkpoint was written.
     """
     if "optimizer" not in checkpoint or "meta" not in checkpoint:
         raise ValueError(
-            f"cannot resume {source}: it is no checkpoint of tools/train.py; give it as load_from to start from it"
+            f"cannot resume {source}: it is not a checkpoint of tools/train.py; give it as load_from to start from it"
         )
     meta, loop = checkpoint["meta"], now["config"].get("train_cfg") or {}
     then = meta.get("settings") or _settings_of_text(meta.get("cfg"))
@@ -198,9 +199,9 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
 
 
 def agreed(judge: Callable[[], Changes | None]) -> Changes | None:
-    """What the first process finds, in all of them; so is the error that it ends in, before anyone waits for another.
+    """What the first process finds, handed to all of them; an error that it ends in is raised in all of them.
 
-    All processes call it. The first alone reads files: the others may see them later, or not at all.
+    All processes call it, and only the first reads files: the others may see them later, or not at all.
     """
     told: list = [None]
     if is_main_process():
@@ -246,7 +247,7 @@ def tell(changes: Changes | None, meta: Mapping) -> None:
 
 
 def tell_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
-    """Log what differs in the model of another run that starts from the weights of a checkpoint, which it may."""
+    """Log how the model of a new run differs from that of the checkpoint whose weights it starts from."""
     kept = (checkpoint.get("meta") or {}).pop("settings", None)
     if kept is not None:
         parts = ({"model": part} for part in (kept["config"].get("model"), plain_config(cfg["model"])))
@@ -255,7 +256,7 @@ def tell_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
 
 
 def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
-    """Let a checkpoint hold the schedule and the hyperparameters that the config of a run has at its place, if others.
+    """Put the schedule and the hyperparameters that a run's config has at this batch into a checkpoint, if they differ.
 
     The schedulers of `runner`, which are at their start, are stepped through all batches that are done: MMEngine's
     compute each rate from the one before. Where they count epochs, the same is done after a checkpoint that was written
@@ -302,7 +303,7 @@ def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
 
 
 def lines(differing: list[Change]) -> list[str]:
-    """A line for each setting that differs; one for those that a variable of the config has changed in many places."""
+    """A line for each setting that differs; settings that one variable has changed in many places share a line."""
     alike: dict[tuple[str, str, str], list[str]] = {}
     for name, then, now, _ in differing:
         alike.setdefault((name.rpartition(".")[2], _short(then), _short(now)), []).append(name)

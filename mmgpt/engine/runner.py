@@ -43,7 +43,7 @@ class MMGPTRunner(Runner):
         """
         hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         if "compile" in cfg:
-            # Here: it brings transformers.
+            # Imported where it is used: it brings transformers, which takes seconds.
             from mmgpt.models.compiling import check_options
 
             check_options(cfg.compile)
@@ -65,7 +65,7 @@ class MMGPTRunner(Runner):
         """
         self._check_same_start()
         if self._resume and self._load_from:
-            # Here: it brings transformers.
+            # Imported where it is used: it brings transformers, which takes seconds.
             from mmgpt.models.weight_files import read_file
 
             path = str(self._load_from)
@@ -94,8 +94,8 @@ class MMGPTRunner(Runner):
         """Same as MMEngine's; afterwards the process compiles again what it is asked to.
 
         Raises:
-            ValueError: images cannot reach the model or teach it. No checkpoint could change that, since those to start
-                from hold what is trained and nothing else: so it is said before the data is read.
+            ValueError: images cannot reach the model or teach it. This is checked before the data is read, since no
+                checkpoint could change it: those to start from hold only what is trained.
         """
         from mmgpt.models.image_path import check_image_path  # here: it brings transformers
 

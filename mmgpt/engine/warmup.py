@@ -8,9 +8,9 @@ from mmengine.optim.scheduler import param_scheduler as scheduler_classes
 
 from mmgpt.registry import PARAM_SCHEDULERS
 
-SHARE = 20  # A warm-up that is longer than the run is cut to this part of it.
-# MMEngine's schedulers that multiply a value by a factor until they end: where they begin, and what they come to, by
-# (name, default).
+SHARE = 20  # A warm-up that is longer than the run is cut to 1 / SHARE of it.
+# MMEngine's schedulers that multiply a value by a factor until they end, each with the (name, default) of the argument
+# for the factor that it begins with, and of the one for the factor that it comes to.
 WARM_UPS = {
     scheduler_classes.LinearParamScheduler: (("start_factor", 1 / 3), ("end_factor", 1.0)),
     scheduler_classes.ConstantParamScheduler: (("factor", 1 / 3), (None, 1.0)),

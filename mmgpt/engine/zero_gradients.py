@@ -72,7 +72,7 @@ class ZeroGradientsHook(Hook):
     def _look(self, runner: Runner) -> None:
         norm = gradient_norm(runner)
         finite = math.isfinite(norm)
-        # What holds in any process.
+        # A sign that is seen in one process holds for all.
         seen = torch.tensor([finite and norm > 0, bool(gradients(runner)), not finite], dtype=torch.int)
         all_reduce(seen, "max")
         self.learns, reached, broken = map(bool, seen)
