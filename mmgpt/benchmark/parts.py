@@ -39,9 +39,11 @@ def bare_language(model: nn.Module, cfg: Config, lora: bool) -> nn.Module:
 
 def tower(model: nn.Module, images: Tensor) -> Tensor:
     """The image tower alone: (n, 3, H, W) -> (n, P, D), without gradients where it is frozen."""
-    flamingo = flamingo_of(model)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and "vision" not in flamingo.frozen):
-        return flamingo.vision(images.to(next(flamingo.vision.parameters()).dtype))
+    vision = flamingo_of(model).vision
+    weights = list(vision.parameters())
+    trained = any(weight.requires_grad for weight in weights)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        return vision(images.to(weights[0].dtype))
 
 
 def resampler(model: nn.Module, features: Tensor) -> Tensor:

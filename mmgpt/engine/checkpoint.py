@@ -34,7 +34,7 @@ def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, T
     Raises:
         ValueError: it belongs to another config; names the tensors, or the setting of LoRA.
     """
-    # Here, not above, as in the functions below: the models bring transformers, which takes seconds to import.
+    # Imported where it is used, as in the functions below: the models bring transformers, which takes seconds.
     from mmgpt.models.checkpoints import check_fit, check_tuning, our_names
     from mmgpt.models.weight_files import state_and_tuning
 
@@ -60,16 +60,22 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
 def load_from_local(filename: str, map_location: str | None = None) -> dict:
     """MMEngine's loader of local files, reading safely. Not memory-mapped: a later checkpoint may replace the file.
 
+    The text of a config that old versions of MMCV kept in `meta` is left out: a config is read from its own file only.
+
     Raises:
-        FileNotFoundError, ValueError: as `read_weights` says; of addresses, such as https://..., none is a file.
+        FileNotFoundError, ValueError: as `read_weights` says; an address, such as https://..., is not a file.
     """
     from mmgpt.models.weight_files import read_weights
 
-    return read_weights(filename, map_location or "cpu", mmap=False)
+    content = read_weights(filename, map_location or "cpu", mmap=False)
+    if isinstance(content.get("meta"), dict):
+        content["meta"].pop("config", None)
+    return content
 
 
-# For names of every kind: onedl-mmengine's own loaders load unsafely what they cannot load safely, and those of both
-# leave it to the environment (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD) whether addresses are loaded safely.
+# Our loader replaces MMEngine's for paths and for addresses of every scheme. The loaders of onedl-mmengine load
+# unsafely what they cannot load safely, and with both engines an environment variable
+# (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD) decides whether addresses are loaded safely.
 CheckpointLoader.register_scheme(["", *CheckpointLoader._schemes], load_from_local, force=True)
 
 
@@ -142,10 +148,10 @@ class TrainedCheckpointHook(CheckpointHook):
         super().__init__(**own, backend_args=dict(backend="atomic"))
 
     def before_train(self, runner: Runner) -> None:
-        """Note the settings of the run; check that checkpoints fit the disk. ValueError when it is too full."""
+        """Note the settings of the run, and raise a ValueError if the disk has no room for a checkpoint."""
         super().before_train(runner)
         if is_main_process():
-            self.settings = resume.settings(runner.cfg)  # as its files are now
+            _ = runner.run_settings  # looks at the files now: they may change before the first checkpoint
             remove_parts(self.out_dir)
             check_space(self.out_dir, _size(bare_model(runner)))
 
@@ -204,13 +210,13 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data, and the settings that it was trained with."""
-        checkpoint["meta"]["settings"] = getattr(self, "settings", None) or resume.settings(runner.cfg)
+        checkpoint["meta"]["settings"] = runner.run_settings
         names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check what was loaded against the model, and undo `plain`."""
+        """Check what was loaded against the model, and turn plain data back into MMEngine's objects."""
         from mmgpt.models.checkpoints import log_loaded
 
         source, model = str(runner.cfg.get("load_from")), bare_model(runner)
@@ -235,7 +241,7 @@ def _size(model: nn.Module) -> int:
 
 
 def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Check that a run can go on from a checkpoint, and let the checkpoint hold the schedule that the run now has.
+    """Check that a run can go on from a checkpoint, and put the schedule that the run now has into it.
 
     Raises:
         ValueError: it cannot, see `resume.changes`; an epoch has another number of batches, or cannot be entered there.
@@ -243,12 +249,16 @@ def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
     length, loop, meta = len(runner.train_dataloader), runner.train_loop, checkpoint.get("meta", {})
     if isinstance(loop, ResumableEpochLoop) and meta:
         loop.check_place(meta.get("iter", 0))
-    changes = resume.agreed(lambda: resume.changes(checkpoint, resume.settings(runner.cfg), source))
+    changes = resume.agreed(lambda: resume.changes(checkpoint, runner.run_settings, source))
     before = meta.get("epoch_length", length)
     if before != length:
         raise ValueError(
             f"cannot resume {source}: an epoch had {before} batches per process then and has {length} now "
             "(other data, batch size or number of processes)"
+        )
+    if meta.get("seed") is not None and runner._randomness_cfg.get("seed") is None:
+        raise ValueError(
+            f"cannot resume {source} without a seed; set the seed that was drawn then: seed={meta['seed']}"
         )
     resume.tell(changes, meta)
     resume.rebuild(runner, checkpoint, changes)

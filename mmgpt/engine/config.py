@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from .config_file import read_config
 from .config_text import DEEPEST, WIDTH, PlainConfig, plain_value
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
 RUNNER_KEYS = {"compile", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
@@ -58,8 +60,23 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
 
 
 def plain_config(part: object) -> object:
-    """A part of a config as JSON has it: dicts, lists, strings and numbers; classes and functions by their names."""
-    return json.loads(json.dumps(part, default=lambda thing: getattr(thing, "__name__", str(thing))))
+    """A part of a config as JSON has it: dicts, lists, strings and numbers.
+
+    Classes and functions are their full names, a partial is its function and arguments, and any other object its text.
+    """
+    return json.loads(json.dumps(part, default=_described))
+
+
+def _described(thing: object) -> object:
+    """An object in words that are the same in every process: no address in memory is part of them."""
+    if isinstance(thing, (set, frozenset)):
+        return sorted(thing, key=repr)
+    if isinstance(thing, partial):
+        return {"partial": thing.func, "args": thing.args, **thing.keywords}
+    if hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    text = str(thing)
+    return type(thing) if ADDRESS.search(text) else text
 
 
 def check_exists(path: str | os.PathLike) -> None:
@@ -151,7 +168,7 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> 
 
 def _variable(name: str, values: dict, place: str, seen: tuple[str, ...]) -> object:
     if name not in values:
-        # Of one kind, such as eval_..., where there are any.
+        # Variables of the same kind, such as eval_..., are suggested if there are any.
         alike = [known for known in values if known.startswith(name.partition("_")[0] + "_")]
         raise KeyError(
             f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, alike or values)

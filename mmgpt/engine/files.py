@@ -21,8 +21,8 @@ PARTS = (
     "load_from",
 )
 FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar")
-# What has to be in a folder, by the type of the part of a config that names it, or by its key: of each tuple a file.
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+# What has to be in a folder, by the type of the part of a config that names it, or by its key: one file of each tuple.
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")  # the first that is there is loaded
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 CONTENT = {
     "OpenCLIPVision": [("open_clip_config.json",), WEIGHTS],
@@ -31,9 +31,9 @@ CONTENT = {
     "tokenizer": [TOKENIZER],
 }
 MODEL_FOLDER = (("config.json",), WEIGHTS)  # of any other type
-# Of a folder with a tokenizer, what else decides the ids that it gives.
+# The other files of a tokenizer that decide the ids that it gives.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-# Of a larger file `fingerprint` reads so many blocks of so many bytes.
+# `file_fingerprint` reads files up to this size as a whole, and BLOCKS blocks of BLOCK bytes of larger ones.
 WHOLE, BLOCKS, BLOCK = 64 << 20, 256, 64 << 10
 
 
@@ -81,7 +81,7 @@ def data_files(datasets: object) -> list[str]:
 
 
 def fingerprints(part: object) -> dict[str, str]:
-    """A `fingerprint` of every file, and of every folder of weights or a tokenizer, that a part of a config names.
+    """A `file_fingerprint` of every file, and of every folder of weights or a tokenizer, that a part of a config names.
 
     The keys are the dotted names in the config. Folders of images are left out: they may hold millions of files.
     """
@@ -89,14 +89,15 @@ def fingerprints(part: object) -> dict[str, str]:
     for name, path, content in _named_files(part, ""):
         if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
             named[name] = path, tuple(content) or MODEL_FOLDER
-    digests = {key: fingerprint(*key) for key in set(named.values())}  # a tokenizer is named by every dataset
+    digests = {key: file_fingerprint(*key) for key in set(named.values())}  # a tokenizer is named by every dataset
     return {name: digests[key] for name, key in named.items()}
 
 
-def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
+def file_fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
     """Sixteen hexadecimal digits that differ for other content, wherever a file or folder lies.
 
-    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB.
+    A file of more than 64 MB is read at 256 places, which takes the same moment for one of 100 GB. Where a
+    folder has weights in several formats, only those that are loaded count: safetensors before the others.
 
     Args:
         path: the file or folder.
@@ -104,8 +105,10 @@ def fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()
     """
     files, digest = [Path(path)], hashlib.blake2b(digest_size=8)
     if os.path.isdir(path):
-        patterns = {pattern for choices in content for pattern in choices}
+        patterns = {pattern for choices in content if choices != WEIGHTS for pattern in choices}
         patterns |= set(TOKENIZER_SETTINGS) if TOKENIZER in content else set()
+        if WEIGHTS in content:
+            patterns |= set([pattern for pattern in WEIGHTS if any(files[0].glob(pattern))][:1])
         files = sorted({file for pattern in patterns for file in files[0].glob(pattern)})
     for file in files:
         size, name = file.stat().st_size, file.name if os.path.isdir(path) else ""
@@ -130,7 +133,8 @@ def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
 
 def _content(key: str, part: Mapping) -> list[tuple[str, ...]]:
     """What has to be in the folder that ``part`` of a config, known by its type or its key, names (see CONTENT)."""
-    wanted = CONTENT.get(key) or CONTENT.get(part.get("type"), [])
+    kind = part.get("type")
+    wanted = CONTENT.get(key) or CONTENT.get(getattr(kind, "__name__", str(kind)).rpartition(".")[2], [])
     if part.get("pretrained") is False:
         wanted = [choices for choices in wanted if choices is not WEIGHTS]
     return [choices for choices in wanted if choices != ("config.json",) or not part.get("config")]

@@ -30,7 +30,10 @@ EVERY_RUN = dict(
 
 @HOOKS.register_module()
 class StrictLoadingHook(Hook):
-    """What a run that writes no checkpoints keeps of TrainedCheckpointHook: strict loading, and plain files if any."""
+    """The strict loading of TrainedCheckpointHook, for a run that writes no checkpoints.
+
+    A checkpoint that is saved by hand all the same holds what was trained, as plain data.
+    """
 
     after_load_checkpoint = TrainedCheckpointHook.after_load_checkpoint
     before_save_checkpoint = TrainedCheckpointHook.before_save_checkpoint

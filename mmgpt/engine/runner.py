@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, _ParamScheduler
@@ -41,7 +43,7 @@ class MMGPTRunner(Runner):
         """
         hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         if "compile" in cfg:
-            # Here: it brings transformers.
+            # Imported where it is used: it brings transformers, which takes seconds.
             from mmgpt.models.compiling import check_options
 
             check_options(cfg.compile)
@@ -50,22 +52,50 @@ class MMGPTRunner(Runner):
             cfg["default_scope"] = "mmgpt"
         return super().from_cfg(cfg)
 
+    @cached_property
+    def run_settings(self) -> dict:
+        """What the weights of the run depend on, see `resume.run_settings`; its files as they were when first asked."""
+        return resume.run_settings(self.cfg)
+
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Same as MMEngine's; a checkpoint that cannot be resumed is refused before the weights of a base are read."""
+        """Same as MMEngine's; a checkpoint that cannot be resumed is refused before the weights of a base are read.
+
+        Raises:
+            ValueError: says why; or processes would go on from different places.
+        """
+        self._check_same_start()
         if self._resume and self._load_from:
-            # Here: it brings transformers.
+            # Imported where it is used: it brings transformers, which takes seconds.
             from mmgpt.models.weight_files import read_file
 
             path = str(self._load_from)
-            resume.agreed(lambda: resume.changes(read_file(path), resume.settings(self.cfg), path))
+
+            def seed_of_run() -> int | None:
+                checkpoint = read_file(path)
+                resume.changes(checkpoint, self.run_settings, path)
+                return checkpoint["meta"].get("seed")
+
+            seed = resume.agreed(seed_of_run)
+            if self._randomness_cfg.get("seed") is None and seed is not None:
+                self.logger.info(f"The run goes on with the seed {seed}, which was drawn as it began.")
+                self._randomness_cfg.update(seed=seed)
+                self.set_randomness(**self._randomness_cfg)
         return super().build_model(model)
+
+    def _check_same_start(self) -> None:
+        """Raise a ValueError in all processes if they resume from different checkpoints, or only some of them do."""
+        starts = all_gather_object((bool(self._resume), self._load_from and str(self._load_from)))
+        if len(set(starts)) > 1:
+            lines = [f"  process {i}: resume={resume}, load_from={path}" for i, (resume, path) in enumerate(starts)]
+            told = "the processes would start from different checkpoints; do all of them share the work directory?"
+            raise ValueError("\n".join([told, *lines]))
 
     def train(self) -> nn.Module:
         """Same as MMEngine's; afterwards the process compiles again what it is asked to.
 
         Raises:
-            ValueError: images cannot reach the model or teach it. No checkpoint could change that, since those to start
-                from hold what is trained and nothing else: so it is said before the data is read.
+            ValueError: images cannot reach the model or teach it. This is checked before the data is read, since no
+                checkpoint could change it: those to start from hold only what is trained.
         """
         from mmgpt.models.image_path import check_image_path  # here: it brings transformers
 

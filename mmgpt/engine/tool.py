@@ -1,8 +1,8 @@
 """What the command line tools share: options, launching on machines with and without GPUs, readable errors."""
 
 import argparse
-import atexit
 import ast
+import atexit
 import inspect
 import os
 import pickle

@@ -22,12 +22,15 @@ def trained_names(model: nn.Module) -> set[str]:
     buffers of the modules that own such a parameter (running statistics), and all that LoRA put beside the weights, of
     which some variants train a part only (MiCA, VeLoRA)."""
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    # Without a state dict: the frozen weights of some precisions are put together for one.
+    updates = {name for name, _ in model.named_parameters(remove_duplicate=False) if ".lora_" in name}
     for prefix, module in model.named_modules():
+        buffers = (name for name, _ in module.named_buffers(recurse=False))
+        kept = {name for name in buffers if name not in module._non_persistent_buffers_set}
+        kept = {f"{prefix}.{name}" if prefix else name for name in kept}
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-            buffers = (name for name, _ in module.named_buffers(recurse=False))
-            kept = (name for name in buffers if name not in module._non_persistent_buffers_set)
-            names |= {f"{prefix}.{name}" if prefix else name for name in kept}
-    updates = {name for name in model.state_dict() if ".lora_" in name}
+            names |= kept
+        updates |= {name for name in kept if ".lora_" in name}
     return names | updates if names & updates else names
 
 

@@ -24,7 +24,8 @@ class ZeroGradientsHook(Hook):
 
     Once a step since the start, or since a resumed run went on, has had another norm, nothing is looked at any more.
     Steps in which nothing trainable has a gradient at all (texts alone, where only what is for images is trained) are
-    not yet a sign: they end the run when it has seen all its data once, or is over.
+    not yet a sign: they end the run when it has seen all its data once. So does the end of a run that was not resumed,
+    however few its steps are; a resumed one may have only a few steps left, which say nothing about those before.
 
     Args:
         patience: so many steps with gradients that are all zero end the run.
@@ -59,7 +60,8 @@ class ZeroGradientsHook(Hook):
             return
         done, steps = runner.iter + 1, self.zero + self.unreached
         passed = done - self.first >= len(runner.train_dataloader) and steps >= self.patience
-        if self.zero >= self.patience or steps and (passed or done >= runner.max_iters):
+        over = self.first == 0 and done >= runner.max_iters
+        if self.zero >= self.patience or steps and (passed or over):
             what = "all gradients were exactly zero" if self.zero else "nothing trainable had a gradient"
             raise ValueError(f"in the first {steps} steps of this run {what}: {ADVICE}")
 
@@ -70,7 +72,7 @@ class ZeroGradientsHook(Hook):
     def _look(self, runner: Runner) -> None:
         norm = gradient_norm(runner)
         finite = math.isfinite(norm)
-        # What holds in any process.
+        # A sign that is seen in one process holds for all.
         seen = torch.tensor([finite and norm > 0, bool(gradients(runner)), not finite], dtype=torch.int)
         all_reduce(seen, "max")
         self.learns, reached, broken = map(bool, seen)

@@ -21,7 +21,7 @@ from mmgpt.registry import LOOPS
 
 from .predictions import Predictions
 from .readiness import check_questions, questions_of
-from .results import circumstances, digests, settings, write_json
+from .results import circumstances, digests, evaluation_settings, write_json
 
 RESULT = "result.json"
 ADVICE = "wait for the end of that evaluation, or name another folder with --work-dir"
@@ -61,7 +61,7 @@ class WholeBatches(Sampler):
 class EvaluationLoop(TestLoop):
     """Answers the test data, writes every prediction as it comes, and a result that says how it was made.
 
-    In `<work_dir>/evaluation/<checkpoint>-<fingerprint of what answers>-<of what judges>`: `predictions.jsonl`, a row
+    In `<work_dir>/evaluation/<checkpoint>-<digest of what answers>-<of what judges>`: `predictions.jsonl`, a row
     for each sample in the order of the data, and `result.json`: metrics, number of samples, settings with checksums,
     command, versions, seconds.
 
@@ -84,7 +84,7 @@ class EvaluationLoop(TestLoop):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         # Models of other kinds need not generate.
         generation = getattr(model, "settings_in_force", dict)()
-        told = [settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
+        told = [evaluation_settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
         broadcast_object_list(told)
         self.settings = told[0]
         template = self.settings["prompt_template"]

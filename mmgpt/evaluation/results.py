@@ -15,11 +15,11 @@ from mmgpt.engine.versions import versions
 JUDGING = ("metrics", "pycocoevalcap")
 
 
-def settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
+def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
     """All that answers and figures depend on, as plain data; files by SHA-256.
 
     Of a folder with a language model or an image encoder, what describes it and the tokenizer is; its weights and those
-    of other files of the model by a `fingerprint`, which takes no time.
+    of other files of the model by a `file_fingerprint`, which takes no time.
 
     Args:
         cfg: a whole config, its variables replaced.
@@ -48,16 +48,16 @@ def circumstances() -> dict:
     return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
 
 
-def fingerprint(made_of: Mapping) -> str:
-    """Eight characters that differ for other `settings`."""
+def settings_digest(made_of: Mapping) -> str:
+    """Eight characters that differ for other `evaluation_settings`."""
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def digests(made_of: Mapping) -> tuple[str, str]:
-    """Those of what answers depend on among `settings`, and of what judges them, each with the versions of packages."""
+    """Digests of what answers depend on among `evaluation_settings`, and of what judges them, with versions."""
     answering = {name: value for name, value in {**made_of, **versions()}.items() if name not in JUDGING}
     judging = {name: value for name, value in {**made_of, **versions()}.items() if name in JUDGING}
-    return fingerprint(answering), fingerprint(judging)
+    return settings_digest(answering), settings_digest(judging)
 
 
 def write_json(content: Mapping, path: Path) -> None:

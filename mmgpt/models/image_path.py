@@ -35,9 +35,9 @@ def check_image_path(model: nn.Module) -> None:
         )
     if reason:
         raise ValueError(
-            f"{reason}. Name a file with the resampler and the gated blocks of this base (flamingo_weights, which is "
-            f"`weights` of the Flamingo, and {flamingo.weights!r} here), or train them first as "
-            "configs/mmgpt/full_joint.py does: tools/model_converters/weights.py makes such a file of its checkpoint"
+            f"{reason}. Set flamingo_weights (now {flamingo.weights!r}) to a file with the resampler and gated blocks "
+            "of this base, or train them first as configs/mmgpt/full_joint.py does and make such a file of its "
+            "checkpoint with tools/model_converters/weights.py"
         )
     random = []
     if not getattr(flamingo.vision, "pretrained", True) and not _trains(flamingo.vision):

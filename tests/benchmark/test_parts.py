@@ -34,6 +34,16 @@ def test_tower_and_resampler_together_are_what_the_model_sees(small_model):
     assert_close(latents, small_model.module.encode(images[None])[0])
 
 
+def test_a_tower_that_is_trained_in_part_keeps_its_gradients(small_model):
+    """With LoRA in it, say."""
+    weight = next(small_model.module.vision.parameters())
+    weight.requires_grad_(True)
+    try:
+        assert tower(small_model, torch.randn(1, 3, 32, 32)).requires_grad
+    finally:
+        weight.requires_grad_(False)
+
+
 def test_gated_products_are_all_that_the_blocks_multiply(small_model):
     rows, tokens, latents = 2, 5, 8
     blocks = [m for m in small_model.module.language.modules() if isinstance(m, GatedCrossAttentionBlock)]

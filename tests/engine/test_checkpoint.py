@@ -13,7 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_p
 
 from mmgpt.engine.atomic import part_path
 from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
-from mmgpt.engine.trained import trained_state
+from mmgpt.engine.trained import trained_names, trained_state
 
 
 @pytest.fixture
@@ -65,6 +65,18 @@ def test_load_trained(trained):
     load_trained(model, folder / "latest.pth")
     for name, value in trained_state(runner.model).items():
         torch.testing.assert_close(model.state_dict()[name], value.cpu())
+
+
+def test_names_of_what_is_trained_are_found_without_a_state_dict(monkeypatch):
+    """For one, 4-bit weights pack what they are quantised by, all of them at every checkpoint."""
+    model = StubModel()
+    part = model.gated.lora_A = torch.nn.Linear(4, 2)
+    part.weight.requires_grad_(False)
+    part.register_buffer("scale", torch.ones(1))
+    part.register_buffer("scratch", torch.ones(1), persistent=False)
+    monkeypatch.setattr(StubModel, "state_dict", lambda *_, **__: pytest.fail("a state dict is made"))
+    found = {name for name in trained_names(model) if "lora" in name}
+    assert found == {"gated.lora_A.weight", "gated.lora_A.bias", "gated.lora_A.scale"}
 
 
 def damage(folder, change):
@@ -147,6 +159,7 @@ def resume_from_the_folder(make_runner, path, more):
     make_runner(more, resume=True).train()
 
 
+NO_CHECKPOINTS = "default_hooks['checkpoint'] = None\n"
 ROADS = {
     "load_trained": lambda make_runner, path, more: load_trained(StubModel(), path),
     "train from": lambda make_runner, path, more: make_runner(more, load_from=str(path)).train(),
@@ -159,13 +172,25 @@ ROADS = {
 }
 
 
-@pytest.mark.parametrize("more", ["", "default_hooks['checkpoint'] = None"], ids=["our hook", "without a hook"])
+@pytest.mark.parametrize("more", ["", NO_CHECKPOINTS], ids=["our hook", "no checkpoints"])
 @pytest.mark.parametrize("road", ROADS)
 def test_code_in_a_checkpoint_is_refused_on_every_road(make_runner, evil, road, more):
     path, made = evil
     with pytest.raises(ValueError, match="evil.pth cannot be read as tensors and plain data"):
         ROADS[road](make_runner, path, more)
     assert not made.exists()
+
+
+@pytest.mark.parametrize("more", ["", NO_CHECKPOINTS], ids=["our hook", "no checkpoints"])
+@pytest.mark.parametrize("road", ["resume", "resume the folder"])
+def test_the_text_of_a_config_in_a_checkpoint_is_not_run(make_runner, tmp_path, trained, road, more):
+    """A text of a config in a checkpoint is not read."""
+    content = torch.load(trained[1] / "iter_9.pth", weights_only=True)
+    content["meta"]["config"] = "a = 1"
+    shutil.rmtree(trained[1])
+    torch.save(content, tmp_path / "text.pth")
+    ROADS[road](make_runner, tmp_path / "text.pth", more)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("address", ["https", "http", "s3", "petrel", "a:s3", "pavi", "torchvision", "modelzoo",

@@ -1,9 +1,13 @@
+import math
 from copy import deepcopy
+from functools import partial
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from mmgpt.engine import load_config
+from mmgpt.engine.config import plain_config
 
 CONFIG = """
 name = 'a'
@@ -129,3 +133,26 @@ def test_a_dict_as_an_option(config):
         load_config(config, {"name.a": 1})
     with pytest.raises(ValueError, match="--cfg-options model.many.7"):
         load_config(config, {"model.many.7": 1})
+
+
+class Opaque:
+    """An object whose text has its address."""
+
+
+def test_plain_config_is_the_same_in_every_process():
+    part = dict(
+        a=(1, Path("x")),
+        some={"b", "a"},
+        type=Opaque,
+        step=partial(load_config, options={"b": 1}),
+        thing=Opaque(),
+        of=math.sqrt,
+    )
+    assert plain_config(part) == {
+        "a": [1, "x"],
+        "some": ["a", "b"],
+        "type": f"{__name__}.Opaque",
+        "step": {"partial": "mmgpt.engine.config.load_config", "args": [], "options": {"b": 1}},
+        "thing": f"{__name__}.Opaque",
+        "of": "math.sqrt",
+    }

@@ -1,7 +1,7 @@
 import pytest
 
 from mmgpt.engine import check_files, files
-from mmgpt.engine.files import fingerprint, fingerprints
+from mmgpt.engine.files import file_fingerprint, fingerprints
 
 
 @pytest.fixture
@@ -154,6 +154,23 @@ def test_a_folder_is_known_by_what_is_used_of_it(base, name, changed):
     assert fingerprints(moved) == after
 
 
+def test_weights_that_are_not_loaded_do_not_count(base):
+    """The same weights in an older format may lie beside the safetensors, or have been removed to save room."""
+    part = dict(language=dict(path=str(base)))
+    before = fingerprints(part)
+    (base / "pytorch_model.bin").write_text("the same in another format")
+    assert fingerprints(part) == before
+    (base / "model.safetensors").unlink()
+    assert fingerprints(part) != before
+
+
+@pytest.mark.parametrize("kind", ["mmgpt.HFVision", "mmgpt.models.HFVision", type("HFVision", (), {})])
+def test_the_type_of_a_part_may_have_a_scope_or_be_a_class(base, kind):
+    (base / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        check_files({"model": dict(vision=dict(type=kind, path=str(base)))})
+
+
 def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "WHOLE", 100)
     monkeypatch.setattr(files, "BLOCK", 10)
@@ -161,9 +178,9 @@ def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
     seen = set()
     for changed in (None, 0, 5_015, 9_999):
         (tmp_path / "a.bin").write_bytes(bytes(1 if i == changed else byte for i, byte in enumerate(content)))
-        seen.add(fingerprint(tmp_path / "a.bin"))
+        seen.add(file_fingerprint(tmp_path / "a.bin"))
     (tmp_path / "a.bin").write_bytes(content[1:])
-    seen.add(fingerprint(tmp_path / "a.bin"))
+    seen.add(file_fingerprint(tmp_path / "a.bin"))
     assert len(seen) == 5
     (tmp_path / "a.bin").rename(tmp_path / "b.bin")
-    assert fingerprint(tmp_path / "b.bin") in seen
+    assert file_fingerprint(tmp_path / "b.bin") in seen

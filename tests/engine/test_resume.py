@@ -1,6 +1,7 @@
 """What may change when a run is resumed; that an unchanged one is the uninterrupted run is in test_loops.py."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from launching import train_on_two
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgpt.engine import load_config
-from mmgpt.engine.resume import changes, settings
+from mmgpt.engine import load_config, resume
+from mmgpt.engine.resume import changes, run_settings
 from mmgpt.engine.runner import MMGPTRunner
 
 VALIDATION = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
@@ -105,6 +106,21 @@ def test_rates_of_the_optimizer_are_those_that_a_run_with_them_has_there(run, op
         assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
 
 
+UNSCHEDULED = "default_hooks['param_scheduler'] = None\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [("", UNSCHEDULED), (UNSCHEDULED, "")])
+def test_the_schedule_is_turned_off_and_on(run, before, after):
+    whole, expected = run(after, "whole", max_epochs=2)
+    run(before, max_epochs=2)
+    (path := Path(whole.work_dir).parent / "run" / "latest.pth").unlink()
+    path.symlink_to("iter_9.pth")
+    resumed, noted = run(after, resume=True, max_epochs=2)
+    assert noted.rates == expected.rates[9:] != []
+    states = [[each.state_dict() for each in runner.param_schedulers] for runner in (resumed, whole)]
+    assert states[0] == states[1]
+
+
 def test_clipping_is_that_of_the_config(run):
     run(max_epochs=1)
     resumed, _ = run("optim_wrapper = dict(clip_grad=dict(_delete_=True, type='value', clip_value=0.5))", resume=True)
@@ -141,7 +157,7 @@ def test_what_is_free_changes_without_a_word(run, tmp_path, make_runner, more):
     cfg = make_runner(max_epochs=1).cfg
     then = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
     now = load_config(write_config(tmp_path, more=more), {"max_epochs": 1})
-    assert changes(then, settings(cfg), "x") == changes(then, settings(now), "x") == ([], [])
+    assert changes(then, run_settings(cfg), "x") == changes(then, run_settings(now), "x") == ([], [])
     if "generation" not in more:
         resumed, _ = run(more, resume=True, max_epochs=1)
         assert "Resumed" not in log_of(resumed)
@@ -186,12 +202,21 @@ def test_another_run_is_refused_by_name_before_a_model_is_built(run, tmp_path, m
     assert source in first and f"without --resume, by --cfg-options load_from={source}" in last
 
 
-def test_a_seed_that_was_drawn_by_chance_is_asked_for(run):
-    runner, expected = run(seed=None, max_epochs=1)
-    with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, None now"):
-        run(resume=True, seed=None, max_epochs=2)
-    resumed, noted = run(resume=True, seed=runner.seed, max_epochs=2)
-    assert len(noted.losses) == 6
+def test_a_seed_that_was_drawn_by_chance_is_kept(run):
+    runner, _ = run(CONSTANT, seed=None, max_epochs=1)
+    whole, expected = run(CONSTANT, "whole", seed=runner.seed, max_epochs=2)
+    resumed, noted = run(CONSTANT, resume=True, seed=None, max_epochs=2)
+    assert resumed.seed == runner.seed and f"goes on with the seed {runner.seed}" in log_of(resumed)
+    assert noted.losses == expected.losses[6:]
+    with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, 5 now"):
+        run(CONSTANT, resume=True, seed=5, max_epochs=3)
+
+
+def test_without_a_seed_a_folder_is_not_resumed_by_mmengine_alone(run, make_runner):
+    """It looks for the checkpoint only when the loaders are built."""
+    runner, _ = run(seed=None, max_epochs=1)
+    with pytest.raises(ValueError, match=f"set the seed that was drawn then: seed={runner.seed}"):
+        make_runner(resume=True, seed=None, max_epochs=2).train()
 
 
 def test_all_that_is_refused_is_in_one_message(run):
@@ -223,6 +248,36 @@ def test_a_checkpoint_without_settings_goes_on_with_those_of_now(run, tmp_path, 
     assert "does not hold the settings of its run" in log_of(resumed)
     if epochs == 2:
         assert_same(resumed, whole)
+
+
+def of_older_version(path, cfg=None):
+    """Take out of a checkpoint what older versions did not write; put a text in the place of its config."""
+    content = torch.load(path, weights_only=True)
+    del content["meta"]["settings"]
+    if cfg is not None:
+        content["meta"]["cfg"] = cfg
+    path.unlink()
+    torch.save(content, path)
+
+
+def test_a_checkpoint_without_settings_is_compared_by_its_config(run, tmp_path):
+    run(max_epochs=1)
+    of_older_version(tmp_path / "run" / "latest.pth")
+    with pytest.raises(ValueError, match=r"(?s)batch_size: 2 then, 3 now\n  randomness.seed: 0 then, 4 now\n"):
+        run(resume=True, seed=4, **{"train_dataloader.batch_size": 3})
+    resumed, _ = run(resume=True, max_epochs=2)
+    assert "train_cfg.max_epochs: 1 then, 2 now" in log_of(resumed)
+    assert "they are compared by the text of its config" in log_of(resumed)
+
+
+@pytest.mark.parametrize(
+    "text", ["model = dict(type=<class 'a.B'>)", "import os\nos.mkdir({made!r})", "a = os.mkdir({made!r})"]
+)
+def test_a_config_of_more_than_literals_is_neither_compared_nor_run(run, tmp_path, text):
+    run(max_epochs=1)
+    of_older_version(tmp_path / "run" / "latest.pth", text.format(made=str(tmp_path / "made")))
+    resumed, _ = run(resume=True, seed=0, max_epochs=1)
+    assert "they cannot be compared" in log_of(resumed) and not (tmp_path / "made").exists()
 
 
 def test_other_versions_are_told(run, tmp_path):
@@ -284,7 +339,7 @@ def conversations(tmp_path):
         if not (root / "train.json").exists():
             (root / "train.json").write_text("[]")
         (tmp_path / "config.py").write_text(CONVERSATIONS.format(root=root.as_posix(), more=more))
-        return settings(load_config(tmp_path / "config.py", options))
+        return run_settings(load_config(tmp_path / "config.py", options))
 
     return written
 
@@ -297,6 +352,50 @@ def compared(then, now):
 def test_files_and_folders_that_have_moved_are_the_same(conversations):
     assert compared(conversations("a"), conversations("b")) == ([], [])
     assert compared(conversations("a"), conversations("a", **{"model.module.generation.num_beams": 1})) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.type": "mmgpt.LoRAModel"},
+        {"model.type": "mmgpt.models.lora.LoRAModel"},
+        {"model.module.frozen": ("vision", "language")},
+        {"model.module.language.precision": None},
+        {"model.train_tokens": []},
+        {"model.train_tokens": {}, "train_dataloader.dataset.visual.0.weight": None},
+        {"train_dataloader.dataset.visual.0.type": "mmgpt.InstructionDataset"},
+        {"train_dataloader.sampler": None},
+        {"train_dataloader.dataset.visual.0.name": None},
+    ],
+)
+def test_other_words_for_the_same_are_no_change(conversations, options):
+    assert compared(conversations(), conversations(**options)) == ([], [])
+    assert compared(conversations(**options), conversations()) == ([], [])
+
+
+def test_cached_features_may_be_turned_on_and_off(conversations, tmp_path):
+    pixels = "[dict(type='LoadImages'), dict(type='PrepareImages', size=28)]"
+    steps = "steps = [*{}, dict(type='FormatPrompt', template='short'), '${{tokenize}}']"
+    opened = conversations(more=steps.format(pixels))
+    cached = conversations(more=steps.format(f"[dict(type='LoadFeatures', cache='features', steps={pixels})]"))
+    assert compared(opened, cached) == compared(cached, opened) == ([], [])
+    other = conversations(more=steps.format(pixels.replace("28", "56")))
+    with pytest.raises(ValueError, match=r"pipeline\[1\].size and 1 more: 28 then, 56 now"):
+        compared(cached, other)
+
+
+def test_nothing_is_not_a_default_that_is_something(conversations):
+    with pytest.raises(ValueError, match="model.module.frozen: None then, \\[\\] now"):
+        compared(conversations(), conversations(**{"model.module.frozen": []}))
+    seed = "train_dataloader.dataset.visual.0.seed"  # without one, that of the joint dataset
+    with pytest.raises(ValueError, match="visual.0..seed: None then, 0 now"):
+        compared(conversations(), conversations(**{seed: 0}))
+
+
+def test_defaults_of_the_optimizer_may_be_written_out(run):
+    run(max_epochs=1)
+    resumed, _ = run(resume=True, max_epochs=1, **{"optim_wrapper.optimizer.amsgrad": False})
+    assert "Resumed" not in log_of(resumed)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +459,15 @@ def test_what_is_computed_and_of_which_data_is_refused_by_name(conversations, op
     assert line in str(told.value)
 
 
+def test_files_are_looked_at_once_for_a_run(run, monkeypatch):
+    """Large ones are read at many places, which takes its time on a disk of a network."""
+    run(max_epochs=1)
+    asked, look = [], resume.fingerprints
+    monkeypatch.setattr(resume, "fingerprints", lambda part: (asked.append(1), look(part))[1])
+    run(resume=True, max_epochs=2)
+    assert asked == [1]
+
+
 def test_another_number_of_processes_is_another_run(conversations):
     then = conversations()
     then["config"]["processes"] = 8
@@ -374,3 +482,13 @@ def test_two_processes_refuse_together(tmp_path):
     assert "randomness.seed: 0 then, 4 now" in done.stderr
     more = train_on_two(tmp_path, "", "--resume", "--cfg-options", "max_epochs=2", timeout=120)
     assert more.returncode == 0 and "train_cfg.max_epochs: 1 then, 2 now" in more.stdout + more.stderr
+
+
+def test_processes_that_see_different_work_directories_refuse_together(tmp_path):
+    """On a machine that does not share the disk, no checkpoint is found."""
+    assert train_on_two(tmp_path, "", "--cfg-options", "max_epochs=1").returncode == 0
+    alone = "import os\nresume = os.environ.get('RANK') == '0'\n"
+    done = train_on_two(tmp_path, alone, "--cfg-options", "max_epochs=2", timeout=60)
+    assert done.returncode == 1 and "the processes would start from different checkpoints" in done.stderr
+    assert "process 0: resume=True, load_from=" in done.stderr
+    assert "process 1: resume=False, load_from=None" in done.stderr

@@ -79,13 +79,33 @@ def test_so_is_a_part_of_an_epoch_of_less_than_two_batches():
             linear(20, by_epoch=True, convert_to_iter_based=True),
             "200 batches ends after the run of 100",
         ),
-        (dict(type="ConstantLR", factor=1e-3, by_epoch=False, end=400), "400 batches ends after the run of 100"),
     ],
 )
 def test_one_that_is_longer_than_the_run_is_cut_to_a_twentieth(warm_up, said, told):
     found = rates([warm_up], 100)
     assert found[0] == LR / 1000 and found[3] < LR and found[4:] == pytest.approx([LR] * 96, rel=1e-12)
     assert f"param_scheduler[0] ({warm_up['type']}): its warm-up of {said}" in told[0]
+
+
+def test_a_constant_warm_up_before_another_scheduler_is_cut(told):
+    constant = dict(type="ConstantLR", factor=1e-3, by_epoch=False, end=400)
+    found = rates([constant, dict(type="CosineAnnealingLR", by_epoch=False, begin=400)], 100)
+    assert found[0] == LR / 1000 and found[3] < LR and max(found) == found[4] == pytest.approx(LR)
+    assert "(ConstantLR): its warm-up of 400 batches ends after the run of 100" in told[0]
+
+
+@pytest.mark.parametrize("end", [101, 400])
+def test_a_constant_rate_for_the_whole_run_stays(end, told):
+    constant = dict(type="ConstantLR", factor=0.1, by_epoch=False, end=end)
+    cosine = dict(type="CosineAnnealingLR", by_epoch=False)
+    assert rates([constant], 100) == [LR / 10] * 100
+    assert fit_schedule([constant, cosine], 100, EPOCH) == [constant, cosine] and not told
+
+
+@pytest.mark.parametrize("kind", ["LinearLR", "ConstantLR", "CosineAnnealingLR"])
+def test_no_end_is_the_end_of_the_run(kind):
+    scheduler = dict(type=kind, by_epoch=False)
+    assert rates([{**scheduler, "begin": None, "end": None}], 100) == rates([scheduler], 100, fit=False)
 
 
 @pytest.mark.parametrize("run", [4, 20, 39])

@@ -79,10 +79,20 @@ def test_a_run_whose_data_never_reaches_what_is_trained_is_ended_after_an_epoch(
 
 def test_a_resumed_run_is_looked_at_anew(make_runner, tmp_path):
     make_runner(dull(zero=range(7, 100)), max_epochs=1).train()
-    cut = str(tmp_path / "run" / "iter_3.pth")
-    runner = make_runner(dull(zero=range(100)), resume=True, load_from=cut, max_epochs=1)
+    cut = dict(resume=True, load_from=str(tmp_path / "run" / "iter_3.pth"), max_epochs=1)
+    runner = make_runner(dull(zero=range(100)), **cut, **{"default_hooks.zero_gradients.patience": 3})
     with pytest.raises(ValueError, match="first 3 steps of this run all gradients"):
         runner.train()
+
+
+@pytest.mark.parametrize("left", [dict(unreached=range(100)), dict(zero=range(100))])
+def test_the_last_steps_of_a_resumed_run_say_nothing(make_runner, tmp_path, left):
+    """Only texts may be left; the last checkpoint of such a run is written."""
+    make_runner(dull(), max_epochs=1).train()
+    (tmp_path / "run" / "iter_6.pth").unlink()
+    cut = str(tmp_path / "run" / "iter_3.pth")
+    make_runner(dull(**left), resume=True, load_from=cut, max_epochs=1).train()
+    assert (tmp_path / "run" / "iter_6.pth").exists()
 
 
 def test_infinite_gradients_are_not_taken_for_zeros(make_runner):

@@ -1,4 +1,4 @@
-from mmgpt.evaluation.results import settings
+from mmgpt.evaluation.results import evaluation_settings
 
 
 def test_another_base_in_the_same_folder_is_another_evaluation(tmp_path):
@@ -7,9 +7,9 @@ def test_another_base_in_the_same_folder_is_another_evaluation(tmp_path):
         (tmp_path / name).write_text("{}")
     model = dict(type="Flamingo", language=dict(path=str(tmp_path)))
     cfg = dict(model=model, test_dataloader=dict(dataset={}, batch_size=1), test_evaluator={}, test_cfg={})
-    before = settings(cfg, None, {})
-    assert settings(cfg, None, {}) == before
+    before = evaluation_settings(cfg, None, {})
+    assert evaluation_settings(cfg, None, {}) == before
     (tmp_path / "model.safetensors").write_text("[]")
-    after = settings(cfg, None, {})
+    after = evaluation_settings(cfg, None, {})
     assert after["model_weights"].keys() == {"model.language.path"}
     assert {key for key in after if after[key] != before[key]} == {"model_weights"}

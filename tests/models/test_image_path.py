@@ -67,7 +67,7 @@ def test_so_it_is_in_other_families(build, tiny_v2):
 def test_so_it_is_on_a_file_of_gates_that_are_zero(build, tmp_path):
     path = str(tmp_path / "new.safetensors")
     save_file({name: value.contiguous() for name, value in new_tensors(build()).items()}, path)
-    with pytest.raises(ValueError, match=r"zero and frozen.*new\.safetensors' here"):
+    with pytest.raises(ValueError, match=r"zero and frozen.*flamingo_weights \(now '.*new\.safetensors'\)"):
         check_image_path(build(LORA, weights=path))
 
 

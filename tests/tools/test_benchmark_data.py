@@ -122,6 +122,16 @@ def test_training_is_measured_and_leaves_nothing(tmp_path, monkeypatch):
         train(cfg, 13)
 
 
+def test_training_is_measured_without_default_hooks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for hooks in (None, {}):
+        cfg = benchmark_data.load_config(write_config(tmp_path))
+        cfg.default_hooks = hooks
+        assert len(train(cfg, 4).taken) == 4
+    cfg.pop("default_hooks")
+    assert len(train(cfg, 4).taken) == 4
+
+
 def test_mistakes(config, monkeypatch, capsys):
     tool = ROOT / "tools" / "analysis_tools" / "benchmark_data.py"
     monkeypatch.setattr(sys, "argv", [str(tool), str(config), "--rounds", "0"])

@@ -131,7 +131,8 @@ def train(cfg: Config, steps: int) -> Times:
         ValueError: training ends before that.
     """
     with tempfile.TemporaryDirectory() as folder:
-        cfg.work_dir, cfg.launcher, cfg.default_hooks.checkpoint = folder, "none", None
+        cfg.work_dir, cfg.launcher = folder, "none"
+        cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "checkpoint": None}
         runner, times = MMGPTRunner.from_cfg(cfg), Times(steps)
         runner.register_hook(times)
         try:
