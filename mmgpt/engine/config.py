@@ -4,14 +4,15 @@ import difflib
 import inspect
 import json
 import os
-import re
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
 
-VARIABLE = re.compile(r"\$\{(\w+)\}")
+from .description import exported_folder, read_description
+from .variables import VARIABLE
+
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
 RUNNER_KEYS = {"compile", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
 
@@ -23,11 +24,12 @@ def suggest(value: str, choices: Iterable[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else "") + f" Choices: {', '.join(choices)}"
 
 
-def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
+def load_config(path: str | os.PathLike, options: dict | None = None, trust: bool = False) -> Config:
     """A config file with its bases merged, ``options`` merged over it, and every ``'${name}'`` replaced.
 
     Args:
-        path: Python config file.
+        path: Python config file, which is run; or a folder that `export` or `merge` wrote, which is data (see
+            `read_description`, also for `trust`).
         options: dotted names to values, as ``--cfg-options`` gives them. They are merged before the variables are
             replaced, so an option that sets a variable reaches every place that refers to it. An option that leads
             through a ``'${name}'`` sets that variable: 'model.lora.r' is 'lora.r'. Undotted ones are merged first.
@@ -35,11 +37,13 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
     A name may have variables in it: with `benchmark = 'okvqa'`, ``'${eval_${benchmark}}'`` is ``'${eval_okvqa}'``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, ValueError: there is no such file, or as `read_description` says.
         KeyError: an option or a ``'${name}'`` names nothing in the config.
     """
-    check_exists(path)
-    cfg = Config.fromfile(path)
+    folder = exported_folder(path)
+    if folder is None:
+        check_exists(path)
+    cfg = Config.fromfile(path) if folder is None else read_description(folder, trust)
     for option in sorted(options or {}, key=lambda option: "." in option):
         followed = {_follow(cfg, option): options[option]}
         _check_options(cfg, followed)

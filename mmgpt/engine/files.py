@@ -1,11 +1,12 @@
 """Looking for the files that a config names, before anything is built."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from .config import VARIABLE
+from .variables import VARIABLE
 
 # The parts of a config that are built; other top-level names are variables, used or not.
 PARTS = (
@@ -68,6 +69,19 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
         lines += [f"    {path}  ({_first(places[path])})" for path in paths]
         lines.append(f"    elsewhere? {options}")
     raise FileNotFoundError("\n".join(lines))
+
+
+def read_settings(file: Path) -> dict:
+    """The JSON object of a file, empty where there is no file. ValueError when it holds something else."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not a JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: expected a JSON object, got {content!r:.80}")
+    return content
 
 
 def named_files(part: object) -> list[str]:

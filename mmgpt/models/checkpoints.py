@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .gated_lm import GatedDecoderLayer
-from .weight_files import TUNING, read_weights, state_and_tuning
+from .weight_files import TARGETS, TUNING, is_finite, kind_of, read_weights, state_and_tuning
 
 GATED = ".gated."
 # What peft puts into names, differently in a model and in a file.
@@ -113,6 +113,9 @@ def check_fit(
 ) -> None:
     """Raises a ValueError naming `source` unless `given` has all that is needed, nothing unknown, and every shape.
 
+    Neither are values taken that a model cannot hold: integers for floats, or the reverse, NaN and infinity. Floats of
+    16, 32 and 64 bits are cast into each other.
+
     Args:
         model: whose tensors have the shapes.
         given: the file's tensors under the model's names.
@@ -126,11 +129,22 @@ def check_fit(
         for name, value in given.items()
         if name in known and state[name].shape != value.shape
     ]
+    fitting = {name: value for name, value in given.items() if name in known and state[name].shape == value.shape}
+    kinds = [
+        f"{name} {kind_of(value.dtype)} instead of {kind_of(state[name].dtype)}"
+        for name, value in fitting.items()
+        if kind_of(value.dtype) != kind_of(state[name].dtype)
+    ]
     problems = {
         "are missing in it": sorted(needed - given.keys()),
         "are in it but not known here": sorted(given.keys() - known),
         "have another shape": sorted(shapes),
+        "hold another kind of numbers": sorted(kinds),
     }
+    if not any(problems.values()):  # as the model will hold them: a dtype may be too narrow for a value
+        problems["hold NaN or infinite values"] = sorted(
+            name for name, value in fitting.items() if not is_finite(value.to(state[name].dtype))
+        )
     lines = [
         f"  {len(names)} {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
         for what, names in problems.items()
@@ -150,9 +164,10 @@ def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:
 
 
 def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
-    """Raises a ValueError unless a LoRAModel has the rank and the scale that a MultiModal-GPT file was trained with.
+    """Raises a ValueError unless a LoRAModel has the rank, the scale and the layers that a file was trained with.
 
-    The scale is in no tensor: with another lora_alpha the same tensors mean another model.
+    The scale is in no tensor: with another lora_alpha the same tensors mean another model. The layers are told by
+    exported folders; they are compared by which layers their lists reach.
     """
     if not tuning:
         return
@@ -164,6 +179,21 @@ def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
             raise ValueError(
                 f"{source} was trained with {key}={tuning[key]}, this config has lora.{field}={getattr(config, field)}"
             )
+
+    told = {field: tuning[field] for field in TARGETS if field in tuning}
+    try:
+        differ = sorted(model.layers_taken() ^ model.layers_taken(**told))
+    except (TypeError, re.error) as error:
+        raise ValueError(f"{source}: {told} names no layers: {error}") from error
+    if differ:
+        field = next(field for field in told if _listed(told[field]) != _listed(getattr(config, field)))
+        theirs, own = _listed(told[field]), _listed(getattr(config, field))
+        raise ValueError(f"{source} was trained with {field}={theirs}, this config has {own} ({differ[0]} differs)")
+
+
+def _listed(value: object) -> object:
+    """A set, or another collection of names, as a sorted list, for comparison and for people."""
+    return sorted(value) if isinstance(value, (set, list, tuple)) else value
 
 
 def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:

@@ -1,12 +1,13 @@
 """What the files of a language model's folder say about generation."""
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 from transformers import GenerationConfig
+
+from mmgpt.engine.files import read_settings
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
@@ -14,17 +15,13 @@ METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
 MODES = ("do_sample", "num_beams", "use_cache", "cache_implementation", "return_dict_in_generate")
 
 
-def read_settings(file: Path) -> dict:
-    """The JSON object of a file, empty where there is no file. ValueError when it holds something else."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected a JSON object, got {content!r:.80}")
-    return content
+def check_no_code(settings: Mapping, file: Path) -> None:
+    """Raises a ValueError where a model's settings ask transformers for a kernel of the Hub, which is code."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            check_no_code(value, file)
+        elif name.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+            raise ValueError(f"{file}: {name}={value!r} asks for code from elsewhere, which is not run: remove it")
 
 
 def base_generation_config(folder: str | Path) -> GenerationConfig:

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmgpt.engine.files import read_settings
 from mmgpt.registry import MODELS
 
-from .weight_files import read_weights, state_and_tuning
+from .generation_files import check_no_code
+from .weight_files import check_base, check_index, kind_of, read_weights, state_and_tuning
 
 
 @MODELS.register_module()
@@ -50,6 +52,9 @@ class OpenCLIPVision(nn.Module):
             require_pretrained=self.pretrained,
         )
         self.tower = clip.visual
+        if self.pretrained:
+            file = path or (pretrained if Path(pretrained).is_file() else None)
+            check_base(self.tower, file, path or pretrained)
         size = self.tower.image_size
         self.width = self._patches(torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))).shape[-1]
 
@@ -102,13 +107,17 @@ class HFVision(nn.Module):
         super().__init__()
         from transformers import AutoConfig, AutoModel
 
-        config = AutoConfig.from_pretrained(path)
+        check_no_code(read_settings(Path(path) / "config.json"), Path(path) / "config.json")
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         if pretrained:
-            model, info = AutoModel.from_pretrained(path, config=config, output_loading_info=True)
+            check_index(path)
+            loading = dict(output_loading_info=True, trust_remote_code=False)
+            model, info = AutoModel.from_pretrained(path, config=config, **loading)
             check_keys(path, {*info["missing_keys"], *info["mismatched_keys"]})
+            check_base(model, path, path)
         else:
-            model = AutoModel.from_config(config)
+            model = AutoModel.from_config(config, trust_remote_code=False)
         self.tower = getattr(model, "vision_model", model)
         self.final_norm, self.pretrained = final_norm, pretrained
         self.width = config.hidden_size
@@ -165,7 +174,14 @@ class MMPretrainVision(nn.Module):
         state = {name.removeprefix("backbone."): value for name, value in state.items()}
         # The last norm, which CLIP's own embedding needs and Flamingo does not.
         state = {name: value for name, value in state.items() if not name.startswith("ln1.")}
+        own = self.tower.state_dict()
+        wrong = [n for n, value in state.items() if n in own and kind_of(value.dtype) != kind_of(own[n].dtype)]
+        if wrong:
+            raise ValueError(
+                f"{path}: {wrong[0]} holds {kind_of(state[wrong[0]].dtype)}, not the model's kind of numbers"
+            )
         check_keys(path, *self.tower.load_state_dict(state, strict=False))
+        check_base(self.tower, None, path)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, P, D)."""

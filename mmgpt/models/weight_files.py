@@ -1,26 +1,43 @@
 """Weight files, read without running any code that they may hold."""
 
-import json
 import os
 import pickle
 import re
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from mmgpt.engine.description import ADAPTER, TRAINED, check_weights
+from mmgpt.engine.files import read_settings
 
 from .shards import CheckpointException, join, read_shards
 
-# What `mmgpt.apis.export` writes into a folder: LoRA in peft's own format, and every other trained tensor.
-ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
+# As a header of safetensors names those that are no floats, or floats of one byte.
+DTYPES = {
+    **{
+        f"{kind}{bits}": getattr(torch, f"{long}{bits}")
+        for kind, long in (("I", "int"), ("U", "uint"))
+        for bits in (8, 16, 32, 64)
+    },
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 STATE_KEYS = ("state_dict", "model_state_dict")
 # What is in no tensor, and means another model with the same tensors: MultiModal-GPT's or our names, and peft's.
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
+# By which layers the LoRA of an exported folder is found, in peft's words.
+TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+# What peft takes where its adapter_config.json, of another version, does not say it.
+UNSAID = {"use_rslora": False, "alpha_pattern": {}}
 
 
 # What a damaged file can end in, by torch's and safetensors' readers.
@@ -34,6 +51,8 @@ FAULTS = (
     ValueError,
     LookupError,
     struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -89,11 +108,105 @@ def read_file(path: str | os.PathLike, map_location: str = "cpu", mmap: bool = T
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path, device=map_location)
+        check_archive(path)
         with torch.serialization.safe_globals(STAND_INS):
             content = torch.load(path, map_location, weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except FAULTS as error:
         raise ValueError(f"{path} cannot be read as tensors and plain data: {_reason(str(error))}") from error
     return _plain(content)
+
+
+def check_archive(path: str | os.PathLike) -> None:
+    """Raises a ValueError where a part of a file of torch.save is not what was written; torch does not look at that."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"it is damaged: {damaged} in it is not what was written (its checksum differs)")
+
+
+def kind_of(dtype: torch.dtype) -> str:
+    """What the numbers of a dtype are: those of one kind can be cast into each other without another meaning."""
+    if dtype.is_floating_point:
+        return "floats" if dtype.itemsize > 1 else str(dtype)  # those of one byte have a scale beside them
+    return "bools" if dtype == torch.bool else "complex numbers" if dtype.is_complex else "integers"
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor an infinite value."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    value = value.float() if value.dtype.itemsize == 1 else value
+    low, high = value.aminmax()  # twenty times as fast as isfinite over all; NaN goes through
+    return bool(low.isfinite() & high.isfinite())
+
+
+def check_index(folder: str | os.PathLike) -> None:
+    """Raises unless each file that an index of sharded weights in a folder of transformers names is there.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        ValueError: an index is damaged.
+    """
+    for index in sorted(Path(folder).glob("*.index.json")):
+        files = read_settings(index).get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+            raise ValueError(f"{index}: its weight_map does not tell which tensor is in which file")
+        missing = [name for name in sorted(set(files.values())) if not (Path(folder) / name).is_file()]
+        if missing:
+            raise FileNotFoundError(f"{index} names files that are missing: {', '.join(missing[:3])} ({len(missing)})")
+
+
+def check_base(model: nn.Module, file: str | os.PathLike | None, source: str) -> None:
+    """Raises a ValueError unless the weights that a library loaded into a model are finite, and floats in their files.
+
+    The libraries cast whatever they find: integers become other weights, or zeros.
+
+    Args:
+        model: with the weights loaded.
+        file: one of its files, or the folder of them; None: only the values are looked at.
+        source: what a message names.
+    """
+    files = _files_of(Path(file)) if file is not None else []
+    floats = {name for name, value in model.named_parameters() if kind_of(value.dtype) == "floats"}
+    for each in files:
+        for name, dtype in _dtypes(each):
+            if kind_of(dtype) != "floats" and _is_named(name, floats):
+                raise ValueError(f"{each}: {name} holds {kind_of(dtype)}, and the model's weight floats")
+    wrong = [name for name, value in model.named_parameters() if not is_finite(value)]
+    if wrong:
+        raise ValueError(f"{source}: {len(wrong)} tensors hold NaN or infinite values: {', '.join(wrong[:3])}")
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files of weights that transformers or open_clip load of a folder."""
+    if path.is_file():
+        return [path]
+    for stem, kinds in (("open_clip_", ("safetensors", "bin", "pth", "pt")), ("", ("safetensors", "bin", "pth", "pt"))):
+        for kind in kinds:
+            found = sorted(path.glob(f"{stem}*model*.{kind}"))
+            if found:
+                return found
+    return []
+
+
+def _dtypes(file: Path) -> list[tuple[str, torch.dtype]]:
+    """Names and dtypes of the tensors in a file, whose values are not read."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as content:
+            names = content.keys()
+            return [(name, DTYPES.get(content.get_slice(name).get_dtype(), torch.float32)) for name in names]
+    content = read_file(file)
+    state = next((content[key] for key in STATE_KEYS if key in content), content)
+    return [(name, value.dtype) for name, value in state.items() if isinstance(value, Tensor)]
+
+
+def _is_named(name: str, parameters: set[str]) -> bool:
+    """Whether a file's tensor is one of these, with something before its name in the file or in the model."""
+    parts = name.split(".")
+    tails = {".".join(parts[i:]) for i in range(len(parts))}
+    return bool(tails & parameters) or any(each.endswith(f".{name}") for each in parameters)
 
 
 def _shards(path: Path, folder: str, files: int) -> dict[str, Tensor]:
@@ -106,14 +219,30 @@ def _shards(path: Path, folder: str, files: int) -> dict[str, Tensor]:
 
 
 def _read_folder(folder: Path, map_location: str) -> dict:
-    files = [folder / name for name in (ADAPTER, TRAINED) if (folder / name).is_file()]
+    """The weights of an exported folder, all that its description names, and what its adapter says of itself."""
+    known = check_weights(folder)
+    files = [name for name in (ADAPTER, TRAINED) if name in known]
     if not files:
-        raise FileNotFoundError(f"{folder} is no exported model: it has neither {ADAPTER} nor {TRAINED}")
-    state = {name: value for file in files for name, value in read_weights(file, map_location).items()}
-    description = folder / Path(ADAPTER).with_name("adapter_config.json")
-    adapter = json.loads(description.read_text()) if description.is_file() else {}
-    tuning = {key: adapter[field] for key, field in TUNING.items() if field in adapter}
-    return {"state_dict": state, "tuning_config": tuning}
+        raise FileNotFoundError(f"{folder} is no checkpoint: it has neither {ADAPTER} nor {TRAINED}, as exported ones")
+    parts = [read_weights(folder / name, map_location) for name in files]
+    twice = sorted(set.intersection(*map(set, parts))) if len(parts) > 1 else []
+    if twice:
+        raise ValueError(f"{folder}: {' and '.join(files)} both hold {twice[0]} ({len(twice)} such tensors)")
+    state = {name: value for part in parts for name, value in part.items()}
+    return {"state_dict": state, "tuning_config": _read_adapter(folder) if ADAPTER in files else {}}
+
+
+def _read_adapter(folder: Path) -> dict:
+    """What peft's description of an adapter, beside it, says of the LoRA. It is read here, and not given to peft."""
+    file = folder / Path(ADAPTER).with_name("adapter_config.json")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: it says the rank and the scale of the adapter beside it")
+    said = {**UNSAID, **read_settings(file)}
+    lacking = [field for field in TUNING.values() if field not in said]
+    if lacking:
+        raise ValueError(f"{file} does not say {lacking[0]!r}, without which the adapter means nothing")
+    fields = {**TUNING, **dict(zip(TARGETS, TARGETS, strict=True))}
+    return {key: said[field] for key, field in fields.items() if field in said}
 
 
 def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dict | None]:

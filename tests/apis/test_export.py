@@ -142,7 +142,7 @@ def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp
             save_mmgpt_lora(model, str(tmp_path / "final_weights.pt"))
     for number, (kind, file) in enumerate(files.items()):
         torch.manual_seed(number + 2)
-        config = load_config(file / "config.py") if kind == "export" else cfg
+        config = load_config(file) if kind == "export" else cfg
         loaded = build_model(config, file, "cpu")
         assert torch.equal(logits(loaded, data), tuned), kind
         served = for_serving(loaded)
@@ -150,14 +150,14 @@ def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp
         torch.testing.assert_close(logits(served, data), tuned, atol=1e-4, rtol=1e-4)
     assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
     torch.manual_seed(9)
-    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    merged = build_model(load_config(tmp_path / "merged"), device="cpu")
     torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
 
 
 def test_an_update_with_a_bias_of_a_layer_without_one_is_not_merged(trained, tiny_llama, tmp_path):
     cfg, model, data, tuned = trained(tiny_llama, lora=dict(target_modules=["q_proj", "ff.1"], lora_bias=True))
     export(cfg, model, tmp_path / "out")
-    loaded = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    loaded = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     assert torch.equal(logits(loaded, data), tuned)
     assert isinstance(for_serving(loaded), LoRAModel) and torch.equal(logits(loaded, data), tuned)
     with pytest.raises(ValueError, match=r"lora_bias=True: language.*q_proj \(6 in all\) has no bias .* export"):
@@ -169,7 +169,7 @@ def test_a_base_of_two_tables_whose_config_says_tied_is_merged_as_it_is(trained,
     folder, _ = as_untied(tiny_llama, tmp_path / "two", tie_word_embeddings=True)
     cfg, model, data, tuned = trained(folder, lora=dict(target_modules=["q_proj", "lm_head", "embed_tokens"]))
     assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
-    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    merged = build_model(load_config(tmp_path / "merged"), device="cpu")
     torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
 
 
@@ -208,7 +208,7 @@ def answer(chat):
 def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     cfg, model = experiment(**changes)
     export(cfg, model, tmp_path / "out")
-    again = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     before, after = trained_state(model), trained_state(again)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not (tmp_path / "out.part").exists()
@@ -219,7 +219,7 @@ def test_a_model_without_lora_is_exported_too(experiment, tmp_path):
     cfg.model = {**cfg.model.module, "frozen": ["vision", "language"]}
     plain = build_model(cfg, device="cpu")
     export(cfg, plain, tmp_path / "out")
-    again = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in trained_state(plain).items())
     export(load_config(tmp_path / "experiment.py"), model, tmp_path / "tuned")
     with pytest.raises(ValueError, match="tuned holds LoRA weights, but the model of this config has no LoRA"):
@@ -234,7 +234,7 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
     merge(cfg, model, tmp_path / "out", bound=0.2)
     merged, again = (
         model.peft.get_base_model().state_dict(),
-        build_model(load_config(tmp_path / "out" / "config.py"), device="cpu").state_dict(),
+        build_model(load_config(tmp_path / "out"), device="cpu").state_dict(),
     )
     assert merged.keys() == again.keys() and all(torch.equal(merged[name], again[name]) for name in merged)
 
@@ -242,9 +242,9 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
 def test_what_a_folder_says(experiment, tmp_path):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
-    kept = Config.fromfile(tmp_path / "out" / "config.py")
-    assert kept.language_model == cfg.language_model and kept.model.module.language.path == "${language_model}"
-    assert kept.chat_pipeline[2].tokenizer == "${language_model}"
+    kept = json.loads((tmp_path / "out" / "mmgpt.json").read_text())
+    assert kept["language_model"] == cfg.language_model
+    assert kept["model"]["module"]["language"]["path"] == kept["chat_pipeline"][2]["tokenizer"] == "${language_model}"
     images = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert images["crop_size"] == {"height": 32, "width": 32} and images["image_mean"] == [0.1, 0.2, 0.3]
     adapter = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
@@ -260,7 +260,7 @@ def test_one_call_and_a_moved_base(experiment, tmp_path, tiny_llama):
     assert isinstance(chat.model, LoRAModel)
     merged = Chat.from_config(tmp_path / "out", device="cpu", options=options)
     assert not isinstance(merged.model, LoRAModel) and answer(merged) == answer(chat)
-    assert find_config(tmp_path / "out") == (tmp_path / "out" / "config.py", tmp_path / "out")
+    assert find_config(tmp_path / "out") == (tmp_path / "out", tmp_path / "out")
     assert find_config("some/config.py")[1] is None
 
 
@@ -286,7 +286,7 @@ def test_a_base_without_a_start_that_has_an_image_token_first(experiment, tmp_pa
     model = build_model(cfg, device="cpu")
     assert model.tokenizer.convert_tokens_to_ids("<image>") == 0 and model.tokenizer.bos_token is None
     merge(cfg, model, tmp_path / "out", bound=1e-4)
-    again = build_model(load_config(tmp_path / "out" / "config.py"), device="cpu")
+    again = build_model(load_config(tmp_path / "out"), device="cpu")
     assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab() and again.tokenizer.bos_token is None
 
 
@@ -318,7 +318,7 @@ def test_what_cannot_be_exported(experiment, tmp_path):
     with pytest.raises(ValueError, match="nothing in this model is trained"):
         export(cfg, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(FileNotFoundError, match="no config.py"):
+    with pytest.raises(FileNotFoundError, match="has no mmgpt.json"):
         find_config(tmp_path)
 
 
@@ -358,7 +358,7 @@ def test_a_merged_folder_names_the_tokens_it_is_used_with(
     warned = []
     library_warnings.clear()
     monkeypatch.setattr(generation, "print_log", lambda text, *_: warned.append(text))
-    again = build_model(load_config(tmp_path / "out" / "config.py"), device="cpu")
+    again = build_model(load_config(tmp_path / "out"), device="cpu")
     assert again.language.ends == ends and again.settings_in_force() == model.settings_in_force()
     assert warned == library_warnings == []
 
