@@ -169,12 +169,13 @@ def check_base(model: nn.Module, file: str | os.PathLike | None, source: str) ->
         source: what a message names.
     """
     files = _files_of(Path(file)) if file is not None else []
-    floats = {name for name, value in model.named_parameters() if kind_of(value.dtype) == "floats"}
+    state = model.state_dict()
+    floats = {name for name, value in state.items() if kind_of(value.dtype) == "floats"}
     for each in files:
         for name, dtype in _dtypes(each):
             if kind_of(dtype) != "floats" and _is_named(name, floats):
                 raise ValueError(f"{each}: {name} holds {kind_of(dtype)}, and the model's weight floats")
-    wrong = [name for name, value in model.named_parameters() if not is_finite(value)]
+    wrong = [name for name, value in state.items() if not is_finite(value)]
     if wrong:
         raise ValueError(f"{source}: {len(wrong)} tensors hold NaN or infinite values: {', '.join(wrong[:3])}")
 

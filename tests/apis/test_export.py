@@ -1,22 +1,28 @@
 """Exported folders: what is in them, that they load as they were, and what is refused."""
 
+import argparse
 import json
-from shutil import copytree
+from shutil import copy, copytree
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessorPil
 
-from mmgpt.apis import Chat, build_model
+from mmgpt.apis import Chat, MMGPTInferencer, build_model
+from mmgpt.apis.arguments import add_model_arguments, load_chat
 from mmgpt.apis.build import find_config
-from mmgpt.apis.export import export, merge
+from mmgpt.apis.export import _preprocessing, export, merge
 from mmgpt.apis.precision import for_serving
 from mmgpt.engine import load_config
+from mmgpt.engine.description import write_description
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel, generation
 from mmgpt.models.export import save_language, save_mmgpt_lora, save_parts
-from mmgpt.registry import MODELS
+from mmgpt.models.weight_files import read_weights
+from mmgpt.registry import MODELS, TRANSFORMS
 
 from ..models.test_flamingo import batch
 from ..models.test_language import as_untied
@@ -370,3 +376,193 @@ def test_a_base_whose_answers_end_otherwise_is_refused(experiment, tmp_path):
     model.tokenizer.save_pretrained(tmp_path / "out" / "tokenizer")
     with pytest.raises(ValueError, match="out was exported with another tokenizer: .* with '<s>', .*'</s>' now"):
         Chat.from_config(tmp_path / "out", device="cpu")
+
+
+def changed_json(file, **values):
+    content = json.loads(file.read_text())
+    content.update(values)
+    file.write_text(json.dumps(content))
+
+
+def by_chat(folder, **options):
+    return Chat.from_config(folder, device="cpu", **options)
+
+
+def by_inferencer(folder, **options):
+    return MMGPTInferencer(folder, device="cpu", **options).chat
+
+
+def by_front(folder, trust=False):
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    return load_chat(parser.parse_args([str(folder), "--device", "cpu", *(["--trust"] if trust else [])]))
+
+
+WAYS = pytest.mark.parametrize("way", [by_chat, by_inferencer, by_front])
+
+
+@WAYS
+@pytest.mark.parametrize("merged", [False, True], ids=["exported", "merged"])
+def test_nothing_in_a_folder_is_run(experiment, tmp_path, way, merged):
+    cfg, model = experiment()
+    out, marker = tmp_path / "out", tmp_path / "marker"
+    merge(cfg, model, out, bound=1e-4) if merged else export(cfg, model, out)
+    (out / "config.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nmodel = {{}}")
+    assert answer(way(out)) == answer(way(out))
+    described = json.loads((out / "mmgpt.json").read_text())["model"]
+    (described if merged else described["module"])["vision"] = dict(type="os.mkdir", path=str(marker))
+    changed_json(out / "mmgpt.json", model=described)
+    with pytest.raises(ValueError, match="vision.type='os.mkdir' asks for .*--trust"):
+        way(out)
+    (out / "mmgpt.json").unlink()
+    with pytest.raises(ValueError, match="config.py is a program, .* is not run: --trust"):
+        way(out)
+    assert not marker.exists()
+
+
+@WAYS
+def test_an_encoder_of_ones_own_is_loaded_where_it_is_trusted(experiment, tmp_path, way, monkeypatch, capsys):
+    (tmp_path / "encoder_of_ours.py").write_text(
+        "from mmgpt.models import OpenCLIPVision\nfrom mmgpt.registry import MODELS\n\n\n"
+        "@MODELS.register_module(force=True)\nclass EncoderOfOurs(OpenCLIPVision):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import encoder_of_ours  # noqa: F401
+
+    cfg, _ = experiment()
+    cfg.model.module.vision.type = "EncoderOfOurs"
+    cfg.custom_imports = dict(imports=["encoder_of_ours"])
+    export(cfg, build_model(cfg, device="cpu"), tmp_path / "out")
+    with pytest.raises(ValueError, match="type='EncoderOfOurs' asks for .* importing encoder_of_ours, which runs code"):
+        way(tmp_path / "out")
+    assert "is trusted" not in capsys.readouterr().err
+    assert answer(way(tmp_path / "out", trust=True)) is not None
+    assert "is trusted: model.module.vision.type='EncoderOfOurs'" in capsys.readouterr().err
+
+
+def test_folders_of_before_load_as_they_did(experiment, tmp_path, monkeypatch):
+    """A config.py as `Config.dump` wrote it, with MMEngine's name of its own folder in merged ones."""
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    expected = answer(by_chat(tmp_path / "out"))
+    merge(cfg, model, tmp_path / "merged", bound=1e-4)
+    for folder in ("out", "merged"):
+        description = tmp_path / folder / "mmgpt.json"
+        content = json.loads(description.read_text().replace("${here}", "{{ fileDirname }}"))
+        description.unlink()
+        kept = {key: value for key, value in content.items() if key not in ("format", "files")}
+        Config({**kept, "default_scope": "mmgpt"}).dump(tmp_path / folder / "config.py")
+    assert answer(by_chat(tmp_path / "out")) == expected
+    assert by_chat(tmp_path / "merged").model.language.model.config.name_or_path == str(tmp_path / "merged/language")
+    (tmp_path / "out/adapter/adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="without it, the model would answer as before tuning"):
+        by_chat(tmp_path / "out")
+
+
+@pytest.mark.parametrize("way", [by_chat, lambda folder: read_weights(folder)], ids=["chat", "checkpoint"])
+def test_a_folder_without_its_adapter_does_not_answer(experiment, tmp_path, way):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    adapter = tmp_path / "out/adapter/adapter_model.safetensors"
+    content = adapter.read_bytes()
+    adapter.write_bytes(content[:-1] + bytes([content[-1] ^ 64]))
+    with pytest.raises(ValueError, match="adapter_model.safetensors is not the file that mmgpt.json was written with"):
+        way(tmp_path / "out")
+    adapter.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=f"has {len(content) - 1} bytes, and {len(content)} when it was written"):
+        way(tmp_path / "out")
+    adapter.unlink()
+    with pytest.raises(FileNotFoundError, match="adapter_model.safetensors, which mmgpt.json names, is missing"):
+        way(tmp_path / "out")
+
+
+def test_a_merged_folder_without_one_of_its_files_is_refused(experiment, tmp_path):
+    cfg, model = experiment()
+    merge(cfg, model, tmp_path / "out", bound=1e-4)
+    files = json.loads((tmp_path / "out/mmgpt.json").read_text())["files"]
+    assert sorted(files) == ["flamingo.safetensors", "language/model.safetensors"]
+    for name in files:
+        (tmp_path / "out" / name).rename(tmp_path / "aside")
+        with pytest.raises(FileNotFoundError, match=f"{name}, which mmgpt.json names, is missing"):
+            by_chat(tmp_path / "out")
+        (tmp_path / "aside").rename(tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(r=8), "trained with lora_r=8, this config has lora.r=2"),
+        (dict(lora_alpha=8), "trained with lora_alpha=8, this config has lora.lora_alpha=4"),
+        (dict(use_rslora=True), "trained with use_rslora=True, this config has lora.use_rslora=False"),
+        (
+            dict(alpha_pattern={"to_q": 1}),
+            "trained with alpha_pattern={'to_q': 1}, this config has lora.alpha_pattern={}",
+        ),
+        (
+            dict(target_modules=["q_proj"]),
+            r"trained with target_modules=\['q_proj'\], this config has \['ff.1', 'q_proj'",
+        ),
+        (dict(exclude_modules="nothing"), "trained with exclude_modules=nothing, this config has "),
+        (dict(target_modules=5), "names no layers"),
+        (dict(target_modules="("), "names no layers"),
+        (dict(lora_alpha=None), "trained with lora_alpha=None, this config has lora.lora_alpha=4"),
+    ],
+)
+def test_an_adapter_that_says_something_else_than_the_description(experiment, tmp_path, change, words):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    changed_json(tmp_path / "out/adapter/adapter_config.json", **change)
+    with pytest.raises(ValueError, match=words):
+        by_chat(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text, words", [("", "not a JSON file"), ("{}", "does not say 'r'"), ("[]", "expected a JSON object")]
+)
+def test_an_adapter_that_says_nothing(experiment, tmp_path, text, words):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    file = tmp_path / "out/adapter/adapter_config.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"adapter_config.json:? {words}"):
+        by_chat(tmp_path / "out")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="adapter_config.json is missing"):
+        by_chat(tmp_path / "out")
+
+
+def test_a_tensor_that_is_in_both_files_of_a_folder(experiment, tmp_path):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    copy(tmp_path / "out/adapter/adapter_model.safetensors", tmp_path / "out/trained.safetensors")
+    with pytest.raises(ValueError, match="trained.safetensors does not belong to the folder"):
+        by_chat(tmp_path / "out")
+    content = json.loads((tmp_path / "out/mmgpt.json").read_text())
+    values = {key: value for key, value in content.items() if key not in ("format", "files")}
+    write_description(tmp_path / "out", values, ["adapter/adapter_model.safetensors", "trained.safetensors"])
+    with pytest.raises(ValueError, match=r"both hold base_model.model.language.* \(\d+ such tensors\)"):
+        by_chat(tmp_path / "out")
+
+
+MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+def test_what_the_image_preprocessing_of_transformers_makes_of_the_file(tmp_path):
+    """Levels of 255 between its pixels and ours: none with Pillow and 1 with torchvision, but for some sizes."""
+    step = dict(type="PrepareImages", size=224, mean=MEAN, std=STD)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(_preprocessing(Config(dict(chat_pipeline=[step])))))
+    auto = AutoImageProcessor.from_pretrained(tmp_path)
+    ours = TRANSFORMS.build(step)
+    noise = np.random.default_rng(0)
+
+    def levels(processor, width, height):
+        image = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        theirs = processor(images=image, return_tensors="pt")["pixel_values"]
+        return ((theirs - ours({"pil": [image]})["pixels"]).abs() * torch.tensor(STD).view(3, 1, 1) * 255).max().item()
+
+    for processor, near in ((auto, 1.01), (CLIPImageProcessorPil.from_pretrained(tmp_path), 0.01)):
+        assert "640 x 427" in processor._note
+        for width, height in ((640, 480), (224, 224), (300, 300), (500, 375), (225, 224), (226, 224), (228, 224)):
+            assert levels(processor, width, height) < near, (width, height)
+        for width, height in ((640, 427), (427, 640), (227, 224), (231, 224)):
+            assert levels(processor, width, height) > 90, (width, height)
