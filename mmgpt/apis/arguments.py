@@ -48,5 +48,6 @@ def load_chat(args: argparse.Namespace, generation: dict | None = None, engine: 
         check_exists(args.config)
     from mmgpt.apis.chat import Chat  # brings torch, which takes seconds: --help and a wrong path are told without
 
-    model = dict(device=args.device, options=args.cfg_options, precision=args.precision, trust=args.trust)
+    model = dict(device=args.device, options=args.cfg_options, precision=args.precision)
+    model |= {"trust": True} if args.trust else {}
     return Chat.from_config(args.config, args.checkpoint, **model, generation=generation, engine=engine)

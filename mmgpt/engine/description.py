@@ -151,9 +151,7 @@ def _read(folder: Path) -> tuple[dict | None, Path]:
         return read_settings(folder / DESCRIPTION), folder / DESCRIPTION
     if (folder / OLD).is_file():
         return read_plain_config(folder / OLD), folder / OLD
-    raise FileNotFoundError(
-        f"{folder} is no exported model: it has no {DESCRIPTION} (and no {OLD}, as older ones have)"
-    )
+    raise FileNotFoundError(f"{folder} is no exported model: it has no {DESCRIPTION}, and no {OLD} as older ones have")
 
 
 def read_plain_config(file: Path) -> dict | None:
@@ -215,28 +213,31 @@ def _check(values: Mapping, file: Path) -> None:
                 raise ValueError(f"{file}: {place}={value!r} refers to what is no path among the variables there")
 
 
-def _foreign(values: Mapping) -> Iterator[str]:
-    """Each `type` that names none of the project's own classes, as 'model.module.vision.type=...'."""
+def _foreign(values: Mapping) -> Iterator[tuple[str, object, tuple[str, ...]]]:
+    """(dotted name, value, choices) of each `type` that names none of the project's own classes."""
     for place, key, value in _entries({key: values.get(key) for key in ("model", "chat_pipeline")}, ""):
         if key != "type" or LANGUAGE_SETTINGS.search(place):
             continue
-        parent = re.sub(r"(\[\d+\])+$", "", place.removesuffix(".type")).rpartition(".")[2]
-        if not isinstance(value, str) or value not in TYPES.get(parent, ()):
-            yield f"{place}={value!r}"
+        choices = TYPES.get(re.sub(r"(\[\d+\])+$", "", place.removesuffix(".type")).rpartition(".")[2], ())
+        if not isinstance(value, str) or value not in choices:
+            yield place, value, choices
 
 
-def _trust(file: Path, foreign: list[str], imports: list[str], trust: bool) -> None:
+def _trust(file: Path, foreign: list[tuple[str, object, tuple[str, ...]]], imports: list[str], trust: bool) -> None:
     """Imports what a description needs. ValueError when it is not to be trusted."""
-    dotted = re.findall(r"='([\w.]+)\.\w+'", " ".join(foreign))
+    dotted = [value.rpartition(".")[0] for _, value, _ in foreign if isinstance(value, str) and "." in value]
     modules = ", ".join(dict.fromkeys([*imports, *dotted]))
-    what = f"{'; '.join(foreign) or 'it'} asks for classes that are not mmgpt's own"
-    what += f", and for importing {modules}" if modules else ""
+    said = [
+        f"{place}={value!r} is none of mmgpt's own classes ({', '.join(choices) or 'none belongs there'})"
+        for place, value, choices in foreign
+    ]
+    said = "; ".join([*said, *([f"it asks for the import of {modules}"] if modules else [])])
     if not trust:
         raise ValueError(
-            f"{file}: {what}, which runs code: where you trust its author and have that code, --trust (trust=True in "
-            f"Python) allows it; mmgpt's own are {', '.join(name for names in TYPES.values() for name in names)}"
+            f"{file}: {said}. Such code can do anything: --trust (trust=True in Python) allows it, where you trust the "
+            "author of the folder and have that code"
         )
-    print(f"{file} is trusted: {what}", file=sys.stderr, flush=True)
+    print(f"{file} is trusted: {said}", file=sys.stderr, flush=True)
     for name in imports:
         import_module(name)
 

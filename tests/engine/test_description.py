@@ -168,12 +168,12 @@ def put(*place, value):
         (put("chat_pipeline", 0, "type", value="AddExamples"), "chat_pipeline[0].type='AddExamples'"),
         (put("chat_pipeline", 0, value=[[dict(type="os.remove")]]), "chat_pipeline[0][0][0].type='os.remove'"),
         (put("chat_pipeline", 1, "template", value=dict(type="os.remove")), "chat_pipeline[1].template.type"),
-        (put("imports", value=["this_imports_me"]), "importing this_imports_me"),
+        (put("imports", value=["this_imports_me"]), "it asks for the import of this_imports_me."),
     ],
 )
 def test_only_the_projects_own_classes_are_built(folder, change, place):
     changed(folder, change)
-    with pytest.raises(ValueError, match="asks for .*which runs code: .*--trust .*LoRAModel, Flamingo") as raised:
+    with pytest.raises(ValueError, match="can do anything: --trust .trust=True in Python. allows") as raised:
         load_config(folder)
     assert place in str(raised.value) and str(folder / "mmgpt.json") in str(raised.value)
 
@@ -230,11 +230,14 @@ def test_trusted_classes_are_imported_and_named(folder, tmp_path, capsys, monkey
     monkeypatch.syspath_prepend(tmp_path)
     model = dict(MODEL, module=dict(MODEL["module"], vision=dict(type="OwnEncoder")))
     write_description(folder, dict(VALUES, model=model), [ADAPTER], ["own_encoder"])
-    with pytest.raises(ValueError, match="model.module.vision.type='OwnEncoder' asks .* importing own_encoder, which"):
+    with pytest.raises(ValueError, match="model.module.vision.type='OwnEncoder' is none of .* import of own_encoder."):
         load_config(folder)
     assert not (tmp_path / "ran").exists()
     assert load_config(folder, trust=True).model.module.vision.type == "OwnEncoder" and (tmp_path / "ran").exists()
-    assert "is trusted: model.module.vision.type='OwnEncoder' asks for" in capsys.readouterr().err
+    assert (
+        "is trusted: model.module.vision.type='OwnEncoder' is none of mmgpt's own classes (OpenCLIPVision"
+        in capsys.readouterr().err
+    )
 
 
 def test_imports_that_no_class_needs_are_left_out(folder):
