@@ -44,6 +44,7 @@ TYPES = {
 }
 # Arguments with which transformers fetches and runs code.
 CODE = ("auto_map", "trust_remote_code", "custom_generate", "attn_implementation", "experts_implementation")
+DEEPEST = 40  # levels within each other, of which Python's own functions take some hundreds
 # A new language model's settings, where `type` is a word of transformers.
 LANGUAGE_SETTINGS = re.compile(r"\.language\.config\b")
 
@@ -88,29 +89,23 @@ def read_description(folder: Path, trust: bool = False) -> Config:
             were written.
     """
     values, file = _read(folder)
-    if values is None:
-        if not trust:
+    check_weights(folder)
+    if file.name == OLD:
+        if trust:
+            print(f"{folder} is trusted: {file} is run", file=sys.stderr, flush=True)
+            return Config.fromfile(file)
+        if values is None:
             raise ValueError(
                 f"{file} is a program, not plain settings, and is not run: --trust (trust=True in Python) runs it"
             )
-        print(f"{folder} is trusted: {file} is run", file=sys.stderr, flush=True)
-        return Config.fromfile(file)
-    if file.name == OLD:
         said = f"{file} was written by an earlier mmgpt; it is read as plain settings: export the model again"
         print_log(said, "current", logging.WARNING)
     _check(values, file)
-    check_weights(folder)
-    imports, foreign = values.pop("imports", []), list(_foreign(values))
-    if foreign or imports:
-        _trust(file, foreign, imports, trust)
-    kept = {key: value for key, value in values.items() if key not in ("format", "files")}
-    here = str(folder.absolute())
-    return Config(
-        {**_replaced(kept, HERE, here), "default_scope": "mmgpt"},
-        cfg_text=file.read_text(encoding="utf-8"),
-        filename=str(file),
-        format_python_code=False,
-    )
+    _trust(file, list(_foreign(values)), values.get("imports", []), trust)
+    kept = {key: value for key, value in values.items() if key not in ("format", "files", "imports")}
+    kept = {**_replaced(kept, HERE, str(folder.absolute())), "default_scope": "mmgpt"}
+    text = file.read_text(encoding="utf-8")
+    return Config(kept, cfg_text=text, filename=str(file), format_python_code=False)
 
 
 def check_weights(folder: Path) -> dict[str, dict]:
@@ -202,6 +197,8 @@ def _check(values: Mapping, file: Path) -> None:
         raise ValueError(f"{file}: `imports` has to be a list of names of modules, got {imports!r}")
     variables = {name for name, value in values.items() if isinstance(value, str)} | {"here"}
     for place, key, value in _entries(values, ""):
+        if place.count(".") + place.count("[") > DEEPEST:
+            raise ValueError(f"{file}: {key} is nested more than {DEEPEST} levels deep")
         if key.startswith("_") or key in CODE:
             raise ValueError(f"{file}: {place} has no place in a description: it can name code to run")
         if isinstance(value, str):
@@ -224,7 +221,9 @@ def _foreign(values: Mapping) -> Iterator[tuple[str, object, tuple[str, ...]]]:
 
 
 def _trust(file: Path, foreign: list[tuple[str, object, tuple[str, ...]]], imports: list[str], trust: bool) -> None:
-    """Imports what a description needs. ValueError when it is not to be trusted."""
+    """Imports what a description needs beside the project's own. ValueError when it is not to be trusted."""
+    if not foreign and not imports:
+        return
     dotted = [value.rpartition(".")[0] for _, value, _ in foreign if isinstance(value, str) and "." in value]
     modules = ", ".join(dict.fromkeys([*imports, *dotted]))
     said = [

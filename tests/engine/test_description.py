@@ -218,6 +218,16 @@ def test_a_type_of_a_new_language_models_settings_is_transformers_own(folder):
     assert load_config(folder).model.module.language == language
 
 
+@pytest.mark.parametrize("depth", [40, 300, 400, 900, 990])
+def test_a_description_that_is_nested_deeply(folder, depth):
+    value = "x"
+    for _ in range(depth):
+        value = [value]
+    changed(folder, put("model", "module", "perceiver", value=value))
+    with pytest.raises(ValueError, match="mmgpt.json: (perceiver is nested more than 40 levels|not a JSON file)"):
+        load_config(folder)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, b"\xff"])
 def test_what_is_no_description(folder, text):
     (folder / "mmgpt.json").write_bytes(text if isinstance(text, bytes) else text.encode())
