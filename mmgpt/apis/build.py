@@ -36,7 +36,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     checkpoint = checkpoint or cfg.get("load_from")
     if checkpoint is not None:
         load_trained(model, checkpoint)
-        if (Path(checkpoint) / "tokenizer").is_dir():
+        if Path(checkpoint).is_dir():
             _check_tokenizer(model, Path(checkpoint))
     return model.to(device).eval()
 

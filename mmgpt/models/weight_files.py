@@ -31,6 +31,17 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
+# In a folder, what open_clip and transformers look for, in their order.
+LOADED = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 STATE_KEYS = ("state_dict", "model_state_dict")
 # What is in no tensor, and means another model with the same tensors: MultiModal-GPT's or our names, and peft's.
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
@@ -181,23 +192,21 @@ def check_base(model: nn.Module, file: str | os.PathLike | None, source: str) ->
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The files of weights that transformers or open_clip load of a folder."""
-    if path.is_file():
-        return [path]
-    for stem, kinds in (("open_clip_", ("safetensors", "bin", "pth", "pt")), ("", ("safetensors", "bin", "pth", "pt"))):
-        for kind in kinds:
-            found = sorted(path.glob(f"{stem}*model*.{kind}"))
-            if found:
-                return found
-    return []
+    """The files of weights that open_clip or transformers load of a folder; a file is its own."""
+    chosen = path if path.is_file() else next((path / name for name in LOADED if (path / name).is_file()), None)
+    if chosen is None or chosen.suffix != ".json":
+        return [] if chosen is None else [chosen]
+    return [path / name for name in sorted(set(read_settings(chosen)["weight_map"].values()))]
 
 
 def _dtypes(file: Path) -> list[tuple[str, torch.dtype]]:
-    """Names and dtypes of the tensors in a file, whose values are not read."""
+    """Names and dtypes of the tensors in a file, whose values are not read; none of torch's format before zip files."""
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as content:
             names = content.keys()
             return [(name, DTYPES.get(content.get_slice(name).get_dtype(), torch.float32)) for name in names]
+    if not zipfile.is_zipfile(file):
+        return []
     content = read_file(file)
     state = next((content[key] for key in STATE_KEYS if key in content), content)
     return [(name, value.dtype) for name, value in state.items() if isinstance(value, Tensor)]

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from shutil import copy, copytree
+from shutil import copy, copytree, rmtree
 
 import numpy as np
 import pytest
@@ -302,6 +302,9 @@ def test_a_base_with_another_tokenizer_is_refused(experiment, tmp_path):
     model.tokenizer.add_tokens(["extra"])
     model.tokenizer.save_pretrained(tmp_path / "out" / "tokenizer")
     with pytest.raises(ValueError, match="out was exported with another tokenizer .*extra"):
+        Chat.from_config(tmp_path / "out", device="cpu")
+    rmtree(tmp_path / "out" / "tokenizer")
+    with pytest.raises(FileNotFoundError, match="no folder .*out/tokenizer' with a tokenizer"):
         Chat.from_config(tmp_path / "out", device="cpu")
 
 
