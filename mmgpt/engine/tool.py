@@ -70,6 +70,7 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        _leave_processes()
     except Stopped as stop:
         name = signal.Signals(stop.signum).name
         end = "saved: go on with --resume" if stop.saved else "not saved: the run writes no checkpoints"
@@ -84,6 +85,13 @@ def run(main: Callable[[], None]) -> None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(DISK if is_disk_fault(error) else 1)
+
+
+def _leave_processes() -> None:
+    """Ends the process group, if there is one: a process that only exits may end in an abort of its communication."""
+    torch = sys.modules.get("torch")  # without it there is no group
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def user_message(error: Exception) -> str | None:

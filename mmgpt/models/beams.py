@@ -50,14 +50,16 @@ class PublishedBeams:
         rows = [Hypotheses(generation_config) for _ in range(len(input_ids) // beams)]
         scores = torch.tensor([0.0] + [-1e9] * (beams - 1), device=input_ids.device).repeat(len(rows))
         while True:
-            new = input_ids.shape[1] - model_kwargs[CACHE].get_seq_length()
+            cache = model_kwargs.get(CACHE)  # none with use_cache=False: then all is computed again
+            new = None if cache is None else input_ids.shape[1] - cache.get_seq_length()
             inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=new, **model_kwargs)
             out = model(**inputs)
             log_probs = logits_processor(input_ids, out.logits[:, -1].log_softmax(-1)) + scores[:, None]
             scores, tokens, parents = self._choose(rows, input_ids, log_probs, generation_config)
             input_ids = torch.cat((input_ids[parents], tokens[:, None]), dim=1)
             model_kwargs = model._update_model_kwargs_for_generation(out, model_kwargs)
-            model_kwargs[CACHE].reorder_cache(parents)
+            if cache is not None:
+                model_kwargs[CACHE].reorder_cache(parents)
             if all(row.done for row in rows) or stopping_criteria(input_ids, None).all():
                 return self._finish(rows, input_ids, scores, generation_config)
 

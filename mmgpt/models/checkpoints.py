@@ -164,10 +164,11 @@ def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:
 
 
 def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
-    """Raises a ValueError unless a LoRAModel has the rank, the scale and the layers that a file was trained with.
+    """Raises a ValueError unless a LoRAModel has the rank, the scale and the layers that weights were trained with.
 
-    The scale is in no tensor: with another lora_alpha the same tensors mean another model. The layers are told by
-    exported folders; they are compared by which layers their lists reach.
+    Files of MultiModal-GPT, checkpoints and exported folders say rank and scale. The scale is in no tensor: with
+    another lora_alpha the same tensors mean another model. Exported folders say the layers, which are compared by what
+    their lists reach.
     """
     if not tuning:
         return

@@ -19,9 +19,9 @@ from mmgpt.registry import MODELS
 from .flamingo import PARTS
 from .language import is_tied
 
-# The values of two fields that work here, and why no other does. peft's other beginnings change the base's weights,
-# which no checkpoint holds (pissa, olora, loftq, corda), or are plain LoRA unless something else is called before (eva,
-# lora_ga). bias="all" trains biases far from any update.
+# The values of two fields that work here, and why no other does. peft's other initialisations change the base's
+# weights, which no checkpoint holds (pissa, olora, loftq, corda), or are plain LoRA unless something else is called
+# before (eva, lora_ga). bias="all" trains biases far from any update.
 CHOICES = {
     "init_lora_weights": (
         (True, False, "gaussian", "orthogonal", "mica"),
@@ -29,7 +29,7 @@ CHOICES = {
     ),
     "bias": (("none", "lora_only"), "only layers with an update may train their bias"),
 }
-_OTHER_BEGINNING = "the init_lora_weights that it belongs to is not supported"
+_OTHER_INITIALISATION = "the init_lora_weights that it belongs to is not supported"
 # Fields of peft's LoraConfig that do not work here, and why.
 REFUSED = {
     "task_type": "leave it out, a Flamingo is not one of transformers' tasks",
@@ -38,10 +38,10 @@ REFUSED = {
     "trainable_token_indices": "name the tokens in train_tokens",
     "ensure_weight_tying": "LoRA on a table that is both embedding and output head is refused",
     "layer_replication": "the gated blocks stand between the layers that the base has",
-    "loftq_config": _OTHER_BEGINNING,
-    "eva_config": _OTHER_BEGINNING,
-    "corda_config": _OTHER_BEGINNING,
-    "lora_ga_config": _OTHER_BEGINNING,
+    "loftq_config": _OTHER_INITIALISATION,
+    "eva_config": _OTHER_INITIALISATION,
+    "corda_config": _OTHER_INITIALISATION,
+    "lora_ga_config": _OTHER_INITIALISATION,
     "kasa_config": "it changes the weights of the base, which no checkpoint holds",
     "monteclora_config": "training here lacks the loss that belongs to it",
     "alora_invocation_tokens": "no update would be computed, as the model is not told where in a text it begins",

@@ -20,8 +20,13 @@ ADDED_TOKENS = ("<|endofchunk|>", IMAGE_TOKEN)
 PAD_TOKEN = "<PAD>"
 # A token that looks like <|im_end|> is special, whatever its file says of it.
 CONTROL = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>")
-# Added tokens that look like these are marks of a template or of a tool, such as <think>; others are ordinary text.
-MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+# Added tokens that look like these are marks of a template or of a tool, such as <think>. Others are ordinary text, and
+# so are numbers in brackets and the elements of HTML that Gemma's vocabulary has in one piece.
+MARK = re.compile(r"<[^<>\s]+>|\[(?!\d+\])[^\[\]\s]+\]")
+HTML = re.compile(
+    r"</?(a|b|blockquote|br|caption|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|span|strong|sub|sup|table|tbody|td|tfoot|th"
+    r"|thead|tr|u|ul)/?>"
+)
 SEQUENCE = ("bos_token", "eos_token", "unk_token")
 KEPT_SETTINGS = ("model_max_length", "padding_side", "chat_template")
 
@@ -80,6 +85,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     )
     _check_text(folder, tokenizer)
     return tokenizer
+
+
+def is_mark(token: str) -> bool:
+    """Whether an added token that is not special is a mark, which what users type never becomes."""
+    return MARK.fullmatch(token) is not None and not HTML.fullmatch(token)
 
 
 def _read_settings(folder: Path) -> dict:
@@ -150,7 +160,7 @@ def _read_backend(
             tokens = {}  # a folder without config.json, or of a model that transformers does not know
         return backend, {**_start_in_front(backend), **_roles(tokens, backend.get_vocab()), **named}
     if model:
-        backend = convert_sentencepiece(model, MARK.fullmatch, {i: token.content for i, token in added.items()})
+        backend = convert_sentencepiece(model, is_mark, {i: token.content for i, token in added.items()})
         text = difference(model_file, backend)
         if text is not None:
             raise ValueError(f"{model_file}: {text!r} is not encoded as by sentencepiece itself; save a tokenizer.json")
@@ -217,9 +227,10 @@ def _read_tokenizers_file(file: Path) -> Tokenizer:
 def _add_with_ids(folder: Path, backend: Tokenizer, added: Mapping[int, AddedToken]) -> None:
     backend.no_truncation()
     backend.no_padding()
+    known = backend.get_vocab()
+    # What stays ordinary text is encoded as before. All in one call: each takes as long as the vocabulary is large.
+    backend.add_tokens([token for i, token in sorted(added.items()) if token.special or known.get(token.content) != i])
     for i, token in sorted(added.items()):
-        if token.special or backend.token_to_id(token.content) != i:  # what stays ordinary text is encoded as before
-            backend.add_tokens([token])
         if backend.token_to_id(token.content) != i:
             raise ValueError(
                 f"{folder}: tokenizer_config.json or added_tokens.json give {token.content!r} the id {i}, which is "
@@ -229,10 +240,10 @@ def _add_with_ids(folder: Path, backend: Tokenizer, added: Mapping[int, AddedTok
 
 def _make_special(backend: Tokenizer, tokens: Iterable[str]) -> None:
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    for name in tokens:
-        token = known.get(name) or AddedToken(name, normalized=False)
+    special = [known.get(name) or AddedToken(name, normalized=False) for name in tokens]
+    for token in special:
         token.special = True
-        backend.add_special_tokens([token])
+    backend.add_special_tokens(special)  # in one call: each takes as long as the vocabulary is large
 
 
 def _end_of_sequence(folder: Path, known: Mapping[str, int], named: Mapping[str, str | None]) -> str:

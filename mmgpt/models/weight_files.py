@@ -7,9 +7,11 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import torch
+from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -45,10 +47,10 @@ LOADED = (
 STATE_KEYS = ("state_dict", "model_state_dict")
 # What is in no tensor, and means another model with the same tensors: MultiModal-GPT's or our names, and peft's.
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
+# What LoraConfig takes where a config does not say it.
+DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(LoraConfig)}
 # By which layers the LoRA of an exported folder is found, in peft's words.
 TARGETS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-# What peft takes where its adapter_config.json, of another version, does not say it.
-UNSAID = {"use_rslora": False, "alpha_pattern": {}}
 
 
 # What a damaged file can end in, by torch's and safetensors' readers.
@@ -247,12 +249,12 @@ def _read_adapter(folder: Path) -> dict:
     file = folder / Path(ADAPTER).with_name("adapter_config.json")
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: it says the rank and the scale of the adapter beside it")
-    said = {**UNSAID, **read_settings(file)}
-    lacking = [field for field in TUNING.values() if field not in said]
+    said = read_settings(file)
+    lacking = [field for field in ("r", "lora_alpha") if field not in said]
     if lacking:
         raise ValueError(f"{file} does not say {lacking[0]!r}, without which the adapter means nothing")
-    fields = {**TUNING, **dict(zip(TARGETS, TARGETS, strict=True))}
-    return {key: said[field] for key, field in fields.items() if field in said}
+    named = {**TUNING, **dict(zip(TARGETS, TARGETS, strict=True))}
+    return {key: said.get(field, DEFAULTS.get(field)) for key, field in named.items()}
 
 
 def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dict | None]:
@@ -286,7 +288,7 @@ def _own_tuning(content: dict) -> dict | None:
     part = content
     for key in ("meta", "settings", "config", "model", "lora"):
         part = part.get(key) if isinstance(part, dict) else None
-    return part and {key: part[field] for key, field in TUNING.items() if field in part}
+    return part and {key: part.get(field, DEFAULTS[field]) for key, field in TUNING.items()}
 
 
 def _reason(message: str) -> str:

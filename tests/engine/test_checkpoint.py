@@ -146,7 +146,6 @@ def resume_from_the_folder(make_runner, path, more):
     make_runner(more, resume=True).train()
 
 
-OWN_HOOK = "default_hooks['checkpoint'] = dict(type='mmengine.CheckpointHook', interval=100)"
 ROADS = {
     "load_trained": lambda make_runner, path, more: load_trained(StubModel(), path),
     "train from": lambda make_runner, path, more: make_runner(more, load_from=str(path)).train(),
@@ -159,7 +158,7 @@ ROADS = {
 }
 
 
-@pytest.mark.parametrize("more", ["", OWN_HOOK], ids=["our hook", "MMEngine's hook"])
+@pytest.mark.parametrize("more", ["", "default_hooks['checkpoint'] = None"], ids=["our hook", "without a hook"])
 @pytest.mark.parametrize("road", ROADS)
 def test_code_in_a_checkpoint_is_refused_on_every_road(make_runner, evil, road, more):
     path, made = evil

@@ -7,9 +7,9 @@ def test_another_base_in_the_same_folder_is_another_evaluation(tmp_path):
         (tmp_path / name).write_text("{}")
     model = dict(type="Flamingo", language=dict(path=str(tmp_path)))
     cfg = dict(model=model, test_dataloader=dict(dataset={}, batch_size=1), test_evaluator={}, test_cfg={})
-    before = settings(cfg, None)
-    assert settings(cfg, None) == before
+    before = settings(cfg, None, {})
+    assert settings(cfg, None, {}) == before
     (tmp_path / "model.safetensors").write_text("[]")
-    after = settings(cfg, None)
+    after = settings(cfg, None, {})
     assert after["model_weights"].keys() == {"model.language.path"}
     assert {key for key in after if after[key] != before[key]} == {"model_weights"}

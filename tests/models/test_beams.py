@@ -27,6 +27,11 @@ def test_texts_of_one_length_are_scored_alike(model):
     assert torch.equal(ask(model, beam_scores="text"), ask(model))
 
 
+def test_beams_without_a_cache_equal_those_with_one(model):
+    beams = dict(beam_scores="text", num_beams=3)
+    assert torch.equal(ask(model, **beams, use_cache=False), ask(model, **beams))
+
+
 def test_unknown_scores(model):
     with pytest.raises(ValueError, match="beam_scores='words': choose one of answer, text"):
         ask(model, beam_scores="words")

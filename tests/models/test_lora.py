@@ -148,7 +148,7 @@ def test_a_field_that_does_not_work_is_refused_before_anything_is_loaded(no_buil
 @pytest.mark.parametrize(
     "value", ["pissa", "pissa_niter_4", "olora", "eva", "corda", "loftq", "lora_ga", "gausian", None]
 )
-def test_a_beginning_that_changes_the_base_is_refused_before_anything_is_loaded(no_build, value):
+def test_an_initialisation_that_changes_the_base_is_refused_before_anything_is_loaded(no_build, value):
     with pytest.raises(
         ValueError, match=r"lora.init_lora_weights=.*choose one of True, False, 'gaussian', 'orthogonal', 'mica'"
     ):

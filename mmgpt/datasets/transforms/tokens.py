@@ -51,9 +51,9 @@ def _tokenizer(folder: str):
 
 @lru_cache(maxsize=4)
 def _plain_text(tokenizer) -> PlainText:
-    from mmgpt.models.tokenizer import MARK
+    from mmgpt.models.tokenizer import is_mark
 
-    return PlainText(tokenizer, MARK.fullmatch)
+    return PlainText(tokenizer, is_mark)
 
 
 @TRANSFORMS.register_module()

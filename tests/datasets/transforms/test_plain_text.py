@@ -23,6 +23,14 @@ def test_marks_that_a_file_calls_ordinary_are_not_typed_but_shown(tmp_path):
     assert tokenizer.decode([think, *plain(tokenizer, "a")], skip_special_tokens=True) == "<think>a"
 
 
+def test_html_and_numbers_in_brackets_are_ordinary_text(tmp_path):
+    """Gemma's vocabulary has them as added tokens, and was trained on texts with them."""
+    raw, tokens = byte_level(), ["<table>", "</td>", "<h1>", "<br/>", "[1]"]
+    raw.add_tokens([AddedToken(token, special=False) for token in tokens])
+    tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=NAMED))
+    assert set(tokenizer.convert_tokens_to_ids(tokens)) <= set(plain(tokenizer, f"a {' '.join(tokens)} b"))
+
+
 def test_special_tokens_that_the_models_own_merges_make_are_not_typed(tmp_path):
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("<", "s"), ("<s", ">"), ("<", "|"), ("<|", "x"), ("<|x", "|"), ("<|x|", ">")]
