@@ -131,9 +131,9 @@ def check_fit(
     ]
     fitting = {name: value for name, value in given.items() if name in known and state[name].shape == value.shape}
     kinds = [
-        f"{name} {kind_of(value.dtype)} instead of {kind_of(state[name].dtype)}"
+        f"{name} {_kind(value)} instead of {kind_of(state[name].dtype)}"
         for name, value in fitting.items()
-        if kind_of(value.dtype) != kind_of(state[name].dtype)
+        if _kind(value) != kind_of(state[name].dtype)
     ]
     problems = {
         "are missing in it": sorted(needed - given.keys()),
@@ -153,6 +153,13 @@ def check_fit(
     if lines:
         hint = _interval_hint(model, given)
         raise ValueError("\n".join([f"{source} does not belong to the model of this config:", *lines, *hint]))
+
+
+def _kind(value: Tensor) -> str:
+    """As `kind_of`, of a file's tensor, which may also hold no values, or some only."""
+    if value.is_meta or value.layout != torch.strided:
+        return "no values" if value.is_meta else f"{value.layout} values"
+    return kind_of(value.dtype)
 
 
 def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:

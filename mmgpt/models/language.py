@@ -20,7 +20,7 @@ from .generation_files import base_generation_config, check_no_code
 
 # Known by these names here, too: code that loads a language model loads its tokenizer.
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
-from .weight_files import check_base, check_index
+from .weight_files import check_base, check_index, stored_dtypes
 
 # Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
 # transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.
@@ -74,6 +74,7 @@ def load_language_model(
     # Given here, so that transformers does not refuse a folder for the settings in its generation_config.json.
     generation = base_generation_config(path)
     check_index(path)
+    stored = {} if getattr(model_config, "quantization_config", None) else stored_dtypes(path)
     model, loaded = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch_dtype,
@@ -85,7 +86,7 @@ def load_language_model(
     _check_loaded(
         model, loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes"
     )
-    check_base(model, None if getattr(model_config, "quantization_config", None) else path, path)
+    check_base(model, stored, path)
     # transformers loads two different tables as two although config.json says that they are one, but then goes by the
     # config when it resizes or saves them, and would throw the output head away.
     for each in (model.config, model.config.get_text_config()):

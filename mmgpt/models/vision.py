@@ -14,7 +14,7 @@ from mmgpt.engine.files import read_settings
 from mmgpt.registry import MODELS
 
 from .generation_files import check_no_code
-from .weight_files import check_base, check_index, kind_of, read_weights, state_and_tuning
+from .weight_files import check_base, check_index, read_weights, state_and_tuning, stored_dtypes
 
 
 @MODELS.register_module()
@@ -43,8 +43,10 @@ class OpenCLIPVision(nn.Module):
         import open_clip
 
         self.layer, self.final_norm, self.pretrained = layer, final_norm, (path or pretrained) is not None
+        file = path or (pretrained if pretrained and Path(pretrained).is_file() else None)
+        name, stored = open_clip_name(path, model), stored_dtypes(file) if file else {}
         clip = open_clip.create_model(
-            open_clip_name(path, model),
+            name,
             pretrained=pretrained,
             device=torch.get_default_device(),
             force_quick_gelu=quick_gelu,
@@ -53,8 +55,7 @@ class OpenCLIPVision(nn.Module):
         )
         self.tower = clip.visual
         if self.pretrained:
-            file = path or (pretrained if Path(pretrained).is_file() else None)
-            check_base(self.tower, file, path or pretrained)
+            check_base(self.tower, stored, path or pretrained)
         size = self.tower.image_size
         self.width = self._patches(torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))).shape[-1]
 
@@ -112,10 +113,11 @@ class HFVision(nn.Module):
         config = getattr(config, "vision_config", config)
         if pretrained:
             check_index(path)
+            stored = stored_dtypes(path)
             loading = dict(output_loading_info=True, trust_remote_code=False)
             model, info = AutoModel.from_pretrained(path, config=config, **loading)
             check_keys(path, {*info["missing_keys"], *info["mismatched_keys"]})
-            check_base(model, path, path)
+            check_base(model, stored, path)
         else:
             model = AutoModel.from_config(config, trust_remote_code=False)
         self.tower = getattr(model, "vision_model", model)
@@ -174,14 +176,8 @@ class MMPretrainVision(nn.Module):
         state = {name.removeprefix("backbone."): value for name, value in state.items()}
         # The last norm, which CLIP's own embedding needs and Flamingo does not.
         state = {name: value for name, value in state.items() if not name.startswith("ln1.")}
-        own = self.tower.state_dict()
-        wrong = [n for n, value in state.items() if n in own and kind_of(value.dtype) != kind_of(own[n].dtype)]
-        if wrong:
-            raise ValueError(
-                f"{path}: {wrong[0]} holds {kind_of(state[wrong[0]].dtype)}, not the model's kind of numbers"
-            )
         check_keys(path, *self.tower.load_state_dict(state, strict=False))
-        check_base(self.tower, None, path)
+        check_base(self.tower, {name: value.dtype for name, value in state.items()}, path)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, P, D)."""

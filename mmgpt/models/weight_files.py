@@ -109,7 +109,10 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     content = read_file(path, map_location, mmap)
     meta = content.get("meta") if isinstance(content, dict) else None
     if isinstance(meta, dict) and "shards" in meta:
-        return join(content, _shards(Path(path), **meta["shards"]))
+        match meta["shards"]:
+            case {"folder": str(folder), "files": int(files)}:
+                return join(content, _shards(Path(path), folder, files))
+        raise ValueError(f"{path}: its meta.shards, {meta['shards']!r}, names no folder with so many files")
     return content
 
 
@@ -171,23 +174,46 @@ def check_index(folder: str | os.PathLike) -> None:
             raise FileNotFoundError(f"{index} names files that are missing: {', '.join(missing[:3])} ({len(missing)})")
 
 
-def check_base(model: nn.Module, file: str | os.PathLike | None, source: str) -> None:
+def stored_dtypes(path: str | os.PathLike) -> dict[str, torch.dtype]:
+    """Names and dtypes of the tensors in a file, or in those that open_clip or transformers load of a folder.
+
+    Their values are not read, but the checksums of archives are compared. What torch wrote before it wrote archives is
+    left out.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    found: dict[str, torch.dtype] = {}
+    for file in _files_of(Path(path)):
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(file, "pt") as content:
+                    kinds = {name: content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{file} cannot be read as tensors: {error}") from error
+            found |= {name: DTYPES.get(kind, torch.float32) for name, kind in kinds.items()}
+        elif zipfile.is_zipfile(file):
+            content = read_file(file)
+            state = next((content[key] for key in STATE_KEYS if key in content), content)
+            found |= {name: value.dtype for name, value in state.items() if isinstance(value, Tensor)}
+    return found
+
+
+def check_base(model: nn.Module, stored: dict[str, torch.dtype], source: str) -> None:
     """Raises a ValueError unless the weights that a library loaded into a model are finite, and floats in their files.
 
     The libraries cast whatever they find: integers become other weights, or zeros.
 
     Args:
         model: with the weights loaded.
-        file: one of its files, or the folder of them; None: only the values are looked at.
+        stored: of `stored_dtypes`.
         source: what a message names.
     """
-    files = _files_of(Path(file)) if file is not None else []
     state = model.state_dict()
     floats = {name for name, value in state.items() if kind_of(value.dtype) == "floats"}
-    for each in files:
-        for name, dtype in _dtypes(each):
-            if kind_of(dtype) != "floats" and _is_named(name, floats):
-                raise ValueError(f"{each}: {name} holds {kind_of(dtype)}, and the model's weight floats")
+    for name, dtype in stored.items():
+        if kind_of(dtype) != "floats" and _is_named(name, floats):
+            raise ValueError(f"{source}: {name} holds {kind_of(dtype)}, and the model's weight floats")
     wrong = [name for name, value in state.items() if not is_finite(value)]
     if wrong:
         raise ValueError(f"{source}: {len(wrong)} tensors hold NaN or infinite values: {', '.join(wrong[:3])}")
@@ -199,19 +225,6 @@ def _files_of(path: Path) -> list[Path]:
     if chosen is None or chosen.suffix != ".json":
         return [] if chosen is None else [chosen]
     return [path / name for name in sorted(set(read_settings(chosen)["weight_map"].values()))]
-
-
-def _dtypes(file: Path) -> list[tuple[str, torch.dtype]]:
-    """Names and dtypes of the tensors in a file, whose values are not read; none of torch's format before zip files."""
-    if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as content:
-            names = content.keys()
-            return [(name, DTYPES.get(content.get_slice(name).get_dtype(), torch.float32)) for name in names]
-    if not zipfile.is_zipfile(file):
-        return []
-    content = read_file(file)
-    state = next((content[key] for key in STATE_KEYS if key in content), content)
-    return [(name, value.dtype) for name, value in state.items() if isinstance(value, Tensor)]
 
 
 def _is_named(name: str, parameters: set[str]) -> bool:
@@ -272,12 +285,17 @@ def state_and_tuning(content: dict, source: str) -> tuple[dict[str, Tensor], dic
     state = content
     if isinstance(content, dict):
         state = next((content[key] for key in STATE_KEYS if key in content), content)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    ):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{source} holds no tensors by name (nor under {' or '.join(STATE_KEYS)}), but {found}")
     tuning = (content.get("tuning_config") or _own_tuning(content)) if state is not content else None
     while isinstance(tuning, dict) and isinstance(tuning.get("tuning_config"), dict):
         tuning = tuning["tuning_config"]
+    tuning = tuning if isinstance(tuning, dict) else None
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return dict(state), tuning

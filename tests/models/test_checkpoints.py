@@ -172,10 +172,12 @@ def test_a_saved_tower_loads_as_an_open_clip_folder(tiny_clip, tmp_path):
         (lambda value: value > 0, "perceiver.latents bools instead of floats"),
         (lambda value: value.to(torch.complex64), "perceiver.latents complex numbers instead of floats"),
         (lambda value: value.to(torch.float8_e4m3fn), "perceiver.latents torch.float8_e4m3fn instead of floats"),
+        (lambda value: value.to_sparse(), "perceiver.latents torch.sparse_coo values instead of floats"),
+        (lambda value: value.to("meta"), "perceiver.latents no values instead of floats"),
         (lambda value: value * float("nan"), "1 hold NaN or infinite values: perceiver.latents"),
         (lambda value: value.double() * 1e300, "1 hold NaN or infinite values: perceiver.latents"),
     ],
-    ids=["integers", "bools", "complex", "bytes", "NaN", "too large"],
+    ids=["integers", "bools", "complex", "bytes", "sparse", "meta", "NaN", "too large"],
 )
 def test_values_that_a_model_cannot_hold_are_refused(model, tiny_flamingo_config, tmp_path, change, words):
     file = tmp_path / "flamingo.pt"

@@ -240,7 +240,7 @@ def test_values_that_a_language_model_cannot_hold_are_refused(tiny_llama, tmp_pa
     file = next(f for f in sorted(Path(folder).glob("*model*")) if f.suffix != ".json" and name in read_file(f))
     content = {key: value.clone() for key, value in read_file(file, mmap=False).items()}  # not mapped: it is written
     for value, words in (
-        (content[name].to(torch.int8), f"{file.name}: {name} holds integers, and the model's weight floats"),
+        (content[name].to(torch.int8), f"{Path(folder).name}: {name} holds integers, and the model's weight floats"),
         (content[name] * float("nan"), f"1 tensors hold NaN or infinite values: {name}"),
     ):
         changed = {**content, name: value}
@@ -285,3 +285,22 @@ def test_code_of_a_folder_is_not_run(tiny_llama, tmp_path):
     with pytest.raises(ValueError, match="transformers has no model of type 'own'.*code from a folder is not run"):
         load_language_model(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("length", [0, 7, 1000, -1])
+def test_a_language_model_whose_file_is_cut(tiny_llama, tmp_path, length):
+    folder = Path(copytree(tiny_llama, tmp_path / "out"))
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:length])
+    with pytest.raises(ValueError, match="model.safetensors cannot be read as tensors"):
+        load_language_model(str(folder))
+
+
+def test_an_archive_of_a_language_model_that_is_damaged(tiny_llama, tmp_path):
+    folder, state = as_untied(tiny_llama, tmp_path / "out", binary=True)
+    file, values = tmp_path / "out/pytorch_model.bin", state["model.layers.0.mlp.up_proj.weight"].numpy().tobytes()
+    content = file.read_bytes()
+    assert content.count(values) == 1
+    file.write_bytes(content.replace(values, values[:-1] + bytes([values[-1] ^ 1])))
+    with pytest.raises(ValueError, match="pytorch_model.bin cannot be read .*: it is damaged"):
+        load_language_model(folder)

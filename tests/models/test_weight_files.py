@@ -116,6 +116,10 @@ def test_what_is_no_dict(content):
 
 
 def test_what_holds_no_tensors():
+    for state in ({1: torch.ones(1)}, {"a": 1}, {}):
+        with pytest.raises(ValueError, match="a.pt holds no tensors by name"):
+            state_and_tuning({"state_dict": state}, "a.pt")
+    assert state_and_tuning({"state_dict": STATE, "tuning_config": "x"}, "a.pt")[1] is None
     with pytest.raises(ValueError, match="a.pt holds no tensors by name .* but epoch"):
         state_and_tuning({"epoch": 1}, "a.pt")
 
@@ -203,3 +207,10 @@ def test_values_that_no_model_computes_with():
             tensor[3, 4] = value
             assert not is_finite(tensor) and not is_finite(tensor.t()) and is_finite(tensor[:3])
     assert is_finite(torch.tensor([1])) and is_finite(torch.ones(3).to(torch.float8_e4m3fn))
+
+
+@pytest.mark.parametrize("shards", [None, "x", {}, {"folder": 3, "files": 1}, {"folder": "x", "files": "1", "more": 2}])
+def test_a_checkpoint_whose_parts_are_not_named(tmp_path, shards):
+    torch.save({"state_dict": {}, "meta": {"shards": shards}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="a.pth: its meta.shards, .*, names no folder"):
+        read_weights(tmp_path / "a.pth")
