@@ -72,6 +72,8 @@ def main() -> None:
     if args.seed is not None:
         args.cfg_options = {**(args.cfg_options or {}), "seed": args.seed}
     cfg = tool.prepare(args)
+    if not cfg.get("train_dataloader"):
+        raise ValueError(f"{args.config} sets no train_dataloader: there is nothing to train")
     if args.amp:
         set_amp(cfg)
     check_writable(cfg.work_dir)

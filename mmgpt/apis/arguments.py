@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmgpt.engine.config import check_exists
+from mmgpt.engine.description import exported_folder
 from mmgpt.engine.options import add_cfg_options
 from mmgpt.precisions import FLOATS, QUANTISED
 
@@ -22,6 +23,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device; by default the GPU when there is one")
     parser.add_argument("--precision", choices=[*FLOATS, *QUANTISED], help="of the weights; default: the model's own")
     add_cfg_options(parser)
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option without which no exported folder has code run."""
+    text = "let an exported folder import classes of its author's own, or run its config.py"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def find_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -35,9 +43,10 @@ def find_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def load_chat(args: argparse.Namespace, generation: dict | None = None, engine: dict | None = None) -> "Chat":
     """The chat that the options name; `generation` and `engine` as for `Chat`."""
-    if not Path(args.config).is_dir():
+    if exported_folder(args.config) is None:
         check_exists(args.config)
     from mmgpt.apis.chat import Chat  # brings torch, which takes seconds: --help and a wrong path are told without
 
     model = dict(device=args.device, options=args.cfg_options, precision=args.precision)
+    model |= {"trust": True} if args.trust else {}
     return Chat.from_config(args.config, args.checkpoint, **model, generation=generation, engine=engine)

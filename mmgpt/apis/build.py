@@ -8,8 +8,8 @@ from mmengine.registry import init_default_scope
 
 from mmgpt.engine import check_files, load_config
 from mmgpt.engine.checkpoint import load_trained
+from mmgpt.engine.description import ADAPTER, TRAINED, check_weights, exported_folder
 from mmgpt.models.language import load_tokenizer
-from mmgpt.models.weight_files import ADAPTER, TRAINED
 from mmgpt.registry import MODELS
 
 USED = ("model", "chat_pipeline")
@@ -36,28 +36,29 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     checkpoint = checkpoint or cfg.get("load_from")
     if checkpoint is not None:
         load_trained(model, checkpoint)
-        if (Path(checkpoint) / "tokenizer").is_dir():
+        if Path(checkpoint).is_dir():
             _check_tokenizer(model, Path(checkpoint))
     return model.to(device).eval()
 
 
 def find_config(path: str | Path) -> tuple[Path, Path | None]:
-    """Config and checkpoint of what a user names: a config file (no checkpoint), or a folder that `export` wrote.
+    """What a user names, and its checkpoint: a config file, which has none, or a folder that `export` or `merge` wrote.
 
     Raises:
-        FileNotFoundError: a folder without config.py.
+        FileNotFoundError, ValueError: a folder without a description, or without the weights that it names.
     """
-    path = Path(path)
-    if not path.is_dir():
-        return path, None
-    if not (path / "config.py").is_file():
-        raise FileNotFoundError(f"{path} is no exported model: it has no config.py")
-    tuned = any((path / name).is_file() for name in (ADAPTER, TRAINED))
-    return path / "config.py", path if tuned else None
+    folder = exported_folder(path)
+    if folder is None:
+        return Path(path), None
+    tuned = {ADAPTER, TRAINED} & check_weights(folder).keys()
+    return folder, folder if tuned else None
 
 
 def chat_config(
-    config: str | Path | Config, checkpoint: str | Path | None = None, options: dict | None = None
+    config: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    options: dict | None = None,
+    trust: bool = False,
 ) -> tuple[Config, str | Path | None]:
     """The config of a chat, and the checkpoint of its model.
 
@@ -65,10 +66,12 @@ def chat_config(
         config: as for `find_config`, or one already loaded by `load_config` (then without `options`).
         checkpoint: instead of that of an exported folder.
         options: values that override the config's.
+        trust: whether an exported folder may ask for classes of somebody's own, whose modules are imported.
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it has no ``chat_pipeline``, or `options` come too late for a loaded config.
+        ValueError: it has no ``chat_pipeline``, asks for code without `trust`, or `options` come too late for a loaded
+            config.
     """
     if isinstance(config, Config):
         if options:
@@ -76,7 +79,7 @@ def chat_config(
         cfg = config
     else:
         file, own = find_config(config)
-        cfg, checkpoint = load_config(file, options), checkpoint or own
+        cfg, checkpoint = load_config(file, options, trust), checkpoint or own
     if "chat_pipeline" not in cfg:
         raise ValueError(
             f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "

@@ -66,6 +66,7 @@ class Chat:
         engine: dict | None = None,
         precision: str | None = None,
         merge: bool = True,
+        trust: bool = False,
     ) -> "Chat":
         """Build the model and the ``chat_pipeline`` that a config names.
 
@@ -77,13 +78,15 @@ class Chat:
             options: values that override the config's, as ``--cfg-options`` does.
             generation, engine: see the class.
             precision, merge: as for ``build_for_serving``.
+            trust: whether an exported folder may have classes of somebody's own imported, or a ``config.py`` that is
+                no plain settings run.
 
         Raises:
             FileNotFoundError: the config, the checkpoint, or weights that the config names are missing.
             ValueError: the config has no ``chat_pipeline``, ``options`` come too late for a loaded config, or as
                 ``build_for_serving`` says.
         """
-        cfg, checkpoint = chat_config(config, checkpoint, options)
+        cfg, checkpoint = chat_config(config, checkpoint, options, trust)
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
         return cls(model, build_pipeline(cfg.chat_pipeline), generation, engine)
 

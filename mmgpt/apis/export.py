@@ -13,23 +13,30 @@ from torch import nn
 from mmgpt.apis.build import build_model
 from mmgpt.engine import load_config
 from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.config_text import PlainConfig
+from mmgpt.engine.description import ADAPTER, HERE, TRAINED, write_description
+from mmgpt.engine.files import PARTS
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.checkpoints import plain_name
 from mmgpt.models.export import save_language, save_parts
 from mmgpt.models.quantisation import is_quantised
 from mmgpt.models.tokenizer import IMAGE_TOKEN
-from mmgpt.models.weight_files import ADAPTER, TRAINED
 
-KEPT = ("model", "chat_pipeline", "needed", "default_scope")
-HERE = "{{ fileDirname }}"  # MMEngine's name of the config's own folder
+KEPT = ("model", "chat_pipeline", "needed")
+# In preprocessor_config.json, whose readers keep what they do not know as an attribute.
+NOTE = (
+    "The settings of mmgpt's image preprocessing, which CLIPImageProcessor does not compute exactly: where the longer "
+    "side, resized, is 3, 7, 11, ... pixels longer than the crop (an image of 640 x 427, for one), its crop begins one "
+    "pixel beside mmgpt's; transparency is treated differently by its versions, and images are not turned upright by "
+    "their EXIF orientation. mmgpt itself reads mmgpt.json instead."
+)
+RESERVED = ("here", *PARTS)  # names that are no variables of a description
 
 
 def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     """Writes a tuned model as one folder, which goes wherever a config or a checkpoint of it goes.
 
-    It holds `config.py` (the model and the chat pipeline; the base's folders are variables of it), `adapter/` (the
+    It holds `mmgpt.json` (the model and the chat pipeline; the base's folders are variables of it), `adapter/` (the
     LoRA weights in peft's own format), `trained.safetensors` (every other trained tensor, where there is one),
     `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout).
 
@@ -94,7 +101,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
         save_language(flamingo, str(folder / "language"), dtype=None)
         save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=changed)
         _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
-        reloaded = build_model(load_config(folder / "config.py"), device=str(before.device))
+        reloaded = build_model(load_config(folder, trust=True), device=str(before.device))
         difference = (reloaded(**inputs, mode="tensor") - before).abs().max().item()
         if not difference <= bound:
             raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
@@ -115,16 +122,20 @@ def _is_ours(name: str) -> bool:
 def _write_rest(
     cfg: Config, model: nn.Module, folder: Path, model_config: Mapping, moved: Mapping[str, str] | None = None
 ) -> None:
-    """Tokenizer, image preprocessing, and a config of `model_config` with some paths replaced."""
+    """Tokenizer, image preprocessing, and a description of the folder: `model_config` with some paths replaced."""
     model.tokenizer.save_pretrained(folder / "tokenizer")
     (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(cfg), indent=2) + "\n")
     parts = {**{key: cfg[key] for key in KEPT if key in cfg}, "model": model_config}
     parts = _replaced(parts, moved or {})
     # One option moves a base: its path stays a variable where the experiment's config has it as one.
     used = set(_strings(parts))
-    bases = {name: value for name, value in cfg.items() if isinstance(value, str) and "/" in value and value in used}
+    texts = {name: value for name, value in cfg.items() if isinstance(value, str) and name not in RESERVED}
+    bases = {name: value for name, value in texts.items() if "/" in value and value in used}
     parts = _replaced(parts, {value: f"${{{name}}}" for name, value in bases.items()})
-    PlainConfig({**bases, **parts}).dump(folder / "config.py")
+    weights = sorted(str(file.relative_to(folder).as_posix()) for file in folder.rglob("*.safetensors"))
+    imports = cfg.get("custom_imports", {}).get("imports", [])
+    imports = [imports] if isinstance(imports, str) else imports
+    write_description(folder, {**bases, **parts}, weights, imports)
 
 
 def _replaced(value: object, new: Mapping[str, str]) -> object:
@@ -157,6 +168,7 @@ def _preprocessing(cfg: Config) -> dict:
     step = _prepare_images(cfg)
     resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[step.get("interpolation", "bicubic")]  # PIL's numbers
     return {
+        "_note": NOTE,
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,

@@ -43,6 +43,7 @@ class MMGPTInferencer(BaseInferencer):
         device: a torch device; by default the first GPU, or the CPU when there is none.
         show_progress: whether a bar shows how many batches are answered.
         precision: as for `build_for_serving`.
+        trust: as for `Chat.from_config`.
 
     Attributes:
         chat: the Chat that answers.
@@ -64,9 +65,10 @@ class MMGPTInferencer(BaseInferencer):
         device: str | None = None,
         show_progress: bool = True,
         precision: str | None = None,
+        trust: bool = False,
     ):
         self.precision = precision
-        cfg, weights = chat_config(model, weights)
+        cfg, weights = chat_config(model, weights, trust=trust)
         super().__init__(cfg, weights, str(find_device(device)), "mmgpt", show_progress)
 
     def __call__(

@@ -15,9 +15,10 @@ from mmengine.config import Config
 
 from .config_file import read_config
 from .config_text import DEEPEST, WIDTH, PlainConfig, plain_value
+from .description import exported_folder, read_description
+from .variables import VARIABLE
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-VARIABLE = re.compile(r"\$\{(\w+)\}")
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
 RUNNER_KEYS = {"compile", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
 
@@ -29,11 +30,12 @@ def suggest(value: str, choices: Iterable[str]) -> str:
     return (f"; did you mean {near[0]!r}?" if near else "") + f" Choices: {', '.join(choices)}"
 
 
-def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
+def load_config(path: str | os.PathLike, options: dict | None = None, trust: bool = False) -> Config:
     """A config file with its bases merged, ``options`` merged over it, and every ``'${name}'`` replaced.
 
     Args:
-        path: Python config file.
+        path: Python config file, which is run; or a folder that `export` or `merge` wrote, which is data (see
+            `read_description`, also for `trust`).
         options: dotted names to values, as ``--cfg-options`` gives them. They are merged before the variables are
             replaced, so an option that sets a variable reaches every place that refers to it. An option that leads
             through a ``'${name}'`` sets that variable: 'model.lora.r' is 'lora.r'. Undotted ones are merged first.
@@ -41,12 +43,14 @@ def load_config(path: str | os.PathLike, options: dict | None = None) -> Config:
     A name may have variables in it: with `benchmark = 'okvqa'`, ``'${eval_${benchmark}}'`` is ``'${eval_okvqa}'``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, ValueError: there is no such file, or as `read_description` says.
         KeyError: an option or a ``'${name}'`` names nothing in the config.
         ValueError: the file cannot be read, or a value cannot be written down with the results; says where.
     """
-    check_exists(path)
-    cfg = read_config(path)
+    folder = exported_folder(path)
+    if folder is None:
+        check_exists(path)
+    cfg = read_config(path) if folder is None else read_description(folder, trust)
     for option in sorted(options or {}, key=lambda option: "." in option):
         followed = _follow(cfg, option)
         _check_option(cfg, followed)

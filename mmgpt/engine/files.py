@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from .config import VARIABLE
+from .json_file import read_json_object
+from .variables import VARIABLE
 
 # The parts of a config that are built; other top-level names are variables, used or not.
 PARTS = (
@@ -68,6 +69,11 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
         lines += [f"    {path}  ({_first(places[path])})" for path in paths]
         lines.append(f"    elsewhere? {options}")
     raise FileNotFoundError("\n".join(lines))
+
+
+def read_settings(file: Path) -> dict:
+    """The JSON object of a file, empty where there is no file. ValueError when it holds something else."""
+    return read_json_object(file) if file.is_file() else {}
 
 
 def named_files(part: object) -> list[str]:

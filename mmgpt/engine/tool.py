@@ -28,6 +28,7 @@ IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 FRAME = re.compile(r'File "([^"]+)", line \d+')
 UNKNOWN_ARGUMENT = re.compile(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'")
 QUOTED = re.compile(r"[`'\"]([^`'\"]+)[`'\"]")
+UNSET = re.compile(r"'Config(?:Dict)?' object has no attribute '(\w+)'")
 UNKNOWN_MODULE = re.compile(r"(\S+) is not in the \w+::(.+?) registry")
 
 
@@ -114,6 +115,11 @@ def user_message(error: Exception) -> str | None:
     unknown = UNKNOWN_MODULE.search(text)
     if unknown:
         return f"the config names {unknown[1]!r}, which is no {unknown[2]}" + suggest(unknown[1], _choices(unknown[2]))
+    unset = UNSET.search(text) if isinstance(error, AttributeError) else None
+    if unset:
+        return (
+            f"the config sets no {unset[1]}, which is needed here (exported folders describe no data, and no training)"
+        )
     if isinstance(error, TypeError) and (Path(place).name == "build_functions.py" or _blamed(error)):
         return f"the arguments in the config do not fit: {text}{_arguments(error)}"
     if isinstance(error, OSError) and error.errno and error.filename:

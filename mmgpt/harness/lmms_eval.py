@@ -29,6 +29,7 @@ class MMGPT(lmms):
         checkpoint: what training wrote, for a config file.
         batch_size: requests answered at once.
         device: a torch device; by default the first GPU, or the CPU. Of several processes each takes its own GPU.
+        trust: as for `Chat.from_config`.
         options: values over the config's, as `--cfg-options` takes them. lmms-eval passes all of `--model_args` as
             keyword arguments.
 
@@ -44,6 +45,7 @@ class MMGPT(lmms):
         checkpoint: str | None = None,
         batch_size: int | str = 1,
         device: str | None = None,
+        trust: bool = False,
         **options,
     ):
         super().__init__()
@@ -54,7 +56,7 @@ class MMGPT(lmms):
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         if self._world_size > 1:
             device = str(self.accelerator.device)
-        self.chat = Chat.from_config(pretrained, checkpoint, device, options)
+        self.chat = Chat.from_config(pretrained, checkpoint, device, options, trust=trust)
         self.device = next(self.chat.model.parameters()).device
 
     def generate_until(self, requests: Sequence) -> list[str]:

@@ -19,7 +19,7 @@ class MMGPT(BaseModel):
 
     Args:
         model_path: a config file, or a folder that `export` or `merge` wrote.
-        checkpoint, device, options, generation: as `Chat.from_config` takes them.
+        checkpoint, device, options, generation, trust: as `Chat.from_config` takes them.
     """
 
     INTERLEAVE = True
@@ -32,9 +32,10 @@ class MMGPT(BaseModel):
         device: str | None = None,
         options: dict | None = None,
         generation: dict | None = None,
+        trust: bool = False,
     ):
         super().__init__()
-        self.chat_model = Chat.from_config(model_path, checkpoint, device, options, generation)
+        self.chat_model = Chat.from_config(model_path, checkpoint, device, options, generation, trust=trust)
 
     def generate_inner(self, message: Sequence[dict], dataset: str | None = None) -> str:
         """The answer to one message: parts `{'type': 'text' or 'image', 'value': text or file}`."""

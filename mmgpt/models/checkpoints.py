@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .gated_lm import GatedDecoderLayer
-from .weight_files import TUNING, read_weights, state_and_tuning
+from .weight_files import TARGETS, TUNING, is_finite, kind_of, read_weights, state_and_tuning
 
 GATED = ".gated."
 # What peft puts into names, differently in a model and in a file.
@@ -113,6 +113,9 @@ def check_fit(
 ) -> None:
     """Raises a ValueError naming `source` unless `given` has all that is needed, nothing unknown, and every shape.
 
+    Neither are values taken that a model cannot hold: integers for floats, or the reverse, NaN and infinity. Floats of
+    16, 32 and 64 bits are cast into each other.
+
     Args:
         model: whose tensors have the shapes.
         given: the file's tensors under the model's names.
@@ -126,11 +129,22 @@ def check_fit(
         for name, value in given.items()
         if name in known and state[name].shape != value.shape
     ]
+    fitting = {name: value for name, value in given.items() if name in known and state[name].shape == value.shape}
+    kinds = [
+        f"{name} {_kind(value)} instead of {kind_of(state[name].dtype)}"
+        for name, value in fitting.items()
+        if _kind(value) != kind_of(state[name].dtype)
+    ]
     problems = {
         "are missing in it": sorted(needed - given.keys()),
         "are in it but not known here": sorted(given.keys() - known),
         "have another shape": sorted(shapes),
+        "hold another kind of numbers": sorted(kinds),
     }
+    if not any(problems.values()):  # as the model will hold them: a dtype may be too narrow for a value
+        problems["hold NaN or infinite values"] = sorted(
+            name for name, value in fitting.items() if not is_finite(value.to(state[name].dtype))
+        )
     lines = [
         f"  {len(names)} {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
         for what, names in problems.items()
@@ -139,6 +153,13 @@ def check_fit(
     if lines:
         hint = _interval_hint(model, given)
         raise ValueError("\n".join([f"{source} does not belong to the model of this config:", *lines, *hint]))
+
+
+def _kind(value: Tensor) -> str:
+    """As `kind_of`, of a file's tensor, which may also hold no values, or some only."""
+    if value.is_meta or value.layout != torch.strided:
+        return "no values" if value.is_meta else f"{value.layout} values"
+    return kind_of(value.dtype)
 
 
 def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:
@@ -150,10 +171,11 @@ def _interval_hint(model: nn.Module, given: Iterable[str]) -> list[str]:
 
 
 def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
-    """Raises a ValueError unless a LoRAModel has the rank and the scale that the weights of a file were trained with.
+    """Raises a ValueError unless a LoRAModel has the rank, the scale and the layers that weights were trained with.
 
-    Files of MultiModal-GPT, checkpoints and exported folders say them. The scale is in no tensor: with another
-    lora_alpha the same tensors mean another model.
+    Files of MultiModal-GPT, checkpoints and exported folders say rank and scale. The scale is in no tensor: with
+    another lora_alpha the same tensors mean another model. Exported folders say the layers, which are compared by what
+    their lists reach.
     """
     if not tuning:
         return
@@ -165,6 +187,21 @@ def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:
             raise ValueError(
                 f"{source} was trained with {key}={tuning[key]}, this config has lora.{field}={getattr(config, field)}"
             )
+
+    told = {field: tuning[field] for field in TARGETS if field in tuning}
+    try:
+        differ = sorted(model.layers_taken() ^ model.layers_taken(**told))
+    except (TypeError, re.error) as error:
+        raise ValueError(f"{source}: {told} names no layers: {error}") from error
+    if differ:
+        field = next(field for field in told if _listed(told[field]) != _listed(getattr(config, field)))
+        theirs, own = _listed(told[field]), _listed(getattr(config, field))
+        raise ValueError(f"{source} was trained with {field}={theirs}, this config has {own} ({differ[0]} differs)")
+
+
+def _listed(value: object) -> object:
+    """A set, or another collection of names, as a sorted list, for comparison and for people."""
+    return sorted(value) if isinstance(value, (set, list, tuple)) else value
 
 
 def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:

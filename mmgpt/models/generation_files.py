@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 from transformers import GenerationConfig
 
-from mmgpt.engine.json_file import read_json_object
+from mmgpt.engine.files import read_settings
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
@@ -15,9 +15,13 @@ METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
 MODES = ("do_sample", "num_beams", "use_cache", "cache_implementation", "return_dict_in_generate")
 
 
-def read_settings(file: Path) -> dict:
-    """The JSON object of a file, empty where there is no file. ValueError when it holds something else."""
-    return read_json_object(file) if file.is_file() else {}
+def check_no_code(settings: Mapping, file: Path) -> None:
+    """Raises a ValueError where a model's settings ask transformers for a kernel of the Hub, which is code."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            check_no_code(value, file)
+        elif name.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+            raise ValueError(f"{file}: {name}={value!r} asks for code from elsewhere, which is not run: remove it")
 
 
 def base_generation_config(folder: str | Path) -> GenerationConfig:

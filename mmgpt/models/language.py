@@ -15,12 +15,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mmgpt.engine.json_file import read_json_object
+from mmgpt.engine.files import read_settings
 
-from .generation_files import base_generation_config
+from .generation_files import base_generation_config, check_no_code
 
 # Known by these names here, too: code that loads a language model loads its tokenizer.
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
+from .weight_files import check_base, check_index, stored_dtypes
 
 # Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
 # transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.
@@ -70,15 +71,23 @@ def load_language_model(
     _check_computed(model_config, path)
     # Which attention: transformers' own choice, as not every model has the fused one.
     if config is not None or not pretrained:
-        return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype)
+        return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False)
     # Given here, so that transformers does not refuse a folder for the settings in its generation_config.json.
     generation = base_generation_config(path)
+    check_index(path)
+    stored = {} if getattr(model_config, "quantization_config", None) else stored_dtypes(path)
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch_dtype, output_loading_info=True, ignore_mismatched_sizes=True, generation_config=generation
+        path,
+        dtype=torch_dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        generation_config=generation,
+        trust_remote_code=False,
     )
     _check_loaded(
         model, loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes"
     )
+    check_base(model, stored, path)
     # transformers loads two different tables as two although config.json says that they are one, but then goes by the
     # config when it resizes or saves them, and would throw the output head away.
     for each in (model.config, model.config.get_text_config()):
@@ -106,14 +115,15 @@ def _config_of(path: str) -> PreTrainedConfig:
     file = Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
-    settings = read_json_object(file)
+    settings = read_settings(file)
+    check_no_code(settings, file)
     if settings.get("model_type") not in CONFIG_MAPPING:
         normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
         raise ValueError(
             f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from a "
             "folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
         )
-    return AutoConfig.from_pretrained(path)
+    return AutoConfig.from_pretrained(path, trust_remote_code=False)
 
 
 def _check_computed(config: PreTrainedConfig, path: str) -> None:

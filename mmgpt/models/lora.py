@@ -137,6 +137,11 @@ class LoRAModel(BaseModel):
         named = self.module.named_modules()
         return {name.replace(".base_layer", ""): layer for name, layer in named if isinstance(layer, BaseTunerLayer)}
 
+    def layers_taken(self, **changes) -> set[str]:
+        """Names of the modules that its target_modules take; `changes` are other values for peft's fields."""
+        named = (name.replace(".base_layer", "") for name, _ in self.module.named_modules())
+        return set(_matched((n for n in named if ".lora_" not in n), self.peft.peft_config["default"], **changes))
+
     def unmergeable_layers(self) -> list[str]:
         """Names of the layers whose update has a bias (lora_bias=True) while the layer has none to add it to."""
         if not self.peft.peft_config["default"].lora_bias:

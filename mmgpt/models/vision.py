@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmgpt.engine.files import read_settings
 from mmgpt.engine.json_file import read_json_object
 from mmgpt.registry import MODELS
 
-from .weight_files import read_weights, state_and_tuning
+from .generation_files import check_no_code
+from .weight_files import check_base, check_index, read_weights, state_and_tuning, stored_dtypes
 
 
 @MODELS.register_module()
@@ -42,8 +44,10 @@ class OpenCLIPVision(nn.Module):
         import open_clip
 
         self.layer, self.final_norm, self.pretrained = layer, final_norm, (path or pretrained) is not None
+        file = path or (pretrained if pretrained and Path(pretrained).is_file() else None)
+        name, stored = open_clip_name(path, model), stored_dtypes(file) if file else {}
         clip = open_clip.create_model(
-            open_clip_name(path, model),
+            name,
             pretrained=pretrained,
             device=torch.get_default_device(),
             force_quick_gelu=quick_gelu,
@@ -51,6 +55,8 @@ class OpenCLIPVision(nn.Module):
             require_pretrained=self.pretrained,
         )
         self.tower = clip.visual
+        if self.pretrained:
+            check_base(self.tower, stored, path or pretrained)
         size = self.tower.image_size
         pixels = torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))
         self.width = self._probe(pixels, path or model).shape[-1]
@@ -126,15 +132,20 @@ class HFVision(nn.Module):
         super().__init__()
         from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
-        config = AutoConfig.from_pretrained(path)
+        check_no_code(read_settings(Path(path) / "config.json"), Path(path) / "config.json")
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         if type(config) not in MODEL_MAPPING:
             raise ValueError(f"HFVision: transformers has no image encoder for {path} ({config.model_type})")
         if pretrained:
-            model, info = AutoModel.from_pretrained(path, config=config, output_loading_info=True)
+            check_index(path)
+            stored = stored_dtypes(path)
+            loading = dict(output_loading_info=True, trust_remote_code=False)
+            model, info = AutoModel.from_pretrained(path, config=config, **loading)
             check_keys(path, {*info["missing_keys"], *info["mismatched_keys"]})
+            check_base(model, stored, path)
         else:
-            model = AutoModel.from_config(config)
+            model = AutoModel.from_config(config, trust_remote_code=False)
         self.tower = getattr(model, "vision_model", model)
         self.final_norm, self.pretrained = final_norm, pretrained
         size, patch = (_pair(getattr(config, name, None)) for name in ("image_size", "patch_size"))
@@ -198,6 +209,7 @@ class MMPretrainVision(nn.Module):
         # The last norm, which CLIP's own embedding needs and Flamingo does not.
         state = {name: value for name, value in state.items() if not name.startswith("ln1.")}
         check_keys(path, *self.tower.load_state_dict(state, strict=False))
+        check_base(self.tower, {name: value.dtype for name, value in state.items()}, path)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, P, D)."""

@@ -1,22 +1,28 @@
 """Exported folders: what is in them, that they load as they were, and what is refused."""
 
+import argparse
 import json
-from shutil import copytree
+from shutil import copy, copytree, rmtree
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessorPil
 
-from mmgpt.apis import Chat, build_model
+from mmgpt.apis import Chat, MMGPTInferencer, build_model
+from mmgpt.apis.arguments import add_model_arguments, load_chat
 from mmgpt.apis.build import find_config
-from mmgpt.apis.export import export, merge
+from mmgpt.apis.export import _preprocessing, export, merge
 from mmgpt.apis.precision import for_serving
 from mmgpt.engine import load_config
+from mmgpt.engine.description import write_description
 from mmgpt.engine.trained import trained_state
 from mmgpt.models import LoRAModel, generation
 from mmgpt.models.export import save_language, save_mmgpt_lora, save_parts
-from mmgpt.registry import MODELS
+from mmgpt.models.weight_files import read_weights
+from mmgpt.registry import MODELS, TRANSFORMS
 
 from ..models.test_flamingo import batch
 from ..models.test_language import as_untied
@@ -142,7 +148,7 @@ def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp
             save_mmgpt_lora(model, str(tmp_path / "final_weights.pt"))
     for number, (kind, file) in enumerate(files.items()):
         torch.manual_seed(number + 2)
-        config = load_config(file / "config.py") if kind == "export" else cfg
+        config = load_config(file) if kind == "export" else cfg
         loaded = build_model(config, file, "cpu")
         assert torch.equal(logits(loaded, data), tuned), kind
         served = for_serving(loaded)
@@ -150,14 +156,14 @@ def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp
         torch.testing.assert_close(logits(served, data), tuned, atol=1e-4, rtol=1e-4)
     assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
     torch.manual_seed(9)
-    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    merged = build_model(load_config(tmp_path / "merged"), device="cpu")
     torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
 
 
 def test_an_update_with_a_bias_of_a_layer_without_one_is_not_merged(trained, tiny_llama, tmp_path):
     cfg, model, data, tuned = trained(tiny_llama, lora=dict(target_modules=["q_proj", "ff.1"], lora_bias=True))
     export(cfg, model, tmp_path / "out")
-    loaded = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    loaded = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     assert torch.equal(logits(loaded, data), tuned)
     assert isinstance(for_serving(loaded), LoRAModel) and torch.equal(logits(loaded, data), tuned)
     with pytest.raises(ValueError, match=r"lora_bias=True: language.*q_proj \(6 in all\) has no bias .* export"):
@@ -169,7 +175,7 @@ def test_a_base_of_two_tables_whose_config_says_tied_is_merged_as_it_is(trained,
     folder, _ = as_untied(tiny_llama, tmp_path / "two", tie_word_embeddings=True)
     cfg, model, data, tuned = trained(folder, lora=dict(target_modules=["q_proj", "lm_head", "embed_tokens"]))
     assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
-    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    merged = build_model(load_config(tmp_path / "merged"), device="cpu")
     torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
 
 
@@ -208,7 +214,7 @@ def answer(chat):
 def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     cfg, model = experiment(**changes)
     export(cfg, model, tmp_path / "out")
-    again = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     before, after = trained_state(model), trained_state(again)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not list(tmp_path.glob("*.part"))
@@ -227,7 +233,7 @@ def test_a_model_without_lora_is_exported_too(experiment, tmp_path):
     cfg.model = {**cfg.model.module, "frozen": ["vision", "language"]}
     plain = build_model(cfg, device="cpu")
     export(cfg, plain, tmp_path / "out")
-    again = build_model(load_config(tmp_path / "out" / "config.py"), tmp_path / "out", "cpu")
+    again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in trained_state(plain).items())
     export(load_config(tmp_path / "experiment.py"), model, tmp_path / "tuned")
     with pytest.raises(ValueError, match="tuned holds LoRA weights, but the model of this config has no LoRA"):
@@ -242,7 +248,7 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
     merge(cfg, model, tmp_path / "out", bound=0.2)
     merged, again = (
         model.peft.get_base_model().state_dict(),
-        build_model(load_config(tmp_path / "out" / "config.py"), device="cpu").state_dict(),
+        build_model(load_config(tmp_path / "out"), device="cpu").state_dict(),
     )
     assert merged.keys() == again.keys() and all(torch.equal(merged[name], again[name]) for name in merged)
 
@@ -250,9 +256,9 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
 def test_what_a_folder_says(experiment, tmp_path):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
-    kept = Config.fromfile(tmp_path / "out" / "config.py")
-    assert kept.language_model == cfg.language_model and kept.model.module.language.path == "${language_model}"
-    assert kept.chat_pipeline[2].tokenizer == "${language_model}"
+    kept = json.loads((tmp_path / "out" / "mmgpt.json").read_text())
+    assert kept["language_model"] == cfg.language_model
+    assert kept["model"]["module"]["language"]["path"] == kept["chat_pipeline"][2]["tokenizer"] == "${language_model}"
     images = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert images["crop_size"] == {"height": 32, "width": 32} and images["image_mean"] == [0.1, 0.2, 0.3]
     adapter = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
@@ -268,7 +274,7 @@ def test_one_call_and_a_moved_base(experiment, tmp_path, tiny_llama):
     assert isinstance(chat.model, LoRAModel)
     merged = Chat.from_config(tmp_path / "out", device="cpu", options=options)
     assert not isinstance(merged.model, LoRAModel) and answer(merged) == answer(chat)
-    assert find_config(tmp_path / "out") == (tmp_path / "out" / "config.py", tmp_path / "out")
+    assert find_config(tmp_path / "out") == (tmp_path / "out", tmp_path / "out")
     assert find_config("some/config.py")[1] is None
 
 
@@ -294,7 +300,7 @@ def test_a_base_without_a_start_that_has_an_image_token_first(experiment, tmp_pa
     model = build_model(cfg, device="cpu")
     assert model.tokenizer.convert_tokens_to_ids("<image>") == 0 and model.tokenizer.bos_token is None
     merge(cfg, model, tmp_path / "out", bound=1e-4)
-    again = build_model(load_config(tmp_path / "out" / "config.py"), device="cpu")
+    again = build_model(load_config(tmp_path / "out"), device="cpu")
     assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab() and again.tokenizer.bos_token is None
 
 
@@ -304,6 +310,9 @@ def test_a_base_with_another_tokenizer_is_refused(experiment, tmp_path):
     model.tokenizer.add_tokens(["extra"])
     model.tokenizer.save_pretrained(tmp_path / "out" / "tokenizer")
     with pytest.raises(ValueError, match="out was exported with another tokenizer .*extra"):
+        Chat.from_config(tmp_path / "out", device="cpu")
+    rmtree(tmp_path / "out" / "tokenizer")
+    with pytest.raises(FileNotFoundError, match="no folder .*out/tokenizer' with a tokenizer"):
         Chat.from_config(tmp_path / "out", device="cpu")
 
 
@@ -326,7 +335,7 @@ def test_what_cannot_be_exported(experiment, tmp_path):
     with pytest.raises(ValueError, match="nothing in this model is trained"):
         export(cfg, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(FileNotFoundError, match="no config.py"):
+    with pytest.raises(FileNotFoundError, match="has no mmgpt.json"):
         find_config(tmp_path)
 
 
@@ -366,7 +375,7 @@ def test_a_merged_folder_names_the_tokens_it_is_used_with(
     warned = []
     library_warnings.clear()
     monkeypatch.setattr(generation, "print_log", lambda text, *_: warned.append(text))
-    again = build_model(load_config(tmp_path / "out" / "config.py"), device="cpu")
+    again = build_model(load_config(tmp_path / "out"), device="cpu")
     assert again.language.ends == ends and again.settings_in_force() == model.settings_in_force()
     assert warned == library_warnings == []
 
@@ -378,3 +387,193 @@ def test_a_base_whose_answers_end_otherwise_is_refused(experiment, tmp_path):
     model.tokenizer.save_pretrained(tmp_path / "out" / "tokenizer")
     with pytest.raises(ValueError, match="out was exported with another tokenizer: .* with '<s>', .*'</s>' now"):
         Chat.from_config(tmp_path / "out", device="cpu")
+
+
+def changed_json(file, **values):
+    content = json.loads(file.read_text())
+    content.update(values)
+    file.write_text(json.dumps(content))
+
+
+def by_chat(folder, **options):
+    return Chat.from_config(folder, device="cpu", **options)
+
+
+def by_inferencer(folder, **options):
+    return MMGPTInferencer(folder, device="cpu", **options).chat
+
+
+def by_front(folder, trust=False):
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    return load_chat(parser.parse_args([str(folder), "--device", "cpu", *(["--trust"] if trust else [])]))
+
+
+WAYS = pytest.mark.parametrize("way", [by_chat, by_inferencer, by_front])
+
+
+@WAYS
+@pytest.mark.parametrize("merged", [False, True], ids=["exported", "merged"])
+def test_nothing_in_a_folder_is_run(experiment, tmp_path, way, merged):
+    cfg, model = experiment()
+    out, marker = tmp_path / "out", tmp_path / "marker"
+    merge(cfg, model, out, bound=1e-4) if merged else export(cfg, model, out)
+    (out / "config.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nmodel = {{}}")
+    assert answer(way(out)) == answer(way(out))
+    described = json.loads((out / "mmgpt.json").read_text())["model"]
+    (described if merged else described["module"])["vision"] = dict(type="os.mkdir", path=str(marker))
+    changed_json(out / "mmgpt.json", model=described)
+    with pytest.raises(ValueError, match="vision.type='os.mkdir' is none of .*--trust"):
+        way(out)
+    (out / "mmgpt.json").unlink()
+    with pytest.raises(ValueError, match="config.py is a program, .* is not run: --trust"):
+        way(out)
+    assert not marker.exists()
+
+
+@WAYS
+def test_an_encoder_of_ones_own_is_loaded_where_it_is_trusted(experiment, tmp_path, way, monkeypatch, capsys):
+    (tmp_path / "encoder_of_ours.py").write_text(
+        "from mmgpt.models import OpenCLIPVision\nfrom mmgpt.registry import MODELS\n\n\n"
+        "@MODELS.register_module(force=True)\nclass EncoderOfOurs(OpenCLIPVision):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import encoder_of_ours  # noqa: F401
+
+    cfg, _ = experiment()
+    cfg.model.module.vision.type = "EncoderOfOurs"
+    cfg.custom_imports = dict(imports=["encoder_of_ours"])
+    export(cfg, build_model(cfg, device="cpu"), tmp_path / "out")
+    with pytest.raises(ValueError, match="type='EncoderOfOurs' is none of .* asks for the import of encoder_of_ours"):
+        way(tmp_path / "out")
+    assert "is trusted" not in capsys.readouterr().err
+    assert answer(way(tmp_path / "out", trust=True)) is not None
+    assert "is trusted: model.module.vision.type='EncoderOfOurs'" in capsys.readouterr().err
+
+
+def test_folders_of_before_load_as_they_did(experiment, tmp_path, monkeypatch):
+    """A config.py as `Config.dump` wrote it, with MMEngine's name of its own folder in merged ones."""
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    expected = answer(by_chat(tmp_path / "out"))
+    merge(cfg, model, tmp_path / "merged", bound=1e-4)
+    for folder in ("out", "merged"):
+        description = tmp_path / folder / "mmgpt.json"
+        content = json.loads(description.read_text().replace("${here}", "{{ fileDirname }}"))
+        description.unlink()
+        kept = {key: value for key, value in content.items() if key not in ("format", "files")}
+        Config({**kept, "default_scope": "mmgpt"}).dump(tmp_path / folder / "config.py")
+    assert answer(by_chat(tmp_path / "out")) == expected
+    assert by_chat(tmp_path / "merged").model.language.model.config.name_or_path == str(tmp_path / "merged/language")
+    (tmp_path / "out/adapter/adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="without it, the model would answer as before tuning"):
+        by_chat(tmp_path / "out")
+
+
+@pytest.mark.parametrize("way", [by_chat, lambda folder: read_weights(folder)], ids=["chat", "checkpoint"])
+def test_a_folder_without_its_adapter_does_not_answer(experiment, tmp_path, way):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    adapter = tmp_path / "out/adapter/adapter_model.safetensors"
+    content = adapter.read_bytes()
+    adapter.write_bytes(content[:-1] + bytes([content[-1] ^ 64]))
+    with pytest.raises(ValueError, match="adapter_model.safetensors is not the file that mmgpt.json was written with"):
+        way(tmp_path / "out")
+    adapter.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=f"has {len(content) - 1} bytes, and {len(content)} when it was written"):
+        way(tmp_path / "out")
+    adapter.unlink()
+    with pytest.raises(FileNotFoundError, match="adapter_model.safetensors, which mmgpt.json names, is missing"):
+        way(tmp_path / "out")
+
+
+def test_a_merged_folder_without_one_of_its_files_is_refused(experiment, tmp_path):
+    cfg, model = experiment()
+    merge(cfg, model, tmp_path / "out", bound=1e-4)
+    files = json.loads((tmp_path / "out/mmgpt.json").read_text())["files"]
+    assert sorted(files) == ["flamingo.safetensors", "language/model.safetensors"]
+    for name in files:
+        (tmp_path / "out" / name).rename(tmp_path / "aside")
+        with pytest.raises(FileNotFoundError, match=f"{name}, which mmgpt.json names, is missing"):
+            by_chat(tmp_path / "out")
+        (tmp_path / "aside").rename(tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(r=8), "trained with lora_r=8, this config has lora.r=2"),
+        (dict(lora_alpha=8), "trained with lora_alpha=8, this config has lora.lora_alpha=4"),
+        (dict(use_rslora=True), "trained with use_rslora=True, this config has lora.use_rslora=False"),
+        (
+            dict(alpha_pattern={"to_q": 1}),
+            "trained with alpha_pattern={'to_q': 1}, this config has lora.alpha_pattern={}",
+        ),
+        (
+            dict(target_modules=["q_proj"]),
+            r"trained with target_modules=\['q_proj'\], this config has \['ff.1', 'q_proj'",
+        ),
+        (dict(exclude_modules="nothing"), "trained with exclude_modules=nothing, this config has "),
+        (dict(target_modules=5), "names no layers"),
+        (dict(target_modules="("), "names no layers"),
+        (dict(lora_alpha=None), "trained with lora_alpha=None, this config has lora.lora_alpha=4"),
+    ],
+)
+def test_an_adapter_that_says_something_else_than_the_description(experiment, tmp_path, change, words):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    changed_json(tmp_path / "out/adapter/adapter_config.json", **change)
+    with pytest.raises(ValueError, match=words):
+        by_chat(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text, words", [("", "not a JSON file"), ("{}", "does not say 'r'"), ("[]", "expected a JSON object")]
+)
+def test_an_adapter_that_says_nothing(experiment, tmp_path, text, words):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    file = tmp_path / "out/adapter/adapter_config.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"adapter_config.json:? {words}"):
+        by_chat(tmp_path / "out")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="adapter_config.json is missing"):
+        by_chat(tmp_path / "out")
+
+
+def test_a_tensor_that_is_in_both_files_of_a_folder(experiment, tmp_path):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    copy(tmp_path / "out/adapter/adapter_model.safetensors", tmp_path / "out/trained.safetensors")
+    with pytest.raises(ValueError, match="trained.safetensors does not belong to the folder"):
+        by_chat(tmp_path / "out")
+    content = json.loads((tmp_path / "out/mmgpt.json").read_text())
+    values = {key: value for key, value in content.items() if key not in ("format", "files")}
+    write_description(tmp_path / "out", values, ["adapter/adapter_model.safetensors", "trained.safetensors"])
+    with pytest.raises(ValueError, match=r"both hold base_model.model.language.* \(\d+ such tensors\)"):
+        by_chat(tmp_path / "out")
+
+
+MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+def test_what_the_image_preprocessing_of_transformers_makes_of_the_file(tmp_path):
+    """Levels of 255 between its pixels and ours: none with Pillow and 1 with torchvision, but for some sizes."""
+    step = dict(type="PrepareImages", size=224, mean=MEAN, std=STD)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(_preprocessing(Config(dict(chat_pipeline=[step])))))
+    auto = AutoImageProcessor.from_pretrained(tmp_path)
+    ours = TRANSFORMS.build(step)
+    noise = np.random.default_rng(0)
+
+    def levels(processor, width, height):
+        image = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        theirs = processor(images=image, return_tensors="pt")["pixel_values"]
+        return ((theirs - ours({"pil": [image]})["pixels"]).abs() * torch.tensor(STD).view(3, 1, 1) * 255).max().item()
+
+    for processor, near in ((auto, 1.01), (CLIPImageProcessorPil.from_pretrained(tmp_path), 0.01)):
+        assert "640 x 427" in processor._note
+        for width, height in ((640, 480), (224, 224), (300, 300), (500, 375), (225, 224), (226, 224), (228, 224)):
+            assert levels(processor, width, height) < near, (width, height)
+        for width, height in ((640, 427), (427, 640), (227, 224), (231, 224)):
+            assert levels(processor, width, height) > 90, (width, height)

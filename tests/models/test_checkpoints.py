@@ -7,6 +7,8 @@ import torch
 from mmengine.logging import MMLogger
 from safetensors.torch import load_file, save_file
 
+from mmgpt.engine.checkpoint import load_trained
+from mmgpt.engine.trained import trained_state
 from mmgpt.models.checkpoints import our_names
 from mmgpt.models.export import save_language, save_openflamingo, save_parts, save_vision
 from mmgpt.registry import MODELS
@@ -161,3 +163,43 @@ def test_a_saved_tower_loads_as_an_open_clip_folder(tiny_clip, tmp_path):
     loaded = MODELS.build(dict(type="OpenCLIPVision", path=str(tmp_path / "vision"))).eval()
     pixels = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(loaded(pixels), vision(pixels))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda value: value.to(torch.int32), "perceiver.latents integers instead of floats"),
+        (lambda value: value > 0, "perceiver.latents bools instead of floats"),
+        (lambda value: value.to(torch.complex64), "perceiver.latents complex numbers instead of floats"),
+        (lambda value: value.to(torch.float8_e4m3fn), "perceiver.latents torch.float8_e4m3fn instead of floats"),
+        (lambda value: value.to_sparse(), "perceiver.latents torch.sparse_coo values instead of floats"),
+        (lambda value: value.to("meta"), "perceiver.latents no values instead of floats"),
+        (lambda value: value * float("nan"), "1 hold NaN or infinite values: perceiver.latents"),
+        (lambda value: value.double() * 1e300, "1 hold NaN or infinite values: perceiver.latents"),
+    ],
+    ids=["integers", "bools", "complex", "bytes", "sparse", "meta", "NaN", "too large"],
+)
+def test_values_that_a_model_cannot_hold_are_refused(model, tiny_flamingo_config, tmp_path, change, words):
+    file = tmp_path / "flamingo.pt"
+    save_parts(model, str(tmp_path / "flamingo.safetensors"))
+    state = load_file(tmp_path / "flamingo.safetensors")
+    assert state["perceiver.latents"].dtype == torch.float16  # which is cast
+    torch.save({**state, "perceiver.latents": change(state["perceiver.latents"])}, file)
+    with pytest.raises(ValueError, match=f"flamingo.pt does not belong to the model .*\n.*{words}"):
+        MODELS.build(dict(tiny_flamingo_config, weights=str(file)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_checkpoint_with_bad_values_is_refused(tiny_flamingo_config, tmp_path, bad):
+    lora = dict(type="LoRAModel", module=tiny_flamingo_config, lora=dict(r=2, target_modules=["q_proj"]))
+    tuned = MODELS.build(lora)
+    state = {name: value.clone() for name, value in trained_state(tuned).items()}
+    name = next(iter(state))
+    state[name][0, 0] = bad
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "latest.pth")
+    with pytest.raises(ValueError, match=f"latest.pth does not belong .*\n.*NaN or infinite values: {name}"):
+        load_trained(tuned, tmp_path / "latest.pth")
+    state[name] = state[name].new_zeros(state[name].shape).long()
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "latest.pth")
+    with pytest.raises(ValueError, match=f"{name} integers instead of floats"):
+        load_trained(tuned, tmp_path / "latest.pth")

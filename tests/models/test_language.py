@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
 from mmgpt.models.language import ADDED_TOKENS, fit_embeddings, load_language_model, load_tokenizer
+from mmgpt.models.weight_files import read_file
 
 
 def test_special_tokens_are_added_in_the_published_order(tiny_llama):
@@ -229,3 +230,77 @@ def test_buffers_that_older_versions_stored_are_harmless(tiny_v2, tmp_path):
     save_file({**load_file(file), **weights}, file, metadata={"format": "pt"})
     loaded, expected = load_language_model(str(folder)).state_dict(), load_language_model(tiny_v2).state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["safetensors", "bin"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
+def test_values_that_a_language_model_cannot_hold_are_refused(tiny_llama, tmp_path, binary, sharded):
+    folder, state = as_untied(tiny_llama, tmp_path / "out", sharded=sharded, binary=binary)
+    name = "model.layers.1.mlp.up_proj.weight"
+    file = next(f for f in sorted(Path(folder).glob("*model*")) if f.suffix != ".json" and name in read_file(f))
+    content = {key: value.clone() for key, value in read_file(file, mmap=False).items()}  # not mapped: it is written
+    for value, words in (
+        (content[name].to(torch.int8), f"{Path(folder).name}: {name} holds integers, and the model's weight floats"),
+        (content[name] * float("nan"), f"1 tensors hold NaN or infinite values: {name}"),
+    ):
+        changed = {**content, name: value}
+        torch.save(changed, file) if binary else save_file(changed, file, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=words):
+            load_language_model(folder)
+
+
+def test_an_index_that_names_files_which_are_missing(tiny_llama, tmp_path):
+    folder, _ = as_untied(tiny_llama, tmp_path / "out", sharded=True)
+    (tmp_path / "out/model1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="index.json names files that are missing: model1.safetensors"):
+        load_language_model(folder)
+    for text, words in (
+        ("{}", "its weight_map does not tell"),
+        ("[", "not a JSON file"),
+        ('{"weight_map": 3}', "its weight"),
+    ):
+        (tmp_path / "out/model.safetensors.index.json").write_text(text)
+        with pytest.raises(ValueError, match=words):
+            load_language_model(folder)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_kernels_from_elsewhere_are_refused(tiny_llama, tmp_path, key):
+    folder = Path(copytree(tiny_llama, tmp_path / "out"))
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, key: "somebody/kernel"}))
+    with pytest.raises(ValueError, match=f"{key}='somebody/kernel' asks for code from elsewhere"):
+        load_language_model(str(folder))
+
+
+def test_code_of_a_folder_is_not_run(tiny_llama, tmp_path):
+    folder = Path(copytree(tiny_llama, tmp_path / "out"))
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "modeling_own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    names = {"AutoConfig": "modeling_own.A", "AutoModelForCausalLM": "modeling_own.B"}
+    (folder / "config.json").write_text(json.dumps({**settings, "auto_map": names}))
+    for options in ({}, dict(pretrained=False)):
+        load_language_model(str(folder), **options)
+    (folder / "config.json").write_text(json.dumps({**settings, "auto_map": names, "model_type": "own"}))
+    with pytest.raises(ValueError, match="transformers has no model of type 'own'.*code from a folder is not run"):
+        load_language_model(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("length", [0, 7, 1000, -1])
+def test_a_language_model_whose_file_is_cut(tiny_llama, tmp_path, length):
+    folder = Path(copytree(tiny_llama, tmp_path / "out"))
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:length])
+    with pytest.raises(ValueError, match="model.safetensors cannot be read as tensors"):
+        load_language_model(str(folder))
+
+
+def test_an_archive_of_a_language_model_that_is_damaged(tiny_llama, tmp_path):
+    folder, state = as_untied(tiny_llama, tmp_path / "out", binary=True)
+    file, values = tmp_path / "out/pytorch_model.bin", state["model.layers.0.mlp.up_proj.weight"].numpy().tobytes()
+    content = file.read_bytes()
+    assert content.count(values) == 1
+    file.write_bytes(content.replace(values, values[:-1] + bytes([values[-1] ^ 1])))
+    with pytest.raises(ValueError, match="pytorch_model.bin cannot be read .*: it is damaged"):
+        load_language_model(folder)

@@ -1,12 +1,14 @@
 """Every image encoder against the library it wraps."""
 
 import json
+from shutil import copytree
 
 import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmgpt.models.weight_files import read_file
 from mmgpt.registry import MODELS
 from tests.tolerances import assert_close
 
@@ -254,3 +256,72 @@ def test_what_is_no_tower_is_named(tmp_path):
         MODELS.build(dict(type="OpenCLIPVision", path=str(tmp_path)))
     with pytest.raises(ValueError, match="takes path or model"):
         MODELS.build(dict(type="OpenCLIPVision"))
+
+
+def clip_folder(folder, tiny_clip):
+    copytree(tiny_clip, folder)
+    return dict(type="OpenCLIPVision", path=str(folder)), folder / "open_clip_model.safetensors", "visual.conv1.weight"
+
+
+def clip_binary(folder, tiny_clip):
+    config, file, name = clip_folder(folder, tiny_clip)
+    torch.save(load_file(file), folder / "open_clip_pytorch_model.bin")
+    file.unlink()
+    return config, folder / "open_clip_pytorch_model.bin", name
+
+
+def clip_file(folder, tiny_clip):
+    _, file, name = clip_folder(folder, tiny_clip)
+    description = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    (folder / "a-tower-to-damage.json").write_text(json.dumps(description))
+    return dict(type="OpenCLIPVision", model=f"{folder}/a-tower-to-damage.json", pretrained=str(file)), file, name
+
+
+def hugging_face_folder(folder, tiny_clip):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(folder)
+    file = folder / "model.safetensors"
+    name = next(name for name in load_file(file) if name.endswith("layers.0.mlp.fc1.weight"))
+    return dict(type="HFVision", path=str(folder)), file, name
+
+
+def mmpretrain(folder, tiny_clip):
+    folder.mkdir()
+    clip = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip))
+    torch.save(as_mmpretrain(clip.tower), folder / "vit.pth")
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128)
+    config = dict(type="MMPretrainVision", arch=arch, img_size=32, patch_size=8, path=str(folder / "vit.pth"))
+    return config, folder / "vit.pth", "backbone.layers.0.ffn.layers.1.weight"
+
+
+@pytest.mark.parametrize("way", [clip_folder, clip_binary, clip_file, hugging_face_folder, mmpretrain])
+def test_values_that_a_tower_cannot_hold_are_refused(way, tiny_clip, tmp_path):
+    config, file, name = way(tmp_path / "tower", tiny_clip)
+    MODELS.build(config)
+    content = {key: value.clone() for key, value in read_file(file, mmap=False).items()}
+    for value, words in (
+        (content[name].to(torch.int8), f"{name.removeprefix('backbone.')} holds integers"),
+        (content[name] * float("inf"), "1 tensors hold NaN or infinite values"),
+    ):
+        changed = {**content, name: value}
+        torch.save(changed, file) if file.suffix != ".safetensors" else save_file(changed, file, {"format": "pt"})
+        with pytest.raises(ValueError, match=words):
+            MODELS.build(config)
+
+
+def test_code_of_a_towers_folder_is_not_run(tiny_clip, tmp_path):
+    config, _, _ = hugging_face_folder(tmp_path / "tower", tiny_clip)
+    file = tmp_path / "tower/config.json"
+    settings = json.loads(file.read_text())
+    (tmp_path / "tower/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    file.write_text(json.dumps({**settings, "auto_map": {"AutoConfig": "own.A", "AutoModel": "own.B"}}))
+    MODELS.build(config)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": "own"}))
+    with pytest.raises(ValueError):
+        MODELS.build(config)
+    file.write_text(json.dumps({**settings, "attn_implementation": "somebody/kernel"}))
+    with pytest.raises(ValueError, match="attn_implementation='somebody/kernel' asks for code from elsewhere"):
+        MODELS.build(config)
+    assert not (tmp_path / "ran").exists()

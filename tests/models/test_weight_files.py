@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from safetensors.torch import save_file
 
 from mmgpt.models.language import load_language_model
-from mmgpt.models.weight_files import read_weights, state_and_tuning
+from mmgpt.models.weight_files import is_finite, read_weights, state_and_tuning
 from mmgpt.registry import MODELS
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -116,6 +116,10 @@ def test_what_is_no_dict(content):
 
 
 def test_what_holds_no_tensors():
+    for state in ({1: torch.ones(1)}, {"a": 1}, {}):
+        with pytest.raises(ValueError, match="a.pt holds no tensors by name"):
+            state_and_tuning({"state_dict": state}, "a.pt")
+    assert state_and_tuning({"state_dict": STATE, "tuning_config": "x"}, "a.pt")[1] is None
     with pytest.raises(ValueError, match="a.pt holds no tensors by name .* but epoch"):
         state_and_tuning({"epoch": 1}, "a.pt")
 
@@ -170,3 +174,43 @@ def test_code_in_the_weights_of_a_part_is_refused_and_not_run(way, tmp_path, tin
     with pytest.raises((ValueError, pickle.UnpicklingError)):
         way({"a": torch.ones(1), "b": Evil(tmp_path)}, tmp_path / "part", tiny_llama, tiny_clip)
     assert not (tmp_path / "written").exists()
+
+
+def test_a_part_of_an_archive_that_is_not_what_was_written_is_refused(tmp_path):
+    """torch looks at no checksum, and would load whatever is there."""
+    torch.save({"state_dict": STATE, "meta": {}}, tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    values = STATE["a.weight"].numpy().tobytes()
+    assert whole.count(values) == 1
+    (tmp_path / "a.pth").write_bytes(whole.replace(values, values[:-1] + b"\x7f"))
+    damaged = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert not torch.equal(damaged["state_dict"]["a.weight"], STATE["a.weight"])
+    with pytest.raises(ValueError, match="a.pth cannot be read .*: it is damaged: .*data/0 in it is not what"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_empty_files_and_folders_in_place_of_files(tmp_path):
+    for name in ("a.safetensors", "a.pth"):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=f"{name} cannot be read as tensors and plain data"):
+            read_weights(tmp_path / name)
+    (tmp_path / "b.safetensors").mkdir()
+    with pytest.raises(FileNotFoundError, match="b.safetensors is no exported model"):
+        read_weights(tmp_path / "b.safetensors")
+
+
+def test_values_that_no_model_computes_with():
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            tensor = torch.zeros(7, 5, dtype=dtype)
+            assert is_finite(tensor) and is_finite(tensor[:0]) and is_finite(tensor[0, 0])
+            tensor[3, 4] = value
+            assert not is_finite(tensor) and not is_finite(tensor.t()) and is_finite(tensor[:3])
+    assert is_finite(torch.tensor([1])) and is_finite(torch.ones(3).to(torch.float8_e4m3fn))
+
+
+@pytest.mark.parametrize("shards", [None, "x", {}, {"folder": 3, "files": 1}, {"folder": "x", "files": "1", "more": 2}])
+def test_a_checkpoint_whose_parts_are_not_named(tmp_path, shards):
+    torch.save({"state_dict": {}, "meta": {"shards": shards}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="a.pth: its meta.shards, .*, names no folder"):
+        read_weights(tmp_path / "a.pth")

@@ -122,7 +122,7 @@ def test_an_exported_folder_loads_as_it_was_and_its_adapter_in_peft_alone(config
     cfg = load_config(config)
     model = build_model(cfg, PARITY / "lora" / "app_layout.pt", "cpu")
     export(cfg, model, tmp_path / "exported")
-    again = build_model(load_config(tmp_path / "exported" / "config.py"), tmp_path / "exported", "cpu")
+    again = build_model(load_config(tmp_path / "exported"), tmp_path / "exported", "cpu")
     assert equal(trained_state(again), trained_state(model))
     expected = logits(model)
     assert torch.equal(logits(again), expected)
@@ -141,7 +141,7 @@ def test_a_merged_model_answers_the_same(config, tmp_path):
     assert not (tmp_path / "merged").exists()
     model = build_model(cfg, PARITY / "lora" / "app_layout.pt", "cpu")
     assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
-    merged = build_model(load_config(tmp_path / "merged" / "config.py"), device="cpu")
+    merged = build_model(load_config(tmp_path / "merged"), device="cpu")
     assert not any("lora" in name for name in merged.state_dict())
     assert_close(logits(merged), expected, 1e-4)
 

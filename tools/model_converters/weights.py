@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from safetensors.torch import save_file
 
 from mmgpt.apis import build_model
+from mmgpt.apis.arguments import add_trust
 from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantised
 from mmgpt.engine import load_config, tool
@@ -115,7 +116,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, function in COMMANDS.items():
         command = commands.add_parser(name, help=function.__doc__.splitlines()[0], description=function.__doc__)
-        command.add_argument("config", help="config that the weights belong to")
+        command.add_argument("config", help="config that the weights belong to, or an exported folder")
         if name != "list":
             command.add_argument("file", help="the weights: a checkpoint, a published file, or an exported folder")
             command.add_argument("out", help="what to write")
@@ -124,6 +125,7 @@ def parse_args() -> argparse.Namespace:
                 "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"
             )
         add_cfg_options(command)
+        add_trust(command)
     return parser.parse_args()
 
 
@@ -132,7 +134,7 @@ def main() -> None:
     args = parse_args()
     if args.command in ("export", "merge") and Path(args.out).exists():
         raise ValueError(f"{args.out} exists already: name a folder that does not")
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.trust)
     init_default_scope("mmgpt")
     with torch.no_grad():
         COMMANDS[args.command](cfg, args)
