@@ -231,6 +231,7 @@ class TrainedCheckpointHook(CheckpointHook):
         checkpoint["state_dict"] = {**own, **{name: shard_like(value, own[name]) for name, value in state.items()}}
         if runner.cfg.get("resume"):
             shard_states(checkpoint["optimizer"], runner.optim_wrapper.param_groups)
+        _keep_to_folder(checkpoint.get("message_hub", {}).get("runtime_info", {}), Path(runner.work_dir))
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         scalars.update({name: _history(value) for name, value in scalars.items()})
 
@@ -238,6 +239,18 @@ class TrainedCheckpointHook(CheckpointHook):
 def _size(model: nn.Module) -> int:
     """Bytes of a checkpoint, about: what is trained, and the two tensors that Adam keeps for each."""
     return 3 * sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
+
+
+def _keep_to_folder(info: dict, folder: Path) -> None:
+    """Lets the older checkpoints that a checkpoint names, which MMEngine removes, be files of the run's folder.
+
+    The folder may have moved since, and a file from elsewhere may name anything.
+    """
+    for name, value in info.items():
+        if name.startswith("best_ckpt") and value is not None:
+            info[name] = str(folder / Path(str(value)).name)
+    if "keep_ckpt_ids" in info:
+        info["keep_ckpt_ids"] = [step for step in info["keep_ckpt_ids"] if type(step) is int]
 
 
 def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:

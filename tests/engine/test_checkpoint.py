@@ -280,3 +280,18 @@ def test_parts_of_a_killed_run_are_removed(make_runner, tmp_path):
     (tmp_path / "run" / name).touch()
     make_runner(max_epochs=1).train()
     assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_checkpoint_names_no_files_outside_the_folder_of_its_run(make_runner, tmp_path):
+    """MMEngine removes older checkpoints by the names that the resumed one has."""
+    mine = tmp_path / "mine.pth"
+    mine.touch()
+    make_runner(max_epochs=1).train()
+    latest = tmp_path / "run" / "latest.pth"
+    content = torch.load(latest, weights_only=True)
+    content["message_hub"]["runtime_info"].update(best_ckpt=str(mine), keep_ckpt_ids=[3, "/../../mine"])
+    torch.save(content, latest.resolve())
+    runner = make_runner(resume=True, load_from=str(latest), max_epochs=1)
+    runner.train()
+    assert runner.message_hub.get_info("best_ckpt") == str(tmp_path / "run" / "mine.pth")
+    assert runner.message_hub.get_info("keep_ckpt_ids") == [3]

@@ -190,6 +190,8 @@ def test_resume_in_the_config_with_other_settings(tmp_path, run, capsys):
     arguments = [config, "--work-dir", tmp_path / "run", "--cfg-options", "resume=True"]
     assert run("train.py", *arguments, "max_epochs=1") == 0
     assert "--resume: no checkpoint in" in capsys.readouterr().out
+    for scalars in (tmp_path / "run").glob("*/vis_data/scalars.json"):
+        scalars.unlink()  # a run that starts in the same second has the same folder of logs
     assert run("train.py", *arguments, "max_epochs=2", "lr=1e-3") == 0
     shown = capsys.readouterr().out
     assert "going on from" in shown and "optim_wrapper.optimizer.lr: 0.002 then, 0.001 now" in shown
