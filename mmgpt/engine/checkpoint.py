@@ -151,7 +151,7 @@ class TrainedCheckpointHook(CheckpointHook):
         """Note the settings of the run, and raise a ValueError if the disk has no room for a checkpoint."""
         super().before_train(runner)
         if is_main_process():
-            _ = runner.run_settings  # looks at the files now: they may change before the first checkpoint
+            _run_settings(runner)  # looks at the files now: they may change before the first checkpoint
             remove_parts(self.out_dir)
             check_space(self.out_dir, _size(bare_model(runner)))
 
@@ -210,7 +210,7 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what was trained, as plain data, and the settings that it was trained with."""
-        checkpoint["meta"]["settings"] = runner.run_settings
+        checkpoint["meta"]["settings"] = _run_settings(runner)
         names = trained_names(bare_model(runner))
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key != "state_dict"})
@@ -241,6 +241,11 @@ def _size(model: nn.Module) -> int:
     return 3 * sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
 
 
+def _run_settings(runner: Runner) -> dict:
+    """The settings of a run, which MMGPTRunner computes once; MMEngine's own Runner does not know them."""
+    return runner.run_settings if hasattr(runner, "run_settings") else resume.run_settings(runner.cfg)
+
+
 def _keep_to_folder(info: dict, folder: Path) -> None:
     """Lets the older checkpoints that a checkpoint names, which MMEngine removes, be files of the run's folder.
 
@@ -262,7 +267,7 @@ def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
     length, loop, meta = len(runner.train_dataloader), runner.train_loop, checkpoint.get("meta", {})
     if isinstance(loop, ResumableEpochLoop) and meta:
         loop.check_place(meta.get("iter", 0))
-    changes = resume.agreed(lambda: resume.changes(checkpoint, runner.run_settings, source))
+    changes = resume.agreed(lambda: resume.changes(checkpoint, _run_settings(runner), source))
     before = meta.get("epoch_length", length)
     if before != length:
         raise ValueError(

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from .config_file import read_config
 from .config_text import DEEPEST, WIDTH, PlainConfig, plain_value
-from .description import exported_folder, read_description
+from .description import exported_folder, is_exported, read_description
 from .variables import VARIABLE
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -48,7 +48,7 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
         ValueError: the file cannot be read, or a value cannot be written down with the results; says where.
     """
     folder = exported_folder(path)
-    if folder is None:
+    if folder is None or (not is_exported(folder) and any(folder.glob("*.py"))):
         check_exists(path)
     cfg = read_config(path) if folder is None else read_description(folder, trust)
     for option in sorted(options or {}, key=lambda option: "." in option):

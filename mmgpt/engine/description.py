@@ -58,6 +58,11 @@ def exported_folder(path: str | os.PathLike) -> Path | None:
     return path.parent if named and (path.parent / DESCRIPTION).is_file() else None
 
 
+def is_exported(folder: Path) -> bool:
+    """Whether a folder describes itself, as `export` writes it now or did before."""
+    return any((folder / name).is_file() for name in (DESCRIPTION, OLD))
+
+
 def write_description(folder: Path, values: Mapping, weights: Iterable[str], imports: Iterable[str] = ()) -> None:
     """Writes `mmgpt.json` into a folder whose weights are written.
 

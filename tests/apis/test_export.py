@@ -528,7 +528,7 @@ def test_an_adapter_that_says_something_else_than_the_description(experiment, tm
 
 
 @pytest.mark.parametrize(
-    "text, words", [("", "not a JSON file"), ("{}", "does not say 'r'"), ("[]", "expected a JSON object")]
+    "text, words", [("", "is not valid JSON"), ("{}", "does not say 'r'"), ("[]", "holds a list, not a JSON object")]
 )
 def test_an_adapter_that_says_nothing(experiment, tmp_path, text, words):
     cfg, model = experiment()

@@ -256,7 +256,7 @@ def test_an_index_that_names_files_which_are_missing(tiny_llama, tmp_path):
         load_language_model(folder)
     for text, words in (
         ("{}", "its weight_map does not tell"),
-        ("[", "not a JSON file"),
+        ("[", "is not valid JSON"),
         ('{"weight_map": 3}', "its weight"),
     ):
         (tmp_path / "out/model.safetensors.index.json").write_text(text)
