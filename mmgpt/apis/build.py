@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 from mmgpt.engine import check_files, load_config
 from mmgpt.engine.checkpoint import load_trained
 from mmgpt.engine.description import ADAPTER, TRAINED, check_weights, exported_folder
+from mmgpt.models.image_path import tell_unseen_images
 from mmgpt.models.language import load_tokenizer
 from mmgpt.registry import MODELS
 
@@ -38,6 +39,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
         load_trained(model, checkpoint)
         if Path(checkpoint).is_dir():
             _check_tokenizer(model, Path(checkpoint))
+    tell_unseen_images(model)
     return model.to(device).eval()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 
 from mmgpt.registry import HOOKS
 
@@ -70,6 +70,11 @@ def hooks_of_run(
             place = names[0] if names else f"custom_hooks[{list(custom_hooks).index(hook)}]"
             raise ValueError(
                 f"{place}={dict(hook)} has no type; without one, default_hooks takes {', '.join(EVERY_RUN)}"
+            )
+        if issubclass(_class(hook), EMAHook):
+            raise ValueError(
+                "the config has the hook EMAHook: it averages and saves all weights, and checkpoints hold only what is "
+                "trained; leave it out"
             )
         if issubclass(_class(hook), CheckpointHook) and not issubclass(_class(hook), TrainedCheckpointHook):
             raise ValueError(

@@ -11,7 +11,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, _ParamScheduler
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmgpt.registry import MODEL_WRAPPERS
@@ -105,6 +105,14 @@ class MMGPTRunner(Runner):
         finally:
             if self.cfg.get("compile"):  # torch imports its compiler for it
                 torch.compiler.set_stance("default")
+
+    def load_or_resume(self) -> None:
+        """Same as MMEngine's; a warning tells of a model that is about to answer and that no image reaches."""
+        super().load_or_resume()
+        if not isinstance(self._train_loop, BaseLoop):
+            from mmgpt.models.image_path import tell_unseen_images  # here: it brings transformers
+
+            tell_unseen_images(bare_model(self))
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
         """Register the hooks of `hooks_of_run`; the log names what the config turns off."""

@@ -3,7 +3,7 @@
 import logging
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from .flamingo import Flamingo
@@ -52,10 +52,26 @@ def check_image_path(model: nn.Module) -> None:
         print_log(f"{text}, or train them", "current", logging.WARNING)
 
 
+def tell_unseen_images(model: nn.Module) -> None:
+    """Warn of a Flamingo, or a LoRAModel around one, that is about to answer, and whose gates let no image through."""
+    blocks = [module for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
+    if blocks and not any(_value(block.attn_gate).any() for block in blocks):
+        print_log(
+            "the gates of all gated blocks are zero: images do not reach this model, and it answers as its language "
+            "model does; set flamingo_weights to a file with the resampler and the gated blocks of this base",
+            "current",
+            logging.WARNING,
+        )
+
+
 def _is_closed(gate: nn.Parameter) -> bool:
-    """Whether a gate is zero for good. Where gates are sharded, all processes ask."""
-    value = gate.full_tensor() if isinstance(gate, DTensor) else gate
-    return not gate.requires_grad and not value.any()
+    """Whether a gate is zero for good."""
+    return not gate.requires_grad and not _value(gate).any()
+
+
+def _value(gate: nn.Parameter) -> Tensor:
+    """A gate's value. Where gates are sharded, all processes ask."""
+    return gate.full_tensor() if isinstance(gate, DTensor) else gate
 
 
 def _trains(*modules: nn.Module) -> bool:

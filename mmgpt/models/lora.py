@@ -54,6 +54,7 @@ REFUSED = {
 }
 # The accepted fields that hold settings of their own, in which peft ignores what it does not know.
 SETTINGS = {"velora_config": VeloraConfig, "use_bdlora": BdLoraConfig}
+NUMBERS = {"r": int, "lora_alpha": (int, float), "lora_dropout": (int, float)}
 ALL_LAYERS = dict(layers_to_transform=None, layers_pattern=None)
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
@@ -154,6 +155,11 @@ class LoRAModel(BaseModel):
 
 def lora_config(lora: Mapping) -> LoraConfig:
     """peft's LoraConfig of these fields; ValueError for one that is unknown or does not work here."""
+    if not isinstance(lora, Mapping):
+        raise ValueError(f"lora={lora!r:.80}: give a dict of fields of peft's LoraConfig")
+    for name, kinds in NUMBERS.items():
+        if name in lora and (isinstance(lora[name], bool) or not isinstance(lora[name], kinds)):
+            raise ValueError(f"lora.{name}={lora[name]!r}: give {'a whole number' if kinds is int else 'a number'}")
     known = {field.name: field for field in fields(LoraConfig)}
     _check_known(lora, "lora: peft's LoraConfig", known.keys() - REFUSED.keys(), known)
     for name, reason in REFUSED.items():

@@ -47,6 +47,7 @@ LOADED = (
 STATE_KEYS = ("state_dict", "model_state_dict")
 # What is in no tensor, and means another model with the same tensors: MultiModal-GPT's or our names, and peft's.
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
+TUNING.update({name: name for name in ("use_dora", "lora_bias", "bias", "rank_pattern")})
 # What LoraConfig takes where a config does not say it.
 DEFAULTS = {field.name: None if field.default is MISSING else field.default for field in fields(LoraConfig)}
 # By which layers the LoRA of an exported folder is found, in peft's words.
@@ -263,6 +264,8 @@ def _read_adapter(folder: Path) -> dict:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: it says the rank and the scale of the adapter beside it")
     said = read_settings(file)
+    if said.get("peft_type", "LORA") != "LORA":
+        raise ValueError(f"{file} is of the kind {said['peft_type']!r}, not LORA")
     lacking = [field for field in ("r", "lora_alpha") if field not in said]
     if lacking:
         raise ValueError(f"{file} does not say {lacking[0]!r}, without which the adapter means nothing")

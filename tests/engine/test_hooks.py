@@ -169,3 +169,8 @@ def test_without_checkpoints_loading_is_as_strict(make_runner, tmp_path):
     runner = make_runner("default_hooks['checkpoint'] = None\n", load_from=str(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match="does not belong to the model of this config"):
         runner.train()
+
+
+def test_averages_of_all_weights_are_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match="the hook EMAHook: .* checkpoints hold only what is trained"):
+        hooks_of_run({}, [dict(type="EMAHook")])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mmgpt.models.checkpoints import new_tensors
 from mmgpt.models.gated_lm import GatedCrossAttentionBlock
-from mmgpt.models.image_path import check_image_path
+from mmgpt.models.image_path import check_image_path, tell_unseen_images
 from mmgpt.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -141,3 +141,12 @@ def test_the_command_refuses_before_the_first_step(tmp_path, tiny_llama, tiny_cl
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and "\nerror: the gates (attn_gate) of all gated blocks are zero" in done.stderr
     assert "Traceback" not in done.stderr and not list((tmp_path / "run").glob("*.pth"))
+
+
+def test_a_model_that_answers_without_its_images_is_told(build, weights, monkeypatch):
+    lines = []
+    monkeypatch.setattr("mmgpt.models.image_path.print_log", lambda text, *_: lines.append(text))
+    tell_unseen_images(build(LORA, weights=weights))
+    assert not lines
+    tell_unseen_images(build(LORA))
+    assert len(lines) == 1 and "images do not reach this model" in lines[0]

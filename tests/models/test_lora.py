@@ -161,6 +161,9 @@ def test_an_initialisation_that_changes_the_base_is_refused_before_anything_is_l
         (dict(bias="all"), "lora.bias='all': .* choose one of 'none', 'lora_only'"),
         (dict(bias="some"), "lora.bias='some': .* choose one of 'none', 'lora_only'"),
         (dict(init_lora_weights=1), "lora.init_lora_weights=1: "),
+        (dict(r=[8]), r"lora.r=\[8\]: give a whole number"),
+        (dict(r=8.5), "lora.r=8.5: give a whole number"),
+        (dict(lora_alpha=None), "lora.lora_alpha=None: give a number"),
         (dict(rank=4), "lora: peft's LoraConfig has no 'rank'; choose among .*, r, "),
         (
             dict(velora_config=dict(groups=4)),

@@ -53,6 +53,7 @@ def test_lora_of_a_run_is_known_from_its_settings():
     """What the config leaves out is as peft has it."""
     model = {"type": "LoRAModel", "lora": {"r": 4, "lora_dropout": 0.1}}
     scale = {"lora_r": 4, "lora_alpha": 8, "use_rslora": False, "alpha_pattern": None}
+    scale.update(use_dora=False, lora_bias=False, bias="none", rank_pattern=None)
     meta = {"iter": 3, "settings": {"config": {"model": model}}}
     assert state_and_tuning({"state_dict": STATE, "meta": meta}, "a.pth")[1] == scale
     for meta in (None, {"iter": 3}, {"settings": {"config": {"model": {"type": "Flamingo"}}}}):

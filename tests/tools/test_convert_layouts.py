@@ -300,6 +300,8 @@ def test_hidden_members_and_less_usual_formats_of_webdataset(tmp_path, convert):
         ([("a.png", picture()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
         ([("a.mp4", b"film"), ("a.txt", b"b")], "0.tar, sample 'a': its .mp4 is no image"),
         ([("a.json", b'{"image": "a.jpg", "caption": "b"}')], "'a': its JSON names the image 'a.jpg', only .json"),
+        ([("a.json", b'{"images": ["a.jpg"], "text": "b"}')], "'a': its JSON names the image .*'a.jpg'"),
+        ([("a.jxl", b"\xff\x0a\0\0"), ("a.txt", b"b")], "'a': its .jxl is not read: images end in .jpg"),
         ([("a.txt", b"b"), ("a.txt", b"c")], "0.tar: 'a.txt' is in it twice"),
         ([("a.txt", b"b"), ("b.txt", b"c"), ("a.txt", b"d")], "0.tar: 'a.txt' is in it twice"),
         (

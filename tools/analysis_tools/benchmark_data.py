@@ -10,6 +10,7 @@ do not count.
 
 import argparse
 import json
+import logging
 import multiprocessing
 import tempfile
 import time
@@ -124,6 +125,12 @@ class Times(Hook):
             raise Stop
 
 
+def _close_log(logger: logging.Logger) -> None:
+    for handler in [each for each in logger.handlers if isinstance(each, logging.FileHandler)]:
+        handler.close()
+        logger.removeHandler(handler)
+
+
 def train(cfg: Config, steps: int) -> Times:
     """Train for some steps in a temporary folder, without checkpoints.
 
@@ -140,6 +147,8 @@ def train(cfg: Config, steps: int) -> Times:
         except Stop:
             runner.call_hook("after_train")
             return times
+        finally:
+            _close_log(runner.logger)  # it goes with the folder
     raise ValueError(f"the config trains for {len(times.taken)} steps only, not {steps}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from mmgpt.datasets.conversation import IMAGE_PART, lead_text, question_parts, text_part
 from mmgpt.registry import PARSERS
 
-from .fields import field, has, name_of, only_known_media, text_list
+from .fields import field, has, name_of, no_images, only_known_media, text_list
 
 MARK = "<image>"
 # Marks at the start, text, marks at the end; white space next to these marks belongs to them.
@@ -64,12 +64,16 @@ def baize(record: dict) -> dict:
 
 def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
     only_known_media(record)
+    if not images:
+        no_images(record)
     return {"id": name_of(record, "id"), "images": images, "turns": turns}
 
 
 def _images(record: dict) -> list[str]:
-    key = next((key for key in ("image", "images") if has(record, key)), None)
-    return text_list(record, key) if key else []
+    found = [text_list(record, key) for key in ("image", "images") if has(record, key)]
+    if len(found) == 2 and all(found) and found[0] != found[1]:
+        raise ValueError(f"'image' and 'images' name different files: {found[0]} and {found[1]!r:.80}")
+    return next(filter(None, found), [])
 
 
 def _turns(said: Sequence[dict], read: Callable[[str], str | list[dict]]) -> list[dict]:

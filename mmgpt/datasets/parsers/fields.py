@@ -5,7 +5,10 @@ from collections.abc import Iterable
 from string import Formatter
 
 # What other projects' records call media that are not images.
-OTHER_MEDIA = ("video", "videos", "video_path", "audio", "audios", "audio_path", "speech", "sound")
+OTHER_MEDIA = ("video", "videos", "video_path", "video_file", "audio", "audios", "audio_path", "audio_file", "speech")
+OTHER_MEDIA += ("sound", "wav")
+# What they call images. A record that has one of these and none of ours would be trained on without its images.
+OTHER_IMAGES = ("image_path", "image_paths", "image_file", "image_url", "img", "imgs", "Image")
 
 
 def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
@@ -43,6 +46,13 @@ def only_known_media(record: dict) -> None:
     key = next((key for key in OTHER_MEDIA if record.get(key)), None)
     if key:
         raise ValueError(f"key {key!r} ({record[key]!r:.80}): only images are read, under 'image' or 'images'")
+
+
+def no_images(record: dict, keys: Iterable[str] = OTHER_IMAGES) -> None:
+    """Raises a ValueError for a record without images of ours that has some under another key."""
+    key = next((key for key in keys if record.get(key)), None)
+    if key:
+        raise ValueError(f"key {key!r} ({record[key]!r:.80}): this format has no images under that key")
 
 
 def text_list(record: dict, key: str) -> list[str]:

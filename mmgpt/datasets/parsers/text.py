@@ -2,7 +2,7 @@
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, only_known_media, optional_text
+from .fields import OTHER_IMAGES, field, no_images, only_known_media, optional_text
 
 
 @PARSERS.register_module(name="dolly")
@@ -19,6 +19,7 @@ def alpaca(record: dict) -> dict:
 
 def _instruction(record: dict, question: str, context: str, answer: str) -> dict:
     only_known_media(record)
+    no_images(record, ("image", "images", *OTHER_IMAGES))
     turn = {"question": field(record, question).strip(), "answer": field(record, answer).strip()}
     # Leading blanks of a context may be its layout (code, tables): only what follows it goes.
     given = optional_text(record, context).rstrip()

@@ -323,3 +323,21 @@ def test_a_wrong_value_within_a_record(told, name, place, value, message):
 @pytest.mark.parametrize("record", [[], "text", 3, None])
 def test_a_record_that_is_no_object(told, name, record):
     assert told(name, record) == f"a record must be an object, got {record!r}"
+
+
+@pytest.mark.parametrize("key", ["image_path", "img", "image_url", "Image"])
+@pytest.mark.parametrize("name", ["llava", "sharegpt", "alpaca", "dolly"])
+def test_a_record_with_images_under_another_key_is_refused(name, key):
+    record = {other: value for other, value in FORMATS[name].first().items() if other not in ("image", "images")}
+    with pytest.raises(ValueError, match=rf"key '{key}' \('1.jpg'\): this format has no images under that key"):
+        parsed(name, record | {key: "1.jpg"})
+
+
+def test_two_lists_of_images_that_differ():
+    record = FORMATS["llava"].first()
+    assert parsed("llava", record | {"images": [record["image"]]})["images"] == [record["image"]]
+    with pytest.raises(ValueError, match="'image' and 'images' name different files"):
+        parsed("llava", record | {"images": ["other.jpg"]})
+    for name in ("alpaca", "dolly"):
+        with pytest.raises(ValueError, match="this format has no images"):
+            parsed(name, FORMATS[name].first() | {"image": "1.jpg"})

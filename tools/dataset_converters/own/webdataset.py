@@ -10,7 +10,7 @@ from pathlib import Path
 from mmgpt.datasets.image_files import SUFFIXES, is_hidden
 
 from .pictures import keep, shards
-from .rows import as_object, at, find_columns, row_sample
+from .rows import ROLES, as_object, at, find_columns, row_sample
 
 OTHER_MEDIA = (
     ".mp4",
@@ -42,14 +42,22 @@ def read_webdataset(source: Path, named: Mapping[str, str], folder: Path) -> Ite
             with at(place):
                 row = _row(members)
                 images = [keep(content, folder) for name, content in members.items() if name.endswith(SUFFIXES)]
-                if not images and row.get("image"):
-                    raise ValueError(
-                        f"its JSON names the image {row['image']!r:.80}, only {', '.join(members)} are there"
-                    )
+                if not images:
+                    _no_pictures(row, members)
                 # The picture comes from the tar file, whatever the JSON says of where it once was.
                 columns = find_columns([*row, "image"], {**named, "image": "image"})
                 sample = row_sample({**row, "image": images}, columns)
             yield place, dict(sample, id=sample["id"] or key)
+
+
+def _no_pictures(row: Mapping, members: Mapping[str, bytes]) -> None:
+    """Raises a ValueError for a sample without a picture whose JSON names one, or that has a member nobody reads."""
+    named = next((row[key] for key in ROLES["image"] if row.get(key)), None)
+    if named:
+        raise ValueError(f"its JSON names the image {named!r:.80}, only {', '.join(members)} are there")
+    binary = next((name for name, content in members.items() if b"\0" in content[:1024]), None)
+    if binary:
+        raise ValueError(f"its {binary} is not read: images end in {', '.join(SUFFIXES)}")
 
 
 def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
