@@ -28,7 +28,8 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl", timeout=600),
 )
-# Of several processes. MMEngine finds it by its whole name only. Batches are on their device already.
+# What wraps the model where several processes train. MMEngine finds it by its whole name only. Batches are on their
+# device already.
 model_wrapper_cfg = dict(type="mmgpt.UnevenDataParallel", device_ids=None, broadcast_buffers=False)
 
 # Where curves and pictures go: the 'files' that tools/analysis_tools/analyze_logs.py reads, and also 'tensorboard',
@@ -44,7 +45,7 @@ track_wandb_offline = [
 visualizer = dict(type="Visualizer", vis_backends="${track_${tracker}}")
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
-# Of the order of the data, of what is drawn from it, and of new weights and dropout.
+# The seed of the order of the data, of what is drawn from it, and of new weights and dropout.
 seed = 0
 randomness = dict(seed="${seed}")
 load_from = None

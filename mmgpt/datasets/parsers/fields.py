@@ -43,16 +43,19 @@ def name_of(record: dict, *keys: str) -> str:
 
 def only_known_media(record: dict) -> None:
     """Raises a ValueError for a record with a video or a sound, which would be trained on without it."""
-    key = next((key for key in OTHER_MEDIA if record.get(key)), None)
-    if key:
-        raise ValueError(f"key {key!r} ({record[key]!r:.80}): only images are read, under 'image' or 'images'")
+    _refuse(record, OTHER_MEDIA, "only images are read, under 'image' or 'images'")
 
 
 def no_images(record: dict, keys: Iterable[str] = OTHER_IMAGES) -> None:
     """Raises a ValueError for a record without images of ours that has some under another key."""
+    _refuse(record, keys, "this format has no images under that key")
+
+
+def _refuse(record: dict, keys: Iterable[str], reason: str) -> None:
+    """Raises a ValueError for a record that has a value under one of some keys."""
     key = next((key for key in keys if record.get(key)), None)
     if key:
-        raise ValueError(f"key {key!r} ({record[key]!r:.80}): this format has no images under that key")
+        raise ValueError(f"key {key!r} ({record[key]!r:.80}): {reason}")
 
 
 def text_list(record: dict, key: str) -> list[str]:
