@@ -18,6 +18,8 @@ def box(page):
 
 
 def ask(page, text):
+    """Asks once the page takes a question again: it ignores Enter while the end of an answer is on its way."""
+    expect(button(page, "Submit")).to_be_visible()
     box(page).fill(text)
     box(page).press("Enter")
 
