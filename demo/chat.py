@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
-from mmgpt.engine import tool
+from mmgpt.cli import tool
 
 if TYPE_CHECKING:
     from mmgpt.apis import Chat

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
-from mmgpt.engine import tool
+from mmgpt.cli import tool
 
 EXAMPLES = Path(__file__).parent / "examples/examples.json"
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from mmgpt.datasets import JointBatchSampler, collate_conversations
 from mmgpt.registry import DATASETS, MODELS
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 WAYS = {"sorted": dict(sorted_batches=3), "packed": dict(row_length=150)}
 COUNTS = [1, 3, 2, 0, 1, 2, 1, 3, 0, 1]

@@ -12,12 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmgpt.engine import load_config
+from mmgpt.cli import load_config
 from mmgpt.models import Flamingo
-from mmgpt.models.checkpoints import new_tensors
+from mmgpt.models.weights.names import new_tensors
 from mmgpt.registry import MODELS
-
-from .benchmark_data import put_benchmark
+from tests.helpers.benchmark_data import put_benchmark
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "mmgpt"

@@ -25,7 +25,7 @@ def ended(code):
 
 
 def test_the_package_alone():
-    assert ended("import mmgpt, mmgpt.apis, mmgpt.engine, mmgpt.engine.tool").stdout == "imported []\n"
+    assert ended("import mmgpt, mmgpt.apis, mmgpt.engine, mmgpt.cli.tool").stdout == "imported []\n"
 
 
 @pytest.mark.parametrize("tool", TOOLS)

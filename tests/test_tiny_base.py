@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgpt.engine import load_config
+from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
-
-from .test_experiments import CONFIGS, ENVIRONMENT, ROOT, logged, tool
+from tests.test_experiments import CONFIGS, ENVIRONMENT, ROOT, logged, tool
 
 WORLD = [sys.executable, str(ROOT / "tools" / "dataset_converters" / "tiny_world.py")]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
-from mmgpt.engine import tool
+from mmgpt.cli import tool
 from mmgpt.server.settings import Settings
 
 KEY = "MMGPT_API_KEY"

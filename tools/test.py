@@ -11,8 +11,8 @@ from statistics import mean, stdev
 from mmengine.config import Config
 from rich.table import Table
 
-from mmgpt.engine import check_files, tool
-from mmgpt.engine.controls import KINDS, with_control
+from mmgpt.cli import check_files, tool
+from mmgpt.cli.image_control import KINDS, with_control
 
 
 def parse_args() -> argparse.Namespace:

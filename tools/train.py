@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmgpt.engine import check_files, tool
-from mmgpt.engine.failures import DiskFault, Stopped, log_end
-from mmgpt.engine.lock import is_first_process, locked, was_deleted
-from mmgpt.engine.work_dir import check_writable, newest_checkpoint
+from mmgpt.cli import check_files, tool
+from mmgpt.cli.failures import DiskFault, Stopped, log_end
+from mmgpt.cli.work_dir import check_writable, newest_checkpoint
+from mmgpt.utils.lock import is_first_process, locked, was_deleted
 
 ADVICE = "wait for the end of that training, or name another folder with --work-dir"
 

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmgpt.engine.config import check_exists
-from mmgpt.engine.description import exported_folder
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.precisions import FLOATS, QUANTISED
+from mmgpt.cli.config import check_exists
+from mmgpt.cli.description import exported_folder
+from mmgpt.cli.options import add_cfg_options
+from mmgpt.utils.precisions import FLOATS, QUANTISED
 
 if TYPE_CHECKING:
     from mmgpt.apis.chat import Chat

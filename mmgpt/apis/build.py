@@ -6,9 +6,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmgpt.engine import check_files, load_config
+from mmgpt.cli import check_files, load_config
+from mmgpt.cli.description import ADAPTER, TRAINED, check_weights, exported_folder
 from mmgpt.engine.checkpoint import load_trained
-from mmgpt.engine.description import ADAPTER, TRAINED, check_weights, exported_folder
 from mmgpt.models.image_path import tell_unseen_images
 from mmgpt.models.language import load_tokenizer
 from mmgpt.registry import MODELS

@@ -8,18 +8,18 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmgpt.apis.answer import Answer
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
-from mmgpt.apis.engine import Engine
 from mmgpt.apis.pictures import read_picture
 from mmgpt.apis.precision import build_for_serving
-from mmgpt.apis.request import Request
-from mmgpt.apis.streaming import AnswerText
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
 from mmgpt.datasets.transforms import FormatPrompt
+from mmgpt.inference.answer import Answer
+from mmgpt.inference.detokenizer import AnswerText
+from mmgpt.inference.request import Request
+from mmgpt.inference.scheduler import Engine
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 

@@ -11,16 +11,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmgpt.apis.build import build_model
-from mmgpt.engine import load_config
-from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.description import ADAPTER, HERE, TRAINED, write_description
-from mmgpt.engine.files import PARTS
-from mmgpt.engine.trained import trained_state
+from mmgpt.cli import load_config
+from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
+from mmgpt.cli.files import PARTS
+from mmgpt.engine.trainable import trained_state
 from mmgpt.models import LoRAModel
-from mmgpt.models.checkpoints import plain_name
-from mmgpt.models.export import save_language, save_parts
-from mmgpt.models.quantisation import is_quantised
+from mmgpt.models.memory.quantization import is_quantised
 from mmgpt.models.tokenizer import IMAGE_TOKEN
+from mmgpt.models.weights.names import plain_name
+from mmgpt.models.weights.writer import save_language, save_parts
+from mmgpt.utils.atomic import written_whole
 
 KEPT = ("model", "chat_pipeline", "needed")
 # In preprocessor_config.json, whose readers keep what they do not know as an attribute.

@@ -19,7 +19,7 @@ from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
-from mmgpt.engine.atomic import written_whole
+from mmgpt.utils.atomic import written_whole
 from mmgpt.visualization.answers import Card, draw_cards, write_answers
 from mmgpt.visualization.comparison import reduced
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel
-from mmgpt.models.quantisation import check_quantised, is_quantised, quantise
-from mmgpt.precisions import FLOATS, QUANTISED
+from mmgpt.models.memory.quantization import check_quantised, is_quantised, quantise
+from mmgpt.utils.precisions import FLOATS, QUANTISED
 
 
 def build_for_serving(

@@ -4,7 +4,6 @@ from .collate import collate_conversations
 from .controls import ImageControl
 from .instruction import InstructionDataset
 from .joint import JointDataset
-from .lost_hook import LostAnswersHook
 from .patches import PatchLabelDataset
 from .samplers import JointBatchSampler
 
@@ -13,7 +12,6 @@ __all__ = [
     "InstructionDataset",
     "JointBatchSampler",
     "JointDataset",
-    "LostAnswersHook",
     "PatchLabelDataset",
     "collate_conversations",
 ]

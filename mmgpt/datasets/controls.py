@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from mmgpt.engine.controls import KINDS
+from mmgpt.cli.image_control import KINDS
 from mmgpt.registry import DATASETS
 
 from .instruction import InstructionDataset

@@ -1,7 +1,7 @@
 """Features of image files, computed once and read while training: a folder of few large files.
 
     meta.json                    the steps that made the pixels, how they read images, and the features' dtype
-    tower.safetensors            what tells the image encoder (`mmgpt.models.tower_probe`)
+    tower.safetensors            what tells the image encoder (`mmgpt.models.vision.fingerprint`)
     features/<key>.safetensors   `keys` int64 (n,) and `features` (n, P, D) of n images
 
 Files appear when they are complete, so that a fill that was stopped leaves whole ones, and goes on.
@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.json_file import read_json_object
+from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.json_file import read_json_object
 
 META, FILES = "meta.json", "features"
 # What is done with the transparent pixels of an image (see `upright_rgb`). Caches that were filled before it was

@@ -11,9 +11,9 @@ from mmengine.logging import print_log
 from mmgpt.registry import DATASETS, TRANSFORMS
 
 from .conversation import each_turn, naming, place_of, unread_marks
+from .dropped import LostAnswers
 from .feature_cache import CacheMiss
 from .folders import check_folders
-from .lost import LostAnswers
 from .records import expecting, find_parser, parse_record, read_records, record_name
 from .sample_bytes import SampleBytes, pack
 from .shared import load_once

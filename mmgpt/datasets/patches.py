@@ -7,8 +7,8 @@ import torch
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
-from mmgpt.engine.json_file import read_json_object
 from mmgpt.registry import DATASETS
+from mmgpt.utils.json_file import read_json_object
 
 from .parsers.fields import field
 from .transforms.images import upright_rgb

@@ -13,14 +13,14 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from mmgpt.cli.work_dir import LATEST, STOPPED, check_space, remove_parts, remove_shards
 from mmgpt.registry import HOOKS
+from mmgpt.utils.atomic import written_whole
 
 from . import resume
-from .atomic import written_whole
 from .loops import ResumableEpochLoop
-from .sharding import shard_like
-from .trained import bare_model, is_sharded, saving_trained, shard_states, trained_names
-from .work_dir import LATEST, STOPPED, check_space, remove_parts, remove_shards
+from .parallel.fsdp import shard_like
+from .trainable import bare_model, is_sharded, saving_trained, shard_states, trained_names
 
 
 def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, Tensor]:
@@ -35,8 +35,8 @@ def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, T
         ValueError: it belongs to another config; names the tensors, or the setting of LoRA.
     """
     # Imported where it is used, as in the functions below: the models bring transformers, which takes seconds.
-    from mmgpt.models.checkpoints import check_fit, check_tuning, our_names
-    from mmgpt.models.weight_files import state_and_tuning
+    from mmgpt.models.weights.names import check_fit, check_tuning, our_names
+    from mmgpt.models.weights.reader import state_and_tuning
 
     state, tuning = state_and_tuning(checkpoint, source)
     check_tuning(model, tuning, source)
@@ -51,8 +51,8 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
     Raises:
         FileNotFoundError, ValueError: as `read_weights` and `trained_part` say.
     """
-    from mmgpt.models.checkpoints import load_state
-    from mmgpt.models.weight_files import read_weights
+    from mmgpt.models.weights.names import load_state
+    from mmgpt.models.weights.reader import read_weights
 
     load_state(model, trained_part(model, read_weights(path), str(path)), str(path))
 
@@ -65,7 +65,7 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
     Raises:
         FileNotFoundError, ValueError: as `read_weights` says; an address, such as https://..., is not a file.
     """
-    from mmgpt.models.weight_files import read_weights
+    from mmgpt.models.weights.reader import read_weights
 
     content = read_weights(filename, map_location or "cpu", mmap=False)
     if isinstance(content.get("meta"), dict):
@@ -217,7 +217,7 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check what was loaded against the model, and turn plain data back into MMEngine's objects."""
-        from mmgpt.models.checkpoints import log_loaded
+        from mmgpt.models.weights.names import log_loaded
 
         source, model = str(runner.cfg.get("load_from")), bare_model(runner)
         if runner.cfg.get("resume"):

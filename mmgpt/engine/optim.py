@@ -8,7 +8,7 @@ from torch import nn
 
 from mmgpt.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
-from .distributed import UnevenDataParallel
+from .parallel.ddp import UnevenDataParallel
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

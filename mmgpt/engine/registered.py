@@ -1,19 +1,25 @@
 """All of this package that a config can name: what imports this module registers it."""
 
 from .checkpoint import TrainedCheckpointHook
-from .display import PartsTableHook, ThroughputHook
-from .distributed import UnevenDataParallel
+from .evaluation_loop import EvaluationLoop
 from .global_batch import StepInfoHook
-from .hooks import StrictLoadingHook
+from .hooks.answers import AnswersHook
+from .hooks.dropped_samples import LostAnswersHook
+from .hooks.guards import StrictLoadingHook
+from .hooks.model_summary import PartsTableHook, ThroughputHook
+from .hooks.nonfinite import NonFiniteHook
+from .hooks.progress_bar import ProgressBarHook
+from .hooks.stop_on_signal import StopOnSignalHook
+from .hooks.zero_gradients import ZeroGradientsHook
 from .loops import ResumableEpochLoop
-from .nonfinite import NonFiniteHook
 from .optim import TrainedOptimWrapperConstructor
-from .progress import ProgressBarHook
-from .sharding import ShardedDataParallel
-from .signals import StopOnSignalHook
-from .zero_gradients import ZeroGradientsHook
+from .parallel.ddp import UnevenDataParallel
+from .parallel.fsdp import ShardedDataParallel
 
 __all__ = [
+    "AnswersHook",
+    "EvaluationLoop",
+    "LostAnswersHook",
     "NonFiniteHook",
     "PartsTableHook",
     "ProgressBarHook",

@@ -21,10 +21,9 @@ from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmgpt import registry as registries
-
-from .config import plain_config
-from .files import fingerprints
-from .versions import versions
+from mmgpt.cli.config import plain_config
+from mmgpt.cli.files import fingerprints
+from mmgpt.utils.versions import versions
 
 # The parts of a config that weights depend on. The others watch a run (hooks, log, tracker, validation), evaluate
 # (test), or say where and on which devices it is computed (work_dir, env_cfg, compile, how processes share a model).

@@ -17,9 +17,9 @@ from torch import nn
 from mmgpt.registry import MODEL_WRAPPERS
 
 from . import resume
-from .hooks import hooks_of_run, turned_off
-from .sharding import ShardedDataParallel
-from .trained import bare_model
+from .hooks.guards import hooks_of_run, turned_off
+from .parallel.fsdp import ShardedDataParallel
+from .trainable import bare_model
 from .warmup import fit_schedule
 
 # How MMEngine's messages begin that fill screens.
@@ -44,7 +44,7 @@ class MMGPTRunner(Runner):
         hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         if "compile" in cfg:
             # Imported where it is used: it brings transformers, which takes seconds.
-            from mmgpt.models.compiling import check_options
+            from mmgpt.models.memory.compile import check_options
 
             check_options(cfg.compile)
         if not cfg.get("default_scope"):
@@ -66,7 +66,7 @@ class MMGPTRunner(Runner):
         self._check_same_start()
         if self._resume and self._load_from:
             # Imported where it is used: it brings transformers, which takes seconds.
-            from mmgpt.models.weight_files import read_file
+            from mmgpt.models.weights.reader import read_file
 
             path = str(self._load_from)
 
@@ -158,7 +158,7 @@ class MMGPTRunner(Runner):
         # MMEngine would compile a whole step: it takes minutes, and is cut wherever something depends on values.
         options = self.cfg.get("compile")
         if options:
-            from mmgpt.models.compiling import compile_layers, compiled
+            from mmgpt.models.memory.compile import compile_layers, compiled
 
             compile_layers(bare_model(self), options)
             setattr(self.model, target, compiled(getattr(self.model, target)))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmgpt.engine.atomic import written_whole
+from mmgpt.utils.atomic import written_whole
 
 WHOLE = "predictions.jsonl"
 BEFORE = "part-before.jsonl"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mmengine.evaluator import BaseMetric
 from torch.utils.data import Dataset
 
-from mmgpt.datasets.check import Part
 from mmgpt.datasets.conversation import naming
+from mmgpt.datasets.inspection.check import Part
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.joint import JointDataset, parts_of
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt

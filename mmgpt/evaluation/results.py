@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mmgpt.cli.config import plain_config
+from mmgpt.cli.files import data_files, fingerprints, named_files
 from mmgpt.datasets.prompts import find_template
-from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.config import plain_config
-from mmgpt.engine.files import data_files, fingerprints, named_files
-from mmgpt.engine.versions import versions
+from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.versions import versions
 
 JUDGING = ("metrics", "pycocoevalcap")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmgpt.engine.json_file import read_json_object
-from mmgpt.evaluation.loop import RESULT
+from mmgpt.evaluation.results import RESULT
 from mmgpt.evaluation.metrics.benchmark import RULES
 from mmgpt.evaluation.predictions import Predictions
+from mmgpt.utils.json_file import read_json_object
 
 TOGETHER = ("caption",)  # rules that score many samples, not single ones
 TYPES, SHARE = 20, 0.01

@@ -6,7 +6,7 @@ from .lora import LoRAModel
 from .media import media_mask
 from .patch_classifier import PatchClassifier
 from .perceiver import PerceiverResampler
-from .vision import HFVision, MMPretrainVision, OpenCLIPVision
+from .vision.encoders import HFVision, MMPretrainVision, OpenCLIPVision
 
 __all__ = [
     "Flamingo",

@@ -8,21 +8,21 @@ from torch import Tensor
 
 from mmgpt.registry import MODELS
 
-from .checkpoints import load_parts
 from .gated_lm import GatedCausalLM
 from .generation import answer_ends, answer_texts, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
 from .language import fitted_language_model
 from .loss import mean_losses, reaching
 from .media import count_images, image_samples, narrowed, places_in_samples
+from .memory.quantization import check_quantised, quantise
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
-from .quantisation import check_quantised, quantise
 from .ranking import Candidate, Prompts, rank
 from .tokenizer import IMAGE_TOKEN, load_tokenizer
-from .tower_probe import is_known
 from .transformers_names import set_activation_checkpointing
-from .vision import look
+from .vision.encoders import look
+from .vision.fingerprint import is_known
+from .weights.names import load_parts
 
 MODES = ("tensor", "loss", "predict")
 PARTS = ("vision", "perceiver", "language")

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 from transformers import GenerationConfig
 
-from mmgpt.engine.files import read_settings
+from mmgpt.cli.files import read_settings
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")

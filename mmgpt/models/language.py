@@ -15,13 +15,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mmgpt.engine.files import read_settings
+from mmgpt.cli.files import read_settings
 
 from .generation_files import base_generation_config, check_no_code
 
 # Known by these names here, too: code that loads a language model loads its tokenizer.
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
-from .weight_files import check_base, check_index, stored_dtypes
+from .weights.reader import check_base, check_index, stored_dtypes
 
 # Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
 # transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
-from mmgpt.apis.answer import Answer, Piece
+from mmgpt.inference.answer import Answer, Piece
 from mmgpt.server.errors import ApiError, full, shutting_down
 
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
 from mmgpt.apis import Chat
-from mmgpt.apis.answer import Busy, Piece
+from mmgpt.inference.answer import Busy, Piece
 from mmgpt.server.admission import Visit
 from mmgpt.server.body import BodyReader, BodyRefused
 from mmgpt.server.errors import ApiError, ClientGone, as_api_error, full, shutting_down

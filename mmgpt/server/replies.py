@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mmgpt.apis.answer import Answer, Piece, Token
-from mmgpt.apis.streaming import UNFINISHED
+from mmgpt.inference.answer import Answer, Piece, Token
+from mmgpt.inference.detokenizer import UNFINISHED
 
 LEAST = -9999.0  # for a log-probability of minus infinity, which JSON does not know
 

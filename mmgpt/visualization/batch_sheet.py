@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from mmgpt.datasets.pieces import Piece
-from mmgpt.datasets.views import Row, Sample
+from mmgpt.datasets.inspection.pieces import Piece
+from mmgpt.datasets.inspection.views import Row, Sample
 from mmgpt.visualization.canvas import DPI, new_figure, save, wrap, write_text
 from mmgpt.visualization.html import SIGNS
 from mmgpt.visualization.page import Batch

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmgpt.datasets.views import Row, Sample
+from mmgpt.datasets.inspection.views import Row, Sample
 from mmgpt.visualization.html import write_html
 
 

@@ -9,9 +9,9 @@ from contextlib import closing
 import gradio as gr
 from PIL import Image
 
-from mmgpt.apis.answer import Busy
 from mmgpt.apis.chat import Chat
 from mmgpt.apis.templates import chat_templates
+from mmgpt.inference.answer import Busy
 
 from . import view
 from .parts import QUIET, Parts, place

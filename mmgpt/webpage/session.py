@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from mmgpt.apis.answer import Answer
 from mmgpt.apis.chat import Chat, Conversation
 from mmgpt.apis.pictures import PictureLimits, open_picture
+from mmgpt.inference.answer import Answer
 
 from .settings import Wanted
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mmgpt.apis.answer import Answer
 from mmgpt.apis.chat import Chat, Conversation
 from mmgpt.apis.templates import chat_templates, with_template
+from mmgpt.inference.answer import Answer
 from mmgpt.models.sampling import COLDEST
 
 SEEDS = 2**32  # one more than the largest seed

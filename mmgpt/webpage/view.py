@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 from PIL import Image
 
-from mmgpt.apis.answer import Answer
 from mmgpt.apis.pictures import read_picture
+from mmgpt.inference.answer import Answer
 
 from .session import Exchange
 

@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 
 from mmgpt.apis import Chat, Conversation, build_model, read_picture
+from mmgpt.cli import load_config
 from mmgpt.datasets import InstructionDataset, prompts
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.engine import load_config
-
-from .conftest import pipeline
+from tests.helpers.chat_pipeline import pipeline
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,15 @@ from mmgpt.apis.arguments import add_model_arguments, load_chat
 from mmgpt.apis.build import find_config
 from mmgpt.apis.export import _preprocessing, export, merge
 from mmgpt.apis.precision import for_serving
-from mmgpt.engine import load_config
-from mmgpt.engine.description import write_description
-from mmgpt.engine.trained import trained_state
+from mmgpt.cli import load_config
+from mmgpt.cli.description import write_description
+from mmgpt.engine.trainable import trained_state
 from mmgpt.models import LoRAModel, generation
-from mmgpt.models.export import save_language, save_mmgpt_lora, save_parts
-from mmgpt.models.weight_files import read_weights
+from mmgpt.models.weights.reader import read_weights
+from mmgpt.models.weights.writer import save_language, save_mmgpt_lora, save_parts
 from mmgpt.registry import MODELS, TRANSFORMS
-
-from ..models.test_flamingo import batch
-from ..models.test_language import as_untied
+from tests.models.test_flamingo import batch
+from tests.models.test_language import as_untied
 
 LORA = dict(r=2, lora_alpha=4, target_modules=["q_proj", "to_q", "ff.1"], exclude_modules=r"(vision|perceiver)\..*")
 

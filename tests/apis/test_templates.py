@@ -5,7 +5,7 @@ import pytest
 from mmgpt.apis.templates import OWN, chat_template, chat_templates, with_template
 from mmgpt.datasets.prompts import TEMPLATES
 from mmgpt.datasets.transforms import FormatPrompt
-from tests.fake_chat import FakeChat
+from tests.helpers.fake_chat import FakeChat
 
 
 def test_the_same_chat_asks_with_another_template():

@@ -10,14 +10,13 @@ import pytest
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 
+from mmgpt.cli import check_files, load_config
 from mmgpt.datasets.prompts import INSTRUCTION_START
-from mmgpt.engine import check_files, load_config
-from mmgpt.evaluation import EvaluationLoop
+from mmgpt.engine.evaluation_loop import EvaluationLoop
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
 from mmgpt.registry import DATASETS
-
-from ..benchmark_data import DATA, FILES, place_small, put_benchmark
-from ..published_data import draw
+from tests.helpers.benchmark_data import DATA, FILES, place_small, put_benchmark
+from tests.helpers.published_data import draw
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # The first prompt of each in OpenFlamingo's style, and what our template asks.

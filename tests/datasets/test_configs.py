@@ -6,11 +6,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from mmgpt.cli.config import load_config
 from mmgpt.datasets.prompts import SHORT
-from mmgpt.engine.config import load_config
 from mmgpt.registry import TRANSFORMS
-
-from ..published_data import PLACES
+from tests.helpers.published_data import PLACES
 
 ROOT = Path(__file__).parents[2]
 JOINT = ROOT / "configs" / "_base_" / "datasets" / "joint.py"

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from mmgpt.cli.image_control import with_control
 from mmgpt.datasets import ImageControl
 from mmgpt.datasets.feature_cache import create_cache
-from mmgpt.engine.controls import with_control
 
 
 def shown(dataset):

@@ -7,13 +7,12 @@ import pytest
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from mmgpt.cli import check_files
+from mmgpt.cli.config import load_config
 from mmgpt.datasets.records import find_parser, read_records
 from mmgpt.datasets.transforms.tokens import IGNORED
-from mmgpt.engine import check_files
-from mmgpt.engine.config import load_config
 from mmgpt.registry import DATASETS
-
-from ..published_data import DATA, FURTHER, PLACES, draw
+from tests.helpers.published_data import DATA, FURTHER, PLACES, draw
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
 

@@ -3,8 +3,7 @@ import pytest
 from PIL import Image
 
 from mmgpt.datasets.image_files import is_hidden, look_at
-
-from ..planted import encoded, png_of_size
+from tests.helpers.corrupt_data import encoded, png_of_size
 
 
 @pytest.fixture

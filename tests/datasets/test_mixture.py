@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from mmgpt.datasets.mixture import LANGUAGE, VISUAL, Mixture, mix_table
-
-from .test_samplers import Part
+from tests.datasets.test_samplers import Part
 
 
 def mixture(*parts, stream=VISUAL, first=0, total=100, seed=0, shuffle=True):

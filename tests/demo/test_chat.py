@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from mmgpt.apis import Conversation
-from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
 
 DEMO = Path(__file__).parents[2] / "demo/chat.py"
 

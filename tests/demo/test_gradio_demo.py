@@ -14,8 +14,7 @@ from PIL import Image
 from mmgpt.apis import Chat
 from mmgpt.apis.arguments import QUICKSTART
 from mmgpt.webpage.view import read_examples
-from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
-from tests.browser import browser, needed  # noqa: F401 (fixture)
+from tests.helpers.browser import browser, needed  # noqa: F401 (fixture)
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo/gradio_demo.py"

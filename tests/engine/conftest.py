@@ -1,20 +1,14 @@
 """Fixtures of the engine's tests: the stub model and data, and runners on them."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
 def make_runner(tmp_path):
     """A function that builds a Runner on the stub config; every runner gets its own name, as MMEngine keeps them."""
-    from engine_stub import write_config
-
-    from mmgpt.engine import load_config
+    from mmgpt.cli import load_config
     from mmgpt.engine.runner import MMGPTRunner
+    from tests.helpers.stub_training import write_config
 
     count = 0
 

@@ -6,14 +6,14 @@ from functools import partial
 
 import pytest
 import torch
-from engine_stub import StubModel
 from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix, load_checkpoint
 
-from mmgpt.engine.atomic import part_path
 from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
-from mmgpt.engine.trained import trained_names, trained_state
+from mmgpt.engine.trainable import trained_names, trained_state
+from mmgpt.utils.atomic import part_path
+from tests.helpers.stub_training import StubModel
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from engine_stub import StubData
 from mmengine.hooks import Hook
 
 from mmgpt.engine.loops import seed_iteration
 from mmgpt.registry import DATASETS
+from tests.helpers.stub_training import StubData
 
 
 class Killed(Exception):

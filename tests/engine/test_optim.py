@@ -4,7 +4,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmgpt.engine import load_config
+from mmgpt.cli import load_config
 
 SCHEDULES = ["lora_1e-5", "tiny"]
 
@@ -23,7 +23,7 @@ def names(model, group):
 
 
 def schedule(name):
-    from engine_stub import CONFIGS
+    from tests.helpers.stub_training import CONFIGS
 
     return load_config(CONFIGS / "_base_" / "schedules" / f"{name}.py")
 

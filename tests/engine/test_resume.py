@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_stub import write_config
-from launching import train_on_two
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmgpt.engine import load_config, resume
+from mmgpt.cli import load_config
+from mmgpt.engine import resume
 from mmgpt.engine.resume import changes, run_settings
 from mmgpt.engine.runner import MMGPTRunner
+from tests.helpers.launching import train_on_two
+from tests.helpers.stub_training import write_config
 
 VALIDATION = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
 BY_EPOCH = "param_scheduler = [dict(type='ExponentialLR', gamma=0.5, by_epoch=True)]\n"

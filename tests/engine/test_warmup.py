@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from launching import logs
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmgpt.engine.warmup import fit_schedule
+from tests.helpers.launching import logs
 
 LR, EPOCH = 2e-3, 10
 

@@ -5,8 +5,7 @@ import pytest
 
 from mmgpt.evaluation.comparison import Pair, change, differing, pair_up
 from mmgpt.evaluation.written import Written, read_evaluation
-
-from .written import row, write
+from tests.helpers.evaluation_files import row, write
 
 
 def written(name, rows, rule="exact"):

@@ -10,8 +10,7 @@ from mmgpt.datasets import ImageControl, InstructionDataset, JointDataset
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, TokenizeSegments
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
 from mmgpt.models.language import load_tokenizer
-
-from ..tools.test_train import ENVIRONMENT, command
+from tests.tools.test_train import ENVIRONMENT, command
 
 PIPELINES = Path(__file__).parents[2] / "configs" / "_base_" / "datasets" / "pipelines.py"
 TEN = ["red"] * 10

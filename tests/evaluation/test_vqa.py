@@ -5,8 +5,7 @@ import random
 import pytest
 
 from mmgpt.evaluation.metrics import vqa
-
-from . import vqa_oracle as oracle
+from tests.helpers import vqa_reference as oracle
 
 # Prediction, answers of ten annotators (answer: how many gave it), accuracy.
 CASES = [

@@ -3,8 +3,7 @@
 import pytest
 
 from mmgpt.evaluation.written import REST, common_types, grouped, question_type, read_evaluation, rule_of, truth
-
-from .written import row, write
+from tests.helpers.evaluation_files import row, write
 
 TEN = ["red"] * 2 + ["pink"] * 8
 

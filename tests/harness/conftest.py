@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from mmgpt.apis import Chat
-from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
 
 # A random model says bytes that are no characters, which a stream cannot take back: without them.
 WORDS_ONLY = {"bad_words_ids": [[i] for i in range(3, 259)], "max_new_tokens": 6}

@@ -14,9 +14,8 @@ import setuptools
 import torch
 
 from mmgpt.apis import Chat, Conversation
-from tests.tolerances import TERMS, rounding
-
-from .conftest import SEED, WORDS_ONLY
+from tests.harness.conftest import SEED, WORDS_ONLY
+from tests.helpers.tolerances import TERMS, rounding
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from mmgpt.apis import Chat, Conversation
-
-from .conftest import SEED, WORDS_ONLY
+from tests.harness.conftest import SEED, WORDS_ONLY
 
 
 class BaseModel:

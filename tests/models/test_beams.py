@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from mmgpt.registry import MODELS
-
-from .test_flamingo import batch
+from tests.models.test_flamingo import batch
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.models.transformers_names import set_activation_checkpointing
 from mmgpt.registry import MODELS
-from tests.tolerances import assert_close
-
-from .test_flamingo import batch
-from .test_gated_lm import WITHOUT_KEYWORDS, gated
-from .test_gated_lm import batch as gated_batch
-from .test_lora import LORA
-from .test_loss import assert_equal_gradients, gradients
+from tests.helpers.tolerances import assert_close
+from tests.models.test_flamingo import batch
+from tests.models.test_gated_lm import WITHOUT_KEYWORDS, gated
+from tests.models.test_gated_lm import batch as gated_batch
+from tests.models.test_lora import LORA
+from tests.models.test_loss import assert_equal_gradients, gradients
 
 
 def built(config, checkpointing, lora=None, **changes):

@@ -4,11 +4,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from mmgpt.models.export import save_language
 from mmgpt.models.language import load_language_model
+from mmgpt.models.weights.writer import save_language
 from mmgpt.registry import MODELS
-
-from .test_flamingo import batch
+from tests.models.test_flamingo import batch
 
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
 FEW = dict(num_experts_per_tok=2, num_key_value_heads=2)

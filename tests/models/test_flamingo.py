@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mmgpt.registry import MODELS
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mmgpt.models.gated_lm import GatedCausalLM, forward_call
 from mmgpt.models.media import media_mask, narrowed
 from mmgpt.models.transformers_names import set_activation_checkpointing
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 IMAGE, VOCABULARY = 5, 60
 SMALL = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)

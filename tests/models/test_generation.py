@@ -14,8 +14,7 @@ from mmgpt.models.generation import answer_ends, generation_arguments
 from mmgpt.models.language import load_tokenizer
 from mmgpt.models.sampling import Sampler
 from mmgpt.registry import MODELS
-
-from .test_flamingo import batch
+from tests.models.test_flamingo import batch
 
 # Settings of a base that would act on each answer.
 LEAKING = dict(

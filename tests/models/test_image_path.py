@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmgpt.models.checkpoints import new_tensors
 from mmgpt.models.gated_lm import GatedCrossAttentionBlock
 from mmgpt.models.image_path import check_image_path, tell_unseen_images
+from mmgpt.models.weights.names import new_tensors
 from mmgpt.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

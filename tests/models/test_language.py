@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
 from mmgpt.models.language import ADDED_TOKENS, fit_embeddings, load_language_model, load_tokenizer
-from mmgpt.models.weight_files import read_file
+from mmgpt.models.weights.reader import read_file
 
 
 def test_special_tokens_are_added_in_the_published_order(tiny_llama):

@@ -10,9 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mmgpt.models import LoRAModel
 from mmgpt.models.lora import CHOICES, REFUSED, find_targets, lora_config
 from mmgpt.registry import MODELS
-
-from .test_flamingo import batch
-from .test_language import as_untied
+from tests.models.test_flamingo import batch
+from tests.models.test_language import as_untied
 
 LORA = dict(
     r=4,

@@ -10,12 +10,11 @@ from mmgpt.datasets import collate_conversations
 from mmgpt.models.loss import token_losses_by_source
 from mmgpt.models.packing import packed_inputs
 from mmgpt.registry import MODELS
-from tests.tolerances import assert_close
-
-from .test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated
-from .test_gated_lm import batch as gated_batch
-from .test_lora import LORA
-from .test_packing import make_samples
+from tests.helpers.tolerances import assert_close
+from tests.models.test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated
+from tests.models.test_gated_lm import batch as gated_batch
+from tests.models.test_lora import LORA
+from tests.models.test_packing import make_samples
 
 SOURCES = ["visual", "language", "visual"]
 

@@ -7,9 +7,8 @@ from torch.nn.functional import cross_entropy
 from mmgpt.datasets import collate_conversations
 from mmgpt.models.packing import packed_inputs, positions
 from mmgpt.registry import MODELS
-from tests.tolerances import assert_close
-
-from .test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated
+from tests.helpers.tolerances import assert_close
+from tests.models.test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated
 
 # Images of each sample: none, one, several, an image behind text; and samples of one token.
 PLACES = [(), (0,), (2, 5), (), (4,), (1, 2, 3), (), (3,)]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmgpt.models import PerceiverResampler
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 
 def test_images_are_resampled_one_by_one():

@@ -5,8 +5,7 @@ import torch
 
 from mmgpt.models import ranking
 from mmgpt.models.ranking import Candidate, Prompts, rank
-
-from .test_gated_lm import FAMILIES, VOCABULARY, batch, gated
+from tests.models.test_gated_lm import FAMILIES, VOCABULARY, batch, gated
 
 
 def make_candidates(rows):

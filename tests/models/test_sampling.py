@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from mmgpt.models.sampling import DEFAULT_LENGTH, Sampler
-
-from .test_gated_lm import VOCABULARY, gated
+from tests.models.test_gated_lm import VOCABULARY, gated
 
 PROMPT = torch.tensor([[7, 8, 9, 7, 8, 9, 7, 8]])
 

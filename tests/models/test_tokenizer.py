@@ -11,8 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmgpt.models.sentencepiece_file import PROBES
 from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
-
-from ..tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
+from tests.helpers.tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
 # As sentencepiece models of LLaMA, Gemma and T5 are trained.
 AS_LLAMA = dict(

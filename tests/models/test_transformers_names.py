@@ -7,8 +7,7 @@ from transformers import AutoConfig, DynamicCache, LlamaForCausalLM
 from mmgpt.models.beams import PublishedBeams
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.transformers_names import CACHE, NEW_CACHE, OLD_CACHE, cache_argument
-
-from .test_gated_lm import FAMILIES, IMAGE, SMALL, batch, gated, greedy, language_model
+from tests.models.test_gated_lm import FAMILIES, IMAGE, SMALL, batch, gated, greedy, language_model
 
 
 class LlamaWithOldName(LlamaForCausalLM):

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmgpt.engine.config import load_config
-
-from ..parity_data import PARITY, needs_parity, read_json
+from mmgpt.cli.config import load_config
+from tests.helpers.parity_data import PARITY, needs_parity, read_json
 
 PIPELINES = Path(__file__).parents[2] / "configs" / "_base_" / "datasets" / "pipelines.py"
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from mmgpt.registry import MODELS
-
-from ..parity_data import PARITY
-from .models import (
+from tests.helpers.parity_data import PARITY
+from tests.helpers.parity_models import (
     ACTIVATIONS,
     assert_close,
     batch_of,

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from mmgpt.datasets.transforms import TokenizeSegments
-
-from .models import batch_of, built, expected_arrays, expected_json, image_counts, image_tokens
-from .test_tokens import prompt_segments
+from tests.helpers.parity_models import batch_of, built, expected_arrays, expected_json, image_counts, image_tokens
+from tests.parity.test_tokens import prompt_segments
 
 ENTRIES = {(kind, name): entry for kind, named in expected_json("generation").items() for name, entry in named.items()}
 

@@ -12,15 +12,14 @@ from safetensors.torch import load_file
 
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
-from mmgpt.engine import load_config
+from mmgpt.cli import load_config
 from mmgpt.engine.checkpoint import load_trained, trained_part
-from mmgpt.engine.trained import trained_state
-from mmgpt.models.export import save_mmgpt_lora, save_openflamingo
-from mmgpt.models.weight_files import read_weights, state_and_tuning
+from mmgpt.engine.trainable import trained_state
+from mmgpt.models.weights.reader import read_weights, state_and_tuning
+from mmgpt.models.weights.writer import save_mmgpt_lora, save_openflamingo
 from mmgpt.registry import MODELS
-
-from ..parity_data import PARITY
-from .models import (
+from tests.helpers.parity_data import PARITY
+from tests.helpers.parity_models import (
     ACTIVATIONS,
     CHECKOUT,
     assert_close,

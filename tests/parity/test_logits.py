@@ -6,7 +6,7 @@ A row with another number of images than of `<image>` tokens is refused here; th
 import pytest
 import torch
 
-from .models import (
+from tests.helpers.parity_models import (
     ACTIVATIONS,
     assert_close,
     batch_of,

@@ -6,8 +6,7 @@ from PIL import Image, ImageOps
 
 from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.instruction import build_pipeline
-
-from ..parity_data import PARITY
+from tests.helpers.parity_data import PARITY
 
 PICTURES = sorted(path.name for path in PARITY.glob("images/*"))
 ORIENTATION = 0x0112  # the EXIF tag

@@ -8,8 +8,7 @@ from mmgpt.datasets.conversation import IMAGE_PART, text_part
 from mmgpt.datasets.prompts import EOS, IMAGE, TEMPLATES, Segment, format_turns, prompt_text
 from mmgpt.models.language import PAD_TOKEN
 from mmgpt.registry import TRANSFORMS
-
-from ..parity_data import PARITY, read_json
+from tests.helpers.parity_data import PARITY, read_json
 
 TOKENS = read_json("tokens/tokenize.json") or {"tokenize_cases": [], "raw": [], "collater": [], "special_ids": {}}
 CASES = {case["name"]: case for case in TOKENS["tokenize_cases"]}

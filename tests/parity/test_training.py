@@ -12,10 +12,9 @@ from mmengine.registry import DefaultScope
 from safetensors.torch import load_file
 from torch.nn.functional import pad
 
-from mmgpt.engine import load_config
-
-from ..parity_data import PARITY
-from .models import (
+from mmgpt.cli import load_config
+from tests.helpers.parity_data import PARITY
+from tests.helpers.parity_models import (
     CONFIGS,
     GRADIENTS,
     LOSSES,

@@ -2,7 +2,7 @@
 
 import torch
 
-from .models import ACTIVATIONS, assert_close, built, expected_arrays
+from tests.helpers.parity_models import ACTIVATIONS, assert_close, built, expected_arrays
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmgpt.server.run import make_server
 from mmgpt.server.settings import Settings
-from tests.fake_chat import FakeChat
+from tests.helpers.fake_chat import FakeChat
 
 
 class KnownChat(FakeChat):

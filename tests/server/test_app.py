@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from .conftest import request, run_server
+from tests.server.conftest import request, run_server
 
 
 def test_health(served):

@@ -10,8 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from mmgpt.server import body
 from mmgpt.server.body import BodyReader, BodyRefused, CloseUnread
-
-from .conftest import request, run_server, until
+from tests.server.conftest import request, run_server, until
 
 MIB = 2**20
 

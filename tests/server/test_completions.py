@@ -11,8 +11,7 @@ import openai
 import pytest
 
 from mmgpt.server import completions
-
-from .conftest import KnownChat, data_uri, image_part, picture_bytes, request, run_server, text_part, until
+from tests.server.conftest import KnownChat, data_uri, image_part, picture_bytes, request, run_server, text_part, until
 
 
 def test_an_answer(served):

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from .conftest import data_uri, image_part, request, run_server, text_part, until
-from .test_images import SVG, bomb
+from tests.server.conftest import data_uri, image_part, request, run_server, text_part, until
+from tests.server.test_images import SVG, bomb
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, features
 
 from mmgpt.server.images import Pictures, is_web, read_data_uri
-
-from .conftest import data_uri, image_part, picture_bytes, text_part
+from tests.server.conftest import data_uri, image_part, picture_bytes, text_part
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 

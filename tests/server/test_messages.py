@@ -10,8 +10,7 @@ from mmgpt.server.images import Pictures
 from mmgpt.server.messages import check_size, image_places, to_conversation
 from mmgpt.server.schema import Message
 from mmgpt.server.settings import Settings
-
-from .conftest import data_uri, image_part, picture_bytes, text_part
+from tests.server.conftest import data_uri, image_part, picture_bytes, text_part
 
 IMAGE = {"type": "image"}
 

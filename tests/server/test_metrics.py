@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from .conftest import KnownChat, run_server
+from tests.server.conftest import KnownChat, run_server
 
 
 class Counting(KnownChat):

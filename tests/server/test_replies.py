@@ -2,7 +2,7 @@
 
 import math
 
-from mmgpt.apis.answer import Piece, Token
+from mmgpt.inference.answer import Piece, Token
 from mmgpt.server.replies import Reply
 
 

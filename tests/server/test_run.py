@@ -6,9 +6,8 @@ import httpx
 import openai
 import pytest
 
-from mmgpt.apis.answer import Answer
-
-from .conftest import KnownChat, request, run_server, until
+from mmgpt.inference.answer import Answer
+from tests.server.conftest import KnownChat, request, run_server, until
 
 
 class HeldChat(KnownChat):

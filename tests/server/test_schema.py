@@ -7,8 +7,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from mmgpt.server.errors import ApiError
 from mmgpt.server.schema import MAX_MARKS, ChatRequest, read_request
-
-from .conftest import image_part, request, text_part
+from tests.server.conftest import image_part, request, text_part
 
 
 def read(body):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .converting import CONVERTERS, samples
+from tests.helpers.converting import CONVERTERS, samples
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.written import dataset, row, write
-from tests.visualization.pages import read_page
+from tests.helpers.evaluation_files import dataset, row, write
+from tests.helpers.html_pages import read_page
 
 TOOLS = Path(__file__).parents[2] / "tools" / "analysis_tools"
 

@@ -12,10 +12,11 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tools" / "analysis_tools"), str(ROOT / "tests" / "engine")]
+sys.path.insert(0, str(ROOT / "tools" / "analysis_tools"))
 
 import benchmark_data  # noqa: E402
-from engine_stub import write_config  # noqa: E402
+
+from tests.helpers.stub_training import write_config  # noqa: E402
 
 
 @pytest.fixture

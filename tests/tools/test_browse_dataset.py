@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.visualization.pages import read_page
+from tests.helpers.html_pages import read_page
 
 TOOL = Path(__file__).parents[2] / "tools" / "analysis_tools" / "browse_dataset.py"
 DATASETS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"

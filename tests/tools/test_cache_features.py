@@ -13,9 +13,9 @@ from mmengine.runner import Runner
 from PIL import Image
 from safetensors.torch import load_file
 
-from mmgpt.engine import load_config
+from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
-from tests.tolerances import assert_close
+from tests.helpers.tolerances import assert_close
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ..planted import FOUND, plant
+from tests.helpers.corrupt_data import FOUND, plant
 
 TOOL = Path(__file__).parents[2] / "tools" / "analysis_tools" / "check_dataset.py"
 DATASETS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"

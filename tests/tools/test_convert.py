@@ -8,11 +8,10 @@ import textwrap
 
 import pytest
 
-from mmgpt.datasets.check import check_parts, images_of, read_parts
-from mmgpt.engine import load_config, tool
-
-from ..datasets.parsers.reading import COCO_2014, DATA, parse
-from .converting import CONVERTERS, ROOT, picture, samples, write
+from mmgpt.cli import load_config, tool
+from mmgpt.datasets.inspection.check import check_parts, images_of, read_parts
+from tests.helpers.converting import CONVERTERS, ROOT, picture, samples, write
+from tests.helpers.parsing import COCO_2014, DATA, parse
 
 CONFIGS = ROOT / "configs" / "mmgpt"
 

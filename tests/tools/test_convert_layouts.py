@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ..datasets.parsers.reading import DATA, IMAGE
-from ..planted import encoded
-from .converting import picture, sample, write
+from tests.helpers.converting import picture, sample, write
+from tests.helpers.corrupt_data import encoded
+from tests.helpers.parsing import DATA, IMAGE
 
 # ---- tables
 

@@ -1,6 +1,5 @@
 """A run that is killed and resumed, by the script."""
 
-import os
 import random
 import runpy
 import sys
@@ -9,18 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-ENGINE_TESTS = ROOT / "tests" / "engine"
-sys.path.insert(0, str(ENGINE_TESTS))
+from tests.helpers.stub_training import write_config
 
-from engine_stub import write_config  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 SCRIPT = runpy.run_path(str(ROOT / "tools" / "analysis_tools" / "kill_test.py"))
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ENGINE_TESTS}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmgpt.engine import load_config
-
-from ..models.test_memory import LANGUAGE, TOWER
+from mmgpt.cli import load_config
+from tests.models.memory.test_planner import LANGUAGE, TOWER
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "mmgpt"

@@ -2,7 +2,7 @@
 
 import shutil
 
-from .test_setup_env import TOOLS, project, run_bash  # noqa: F401 (fixture)
+from tests.tools.test_setup_env import TOOLS, project, run_bash  # noqa: F401 (fixture)
 
 
 def test_it_ends_with_how_to_chat_about_the_first_of_many_held_out_pictures(project):  # noqa: F811 (the fixture)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgpt.engine import load_config
+from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
 
 TOOLS = Path(__file__).parents[2] / "tools/analysis_tools"

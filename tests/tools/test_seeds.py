@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_train import run, write_config  # noqa: F401
+from tests.tools.test_train import run, write_config  # noqa: F401
 
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "test.py"))
 

@@ -14,7 +14,6 @@ import httpx
 import openai
 import pytest
 
-from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
 from tests.server.conftest import Served, data_uri, image_part, picture_bytes, text_part, until
 
 ROOT = Path(__file__).parents[2]
@@ -200,7 +199,7 @@ def test_how_the_model_is_loaded(monkeypatch):
     told = {}
     monkeypatch.setattr("mmgpt.apis.chat.Chat.from_config", lambda *given, **more: told.update(more, model=given))
     options = ["--precision", "bfloat16", "--device", "cpu", "--cfg-options", "a=3"]
-    config = str(ROOT / "configs/mmgpt/benchmark.py")
+    config = str(ROOT / "configs/benchmarks.py")
     arguments.load_chat(TOOL["parse_args"]([config, "b.pth", *options]), engine=dict(max_batch=2))
     expected = dict(precision="bfloat16", device="cpu", options={"a": 3}, generation=None, engine=dict(max_batch=2))
     assert told == dict(expected, model=(config, "b.pth"))

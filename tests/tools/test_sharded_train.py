@@ -1,20 +1,14 @@
 """Training in two processes that share the model, which is the same as in two that have all of it."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "engine"), str(TESTS / "tools")]
-
-import two_processes  # noqa: E402
-from two_processes import arguments, checkpoint, logged  # noqa: E402
-
-from mmgpt.models.weight_files import read_weights  # noqa: E402
-from tests.tolerances import TERMS, assert_equal_checkpoints, rounding  # noqa: E402
+from mmgpt.models.weights.reader import read_weights
+from tests.helpers import two_processes
+from tests.helpers.tolerances import TERMS, assert_equal_checkpoints, rounding
+from tests.helpers.two_processes import arguments, checkpoint, logged
 
 # What is trained, and options: at least 10 batches of each process.
 EQUAL = {

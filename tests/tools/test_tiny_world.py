@@ -29,7 +29,7 @@ from tiny.vocabulary import (  # noqa: E402
     WORDS,
 )
 
-from mmgpt.engine import load_config  # noqa: E402
+from mmgpt.cli import load_config  # noqa: E402
 
 SHAPE_FAMILIES = "colour shape colour_options shape_options count position yes_no relation rationale".split()
 

@@ -20,15 +20,13 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
-ROOT = Path(__file__).parents[2]
-ENGINE_TESTS = ROOT / "tests" / "engine"
-sys.path.insert(0, str(ENGINE_TESTS))
+from tests.helpers.stub_training import write_config
 
-from engine_stub import write_config  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": f"{ROOT}{os.pathsep}{ENGINE_TESTS}",
+    "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
@@ -248,14 +246,14 @@ def test_mistakes_of_testing(tmp_path, run, capsys):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_mistake_in_the_data(tmp_path, run, capsys, monkeypatch, workers):
     """The same message, whether the data is read in this process or in a worker. (The stub plays the package.)"""
-    monkeypatch.setattr("mmgpt.__file__", str(ENGINE_TESTS / "__init__.py"))
+    monkeypatch.setattr("mmgpt.__file__", str(ROOT / "tests" / "__init__.py"))
     config = write_config(tmp_path, more="train_dataloader['dataset']['broken'] = 5")
     assert run("train.py", config, "--cfg-options", f"workers={workers}") == 1
     assert "error: broken.json, record 5: no 'answer'\n" in capsys.readouterr().err
 
 
 def test_faults_of_the_program_keep_their_traceback(tmp_path, run, monkeypatch):
-    monkeypatch.setattr("mmgpt.engine.tool.load_config", lambda *_: int("x" * 3, 0) / 0)
+    monkeypatch.setattr("mmgpt.cli.tool.load_config", lambda *_: int("x" * 3, 0) / 0)
     monkeypatch.setattr("mmgpt.__file__", str(tmp_path / "elsewhere" / "__init__.py"))
     with pytest.raises(ValueError, match="invalid literal"):
         run("train.py", write_config(tmp_path))

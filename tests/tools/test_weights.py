@@ -8,9 +8,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmgpt.engine import load_config
-from mmgpt.engine.trained import trained_state
-from mmgpt.models.weight_files import read_weights
+from mmgpt.cli import load_config
+from mmgpt.engine.trainable import trained_state
+from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import MODELS
 
 TOOLS = Path(__file__).parents[2] / "tools"

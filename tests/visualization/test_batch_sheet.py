@@ -6,8 +6,7 @@ from PIL import Image
 
 from mmgpt.visualization import Batch, draw_batches
 from mmgpt.visualization.batch_sheet import COLUMNS, LEARNED, SPECIAL, lines_of
-
-from .pages import picture, piece, row, sample
+from tests.helpers.html_pages import picture, piece, row, sample
 
 
 def test_runs_of_one_background():

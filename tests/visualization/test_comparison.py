@@ -9,8 +9,7 @@ from PIL import Image
 
 from mmgpt.evaluation.comparison import Change
 from mmgpt.visualization.comparison import SIDE, Case, Comparison, reduced, write_comparison
-
-from .pages import read_page
+from tests.helpers.html_pages import read_page
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>&lt;"\'</div>'
 BETTER = Change(20, 50.0, 75.0, 25.0, 5.0, 45.0, 7, 2, 8, 3, 0.1797)

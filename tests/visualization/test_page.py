@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from mmgpt.visualization import Batch, write_page
-
-from .pages import picture, piece, read_page, row, sample
+from tests.helpers.html_pages import picture, piece, read_page, row, sample
 
 START, END = piece("<s>", kind="special"), piece("</s>", True, "special")
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>&lt;"\'</div>'

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from tests.browser import browser, needed  # noqa: F401 (fixture)
+from tests.helpers.browser import browser, needed  # noqa: F401 (fixture)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def site(pictures):
     from mmgpt.webpage.launch import private_folder, serving
     from mmgpt.webpage.page import Page
     from mmgpt.webpage.view import Example
-    from tests.fake_chat import FakeChat
+    from tests.helpers.fake_chat import FakeChat
 
     examples = [Example("an example", (pictures["red.png"],)), Example("a slow example")]
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.browser import needed
+from tests.helpers.browser import needed
 
 needed("gradio")
 

@@ -8,7 +8,7 @@ import stat
 import httpx
 import pytest
 
-from tests.browser import needed
+from tests.helpers.browser import needed
 
 needed("gradio")
 

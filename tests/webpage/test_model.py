@@ -3,8 +3,7 @@
 import pytest
 
 from mmgpt.apis import Chat
-from tests.apis.conftest import chat_checkpoint, chat_config  # noqa: F401 (fixtures)
-from tests.browser import needed
+from tests.helpers.browser import needed
 
 
 @pytest.fixture

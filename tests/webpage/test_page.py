@@ -6,8 +6,8 @@ A question with "slow" in it is answered for minutes, one with "fail" and one wi
 import json
 import time
 
-from tests.browser import needed
-from tests.fake_chat import FakeChat
+from tests.helpers.browser import needed
+from tests.helpers.fake_chat import FakeChat
 
 expect = needed("playwright.sync_api").expect
 EVIL = "<script>alert(1)</script><b>bold</b> **md** ![x](http://example.com/x.png) &lt; ${alert(2)}"

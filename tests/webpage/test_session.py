@@ -3,11 +3,11 @@
 import pytest
 from PIL import Image
 
-from mmgpt.apis.answer import Busy
 from mmgpt.apis.pictures import PictureLimits
+from mmgpt.inference.answer import Busy
 from mmgpt.webpage.session import Exchange, Limits, Session, as_conversation
 from mmgpt.webpage.settings import Wanted
-from tests.fake_chat import FakeChat
+from tests.helpers.fake_chat import FakeChat
 
 WANTED = Wanted()
 

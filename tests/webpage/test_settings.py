@@ -4,7 +4,7 @@ import pytest
 
 from mmgpt.datasets.prompts import TEMPLATES
 from mmgpt.webpage.settings import SETTINGS, defaults, read_settings
-from tests.fake_chat import FakeChat
+from tests.helpers.fake_chat import FakeChat
 
 NAMES = [setting.name for setting in SETTINGS]
 

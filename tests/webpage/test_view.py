@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from mmgpt.apis.answer import Answer
+from mmgpt.inference.answer import Answer
 from mmgpt.webpage import view
 from mmgpt.webpage.session import Exchange
 

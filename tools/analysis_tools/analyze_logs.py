@@ -13,7 +13,7 @@ from statistics import median
 
 from rich.table import Table
 
-from mmgpt.engine import tool
+from mmgpt.cli import tool
 from mmgpt.visualization import draw_curves
 from mmgpt.visualization.curves import PANELS, Run, find_scalars, names_in, read_scalars, smooth
 from mmgpt.visualization.tables import print_tables

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from mmgpt.engine import tool
+from mmgpt.cli import tool
 from mmgpt.evaluation.comparison import Change, Pair, change, differing, pair_up
 from mmgpt.evaluation.pictures import Pictures
 from mmgpt.evaluation.written import Written, common_types, grouped, is_right, read_evaluation, truth

@@ -25,17 +25,17 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
+from benchmarks import decoding, growth, report, startup, training
+from benchmarks.limits import limits, share
+from benchmarks.rounds import Case, Times, in_turns
+from benchmarks.samples import LENGTHS, DrawnSamples, words_of
 from mmgpt.apis import build_model
 from mmgpt.apis.build import find_device
-from mmgpt.benchmark import decoding, growth, report, startup, training
-from mmgpt.benchmark.limits import limits, share
-from mmgpt.benchmark.rounds import Case, Times, in_turns
-from mmgpt.benchmark.samples import LENGTHS, DrawnSamples, words_of
+from mmgpt.cli import load_config, tool
+from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.instruction import SOURCES
-from mmgpt.engine import load_config, tool
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.models.compiling import check_options
-from mmgpt.models.memory import Sizes
+from mmgpt.models.memory.compile import check_options
+from mmgpt.models.memory.planner import Sizes
 from mmgpt.visualization.tables import print_tables
 
 # Of a joint step: neighbouring batches that are sorted by length together, where they are.
@@ -77,7 +77,7 @@ Figures = Callable[[Times], dict]
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", default="configs/mmgpt/benchmark.py", help="default: %(default)s")
+    parser.add_argument("config", nargs="?", default="configs/benchmarks.py", help="default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
     parser.add_argument(
         "--lora",

@@ -28,12 +28,12 @@ from PIL import Image
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.files import PARTS
+from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets import InstructionDataset
 from mmgpt.datasets.joint import parts_of
 from mmgpt.datasets.transforms import LoadImages, PrepareImages, TokenizeSegments
-from mmgpt.engine import check_files, load_config, tool
-from mmgpt.engine.files import PARTS
-from mmgpt.engine.options import add_cfg_options
 from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import DATASETS
 from mmgpt.visualization.tables import print_tables

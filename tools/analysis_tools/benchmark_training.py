@@ -18,12 +18,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.table import Table
 
+from benchmarks.rounds import Timer
+from benchmarks.training import own_step
 from mmgpt.apis import build_model
-from mmgpt.benchmark.rounds import Timer
-from mmgpt.benchmark.training import own_step
-from mmgpt.engine import load_config, tool
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.engine.progress import progress_bar
+from mmgpt.cli import load_config, tool
+from mmgpt.cli.options import add_cfg_options
+from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.visualization.tables import print_tables
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from mmgpt.datasets.check import SPLITS
-from mmgpt.datasets.views import name_of, read_rows, shown_parts
-from mmgpt.engine import check_files, load_config, tool
-from mmgpt.engine.files import PARTS
+from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.files import PARTS
+from mmgpt.cli.options import add_cfg_options
+from mmgpt.datasets.inspection.check import SPLITS
+from mmgpt.datasets.inspection.views import name_of, read_rows, shown_parts
+from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.engine.loader import rank_loader
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.engine.progress import progress_bar
 from mmgpt.visualization import Batch, draw_batches, write_page
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mmgpt.datasets.check import ERRORS, SPLITS, WARNINGS, Finding, Part, check_parts, images_of, read_parts
-from mmgpt.engine import check_files, load_config, tool
-from mmgpt.engine.files import PARTS
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.engine.progress import progress_bar
+from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.files import PARTS
+from mmgpt.cli.options import add_cfg_options
+from mmgpt.datasets.inspection.check import ERRORS, SPLITS, WARNINGS, Finding, Part, check_parts, images_of, read_parts
+from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.evaluation.readiness import unjudgeable
 from mmgpt.visualization.tables import print_tables
 

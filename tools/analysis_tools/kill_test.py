@@ -21,10 +21,10 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from mmgpt.engine import tool
-from mmgpt.engine.atomic import PART
-from mmgpt.engine.progress import progress_bar
-from mmgpt.engine.work_dir import newest_checkpoint
+from mmgpt.cli import tool
+from mmgpt.cli.work_dir import newest_checkpoint
+from mmgpt.engine.hooks.progress_bar import progress_bar
+from mmgpt.utils.atomic import PART
 from mmgpt.visualization.tables import print_tables
 
 TRAIN = Path(__file__).parents[1] / "train.py"

@@ -13,8 +13,8 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 
 from mmgpt.apis import build_model
-from mmgpt.engine import load_config, tool
-from mmgpt.engine.options import add_cfg_options
+from mmgpt.cli import load_config, tool
+from mmgpt.cli.options import add_cfg_options
 
 GB = 1e9
 

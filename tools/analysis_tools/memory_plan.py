@@ -16,10 +16,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.table import Table
 
-from mmgpt.engine import load_config, tool
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.models.memory import Plan, Sizes, plan
-from mmgpt.models.sizes import build_without_weights
+from mmgpt.cli import load_config, tool
+from mmgpt.cli.options import add_cfg_options
+from mmgpt.models.memory.planner import Plan, Sizes, plan
+from mmgpt.models.memory.sizes import build_without_weights
 from mmgpt.visualization.tables import print_tables
 
 GB = 2**30

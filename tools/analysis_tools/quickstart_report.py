@@ -20,10 +20,10 @@ from rich.table import Table
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from mmgpt.engine.options import add_cfg_options
+from mmgpt.cli.options import add_cfg_options
 from mmgpt.apis import build_model
 from mmgpt.datasets import ImageControl
-from mmgpt.engine import load_config, tool
+from mmgpt.cli import load_config, tool
 from mmgpt.evaluation.answering import answer_all, cpu_threads
 from mmgpt.evaluation.metrics.answers import references, write_rows
 from mmgpt.registry import DATASETS

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmgpt.apis.build import find_device
-from mmgpt.datasets.check import SPLITS, lazy_datasets
+from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.files import PARTS
+from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.feature_cache import FeatureCache, add_features, create_cache, image_key
+from mmgpt.datasets.inspection.check import SPLITS, lazy_datasets
+from mmgpt.datasets.inspection.sample_texts import read_images
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.datasets.sample_texts import read_images
 from mmgpt.datasets.transforms import LoadFeatures
-from mmgpt.engine import check_files, load_config, tool
-from mmgpt.engine.files import PARTS
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.engine.progress import progress_bar
-from mmgpt.models.tower_probe import is_known, write_probe
+from mmgpt.engine.hooks.progress_bar import progress_bar
+from mmgpt.models.vision.fingerprint import is_known, write_probe
 from mmgpt.registry import MODELS
 
 IN_FILE = 512  # images; 256 MB of ViT-L/14 in float16

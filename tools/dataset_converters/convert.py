@@ -29,9 +29,9 @@ from own.tables import read_table
 from own.webdataset import read_webdataset
 from own.writing import checked, held_out, write
 
-from mmgpt.engine import tool
-from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.progress import progress_bar
+from mmgpt.cli import tool
+from mmgpt.engine.hooks.progress_bar import progress_bar
+from mmgpt.utils.atomic import written_whole
 
 
 class Layout(NamedTuple):

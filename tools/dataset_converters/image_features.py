@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmgpt.apis.build import find_device
-from mmgpt.datasets.check import lazy_datasets
+from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.files import PARTS
+from mmgpt.cli.options import add_cfg_options
+from mmgpt.datasets.inspection.check import lazy_datasets
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.transforms import AddExamples
-from mmgpt.engine import check_files, load_config, tool
-from mmgpt.engine.atomic import written_whole
-from mmgpt.engine.files import PARTS
-from mmgpt.engine.options import add_cfg_options
-from mmgpt.engine.progress import progress_bar
+from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.registry import MODELS
+from mmgpt.utils.atomic import written_whole
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

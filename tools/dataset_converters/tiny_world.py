@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tiny.build import Sizes, build
 
-from mmgpt.engine.atomic import part_path, remove, remove_abandoned
+from mmgpt.utils.atomic import part_path, remove, remove_abandoned
 
 RECEIPT = "made_by.json"
 

@@ -20,12 +20,14 @@ from mmgpt.apis import build_model
 from mmgpt.apis.arguments import add_trust
 from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantised
-from mmgpt.engine import load_config, tool
+from mmgpt.cli import load_config, tool
+from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import trained_part
-from mmgpt.engine.options import add_cfg_options
 from mmgpt.models import Flamingo
-from mmgpt.models.checkpoints import check_fit, new_tensors, our_names
-from mmgpt.models.export import (
+from mmgpt.models.memory.sizes import build_without_weights
+from mmgpt.models.weights.names import check_fit, new_tensors, our_names
+from mmgpt.models.weights.reader import read_weights, state_and_tuning
+from mmgpt.models.weights.writer import (
     save_language,
     save_mmgpt_lora,
     save_openflamingo,
@@ -33,8 +35,6 @@ from mmgpt.models.export import (
     save_vision,
     write_torch,
 )
-from mmgpt.models.sizes import build_without_weights
-from mmgpt.models.weight_files import read_weights, state_and_tuning
 
 
 def list_tensors(cfg: Config, args: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.evaluator import BaseMetric
 
-from mmgpt.engine.json_file import read_json_object
 from mmgpt.evaluation.metrics.ids import check_ids, check_unique
 from mmgpt.registry import METRICS
+from mmgpt.utils.json_file import read_json_object
 
 
 def question_ids(path: str | Path) -> list[int]:

@@ -3,8 +3,7 @@
 import pytest
 
 from mmgpt.datasets.records import find_parser
-
-from .reading import COCO_2014, parse
+from tests.helpers.parsing import COCO_2014, parse
 
 TAGS = ["question_type", "answer_type"]
 

@@ -10,8 +10,7 @@ import pytest
 from mmgpt.datasets.conversation import check_sample
 from mmgpt.datasets.records import find_parser, parse_record, read_records
 from mmgpt.registry import DATASETS, PARSERS
-
-from .reading import COCO_2014, DATA
+from tests.helpers.parsing import COCO_2014, DATA
 
 
 class Format(NamedTuple):

@@ -5,8 +5,7 @@ import pytest
 
 from mmgpt.datasets.conversation import check_sample
 from mmgpt.datasets.records import find_parser
-
-from .reading import DATA, parse, texts
+from tests.helpers.parsing import DATA, parse, texts
 
 GUIDE = DATA.parents[1] / "docs" / "data.md"
 

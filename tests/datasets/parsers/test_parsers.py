@@ -2,8 +2,7 @@ import pytest
 
 from mmgpt.datasets.conversation import check_sample
 from mmgpt.datasets.records import find_parser
-
-from .reading import IMAGE, parse, texts
+from tests.helpers.parsing import IMAGE, parse, texts
 
 
 def test_aokvqa():

@@ -13,8 +13,7 @@ from mmgpt.datasets.conversation import check_sample, place_images, question_tex
 from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
 from mmgpt.datasets.records import find_parser, read_records
 from mmgpt.datasets.transforms import AddQuestion, GiveReason, OfferOptions
-
-from ...parity_data import PARITY, needs_parity, read_json
+from tests.helpers.parity_data import PARITY, needs_parity, read_json
 
 DATASETS = PARITY / "datasets"
 # Of each published dataset: parser, annotation files, folder of the images.

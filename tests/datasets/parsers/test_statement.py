@@ -3,8 +3,7 @@ import pytest
 from mmgpt.datasets.conversation import place_images
 from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
 from mmgpt.datasets.records import find_parser, read_records
-
-from .reading import DATA, parse
+from tests.helpers.parsing import DATA, parse
 
 TRUTH = ["true", "false"]
 

@@ -1,8 +1,7 @@
 import pytest
 
 from mmgpt.datasets.records import find_parser
-
-from .reading import COCO_2014, parse
+from tests.helpers.parsing import COCO_2014, parse
 
 VQAV2 = ("v2_mscoco_train2014_annotations.json", "v2_OpenEnded_mscoco_train2014_questions.json")
 

@@ -7,8 +7,7 @@ from PIL import Image, ImageOps
 
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 from mmgpt.datasets.transforms.images import upright_rgb
-
-from ...planted import READ, encoded, plant
+from tests.helpers.corrupt_data import READ, encoded, plant
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 

@@ -6,8 +6,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from mmgpt.datasets.prompts import EOS, Segment
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.models.tokenizer import load_tokenizer
-
-from ...tokenizer_folders import NAMED, byte_level, plain, save
+from tests.helpers.tokenizer_folders import NAMED, byte_level, plain, save
 
 MARKED = ["<think>", "[TOOL]", "<｜User｜>"]
 

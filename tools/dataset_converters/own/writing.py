@@ -8,7 +8,7 @@ from pathlib import Path
 from posixpath import normpath
 
 from mmgpt.datasets.conversation import add_text, check_sample, question_text
-from mmgpt.engine.atomic import written_whole
+from mmgpt.utils.atomic import written_whole
 
 from .rows import at
 

@@ -1,0 +1,118 @@
+"""How long it takes to begin: from the start of a process to its first training step or token, and to load weights."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+from mmengine.config import Config
+from PIL import Image
+from transformers import AutoModelForCausalLM
+
+from mmgpt.apis import build_model
+from mmgpt.apis.build import find_device
+from mmgpt.cli import check_files
+
+from .parts import bare_language
+from .rounds import Case, Timer, Times, ratio
+
+ROOT = Path(__file__).resolve().parents[2]
+STEP, TOKEN, HELP, PACKAGE, LOADING = "first training step", "first token", "train.py --help", "import mmgpt", "loading"
+IMPORTS, LANGUAGE = f"{TOKEN}: imports", f"{LOADING}: language model"
+# What no training and no chat can do without.
+LIBRARIES = "import torch, transformers.generation, peft, open_clip, mmengine.runner"
+
+
+def check(cfg: Config) -> None:
+    """Raises a FileNotFoundError when files of the training data are missing."""
+    check_files(cfg, skip=("val_dataloader", "test_dataloader", "test_evaluator", "load_from"))
+
+
+def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
+    """Everything that is measured, by name.
+
+    Args:
+        cfg: as `load_config` gives it.
+        folder: an empty one, for the config, a picture, weights, and what training writes.
+        device: of the model; training takes a GPU where there is one.
+    """
+    config, image = folder / "config.py", folder / "image.png"
+    cfg.dump(config)
+    Image.new("RGB", (cfg.image_size, cfg.image_size), "red").save(image)
+    training = _tool("tools/train.py", config, "--work-dir", folder / "train")
+    training += ["--cfg-options", "default_hooks.logger.interval=1"]
+    chat = _tool("demo/chat.py", config, "--max-new-tokens", 1, "--image", image, "--device", device)
+    saved = _saved(cfg, folder / "language", device)
+    timer = Timer(find_device(device))
+    return {
+        STEP: partial(until, training, stepped),
+        TOKEN: partial(until, chat, answered, "what is it?\n"),
+        IMPORTS: partial(until, [sys.executable, "-c", f"{LIBRARIES}; print('done')"], any),
+        HELP: partial(until, _tool("tools/train.py", "--help"), any),
+        PACKAGE: partial(until, [sys.executable, "-c", "import mmgpt; print('done')"], any),
+        LOADING: lambda: timer(lambda: build_model(saved, device=device)),
+        LANGUAGE: lambda: timer(lambda: AutoModelForCausalLM.from_pretrained(folder / "language").to(device)),
+    }
+
+
+def ratios(times: Times) -> dict[str, float]:
+    """How much longer a beginning takes than what it cannot do without."""
+    return {
+        "first_step_over_imports": ratio(times, STEP, IMPORTS),
+        "first_token_over_imports": ratio(times, TOKEN, IMPORTS),
+        "loading_over_language": ratio(times, LOADING, LANGUAGE),
+    }
+
+
+def until(command: Sequence[str], tells: Callable[[list[str]], bool], given: str = "") -> float:
+    """Seconds from the start of a process until the lines that it has printed tell what is waited for; it is killed.
+
+    Args:
+        given: for it to read.
+
+    Raises:
+        ValueError: it ended before; with its last lines.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    start, lines = time.perf_counter(), []
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+        process.stdin.write(given)
+        process.stdin.flush()
+        for line in process.stdout:
+            lines.append(line)
+            if tells(lines):
+                seconds = time.perf_counter() - start
+                process.kill()
+                return seconds
+    raise ValueError(f"{' '.join(command)} ended early:\n{''.join(lines[-20:])}")
+
+
+def stepped(lines: Sequence[str]) -> bool:
+    """Whether the last line is MMEngine's about a step of training."""
+    return "(train)" in lines[-1] and "loss:" in lines[-1]
+
+
+def answered(lines: Sequence[str]) -> bool:
+    """Whether the terminal's chat has printed its first answer."""
+    return any(line.startswith("Ask a question") for line in lines[:-1])
+
+
+def _tool(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / script), *map(str, arguments)]
+
+
+def _saved(cfg: Config, folder: Path, device: str) -> Config:
+    """The config with a language model of random weights that are in a folder, instead of its own."""
+    model = build_model(cfg, device=device)
+    bare_language(model, cfg, lora=False).save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    cfg = deepcopy(cfg)
+    module = cfg.model.get("module", cfg.model)
+    dtype = module.language.get("dtype")
+    module.language = dict(path=str(folder), dtype=dtype)
+    return cfg

@@ -1,0 +1,1 @@
+"""Hooks of training and evaluation runs, one file each."""

@@ -1,0 +1,1 @@
+"""Training in several processes: data parallel (DDP) and fully sharded (FSDP2)."""

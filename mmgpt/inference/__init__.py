@@ -1,0 +1,1 @@
+"""Continuous batching: scheduler, decoding batch, KV cache, prefix cache, prefill, beam search, detokenizer."""

@@ -1,0 +1,1 @@
+"""Memory and speed of a model: planner, quantization, compiled layers."""

@@ -1,0 +1,81 @@
+"""A language model's frozen matrices in 8 or 4 bits, computed by bitsandbytes (arXiv:2208.07339, arXiv:2305.14314)."""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from mmgpt.models.gated_lm import GatedCrossAttentionBlock
+from mmgpt.utils.precisions import QUANTISED
+
+# NF4: half a byte, and for each 64 weights a scale of 8 bits, whose own scales are negligible.
+BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64}
+
+
+def check_quantised(precision: str) -> None:
+    """Raises a ValueError when there is no such precision, or when what it needs is not installed."""
+    if precision not in QUANTISED:
+        raise ValueError(f"precision={precision!r}: choose one of {', '.join(QUANTISED)}")
+    try:
+        import bitsandbytes  # noqa: F401 its absence is what is looked for
+    except ImportError as error:
+        raise ValueError(
+            f"precision={precision!r} needs bitsandbytes: pip install -r requirements/quantization.txt"
+        ) from error
+
+
+def quantise(language: nn.Module, precision: str, device: str | torch.device | None = None) -> None:
+    """Replaces the matrices of the language model's own layers, never those of gated blocks or LoRA.
+
+    They are quantised on their way to a device; where none is given, when the model is next moved to one.
+    """
+    # It says at each product that LLM.int8() computes outliers in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    for decoder in own_layers(language):
+        for parent, name, linear in list(_matrices(decoder)):
+            setattr(parent, name, _quantised(linear, precision))
+        if device is not None:
+            decoder.to(device)
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether a model has matrices in 8 or 4 bits."""
+    return any(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
+
+
+def own_layers(language: nn.Module) -> list[nn.Module]:
+    """The language model's decoder layers, without the gated blocks between them."""
+    layers = (layer for layer in language.modules() if isinstance(layer, GradientCheckpointingLayer))
+    return [layer for layer in layers if not isinstance(layer, GatedCrossAttentionBlock)]
+
+
+def quantised_parameters(language: nn.Module) -> list[nn.Parameter]:
+    """The weights that `quantise` would take."""
+    return [linear.weight for layer in own_layers(language) for _, _, linear in _matrices(layer)]
+
+
+def _matrices(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """The nn.Linear modules of a layer, with the module and the name that each is found under; none of LoRA's own."""
+    for path, parent in layer.named_modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear) and ".lora_" not in f".{path}":
+                yield parent, name, child
+
+
+def _quantised(linear: nn.Linear, precision: str) -> nn.Linear:
+    """A bitsandbytes layer of the same weights, which it quantises when it is moved to a device."""
+    from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
+
+    sizes = dict(input_features=linear.in_features, output_features=linear.out_features, bias=False, device="meta")
+    # LLM.int8() quantises on the way from the CPU only.
+    weight = linear.weight.data.cpu()
+    if precision == "int8":
+        layer = Linear8bitLt(**sizes, has_fp16_weights=False, threshold=6.0)
+        layer.weight = Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    else:
+        layer = Linear4bit(**sizes, compute_dtype=weight.dtype, quant_type="nf4")
+        layer.weight = Params4bit(weight, requires_grad=False, quant_type="nf4", module=layer)
+    layer.bias = linear.bias
+    return layer

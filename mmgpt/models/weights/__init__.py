@@ -1,0 +1,1 @@
+"""Weights: key maps of the published layouts, safe reading, writing, sharded checkpoints."""

@@ -1,0 +1,155 @@
+"""A model's parts, written in the layouts that the real ones come in.
+
+A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vision/` (open_clip: JSON and weights) and
+`flamingo.safetensors` (the resampler and the gated blocks, under the names of our model).
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmgpt.models.gated_lm import GatedDecoderLayer
+from mmgpt.models.generation_files import as_stated
+from mmgpt.models.lora import short_name
+from mmgpt.models.vision.encoders import open_clip_name
+from mmgpt.utils.atomic import written_whole
+
+from .names import GATED, Names, new_tensors, published_name
+
+# Fields of peft's LoraConfig that the published code has no word for, and that mean another model.
+NOT_PUBLISHED = (
+    "use_rslora",
+    "use_dora",
+    "use_bdlora",
+    "lora_bias",
+    "velora_config",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_parameters",
+)
+
+
+def save_parts(
+    model: nn.Module, path: str, dtype: torch.dtype | None = torch.float16, layers: Collection[str] = ()
+) -> None:
+    """Writes what `load_parts` reads: the resampler, the gated blocks, and further layers of the image encoder.
+
+    Args:
+        model: a Flamingo.
+        path: the file.
+        dtype: of the tensors in it; None: as they are.
+        layers: names of layers that were changed, of which those of the image encoder are written.
+    """
+    state = new_tensors(model)
+    for name, value in model.state_dict().items():
+        if name.startswith("vision.") and name.rpartition(".")[0] in layers:
+            state[name] = value
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: _stored(value, dtype) for name, value in state.items()}, path)
+
+
+def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = torch.float16) -> None:
+    """Writes the language model without its gated blocks, and the tokenizer, as a Hugging Face folder."""
+    language = model.language.model
+    wrapped = [name for name, module in language.named_modules() if isinstance(module, GatedDecoderLayer)]
+    state = {
+        _unwrapped(name, wrapped): _stored(value, dtype)
+        for name, value in language.state_dict().items()
+        if GATED not in name
+    }
+    for name in language.all_tied_weights_keys if language.config.tie_word_embeddings else ():
+        state.pop(name, None)
+    config, generation = deepcopy(language.config), deepcopy(language.generation_config)
+    # Where the model's own generation arguments name another end, other programs are to end there, too.
+    ends = list(dict.fromkeys([*model.language.ends, *model.ends(model.generation)]))
+    config.eos_token_id = generation.eos_token_id = as_stated(ends)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    generation.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
+
+
+def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.dtype = torch.float16) -> None:
+    """Writes an OpenCLIPVision built from the JSON file `description` as a folder that open_clip loads.
+
+    The text tower, which such a folder needs and Flamingo does not use, gets random weights.
+    """
+    clip = open_clip.create_model(open_clip_name(None, description), pretrained_text=False)
+    state = clip.state_dict() | {f"visual.{name}": value for name, value in vision.tower.state_dict().items()}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": json.loads(Path(description).read_text()), "preprocess_cfg": {}}
+    (Path(folder) / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    state = {name: _stored(value, dtype) for name, value in state.items()}
+    save_file(state, str(Path(folder) / "open_clip_model.safetensors"))
+
+
+def save_openflamingo(model: nn.Module, path: str) -> None:
+    """Writes resampler, gated blocks and token embedding of a Flamingo, without LoRA, as OpenFlamingo's file."""
+    names, state = Names(model), model.state_dict()
+    table = model.language.get_input_embeddings().weight
+    embedding = next(name for name, value in model.named_parameters() if value is table)
+    kept = [name for name in (*new_tensors(model), embedding) if ".lora_" not in name]
+    write_torch({published_name(name, names): state[name].detach().clone() for name in kept}, path)
+
+
+def save_mmgpt_lora(model: nn.Module, path: str) -> None:
+    """Writes the LoRA weights of a LoRAModel as MultiModal-GPT's `final_weights.pt`, with a plain tuning config.
+
+    Raises:
+        ValueError: something else was trained too, or in another way (DoRA, rsLoRA), which that layout cannot say.
+    """
+    names, config = Names(model), model.peft.peft_config["default"]
+    unusual = [name for name in NOT_PUBLISHED if getattr(config, name)]
+    if unusual:
+        raise ValueError(f"MultiModal-GPT's layout holds plain LoRA only, this config sets {', '.join(unusual)}")
+    others = [name for name, value in model.named_parameters() if value.requires_grad and ".lora_" not in name]
+    if others:
+        raise ValueError(f"MultiModal-GPT's layout holds LoRA only, here {len(others)} others are trained: {others[0]}")
+    layers = model.adapted_layers()
+    others = [
+        name
+        for name, layer in layers.items()
+        if not (name.startswith("language.") and isinstance(layer.get_base_layer(), nn.Linear))
+    ]
+    if others:
+        raise ValueError(
+            f"MultiModal-GPT's layout holds LoRA of the language model's linear layers only, here is {others[0]}"
+        )
+    tuning = dict(
+        lora=True,
+        lora_target_modules=sorted({short_name(name) for name in layers}),
+        lora_r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        vis=True,
+        unfrozen=[],
+    )
+    state = model.state_dict()
+    updates = [name for name in state if name.endswith((".lora_A.default.weight", ".lora_B.default.weight"))]
+    state = {published_name(name, names): state[name].detach().clone() for name in updates}
+    write_torch({"model_state_dict": state, "tuning_config": {"tuning_config": tuning}}, path)
+
+
+def write_torch(content: dict, path: str) -> None:
+    """torch.save under a temporary name first, so that there is no half-written file."""
+    with written_whole(path) as part:
+        torch.save(content, part)
+
+
+def _unwrapped(name: str, wrapped: Sequence[str]) -> str:
+    """A tensor's name in the language model without gated blocks; `wrapped` are the names of its GatedDecoderLayers."""
+    for layer in wrapped:
+        name = name.replace(f"{layer}.decoder.", f"{layer}.")
+    return name
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    value = value.detach()
+    return (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()

@@ -1,0 +1,35 @@
+"""The model of configs/benchmarks.py at a size that is measured in no time."""
+
+import pytest
+
+from mmgpt.apis import build_model
+from mmgpt.cli import load_config
+
+SMALL = {
+    "language.config.hidden_size": 32,
+    "language.config.intermediate_size": 48,
+    "language.config.num_hidden_layers": 4,
+    "language.config.num_attention_heads": 2,
+    "vision.model": "tests/benchmark/small_tower.json",
+    "image_size": 32,
+    "perceiver.depth": 1,
+    "perceiver.num_latents": 4,
+    "perceiver.dim_head": 8,
+    "perceiver.heads": 2,
+    "gated.every_n_layers": 2,
+    "gated.dim_head": 16,
+    "gated.heads": 2,
+    "lora.r": 2,
+}
+
+
+@pytest.fixture(scope="package")
+def small_cfg():
+    """Two gated blocks in four layers, a ViT of one layer for 32 x 32 pixels."""
+    return load_config("configs/benchmarks.py", SMALL)
+
+
+@pytest.fixture(scope="package")
+def small_model(small_cfg):
+    """In evaluation mode, on the CPU, with LoRA."""
+    return build_model(small_cfg, device="cpu")

@@ -1,0 +1,60 @@
+import errno
+import os
+import time
+
+import pytest
+import torch
+
+from mmgpt.cli.failures import DiskFault, is_disk_fault, is_out_of_memory, resource_message
+from tests.helpers.launching import logs, train_on_two
+from tests.helpers.stub_faults import FAULTY
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried 8"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_says_what_needs_less(error):
+    assert is_out_of_memory(error)
+    message = resource_message(error)
+    assert message.startswith("out of memory: ") and "more\n" not in message
+    for words in ("batch_size", "accumulative_counts", "max_length", "checkpointing", "4 bits", "no reason given"):
+        assert words in message or words == "no reason given" and error.args
+
+
+def test_torch_words_a_failing_allocation_so():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_cannot_be_written_is_told(number):
+    error = OSError(number, os.strerror(number), "run/iter_3.pth")
+    assert is_disk_fault(error)
+    assert resource_message(error).startswith(f"run/iter_3.pth: {os.strerror(number)}. ")
+
+
+def test_a_disk_found_full_before_the_run_is_told_in_its_own_words():
+    error = DiskFault("a checkpoint takes about 6 MB: make room")
+    assert is_disk_fault(error) and resource_message(error) == str(error)
+
+
+def test_other_errors_are_none_of_these():
+    for error in (RuntimeError("shapes"), FileNotFoundError(errno.ENOENT, "no"), OSError("no number")):
+        assert resource_message(error) is None
+
+
+def test_a_process_that_dies_takes_the_other_down_and_says_why(tmp_path):
+    """Its reason stands in the log of the run though the process that writes that log is the other one."""
+    # Of the order of seed 0, sample 1 is the second process's.
+    more = FAULTY + "train_dataloader['dataset'].update(raising=RAISING, seconds=0.2)\nmax_epochs = 1000\n"
+    start = time.monotonic()
+    done = train_on_two(tmp_path, more.replace("RAISING", "1"), timeout=240)
+    assert done.returncode == 1 and time.monotonic() - start < 240
+    assert "RuntimeError: sample 1 is broken" in done.stderr
+    assert "ended by RuntimeError: sample 1 is broken" in logs(tmp_path / "two")

@@ -1,0 +1,65 @@
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mmgpt.datasets.inspection.pieces import Piece, to_pieces
+from mmgpt.models.language import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_llama):
+    return load_tokenizer(tiny_llama)
+
+
+def plain(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def shown(tokenizer, ids, labels=None):
+    return to_pieces(tokenizer, ids, [-100] * len(ids) if labels is None else labels)
+
+
+@pytest.mark.parametrize("text", ["what colour is a red circle?", "a\n\n### b:  c", "😀 é赤 \u202e", "<image></s><s>"])
+def test_texts_together_are_the_text(tokenizer, text):
+    pieces = shown(tokenizer, plain(tokenizer, text))
+    # Llama's tokenizer puts a space before a text.
+    assert "".join(piece.text for piece in pieces) == " " + text
+    assert {piece.kind for piece in pieces} == {"text"}
+    assert [i for piece in pieces for i in piece.ids] == plain(tokenizer, text)
+
+
+def test_a_token_keeps_its_space_and_a_character_is_one_piece(tokenizer):
+    pieces = shown(tokenizer, plain(tokenizer, "a red 😀x"))
+    assert [piece.text for piece in pieces] == [" a", " red", " ", "😀", "x"]
+    assert [len(piece.ids) for piece in pieces] == [1, 1, 1, 4, 1]
+
+
+def test_special_tokens_have_their_names(tokenizer):
+    image, end = tokenizer.convert_tokens_to_ids("<image>"), tokenizer.eos_token_id
+    red = plain(tokenizer, "red")
+    pieces = shown(tokenizer, [tokenizer.bos_token_id, image, *red, end], [-100, -100, *red, end])
+    assert pieces == [
+        Piece("<s>", (1,), False, "special"),
+        Piece("<image>", (image,), False, "image"),
+        Piece(" red", tuple(red), True, "text"),
+        Piece("</s>", (end,), True, "special"),
+    ]
+
+
+def test_bytes_that_are_no_character(tokenizer):
+    first, *_ = tokenizer.convert_tokens_to_ids(["<0xF0>", "<0x9F>"])
+    red = plain(tokenizer, "red")
+    for ids in ([first, *red], [first], [first, tokenizer.eos_token_id], [first, first, *red]):
+        pieces = shown(tokenizer, ids)
+        assert pieces[0] == Piece("<0xF0>", (first,), False, "bytes")
+        assert [i for piece in pieces for i in piece.ids] == ids
+    assert [piece.kind for piece in pieces] == ["bytes", "bytes", "text"]
+
+
+def test_a_tokenizer_of_bytes():
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE({token: i for i, token in enumerate([*letters, "<e>", "Ġr"])}, [("Ġ", "r")]))
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<e>")
+    pieces = shown(tokenizer, plain(tokenizer, "é r\n"))
+    assert [(piece.text, len(piece.ids)) for piece in pieces] == [("é", 2), (" r", 1), ("\n", 1)]

@@ -1,0 +1,184 @@
+"""read_rows: what is shown of a batch is what the batch holds."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmgpt.datasets import ImageControl, JointDataset, PatchLabelDataset, collate_conversations
+from mmgpt.datasets.inspection.views import SMALL, name_of, read_rows, shown_parts
+
+
+@pytest.fixture
+def joint(build, caption_config, dolly_config):
+    """Three image samples (plain pictures of 40 x 32 in their own greys), then two of text."""
+    return build(
+        dict(type="JointDataset", visual=[caption_config(3)], language=[dolly_config(["red", "one two yes no"])])
+    )
+
+
+def text(sample):
+    return "".join(piece.text for piece in sample.pieces)
+
+
+def learned(sample):
+    return "".join(piece.text for piece in sample.pieces if piece.learned)
+
+
+def rows_of(dataset, indices, **options):
+    batch = collate_conversations([dataset[i] for i in indices], **options)
+    return batch, read_rows(batch, shown_parts(dataset))
+
+
+def test_tokens_labels_and_padding_of_every_row(joint):
+    batch, rows = rows_of(joint, [1, 3, 4])
+    length = batch["input_ids"].shape[1]
+    for row, labels, mask in zip(rows, batch["labels"], batch["attention_mask"], strict=True):
+        [sample] = row.samples
+        assert row.tokens == mask.sum() and row.learned == (labels != -100).sum() > 0
+        assert row.left == 0 and row.right == row.padding == length - row.tokens
+        assert [i for piece in sample.pieces for i in piece.ids] == batch["input_ids"][row.number, mask == 1].tolist()
+    assert [learned(row.samples[0]) for row in rows[1:]] == [" red</s>", " one two yes no</s>"]
+    assert text(rows[2].samples[0]).endswith("what is 1\n\n### Response:\n one two yes no</s>")
+    assert "<image>" not in text(rows[2].samples[0]) and "<image>" in text(rows[0].samples[0])
+
+
+def test_padding_at_the_left(joint):
+    batch, rows = rows_of(joint, [1, 3, 4], padding_side="left")
+    for row, mask in zip(rows, batch["attention_mask"], strict=True):
+        assert row.right == 0 and row.left == row.padding == (mask == 0).sum()
+    assert learned(rows[1].samples[0]) == " red</s>" and rows[1].left > 0
+
+
+def test_where_a_sample_is_from(joint, tmp_path):
+    _, rows = rows_of(joint, [2, 4])
+    picture, language = (row.samples[0] for row in rows)
+    assert picture[:5] == ("captions", "visual", str(tmp_path / "captions.json"), 2, "captions_2.png")
+    assert language[:5] == ("dolly", "language", str(tmp_path / "dolly.jsonl"), 1, "1")
+    assert language.pictures == [] and language.images == 0
+
+
+def test_pictures_are_the_models_and_the_files(joint, tmp_path):
+    _, rows = rows_of(joint, [3, 0, 2])
+    for row, value, number in ((rows[1], 20, 0), (rows[2], 100, 2)):
+        [picture] = row.samples[0].pictures
+        assert picture.file == str(tmp_path / "images" / f"captions_{number}.png") and picture.number == 1
+        assert picture.seen.size == (16, 16) and np.all(np.asarray(picture.seen) == value)
+        assert picture.size == picture.original.size == (40, 32) and np.all(np.asarray(picture.original) == value)
+
+
+def test_extreme_originals_are_made_small(build, caption_config, tmp_path):
+    dataset = build(caption_config(2))
+    for i, size in enumerate([(20000, 20), (1, 1)]):
+        Image.new("RGB", size, "red").save(tmp_path / "images" / f"captions_{i}.png")
+    _, rows = rows_of(dataset, [0, 1])
+    wide, dot = (row.samples[0].pictures[0] for row in rows)
+    assert wide.size == (20000, 20) and wide.original.size == (SMALL, 1)
+    assert dot.size == dot.original.size == (1, 1) and dot.seen.size == (16, 16)
+
+
+def two_images(build, tmp_path, make_images, steps, max_length=400):
+    folder = make_images("a.png", "b.png")
+    line = '{"images": ["a.png", "b.png"], "turns": [{"question": [{"type": "image"}, {"type": "text", "text": "a"}, '
+    (tmp_path / "two.jsonl").write_text(line + '{"type": "image"}], "answer": "yes"}]}\n')
+    config = dict(type="InstructionDataset", parser="conversation", name="two", ann_file=str(tmp_path / "two.jsonl"))
+    return build(config | dict(data_prefix=dict(img=str(folder)), pipeline=steps(16, max_length=max_length)))
+
+
+def test_two_images_keep_their_order(build, tmp_path, make_images, steps):
+    _, [row] = rows_of(two_images(build, tmp_path, make_images, steps), [0])
+    assert [(p.number, np.asarray(p.seen).mean()) for p in row.samples[0].pictures] == [(1, 20), (2, 60)]
+    assert [piece.kind for piece in row.samples[0].pieces].count("image") == 2 and not row.samples[0].cut
+
+
+def test_a_cut_sample(build, dolly_config):
+    whole = build(dolly_config(["one two yes no"]))[0]["input_ids"]
+    for limit, cut in ((len(whole), False), (len(whole) - 1, True), (len(whole) - 3, True)):
+        _, [row] = rows_of(build(dolly_config(["one two yes no"], max_length=limit)), [0])
+        assert (row.samples[0].cut, row.samples[0].limit, row.tokens) == (cut, limit, limit)
+
+
+def test_a_sample_that_ends_with_another_special_token_is_not_cut(build, dolly_config, steps):
+    def dataset(length):
+        return build(dolly_config(["one"], pipeline=steps(template="openflamingo_vqa", max_length=length)))
+
+    whole = len(dataset(100)[0]["input_ids"])
+    for limit, cut in ((whole, False), (whole - 1, True)):
+        _, [row] = rows_of(dataset(limit), [0])
+        assert row.samples[0].cut == cut
+
+
+def test_an_image_behind_the_cut_is_told(build, tmp_path, make_images, steps):
+    dataset = two_images(build, tmp_path, make_images, steps)
+    batch, _ = rows_of(dataset, [0])
+    batch["input_ids"][0, -4:], batch["pixels"] = 70, batch["pixels"][:, :1]
+    image = (batch["input_ids"][0] == dataset[0]["input_ids"].max()).nonzero()
+    assert len(image) == 2
+    batch["input_ids"][0, image[1]] = 70
+    [row] = read_rows(batch, shown_parts(dataset))
+    assert row.samples[0].images == 2 and len(row.samples[0].pictures) == 1
+
+
+def packed(samples, rows):
+    """A batch as `collate_conversations` packs it: for each row the numbers of its samples, in order."""
+
+    def pad(key, value):
+        whole = [torch.cat([key(samples[i], i) for i in row]) for row in rows]
+        return torch.nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=value)
+
+    images = [[samples[i]["pixels"] for i in row if samples[i]["pixels"] is not None] for row in rows]
+    pixels = torch.nn.utils.rnn.pad_sequence([torch.cat(row) for row in images], batch_first=True)
+    owners = pad(lambda sample, i: torch.full_like(sample["input_ids"], i), -1)
+    return {
+        "pixels": pixels,
+        "image_counts": torch.tensor([sum(map(len, row)) for row in images]),
+        "input_ids": pad(lambda sample, i: sample["input_ids"], 0),
+        "labels": pad(lambda sample, i: sample["labels"], -100),
+        "attention_mask": (owners >= 0).long(),
+        "samples": owners,
+        "sources": [sample["source"] for sample in samples],
+        "metas": [sample["meta"] for sample in samples],
+    }
+
+
+def test_a_packed_row_is_parted_where_its_samples_are(joint):
+    samples = [joint[i] for i in range(5)]
+    batch = packed(samples, [[3, 1, 0], [4, 2]])
+    rows = read_rows(batch, shown_parts(joint))
+    assert [[sample.id for sample in row.samples] for row in rows] == [
+        ["0", "captions_1.png", "captions_0.png"],
+        ["1", "captions_2.png"],
+    ]
+    for row, numbers in zip(rows, [[3, 1, 0], [4, 2]], strict=True):
+        assert [sample.tokens for sample in row.samples] == [len(samples[i]["input_ids"]) for i in numbers]
+        assert [text(sample)[:3] for sample in row.samples] == ["<s>"] * len(numbers)
+        assert row.tokens + row.padding == batch["input_ids"].shape[1] and row.left == 0
+        assert row.padding == (batch["samples"][row.number] == -1).sum()
+    shown = [[(p.number, np.asarray(p.seen).mean()) for p in sample.pictures] for sample in rows[0].samples]
+    assert shown == [[], [(1, 60)], [(2, 20)]]
+    assert [p.number for p in rows[1].samples[1].pictures] == [1]
+    assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 1]
+
+
+def test_rows_of_one_dataset(joint):
+    batch, _ = rows_of(joint, [0, 3, 1, 4])
+    assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 2]
+    assert [row.number for row in read_rows(batch, shown_parts(joint), only="dolly")] == [1, 3]
+
+
+def test_which_datasets_can_be_shown(joint, build, caption_config, tmp_path):
+    assert isinstance(joint, JointDataset) and [part.name for part in shown_parts(joint)] == ["captions", "dolly"]
+    assert [name_of(joint, i) for i in (0, 2, 3, 4, 5, 8)] == ["captions"] * 2 + ["dolly"] * 2 + ["captions", "dolly"]
+    single = build(caption_config(2))
+    control = ImageControl(single, "other")
+    assert shown_parts(single) == shown_parts(control) == [single] and name_of(control, 1) == "captions"
+    (tmp_path / "boxes.json").write_text('{"a.png": {"split": "train", "boxes": []}}')
+    with pytest.raises(ValueError, match="type PatchLabelDataset cannot be shown"):
+        shown_parts(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
+
+
+def test_an_exchanged_image_is_the_one_that_is_shown(build, caption_config):
+    _, rows = rows_of(ImageControl(build(caption_config(2)), "other"), [0, 1])
+    for row, value in zip(rows, (60, 20), strict=True):
+        [picture] = row.samples[0].pictures
+        assert np.asarray(picture.seen).mean() == value and picture.file.endswith(f"_{value // 40}.png")

@@ -1,0 +1,33 @@
+"""What training lost is logged once an epoch, with what worker processes counted."""
+
+from types import SimpleNamespace
+
+from mmgpt.datasets import JointDataset
+from mmgpt.datasets.dropped import LostAnswers
+from mmgpt.engine.hooks import dropped_samples as module
+from mmgpt.registry import HOOKS
+
+
+def runner_of(dataset):
+    return SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset))
+
+
+def test_what_each_part_lost(monkeypatch):
+    said = []
+    monkeypatch.setattr(module, "print_log", lambda text, *_: said.append(text))
+    first, second, third = (SimpleNamespace(lost=LostAnswers(name)) for name in ("first", "second", "third"))
+    first.lost.counts[0, 1], first.lost.counts[3, 1], first.lost.counts[2, 3] = 1, 2, 5
+    second.lost.counts[0, 0] = 7
+    third.lost.add("skipped", "a sample")
+    hook = HOOKS.build(dict(type="LostAnswersHook"))
+    joint = JointDataset.__new__(JointDataset)
+    joint.visual, joint.language = [first, second], [third]
+    hook.after_train_epoch(runner_of(joint))
+    assert said == [
+        "dataset first: 3 samples that could not be read, 5 samples that lost a part of their answers since the start "
+        "of this run",
+        "dataset third: 1 samples with nothing to learn since the start of this run",
+    ]
+    hook.after_train_epoch(runner_of(first))
+    hook.after_train_epoch(runner_of([1, 2]))
+    assert len(said) == 3

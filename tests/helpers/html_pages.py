@@ -1,0 +1,79 @@
+"""Rows made by hand, and reading them again from a page."""
+
+from html.parser import HTMLParser
+
+from PIL import Image
+
+from mmgpt.datasets.inspection.pieces import Piece
+from mmgpt.datasets.inspection.views import Picture, Row, Sample
+
+VOID = {"img", "br", "meta"}
+
+
+def piece(text, learned=False, kind="text", tokens=1):
+    return Piece(text, tuple(range(10, 10 + tokens)), learned, kind)
+
+
+def picture(number=1, size=(8, 8), colour="red", file="images/a.png", original=(40, 30)):
+    return Picture(number, Image.new("RGB", size, colour), file, original, Image.new("RGB", original, colour))
+
+
+def sample(*pieces, pictures=(), **changes):
+    values = dict(dataset="photos", source="visual", file="data/train.json", record=7, id="x", images=len(pictures))
+    values |= dict(pieces=list(pieces), pictures=list(pictures), limit=64, cut=False) | changes
+    return Sample(**values)
+
+
+def row(*samples, number=0, left=0, right=0):
+    return Row(number, list(samples), left, right)
+
+
+class Element:
+    """An element of a page: its name, attributes, the texts directly in it, and the elements in it."""
+
+    def __init__(self, name, attributes):
+        self.name, self.attributes, self.parts = name, dict(attributes), []
+
+    @property
+    def text(self):
+        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
+
+    @property
+    def classes(self):
+        return (self.attributes.get("class") or "").split()
+
+    def all(self, *classes, name=None):
+        """The elements within that have these classes, in order."""
+        found = []
+        for part in self.parts:
+            if not isinstance(part, str):
+                if set(classes) <= set(part.classes) and name in (None, part.name):
+                    found.append(part)
+                found += part.all(*classes, name=name)
+        return found
+
+
+class _Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open = [Element("page", ())]
+
+    def handle_starttag(self, tag, attrs):
+        element = Element(tag, attrs)
+        self.open[-1].parts.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().name == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.open[-1].parts.append(data)
+
+
+def read_page(path):
+    """A page as an Element; every element must be closed where HTML wants it."""
+    reader = _Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    [page] = reader.open
+    return page

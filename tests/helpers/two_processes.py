@@ -1,0 +1,213 @@
+"""Trainings of a tiny Flamingo, alone or as one of several processes: ``torchrun two_processes.py RUNS.json``.
+
+The file holds lists of arguments of tools/train.py; each is a run. One start for all of them saves the imports.
+"""
+
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch.utils.data import Dataset
+
+from mmgpt.engine.trainable import bare_model, saving_trained
+from mmgpt.models.gated_lm import GatedCausalLM
+from mmgpt.models.language import load_tokenizer
+from mmgpt.models.transformers_names import set_activation_checkpointing
+from mmgpt.models.weights.reader import read_weights
+from mmgpt.registry import DATASETS, HOOKS
+from tests.helpers.stub_training import StubPart
+
+ROOT = Path(__file__).parents[2]
+LR = 1e-3
+CONFIG = """
+_base_ = ['{configs}/_base_/default_runtime.py', '{configs}/_base_/schedules/tiny.py']
+custom_imports = dict(imports=['tests.helpers.two_processes'])
+dropout, workers, visual, language, batch_size, language_batch_size = 0.0, 0, 7, 5, 1, 1
+lora = dict(r=2, lora_alpha=4, lora_dropout='${{dropout}}', target_modules=['q_proj', 'v_proj', 'to_q', 'to_kv'])
+model = {model}
+train_dataloader = dict(
+    batch_size='${{batch_size}}', num_workers='${{workers}}',
+    dataset=dict(type='StubConversations', visual='${{visual}}', language='${{language}}', image_id={image_id}),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='JointBatchSampler', language_batch_size='${{language_batch_size}}'),
+    collate_fn=dict(type='collate_conversations'))
+in_shards = False
+default_hooks = dict(checkpoint=dict(interval=1, sharded='${{in_shards}}'))
+checkpointing, stop = False, 0
+custom_hooks = [
+    dict(type='StubCheckpointing', on='${{checkpointing}}'),
+    dict(type='StubAnswers'),
+    dict(type='StubGraphs'),
+    dict(type='StubStop', after='${{stop}}')]
+lr, warmup_iters, max_epochs = {lr}, 2, 2
+# Where gradients are small, AdamW's own eps makes steps of the rounding of sums in another order.
+optim_wrapper = dict(optimizer=dict(eps=1e-4))
+"""
+SHARDED = "model_wrapper_cfg = dict(_delete_=True, type='mmgpt.ShardedDataParallel')\n"
+
+
+@DATASETS.register_module(force=True)
+class StubConversations(Dataset):
+    """Random samples of differing lengths; every third of the visual ones has no image."""
+
+    metainfo = {}
+
+    def __init__(self, visual: int, language: int, image_id: int) -> None:
+        self.visual_size, self.size, self.image_id = visual, visual + language, image_id
+        self.visual = [StubPart(range(visual))][:visual]
+        self.language = [StubPart(range(language))][:language]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        index %= self.size
+        random = torch.Generator().manual_seed(index)
+        ids = torch.randint(10, 250, (6 + index % 4,), generator=random)
+        labels = ids.clone()
+        labels[: 2 + index % 3] = -100
+        sample = {"input_ids": ids, "labels": labels, "pixels": None, "meta": {}}
+        if index < self.visual_size and index % 3:
+            ids[1] = self.image_id
+            sample["pixels"] = torch.randn(1, 3, 32, 32, generator=random)
+        return {**sample, "source": "visual" if index < self.visual_size else "language"}
+
+
+@HOOKS.register_module(force=True)
+class StubCheckpointing(Hook):
+    """Gradient checkpointing of the language model."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def before_train(self, runner: Runner) -> None:
+        if not self.on:
+            return
+        (language,) = [part for part in runner.model.modules() if isinstance(part, GatedCausalLM)]
+        set_activation_checkpointing(language, True)
+
+
+@HOOKS.register_module(force=True)
+class StubAnswers(Hook):
+    """Writes what each process answers in the middle of an epoch, one by a text and an image, the other by a text.
+
+    In between a checkpoint is saved as the best one is, whose validation has just been.
+    """
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None):
+        if runner.iter + 1 != 4:
+            return
+        model, rank = runner.model.eval(), get_rank()
+        image_id = bare_model(runner).tokenizer.convert_tokens_to_ids("<image>")
+        prompt = [[1, image_id, 11, 12]] if rank == 0 else [[1, 13, 14]]
+        batch = {"input_ids": torch.tensor(prompt), "metas": [{}]}
+        if rank == 0:
+            batch["pixels"] = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        answers = [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
+        with saving_trained(runner):
+            runner.save_checkpoint(runner.work_dir, "best.pth", save_optimizer=False, by_epoch=False)
+        answers += [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
+        Path(runner.work_dir, f"answers_{rank}.json").write_text(json.dumps(answers))
+        model.train()
+
+
+@HOOKS.register_module(force=True)
+class StubGraphs(Hook):
+    """Writes how many graphs a run has compiled."""
+
+    def before_train(self, runner: Runner) -> None:
+        torch._dynamo.utils.counters.clear()
+
+    def after_train(self, runner: Runner) -> None:
+        Path(runner.work_dir, "graphs").write_text(str(torch._dynamo.utils.counters["stats"]["unique_graphs"]))
+
+
+@HOOKS.register_module(force=True)
+class StubStop(Hook):
+    """Ends the run after some batches as if it were killed."""
+
+    priority = "LOWEST"
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None):
+        if runner.iter + 1 == self.after:
+            sys.exit("killed")
+
+
+def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
+    """Configs of 7 visual and 5 language samples and 2 epochs, that train LoRA, or the gated blocks and resampler."""
+    image_id = load_tokenizer(flamingo["language"]["path"]).convert_tokens_to_ids("<image>")
+    models = {"lora": {"type": "LoRAModel", "module": flamingo, "lora": "${lora}"}, "full": flamingo}
+    paths = {name: folder / f"{name}.py" for name in models}
+    for name, model in models.items():
+        text = CONFIG.format(configs=(ROOT / "configs").as_posix(), model=model, image_id=image_id, lr=LR)
+        paths[name].write_text(text)
+        paths[f"sharded {name}"] = folder / f"sharded_{name}.py"
+        paths[f"sharded {name}"].write_text(f"_base_ = './{name}.py'\n{SHARDED}")
+    return paths
+
+
+def train(arguments: list[str]) -> None:
+    """Run tools/train.py within this process."""
+    # MMEngine keeps these by config name and second, and would hand on those of the run before.
+    for kind in (MMLogger, MessageHub, Visualizer):
+        kind._instance_dict.clear()
+    sys.argv = [str(ROOT / "tools" / "train.py"), *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code != "killed":
+            raise
+
+
+def arguments(config: Path, name: str, options: list[str], *more: str) -> list[str]:
+    """Of tools/train.py, with a work directory of that name beside the config."""
+    return [str(config), "--work-dir", str(config.parent / name.replace(" ", "_")), *more, "--cfg-options", *options]
+
+
+def train_on_two(folder: Path, runs: list[list[str]]) -> None:
+    """Do the runs, one after the other, in two processes that are started once; they must not hang."""
+    (folder / "runs.json").write_text(json.dumps(runs))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    command = [*start, __file__, str(folder / "runs.json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def checkpoint(folder: Path) -> dict:
+    """The newest one of a run."""
+    return read_weights(folder / "latest.pth")
+
+
+def logged(state: dict) -> dict[str, list[float]]:
+    """The loss of every batch by source, as the log of a checkpoint has it."""
+    scalars = state["message_hub"]["log_scalars"]
+    return {name: value["history"][0].tolist() for name, value in scalars.items() if name.startswith("train/loss")}
+
+
+if __name__ == "__main__":
+    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        train([*arguments, "--launcher", "pytorch"])
+        # What the first process wrote last is there before another run of the second looks for it.
+        torch.distributed.barrier()
