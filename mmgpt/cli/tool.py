@@ -4,6 +4,7 @@ import argparse
 import ast
 import atexit
 import inspect
+import logging
 import os
 import pickle
 import re
@@ -70,9 +71,12 @@ def run(main: Callable[[], None]) -> None:
     A disk that cannot be written gives 74, a signal 128 + its number, as a shell has it for a program without handlers.
     ``MMGPT_TRACEBACK=1`` shows the traceback all the same.
     """
+    finished: list[bool] = []
+    # Registered before main, so that it is the last of what main's libraries have registered.
+    atexit.register(_leave_processes, finished)
     try:
         main()
-        atexit.register(_leave_processes)
+        finished.append(True)
     except Stopped as stop:
         name = signal.Signals(stop.signum).name
         end = "saved: go on with --resume" if stop.saved else "not saved: the run writes no checkpoints"
@@ -89,14 +93,25 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(DISK if is_disk_fault(error) else 1)
 
 
-def _leave_processes() -> None:
-    """Ends the process group, if there is one: a process that only exits may end in an abort of its communication.
+def _leave_processes(finished: list[bool]) -> None:
+    """Ends this process, if it is one of several and its work is done, without taking the interpreter down first.
 
-    Only a process whose work is done does so: one that failed may have communication under way, and would wait for it.
+    Threads of gloo live as long as anything refers to the process group, and a model wrapped for data-parallel training
+    does until the very end. One that lets go of a tensor while the interpreter is taken down aborts the process, which
+    torchrun reports as a failed run (SIGABRT, a few of a hundred runs on a busy machine).
+
+    A process that failed ends as usual: it may have communication under way, and would wait for it.
     """
     torch = sys.modules.get("torch")  # without it there is no group
-    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if not (finished and torch and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    several = torch.distributed.get_world_size() > 1
+    torch.distributed.destroy_process_group()
+    if several:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def user_message(error: Exception) -> str | None:

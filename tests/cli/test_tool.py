@@ -1,8 +1,11 @@
 """What a user is told about mistakes that show while the parts of a config are built."""
 
 import copy
+import os
+import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from mmgpt.cli.failures import DiskFault
 from mmgpt.cli.tool import run, user_message
 from mmgpt.datasets.conversation import naming
 from mmgpt.registry import DATASETS, MODELS
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +155,41 @@ def test_an_interrupt_is_no_traceback(capsys):
     with pytest.raises(SystemExit) as ended:
         run(interrupted)
     assert ended.value.code == 130 and "--resume" in capsys.readouterr().err
+
+
+ENDING = """
+import atexit, sys
+from mmgpt.engine.tool import run
+
+class Last:
+    def __del__(self):
+        print("the interpreter was taken down")
+
+last = Last()
+
+def main():
+    import torch.distributed
+    torch.distributed.init_process_group("gloo")
+    atexit.register(print, "what libraries do at the end")
+    if torch.distributed.get_rank() == RAISING:
+        raise ValueError("a mistake")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("raising", [None, 1])
+def test_one_of_several_processes_ends_before_the_interpreter_is_taken_down(tmp_path, raising):
+    """Threads of the process group would still run then, and may abort the process."""
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING.replace("RAISING", str(raising)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, str(script)], env=environment, capture_output=True, text=True, timeout=120)
+    if raising is None:
+        assert done.returncode == 0
+        assert done.stdout.count("what libraries do at the end") == 2
+        assert "taken down" not in done.stdout
+    else:
+        assert done.returncode == 1
+        assert "error: a mistake" in done.stderr
