@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmgpt.datasets import JointBatchSampler, JointDataset, collate_conversations
 from mmgpt.datasets.instruction import SOURCES
-from mmgpt.datasets.transforms.tokens import IGNORED
+from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 
 
 class Lengths(NamedTuple):
@@ -95,7 +95,7 @@ class DrawnSamples:
         if self.source == "visual":
             ids[min(BEFORE_IMAGE, length - learned - 1)] = words.image
             pixels = torch.from_numpy(rng.standard_normal((1, 3, words.side, words.side), np.float32))
-        labels = torch.where(torch.arange(length) < length - learned, IGNORED, ids)
+        labels = torch.where(torch.arange(length) < length - learned, IGNORE_INDEX, ids)
         return dict(pixels=pixels, input_ids=ids, labels=labels, source=self.source, meta=dict(dataset=self.name))
 
 

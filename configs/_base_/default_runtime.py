@@ -10,14 +10,14 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
     # The interval counts batches; a checkpoint is written at the end of the step that it falls into.
-    checkpoint=dict(type="TrainedCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
+    checkpoint=dict(type="TrainableCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
     progress=dict(type="ProgressBarHook"),
     # What training leaves out; NaN; gradients that are all zero; a checkpoint at SIGINT, SIGTERM and SIGUSR1.
-    dropped_samples=dict(type="LostAnswersHook"),
+    dropped_samples=dict(type="DroppedSamplesHook"),
     nonfinite=dict(type="NonFiniteHook", patience=10),
     zero_gradients=dict(type="ZeroGradientsHook", patience=10),
     stop_signals=dict(type="StopOnSignalHook"),
-    model_summary=dict(type="PartsTableHook"),
+    model_summary=dict(type="ModelSummaryHook"),
     throughput=dict(type="ThroughputHook"),
 )
 # An experiment's own hooks, beside these.
@@ -30,7 +30,7 @@ env_cfg = dict(
 )
 # What wraps the model where several processes train. MMEngine finds it by its whole name only. Batches are on their
 # device already.
-model_wrapper_cfg = dict(type="mmgpt.UnevenDataParallel", device_ids=None, broadcast_buffers=False)
+model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcast_buffers=False)
 
 # Where curves and pictures go: the 'files' that tools/analysis_tools/analyze_logs.py reads, and also 'tensorboard',
 # 'wandb' or 'wandb_offline', which keeps them on this machine (requirements/tensorboard.txt, requirements/wandb.txt).

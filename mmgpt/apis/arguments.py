@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mmgpt.cli.config import check_exists
 from mmgpt.cli.description import exported_folder
 from mmgpt.cli.options import add_cfg_options
-from mmgpt.utils.precisions import FLOATS, QUANTISED
+from mmgpt.utils.precisions import FLOATS, QUANTIZED
 
 if TYPE_CHECKING:
     from mmgpt.apis.chat import Chat
@@ -21,7 +21,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", help="config file or exported folder; default: the quickstart's")
     parser.add_argument("checkpoint", nargs="?", help="what the tuning wrote; without it, the model before tuning")
     parser.add_argument("--device", help="torch device; by default the GPU when there is one")
-    parser.add_argument("--precision", choices=[*FLOATS, *QUANTISED], help="of the weights; default: the model's own")
+    parser.add_argument("--precision", choices=[*FLOATS, *QUANTIZED], help="of the weights; default: the model's own")
     add_cfg_options(parser)
     add_trust(parser)
 

@@ -16,11 +16,11 @@ from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
 from mmgpt.cli.files import PARTS
 from mmgpt.engine.trainable import trained_state
 from mmgpt.models import LoRAModel
-from mmgpt.models.memory.quantization import is_quantised
+from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.tokenizer import IMAGE_TOKEN
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_language, save_parts
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 KEPT = ("model", "chat_pipeline", "needed")
 # In preprocessor_config.json, whose readers keep what they do not know as an attribute.
@@ -77,13 +77,13 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     Returns: that difference.
 
     Raises:
-        ValueError: the difference is above `bound` (nothing is left behind), the weights are quantised, a layer has no
+        ValueError: the difference is above `bound` (nothing is left behind), the weights are quantized, a layer has no
             bias that the update's could be added to, or as for `export`.
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
-    if is_quantised(model):
-        raise ValueError("LoRA updates are not merged into quantised weights: build it with language.precision=None")
+    if is_quantized(model):
+        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
     layers = model.unmergeable_layers()
     if layers:
         raise ValueError(
@@ -201,6 +201,6 @@ def _complete(out: str | Path):
     """A folder beside `out` to write in, which becomes `out` at the end."""
     if Path(out).exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
-    with written_whole(out) as folder:
+    with atomic_write(out) as folder:
         folder.mkdir()
         yield folder

@@ -19,7 +19,7 @@ from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 from mmgpt.visualization.answers import Card, draw_cards, write_answers
 from mmgpt.visualization.comparison import reduced
 
@@ -153,7 +153,7 @@ class MMGPTInferencer(BaseInferencer):
         """What the call returns; in a folder also the predictions as JSON lines."""
         rows = [row_of(answered) for answered in preds]
         if prediction_dir:
-            with written_whole(Path(prediction_dir) / PREDICTIONS) as path:
+            with atomic_write(Path(prediction_dir) / PREDICTIONS) as path:
                 path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         return {"predictions": rows, "visualization": visualization}
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel
-from mmgpt.models.memory.quantization import check_quantised, is_quantised, quantise
-from mmgpt.utils.precisions import FLOATS, QUANTISED
+from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize
+from mmgpt.utils.precisions import FLOATS, QUANTIZED
 
 
 def build_for_serving(
@@ -23,7 +23,7 @@ def build_for_serving(
 ) -> nn.Module:
     """`build_model`, then `for_serving`, without a copy of the language model in another precision on the way.
 
-    For 'int8' and 'int4' the model is built on the CPU, so that the GPU never holds more than the quantised weights,
+    For 'int8' and 'int4' the model is built on the CPU, so that the GPU never holds more than the quantized weights,
     the parts that stay bfloat16, and one layer.
 
     Args:
@@ -36,7 +36,7 @@ def build_for_serving(
     check_precision(precision)
     device = str(find_device(device))
     dtype = None if precision is None else precision if precision in FLOATS else "bfloat16"
-    model = build_model(unquantised(cfg, dtype), checkpoint, "cpu" if precision in QUANTISED else device)
+    model = build_model(unquantized(cfg, dtype), checkpoint, "cpu" if precision in QUANTIZED else device)
     return for_serving(model, precision, merge, device)
 
 
@@ -48,27 +48,27 @@ def for_serving(
     Args:
         model: a Flamingo, or a LoRAModel around one. What has no LoRA has nothing to merge.
         precision: 'float32' or 'bfloat16' for every weight; 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
-            double quantisation) for the matrices in the language model's own layers, and bfloat16 for the rest: the
+            double quantization) for the matrices in the language model's own layers, and bfloat16 for the rest: the
             embedding and the head, which every token goes through unprotected by a residual stream, the gated blocks
             and the image parts, which hold what was tuned. None leaves the weights as they are.
-        merge: whether LoRA updates are added to the weights, in the weights' dtype, before they are quantised. Updates
+        merge: whether LoRA updates are added to the weights, in the weights' dtype, before they are quantized. Updates
             with a bias (lora_bias=True) of layers without one stay beside the weights.
         device: where the model answers; None is where it is.
 
     Raises:
-        ValueError: the precision is unknown, or needs bitsandbytes, which is not installed; the model is quantised.
+        ValueError: the precision is unknown, or needs bitsandbytes, which is not installed; the model is quantized.
     """
     check_precision(precision)
-    if is_quantised(model):
-        raise ValueError("the language model is quantised already: build it with language.precision=None")
+    if is_quantized(model):
+        raise ValueError("the language model is quantized already: build it with language.precision=None")
     device = next(model.parameters()).device if device is None else device
     if merge and isinstance(model, LoRAModel) and not model.unmergeable_layers():
         model = model.peft.merge_and_unload()
     if precision is not None:
         _cast(model, getattr(torch, precision if precision in FLOATS else "bfloat16"))
-    if precision in QUANTISED:
+    if precision in QUANTIZED:
         flamingo = model.module if isinstance(model, LoRAModel) else model
-        quantise(flamingo.language.model, precision, device)
+        quantize(flamingo.language.model, precision, device)
     model = model.to(device).eval()
     lay_out(getattr(model, "module", model).language)
     return model
@@ -76,14 +76,14 @@ def for_serving(
 
 def check_precision(precision: str | None) -> None:
     """Raises a ValueError when there is no such precision, or when what it needs is not installed."""
-    if precision is not None and precision not in (*FLOATS, *QUANTISED):
-        raise ValueError(f"precision={precision!r}: choose one of {', '.join((*FLOATS, *QUANTISED))}")
-    if precision in QUANTISED:
-        check_quantised(precision)
+    if precision is not None and precision not in (*FLOATS, *QUANTIZED):
+        raise ValueError(f"precision={precision!r}: choose one of {', '.join((*FLOATS, *QUANTIZED))}")
+    if precision in QUANTIZED:
+        check_quantized(precision)
 
 
-def unquantised(cfg: Config, dtype: str | None = None) -> Config:
-    """The config without the quantisation that its language model is trained with, or loaded in another dtype too."""
+def unquantized(cfg: Config, dtype: str | None = None) -> Config:
+    """The config without the quantization that its language model is trained with, or loaded in another dtype too."""
     cfg = deepcopy(cfg)
     for part in (cfg.model, cfg.model.get("module")):
         if isinstance(part, Mapping) and "language" in part:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmgpt.compat.names import with_present_names
 from mmgpt.utils.config_variables import VARIABLE
 
 from .config_file import read_config
@@ -56,7 +57,7 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
         followed = _follow(cfg, option)
         _check_option(cfg, followed)
         _merge(cfg, followed, options[option])
-    values = cfg.to_dict()
+    values = with_present_names(cfg.to_dict(), path)
     for name in values:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{path}: {name!r} cannot be the name of a variable in a config")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmgpt.compat.names import with_present_names
 from mmgpt.utils.config_variables import VARIABLE
 
 from .files import PARTS, file_fingerprint, read_settings
@@ -107,6 +108,7 @@ def read_description(folder: Path, trust: bool = False) -> Config:
             )
         said = f"{file} was written by an earlier mmgpt; it is read as plain settings: export the model again"
         print_log(said, "current", logging.WARNING)
+    values = with_present_names(values, file)
     _check(values, file)
     _trust(file, list(_foreign(values)), values.get("imports", []), trust)
     kept = {key: value for key, value in values.items() if key not in ("format", "files", "imports")}

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .conversation import place_of
 from .instruction import SOURCES
 from .packing import Rows, pack_rows
-from .transforms.tokens import IGNORED
+from .transforms.tokens import IGNORE_INDEX
 
 SIDES = ("right", "left")
 
@@ -58,7 +58,7 @@ def collate_conversations(
         "pixels": _stack_images([row["pixels"] for row in rows]),
         "image_counts": torch.tensor([0 if row["pixels"] is None else len(row["pixels"]) for row in rows]),
         "input_ids": pad("input_ids", pad_token_id),
-        "labels": pad("labels", IGNORED),
+        "labels": pad("labels", IGNORE_INDEX),
         "attention_mask": (pad("samples", -1) >= 0).long(),
         "samples": None if row_length is None else pad("samples", -1),
         "candidates": candidates if any(candidates) else None,
@@ -69,7 +69,7 @@ def collate_conversations(
 
 def learned_tokens(batch: dict) -> dict[str, int]:
     """Number of learned tokens of each source in a batch of `collate_conversations`."""
-    learned = batch["labels"][:, 1:] != IGNORED
+    learned = batch["labels"][:, 1:] != IGNORE_INDEX
     rows = torch.arange(len(learned))[:, None].expand_as(batch["labels"])
     owners = (rows if batch["samples"] is None else batch["samples"])[:, 1:][learned]
     places = torch.tensor([SOURCES.index(source) for source in batch["sources"]], dtype=torch.long)
@@ -79,7 +79,7 @@ def learned_tokens(batch: dict) -> dict[str, int]:
 
 def _nothing(pad_token_id: int) -> dict:
     one = torch.ones(1, 1, dtype=torch.long)
-    tensors = {"input_ids": one * pad_token_id, "labels": one * IGNORED, "attention_mask": one}
+    tensors = {"input_ids": one * pad_token_id, "labels": one * IGNORE_INDEX, "attention_mask": one}
     absent = dict.fromkeys(("pixels", "samples", "candidates"))
     return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
 
@@ -100,7 +100,7 @@ def _joined(batch: Sequence[dict], numbers: Sequence[int]) -> dict:
     row = [batch[i] for i in numbers]
     labels = [sample["labels"].clone() for sample in row]
     for later in labels[1:]:
-        later[0] = IGNORED  # it would be learned from the end of the sample before
+        later[0] = IGNORE_INDEX  # it would be learned from the end of the sample before
     pixels = [sample["pixels"] for sample in row if sample["pixels"] is not None]
     return {
         "input_ids": torch.cat([sample["input_ids"] for sample in row]),

@@ -18,7 +18,7 @@ KINDS = {
 PROCESSES = 256
 
 
-class LostAnswers:
+class DroppedSamples:
     """Counters of one dataset, which its worker processes share with the process that started them.
 
     Attributes:

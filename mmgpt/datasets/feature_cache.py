@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.json_file import read_json_object
 
 META, FILES = "meta.json", "features"
@@ -108,7 +108,7 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
         if made != meta:
             raise ValueError(f"{folder} was filled for {made}, not {meta}: name another feature_cache, or delete it")
         return
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(meta, indent=2) + "\n")
 
 
@@ -116,7 +116,7 @@ def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor) -> N
     """Writes the features (n, P, D) of the images with these keys int64 (n,) as one further file of a cache."""
     name = hashlib.blake2b(keys.numpy().tobytes(), digest_size=8).hexdigest()
     file = Path(folder) / FILES / f"{name}.safetensors"
-    with written_whole(file) as part:
+    with atomic_write(file) as part:
         # Not save_file, whose files nobody but their owner can read.
         part.write_bytes(save({"keys": keys, "features": features.contiguous()}))
 

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmgpt.registry import DATASETS, TRANSFORMS
 
 from .conversation import each_turn, naming, place_of, unread_marks
-from .dropped import LostAnswers
+from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
 from .folders import check_folders
 from .records import expecting, find_parser, parse_record, read_records, record_name
@@ -89,7 +89,7 @@ class InstructionDataset(BaseDataset):
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
         if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
             raise ValueError(f"dataset {self.name!r}: weight={weight!r} is no number above 0, or 0 in a joint dataset")
-        self.lost = LostAnswers(self.name)
+        self.lost = DroppedSamples(self.name)
         steps = build_pipeline(pipeline)
         if self.skips and (base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)):
             raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")

@@ -14,8 +14,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from mmgpt.cli.work_dir import LATEST, STOPPED, check_space, remove_parts, remove_shards
+from mmgpt.models.weights.names import check_fit, check_tuning, load_state, log_loaded, our_names
+from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.registry import HOOKS
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 from . import resume
 from .loops import ResumableEpochLoop
@@ -35,8 +37,6 @@ def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, T
         ValueError: it belongs to another config; names the tensors, or the setting of LoRA.
     """
     # Imported where it is used, as in the functions below: the models bring transformers, which takes seconds.
-    from mmgpt.models.weights.names import check_fit, check_tuning, our_names
-    from mmgpt.models.weights.reader import state_and_tuning
 
     state, tuning = state_and_tuning(checkpoint, source)
     check_tuning(model, tuning, source)
@@ -51,8 +51,6 @@ def load_trained(model: nn.Module, path: str | os.PathLike) -> None:
     Raises:
         FileNotFoundError, ValueError: as `read_weights` and `trained_part` say.
     """
-    from mmgpt.models.weights.names import load_state
-    from mmgpt.models.weights.reader import read_weights
 
     load_state(model, trained_part(model, read_weights(path), str(path)), str(path))
 
@@ -65,7 +63,6 @@ def load_from_local(filename: str, map_location: str | None = None) -> dict:
     Raises:
         FileNotFoundError, ValueError: as `read_weights` says; an address, such as https://..., is not a file.
     """
-    from mmgpt.models.weights.reader import read_weights
 
     content = read_weights(filename, map_location or "cpu", mmap=False)
     if isinstance(content.get("meta"), dict):
@@ -114,12 +111,12 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Write ``obj`` beside ``filepath``, then rename it."""
-        with written_whole(filepath) as part:
+        with atomic_write(filepath) as part:
             super().put(obj, part)
 
 
 @HOOKS.register_module()
-class TrainedCheckpointHook(CheckpointHook):
+class TrainableCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook for models that are mostly frozen.
 
     A checkpoint holds what was trained and nothing else, the optimizer, the schedulers and the log, as tensors and
@@ -217,7 +214,6 @@ class TrainedCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check what was loaded against the model, and turn plain data back into MMEngine's objects."""
-        from mmgpt.models.weights.names import log_loaded
 
         source, model = str(runner.cfg.get("load_from")), bare_model(runner)
         if runner.cfg.get("resume"):
@@ -284,7 +280,7 @@ def _go_on(runner: Runner, checkpoint: dict, source: str) -> None:
 
 def _link(checkpoint: Path) -> None:
     """Let latest.pth in the folder of ``checkpoint`` be that file: a link, or a copy where links cannot be made."""
-    with written_whole(checkpoint.with_name(LATEST)) as part:
+    with atomic_write(checkpoint.with_name(LATEST)) as part:
         try:
             part.symlink_to(checkpoint.name)
         except OSError:

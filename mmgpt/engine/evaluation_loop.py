@@ -18,7 +18,7 @@ from mmgpt.datasets.prompts import check_ends
 from mmgpt.engine.loops import seed_iteration
 from mmgpt.evaluation.predictions import Predictions
 from mmgpt.evaluation.readiness import check_questions, questions_of
-from mmgpt.evaluation.results import circumstances, digests, evaluation_settings, write_json
+from mmgpt.evaluation.results import RESULT, circumstances, digests, evaluation_settings, write_json
 from mmgpt.registry import LOOPS
 from mmgpt.utils.lock import locked
 

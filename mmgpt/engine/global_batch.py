@@ -7,6 +7,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.runner import Runner
 
+from mmgpt.datasets.collate import learned_tokens
 from mmgpt.registry import HOOKS
 
 
@@ -19,7 +20,6 @@ def set_totals(batches: Sequence[object]) -> None:
     gradients, is the mean over all learned tokens, however they are spread. A source without any learned token is left
     out. Batches of other data than conversations stay as they are.
     """
-    from mmgpt.datasets.collate import learned_tokens
 
     if not all(isinstance(batch, dict) and {"labels", "sources"} <= batch.keys() for batch in batches):
         return

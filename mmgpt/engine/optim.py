@@ -8,11 +8,11 @@ from torch import nn
 
 from mmgpt.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
-from .parallel.ddp import UnevenDataParallel
+from .parallel.ddp import UnusedParamsDDP
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class TrainedOptimWrapperConstructor:
+class TrainableOptimWrapperConstructor:
     """Builds an optimizer over the parameters that require gradients, in two groups: with weight decay and without.
 
     MMEngine's own constructor also takes the frozen parameters (one group each), and cannot tell matrices from gates.
@@ -49,7 +49,7 @@ class TrainedOptimWrapperConstructor:
         optimizer = OPTIMIZERS.build(
             {**self.cfg["optimizer"], "params": [group for group in params if group["params"]]}
         )
-        if isinstance(model, UnevenDataParallel):
+        if isinstance(model, UnusedParamsDDP):
             optimizer.register_step_pre_hook(model.forget_unused)
         wrapper = {"type": "OptimWrapper", **self.cfg, "optimizer": optimizer}
         return OPTIM_WRAPPERS.build(wrapper)

@@ -23,6 +23,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmgpt import registry as registries
 from mmgpt.cli.config import plain_config
 from mmgpt.cli.files import fingerprints
+from mmgpt.compat.names import with_present_names
 from mmgpt.utils.versions import versions
 
 # The parts of a config that weights depend on. The others watch a run (hooks, log, tracker, validation), evaluate
@@ -173,6 +174,7 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
     if then is None:
         _check_end(meta, loop, source)
         return None
+    then = {**then, "config": with_present_names(then["config"], source)}
     # A seed that was drawn by chance is in no config; where none is asked for, the run goes on with it.
     was, is_now = (each["config"].get("randomness") or {} for each in (then, now))
     known = {"processes": now["config"]["processes"], **then["config"]}

@@ -14,6 +14,9 @@ from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from mmgpt.models.image_path import check_image_path, tell_unseen_images
+from mmgpt.models.memory.compile import check_options, compile_layers, compiled
+from mmgpt.models.weights.reader import read_file
 from mmgpt.registry import MODEL_WRAPPERS
 
 from . import resume
@@ -44,7 +47,6 @@ class MMGPTRunner(Runner):
         hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         if "compile" in cfg:
             # Imported where it is used: it brings transformers, which takes seconds.
-            from mmgpt.models.memory.compile import check_options
 
             check_options(cfg.compile)
         if not cfg.get("default_scope"):
@@ -66,7 +68,6 @@ class MMGPTRunner(Runner):
         self._check_same_start()
         if self._resume and self._load_from:
             # Imported where it is used: it brings transformers, which takes seconds.
-            from mmgpt.models.weights.reader import read_file
 
             path = str(self._load_from)
 
@@ -97,7 +98,6 @@ class MMGPTRunner(Runner):
             ValueError: images cannot reach the model or teach it. This is checked before the data is read, since no
                 checkpoint could change it: those to start from hold only what is trained.
         """
-        from mmgpt.models.image_path import check_image_path  # here: it brings transformers
 
         check_image_path(bare_model(self))
         try:
@@ -110,8 +110,6 @@ class MMGPTRunner(Runner):
         """Same as MMEngine's; a warning tells of a model that is about to answer and that no image reaches."""
         super().load_or_resume()
         if not isinstance(self._train_loop, BaseLoop):
-            from mmgpt.models.image_path import tell_unseen_images  # here: it brings transformers
-
             tell_unseen_images(bare_model(self))
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
@@ -136,7 +134,7 @@ class MMGPTRunner(Runner):
         """Same as MMEngine's, except that a model to be sharded goes to its device when it is, and for the default."""
         if self.distributed and not model_wrapper_cfg:
             # MMEngine's own ends with an error where a process has no images in a batch.
-            model_wrapper_cfg = dict(type="mmgpt.UnevenDataParallel", device_ids=None, broadcast_buffers=False)
+            model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcast_buffers=False)
         if self.distributed and model_wrapper_cfg.get("type") == "mmgpt.ShardedDataParallel":
             return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=model))
         return super().wrap_model(model_wrapper_cfg, model)
@@ -158,7 +156,5 @@ class MMGPTRunner(Runner):
         # MMEngine would compile a whole step: it takes minutes, and is cut wherever something depends on values.
         options = self.cfg.get("compile")
         if options:
-            from mmgpt.models.memory.compile import compile_layers, compiled
-
             compile_layers(bare_model(self), options)
             setattr(self.model, target, compiled(getattr(self.model, target)))

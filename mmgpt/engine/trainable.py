@@ -9,6 +9,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from mmgpt.models.weights.sharded import write_shards
+
 from .parallel.fsdp import ShardedDataParallel, shard_like, whole
 
 
@@ -58,8 +60,6 @@ def saving_trained(runner: Runner, shards: Path | None = None) -> Iterator[None]
     names, learned = trained_names(model), optimizer.state_dict()
     tensors = {name: value.detach() for name, value in model.named_parameters() if name in names}
     if shards is not None:
-        from mmgpt.models.weights.sharded import write_shards  # here: models bring transformers
-
         taken = _take_sharded(tensors, learned)
         write_shards(shards, taken)
         names -= {name.removeprefix("state_dict.") for name in taken}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 WHOLE = "predictions.jsonl"
 BEFORE = "part-before.jsonl"
@@ -33,7 +33,7 @@ class Predictions:
     def gather(self) -> None:
         """Puts what earlier runs wrote, whatever their number of processes, into one part (one process does)."""
         rows = self.read()
-        with written_whole(self.folder / BEFORE) as path:
+        with atomic_write(self.folder / BEFORE) as path:
             path.write_text(_lines(rows.values()), encoding="utf-8")
         for path in self._files():
             if path.name != BEFORE:
@@ -65,7 +65,7 @@ class Predictions:
         if wrong:
             raise ValueError(f"{self.folder}: {len(rows)} predictions for {size} samples; wrong are {wrong[:5]}")
         ordered, whole = [rows[i] for i in range(size)], self.folder / WHOLE
-        with written_whole(whole) as path:
+        with atomic_write(whole) as path:
             path.write_text(_lines(ordered), encoding="utf-8")
         for path in self._files():
             if path != whole:

@@ -9,9 +9,10 @@ from pathlib import Path
 from mmgpt.cli.config import plain_config
 from mmgpt.cli.files import data_files, fingerprints, named_files
 from mmgpt.datasets.prompts import find_template
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.versions import versions
 
+RESULT = "result.json"
 JUDGING = ("metrics", "pycocoevalcap")
 
 
@@ -62,7 +63,7 @@ def digests(made_of: Mapping) -> tuple[str, str]:
 
 def write_json(content: Mapping, path: Path) -> None:
     """Write a JSON file, whole or not at all."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

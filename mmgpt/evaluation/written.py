@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmgpt.evaluation.results import RESULT
 from mmgpt.evaluation.metrics.benchmark import RULES
 from mmgpt.evaluation.predictions import Predictions
+from mmgpt.evaluation.results import RESULT
 from mmgpt.utils.json_file import read_json_object
 
 TOGETHER = ("caption",)  # rules that score many samples, not single ones

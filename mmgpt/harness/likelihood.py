@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from mmgpt.apis import Chat, Conversation
 from mmgpt.apis.chat import PROMPT
 from mmgpt.datasets.transforms import FormatPrompt
-from mmgpt.datasets.transforms.tokens import IGNORED
+from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 
 
 def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tuple[float, bool]]:
@@ -26,7 +26,7 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
     with torch.inference_mode():
         logits = chat.model(**{key: batch[key] for key in PROMPT}, mode="tensor")
         targets = batch["labels"][:, 1:]
-        learned = targets != IGNORED
+        learned = targets != IGNORE_INDEX
         logits, tokens = logits[:, :-1][learned].float(), targets[learned]
         losses, likeliest = cross_entropy(logits, tokens, reduction="none"), logits.argmax(dim=-1)
         ends = tokens.new_tensor(chat.flamingo.ends(chat.generation))

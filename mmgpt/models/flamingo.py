@@ -14,7 +14,7 @@ from .generation_files import as_ids
 from .language import fitted_language_model
 from .loss import mean_losses, reaching
 from .media import count_images, image_samples, narrowed, places_in_samples
-from .memory.quantization import check_quantised, quantise
+from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
 from .ranking import Candidate, Prompts, rank
@@ -35,7 +35,7 @@ class Flamingo(BaseModel):
     Args:
         vision: config of an image encoder, and `dtype` of its weights, e.g. 'bfloat16'; None: as they are.
         language: arguments of `load_language_model`; its `path` also holds the tokenizer. With `precision` 'int8' or
-            'int4' its matrices are quantised when the model is moved to its device, also if that is the CPU.
+            'int4' its matrices are quantized when the model is moved to its device, also if that is the CPU.
         perceiver: arguments of PerceiverResampler, without the width.
         gated: arguments of GatedCrossAttentionBlock, and `every_n_layers` and `dtype` of GatedCausalLM.
         reading: which image a token reads, 'latest' or 'next' (see `media_mask`).
@@ -73,9 +73,9 @@ class Flamingo(BaseModel):
             raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
         precision = language.get("precision")
         if precision is not None:
-            check_quantised(precision)
+            check_quantized(precision)
             if "language" not in frozen:
-                raise ValueError(f"language.precision={precision!r}: a quantised language model cannot be trained")
+                raise ValueError(f"language.precision={precision!r}: a quantized language model cannot be trained")
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         ends = answer_ends(self.tokenizer, language)
@@ -92,7 +92,7 @@ class Flamingo(BaseModel):
         if weights is not None:
             load_parts(self, weights)
         if precision is not None:
-            quantise(self.language.model, precision)
+            quantize(self.language.model, precision)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
     def _gated_language(self, language: dict, ends: Sequence[int], gated: dict, reading: str) -> GatedCausalLM:

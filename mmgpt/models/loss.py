@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from .gated_lm import GatedCausalLM
-from .ranking import IGNORED
+from .ranking import IGNORE_INDEX
 
 
 def mean_losses(
@@ -77,7 +77,7 @@ def token_losses_by_source(
         chunk: number of tokens whose logits exist at once.
         names: the sources to answer for, be it with zero; None: those of the samples.
     """
-    places = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    places = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
     losses = _token_losses(language, inputs, places, labels[:, 1:][places], chunk)
     owners = places[0] if samples is None else samples[:, 1:][places]
     sources = sources or ["text"] * labels.numel()

@@ -13,7 +13,7 @@ from .gated_lm import GatedCausalLM
 from .media import Media
 
 TOKENS = 32768  # of prompts, computed at once: each candidate takes its prompt's keys and values with it
-IGNORED = -100  # the label of a token that does not count: that of torch's cross_entropy
+IGNORE_INDEX = -100  # the label of a token that does not count: that of torch's cross_entropy
 
 
 class Candidate(NamedTuple):
@@ -69,7 +69,7 @@ def _score(
     chunk: Sequence[Candidate],
 ) -> list[float]:
     ids = _pad([candidate.ids for candidate in chunk], 0, rows.device)
-    labels = _pad([candidate.labels for candidate in chunk], IGNORED, rows.device)
+    labels = _pad([candidate.labels for candidate in chunk], IGNORE_INDEX, rows.device)
     mask = _pad([torch.ones_like(candidate.ids) for candidate in chunk], 0, rows.device)
     whole, new = prompts.of(rows, ids, mask), 1 + ids.shape[1]
     cache = deepcopy(known[0])
@@ -79,7 +79,7 @@ def _score(
         media = media._replace(cache={i: (k[rows], v[rows]) for i, (k, v) in known[1].cache.items()})
     out = model(**_inputs(whole, -new), cache=cache, media=media, use_cache=True)
     likelihoods = out.logits[:, :-1].float().log_softmax(dim=-1)
-    counted = labels != IGNORED
+    counted = labels != IGNORE_INDEX
     sums = (likelihoods.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * counted).sum(dim=1)
     return [weight * value for value, (_, _, weight) in zip(sums.tolist(), chunk, strict=True)]
 

@@ -17,7 +17,7 @@ LONGEST = 180  # file systems take names of 255 bytes
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Context manager that gives a path beside ``path`` to write a file or a folder to; it becomes ``path`` at the end.
 
     Its name is new each time, so that several processes can write the same file: the last one stays. It is on the disk

@@ -1,4 +1,4 @@
 """Names of the precisions that a model's weights can have when it answers."""
 
 FLOATS = ("float32", "bfloat16")
-QUANTISED = ("int8", "int4")
+QUANTIZED = ("int8", "int4")

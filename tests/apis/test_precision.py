@@ -16,7 +16,7 @@ from mmgpt.engine.trainable import trained_state
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.models.language import load_language_model
 
-QUANTISED = ("int8", "int4")
+QUANTIZED = ("int8", "int4")
 
 
 def build(cfg):
@@ -58,8 +58,8 @@ def likeness(model, other, inputs):
     return cosine_similarity(logits(model, inputs).flatten(), logits(other, inputs).flatten(), dim=0).item()
 
 
-def quantised(precision):
-    if precision in QUANTISED:
+def quantized(precision):
+    if precision in QUANTIZED:
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (requirements/quantization.txt)")
 
 
@@ -84,7 +84,7 @@ def test_lora_is_merged_into_the_weights(tiny_base, inputs, more):
     [(None, 0.99999), ("float32", 0.99999), ("bfloat16", 0.999), ("int8", 0.999), ("int4", 0.99)],
 )
 def test_every_precision_answers_as_the_model_does(tiny_base, tuned, inputs, precision, least, merge):
-    quantised(precision)
+    quantized(precision)
     served = for_serving(deepcopy(tuned), precision, merge)
     assert isinstance(served, Flamingo if merge else LoRAModel)
     assert likeness(served, tuned, inputs) > least
@@ -132,8 +132,8 @@ def test_an_output_head_that_is_also_the_embedding_stays_as_it_is(tuned):
 
 
 @pytest.mark.parametrize(("precision", "stored"), [("int8", torch.int8), ("int4", torch.uint8)])
-def test_the_language_models_own_matrices_are_quantised_and_nothing_else(tuned, precision, stored):
-    quantised(precision)
+def test_the_language_models_own_matrices_are_quantized_and_nothing_else(tuned, precision, stored):
+    quantized(precision)
     served = for_serving(deepcopy(tuned), precision)
     dtypes = {name: weight.dtype for name, weight in served.named_parameters()}
     small = {name for name, dtype in dtypes.items() if dtype == stored}
@@ -146,7 +146,7 @@ def test_the_language_models_own_matrices_are_quantised_and_nothing_else(tuned, 
 def test_a_layer_with_a_bias_keeps_it(tiny_v2, tiny_flamingo_config, inputs):
     if "gpt_neox" not in tiny_v2:
         pytest.skip("MPT has no biases")
-    quantised("int8")
+    quantized("int8")
     flamingo = build_model(Config(dict(model=dict(tiny_flamingo_config, language=dict(path=tiny_v2)))), device="cpu")
     for name, weight in flamingo.language.named_parameters():
         if name.endswith("bias"):
@@ -162,7 +162,7 @@ def test_a_layer_with_a_bias_keeps_it(tiny_v2, tiny_flamingo_config, inputs):
 def test_the_language_model_is_loaded_in_the_wanted_dtype(
     tiny_base, checkpoint, tuned, inputs, monkeypatch, precision, dtype
 ):
-    quantised(precision)
+    quantized(precision)
     loaded = []
 
     def noting(**language):

@@ -7,7 +7,7 @@ from benchmarks.samples import LENGTHS, DrawnSamples, batches, words_of
 from mmgpt.datasets.collate import learned_tokens
 from mmgpt.datasets.instruction import SOURCES
 
-IGNORED = -100
+IGNORE_INDEX = -100
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def test_a_visual_sample_has_one_image_before_its_answer(drawn, words):
     for sample in visual.samples:
         ids, labels = sample["input_ids"], sample["labels"]
         [place] = (ids == words.image).nonzero().flatten().tolist()
-        learned = (labels != IGNORED).nonzero().flatten().tolist()
+        learned = (labels != IGNORE_INDEX).nonzero().flatten().tolist()
         assert place < learned[0] and learned == list(range(learned[0], len(ids)))
         assert torch.equal(labels[learned], ids[learned])
         assert sample["pixels"].shape == (1, 3, 32, 32)
     assert all(sample["pixels"] is None and words.image not in sample["input_ids"] for sample in language.samples)
-    share = {part.source: sum(int((s["labels"] != IGNORED).sum()) for s in part.samples) for part in drawn}
+    share = {part.source: sum(int((s["labels"] != IGNORE_INDEX).sum()) for s in part.samples) for part in drawn}
     assert share["language"] > share["visual"]
 
 
@@ -72,7 +72,7 @@ def contents(made):
             owners = torch.arange(len(batch["labels"]))[:, None].expand_as(batch["labels"])
         for number in range(len(batch["sources"])):
             own = batch["labels"][owners == number]
-            found.append(tuple(own[own != IGNORED].tolist()))
+            found.append(tuple(own[own != IGNORE_INDEX].tolist()))
     return sorted(found)
 
 

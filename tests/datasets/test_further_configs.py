@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmgpt.cli import check_files
 from mmgpt.cli.config import load_config
 from mmgpt.datasets.records import find_parser, read_records
-from mmgpt.datasets.transforms.tokens import IGNORED
+from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 from mmgpt.registry import DATASETS
 from tests.helpers.published_data import DATA, FURTHER, PLACES, draw
 
@@ -61,7 +61,7 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
     assert dataset.name == name
     for sample in dataset:
         images = sample["meta"]["images"]
-        assert (sample["labels"] != IGNORED).any() and (sample["source"] == "visual") == bool(images)
+        assert (sample["labels"] != IGNORE_INDEX).any() and (sample["source"] == "visual") == bool(images)
         assert (sample["pixels"].shape if images else sample["pixels"]) == (
             (len(images), 3, 16, 16) if images else None
         )

@@ -68,7 +68,7 @@ def test_load_trained(trained):
 
 
 def test_names_of_what_is_trained_are_found_without_a_state_dict(monkeypatch):
-    """For one, 4-bit weights pack what they are quantised by, all of them at every checkpoint."""
+    """For one, 4-bit weights pack what they are quantized by, all of them at every checkpoint."""
     model = StubModel()
     part = model.gated.lora_A = torch.nn.Linear(4, 2)
     part.weight.requires_grad_(False)

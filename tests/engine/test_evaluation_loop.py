@@ -16,7 +16,6 @@ import torch
 from mmgpt.engine.evaluation_loop import WholeBatches, shorten
 from mmgpt.engine.trainable import trained_state
 from mmgpt.evaluation.predictions import Predictions
-
 from tests.helpers.stub_training import StubData, StubModel, write_config
 from tests.tools.test_train import ENVIRONMENT, command, free_port
 

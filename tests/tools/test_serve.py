@@ -18,7 +18,7 @@ from tests.server.conftest import Served, data_uri, image_part, picture_bytes, t
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools/serve.py"))
-LOAD = ROOT / "tools/analysis_tools/load_server.py"
+LOAD = ROOT / "tests/stress/load_server.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MMGPT_API_KEY": "sesame"}
 
 

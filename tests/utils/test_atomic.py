@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from mmgpt.utils.atomic import part_path, remove_abandoned, written_whole
+from mmgpt.utils.atomic import atomic_write, part_path, remove_abandoned
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("half")
         assert part.parent == path.parent and not path.exists()
         part.write_text("whole")
@@ -19,7 +19,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
-    with written_whole(tmp_path / "folder") as part:
+    with atomic_write(tmp_path / "folder") as part:
         part.mkdir()
         (part / "a.txt").touch()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.txt"]
@@ -27,9 +27,9 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
 
 WRITES = """
 import json, sys
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 for i in range(150):
-    with written_whole(sys.argv[1]) as part:
+    with atomic_write(sys.argv[1]) as part:
         part.write_text(json.dumps([int(sys.argv[2])] * 5000))
 """
 
@@ -47,7 +47,7 @@ def test_two_writers_of_one_file_do_not_tear_it(tmp_path):
 
 
 def test_two_parts_of_one_process_are_apart(tmp_path):
-    with written_whole(tmp_path / "a") as one, written_whole(tmp_path / "a") as two:
+    with atomic_write(tmp_path / "a") as one, atomic_write(tmp_path / "a") as two:
         one.write_text("1")
         two.write_text("2")
     assert (tmp_path / "a").read_text() == "1" and list(tmp_path.iterdir()) == [tmp_path / "a"]
@@ -77,7 +77,7 @@ def test_only_parts_of_dead_processes_of_this_machine_are_removed(tmp_path, aban
     dead, folder, other = abandoned(tmp_path / "a"), abandoned(tmp_path / "a", folder=True), abandoned(tmp_path / "b")
     elsewhere = tmp_path / ("b.00000000" + other.name.removeprefix("b.")[8:])
     elsewhere.touch()
-    with written_whole(tmp_path / "a") as part:
+    with atomic_write(tmp_path / "a") as part:
         part.touch()
     assert not dead.exists() and not folder.exists() and other.exists()
     remove_abandoned(tmp_path)
@@ -98,7 +98,7 @@ def test_a_process_of_a_number_that_was_used_before_is_another_one(tmp_path):
 
 def test_a_name_as_long_as_names_can_be(tmp_path):
     path = tmp_path / ("ä" * 127)
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.touch()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -108,7 +108,7 @@ def test_a_name_as_long_as_names_can_be(tmp_path):
 def test_a_failure_leaves_what_was_there(tmp_path, error, folder):
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(error), written_whole(path) as part:
+    with pytest.raises(error), atomic_write(path) as part:
         (part.mkdir if folder else part.touch)()
         raise error
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -117,7 +117,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, error, folder):
 def test_a_full_folder_is_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").touch()
-    with pytest.raises(OSError), written_whole(tmp_path / "folder") as part:
+    with pytest.raises(OSError), atomic_write(tmp_path / "folder") as part:
         part.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -129,7 +129,7 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, folder)
     monkeypatch.setattr(os, "fsync", lambda file: done.append(names[os.fstat(file).st_ino]))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (done.append("renamed"), replace(*paths)))
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         if folder:
             part.mkdir()
         file = part / "b" if folder else part
@@ -141,6 +141,6 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, folder)
 
 
 def test_an_error_names_the_file(tmp_path):
-    with pytest.raises(OSError, match="a.txt") as raised, written_whole(tmp_path / "a.txt"):
+    with pytest.raises(OSError, match="a.txt") as raised, atomic_write(tmp_path / "a.txt"):
         raise OSError(28, "No space left on device")
     assert raised.value.filename == str(tmp_path / "a.txt")

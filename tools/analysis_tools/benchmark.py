@@ -25,18 +25,21 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
-from benchmarks import decoding, growth, report, startup, training
-from benchmarks.limits import limits, share
-from benchmarks.rounds import Case, Times, in_turns
-from benchmarks.samples import LENGTHS, DrawnSamples, words_of
-from mmgpt.apis import build_model
-from mmgpt.apis.build import find_device
-from mmgpt.cli import load_config, tool
-from mmgpt.cli.options import add_cfg_options
-from mmgpt.datasets.instruction import SOURCES
-from mmgpt.models.memory.compile import check_options
-from mmgpt.models.memory.planner import Sizes
-from mmgpt.visualization.tables import print_tables
+# The folder benchmarks/ is not part of the package.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import decoding, growth, report, startup, training  # noqa: E402
+from benchmarks.limits import limits, share  # noqa: E402
+from benchmarks.rounds import Case, Times, in_turns  # noqa: E402
+from benchmarks.samples import LENGTHS, DrawnSamples, words_of  # noqa: E402
+from mmgpt.apis import build_model  # noqa: E402
+from mmgpt.apis.build import find_device  # noqa: E402
+from mmgpt.cli import load_config, tool  # noqa: E402
+from mmgpt.cli.options import add_cfg_options  # noqa: E402
+from mmgpt.datasets.instruction import SOURCES  # noqa: E402
+from mmgpt.models.memory.compile import check_options  # noqa: E402
+from mmgpt.models.memory.planner import Sizes  # noqa: E402
+from mmgpt.visualization.tables import print_tables  # noqa: E402
 
 # Of a joint step: neighbouring batches that are sorted by length together, where they are.
 BATCHES = 2

@@ -7,8 +7,10 @@ over the rounds, and the time of a sample relative to the first config.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -18,13 +20,16 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.table import Table
 
-from benchmarks.rounds import Timer
-from benchmarks.training import own_step
-from mmgpt.apis import build_model
-from mmgpt.cli import load_config, tool
-from mmgpt.cli.options import add_cfg_options
-from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.visualization.tables import print_tables
+# The folder benchmarks/ is not part of the package.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.rounds import Timer  # noqa: E402
+from benchmarks.training import own_step  # noqa: E402
+from mmgpt.apis import build_model  # noqa: E402
+from mmgpt.cli import load_config, tool  # noqa: E402
+from mmgpt.cli.options import add_cfg_options  # noqa: E402
+from mmgpt.engine.hooks.progress_bar import progress_bar  # noqa: E402
+from mmgpt.visualization.tables import print_tables  # noqa: E402
 
 
 class Round(NamedTuple):

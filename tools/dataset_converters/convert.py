@@ -31,7 +31,7 @@ from own.writing import checked, held_out, write
 
 from mmgpt.cli import tool
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 
 class Layout(NamedTuple):
@@ -137,7 +137,7 @@ def image_folder(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     final = args.images or args.out.parent / "images"
     if final.exists():
         raise ValueError(f"{final} exists already: remove it, or name a new folder with --images")
-    with written_whole(final) as part:
+    with atomic_write(final) as part:
         part.mkdir()
         yield final, part
 

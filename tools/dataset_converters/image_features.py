@@ -28,7 +28,7 @@ from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.transforms import AddExamples
 from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.registry import MODELS
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workers = args.workers if args.workers > 1 else 0
     prepared = PreparedImages(images, cfg.pixel_steps)
     features = vectors(tower, DataLoader(prepared, args.batch_size, num_workers=workers, collate_fn=collate))
-    with written_whole(args.out) as part:
+    with atomic_write(args.out) as part:
         part.write_bytes(save({"features": features}, {"images": json.dumps(images)}))
     print(f"{len(images)} images, {features.shape[1]} numbers each: {args.out}")
 

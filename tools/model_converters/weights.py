@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from mmgpt.apis import build_model
 from mmgpt.apis.arguments import add_trust
 from mmgpt.apis.export import changed_layers, export, merge
-from mmgpt.apis.precision import unquantised
+from mmgpt.apis.precision import unquantized
 from mmgpt.cli import load_config, tool
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import trained_part
@@ -97,7 +97,7 @@ def write_base(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
-    return build_model(unquantised(cfg), args.file, device="cpu")
+    return build_model(unquantized(cfg), args.file, device="cpu")
 
 
 COMMANDS = {

@@ -8,7 +8,7 @@ max_epochs = 1
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    constructor="TrainedOptimWrapperConstructor",
+    constructor="TrainableOptimWrapperConstructor",
     paramwise_cfg=dict(decayed="gated"),
     optimizer=dict(type="AdamW", lr="${lr}", weight_decay="${weight_decay}"),
     clip_grad=dict(max_norm=1.0),

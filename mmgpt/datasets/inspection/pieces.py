@@ -6,7 +6,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from mmgpt.datasets.prompts import IMAGE
-from mmgpt.datasets.transforms.tokens import IGNORED
+from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 LONGEST = 4  # bytes, and so tokens at most, of a character in UTF-8
@@ -36,7 +36,7 @@ def to_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Se
         else:
             text, count = _text(tokenizer, ids[start : start + LONGEST])
             text, count, kind = (text, count, "text") if count else (name, 1, "bytes")
-        pieces.append(Piece(text, tuple(ids[start : start + count]), labels[start] != IGNORED, kind))
+        pieces.append(Piece(text, tuple(ids[start : start + count]), labels[start] != IGNORE_INDEX, kind))
         start += count
     return pieces
 

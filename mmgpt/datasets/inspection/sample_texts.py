@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from mmgpt.datasets.conversation import place_of
-from mmgpt.datasets.dropped import LostAnswers
+from mmgpt.datasets.dropped import DroppedSamples
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.sample_bytes import pack
 from mmgpt.datasets.transforms import TokenizeSegments
@@ -103,7 +103,7 @@ def _problem(dataset: InstructionDataset, info: dict) -> tuple[str, str]:
         name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return "broken_record", name + str(error).removeprefix(place)
     if made is None:
-        return "nothing_to_learn", LostAnswers.reason(info).removeprefix("nothing to learn: ")
+        return "nothing_to_learn", DroppedSamples.reason(info).removeprefix("nothing to learn: ")
     if "cut" in info and info["cut"][2]:
-        return "cut_answer", LostAnswers.reason(info)
+        return "cut_answer", DroppedSamples.reason(info)
     return "", ""

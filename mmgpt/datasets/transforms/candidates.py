@@ -9,7 +9,7 @@ from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.prompts import answer_segments
 from mmgpt.registry import TRANSFORMS
 
-from .tokens import IGNORED
+from .tokens import IGNORE_INDEX
 
 OWN = {"choices": lambda results: results["choices"], "answer": lambda results: [results["answer"]]}
 
@@ -54,14 +54,14 @@ class AddCandidates:
         self._check_length(results, answers, encoded)
         shared = _shared(encoded)
         results["choices"], results["candidates"] = answers, [self._candidate(*each, shared) for each in encoded]
-        results["candidate_tokens"] = [int((each["labels"] != IGNORED).sum()) for each in results["candidates"]]
+        results["candidate_tokens"] = [int((each["labels"] != IGNORE_INDEX).sum()) for each in results["candidates"]]
         results["input_ids"] = torch.tensor(encoded[0][0][:shared])
-        results["labels"] = torch.full_like(results["input_ids"], IGNORED)
+        results["labels"] = torch.full_like(results["input_ids"], IGNORE_INDEX)
         results["image_tokens"] = self.tokenize.count_images(results["input_ids"])
         return results
 
     def _candidate(self, ids: list[int], labels: list[int], shared: int) -> dict:
-        learned = sum(label != IGNORED for label in labels)
+        learned = sum(label != IGNORE_INDEX for label in labels)
         weight = 1 / learned if self.per_token else 1.0
         return {"ids": torch.tensor(ids[shared:]), "labels": torch.tensor(labels[shared:]), "weight": weight}
 
@@ -74,6 +74,6 @@ class AddCandidates:
 
 def _shared(encoded: Sequence[tuple[list[int], list[int]]]) -> int:
     """How many tokens all encoded texts begin with, before any of them has an answer."""
-    before = min(next(i for i, label in enumerate(labels) if label != IGNORED) for _, labels in encoded)
+    before = min(next(i for i, label in enumerate(labels) if label != IGNORE_INDEX) for _, labels in encoded)
     same = takewhile(lambda column: len(set(column)) == 1, zip(*(ids for ids, _ in encoded), strict=False))
     return min(before, sum(1 for _ in same))

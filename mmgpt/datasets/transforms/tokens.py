@@ -9,6 +9,7 @@ import torch
 
 from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
+from mmgpt.models.tokenizer import is_mark, load_tokenizer
 from mmgpt.registry import TRANSFORMS
 
 from .plain_text import PlainText
@@ -18,7 +19,7 @@ from .plain_text import PlainText
 LONG_TEXT = 1_000_000
 CHARACTERS = 64  # for each token of the limit, likewise
 BEYOND = 64  # tokens above the limit that have to follow, so that the cut of the text changes none within it
-IGNORED = -100  # the label of a token that is not learned
+IGNORE_INDEX = -100  # the label of a token that is not learned
 TOKENIZATIONS = ("segments", "stripped")
 META_KEYS = (
     "id",
@@ -49,14 +50,12 @@ class Piece(NamedTuple):
 @lru_cache(maxsize=4)
 def _tokenizer(folder: str):
     # Shared by the pipelines of all datasets of a run; imported here because reading data needs no model.
-    from mmgpt.models.tokenizer import load_tokenizer
 
     return load_tokenizer(folder)
 
 
 @lru_cache(maxsize=4)
 def _plain_text(tokenizer) -> PlainText:
-    from mmgpt.models.tokenizer import is_mark
 
     return PlainText(tokenizer, is_mark)
 
@@ -99,7 +98,7 @@ class TokenizeSegments:
     def __call__(self, results: dict) -> dict | None:
         ids, labels = self.encode(results["segments"])
         length = len(ids)
-        lost = sum(label != IGNORED for label in labels[self.max_length :])
+        lost = sum(label != IGNORE_INDEX for label in labels[self.max_length :])
         if length > self.max_length:
             results["cut"] = (length, self.max_length, lost)
             if results["open"]:
@@ -107,7 +106,7 @@ class TokenizeSegments:
         results["input_ids"] = torch.tensor(ids[: self.max_length])
         results["labels"] = torch.tensor(labels[: self.max_length])
         results["image_tokens"] = self.count_images(results["input_ids"])
-        learned = (results["labels"] != IGNORED).any()
+        learned = (results["labels"] != IGNORE_INDEX).any()
         return results if learned or results["open"] else None
 
     def count_images(self, ids: torch.Tensor) -> int:
@@ -125,16 +124,16 @@ class TokenizeSegments:
             if len(ids) >= self.max_length + BEYOND:
                 # One token stands for the rest, so that an answer in it counts as lost.
                 learned = any(segment.learned for segment in segments[len(kept) - 1 :])
-                return [*ids, ids[-1]], [*labels, ids[-1] if learned else IGNORED]
+                return [*ids, ids[-1]], [*labels, ids[-1] if learned else IGNORE_INDEX]
             characters *= 4
 
     def _encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
         bos = self.tokenizer.bos_token_id
-        ids, labels = ([], []) if bos is None else ([bos], [IGNORED])
+        ids, labels = ([], []) if bos is None else ([bos], [IGNORE_INDEX])
         for piece in self.pieces(segments):
             piece_ids, learned = self._encode_piece(piece)
             ids += piece_ids
-            labels += [token if learn else IGNORED for token, learn in zip(piece_ids, learned, strict=True)]
+            labels += [token if learn else IGNORE_INDEX for token, learn in zip(piece_ids, learned, strict=True)]
         return ids, labels
 
     def _encode_piece(self, piece: Piece) -> tuple[list[int], list[bool]]:

@@ -14,7 +14,7 @@ from mmgpt.registry import HOOKS
 
 
 @HOOKS.register_module()
-class LostAnswersHook(Hook):
+class DroppedSamplesHook(Hook):
     """Logs at the end of each epoch what each training dataset lost since the start, in all processes together.
 
     Only the first process writes the log of a run, so that of what its others lose, single samples do not show there.

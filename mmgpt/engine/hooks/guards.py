@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 
 from mmgpt.cli.config import suggest
-from mmgpt.engine.checkpoint import TrainedCheckpointHook
+from mmgpt.engine.checkpoint import TrainableCheckpointHook
 from mmgpt.registry import HOOKS
 
 # MMEngine's six under its names, two of them in our form, then our own; equal priorities run in this order. A config
@@ -16,26 +16,26 @@ EVERY_RUN = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     logger=dict(type="LoggerHook"),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="mmgpt.TrainedCheckpointHook", interval=1),
+    checkpoint=dict(type="mmgpt.TrainableCheckpointHook", interval=1),
     progress=dict(type="mmgpt.ProgressBarHook"),
-    dropped_samples=dict(type="mmgpt.LostAnswersHook"),
+    dropped_samples=dict(type="mmgpt.DroppedSamplesHook"),
     nonfinite=dict(type="mmgpt.NonFiniteHook"),
     zero_gradients=dict(type="mmgpt.ZeroGradientsHook"),
     stop_signals=dict(type="mmgpt.StopOnSignalHook"),
-    model_summary=dict(type="mmgpt.PartsTableHook"),
+    model_summary=dict(type="mmgpt.ModelSummaryHook"),
     throughput=dict(type="mmgpt.ThroughputHook"),
 )
 
 
 @HOOKS.register_module()
 class StrictLoadingHook(Hook):
-    """The strict loading of TrainedCheckpointHook, for a run that writes no checkpoints.
+    """The strict loading of TrainableCheckpointHook, for a run that writes no checkpoints.
 
     A checkpoint that is saved by hand all the same holds what was trained, as plain data.
     """
 
-    after_load_checkpoint = TrainedCheckpointHook.after_load_checkpoint
-    before_save_checkpoint = TrainedCheckpointHook.before_save_checkpoint
+    after_load_checkpoint = TrainableCheckpointHook.after_load_checkpoint
+    before_save_checkpoint = TrainableCheckpointHook.before_save_checkpoint
 
 
 def hooks_of_run(
@@ -75,13 +75,13 @@ def hooks_of_run(
                 "the config has the hook EMAHook: it averages and saves all weights, and checkpoints hold only what is "
                 "trained; leave it out"
             )
-        if issubclass(_class(hook), CheckpointHook) and not issubclass(_class(hook), TrainedCheckpointHook):
+        if issubclass(_class(hook), CheckpointHook) and not issubclass(_class(hook), TrainableCheckpointHook):
             raise ValueError(
                 f"the config has the hook {_class(hook).__name__}: its checkpoints hold all frozen weights and pickles "
-                "that are not loaded again; choose type='TrainedCheckpointHook' (default_hooks.checkpoint), which has "
-                "interval, by_epoch, max_keep_ckpts, save_best and rule, too"
+                "that are not loaded again; choose type='TrainableCheckpointHook' (default_hooks.checkpoint), which "
+                "has interval, by_epoch, max_keep_ckpts, save_best and rule, too"
             )
-    if not any(issubclass(_class(hook), TrainedCheckpointHook) for hook in hooks):
+    if not any(issubclass(_class(hook), TrainableCheckpointHook) for hook in hooks):
         hooks.append(dict(type="mmgpt.StrictLoadingHook"))
     return hooks
 

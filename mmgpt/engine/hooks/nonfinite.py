@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmgpt.datasets.conversation import place_of
 from mmgpt.engine.trainable import bare_model
 from mmgpt.registry import HOOKS
 
@@ -98,7 +99,6 @@ class NonFiniteHook(Hook):
     def _reason(self) -> str:
         """What was not finite and in which samples, of all processes: each knows its own batches."""
         # Here, not above: the engine does without the data.
-        from mmgpt.datasets.conversation import place_of
 
         found = [
             (name, float(value.sum()), [place_of(meta) for meta in seen.metas])

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmgpt.cli.failures import Stopped
-from mmgpt.engine.checkpoint import TrainedCheckpointHook
+from mmgpt.engine.checkpoint import TrainableCheckpointHook
 from mmgpt.registry import HOOKS
 
 # What a user, a scheduler that takes the machine back, and Slurm's --signal=USR1@... send.
@@ -52,7 +52,7 @@ class StopOnSignalHook(Hook):
         got = torch.tensor(self.got)
         all_reduce(got, "max")
         if got:
-            checkpoint = next((hook for hook in runner.hooks if isinstance(hook, TrainedCheckpointHook)), None)
+            checkpoint = next((hook for hook in runner.hooks if isinstance(hook, TrainableCheckpointHook)), None)
             what = "saving" if checkpoint else "ending, without a checkpoint (default_hooks.checkpoint is None),"
             runner.logger.warning(f"got {signal.Signals(int(got)).name}: {what} after {runner.iter + 1} batches")
             if checkpoint:

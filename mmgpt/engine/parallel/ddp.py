@@ -7,11 +7,12 @@ from mmengine.dist import all_reduce
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
+from mmgpt.models.loss import reaching
 from mmgpt.registry import MODEL_WRAPPERS
 
 
 @MODEL_WRAPPERS.register_module()
-class UnevenDataParallel(MMDistributedDataParallel):
+class UnusedParamsDDP(MMDistributedDataParallel):
     """MMEngine's DDP for models that leave trained parameters out of the graph of some batches.
 
     The gated blocks and the resampler have no part in a batch without images. Every trained parameter hangs on the loss
@@ -36,7 +37,6 @@ class UnevenDataParallel(MMDistributedDataParallel):
         self.used[place] = parameter.grad is not None
 
     def _run_forward(self, data: dict | tuple | list, mode: str) -> dict:
-        from mmgpt.models.loss import reaching  # here: it brings transformers
 
         return reaching(super()._run_forward(data, mode), self.trained)
 

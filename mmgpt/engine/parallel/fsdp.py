@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from mmgpt.models.flamingo import Flamingo
 from mmgpt.registry import MODEL_WRAPPERS
 
 
@@ -33,14 +34,13 @@ class ShardedDataParallel(nn.Module):
         module: the model, not yet on a GPU.
 
     Raises:
-        ValueError: it has quantised weights, or an image encoder that is trained.
+        ValueError: it has quantized weights, or an image encoder that is trained.
     """
 
     def __init__(self, module: BaseModel) -> None:
         super().__init__()
         self.module = module
         # Here: these bring transformers.
-        from mmgpt.models.flamingo import Flamingo
 
         (flamingo,) = (part for part in module.modules() if isinstance(part, Flamingo))
         _check(module, flamingo.vision)
@@ -105,7 +105,7 @@ def _check(module: nn.Module, vision: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if not parameter.is_floating_point():
             raise ValueError(
-                f"sharded training needs weights that are not quantised, and {name} is {parameter.dtype}: "
+                f"sharded training needs weights that are not quantized, and {name} is {parameter.dtype}: "
                 "leave language.precision out, or train without sharding (model_wrapper_cfg)"
             )
     if any(parameter.requires_grad for parameter in vision.parameters()):

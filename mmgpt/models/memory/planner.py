@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmgpt.models.gated_lm import GatedCrossAttentionBlock
 
-from .quantization import BYTES, own_layers, quantised_parameters
+from .quantization import BYTES, own_layers, quantized_parameters
 
 # An AdamW of bitsandbytes keeps tensors of fewer elements in float32 (its `min_8bit_size`).
 SMALLEST_IN_8_BITS = 4096
@@ -92,7 +92,7 @@ def plan(
 
     Args:
         optimizer: its name in the config.
-        precision: of the language model's own matrices, 'int8' or 'int4' (a model without weights is not quantised).
+        precision: of the language model's own matrices, 'int8' or 'int4' (a model without weights is not quantized).
         accumulation: batches in a step of the optimizer; with several the gradients are there all the time.
         processes: number of processes, one per GPU.
         sharded: whether they share weights, gradients and states (FSDP2), instead of holding all of them (DDP).
@@ -118,8 +118,8 @@ def plan(
 
 
 def _weights(flamingo: nn.Module, model: nn.Module, precision: str | None) -> tuple[dict[str, float], float]:
-    """Bytes by kind, and those of the largest quantised matrix, which is computed with in its own dtype."""
-    small = {id(p) for p in quantised_parameters(flamingo.language.model)} if precision else set()
+    """Bytes by kind, and those of the largest quantized matrix, which is computed with in its own dtype."""
+    small = {id(p) for p in quantized_parameters(flamingo.language.model)} if precision else set()
     kinds, widest = {}, 0.0
     for p in [*model.parameters(), *model.buffers()]:
         kind, size = f"{'trained' if p.requires_grad else 'frozen'} {str(p.dtype).removeprefix('torch.')}", p.nbytes

@@ -8,16 +8,16 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.models.gated_lm import GatedCrossAttentionBlock
-from mmgpt.utils.precisions import QUANTISED
+from mmgpt.utils.precisions import QUANTIZED
 
 # NF4: half a byte, and for each 64 weights a scale of 8 bits, whose own scales are negligible.
 BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64}
 
 
-def check_quantised(precision: str) -> None:
+def check_quantized(precision: str) -> None:
     """Raises a ValueError when there is no such precision, or when what it needs is not installed."""
-    if precision not in QUANTISED:
-        raise ValueError(f"precision={precision!r}: choose one of {', '.join(QUANTISED)}")
+    if precision not in QUANTIZED:
+        raise ValueError(f"precision={precision!r}: choose one of {', '.join(QUANTIZED)}")
     try:
         import bitsandbytes  # noqa: F401 its absence is what is looked for
     except ImportError as error:
@@ -26,21 +26,21 @@ def check_quantised(precision: str) -> None:
         ) from error
 
 
-def quantise(language: nn.Module, precision: str, device: str | torch.device | None = None) -> None:
+def quantize(language: nn.Module, precision: str, device: str | torch.device | None = None) -> None:
     """Replaces the matrices of the language model's own layers, never those of gated blocks or LoRA.
 
-    They are quantised on their way to a device; where none is given, when the model is next moved to one.
+    They are quantized on their way to a device; where none is given, when the model is next moved to one.
     """
     # It says at each product that LLM.int8() computes outliers in float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for decoder in own_layers(language):
         for parent, name, linear in list(_matrices(decoder)):
-            setattr(parent, name, _quantised(linear, precision))
+            setattr(parent, name, _quantized(linear, precision))
         if device is not None:
             decoder.to(device)
 
 
-def is_quantised(model: nn.Module) -> bool:
+def is_quantized(model: nn.Module) -> bool:
     """Whether a model has matrices in 8 or 4 bits."""
     return any(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
 
@@ -51,8 +51,8 @@ def own_layers(language: nn.Module) -> list[nn.Module]:
     return [layer for layer in layers if not isinstance(layer, GatedCrossAttentionBlock)]
 
 
-def quantised_parameters(language: nn.Module) -> list[nn.Parameter]:
-    """The weights that `quantise` would take."""
+def quantized_parameters(language: nn.Module) -> list[nn.Parameter]:
+    """The weights that `quantize` would take."""
     return [linear.weight for layer in own_layers(language) for _, _, linear in _matrices(layer)]
 
 
@@ -64,12 +64,12 @@ def _matrices(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
                 yield parent, name, child
 
 
-def _quantised(linear: nn.Linear, precision: str) -> nn.Linear:
-    """A bitsandbytes layer of the same weights, which it quantises when it is moved to a device."""
+def _quantized(linear: nn.Linear, precision: str) -> nn.Linear:
+    """A bitsandbytes layer of the same weights, which it quantizes when it is moved to a device."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     sizes = dict(input_features=linear.in_features, output_features=linear.out_features, bias=False, device="meta")
-    # LLM.int8() quantises on the way from the CPU only.
+    # LLM.int8() quantizes on the way from the CPU only.
     weight = linear.weight.data.cpu()
     if precision == "int8":
         layer = Linear8bitLt(**sizes, has_fp16_weights=False, threshold=6.0)

@@ -37,7 +37,7 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
             language={
                 **flamingo["language"],
                 "path": folder,
-                # What has no values is not quantised.
+                # What has no values is not quantized.
                 "precision": None,
                 # Without a padding token: it comes after the language model's own.
                 "config": {**sizes["language"], "pad_token_id": None},

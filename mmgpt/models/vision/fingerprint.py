@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 PROBE = "tower.safetensors"
 # The length of the difference by that of the features. Rounding to float16 makes 3e-4, another processor far less.
@@ -20,7 +20,7 @@ NEAR = 1e-3
 
 def write_probe(vision: nn.Module, pixels: Tensor, folder: str | os.PathLike) -> None:
     """Keeps what an image encoder makes of pixels (N, 3, H, W)."""
-    with written_whole(Path(folder) / PROBE) as part:
+    with atomic_write(Path(folder) / PROBE) as part:
         # Not save_file, whose files nobody but their owner can read.
         part.write_bytes(save({"pixels": pixels.contiguous(), "features": _features(vision, pixels)}))
 

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from mmgpt.cli.work_dir import remove_shards
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -28,7 +28,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     if is_main_process():
         remove_shards(folder)  # of a run that was killed before it wrote the checkpoint
-    with written_whole(folder) if is_main_process() else nullcontext() as part:
+    with atomic_write(folder) if is_main_process() else nullcontext() as part:
         names = [part]
         broadcast_object_list(names)
         part = names[0]

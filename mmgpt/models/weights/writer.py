@@ -18,7 +18,7 @@ from mmgpt.models.gated_lm import GatedDecoderLayer
 from mmgpt.models.generation_files import as_stated
 from mmgpt.models.lora import short_name
 from mmgpt.models.vision.encoders import open_clip_name
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 from .names import GATED, Names, new_tensors, published_name
 
@@ -139,7 +139,7 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
 
 def write_torch(content: dict, path: str) -> None:
     """torch.save under a temporary name first, so that there is no half-written file."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         torch.save(content, part)
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 from mmgpt.cli import load_config
 from mmgpt.engine.hooks.answers import AnswersHook
 from mmgpt.registry import MODELS
-
 from tests.helpers.stub_training import StubModel, write_config
 from tests.tools.test_train import ENVIRONMENT, free_port
 

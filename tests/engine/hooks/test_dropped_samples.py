@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from mmgpt.datasets import JointDataset
-from mmgpt.datasets.dropped import LostAnswers
+from mmgpt.datasets.dropped import DroppedSamples
 from mmgpt.engine.hooks import dropped_samples as module
 from mmgpt.registry import HOOKS
 
@@ -15,11 +15,11 @@ def runner_of(dataset):
 def test_what_each_part_lost(monkeypatch):
     said = []
     monkeypatch.setattr(module, "print_log", lambda text, *_: said.append(text))
-    first, second, third = (SimpleNamespace(lost=LostAnswers(name)) for name in ("first", "second", "third"))
+    first, second, third = (SimpleNamespace(lost=DroppedSamples(name)) for name in ("first", "second", "third"))
     first.lost.counts[0, 1], first.lost.counts[3, 1], first.lost.counts[2, 3] = 1, 2, 5
     second.lost.counts[0, 0] = 7
     third.lost.add("skipped", "a sample")
-    hook = HOOKS.build(dict(type="LostAnswersHook"))
+    hook = HOOKS.build(dict(type="DroppedSamplesHook"))
     joint = JointDataset.__new__(JointDataset)
     joint.visual, joint.language = [first, second], [third]
     hook.after_train_epoch(runner_of(joint))

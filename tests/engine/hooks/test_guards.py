@@ -17,8 +17,8 @@ from tests.helpers.launching import logs, train
 from tests.helpers.stub_faults import FAULTY
 from tests.helpers.stub_training import write_config
 
-GUARDS = ["StepInfoHook", "NonFiniteHook", "ZeroGradientsHook", "LostAnswersHook", "TrainedCheckpointHook"]
-GUARDS += ["StopOnSignalHook", "PartsTableHook", "ThroughputHook", "ProgressBarHook"]
+GUARDS = ["StepInfoHook", "NonFiniteHook", "ZeroGradientsHook", "DroppedSamplesHook", "TrainableCheckpointHook"]
+GUARDS += ["StopOnSignalHook", "ModelSummaryHook", "ThroughputHook", "ProgressBarHook"]
 OWN = "custom_imports['imports'] += ['test_hooks']\ncustom_hooks = [dict(type='OwnHook'), None]\n"
 
 
@@ -54,7 +54,7 @@ def test_guards_are_there_whatever_an_experiment_says(make_runner, more):
     assert len(found) == len(EVERY_RUN) + (more == OWN)
     # Steps are judged before their loss is logged; a signal ends a run after its checkpoint.
     order = ["StepInfoHook", "NonFiniteHook", "IterTimerHook", "ThroughputHook", "LoggerHook", "ParamSchedulerHook"]
-    order += ["ProgressBarHook", "TrainedCheckpointHook", "StopOnSignalHook"]
+    order += ["ProgressBarHook", "TrainableCheckpointHook", "StopOnSignalHook"]
     assert [name for name in found if name in order] == order
 
 
@@ -92,7 +92,7 @@ def test_arguments_are_changed_without_a_type(make_runner):
     )
     hooks = {type(hook).__name__: hook for hook in make_runner(more).hooks}
     assert hooks["NonFiniteHook"].patience == 3 and hooks["NonFiniteHook"].priority == "HIGH"
-    assert hooks["TrainedCheckpointHook"].interval == 2
+    assert hooks["TrainableCheckpointHook"].interval == 2
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_hooks_that_are_built_already_and_further_ones_of_mmengine_stay():
             "default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1)\n",
             ["CheckpointHook", "frozen weights"],
         ),
-        ("custom_hooks = [dict(type='mmengine.CheckpointHook')]\n", ["type='TrainedCheckpointHook'"]),
+        ("custom_hooks = [dict(type='mmengine.CheckpointHook')]\n", ["type='TrainableCheckpointHook'"]),
         ("custom_hooks = 'StopOnSignalHook'\n", ["custom_hooks is a str", "list of hooks"]),
         (
             "default_hooks['nonfinit'] = dict(patience=3)\n",

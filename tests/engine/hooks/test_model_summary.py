@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from mmgpt.cli import load_config
-from mmgpt.engine.hooks.model_summary import parts_table, token_flops
+from mmgpt.engine.hooks.model_summary import model_summary
+from mmgpt.engine.hooks.throughput import token_flops
 from mmgpt.registry import MODELS
 from tests.helpers.launching import logs
 from tests.helpers.stub_faults import FAULTY
@@ -26,7 +27,7 @@ def tuned(tiny_flamingo_config):
 
 def test_parts_of_a_tuned_model(tuned):
     tuned.module.vision.bfloat16()
-    table = rows(parts_table(tuned))
+    table = rows(model_summary(tuned))
     assert set(table) == {"vision", "perceiver", "gated blocks", "language", "LoRA", "all"}
     lora = sum(each.numel() for name, each in tuned.named_parameters() if "lora_" in name)
     assert table["LoRA"] == (f"{lora:,}", f"{lora:,}", "0", "float32")
@@ -40,7 +41,7 @@ def test_a_weight_in_4_bits_counts_what_it_stands_for():
     layer = nn.Linear(8, 8, bias=False)
     layer.weight = nn.Parameter(torch.zeros(32, 1, dtype=torch.uint8), requires_grad=False)
     layer.weight.quant_state = SimpleNamespace(shape=(8, 8))
-    assert rows(parts_table(layer))["all"] == ("64", "0", "64", "uint8")
+    assert rows(model_summary(layer))["all"] == ("64", "0", "64", "uint8")
 
 
 def test_operations_of_a_token():

@@ -7,7 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmgpt.engine.parallel.ddp import UnevenDataParallel
+from mmgpt.engine.parallel.ddp import UnusedParamsDDP
 from tests.helpers.launching import train_on_two
 
 
@@ -27,7 +27,7 @@ def model(tmp_path):
     init_default_scope("mmgpt")
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield UnevenDataParallel(Branches())
+    yield UnusedParamsDDP(Branches())
     torch.distributed.destroy_process_group()
 
 
@@ -35,7 +35,7 @@ def model(tmp_path):
 def test_what_a_step_does_not_use_stays(model, counts):
     """No search of the graph is asked for; the part that is not used neither moves nor decays, in each step anew."""
     optimizer = dict(type="AdamW", lr=0.1, weight_decay=0.5)
-    cfg = dict(optimizer=optimizer, accumulative_counts=counts, constructor="TrainedOptimWrapperConstructor")
+    cfg = dict(optimizer=optimizer, accumulative_counts=counts, constructor="TrainableOptimWrapperConstructor")
     wrapper, parts = build_optim_wrapper(model, cfg), model.module.parts
     for used in ("a", "b", "a"):
         before = {name: value.item() for name, value in parts.items()}
@@ -45,7 +45,9 @@ def test_what_a_step_does_not_use_stays(model, counts):
 
 
 def test_a_part_used_in_any_batch_of_a_step_is_trained(model):
-    cfg = dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=2, constructor="TrainedOptimWrapperConstructor")
+    cfg = dict(
+        optimizer=dict(type="SGD", lr=0.1), accumulative_counts=2, constructor="TrainableOptimWrapperConstructor"
+    )
     wrapper = build_optim_wrapper(model, cfg)
     for names in (["a", "b"], ["a"]):
         model.train_step({"names": names}, wrapper)

@@ -49,7 +49,7 @@ def test_evaluation_holds_all_weights(tiny_flamingo_config):
         assert any(isinstance(value, DTensor) for value in model.parameters())
 
 
-def test_quantised_weights_are_refused(tiny_flamingo_config):
+def test_quantized_weights_are_refused(tiny_flamingo_config):
     model = MODELS.build(tiny_flamingo_config)
     weight = nn.Parameter(torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False)
     model.language.model.model.layers[0].mlp.up_proj.weight = weight

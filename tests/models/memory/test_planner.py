@@ -153,7 +153,7 @@ def test_what_else_a_plan_holds(small):
         plan(model, sizes, optimizer="Lion")
 
 
-def test_quantised_matrices_take_half_a_byte_an_element(small):
+def test_quantized_matrices_take_half_a_byte_an_element(small):
     model, sizes = small(), Sizes(1, 16, 1)
     whole, low = plan(model, sizes), plan(model, sizes, precision="int4")
     matrices = 4 * (4 * 128 * 128 + 3 * 128 * 352)

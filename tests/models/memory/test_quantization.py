@@ -9,8 +9,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmgpt.apis.export import merge
-from mmgpt.apis.precision import for_serving, unquantised
-from mmgpt.models.memory.quantization import BYTES, is_quantised, quantised_parameters
+from mmgpt.apis.precision import for_serving, unquantized
+from mmgpt.models.memory.quantization import BYTES, is_quantized, quantized_parameters
 from mmgpt.registry import MODELS
 from tests.helpers.tolerances import assert_close
 from tests.models.test_flamingo import batch
@@ -36,11 +36,11 @@ def built(config, precision, **changes):
 
 
 @torch.no_grad()
-def rounded(model, quantised):
-    """The model with the weights that a quantised one computes with."""
+def rounded(model, quantized):
+    """The model with the weights that a quantized one computes with."""
     from bitsandbytes.functional import dequantize_4bit
 
-    for (name, ours), theirs in zip(model.named_parameters(), quantised.parameters(), strict=True):
+    for (name, ours), theirs in zip(model.named_parameters(), quantized.parameters(), strict=True):
         if theirs.dtype == torch.uint8:
             assert not torch.equal(ours, dequantize_4bit(theirs.data, theirs.quant_state)), name
             ours.copy_(dequantize_4bit(theirs.data, theirs.quant_state))
@@ -49,10 +49,10 @@ def rounded(model, quantised):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_lora_gets_the_gradients_of_a_model_with_the_rounded_weights(tiny_flamingo_config, checkpointing):
-    quantised = built(tiny_flamingo_config, "int4", checkpointing=checkpointing)
-    plain = rounded(built(tiny_flamingo_config, None), quantised)
+    quantized = built(tiny_flamingo_config, "int4", checkpointing=checkpointing)
+    plain = rounded(built(tiny_flamingo_config, None), quantized)
     data, found = batch(plain), []
-    for model in (plain, quantised):
+    for model in (plain, quantized):
         losses = model(**data, mode="loss")
         found.append((losses, gradients(model, sum(losses.values()))))
     assert_close(found[1][0], found[0][0])
@@ -61,12 +61,12 @@ def test_lora_gets_the_gradients_of_a_model_with_the_rounded_weights(tiny_flamin
 
 
 @pytest.mark.parametrize(("precision", "stored"), [("int8", torch.int8), ("int4", torch.uint8)])
-def test_what_is_quantised_and_what_it_takes(tiny_flamingo_config, precision, stored):
+def test_what_is_quantized_and_what_it_takes(tiny_flamingo_config, precision, stored):
     model = built(tiny_flamingo_config, precision)
     small = {name: p for name, p in model.named_parameters() if p.dtype == stored}
     # Seven matrices in each of four layers: none of gated blocks, of LoRA, embedding or head.
     assert len(small) == 28 and all("_proj." in name and ".lora_" not in name for name in small)
-    wanted = quantised_parameters(built(tiny_flamingo_config, None).module.language.model)
+    wanted = quantized_parameters(built(tiny_flamingo_config, None).module.language.model)
     count = sum(p.numel() for p in wanted)
     assert len(wanted) == 28 and count == 4 * (4 * 32 * 32 + 3 * 32 * 64)
     scales = [p.quant_state.absmax for p in small.values()] if precision == "int4" else []
@@ -76,25 +76,25 @@ def test_what_is_quantised_and_what_it_takes(tiny_flamingo_config, precision, st
     assert all(p.grad.any() for name, p in model.named_parameters() if "lora_B" in name)
 
 
-def test_quantised_weights_are_for_training_and_nothing_is_merged_into_them(tiny_flamingo_config):
+def test_quantized_weights_are_for_training_and_nothing_is_merged_into_them(tiny_flamingo_config):
     from mmengine.config import Config
 
     model = built(tiny_flamingo_config, "int4")
-    assert is_quantised(model) and not is_quantised(built(tiny_flamingo_config, None))
-    with pytest.raises(ValueError, match=r"quantised already: build it with language\.precision=None"):
+    assert is_quantized(model) and not is_quantized(built(tiny_flamingo_config, None))
+    with pytest.raises(ValueError, match=r"quantized already: build it with language\.precision=None"):
         for_serving(model)
-    with pytest.raises(ValueError, match="not merged into quantised weights"):
+    with pytest.raises(ValueError, match="not merged into quantized weights"):
         merge(Config(), model, "nowhere", 0.1)
     language = dict(path="x", precision="int4", dtype="float32")
     cfg = Config(dict(model=dict(module=dict(language=language))))
-    assert unquantised(cfg).model.module.language == dict(path="x", dtype="float32")
-    assert unquantised(cfg, "bfloat16").model.module.language == dict(path="x", dtype="bfloat16")
+    assert unquantized(cfg).model.module.language == dict(path="x", dtype="float32")
+    assert unquantized(cfg, "bfloat16").model.module.language == dict(path="x", dtype="bfloat16")
     assert cfg.model.module.language.precision == "int4"
 
 
-def test_a_trained_language_model_is_not_quantised(tiny_flamingo_config):
+def test_a_trained_language_model_is_not_quantized(tiny_flamingo_config):
     config = dict(tiny_flamingo_config, language=dict(path="nowhere", precision="int4"), frozen=["vision"])
-    with pytest.raises(ValueError, match="language.precision='int4': a quantised language model cannot be trained"):
+    with pytest.raises(ValueError, match="language.precision='int4': a quantized language model cannot be trained"):
         MODELS.build(config)
     with pytest.raises(ValueError, match="precision='int3': choose one of int8, int4"):
         MODELS.build({**config, "language": dict(path="nowhere", precision="int3")})
@@ -109,7 +109,7 @@ def test_without_bitsandbytes_the_message_says_what_to_install(tiny_flamingo_con
 def test_an_optimizer_of_8_bits_is_chosen_by_config(tmp_path):
     torch.manual_seed(0)
     layer, x = nn.Linear(64, 64), torch.randn(128, 64)
-    cfg = dict(constructor="TrainedOptimWrapperConstructor", optimizer=dict(type="AdamW8bit", lr=0.01))
+    cfg = dict(constructor="TrainableOptimWrapperConstructor", optimizer=dict(type="AdamW8bit", lr=0.01))
     wrapper = build_optim_wrapper(layer, cfg)
     losses = []
     for _ in range(20):

@@ -8,7 +8,7 @@ from pathlib import Path
 from posixpath import normpath
 
 from mmgpt.datasets.conversation import add_text, check_sample, question_text
-from mmgpt.utils.atomic import written_whole
+from mmgpt.utils.atomic import atomic_write
 
 from .rows import at
 
@@ -54,7 +54,7 @@ def write(files: Mapping[Path, Sequence[dict]]) -> None:
     """Writes samples as JSON lines; no file appears before all of them are complete."""
     with ExitStack() as stack:
         for path, samples in files.items():
-            part = stack.enter_context(written_whole(path))
+            part = stack.enter_context(atomic_write(path))
             # A lone surrogate, which a file can hold as an escape, stays one.
             with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(_line(sample) for sample in samples)

@@ -1,6 +1,6 @@
 """How much memory building a config's model takes at its peak, beside the bytes of its weights (Linux).
 
-    python tools/analysis_tools/load_memory.py configs/mmgpt/lora_joint.py
+    python tests/stress/load_memory.py configs/mmgpt/lora_joint.py
 
 Counted is anonymous memory: pages of a memory-mapped file can be given back at any time.
 """

@@ -12,7 +12,7 @@ from tests.helpers.stub_training import write_config
 
 ROOT = Path(__file__).parents[2]
 
-SCRIPT = runpy.run_path(str(ROOT / "tools" / "analysis_tools" / "kill_test.py"))
+SCRIPT = runpy.run_path(str(ROOT / "tests" / "stress" / "kill_test.py"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-TOOL = Path(__file__).parents[2] / "tools" / "analysis_tools" / "load_memory.py"
+TOOL = Path(__file__).parents[2] / "tests" / "stress" / "load_memory.py"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -1,6 +1,6 @@
 """Many clients at once at a server of tools/serve.py: how fast it is, what it refuses, and whether its answers stay.
 
-python tools/analysis_tools/load_server.py --images A.png B.png --questions "What is it?" "Which colour?"
+python tests/stress/load_server.py --images A.png B.png --questions "What is it?" "Which colour?"
 
 Every question about every picture, and by itself, alone and as a second turn, is asked once by a client alone, then by
 all clients in turn, every second time as a stream. With --hostile, so many clients beside them send what attackers and

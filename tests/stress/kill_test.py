@@ -1,6 +1,6 @@
 """Kills a training again and again and compares what it ends with to the same training left alone.
 
-    python tools/analysis_tools/kill_test.py configs/mmgpt/tiny_lora_joint.py --work-dir work_dirs/kill_test \\
+    python tests/stress/kill_test.py configs/mmgpt/tiny_lora_joint.py --work-dir work_dirs/kill_test \\
         --cfg-options default_hooks.checkpoint.interval=2
 
 SIGKILL comes by turns while a checkpoint is written, between two of them, and at any moment after the start; each time
@@ -27,7 +27,7 @@ from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.utils.atomic import PART
 from mmgpt.visualization.tables import print_tables
 
-TRAIN = Path(__file__).parents[1] / "train.py"
+TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 MOMENTS = ("write", "between", "any")
 
 
