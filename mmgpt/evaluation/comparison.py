@@ -1,4 +1,4 @@
-"""Two evaluations of the same samples side by side: what changed, and whether by more than chance."""
+"""Paired comparison of two evaluations of the same samples, with the uncertainty of their difference."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 from mmgpt.datasets.conversation import place_of
-from mmgpt.evaluation.written import Written, is_right
+from mmgpt.evaluation.results_reader import SavedEvaluation, is_right
 
-DRAWS = 2000
-SHOWN = 3
+BOOTSTRAP_SAMPLES = 2000
+MAX_EXAMPLES = 3
 
 
 class Pair(NamedTuple):
@@ -22,17 +22,19 @@ class Pair(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """What the second one scores more."""
+        """Score of the second row minus that of the first."""
         return self.second["score"] - self.first["score"]
 
 
 class Change(NamedTuple):
-    """Figures of some pairs, scores in percent.
+    """Statistics of some pairs, scores in percent.
 
     Attributes:
-        low, high: of the difference, 95 % of paired bootstrap draws lie between them.
-        p: of at least this imbalance of wins and losses if both were equally likely (two-sided sign test; of right and
-            wrong answers it is McNemar's exact test).
+        low, high: 95 % confidence interval of the difference (paired bootstrap).
+        wins, losses: numbers of pairs whose second score is higher, and lower.
+        both_right, both_wrong: numbers of pairs of equal scores that count as correct, and as wrong.
+        p: probability of at least this imbalance of wins and losses if both were equally likely (two-sided sign test;
+            McNemar's exact test where scores are 0 and 1).
     """
 
     questions: int
@@ -48,87 +50,90 @@ class Change(NamedTuple):
     p: float
 
 
-def pair_up(first: Written, second: Written) -> list[Pair]:
-    """The samples of two evaluations as pairs, in the order of the first one.
+def pair_up(first: SavedEvaluation, second: SavedEvaluation) -> list[Pair]:
+    """The samples of two evaluations as pairs, in the order of the first evaluation.
 
     Raises:
-        ValueError: they have other rules of scoring, other samples, or other expected answers; names some.
+        ValueError: the evaluations differ in their scoring rules, samples or expected answers; names some samples.
     """
     if first.rule != second.rule:
         raise ValueError(f"{first.folder} is scored by rule {first.rule!r}, {second.folder} by {second.rule!r}")
-    one, other = _by_key(first.rows), _by_key(second.rows)
-    lacking = [
-        (second, [one[key] for key in one if key not in other]),
-        (first, [other[key] for key in other if key not in one]),
-    ]
-    told = [
-        f"{len(rows)} are not in {written.folder}, such as {'; '.join(map(_told, rows[:SHOWN]))}"
-        for written, rows in lacking
+    first_rows, second_rows = _rows_by_key(first.rows), _rows_by_key(second.rows)
+    missing = [
+        f"{len(rows)} are not in {evaluation.folder}, such as {'; '.join(map(_describe, rows[:MAX_EXAMPLES]))}"
+        for evaluation, rows in (
+            (second, [row for key, row in first_rows.items() if key not in second_rows]),
+            (first, [row for key, row in second_rows.items() if key not in first_rows]),
+        )
         if rows
     ]
-    if told:
-        raise ValueError(f"only evaluations of the same samples can be compared: {', and '.join(told)}")
-    pairs = [Pair(row, other[key]) for key, row in one.items()]
-    wrong = [pair for pair in pairs if _answers(pair.first) != _answers(pair.second)]
-    if wrong:
-        both = f"{_answers(wrong[0].first)} and {_answers(wrong[0].second)}"
-        raise ValueError(f"{len(wrong)} samples have other expected answers: {_told(wrong[0].first)}: {both}")
+    if missing:
+        raise ValueError(f"only evaluations of the same samples can be compared: {', and '.join(missing)}")
+    pairs = [Pair(row, second_rows[key]) for key, row in first_rows.items()]
+    different = [pair for pair in pairs if _references(pair.first) != _references(pair.second)]
+    if different:
+        first_row, second_row = different[0]
+        raise ValueError(
+            f"{len(different)} samples have other expected answers: {_describe(first_row)}: "
+            f"{_references(first_row)} and {_references(second_row)}"
+        )
     return pairs
 
 
 def change(pairs: Sequence[Pair]) -> Change:
-    """The figures of at least one pair."""
+    """The statistics of at least one pair."""
     scores = 100 * np.array([[pair.first["score"], pair.second["score"]] for pair in pairs])
     gains = [pair.gain for pair in pairs]
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    same = Counter(is_right(pair.first["score"]) for pair in pairs if pair.gain == 0)
+    ties = Counter(is_right(pair.first["score"]) for pair in pairs if pair.gain == 0)
     p = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     first, second = scores.mean(axis=0)
-    low, high = _interval(scores[:, 1] - scores[:, 0])
-    return Change(len(pairs), first, second, second - first, low, high, wins, losses, same[True], same[False], float(p))
+    low, high = _confidence_interval(scores[:, 1] - scores[:, 0])
+    return Change(len(pairs), first, second, second - first, low, high, wins, losses, ties[True], ties[False], float(p))
 
 
 def differing(first: Mapping, second: Mapping) -> dict[str, tuple]:
-    """What differs between two nested dicts: dotted name -> both values, None for one that is not there."""
-    one, other = dict(_entries(first, "")), dict(_entries(second, ""))
-    return {name: (one.get(name), other.get(name)) for name in {**one, **other} if one.get(name) != other.get(name)}
+    """Differences between two nested dicts: dotted name -> both values, None for a missing one."""
+    first_leaves, second_leaves = dict(_leaves(first, "")), dict(_leaves(second, ""))
+    values = {name: (first_leaves.get(name), second_leaves.get(name)) for name in {**first_leaves, **second_leaves}}
+    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
 
 
-def _interval(gains: np.ndarray) -> tuple[float, float]:
-    """Where 95 % of the means of samples drawn with replacement lie.
+def _confidence_interval(gains: np.ndarray) -> tuple[float, float]:
+    """Interval that holds 95 % of the means of bootstrap samples.
 
-    Such a sample holds each distinct value so many times, which is a multinomial draw: its cost does not grow with the
-    number of samples, as scores have few values.
+    How often a bootstrap sample holds each distinct value is a multinomial draw. Scores have few distinct values, so
+    that the cost hardly depends on the number of samples.
     """
-    (values, counts), draw = np.unique(gains, return_counts=True), np.random.default_rng(0)
-    means = [draw.multinomial(len(gains), counts / len(gains)) @ values / len(gains) for _ in range(DRAWS)]
+    (values, counts), rng = np.unique(gains, return_counts=True), np.random.default_rng(0)
+    means = [rng.multinomial(len(gains), counts / len(gains)) @ values / len(gains) for _ in range(BOOTSTRAP_SAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _by_key(rows: Sequence[Mapping]) -> dict[tuple, dict]:
-    """Rows by dataset, id and question; those that are alike in all three are told apart by their order."""
-    seen: Counter = Counter()
+def _rows_by_key(rows: Sequence[Mapping]) -> dict[tuple, dict]:
+    """Rows by dataset, id and question, and by a running number among rows that are equal in all three."""
+    repetitions: Counter = Counter()
     keyed = {}
     for row in rows:
         key = (row["dataset"], row["id"], row["question"])
-        keyed[*key, seen[key]] = row
-        seen[key] += 1
+        keyed[*key, repetitions[key]] = row
+        repetitions[key] += 1
     return keyed
 
 
-def _answers(row: Mapping) -> list:
+def _references(row: Mapping) -> list:
     return [row.get("answer"), row.get("answers")]
 
 
-def _told(row: Mapping) -> str:
+def _describe(row: Mapping) -> str:
     return f"{place_of({key: row[key] for key in ('dataset', 'id')})} ({row['question']!r:.80})"
 
 
-def _entries(value, place: str) -> Iterator[tuple[str, object]]:
+def _leaves(value, name: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, (Mapping, list)) and value:
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, item in items:
-            yield from _entries(item, f"{place}.{key}" if place else str(key))
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
     else:
-        yield place, value
+        yield name, value

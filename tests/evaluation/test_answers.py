@@ -9,7 +9,7 @@ from mmengine.evaluator import Evaluator
 
 from mmgpt.evaluation import AnswerAccuracy
 from mmgpt.evaluation.metrics import answers
-from mmgpt.evaluation.metrics.answers import judge, normalise
+from mmgpt.evaluation.metrics.answers import judge, normalize
 from mmgpt.registry import METRICS
 
 
@@ -28,7 +28,7 @@ SAMPLES = [
 
 @pytest.mark.parametrize("text", ["red", " Red", "RED.", "red. ", "\nred .\n"])
 def test_case_white_space_and_one_full_stop_do_not_count(text):
-    assert normalise(text) == "red"
+    assert normalize(text) == "red"
 
 
 @pytest.mark.parametrize("text", ["a red", "red!", "red..", "re d", "", "dark red"])
@@ -75,7 +75,7 @@ def test_a_group_that_was_not_evaluated_whole_has_no_mean(monkeypatch):
 
 
 def test_an_empty_group_and_empty_data_are_refused():
-    with pytest.raises(ValueError, match="group 'visual' names no dataset"):
+    with pytest.raises(ValueError, match="group 'visual' is empty"):
         AnswerAccuracy(groups=dict(visual=[]))
     with pytest.raises(ValueError, match="no prediction"):
         AnswerAccuracy().evaluate(0)

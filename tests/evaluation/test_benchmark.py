@@ -220,7 +220,7 @@ def test_pope_by_category():
 
 
 def test_unknown_rules_and_tags_are_refused():
-    with pytest.raises(ValueError, match="unknown rule 'vqav2': choose among vqa, openflamingo"):
+    with pytest.raises(ValueError, match="unknown rule 'vqav2'; choose one of caption, choice, direct_answer, exact"):
         scores("vqav2", [])
     with pytest.raises(ValueError, match="no sample has a tag 'type'.* tags found: answer_type, question_type"):
         scores("vqa", VOTED, by=["type"])

@@ -87,7 +87,7 @@ def test_scores_equal_pycocoevalcap_and_spice_is_left_out_without_its_files(monk
 
 @needs_java
 def test_a_part_of_the_images_is_scored_as_if_it_were_alone(monkeypatch, warnings):
-    monkeypatch.setattr(caption, "_meteor", lambda said, true: {})
+    monkeypatch.setattr(caption, "_meteor", lambda predictions, targets: {})
     ours = scores(samples(tags=lambda place: {"domain": "in" if place < 2 else "out"}), by=["domain"])
     theirs = pycocoevalcap_scores(monkeypatch, SAID[:2], REFERENCES[:2])
     assert {name: ours[f"domain/in/{name}"] for name in theirs} == pytest.approx(theirs)
@@ -97,8 +97,8 @@ def test_a_part_of_the_images_is_scored_as_if_it_were_alone(monkeypatch, warning
 @needs_java
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
 def test_a_line_break_in_a_caption_does_not_shift_those_behind_it(line_break):
-    kept = [caption.judge_caption(sample) for sample in samples([f"a{line_break}dog", *SAID[1:]])]
-    tokens = caption._official_tokens(dict(enumerate(row["said"] for row in kept)))
+    kept = [caption.CaptionRule().judge(sample) for sample in samples([f"a{line_break}dog", *SAID[1:]])]
+    tokens = caption._official_tokens(dict(enumerate(row["prediction"] for row in kept)))
     assert tokens == {0: ["a dog"], 1: ["two men playing chess in a park"], 2: [""], 3: ["a hand"]}
 
 
@@ -145,7 +145,7 @@ def test_spice_that_fails_is_left_out(monkeypatch, tmp_path, warnings):
 
 def test_references_are_the_answers_or_else_the_one_answer():
     sample = {"id": "3", "dataset": "coco", "prediction": "a dog", "answer": "A dog.", "answers": []}
-    assert caption.judge_caption(sample) == {"said": ["a dog"], "true": ["A dog."]}
-    assert caption.judge_caption(sample | {"answers": ["A dog.", "A cat."]})["true"] == ["A dog.", "A cat."]
+    assert caption.CaptionRule().judge(sample) == {"prediction": ["a dog"], "references": ["A dog."]}
+    assert caption.CaptionRule().judge(sample | {"answers": ["A dog.", "A cat."]})["references"] == ["A dog.", "A cat."]
     with pytest.raises(ValueError, match="'3' of dataset 'coco' has neither"):
-        caption.judge_caption(sample | {"answer": ""})
+        caption.CaptionRule().judge(sample | {"answer": ""})

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mmgpt.evaluation.comparison import Pair, change, differing, pair_up
-from mmgpt.evaluation.written import Written, read_evaluation
+from mmgpt.evaluation.results_reader import SavedEvaluation, read_evaluation
 from tests.helpers.evaluation_files import row, write
 
 
-def written(name, rows, rule="exact"):
-    return Written(name, {}, rule, [dict(each, score=float(each["prediction"] == "red")) for each in rows])
+def evaluation(name, rows, rule="exact"):
+    return SavedEvaluation(name, {}, rule, [dict(each, score=float(each["prediction"] == "red")) for each in rows])
 
 
 def pairs(*scores):
@@ -21,14 +21,14 @@ def test_samples_pair_up_whatever_their_order():
     rows = [row(0), row(1, id="x", prediction="a"), row(2, id="x", prediction="b"), row(3, dataset="shape")]
     other = [dict(each, prediction="red") for each in reversed(rows)]
     other[1], other[2] = other[2], other[1]
-    paired = pair_up(written("A", rows), written("B", other))
+    paired = pair_up(evaluation("A", rows), evaluation("B", other))
     assert [pair.first["index"] for pair in paired] == [pair.second["index"] for pair in paired] == [0, 1, 2, 3]
 
 
 def test_other_samples_are_named():
     one, other = [row(i) for i in range(6)], [row(0), row(1, question="What?")]
     with pytest.raises(ValueError) as error:
-        pair_up(written("A", one), written("B", other))
+        pair_up(evaluation("A", one), evaluation("B", other))
     assert "5 are not in B, such as dataset 'colour', id 'q1' ('What colour is it?')" in str(error.value)
     assert "and 1 are not in A, such as dataset 'colour', id 'q1' ('What?')" in str(error.value)
     assert "q4" not in str(error.value)
@@ -36,9 +36,9 @@ def test_other_samples_are_named():
 
 def test_other_answers_and_other_rules_are_refused():
     with pytest.raises(ValueError, match=r"1 samples have other expected answers: .*id 'q0'.*\['red'\].*\['blue'\]"):
-        pair_up(written("A", [row(0)]), written("B", [row(0, answers=["blue"])]))
+        pair_up(evaluation("A", [row(0)]), evaluation("B", [row(0, answers=["blue"])]))
     with pytest.raises(ValueError, match="A is scored by rule 'exact', B by 'vqa'"):
-        pair_up(written("A", [row(0)]), written("B", [row(0)], "vqa"))
+        pair_up(evaluation("A", [row(0)]), evaluation("B", [row(0)], "vqa"))
 
 
 def test_the_figures_of_a_change():

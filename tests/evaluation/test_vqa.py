@@ -17,7 +17,7 @@ CASES = [
     ("cat", {"dog": 6, "cat": 4}, 1.0),
     ("cat", {"dog": 1, "cat": 9}, 1.0),
     ("cat", {"cat": 10}, 1.0),
-    # Nothing is normalised when all agree, white space apart.
+    # Nothing is normalized when all agree, white space apart.
     ("Cat", {"cat": 10}, 0.0),
     ("cat.", {"cat": 10}, 0.0),
     ("the cat", {"cat": 10}, 0.0),
@@ -27,7 +27,7 @@ CASES = [
     ("a\tcat", {"a cat": 10}, 1.0),
     ("cat", {"cat": 5, " cat": 5}, 1.0),  # alike once the white space around them is gone
     ("Cat", {"cat": 5, "cat\n": 5}, 0.0),
-    ("Cat", {"cat": 9, "Cat": 1}, 1.0),  # not alike in case: normalised
+    ("Cat", {"cat": 9, "Cat": 1}, 1.0),  # not alike in case: normalized
     # Case.
     ("CAT", {"Cat": 4, "dog": 6}, 1.0),
     ("İ", {"i̇": 4, "dog": 6}, 1.0),
@@ -151,7 +151,7 @@ def test_the_table_of_contractions_is_the_published_one():
     "prediction, answer, official, openflamingo, vizwiz, textvqa",
     [
         ("Cat", "cat", 0, 1, 1, 1),  # agreed answers: only the official script leaves the prediction as it is
-        ("coca-cola", "coca-cola", 1, 1, 0, 1),  # VizWiz' script normalises the prediction alone
+        ("coca-cola", "coca-cola", 1, 1, 0, 1),  # VizWiz' script normalizes the prediction alone
         ("dog's", "dog 's", 0, 0, 0, 1),  # TextVQA takes the possessive apart
         ("red,blue", "redblue", 0, 0, 0, 1),  # and drops commas and question marks at once
         ("a?b", "ab", 0, 0, 0, 1),
@@ -176,7 +176,7 @@ def test_direct_answers_of_aokvqa_leave_none_out_and_are_compared_to_the_letter(
     assert vqa.direct_answer_accuracy("Red", answers) == 0 and vqa.direct_answer_accuracy("red.", answers) == 0
 
 
-def test_mmpretrain_leaves_no_annotator_out_and_always_normalises():
+def test_mmpretrain_leaves_no_annotator_out_and_always_normalizes():
     pytest.importorskip("mmpretrain")
     from mmpretrain.evaluation import VQAAcc
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mmgpt.evaluation.metrics.yes_no import judge_yes_no, says_yes, yes_no_scores
+from mmgpt.evaluation.metrics.yes_no import YesNoRule, says_yes
 
 
 @pytest.mark.parametrize(
@@ -32,18 +32,18 @@ def test_what_says_yes(text, yes):
 
 def rows(true_yes, missed, false_yes, true_no):
     kinds = {(True, True): true_yes, (False, True): missed, (True, False): false_yes, (False, False): true_no}
-    return [{"said": said, "true": true} for (said, true), count in kinds.items() for _ in range(count)]
+    return [{"predicted": said, "expected": true} for (said, true), count in kinds.items() for _ in range(count)]
 
 
 def test_scores_in_percent():
-    assert yes_no_scores(rows(3, 1, 2, 4)) == pytest.approx(
+    assert YesNoRule().summarize(rows(3, 1, 2, 4)) == pytest.approx(
         {"accuracy": 70, "precision": 60, "recall": 75, "F1": 200 * 0.6 * 0.75 / 1.35, "yes": 50}
     )
 
 
 def test_a_share_of_nothing_is_zero():
-    assert yes_no_scores(rows(0, 2, 0, 2)) == {"accuracy": 50, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
-    assert yes_no_scores(rows(0, 0, 0, 2)) == {"accuracy": 100, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
+    assert YesNoRule().summarize(rows(0, 2, 0, 2)) == {"accuracy": 50, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
+    assert YesNoRule().summarize(rows(0, 0, 0, 2)) == {"accuracy": 100, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
 
 
 def test_random_answers_score_as_scikit_learn_says():
@@ -51,18 +51,27 @@ def test_random_answers_score_as_scikit_learn_says():
 
     rng = random.Random(0)
     for _ in range(20):
-        judged = [{"said": rng.random() < 0.6, "true": rng.random() < 0.5} for _ in range(50)]
-        said, true = ([row[key] for row in judged] for key in ("said", "true"))
+        judged = [{"predicted": rng.random() < 0.6, "expected": rng.random() < 0.5} for _ in range(50)]
+        said, true = ([row[key] for row in judged] for key in ("predicted", "expected"))
         precision, recall, f1, _ = precision_recall_fscore_support(true, said, average="binary")
         wanted = dict(
             accuracy=accuracy_score(true, said), precision=precision, recall=recall, F1=f1, yes=sum(said) / 50
         )
-        assert yes_no_scores(judged) == pytest.approx({name: 100 * score for name, score in wanted.items()})
+        assert YesNoRule().summarize(judged) == pytest.approx({name: 100 * score for name, score in wanted.items()})
 
 
 def test_the_right_answer_is_yes_or_no():
-    assert judge_yes_no({"answer": "Yes", "prediction": "no"}) == {"said": False, "true": True, "score": 0}
-    assert judge_yes_no({"answer": "no", "prediction": "No."}) == {"said": False, "true": False, "score": 1}
+    rule = YesNoRule()
+    assert rule.judge({"answer": "Yes", "prediction": "no"}) == {
+        "predicted": False,
+        "expected": True,
+        "score": 0,
+    }
+    assert rule.judge({"answer": "no", "prediction": "No."}) == {
+        "predicted": False,
+        "expected": False,
+        "score": 1,
+    }
     for answer in ("maybe", "", None):
         with pytest.raises(ValueError, match="id 'p1': the right answer must be yes or no, got"):
-            judge_yes_no({"id": "p1", "answer": answer, "prediction": "no"})
+            rule.judge({"id": "p1", "answer": answer, "prediction": "no"})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmgpt.registry import SCORES
 from tests.helpers.evaluation_files import dataset, row, write
 from tests.helpers.html_pages import read_page
 
@@ -21,7 +22,7 @@ def tool():
 
 @pytest.fixture
 def first(tmp_path):
-    """Twenty questions about colours, half of the answers right, and two without a picture, both wrong."""
+    """Twenty questions about colours, half of the answers right, and two questions without an image, both wrong."""
     rows = [row(i, prediction="red" if i % 2 else f"wrong{i}") for i in range(20)]
     rows += [row(i, dataset="words", question="Say it.", images=[], prediction=f"wrong{i}") for i in (20, 21)]
     return write(tmp_path / "a" / "evaluation" / "first", rows)
@@ -29,7 +30,7 @@ def first(tmp_path):
 
 @pytest.fixture
 def second(tmp_path):
-    """The same ones, all right but numbers 1 and 3."""
+    """The same questions, with correct answers to all but numbers 1 and 3."""
     rows = [row(i, prediction="red" if i not in (1, 3) else f"lost{i}") for i in range(20)]
     rows += [row(i, dataset="words", question="Say it.", images=[]) for i in (20, 21)]
     return write(tmp_path / "b" / "evaluation" / "second", rows, model=dict(lora=dict(r=64)))
@@ -50,7 +51,7 @@ def lines(text):
     return {line[0]: line[1:] for line in cells}
 
 
-def test_figures_and_sheets_of_one(tool, first, sheets, capsys):
+def test_scores_and_sheets_of_one_evaluation(tool, first, sheets, capsys):
     tool.main([str(first), "--count", "11"])
     printed = capsys.readouterr().out
     shown = lines(printed)
@@ -63,7 +64,7 @@ def test_figures_and_sheets_of_one(tool, first, sheets, capsys):
     assert {each["image"].getpixel((0, 0)) for each in sheets["worst"] if each["images"]} == {(255, 0, 0)}
 
 
-def test_the_worst_come_first_and_the_draw_is_always_the_same(tool, tmp_path, sheets):
+def test_worst_answers_come_first_and_random_ones_are_reproducible(tool, tmp_path, sheets):
     folder = write(tmp_path, [row(i, score=(i % 5) / 4) for i in range(20)])
     tool.main([str(folder), "--count", "6"])
     before = dict(sheets)
@@ -75,17 +76,18 @@ def test_the_worst_come_first_and_the_draw_is_always_the_same(tool, tmp_path, sh
     assert [each["index"] for each in sheets["random"]] != sorted(each["index"] for each in sheets["random"])
 
 
-def test_nothing_is_wrong(tool, tmp_path, capsys):
+def test_no_sheet_of_worst_answers_when_all_are_correct(tool, tmp_path, capsys):
     tool.main([str(write(tmp_path, [row(0)]))])
     assert "random.png" in capsys.readouterr().out and not (tmp_path / "analysis" / "worst.png").exists()
 
 
-def test_lost_pictures_are_told(tool, tmp_path, capsys):
-    tool.main([str(write(tmp_path, [row(0, images=["lost.png"])], dataset(tmp_path)))])
-    assert "1 pictures could not be opened, such as: " in (told := capsys.readouterr().out) and "lost.png" in told
+def test_missing_images_are_reported(tool, tmp_path, capsys):
+    tool.main([str(write(tmp_path, [row(0, images=["missing.png"])], dataset(tmp_path)))])
+    assert "1 images could not be opened, such as: " in (printed := capsys.readouterr().out)
+    assert "missing.png" in printed
 
 
-def test_two_are_compared(tool, first, second, capsys):
+def test_two_evaluations_are_compared(tool, first, second, capsys):
     tool.main([str(first), str(second), "--names", "before", "after", "--count", "3"])
     printed = capsys.readouterr().out
     shown = lines(printed)
@@ -102,7 +104,7 @@ def test_two_are_compared(tool, first, second, capsys):
     assert all(len(each.all(name="img")) == 1 for each in losses.all(name="article"))
 
 
-def test_both_pictures_where_the_two_were_shown_others(tool, first, tmp_path):
+def test_both_images_are_shown_where_they_differ(tool, first, tmp_path):
     rows = [row(i, images=["other.png"], prediction="blue") for i in range(20)]
     rows += [row(i, dataset="words", question="Say it.", images=[]) for i in (20, 21)]
     tool.main([str(first), str(write(tmp_path / "control", rows)), "--out", str(tmp_path / "out")])
@@ -110,7 +112,7 @@ def test_both_pictures_where_the_two_were_shown_others(tool, first, tmp_path):
     assert {len(each.all(name="img")) for each in losses.all(name="article")} == {2}
 
 
-def test_what_cannot_be_compared(tool, first, tmp_path, capsys):
+def test_results_that_cannot_be_compared_are_refused(tool, first, tmp_path, capsys):
     other = write(tmp_path / "other", [row(0)])
     with pytest.raises(ValueError, match="only evaluations of the same samples"):
         tool.main([str(first), str(other)])
@@ -120,3 +122,19 @@ def test_what_cannot_be_compared(tool, first, tmp_path, capsys):
         with pytest.raises(SystemExit):
             tool.main(wrong)
         assert "one result or two, and as many names" in capsys.readouterr().err
+
+
+def test_a_rule_from_outside_the_package_is_imported_first(tool, tmp_path, monkeypatch, capsys):
+    folder = write(tmp_path / "a", [row(0), row(1, prediction="blue")], metrics=dict(rule="same_length"))
+    (tmp_path / "length_rule.py").write_text(
+        "from mmgpt.registry import SCORES\n"
+        "@SCORES.register_module()\n"
+        "def same_length(sample):\n"
+        "    return len(sample['prediction']) / 4\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="unknown rule 'same_length'.*--custom-imports"):
+        tool.main([str(folder)])
+    tool.main([str(folder), "--custom-imports", "length_rule"])
+    assert lines(capsys.readouterr().out)["colour"] == ["2", "87.5"]
+    SCORES.module_dict.pop("same_length")

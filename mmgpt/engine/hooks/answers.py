@@ -9,9 +9,9 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
 from mmgpt.engine.evaluation_loop import shorten
+from mmgpt.evaluation.images import RowImages
 from mmgpt.evaluation.metrics.answers import judge, references
-from mmgpt.evaluation.pictures import Pictures
-from mmgpt.evaluation.written import truth
+from mmgpt.evaluation.results_reader import expected_answer
 from mmgpt.registry import DATASETS, HOOKS
 from mmgpt.visualization.sheet import sheet_pixels, side_by_side
 
@@ -36,7 +36,7 @@ class AnswersHook(Hook):
         if count < 1 or interval < 1:
             raise ValueError(f"AnswersHook: count={count} and interval={interval} must be 1 or more")
         self.loader, self.count, self.interval = loader, count, interval
-        self.pictures = Pictures(loader["dataset"])
+        self.pictures = RowImages(loader["dataset"])
         self.batch: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -58,7 +58,9 @@ class AnswersHook(Hook):
             if not is_main_process():
                 return
             runner.logger.info(told(rows, runner.iter + 1))
-            shown = [{**row, "image": side_by_side(self.pictures.of(row)), "answer": truth(row)} for row in rows]
+            shown = [
+                {**row, "image": side_by_side(self.pictures.load(row)), "answer": expected_answer(row)} for row in rows
+            ]
             runner.visualizer.add_image("answers", sheet_pixels(shown), runner.iter + 1)
 
     @torch.no_grad()
@@ -76,5 +78,8 @@ def told(rows: Sequence[dict], step: int) -> str:
     """Judged answers as lines of a log."""
     right = sum(row["correct"] for row in rows)
     lines = [f"held-out answers after {step} batches, {right} of {len(rows)} right"]
-    lines += [f"{row['dataset']}: {row['question']!r}: {row['prediction']!r}, expected {truth(row)!r}" for row in rows]
+    lines += [
+        f"{row['dataset']}: {row['question']!r}: {row['prediction']!r}, expected {expected_answer(row)!r}"
+        for row in rows
+    ]
     return "\n    ".join(lines)

@@ -1,5 +1,6 @@
-"""The metrics that a config can name."""
+"""The metrics that a config can name, and the scoring rules of benchmarks."""
 
+from mmgpt.evaluation.metrics import caption, choice, vqa, yes_no  # noqa: F401 (they register their scoring rules)
 from mmgpt.evaluation.metrics.answers import AnswerAccuracy
 from mmgpt.evaluation.metrics.benchmark import BenchmarkScores
 from mmgpt.evaluation.metrics.leaderboard import VQALeaderboardFile

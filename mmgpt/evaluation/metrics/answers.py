@@ -8,36 +8,40 @@ from pathlib import Path
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from mmgpt.registry import METRICS
+from mmgpt.registry import METRICS, SCORES
 
-WRITTEN = ("id", "dataset", "source", "images", "question", "prompt", "answer", "answers", "prediction")
+ROW_KEYS = ("id", "dataset", "source", "images", "question", "prompt", "answer", "answers", "prediction")
 
 
-def normalise(text: str) -> str:
-    """Text as it is compared: without case, surrounding white space and one closing full stop."""
+def normalize(text: str) -> str:
+    """Normalized text for exact match: without case, surrounding white space and one closing full stop."""
     return text.strip().removesuffix(".").rstrip().casefold()
 
 
 def references(sample: dict) -> list[str]:
-    """Every answer that counts as right: ``answer`` and ``answers``; without any, a ValueError names the sample."""
+    """The reference answers of a sample: its ``answer`` and ``answers``.
+
+    Raises:
+        ValueError: the sample has none; names it.
+    """
     texts = [text for text in (sample.get("answer"), *(sample.get("answers") or [])) if text]
     if not texts:
         raise ValueError(
             f"sample {sample.get('id')!r} of dataset {sample.get('dataset')!r} has neither `answer` nor `answers`: "
-            "nothing to compare its prediction with"
+            "there is no reference to compare its prediction with"
         )
     return texts
 
 
 def judge(sample: dict) -> dict:
-    """The row kept of one prediction (a dict as the model's predict mode gives it), with ``correct`` (bool) added."""
-    right = {normalise(text) for text in references(sample)}
-    row = {key: sample.get(key) for key in WRITTEN}
-    return row | {"correct": normalise(sample["prediction"]) in right}
+    """The row of one prediction (a dict as the model's predict mode returns it), with ``correct`` (bool) added."""
+    accepted = {normalize(text) for text in references(sample)}
+    row = {key: sample.get(key) for key in ROW_KEYS}
+    return row | {"correct": normalize(sample["prediction"]) in accepted}
 
 
 def percent_by_dataset(rows: Sequence[dict]) -> tuple[dict[str, float], dict[str, int]]:
-    """Percent right and number of questions for each dataset among judged rows, datasets in order of appearance."""
+    """Percentage of correct answers and number of questions by dataset, in the order in which the datasets appear."""
     hits: dict[str, list[bool]] = {}
     for row in rows:
         hits.setdefault(row["dataset"], []).append(row["correct"])
@@ -45,12 +49,18 @@ def percent_by_dataset(rows: Sequence[dict]) -> tuple[dict[str, float], dict[str
 
 
 def mean(values: Sequence[float]) -> float:
-    """Plain mean of at least one value."""
+    """Arithmetic mean of at least one value."""
     return sum(values) / len(values)
 
 
+@SCORES.register_module("exact")
+def exact_match(sample: dict) -> float:
+    """Score of an exact match (GQA, OCR-VQA): 1 when the normalized prediction equals a reference, else 0."""
+    return float(judge(sample)["correct"])
+
+
 def write_rows(rows: Sequence[dict], path: str | Path) -> None:
-    """Write rows as JSON lines; folders are made."""
+    """Write rows as JSON lines; missing folders are created."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -59,16 +69,16 @@ def write_rows(rows: Sequence[dict], path: str | Path) -> None:
 
 @METRICS.register_module()
 class AnswerAccuracy(BaseMetric):
-    """Percent of answers that equal a reference, for each dataset (one dataset is one task family), and their means.
+    """Exact-match accuracy of each dataset (a dataset is a task family) and its means.
 
-    Keys: ``<dataset>`` in percent and ``questions/<dataset>`` as a count, ``mean`` over the datasets (each weighs
-    the same), and ``<group>_mean`` for each entry of ``groups``.
+    Keys: ``<dataset>`` in percent and ``questions/<dataset>`` as a count, ``mean`` over the datasets (all of equal
+    weight), and ``<group>_mean`` for each entry of ``groups``.
 
     Args:
-        groups: group name -> names of the datasets in it, e.g. ``dict(visual=['colour', 'shape'])``. A name that
-            got no question is a ValueError: it is misspelt, or its data is empty.
-        out_file: where to write every judged prediction as JSON lines.
-        collect_device, prefix, collect_dir: as in MMEngine's BaseMetric.
+        groups: group name -> names of the datasets in it, e.g. ``dict(visual=['colour', 'shape'])``. The mean
+            of a group is left out, with a warning, when one of its datasets has no question.
+        out_file: file to which all judged predictions are written as JSON lines.
+        collect_device, prefix, collect_dir: arguments of MMEngine's BaseMetric.
     """
 
     default_prefix = "accuracy"
@@ -84,17 +94,17 @@ class AnswerAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         for name, members in (groups or {}).items():
             if not members:
-                raise ValueError(f"AnswerAccuracy: group {name!r} names no dataset")
+                raise ValueError(f"AnswerAccuracy: group {name!r} is empty; name its datasets")
         self.groups = groups or {}
         self.out_file = out_file
 
     def check(self, samples: Iterable[dict]) -> None:
-        """Raise a ValueError that names a sample whose answer could not be judged; the samples have no predictions."""
+        """Check samples without predictions; a ValueError names a sample without references."""
         for sample in samples:
             references(sample)
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Judge one batch of predictions; the answers travel in them, so ``data_batch`` is not needed."""
+        """Judge one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
         self.results.extend(judge(sample) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
@@ -106,16 +116,11 @@ class AnswerAccuracy(BaseMetric):
         percent, count = percent_by_dataset(results)
         scores = percent | {f"questions/{name}": number for name, number in count.items()}
         scores["mean"] = mean(list(percent.values()))
-        return scores | self._group_means(percent)
-
-    def _group_means(self, percent: dict[str, float]) -> dict[str, float]:
-        """The mean of each group; one that was evaluated in part only is left out, with a warning."""
-        means = {}
         for name, members in self.groups.items():
             missing = [member for member in members if member not in percent]
             if missing:
                 text = f"AnswerAccuracy: no mean of group {name!r}: no question of {missing} was evaluated"
                 print_log(f"{text}, only of {sorted(percent)}", "current", logging.WARNING)
             else:
-                means[f"{name}_mean"] = mean([percent[member] for member in members])
-        return means
+                scores[f"{name}_mean"] = mean([percent[member] for member in members])
+        return scores

@@ -1,4 +1,4 @@
-"""Caption scores of COCO Caption, Flickr30k and NoCaps: BLEU, METEOR, ROUGE-L, CIDEr, SPICE through pycocoevalcap."""
+"""Caption scores of COCO Caption, Flickr30k and NoCaps by pycocoevalcap: BLEU, METEOR, ROUGE-L, CIDEr, SPICE."""
 
 import logging
 import re
@@ -10,51 +10,56 @@ from subprocess import CalledProcessError
 from mmengine.logging import print_log
 
 from mmgpt.evaluation.metrics.answers import references
+from mmgpt.evaluation.metrics.rules import Rule
+from mmgpt.registry import SCORES
 
-PACKAGE = "pycocoevalcap"
 BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
 SPICE_FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 WORD = re.compile(r"\w+(?:['-]\w+)*")
-Captions = dict[int, list[str]]  # of each image
+Captions = dict[int, list[str]]  # image number -> captions
 
 
-def true_captions(sample: dict) -> list[str]:
-    """A sample's references: its ``answers``, or its one ``answer``; without any a ValueError names the sample."""
-    return sample.get("answers") or references(sample)
+@SCORES.register_module("caption")
+class CaptionRule(Rule):
+    """Rule of caption scores, which weigh all captions together; references are ``answers``, or else ``answer``."""
 
+    package = "pycocoevalcap"
+    scores_samples = False
 
-def judge_caption(sample: dict) -> dict:
-    """What is kept of a sample: ``said``, one caption in a list, and ``true``, its references."""
-    return {"said": [one_line(sample["prediction"])], "true": [one_line(text) for text in true_captions(sample)]}
+    def judge(self, sample: dict) -> dict:
+        """The ``prediction`` of a sample, one caption in a list, and its ``references``, each on one line.
 
+        Raises:
+            ValueError: the sample has no references; names it.
+        """
+        captions = {"prediction": [sample["prediction"]], "references": sample.get("answers") or references(sample)}
+        # The official tokenizer takes what follows any line break ('\r' and the like, too) for the next caption.
+        return {name: [" ".join(text.splitlines()) for text in texts] for name, texts in captions.items()}
 
-def one_line(text: str) -> str:
-    """A text without line breaks: the official tokenizer takes them for the next caption, '\\r' and the like too."""
-    return " ".join(text.splitlines())
+    def summarize(self, rows: Sequence[dict]) -> dict[str, float]:
+        """BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr and SPICE, times 100.
 
+        Scores that cannot be computed are left out, with a warning that says why. The official tokenizer needs Java;
+        without it captions are split by a plain one, and all names begin with 'plain_', since the numbers cannot be
+        compared with published ones.
 
-def caption_scores(rows: Sequence[dict]) -> dict[str, float]:
-    """BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr and SPICE times 100, of rows of `judge_caption`.
+        CIDEr weighs words by their frequency among the given rows. For a group of images it is computed on that group
+        alone, as is usual for NoCaps' domains.
+        """
+        predictions, targets = (dict(enumerate(row[key] for row in rows)) for key in ("prediction", "references"))
+        if not find_java():
+            scores = _ngram_scores(_plain_tokens(predictions), _plain_tokens(targets))
+            return {f"plain_{name}": score for name, score in scores.items()}
+        predictions, targets = _official_tokens(predictions), _official_tokens(targets)
+        return _ngram_scores(predictions, targets) | _meteor(predictions, targets) | _spice(predictions, targets)
 
-    What cannot be computed is left out, with a line in the log that says why. Without Java there is no official
-    tokenizer: then captions are split by a plain one, and all names begin with 'plain_', for the numbers are not
-    comparable with those of others.
-
-    CIDEr weighs words by how many of these rows have them: of a part of the images it is computed on that part alone,
-    as it is done for NoCaps' domains.
-    """
-    said, true = (dict(enumerate(row[key] for row in rows)) for key in ("said", "true"))
-    java = find_java()
-    tokenize = _official_tokens if java else _plain_tokens
-    said, true = tokenize(said), tokenize(true)
-    scores = _ngram_scores(said, true)
-    if not java:
-        return {f"plain_{name}": score for name, score in scores.items()}
-    return scores | _meteor(said, true) | _spice(said, true)
+    def warn(self) -> None:
+        """Log which scores a missing Java costs."""
+        find_java()
 
 
 def find_java() -> bool:
-    """Whether there is Java; without, a line in the log says what it costs."""
+    """Whether Java is installed; if not, a warning in the log names the scores that will be missing."""
     java = shutil.which("java") is not None
     if not java:
         _warn("no Java: METEOR and SPICE are left out, and plain_ scores come from a plain tokenizer, not the official")
@@ -72,31 +77,31 @@ def _official_tokens(captions: Captions) -> Captions:
 
 
 def _plain_tokens(captions: Captions) -> Captions:
-    """Captions in lower case, without punctuation."""
+    """Captions in lower case and without punctuation."""
     return {image: [" ".join(WORD.findall(text.lower())) for text in texts] for image, texts in captions.items()}
 
 
-def _ngram_scores(said: Captions, true: Captions) -> dict[str, float]:
+def _ngram_scores(predictions: Captions, targets: Captions) -> dict[str, float]:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    bleu, _ = Bleu(len(BLEU)).compute_score(true, said, verbose=0)
-    rouge, _ = Rouge().compute_score(true, said)
-    cider, _ = Cider().compute_score(true, said)
+    bleu, _ = Bleu(len(BLEU)).compute_score(targets, predictions, verbose=0)
+    rouge, _ = Rouge().compute_score(targets, predictions)
+    cider, _ = Cider().compute_score(targets, predictions)
     scores = zip((*BLEU, "ROUGE-L", "CIDEr"), (*bleu, rouge, cider), strict=True)
     return {name: 100 * float(score) for name, score in scores}
 
 
-def _meteor(said: Captions, true: Captions) -> dict[str, float]:
+def _meteor(predictions: Captions, targets: Captions) -> dict[str, float]:
     from pycocoevalcap.meteor.meteor import Meteor
 
-    score, _ = Meteor().compute_score(true, said)
+    score, _ = Meteor().compute_score(targets, predictions)
     return {"METEOR": 100 * score}
 
 
-def _spice(said: Captions, true: Captions) -> dict[str, float]:
-    """SPICE, when its files are there; it would fetch them by itself otherwise, 400 MB."""
+def _spice(predictions: Captions, targets: Captions) -> dict[str, float]:
+    """SPICE, if its files are installed: otherwise pycocoevalcap would download them, 400 MB."""
     from pycocoevalcap.spice import spice
 
     folder = Path(spice.__file__).parent / "lib"
@@ -105,7 +110,7 @@ def _spice(said: Captions, true: Captions) -> dict[str, float]:
         _warn(f"SPICE is left out: {' and '.join(missing)} of Stanford CoreNLP are not in {folder}")
         return {}
     try:
-        score, _ = spice.Spice().compute_score(true, said)
+        score, _ = spice.Spice().compute_score(targets, predictions)
     except CalledProcessError as error:
         _warn(f"SPICE is left out: {error} (it was written for Java 8)")
         return {}

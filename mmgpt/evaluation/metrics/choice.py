@@ -1,43 +1,41 @@
-"""Multiple choice: which of the offered choices a free text names (A-OKVQA, ScienceQA, SNLI-VE)."""
+"""Multiple choice: the choice that a generated answer names (A-OKVQA, ScienceQA, SNLI-VE)."""
 
 import re
 from collections.abc import Sequence
 
 from mmgpt.datasets.conversation import place_of
-from mmgpt.evaluation.metrics.answers import normalise
+from mmgpt.evaluation.metrics.answers import normalize
+from mmgpt.registry import SCORES
 
-LEAD = re.compile(r"the (?:correct )?answer is:?\s+", re.IGNORECASE)
-MARK = re.compile(r"(?<=[.:)])\s")
+ANSWER_PHRASE = re.compile(r"the (?:correct )?answer is:?\s+", re.IGNORECASE)
+FIRST_CLAUSE_END = re.compile(r"(?<=[.:)])\s")
 LETTER = re.compile(r"\(?([A-Z])[.:)]?")
 
 
 def read_choice(text: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a text names, or None when it names none.
 
-    A text names a choice by being it; by being it but for case, white space and a closing full stop, when that holds
-    for one choice only ('Gg' and 'gg' are two choices in ScienceQA); or by being its letter: 'B', 'B.', '(B)'. So does
-    the part of a text before the first space behind '.', ':' or ')': 'B. a cat', 'a cat. Because it purrs.' What
-    comes before the choice, up to 'The answer is', is not looked at.
+    A text names a choice when it equals the choice literally; when it equals exactly one choice after `normalize` ('Gg'
+    and 'gg' are two choices in ScienceQA); or when it is the choice's letter: 'B', 'B.', '(B)'. If the whole text names
+    no choice, its beginning up to the first space after '.', ':' or ')' is tried: 'B. a cat', 'a cat. Because it
+    purrs.' Everything up to 'The answer is' is ignored.
 
-    Nothing is guessed: mmpretrain's ScienceQAMetric draws at random where it cannot read an answer.
+    An unreadable answer counts as wrong; mmpretrain's ScienceQAMetric draws a random choice instead.
     """
-    text = LEAD.split(text)[-1].strip()
-    named = (_named(part, choices) for part in (text, MARK.split(text)[0]))
-    return next((index for index in named if index is not None), None)
-
-
-def _named(text: str, choices: Sequence[str]) -> int | None:
-    for form in (str, normalise):
-        same = [index for index, choice in enumerate(choices) if form(choice) == form(text)]
-        if len(same) == 1:
-            return same[0]
-    letter = LETTER.fullmatch(text)
-    index = ord(letter[1]) - ord("A") if letter else len(choices)
-    return index if index < len(choices) else None
+    text = ANSWER_PHRASE.split(text)[-1].strip()
+    for candidate in (text, FIRST_CLAUSE_END.split(text)[0]):
+        for form in (str, normalize):
+            matches = [index for index, choice in enumerate(choices) if form(choice) == form(candidate)]
+            if len(matches) == 1:
+                return matches[0]
+        letter = LETTER.fullmatch(candidate)
+        if letter and ord(letter[1]) - ord("A") < len(choices):
+            return ord(letter[1]) - ord("A")
+    return None
 
 
 def right_choice(sample: dict) -> str:
-    """The right one of a sample's choices.
+    """The correct choice of a sample.
 
     Raises:
         ValueError: the sample has no choices, or its answer is not one of them.
@@ -49,8 +47,13 @@ def right_choice(sample: dict) -> str:
     return answer
 
 
+@SCORES.register_module("choice")
 def choice_score(sample: dict) -> float:
-    """1 when the prediction names the right choice, else 0; a ValueError as from `right_choice`."""
+    """Score of a multiple-choice answer: 1 when the prediction names the correct choice, else 0.
+
+    Raises:
+        ValueError: see `right_choice`.
+    """
     answer, choices = right_choice(sample), sample["choices"]
     index = read_choice(sample["prediction"], choices)
     return float(index is not None and choices[index] == answer)

@@ -35,7 +35,7 @@ def question_ids(path: str | Path) -> list[int]:
 class VQALeaderboardFile(BaseMetric):
     """Writes `[{"question_id": int, "answer": str}, ...]`, in the order of the questions; the answers are as generated.
 
-    The leaderboard normalises answers itself. Its only score is `answers`, their number.
+    The leaderboard normalizes answers itself. Its only score is `answers`, their number.
 
     Args:
         question_file: e.g. v2_OpenEnded_mscoco_test-dev2015_questions.json; each of its questions needs an answer.

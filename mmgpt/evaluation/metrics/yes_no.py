@@ -1,47 +1,51 @@
-"""Yes or no in free text, and the scores of POPE (arXiv:2305.10355)."""
+"""Yes-or-no answers and their scores on POPE (arXiv:2305.10355)."""
 
 from collections.abc import Sequence
 
 from mmgpt.datasets.conversation import place_of
+from mmgpt.evaluation.metrics.rules import Rule
+from mmgpt.registry import SCORES
 
 
 def says_yes(text: str) -> bool:
     """Whether a text says yes by POPE's rule: its first sentence has none of the words No, no, not.
 
-    Source: github.com/AoiDragon/POPE, evaluate.py. Words are what spaces separate, once commas are taken out.
+    Source: github.com/AoiDragon/POPE, evaluate.py. Words are separated by spaces, after commas are deleted.
     """
     return not {"No", "no", "not"} & set(text.split(".")[0].replace(",", "").split(" "))
 
 
-def is_yes(sample: dict) -> bool:
-    """Whether the right answer is yes; a ValueError names a sample where it is neither yes nor no."""
-    answer = str(sample.get("answer")).casefold()
-    if answer not in ("yes", "no"):
-        raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
-    return answer == "yes"
+@SCORES.register_module("yes_no")
+class YesNoRule(Rule):
+    """POPE's rule: accuracy, and precision, recall and F1 of the answer yes."""
 
+    def judge(self, sample: dict) -> dict:
+        """Whether the prediction and the reference say yes (bool), and as ``score`` whether they agree.
 
-def judge_yes_no(sample: dict) -> dict:
-    """What is kept of a sample: ``said`` and ``true``, both bool, and as ``score`` whether they are the same.
+        Raises:
+            ValueError: the sample's answer is neither yes nor no; names the sample.
+        """
+        answer = str(sample.get("answer")).casefold()
+        if answer not in ("yes", "no"):
+            raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
+        predicted, expected = says_yes(sample["prediction"]), answer == "yes"
+        return {"predicted": predicted, "expected": expected, "score": float(predicted == expected)}
 
-    An answer other than yes or no is a ValueError.
-    """
-    said, true = says_yes(sample["prediction"]), is_yes(sample)
-    return {"said": said, "true": true, "score": float(said == true)}
+    def summarize(self, rows: Sequence[dict]) -> dict[str, float]:
+        """Accuracy, precision, recall and F1 of the answer yes, and the share of predictions that say yes, in percent.
 
-
-def yes_no_scores(rows: Sequence[dict]) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 of the answer yes, and how often yes was said, in percent.
-
-    A share of nothing, such as precision when yes was never said, is 0.
-    """
-    said, true = sum(row["said"] for row in rows), sum(row["true"] for row in rows)
-    hits = sum(row["said"] and row["true"] for row in rows)
-    shares = {
-        "accuracy": (sum(row["said"] == row["true"] for row in rows), len(rows)),
-        "precision": (hits, said),
-        "recall": (hits, true),
-        "F1": (2 * hits, said + true),
-        "yes": (said, len(rows)),
-    }
-    return {name: 100 * part / whole if whole else 0.0 for name, (part, whole) in shares.items()}
+        A share with a zero denominator is 0, such as the precision when no prediction says yes.
+        """
+        predicted, expected = (sum(row[key] for row in rows) for key in ("predicted", "expected"))
+        hits = sum(row["predicted"] and row["expected"] for row in rows)
+        shares = {
+            "accuracy": (sum(row["predicted"] == row["expected"] for row in rows), len(rows)),
+            "precision": (hits, predicted),
+            "recall": (hits, expected),
+            "F1": (2 * hits, predicted + expected),
+            "yes": (predicted, len(rows)),
+        }
+        return {
+            name: 100 * numerator / denominator if denominator else 0.0
+            for name, (numerator, denominator) in shares.items()
+        }

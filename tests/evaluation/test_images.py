@@ -1,10 +1,10 @@
-"""The pictures of rows: found through any nesting of dataset configs, grey boxes for those that are lost."""
+"""RowImages: images are found through any nesting of dataset configs; gray boxes stand for missing ones."""
 
 from pathlib import Path
 
 from PIL import Image
 
-from mmgpt.evaluation.pictures import BOX, Pictures, image_folders
+from mmgpt.evaluation.images import PLACEHOLDER_SIZE, RowImages, image_folders
 
 
 def part(**changes):
@@ -21,15 +21,17 @@ def test_folders_of_all_datasets():
     assert dict(image_folders(joint)) == {name: Path(path) for name, path in expected.items()}
 
 
-def test_pictures_and_grey_boxes(tmp_path):
+def test_images_and_placeholders(tmp_path):
     Image.new("RGB", (5, 4), "blue").save(tmp_path / "blue.png")
-    (tmp_path / "broken.png").write_text("no picture")
-    pictures = Pictures(part(name="a", data_root=str(tmp_path), data_prefix=dict(img="")))
-    [blue, lost, broken] = pictures.of(dict(dataset="a", images=["blue.png", "lost.png", "broken.png"]))
+    (tmp_path / "broken.png").write_text("no image")
+    row_images = RowImages(part(name="a", data_root=str(tmp_path), data_prefix=dict(img="")))
+    [blue, missing, broken] = row_images.load(dict(dataset="a", images=["blue.png", "missing.png", "broken.png"]))
     assert blue.size == (5, 4) and blue.getpixel((0, 0)) == (0, 0, 255)
-    assert lost.size == broken.size == BOX
-    assert len(pictures.lost) == 2 and "lost.png" in pictures.lost[0] and "broken.png" in pictures.lost[1]
+    assert missing.size == broken.size == PLACEHOLDER_SIZE
+    assert (
+        len(row_images.errors) == 2 and "missing.png" in row_images.errors[0] and "broken.png" in row_images.errors[1]
+    )
 
 
-def test_no_pictures():
-    assert Pictures({}).of(dict(dataset="a", images=[])) == Pictures({}).of(dict(dataset="a")) == []
+def test_rows_without_images():
+    assert RowImages({}).load(dict(dataset="a", images=[])) == RowImages({}).load(dict(dataset="a")) == []

@@ -1,8 +1,16 @@
-"""Written evaluations read again: scores by the benchmark's rule, kinds of questions, clear errors."""
+"""Reader of saved evaluations: scores by the benchmark's rule, types of questions, clear errors."""
 
 import pytest
 
-from mmgpt.evaluation.written import REST, common_types, grouped, question_type, read_evaluation, rule_of, truth
+from mmgpt.evaluation.results_reader import (
+    OTHER_TYPES,
+    common_types,
+    expected_answer,
+    grouped,
+    question_type,
+    read_evaluation,
+    rule_of,
+)
 from tests.helpers.evaluation_files import row, write
 
 TEN = ["red"] * 2 + ["pink"] * 8
@@ -10,10 +18,10 @@ TEN = ["red"] * 2 + ["pink"] * 8
 
 def test_rows_come_in_the_order_of_the_data_and_are_scored_by_exact_match(tmp_path):
     rows = [row(1, prediction="Red. "), row(0, prediction="blue"), row(2, answers=["red", "blue"], prediction="blue")]
-    written = read_evaluation(write(tmp_path, rows))
-    assert [each["index"] for each in written.rows] == [0, 1, 2]
-    assert [each["score"] for each in written.rows] == [0, 1, 1] and written.rule == "exact"
-    assert read_evaluation(tmp_path / "result.json") == written
+    evaluation = read_evaluation(write(tmp_path, rows))
+    assert [each["index"] for each in evaluation.rows] == [0, 1, 2]
+    assert [each["score"] for each in evaluation.rows] == [0, 1, 1] and evaluation.rule == "exact"
+    assert read_evaluation(tmp_path / "result.json") == evaluation
 
 
 def test_the_rule_of_the_benchmark_scores(tmp_path):
@@ -25,8 +33,8 @@ def test_the_rule_of_the_benchmark_scores(tmp_path):
 def test_a_score_of_the_row_itself_comes_first_and_what_does_not_count_is_left_out(tmp_path):
     metrics = dict(type="BenchmarkScores", rule="direct_answer")
     rows = [row(0, score=0.25), row(1, answers=TEN, tags=dict(difficult_direct_answer="true")), row(2, answers=TEN)]
-    written = read_evaluation(write(tmp_path, rows, metrics=metrics))
-    assert [(each["id"], each["score"]) for each in written.rows] == [("q0", 0.25), ("q2", pytest.approx(2 / 3))]
+    evaluation = read_evaluation(write(tmp_path, rows, metrics=metrics))
+    assert [(each["id"], each["score"]) for each in evaluation.rows] == [("q0", 0.25), ("q2", pytest.approx(2 / 3))]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_missing_predictions(tmp_path):
         ({}, "what colour"),
         (dict(question="  IS the cup red?"), "is the"),
         (dict(question="Why?"), "why"),
-        (dict(question="¿?"), REST),
+        (dict(question="¿?"), OTHER_TYPES),
         (dict(tags=dict(question_type="none of the above")), "none of the above"),
         (dict(tags=dict(question_type=["a", "b"])), "a, b"),
         (dict(tags=dict(answer_type="number")), "what colour"),
@@ -79,17 +87,17 @@ def test_question_types(changes, kind):
 
 def test_rare_question_types_are_put_together():
     rows = [row(i) for i in range(150)] + [row(200, question="How many?")] + [row(201, question="Is it?")] * 2
-    assert common_types(rows) == ["what colour"] * 150 + [REST] + ["is it"] * 2
+    assert common_types(rows) == ["what colour"] * 150 + [OTHER_TYPES] + ["is it"] * 2
     many = [row(i, question=f"kind{i % 30} of it") for i in range(60)]
     assert len(set(common_types(many))) == 21
 
 
 def test_groups_keep_their_order_but_the_rest_is_last():
-    groups = grouped(["b", REST, "a", "b"], [1, 2, 3, 4])
-    assert list(groups.items()) == [("b", [1, 4]), ("a", [3]), (REST, [2])]
+    groups = grouped(["b", OTHER_TYPES, "a", "b"], [1, 2, 3, 4])
+    assert list(groups.items()) == [("b", [1, 4]), ("a", [3]), (OTHER_TYPES, [2])]
 
 
-def test_the_truth():
-    assert truth(row(0, answers=TEN)) == "pink (8), red (2)"
-    assert truth(row(0, answers=["red"] * 10)) == "red"
-    assert truth(row(0, answers=[])) == "red" and truth({"answer": "red"}) == "red"
+def test_expected_answer_counts_the_annotators():
+    assert expected_answer(row(0, answers=TEN)) == "pink (8), red (2)"
+    assert expected_answer(row(0, answers=["red"] * 10)) == "red"
+    assert expected_answer(row(0, answers=[])) == "red" and expected_answer({"answer": "red"}) == "red"
