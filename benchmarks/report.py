@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from mmgpt.utils.versions import versions
-from mmgpt.visualization.canvas import new_figure, save
+from mmgpt.visualization.figures import new_figure, save
 
 from .growth import Law
 from .rounds import Case, Times

@@ -20,8 +20,8 @@ from mmgpt.datasets.conversation import is_image, place_images, question_parts, 
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
 from mmgpt.utils.atomic import atomic_write
-from mmgpt.visualization.answers import Card, draw_cards, write_answers
-from mmgpt.visualization.comparison import reduced
+from mmgpt.visualization.cards import Card, draw_cards, write_answers
+from mmgpt.visualization.comparison_page import reduced
 
 PER_SHEET = 24
 PREDICTIONS, PAGE, SHEET = "predictions.jsonl", "answers.html", "answers_{}.png"

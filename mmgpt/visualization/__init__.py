@@ -1,8 +1,7 @@
-"""Pictures of answers, of batches and of training curves, a page of batches, and tables for the terminal."""
+"""Sheets and pages of answers, pages of batches, training curves, and tables for the terminal."""
 
-from mmgpt.visualization.batch_sheet import draw_batches
+from mmgpt.visualization.answer_sheet import draw_sheet
+from mmgpt.visualization.batch_page import Batch, write_page
 from mmgpt.visualization.curves import draw_curves
-from mmgpt.visualization.page import Batch, write_page
-from mmgpt.visualization.sheet import draw_sheet
 
-__all__ = ["Batch", "draw_batches", "draw_curves", "draw_sheet", "write_page"]
+__all__ = ["Batch", "draw_curves", "draw_sheet", "write_page"]

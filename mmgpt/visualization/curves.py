@@ -1,85 +1,91 @@
-"""Curves of the scalars that MMEngine's local backend writes while training."""
+"""Training curves, from the scalars that MMEngine's LocalVisBackend writes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from mmgpt.visualization.canvas import new_figure, save, wrap
+from mmgpt.visualization.figures import new_figure, save, wrap
 
 PANELS = {"loss": "loss", "loss_visual": "visual loss", "loss_language": "language loss", "lr": "learning rate"}
 SCALARS = "vis_data/scalars.json"
-PLACES = ("step", "iter", "epoch")
-EXACT = ("lr", "base_lr")  # no noisy measurements
+STEP_KEYS = ("step", "iter", "epoch")
+NOT_SMOOTHED = ("lr", "base_lr")  # exact values, which need no smoothing
 COLUMNS = 4
 
 Run = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def find_scalars(path: str | Path) -> list[Path]:
-    """The files of a run's scalars in the order of time: one for each start of a work directory.
+    """The files of a run's scalars in chronological order, one for each start in a work directory.
 
     Args:
         path: a work directory, the folder or the .log of one of its starts, or a scalars.json.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no file of scalars.
     """
     path = Path(path)
     if path.suffix == ".log":
         path = path.parent
-    found = [path] if path.is_file() else list(path.glob(SCALARS)) or sorted(path.glob(f"*/{SCALARS}"))
-    if not found:
+    files = [path] if path.is_file() else list(path.glob(SCALARS)) or sorted(path.glob(f"*/{SCALARS}"))
+    if not files:
         raise FileNotFoundError(f"{path}: no scalars of a run: neither {SCALARS} nor */{SCALARS}")
-    return found
+    return files
 
 
 def read_scalars(paths: Sequence[str | Path]) -> Run:
-    """All scalars of a run as name -> [(step, value), ...], from its files (JSON lines) in the order of time.
+    """All scalars of a run as name -> [(step, value), ...], from its files (JSON lines) in chronological order.
 
-    Of lines for one step the later value is kept. A later file replaces what earlier ones hold from its first step on:
-    a resumed run goes on from there, one that started anew leaves nothing of the run before. A line cut short by a
-    killed run is left out.
+    The last value of a step counts. A file replaces the values of earlier files from its own first step on: a resumed
+    run continues there, and a restarted run replaces everything. A line that a killed run left incomplete is skipped.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: they hold no scalars.
+        FileNotFoundError: a file does not exist.
+        ValueError: the files hold no scalars.
     """
     points: dict[str, dict[float, float]] = {}
     for path in map(Path, paths):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; the training scalars are expected there")
-        for name, own in _points(path).items():
-            before = {step: value for step, value in points.get(name, {}).items() if step < min(own)}
-            points[name] = before | own
+            raise FileNotFoundError(f"{path}: no such file; it would hold the training scalars")
+        for name, values in _points(path).items():
+            earlier = {step: value for step, value in points.get(name, {}).items() if step < min(values)}
+            points[name] = earlier | values
     if not points:
         raise ValueError(f"{', '.join(map(str, paths))}: no scalars there")
     return {name: sorted(values.items()) for name, values in points.items()}
 
 
 def smooth(run: Run, weight: float) -> Run:
-    """Scalars averaged over the steps before, each of which counts `weight` times the next one; rates as they are.
+    """Scalars as exponential moving averages, in which a step counts `weight` times the next one.
 
-    With weight 0 nothing changes.
+    Learning rates are not smoothed. With weight 0 nothing changes.
     """
-    return {name: points if name in EXACT else _average(points, weight) for name, points in run.items()}
+    smoothed = {}
+    for name, points in run.items():
+        averages, total, weights = [], 0.0, 0.0
+        for step, value in points:
+            total, weights = weight * total + value, weight * weights + 1
+            averages.append((step, total / weights))
+        smoothed[name] = points if name in NOT_SMOOTHED else averages
+    return smoothed
 
 
 def draw_curves(
     runs: Mapping[str, Run], path: str | Path, keys: Sequence[str] = tuple(PANELS), weight: float = 0
 ) -> Path:
-    """Draw scalars against the step as a PNG, a panel for each of `keys` that a run has, and return its path.
+    """Draw scalars over the step as a PNG, with a panel for each of `keys` that a run has, and return its path.
 
     Args:
-        runs: name of a run -> its scalars, as `read_scalars` gives them; runs share the panels.
+        runs: name of a run -> its scalars, as `read_scalars` returns them; runs share the panels.
         path: the PNG file.
         keys: names of scalars.
-        weight: see `smooth`; what is smoothed is drawn faintly besides.
+        weight: see `smooth`; unsmoothed curves are drawn faintly, too.
 
     Raises:
-        ValueError: no run has any of the keys; names those that there are.
+        ValueError: no run has any of the keys; lists the scalars of the runs.
     """
     panels = [key for key in keys if any(key in run for run in runs.values())]
     if not panels:
@@ -97,32 +103,24 @@ def draw_curves(
 
 
 def names_in(runs: Mapping[str, Run]) -> list[str]:
-    """The names of all scalars of some runs."""
+    """The names of all scalars of the runs."""
     return sorted({name for run in runs.values() for name in run})
-
-
-def _average(points: Sequence[tuple[float, float]], weight: float) -> list[tuple[float, float]]:
-    averages, total, weights = [], 0.0, 0.0
-    for step, value in points:
-        total, weights = weight * total + value, weight * weights + 1
-        averages.append((step, total / weights))
-    return averages
 
 
 def _draw_panel(axes: Axes, panel: str, runs: Mapping[str, Run], weight: float) -> None:
     values: list[float] = []
     for number, (name, run) in enumerate(runs.items()):
-        # A label that starts with an underscore would be left out of the legend; a lone point needs a marker.
-        label, marker, colour = wrap(name, 24, 2).lstrip("_"), "." if len(run[panel]) == 1 else "", f"C{number % 10}"
+        # The legend leaves out labels that start with an underscore. A single point is visible with a marker only.
+        label, marker, color = wrap(name, 24, 2).lstrip("_"), "." if len(run[panel]) == 1 else "", f"C{number % 10}"
         if weight:
-            axes.plot(*zip(*run[panel], strict=True), linewidth=1, alpha=0.25, color=colour)
-        shown = smooth(run, weight)[panel]
-        axes.plot(*zip(*shown, strict=True), linewidth=1.3, label=label, marker=marker, color=colour)
+            axes.plot(*zip(*run[panel], strict=True), linewidth=1, alpha=0.25, color=color)
+        smoothed = smooth({panel: run[panel]}, weight)[panel]
+        axes.plot(*zip(*smoothed, strict=True), linewidth=1.3, label=label, marker=marker, color=color)
         values += [value for _, value in run[panel]]
     axes.set_title(PANELS.get(panel, panel), fontsize=10, parse_math=False)
     axes.set_xlabel("step", fontsize=9)
     axes.grid(alpha=0.3)
-    # A loss that falls by a factor of ten is read better on a logarithmic axis.
+    # A logarithmic axis suits a loss that falls by a factor of ten.
     if panel != "lr" and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -133,19 +131,15 @@ def _draw_panel(axes: Axes, panel: str, runs: Mapping[str, Run], weight: float) 
 def _points(path: Path) -> dict[str, dict[float, float]]:
     """The scalars of one file as name -> step -> value."""
     points: dict[str, dict[float, float]] = {}
-    for record in _records(path):
-        step = record.get("step", record.get("iter"))
-        for name, value in record.items():
-            if step is not None and name not in PLACES and isinstance(value, (int, float)):
-                points.setdefault(name, {})[step] = value
-    return points
-
-
-def _records(path: Path) -> Iterator[dict]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(record, dict):
-            yield record
+        if not isinstance(record, dict):
+            continue
+        step = record.get("step", record.get("iter"))
+        for name, value in record.items():
+            if step is not None and name not in STEP_KEYS and isinstance(value, (int, float)):
+                points.setdefault(name, {})[step] = value
+    return points

@@ -1,4 +1,4 @@
-"""What the pages share: one file that needs no other, in which no text can act as HTML or hide."""
+"""Self-contained HTML files from templates, in which text cannot act as HTML or be invisible."""
 
 import unicodedata
 from base64 import b64encode
@@ -14,7 +14,7 @@ SIGNS = {"\n": "⏎", "\t": "⇥"}
 
 
 def write_html(template: str, path: str | Path, values: Mapping) -> Path:
-    """Fill a template of this folder (see base.html) with `values`, write it as a file, return its path."""
+    """Write a template of this folder (see base.html), filled with `values`, as a file; returns its path."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -27,30 +27,30 @@ def write_html(template: str, path: str | Path, values: Mapping) -> Path:
 
 
 def visible(text: object) -> Markup:
-    """Text as HTML: a sign before each line break and tab, the code of what would be unseen or act on the text around.
+    """Text as HTML, with a sign before each line break and tab, and the code points of invisible characters.
 
-    Signs are set apart by ``<i>``, so that they are not taken for text.
+    Signs and codes stand in ``<i>``, so that they can be told from the text.
     """
-    return Markup("").join(_visible(char) for char in str(text))
+    parts = []
+    for char in str(text):
+        if char in SIGNS:
+            parts.append(Markup(f"<i>{SIGNS[char]}</i>{char}"))
+        # Control and format characters (text direction, zero width), lone surrogates, line separators.
+        elif unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
+            parts.append(Markup(f"<i>U+{ord(char):04X}</i>"))
+        else:
+            parts.append(escape(char))
+    return Markup("").join(parts)
 
 
 def data_uri(image: Image.Image, format: str = "png") -> str:
-    """An image within an address, as 'png' or 'jpeg'."""
+    """An image as a data URI, in the format 'png' or 'jpeg'."""
     stream = BytesIO()
     image.save(stream, format=format)
     return f"data:image/{format};base64,{b64encode(stream.getvalue()).decode()}"
 
 
 def enlarged(image: Image.Image, side: int) -> tuple[int, int]:
-    """Width and height of an image made as large as fits into a square, by a whole factor: its pixels stay squares."""
+    """Width and height of an image enlarged by the largest integer factor with which it fits into a square."""
     factor = max(1, side // max(image.size))
     return image.width * factor, image.height * factor
-
-
-def _visible(char: str) -> Markup:
-    if char in SIGNS:
-        return Markup(f"<i>{SIGNS[char]}</i>{char}")
-    # Control and format characters (of the direction of text, zero width), lone surrogates, line separators.
-    if unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
-        return Markup(f"<i>U+{ord(char):04X}</i>")
-    return escape(char)

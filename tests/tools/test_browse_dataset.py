@@ -130,7 +130,7 @@ def test_the_batches_of_rank_1_of_2(tmp_path, run):
     }
 
 
-def test_another_epoch_has_another_order(tmp_path, run):
+def test_epochs_differ_in_their_order(tmp_path, run):
     shuffled = ["--batches", 9, "--cfg-options", "train_dataloader.sampler.shuffle=True"]
     assert run(*shuffled) == run("--epoch", 1, *shuffled) == 0
     orders = [sum(ids(tmp_path, f"train-epoch{epoch}-rank0of1").values(), []) for epoch in (0, 1)]
@@ -139,12 +139,12 @@ def test_another_epoch_has_another_order(tmp_path, run):
     assert photos[0] == photos[1] and len(photos[0]) == 10
 
 
-def test_tokens_pictures_and_padding_are_the_models(tmp_path, run):
+def test_tokens_images_and_padding_are_those_of_the_model(tmp_path, run):
     assert run("--batches", 1) == 0
     page = read_page(tmp_path / "work_dirs" / "mix" / "browse" / "train-epoch0-rank0of1.html")
     photo, _, text = page.all(name="article")
-    assert "".join(each.text for each in photo.all("t", "learned")) == " red</s>"
-    assert "".join(each.text for each in text.all("t", "learned")) == " one two</s>"
+    assert "".join(each.text for each in photo.all("t", "supervised")) == " red</s>"
+    assert "".join(each.text for each in text.all("t", "supervised")) == " one two</s>"
     assert [each.text for each in photo.all("t", "image")] == ["<image>1"] and not text.all("t", "image")
     assert "16 × 16" in photo.all(name="figure")[0].text and "images/red.png, 20 × 30" in photo.text
     counts = [int(article.all("counts")[0].text.split()[0]) for article in (photo, text)]
@@ -168,17 +168,16 @@ def test_only_one_dataset(tmp_path, run, name, shown):
     assert ids(tmp_path, "train-epoch0-rank0of1") == shown
 
 
-def test_sheets_and_another_folder(tmp_path, run):
-    assert run("--png", "--batches", 2, "--out", "seen") == 0
-    names = {path.name for path in (tmp_path / "seen").iterdir()}
-    stem = "train-epoch0-rank0of1"
-    assert names == {f"{stem}.html", f"{stem}-batch0-rows0-2.png", f"{stem}-batch1-rows0-2.png"}
+def test_png_is_ignored_with_a_warning_and_the_page_goes_to_another_folder(tmp_path, run, capsys):
+    assert run("--png", "--batches", 2, "--out", "pages") == 0
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["train-epoch0-rank0of1.html"]
+    assert "--png is ignored" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--dataset", "photo"], "--dataset 'photo': choose among more, photos, words"),
+        (["--dataset", "photo"], "--dataset 'photo': choose one of more, photos, words"),
         (["--batches", 0], "--batches 0: at least one batch"),
         (["--split", "val"], "the config sets no val_dataloader"),
         (["--rank", 2, "--world-size", 2], "rank 2 of 2 processes"),
@@ -187,6 +186,6 @@ def test_sheets_and_another_folder(tmp_path, run):
         (["--dataset", "more", "--rank", 6, "--world-size", 8], "no batch with a sample of dataset 'more'"),
     ],
 )
-def test_mistakes(run, capsys, arguments, words):
+def test_wrong_arguments_are_refused(run, capsys, arguments, words):
     assert run(*arguments) == 1
     assert words in capsys.readouterr().err.partition("error: ")[2]

@@ -28,8 +28,8 @@ from mmgpt.evaluation.results_reader import (
     read_evaluation,
 )
 from mmgpt.visualization import draw_sheet
-from mmgpt.visualization.comparison import Case, Comparison, write_comparison
-from mmgpt.visualization.sheet import side_by_side
+from mmgpt.visualization.answer_sheet import side_by_side
+from mmgpt.visualization.comparison_page import Case, Comparison, write_comparison
 from mmgpt.visualization.tables import percent_table, print_tables
 
 MAX_SETTINGS = 20  # rows of the page's table of differing settings

@@ -1,17 +1,18 @@
-"""Shows what a model gets: the batches of a config's data loader, after all transforms, token by token.
+"""HTML page of the batches that a model gets: a config's data loader after all transforms, token by token.
 
     python tools/analysis_tools/browse_dataset.py configs/mmgpt/lora_joint.py
 
-Writes an HTML page to work_dirs/<name of config>/browse/, and with --png sheets for where there is no browser. The
-batches are those that one process of a run gets, in their order. No model is built.
+The page is written to work_dirs/<name of config>/browse/. The batches are those of one process of a run, in their
+order. No model is built.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from logging import WARNING
 from pathlib import Path
 
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files, load_config, tool
@@ -21,7 +22,7 @@ from mmgpt.datasets.inspection.check import SPLITS
 from mmgpt.datasets.inspection.views import name_of, read_rows, shown_parts
 from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.engine.loader import rank_loader
-from mmgpt.visualization import Batch, draw_batches, write_page
+from mmgpt.visualization import Batch, write_page
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,12 +30,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="default: %(default)s")
-    parser.add_argument("--batches", type=int, default=3, help="how many, from the epoch's first; default: 3")
-    parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset, of batches that have any")
-    parser.add_argument("--epoch", type=int, default=0, help="of training, from 0; default: 0")
+    parser.add_argument("--batches", type=int, default=3, help="number of batches; default: 3")
+    parser.add_argument("--dataset", metavar="NAME", help="show only rows of this dataset, of batches that have any")
+    parser.add_argument("--epoch", type=int, default=0, help="training epoch, from 0; default: 0")
     parser.add_argument("--rank", type=int, default=0, help="process whose batches are shown; default: 0")
     parser.add_argument("--world-size", type=int, default=1, help="number of processes; default: 1")
-    parser.add_argument("--png", action="store_true", help="sheets, too")
+    parser.add_argument("--png", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="folder; default: work_dirs/<name of config>/browse")
     add_cfg_options(parser)
     args = parser.parse_args(arguments)
@@ -43,7 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[int]]:
-    """The first batches of a loader in which the dataset `only` occurs, as number of the batch -> indices.
+    """The first batches of a loader (with samples of the dataset `only`, if given), as number of the batch -> indices.
 
     Raises:
         ValueError: no dataset has that name, or the epoch has no such batch.
@@ -52,8 +53,12 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
     if only is not None:
         names = sorted({part.name for part in shown_parts(loader.dataset)})
         if only not in names:
-            raise ValueError(f"--dataset {only!r}: choose among {', '.join(names)}")
-        batches = (each for each in batches if any(name_of(loader.dataset, idx) == only for idx in each[1]))
+            raise ValueError(f"--dataset {only!r}: choose one of {', '.join(names)}")
+        batches = (
+            (number, indices)
+            for number, indices in batches
+            if any(name_of(loader.dataset, idx) == only for idx in indices)
+        )
     chosen = dict(islice(batches, number))
     if not chosen:
         raise ValueError("this epoch has no batch" + (f" with a sample of dataset {only!r}" if only else ""))
@@ -61,7 +66,7 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
 
 
 def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) -> Iterator[Batch]:
-    """Chosen batches as the loader gives them, with the rows to be shown."""
+    """The chosen batches of the loader, with the rows to show."""
     parts = shown_parts(loader.dataset)
     batches = DataLoader(loader.dataset, batch_sampler=list(chosen.values()), collate_fn=loader.collate_fn)
     for number, batch in zip(chosen, batches, strict=True):
@@ -69,7 +74,7 @@ def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read, write, tell where."""
+    """Read the batches, write the page, print its path."""
     args = parse_args(arguments)
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: at least one batch is shown")
@@ -85,13 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stem = args.out / f"{args.split}-epoch{args.epoch}-rank{args.rank}of{args.world_size}"
     about = {"split": args.split, "epoch": args.epoch, "rank": f"{args.rank} of {args.world_size}"}
     about |= {"only dataset": args.dataset} if args.dataset else {}
-    made = [write_page(batches, args.config, about, f"{stem}.html")]
     if args.png:
-        made += draw_batches(batches, stem)
-    print("written: " + ", ".join(map(str, made)))
+        print_log("--png is ignored: the HTML page shows what the sheets of batches showed", "current", WARNING)
+    print(f"written: {write_page(batches, args.config, about, f'{stem}.html')}")
 
 
 if __name__ == "__main__":
-    # A line for each dataset says nothing that the page does not.
+    # The log line of each dataset repeats what the page shows.
     MMLogger.get_instance("mmengine", log_level="WARNING")
     tool.run(main)

@@ -13,7 +13,7 @@ from mmgpt.evaluation.images import RowImages
 from mmgpt.evaluation.metrics.answers import judge, references
 from mmgpt.evaluation.results_reader import expected_answer
 from mmgpt.registry import DATASETS, HOOKS
-from mmgpt.visualization.sheet import sheet_pixels, side_by_side
+from mmgpt.visualization.answer_sheet import sheet_pixels, side_by_side
 
 
 @HOOKS.register_module()

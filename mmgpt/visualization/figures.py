@@ -1,4 +1,4 @@
-"""What the drawings share: a figure without global state, and text that cannot break it."""
+"""Matplotlib figures without global state, and text that cannot break their layout."""
 
 import textwrap
 import unicodedata
@@ -11,38 +11,39 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 DPI = 110
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of width x height inches that no window and no pyplot state knows of."""
+    """A figure of width x height inches that neither a window nor pyplot holds on to."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def wrap(text: str, columns: int, lines: int) -> str:
-    """Text broken into at most ``lines`` of ``columns`` characters, long words included; control characters go."""
+    """Text in at most ``lines`` of ``columns`` characters, without control characters; long words are broken."""
     plain = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in str(text))
     return "\n".join(textwrap.wrap(plain, columns, max_lines=lines, placeholder=" …", break_long_words=True))
 
 
-def write_text(axes: Axes, x: float, y: float, text: str, colour: str = "black", size: float = 8) -> Text:
-    """Write text literally (a ``$`` starts no formula) below and right of a point in axes units."""
+def write_text(axes: Axes, x: float, y: float, text: str, color: str) -> None:
+    """Write literal text (a ``$`` does not start a formula) below and to the right of a point in axes units."""
     style = dict(transform=axes.transAxes, va="top", ha="left", parse_math=False)
-    written = axes.text(x, y, text, color=colour, fontsize=size, **style)
-    # Wide letters may run over the edge; they must not push the other drawings aside.
-    written.set_in_layout(False)
-    return written
+    artist = axes.text(x, y, text, color=color, fontsize=8, **style)
+    # Wide letters may run over the edge, but must not push the other axes aside.
+    artist.set_in_layout(False)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure as PNG and return its path; folders are made. Characters without a glyph become boxes."""
+    """Write a figure as PNG and return its path; missing folders are created.
+
+    A box stands for a character without a glyph.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _any_character():
+    with _missing_glyphs_ignored():
         figure.savefig(path, format="png", dpi=DPI)
     return path
 
@@ -50,13 +51,13 @@ def save(figure: Figure, path: str | Path) -> Path:
 def pixels(figure: Figure) -> np.ndarray:
     """The figure as uint8 (H, W, 3), the same as `save` writes."""
     figure.set_dpi(DPI)
-    with _any_character():
+    with _missing_glyphs_ignored():
         figure.canvas.draw()
     return np.array(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 @contextmanager
-def _any_character() -> Iterator[None]:
+def _missing_glyphs_ignored() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield

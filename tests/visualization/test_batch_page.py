@@ -24,11 +24,11 @@ def figures(shown):
     return dict(zip(*([e.text for e in shown.all(name=name)] for name in ("dt", "dd")), strict=True))
 
 
-def test_learned_tokens_and_no_others_are_coloured(tmp_path):
+def test_supervised_tokens_and_no_others_are_colored(tmp_path):
     tokens = [START, piece("What"), piece(" is"), piece(" a", True), piece(" cup", True), END]
     [shown] = page(tmp_path, row(sample(*tokens))).all("tokens")
     assert [each.text for each in shown.all("t")] == ["<s>", "What", " is", " a", " cup", "</s>"]
-    assert [each.text for each in shown.all("t", "learned")] == [" a", " cup", "</s>"]
+    assert [each.text for each in shown.all("t", "supervised")] == [" a", " cup", "</s>"]
     assert [each.text for each in shown.all("t", "special")] == ["<s>", "</s>"]
     assert [each.text for each in shown.all("t", "space")] == [" is", " a", " cup"]
     assert shown.all("t")[0].attributes["title"] == "id 10"
@@ -45,7 +45,7 @@ def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
     assert [each.text for each in shown.all("t", "broken")] == ["a⏎\n⏎\nb"]
 
 
-def test_a_sign_that_stands_in_the_text_is_no_sign(tmp_path):
+def test_signs_in_the_text_are_text(tmp_path):
     [shown] = page(tmp_path, row(sample(piece("⏎ ·")))).all("tokens")
     assert shown.text == "⏎ ·" and not shown.all(name="i")
 
@@ -59,15 +59,15 @@ def test_padding_is_counted_and_at_its_side(tmp_path, left, right, told):
     assert [part.classes for part in parts] == ([["pad"], ["tokens"]] if left else [["tokens"], ["pad"]])
     share = 100 * (left + right) / (2 + left + right)
     [counts] = article.all("counts")
-    assert counts.text == f"2 tokens, 1 learned (50.0 %), {left + right} padding ({share:.1f} % of the row)"
+    assert counts.text == f"2 tokens, 1 supervised (50.0 %), {left + right} padding ({share:.1f} % of the row)"
 
 
-def test_no_padding_no_mark(tmp_path):
+def test_no_marks_without_padding_and_cuts(tmp_path):
     [article] = page(tmp_path, row(sample(piece("a")))).all(name="article")
     assert not article.all("pad") and not article.all("warn")
 
 
-def test_figures_of_all_batches_and_datasets(tmp_path):
+def test_counts_of_all_batches_and_datasets(tmp_path):
     visual = sample(piece("a"), piece("b", True, tokens=3), pictures=[picture()])
     text = sample(piece("c", True), piece("d"), dataset="dolly", source="language")
     batches = [Batch(0, [row(visual, right=4), row(text, number=1, right=6)], 2), Batch(1, [row(visual, right=4)], 9)]
@@ -78,8 +78,8 @@ def test_figures_of_all_batches_and_datasets(tmp_path):
         "samples": "3",
         "images": "2",
         "tokens": "10",
-        "learned, of the tokens": "70.0 %",
-        "padding, of all places": "58.3 %",
+        "supervised, of the tokens": "70.0 %",
+        "padding, of all positions": "58.3 %",
     }
     lines = [[cell.text for cell in line.all(name="td")] for line in shown.all(name="tr")]
     assert lines[1:] == [
@@ -87,34 +87,36 @@ def test_figures_of_all_batches_and_datasets(tmp_path):
         ["dolly", "language", "1", "0", "2", "1", "50.0 %"],
     ]
     heads = [" ".join(head.text.split()) for head in shown.all("head")]
-    assert heads[0] == ("Batch 0 2 rows × 8 tokens 1 image, learned 66.7 % of the tokens, padding 62.5 % of all places")
+    assert heads[0] == (
+        "Batch 0 2 rows × 8 tokens 1 image, supervised 66.7 % of the tokens, padding 62.5 % of all positions"
+    )
     assert heads[1].startswith("Batch 1 9 rows × 8 tokens, 1 shown")
     assert "split train" in shown.text
 
 
-def test_where_a_row_is_from(tmp_path):
+def test_a_row_names_its_sample_and_what_was_cut(tmp_path):
     [article] = page(tmp_path, row(sample(piece("a"), cut=True, images=3), number=5)).all(name="article")
     assert article.all(name="b")[0].text == "Row 5"
     assert article.all("origin")[0].text == "photos visual · data/train.json, record 7, id x"
     assert [each.text for each in article.all("warn")] == ["cut at 64 tokens", "0 of 3 images"]
 
 
-def test_image_tokens_and_their_pictures_have_number_and_colour(tmp_path):
+def test_image_tokens_and_their_images_share_number_and_color(tmp_path):
     image = piece("<image>", kind="image")
     shown = page(tmp_path, row(sample(image, piece("a"), image, pictures=[picture(1), picture(2, colour="blue")])))
     places, pictures = shown.all("tokens")[0].all("t", "image"), shown.all(name="figure")
     assert [each.text for each in places] == ["<image>1", "<image>2"]
     assert [each.attributes["href"] for each in places] == ["#" + each.attributes["id"] for each in pictures]
-    colours = [[name for name in each.classes if re.fullmatch(r"c\d", name)] for each in places + pictures]
-    assert colours == [["c1"], ["c2"], ["c1"], ["c2"]]
-    assert "picture 2, 8 × 8" in pictures[1].text and "of images/a.png, 40 × 30" in pictures[1].text
+    colors = [[name for name in each.classes if re.fullmatch(r"c\d", name)] for each in places + pictures]
+    assert colors == [["c1"], ["c2"], ["c1"], ["c2"]]
+    assert "image 2, 8 × 8" in pictures[1].text and "of images/a.png, 40 × 30" in pictures[1].text
 
 
 def decoded(element):
     return Image.open(BytesIO(base64.b64decode(element.attributes["src"].removeprefix("data:image/png;base64,"))))
 
 
-def test_pictures_are_exact_and_enlarged_with_hard_edges(tmp_path):
+def test_images_are_exact_and_enlarged_with_hard_edges(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
     small = picture()._replace(seen=noise)
     shown = page(tmp_path, row(sample(pictures=[small, picture(2, (224, 224), original=(96, 1))])))
@@ -126,7 +128,7 @@ def test_pictures_are_exact_and_enlarged_with_hard_edges(tmp_path):
     assert [flat.attributes[key] for key in ("width", "height")] == ["96", "1"]
 
 
-def test_a_packed_row_is_parted_between_its_samples(tmp_path):
+def test_a_packed_row_shows_each_of_its_samples(tmp_path):
     image = piece("<image>", kind="image")
     first = sample(START, image, END, id="first", pictures=[picture(1)])
     second = sample(START, piece("b", True), END, id="second", dataset="dolly", source="language")
@@ -135,7 +137,7 @@ def test_a_packed_row_is_parted_between_its_samples(tmp_path):
     parts = article.all("sample")
     assert [part.all("tokens")[0].text for part in parts] == ["<s><image>1</s>", "<s>b</s>", "<s><image>2<image>3</s>"]
     assert [part.all("origin")[0].text.rpartition(" ")[2] for part in parts] == ["first", "second", "third"]
-    assert [part.all("counts")[0].text for part in parts[1:]] == ["3 tokens, 2 learned", "4 tokens, 1 learned"]
+    assert [part.all("counts")[0].text for part in parts[1:]] == ["3 tokens, 2 supervised", "4 tokens, 1 supervised"]
     assert [len(part.all("pad")) for part in parts] == [0, 0, 1]
     assert "3 samples" in article.text
     ids = [each.attributes["id"] for each in article.all(name="figure")]
@@ -157,7 +159,7 @@ def test_data_is_text_and_never_markup(tmp_path):
     assert shown.all(name="h1")[0].text == HOSTILE and shown.all("origin")[0].text.count(HOSTILE) == 3
 
 
-def test_nothing_comes_from_elsewhere(tmp_path):
+def test_the_page_is_self_contained(tmp_path):
     shown = page(tmp_path, row(sample(piece("a"), pictures=[picture()])))
     assert not re.findall(r"https?:|@import|url\(|src=\"(?!data:)", (tmp_path / "new" / "page.html").read_text())
     assert not shown.all(name="link") and not shown.all(name="script")
@@ -166,6 +168,6 @@ def test_nothing_comes_from_elsewhere(tmp_path):
     assert "prefers-color-scheme: dark" in shown.all(name="style")[0].text
 
 
-def test_no_rows(tmp_path):
+def test_a_page_without_rows_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no rows"):
         write_page([Batch(0, [], 3)], "title", {}, tmp_path / "page.html")

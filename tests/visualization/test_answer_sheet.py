@@ -1,12 +1,12 @@
-"""draw_sheet: any text and any picture can be drawn; small pictures keep hard pixel edges."""
+"""draw_sheet: any text and any image can be drawn; small images keep hard pixel edges."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmgpt.visualization import draw_sheet
-from mmgpt.visualization.canvas import wrap
-from mmgpt.visualization.sheet import sheet_pixels, side_by_side
+from mmgpt.visualization.answer_sheet import sheet_pixels, side_by_side
+from mmgpt.visualization.figures import wrap
 
 HOSTILE = ["costs $5_{x and $\\frac{1", "w" * 400, "emoji 😀 赤 \u202e", "tab\tnul\x00\n\nline", "{curly} %s \\", ""]
 
@@ -40,7 +40,7 @@ def test_right_is_green_and_wrong_is_red(tmp_path):
     assert red > 20 and green == 0
 
 
-def test_what_nobody_judged_is_neither_and_an_unknown_answer_leaves_its_place(tmp_path):
+def test_unjudged_predictions_are_blue_and_longer_without_an_expected_answer(tmp_path):
     def inked(**changes):
         shown = row(image=None, correct=None, prediction="word " * 80, **changes)
         pixels = np.asarray(Image.open(draw_sheet([shown], tmp_path / "sheet.png")).convert("RGB")).astype(int)
@@ -49,13 +49,13 @@ def test_what_nobody_judged_is_neither_and_an_unknown_answer_leaves_its_place(tm
     assert inked(answer=None) > 1.5 * inked(answer="red") > 0
 
 
-def test_small_pictures_are_enlarged_without_smoothing(tmp_path):
+def test_small_images_are_enlarged_without_smoothing(tmp_path):
     board = np.indices((8, 8)).sum(axis=0) % 2 * 255
     image = Image.fromarray(np.stack([board, 0 * board, 0 * board], axis=-1).astype("uint8"))
     path = draw_sheet([row(image=image, correct=True)], tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    picture = pixels[pixels[..., 1:].max(axis=-1) == 0]
-    reds = np.bincount(picture[:, 0], minlength=256)
+    image_pixels = pixels[pixels[..., 1:].max(axis=-1) == 0]
+    reds = np.bincount(image_pixels[:, 0], minlength=256)
     assert reds[0] + reds[255] > 0.95 * reds.sum() and reds[255] > 1000
 
 
@@ -66,12 +66,12 @@ def test_files_of_any_mode_and_many_rows(tmp_path):
     assert draw_sheet(rows, tmp_path / "made" / "sheet.png").is_file()
 
 
-def test_no_rows(tmp_path):
+def test_a_sheet_without_rows_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no rows"):
         draw_sheet([], tmp_path / "sheet.png")
 
 
-def test_pixels_are_those_of_the_file(tmp_path, recwarn):
+def test_sheet_pixels_equal_the_file(tmp_path, recwarn):
     rows = [row(question="赤"), row(image=None)]
     pixels = sheet_pixels(rows)
     assert pixels.dtype == np.uint8
@@ -79,7 +79,7 @@ def test_pixels_are_those_of_the_file(tmp_path, recwarn):
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
-def test_side_by_side():
+def test_images_side_by_side():
     red, blue = Image.new("RGB", (10, 64), "red"), Image.new("RGB", (20, 8), "blue")
     both = side_by_side([red, blue])
     assert both.size == (32, 64)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmgpt.evaluation.comparison import Change
-from mmgpt.visualization.comparison import SIDE, Case, Comparison, reduced, write_comparison
+from mmgpt.visualization.comparison_page import MAX_SIDE, Case, Comparison, reduced, write_comparison
 from tests.helpers.html_pages import read_page
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>&lt;"\'</div>'
@@ -17,7 +17,7 @@ WORSE = Change(4, 75.0, 25.0, -50.0, -90.0, -10.0, 0, 2, 1, 1, 0.0001)
 
 
 def case(**changes):
-    values = dict(place="colour, q1", question="What?", truth="red (9), pink (1)", answers=("blue", "red"))
+    values = dict(origin="colour, q1", question="What?", expected="red (9), pink (1)", answers=("blue", "red"))
     values |= dict(scores=(0.0, 1.0), images=[Image.new("RGB", (8, 8), "red")])
     return Case(**(values | changes))
 
@@ -32,7 +32,7 @@ def cells(element):
     return [[cell.text for cell in line.all(name="td")] for line in element.all(name="tr") if line.all(name="td")]
 
 
-def test_the_figures(tmp_path):
+def test_statistics_of_the_comparison(tmp_path):
     shown = page(tmp_path, tables={"dataset": {"colour": BETTER, "shape": WORSE}})
     assert shown.all(name="h1")[0].text == "after against before"
     figures = dict(zip(*([each.text for each in shown.all(name=name)] for name in ("dt", "dd")), strict=True))
@@ -60,13 +60,13 @@ def test_the_figures(tmp_path):
     ]
 
 
-def test_an_interval_with_zero_in_it_has_no_colour(tmp_path):
+def test_an_interval_that_holds_zero_has_no_color(tmp_path):
     unsure = BETTER._replace(low=-1.0)
     [shown] = page(tmp_path, tables={"dataset": {"colour": unsure}}).all(name="table")
     assert not shown.all("better") and not shown.all("worse")
 
 
-def test_what_was_set_otherwise(tmp_path):
+def test_differing_settings(tmp_path):
     shown = page(tmp_path, tables={"dataset": {}}, differing={"lora.r": (16, 64), "seed": (0, None)})
     assert cells(shown.all("settings")[0]) == [["lora.r", "16", "64"], ["seed", "0", "–"]]
 
@@ -86,7 +86,7 @@ def test_wins_and_losses(tmp_path):
 
 
 def test_no_text_acts_on_the_page(tmp_path):
-    hostile = case(place=HOSTILE, question=HOSTILE + "\u202e", truth=HOSTILE, answers=(HOSTILE, HOSTILE), images=[])
+    hostile = case(origin=HOSTILE, question=HOSTILE + "\u202e", expected=HOSTILE, answers=(HOSTILE, HOSTILE), images=[])
     tables = {"dataset": {HOSTILE: BETTER}}
     shown = page(
         tmp_path,
@@ -101,7 +101,7 @@ def test_no_text_acts_on_the_page(tmp_path):
     assert shown.all("cases")[0].all(name="dd")[0].text.strip() == f"✗ {HOSTILE}"
 
 
-def test_pictures_are_in_the_page_large_ones_reduced(tmp_path):
+def test_images_are_in_the_page_and_large_ones_reduced(tmp_path):
     large = Image.effect_noise((1000, 500), 90).convert("RGB")
     shown = page(tmp_path, wins=[case(images=[Image.new("RGB", (8, 4), "red"), large])])
     small, reduced_one = (each.attributes for each in shown.all("cases")[0].all(name="img"))
@@ -109,10 +109,10 @@ def test_pictures_are_in_the_page_large_ones_reduced(tmp_path):
     kinds = [each["src"].partition(";")[0] for each in (small, reduced_one)]
     assert kinds == ["data:image/png", "data:image/jpeg"]
     opened = [Image.open(BytesIO(base64.b64decode(each["src"].partition(",")[2]))) for each in (small, reduced_one)]
-    assert opened[0].getpixel((0, 0)) == (255, 0, 0) and opened[1].size == (SIDE, SIDE // 2)
+    assert opened[0].getpixel((0, 0)) == (255, 0, 0) and opened[1].size == (MAX_SIDE, MAX_SIDE // 2)
 
 
-def test_the_page_needs_no_other_file_and_has_both_colour_schemes(tmp_path):
+def test_the_page_is_self_contained_and_has_both_color_schemes(tmp_path):
     page(tmp_path, wins=[case()])
     text = (tmp_path / "new" / "page.html").read_text()
     assert "prefers-color-scheme: dark" in text and "default-src 'none'" in text
@@ -122,6 +122,6 @@ def test_the_page_needs_no_other_file_and_has_both_colour_schemes(tmp_path):
 @pytest.mark.parametrize(
     ("size", "expected"), [((640, 480), (320, 240)), ((100, 320), (100, 320)), ((9, 900), (3, 320))]
 )
-def test_reduced(size, expected):
+def test_reduced_images_fit_and_leave_the_original_alone(size, expected):
     image = Image.new("RGB", size)
     assert reduced(image).size == expected and image.size == size

@@ -3,14 +3,14 @@
 import numpy as np
 from PIL import Image
 
-from mmgpt.visualization.answers import Card, draw_cards, write_answers
+from mmgpt.visualization.cards import Card, draw_cards, write_answers
 
 SMALL, LARGE = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (320, 200), "blue")
 
 
-def test_the_page_tells_each_turn_and_shows_each_picture(tmp_path):
-    said = [("first?", "<script>alert(1)</script>")]
-    cards = [Card("0", [SMALL, LARGE], said, "second?", "so", "expected so"), Card("1: x", [], [], "third?", "")]
+def test_the_page_shows_each_turn_and_each_image(tmp_path):
+    history = [("first?", "<script>alert(1)</script>")]
+    cards = [Card("0", [SMALL, LARGE], history, "second?", "so", "expected so"), Card("1: x", [], [], "third?", "")]
     path = write_answers(cards, {"model": "a <b> model"}, tmp_path / "made" / "page.html")
     page = path.read_text(encoding="utf-8")
     assert page.count("<article") == 2 and page.count("data:image/png") == 1 and page.count("data:image/jpeg") == 1
@@ -20,7 +20,7 @@ def test_the_page_tells_each_turn_and_shows_each_picture(tmp_path):
     assert "<script" not in page and "a &lt;b&gt; model" in page
 
 
-def test_a_sheet_shows_the_pictures_of_a_card_side_by_side():
+def test_a_sheet_shows_the_images_of_a_card_side_by_side():
     sheet = draw_cards([Card("0", [SMALL, LARGE], [], "what?", "two")])
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
     red, blue = ((sheet == colour).all(axis=-1).nonzero()[1] for colour in ((255, 0, 0), (0, 0, 255)))
