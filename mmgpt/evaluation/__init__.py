@@ -1,4 +1,4 @@
-"""Answers of a model over test data, metrics on them, and a few of them during training."""
+"""Evaluation: answering the test data, metrics, and reading and comparing saved results."""
 
 from mmgpt.evaluation.metrics import AnswerAccuracy, BenchmarkScores, Perplexity, VQALeaderboardFile
 

@@ -1,4 +1,4 @@
-"""Predictions on disk: written as they come, so that an evaluation that was cut can go on."""
+"""Predictions on disk, written batch by batch, so that an interrupted evaluation can be resumed."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -6,19 +6,19 @@ from pathlib import Path
 
 from mmgpt.utils.atomic import atomic_write
 
-WHOLE = "predictions.jsonl"
-BEFORE = "part-before.jsonl"
+ALL_PREDICTIONS = "predictions.jsonl"
+EARLIER_RUNS = "part-before.jsonl"
 
 
 class Predictions:
-    """The predictions of one evaluation, JSON lines in a folder.
+    """The predictions of one evaluation, as JSON lines in a folder.
 
-    Each process writes a part of its own; `finish` makes one file of them, in the order of the data. A row is a dict
-    with `index`, the sample's number in the data.
+    Each process writes its own file `part-<rank>.jsonl`; `finish` merges them in the order of the data. A row is a dict
+    with `index`, the sample's index in the data.
 
     Args:
-        folder: of this evaluation alone.
-        rank: number of this process.
+        folder: folder of this evaluation alone.
+        rank: rank of this process.
     """
 
     def __init__(self, folder: str | Path, rank: int = 0):
@@ -26,27 +26,27 @@ class Predictions:
         self.part = self.folder / f"part-{rank}.jsonl"
 
     def clear(self) -> None:
-        """Removes what an earlier run left (one process does)."""
+        """Remove the files of earlier runs. To be called by one process."""
         for path in self._files():
             path.unlink()
 
     def gather(self) -> None:
-        """Puts what earlier runs wrote, whatever their number of processes, into one part (one process does)."""
+        """Merge the files of earlier runs, of any number of processes, into one part. To be called by one process."""
         rows = self.read()
-        with atomic_write(self.folder / BEFORE) as path:
+        with atomic_write(self.folder / EARLIER_RUNS) as path:
             path.write_text(_lines(rows.values()), encoding="utf-8")
         for path in self._files():
-            if path.name != BEFORE:
+            if path.name != EARLIER_RUNS:
                 path.unlink()
 
     def add(self, rows: Iterable[dict]) -> None:
-        """Writes the rows of a batch behind those of this process."""
+        """Append the rows of a batch to the file of this process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.part.open("a", encoding="utf-8") as file:
             file.write(_lines(rows))
 
     def read(self) -> dict[int, dict]:
-        """All rows by index; the end of a line that was cut off by a kill is passed over."""
+        """All rows by index. A last line without its line break, left by a killed process, is skipped."""
         rows: dict[int, dict] = {}
         for path in self._files():
             for line in path.read_bytes().split(b"\n")[:-1]:
@@ -55,25 +55,25 @@ class Predictions:
         return rows
 
     def finish(self, size: int) -> list[dict]:
-        """Makes one file of all parts (one process does); its rows, in the order of the data.
+        """Merge all parts into one file; returns its rows, in the order of the data. To be called by one process.
 
         Raises:
-            ValueError: the prediction of a sample is missing, or there are more than `size`; names some.
+            ValueError: predictions are missing, or have an index from `size` on; names some.
         """
         rows = self.read()
-        wrong = sorted(set(range(size)) ^ set(rows))
-        if wrong:
-            raise ValueError(f"{self.folder}: {len(rows)} predictions for {size} samples; wrong are {wrong[:5]}")
-        ordered, whole = [rows[i] for i in range(size)], self.folder / WHOLE
-        with atomic_write(whole) as path:
+        mismatched = sorted(set(range(size)) ^ set(rows))
+        if mismatched:
+            raise ValueError(f"{self.folder}: {len(rows)} predictions for {size} samples; wrong are {mismatched[:5]}")
+        ordered, merged_file = [rows[i] for i in range(size)], self.folder / ALL_PREDICTIONS
+        with atomic_write(merged_file) as path:
             path.write_text(_lines(ordered), encoding="utf-8")
         for path in self._files():
-            if path != whole:
+            if path != merged_file:
                 path.unlink()
         return ordered
 
     def _files(self) -> Sequence[Path]:
-        return [*self.folder.glob(WHOLE), *sorted(self.folder.glob("part-*.jsonl"))]
+        return [*self.folder.glob(ALL_PREDICTIONS), *sorted(self.folder.glob("part-*.jsonl"))]
 
 
 def _lines(rows: Iterable[dict]) -> str:

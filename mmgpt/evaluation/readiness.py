@@ -1,4 +1,4 @@
-"""Whether metrics can judge the answers to some questions: found out before the first of them is answered."""
+"""Checks that metrics can judge the answers to a dataset's questions, made before anything is answered."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -16,13 +16,13 @@ KEYS = ("id", "dataset", "file", "record", "answer", "answers", "choices", "cand
 
 
 class Questions:
-    """The samples of an evaluation as metrics get them, but without predictions, and without their images being opened.
+    """The samples of an evaluation in the form that metrics get, without predictions; images are not opened.
 
-    They can be iterated over any number of times. `candidates` are the texts that the model is to choose among, where
-    the pipeline has AddCandidates.
+    Iterating again starts from the beginning. Where the pipeline has AddCandidates, a question has `candidates`, the
+    texts that the model chooses among.
 
     Args:
-        samples: gives pairs of a dataset and a sample before its transforms.
+        samples: function that returns pairs of a dataset and a sample before its transforms.
     """
 
     def __init__(self, samples: Callable[[], Iterable[tuple[InstructionDataset, dict]]]):
@@ -39,20 +39,20 @@ class Questions:
 
 
 def questions_of(dataset: Dataset) -> Questions | None:
-    """The questions of a dataset; None where it has parts of which nothing is known but their items."""
-    parts = _leaves(dataset)
-    if not all(isinstance(part, InstructionDataset) and formats(part) for part in parts):
+    """The questions of a dataset; None if it contains datasets other than InstructionDataset with FormatPrompt."""
+    leaves = _leaves(dataset)
+    if not all(isinstance(leaf, InstructionDataset) and formats(leaf) for leaf in leaves):
         return None
-    return Questions(lambda: ((part, part.get_data_info(i)) for part in parts for i in range(len(part))))
+    return Questions(lambda: ((leaf, leaf.get_data_info(i)) for leaf in leaves for i in range(len(leaf))))
 
 
 def formats(dataset: InstructionDataset) -> bool:
-    """Whether a dataset's pipeline writes prompts, as metrics need them."""
+    """Whether a dataset's pipeline has FormatPrompt."""
     return any(isinstance(step, FormatPrompt) for step in dataset.pipeline.transforms)
 
 
 def questions_of_parts(parts: Sequence[Part]) -> Questions:
-    """The questions of datasets that are being checked."""
+    """The questions of datasets that check_dataset reads."""
     return Questions(
         lambda: (
             (part.dataset, part.dataset.equip(sample, 0, i)) for part in parts for i, sample in enumerate(part.samples)
@@ -61,7 +61,7 @@ def questions_of_parts(parts: Sequence[Part]) -> Questions:
 
 
 def unjudgeable(config: Mapping | Sequence[Mapping], parts: Sequence[Part]) -> Iterator[str]:
-    """Why the metrics of a config could not judge the answers to the samples of some parts, a sentence for each."""
+    """Why metrics of a config could not judge answers to the samples of some datasets: one sentence per metric."""
     try:
         metrics = build_metrics(config)
     except (ValueError, LookupError, ImportError, OSError) as error:
@@ -70,7 +70,7 @@ def unjudgeable(config: Mapping | Sequence[Mapping], parts: Sequence[Part]) -> I
     for metric in metrics if all(formats(part.dataset) for part in parts) else ():
         try:
             check_questions([metric], questions_of_parts(parts))
-        # As in parse_record: what a transform does with a record that it did not expect.
+        # Transforms raise these errors for records that they do not expect, as parsers do (see parse_record).
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             yield f"{type(metric).__name__}: {error}"
 
@@ -83,10 +83,10 @@ def build_metrics(config: Mapping | Sequence[Mapping]) -> list[BaseMetric]:
 
 
 def check_questions(metrics: Iterable[BaseMetric], questions: Questions | None) -> None:
-    """Let each metric that has a method `check` look at the questions.
+    """Call the method `check` of each metric that has one, with the questions.
 
     Raises:
-        ValueError: answers to them could not be judged; names the sample, or what all of them lack.
+        ValueError: answers to the questions could not be judged; names the sample, or the tag that all samples lack.
     """
     for metric in metrics:
         if questions is not None and hasattr(metric, "check"):
@@ -94,11 +94,11 @@ def check_questions(metrics: Iterable[BaseMetric], questions: Questions | None) 
 
 
 def check_evaluation(cfg: Mapping) -> None:
-    """Read the test data of a config, and let its metrics look at the questions; no model is needed.
+    """Read the test data of a config and check its questions with its metrics; no model is needed.
 
     Raises:
-        ImportError: a metric needs a package that is not installed.
-        ValueError: see `check_questions`; or the data or the metrics are refused.
+        ImportError: a package that a metric needs is not installed.
+        ValueError: see `check_questions`; or the data or the metrics are invalid.
     """
     metrics = build_metrics(cfg["test_evaluator"])
     if any(hasattr(metric, "check") for metric in metrics):
@@ -106,11 +106,11 @@ def check_evaluation(cfg: Mapping) -> None:
 
 
 def _leaves(dataset: Dataset) -> list[Dataset]:
-    """The datasets within joint datasets and wrappers."""
+    """The datasets inside joint datasets and wrappers."""
     if isinstance(dataset, JointDataset):
         inner = parts_of(dataset)
     elif hasattr(dataset, "dataset"):
         inner = [dataset.dataset]
     else:
         inner = getattr(dataset, "datasets", ())
-    return [leaf for part in inner for leaf in _leaves(part)] if inner else [dataset]
+    return [leaf for child in inner for leaf in _leaves(child)] if inner else [dataset]

@@ -1,4 +1,4 @@
-"""What an evaluation was made of, written beside its figures so that others can repeat it."""
+"""Settings, checksums and versions of an evaluation, written next to its scores to make it reproducible."""
 
 import hashlib
 import json
@@ -13,19 +13,20 @@ from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.versions import versions
 
 RESULT = "result.json"
-JUDGING = ("metrics", "pycocoevalcap")
+METRIC_SETTINGS = ("metrics", "pycocoevalcap")
 
 
 def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
-    """All that answers and figures depend on, as plain data; files by SHA-256.
+    """All settings that answers and scores depend on, as plain data; files by their SHA-256.
 
-    Of a folder with a language model or an image encoder, what describes it and the tokenizer is; its weights and those
-    of other files of the model by a `file_fingerprint`, which takes no time.
+    In folders of language models and image encoders only the JSON files (configs and tokenizers) are hashed; weights
+    have a `file_fingerprint`, which does not read them.
 
     Args:
-        cfg: a whole config, its variables replaced.
-        checkpoint: file or folder with what was trained, or None.
-        generation: the settings in force (see `models.generation`), of which the config names some only.
+        cfg: a config whose variables are replaced.
+        checkpoint: file or folder of trained parameters, or None.
+        generation: all generation settings in force (see `models.generation`), including those that the config leaves
+            to the model.
     """
     loader, template = cfg["test_dataloader"], cfg.get("question_template")
     return {
@@ -45,30 +46,31 @@ def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation:
 
 
 def circumstances() -> dict:
-    """The command line, and the versions that were used."""
+    """The command line, and the versions of the packages."""
     return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
 
 
-def settings_digest(made_of: Mapping) -> str:
-    """Eight characters that differ for other `evaluation_settings`."""
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
+def settings_digest(settings: Mapping) -> str:
+    """Eight hexadecimal digits of a hash of `evaluation_settings`."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def digests(made_of: Mapping) -> tuple[str, str]:
-    """Digests of what answers depend on among `evaluation_settings`, and of what judges them, with versions."""
-    answering = {name: value for name, value in {**made_of, **versions()}.items() if name not in JUDGING}
-    judging = {name: value for name, value in {**made_of, **versions()}.items() if name in JUDGING}
-    return settings_digest(answering), settings_digest(judging)
+def digests(settings: Mapping) -> tuple[str, str]:
+    """Digests of the settings and versions that answers depend on, and of those that their metrics depend on."""
+    values = {**settings, **versions()}
+    answers = {name: value for name, value in values.items() if name not in METRIC_SETTINGS}
+    metrics = {name: value for name, value in values.items() if name in METRIC_SETTINGS}
+    return settings_digest(answers), settings_digest(metrics)
 
 
 def write_json(content: Mapping, path: Path) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal digits."""
+    """SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

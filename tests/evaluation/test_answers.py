@@ -27,12 +27,12 @@ SAMPLES = [
 
 
 @pytest.mark.parametrize("text", ["red", " Red", "RED.", "red. ", "\nred .\n"])
-def test_case_white_space_and_one_full_stop_do_not_count(text):
+def test_normalize_ignores_case_white_space_and_one_full_stop(text):
     assert normalize(text) == "red"
 
 
 @pytest.mark.parametrize("text", ["a red", "red!", "red..", "re d", "", "dark red"])
-def test_anything_else_counts(text):
+def test_other_differences_make_an_answer_wrong(text):
     assert not judge(sample("colour", text))["correct"]
 
 
@@ -65,7 +65,7 @@ def test_predictions_are_written_as_json_lines(tmp_path):
     assert row == sample("colour", "rot – 赤") | {"correct": False}
 
 
-def test_a_group_that_was_not_evaluated_whole_has_no_mean(monkeypatch):
+def test_a_group_with_a_missing_dataset_has_no_mean(monkeypatch):
     said = []
     monkeypatch.setattr(answers, "print_log", lambda text, *_: said.append(text))
     metric = AnswerAccuracy(groups=dict(visual=["colour", "color"], both=["colour", "dolly"]))

@@ -42,7 +42,7 @@ def test_vqa_by_question_type_and_answer_type():
 
 
 @pytest.mark.parametrize("rule, accuracy", [("vqa", 0), ("openflamingo", 100), ("vizwiz", 50), ("textvqa", 100)])
-def test_the_rule_names_the_script(rule, accuracy):
+def test_each_rule_scores_as_its_script(rule, accuracy):
     samples = [sample(1, "A cat", answers=["cat"] * 10), sample(2, "A cat", answers=["a cat"] * 10)]
     assert scores(rule, samples)["accuracy"] == accuracy
 
@@ -200,7 +200,7 @@ def test_ocr_vqa_is_exact_but_for_case_and_a_closing_stop(prediction, right):
     assert scores("exact", [sample(1, prediction, answer="J. K. Rowling")])["accuracy"] == right
 
 
-def test_snli_ve_has_three_ways():
+def test_snli_ve_is_a_choice_of_three_labels():
     labels = ["entailment", "neutral", "contradiction"]
     said = ["Entailment.", "neutral", "maybe"]
     samples = [sample(text, text, answer=label, choices=labels) for text, label in zip(said, labels, strict=True)]
@@ -242,13 +242,13 @@ def test_samples_without_references_are_refused():
         scores("choice", [sample(5, "cat", choices=[])])
 
 
-def test_an_id_counts_once_in_each_dataset():
+def test_repeated_ids_in_a_dataset_are_refused():
     assert scores("vqa", [VOTED[0], VOTED[0] | {"dataset": "other"}])["questions"] == 2
     with pytest.raises(ValueError, match=r"several predictions: \('test', '1'\)"):
         scores("vqa", [*VOTED, VOTED[0]])
 
 
-def test_every_sample_leaves_a_row_so_that_processes_can_be_merged():
+def test_samples_that_do_not_count_have_a_row_so_that_processes_can_be_merged():
     metric = METRICS.build(dict(type="BenchmarkScores", rule="direct_answer"))
     samples = [
         sample(n, "cat", answers=["cat"] * 10, tags={"difficult_direct_answer": flag})
@@ -259,13 +259,13 @@ def test_every_sample_leaves_a_row_so_that_processes_can_be_merged():
     assert metric.compute_metrics(metric.results) == {"accuracy": 100, "questions": 1}
 
 
-def test_nothing_to_judge_is_refused():
+def test_data_without_a_counted_sample_is_refused():
     difficult = sample(1, "cat", answers=["cat"] * 10, tags={"difficult_direct_answer": "true"})
     with pytest.raises(ValueError, match="no prediction to judge"):
         scores("direct_answer", [difficult])
 
 
-def test_a_package_that_is_not_there_is_named_before_anything_is_answered(monkeypatch):
+def test_a_missing_package_is_named_at_construction(monkeypatch):
     monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="rule 'caption' needs pycocoevalcap: pip install pycocoevalcap"):
         METRICS.build(dict(type="BenchmarkScores", rule="caption"))

@@ -86,7 +86,7 @@ def test_scores_equal_pycocoevalcap_and_spice_is_left_out_without_its_files(monk
 
 
 @needs_java
-def test_a_part_of_the_images_is_scored_as_if_it_were_alone(monkeypatch, warnings):
+def test_a_group_of_images_is_scored_on_its_own(monkeypatch, warnings):
     monkeypatch.setattr(caption, "_meteor", lambda predictions, targets: {})
     ours = scores(samples(tags=lambda place: {"domain": "in" if place < 2 else "out"}), by=["domain"])
     theirs = pycocoevalcap_scores(monkeypatch, SAID[:2], REFERENCES[:2])
@@ -96,13 +96,13 @@ def test_a_part_of_the_images_is_scored_as_if_it_were_alone(monkeypatch, warning
 
 @needs_java
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
-def test_a_line_break_in_a_caption_does_not_shift_those_behind_it(line_break):
+def test_a_line_break_in_a_caption_does_not_shift_the_next_captions(line_break):
     kept = [caption.CaptionRule().judge(sample) for sample in samples([f"a{line_break}dog", *SAID[1:]])]
     tokens = caption._official_tokens(dict(enumerate(row["prediction"] for row in kept)))
     assert tokens == {0: ["a dog"], 1: ["two men playing chess in a park"], 2: [""], 3: ["a hand"]}
 
 
-def test_without_java_scores_have_another_name_and_one_line_says_why(monkeypatch, warnings):
+def test_without_java_scores_have_other_names_and_a_warning_says_why(monkeypatch, warnings):
     monkeypatch.setattr(caption.shutil, "which", lambda name: None)
     ours = scores(samples())
     assert ours.keys() == {f"plain_{name}" for name in (*caption.BLEU, "ROUGE-L", "CIDEr")} | {"questions"}
@@ -134,7 +134,7 @@ def test_spice_is_used_when_its_files_are_there(monkeypatch, tmp_path, warnings)
     assert caption._spice({0: ["dog"]}, {0: ["a dog"]}) == {"SPICE": 25.0} and not warnings
 
 
-def test_spice_that_fails_is_left_out(monkeypatch, tmp_path, warnings):
+def test_spice_is_left_out_when_it_fails(monkeypatch, tmp_path, warnings):
     def fail(self, gts, res):
         raise CalledProcessError(1, ["java", "-jar", "spice-1.0.jar"])
 

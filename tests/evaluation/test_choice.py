@@ -41,7 +41,7 @@ def test_a_choice_is_named_by_its_text_or_its_letter(text, index):
     assert read_choice(text, ANIMALS) == index
 
 
-def test_case_decides_where_choices_differ_by_it_only():
+def test_case_counts_where_choices_differ_in_case_only():
     assert [read_choice(text, ["Gg", "gg", "GG"]) for text in ("Gg", "gg", "GG", "gG")] == [0, 1, 2, None]
 
 
@@ -70,7 +70,7 @@ def test_letters_are_read_as_llava_reads_them(text):
     assert (-1 if index is None else index) == llava_reads(text, ANIMALS)
 
 
-def test_only_the_right_choice_scores():
+def test_only_the_correct_choice_scores():
     sample = {"choices": ANIMALS, "answer": "a dog"}
     assert [choice_score(sample | {"prediction": text}) for text in ("a dog", "B", "a cat", "dog")] == [1, 1, 0, 0]
 

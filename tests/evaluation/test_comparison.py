@@ -16,7 +16,7 @@ def pairs(*scores):
     return [Pair({"score": first}, {"score": second}) for first, second in scores]
 
 
-def test_samples_pair_up_whatever_their_order():
+def test_samples_pair_up_in_any_order():
     # Two of the same id and question, as two turns of a conversation may be, pair up in their order.
     rows = [row(0), row(1, id="x", prediction="a"), row(2, id="x", prediction="b"), row(3, dataset="shape")]
     other = [dict(each, prediction="red") for each in reversed(rows)]
@@ -25,7 +25,7 @@ def test_samples_pair_up_whatever_their_order():
     assert [pair.first["index"] for pair in paired] == [pair.second["index"] for pair in paired] == [0, 1, 2, 3]
 
 
-def test_other_samples_are_named():
+def test_missing_samples_are_named():
     one, other = [row(i) for i in range(6)], [row(0), row(1, question="What?")]
     with pytest.raises(ValueError) as error:
         pair_up(evaluation("A", one), evaluation("B", other))
@@ -41,7 +41,7 @@ def test_other_answers_and_other_rules_are_refused():
         pair_up(evaluation("A", [row(0)]), evaluation("B", [row(0)], "vqa"))
 
 
-def test_the_figures_of_a_change():
+def test_statistics_of_a_change():
     made = change(pairs(*[(0, 1)] * 7, *[(1, 0)] * 2, *[(1, 1)] * 8, *[(0, 0)] * 3))
     assert (made.questions, made.wins, made.losses, made.both_right, made.both_wrong) == (20, 7, 2, 8, 3)
     assert (made.first, made.second, made.difference) == pytest.approx((50, 75, 25))
@@ -49,7 +49,7 @@ def test_the_figures_of_a_change():
     assert made.p == pytest.approx(92 / 512)
 
 
-def test_the_interval_is_that_of_paired_draws():
+def test_the_interval_equals_a_paired_bootstrap():
     scores = [(0, 1)] * 30 + [(1, 0)] * 10 + [(1, 1)] * 60
     made = change(pairs(*scores))
     gains = 100 * np.diff(scores)[:, 0]
@@ -60,24 +60,24 @@ def test_the_interval_is_that_of_paired_draws():
     assert made.high - made.low < 27
 
 
-def test_scores_between_right_and_wrong():
+def test_scores_between_zero_and_one():
     made = change(pairs((0.3, 0.6), (0.3, 0.3), (0.6, 0.6), (1, 0.9)))
     assert (made.wins, made.losses, made.both_right, made.both_wrong) == (1, 1, 1, 1)
     assert made.difference == pytest.approx(5)
 
 
-def test_no_change_at_all():
+def test_equal_scores_have_an_empty_interval():
     made = change(pairs((1, 1), (0, 0)))
     assert (made.difference, made.low, made.high, made.p) == (0, 0, 0, 1)
 
 
-def test_what_differs():
+def test_differing_settings_have_dotted_names():
     one = {"model": {"lora": {"r": 16}, "type": "X"}, "data": [{"name": "a"}], "seed": 0, "cut_at": []}
     other = {"model": {"lora": {"r": 64}, "type": "X"}, "data": [{"name": "a"}, {"name": "b"}], "cut_at": []}
     assert differing(one, other) == {"model.lora.r": (16, 64), "seed": (0, None), "data.1.name": (None, "b")}
 
 
-def test_of_two_that_were_written(tmp_path):
+def test_saved_evaluations_pair_up(tmp_path):
     first = read_evaluation(write(tmp_path / "a", [row(0), row(1, prediction="blue")]))
     second = read_evaluation(write(tmp_path / "b", [row(0), row(1)]))
     [same, better] = pair_up(first, second)

@@ -11,7 +11,7 @@ def part(**changes):
     return dict(ann_file="a.json", data_root="data", data_prefix=dict(img="images")) | changes
 
 
-def test_folders_of_all_datasets():
+def test_image_folders_of_nested_datasets():
     examples = dict(type="AddExamples", dataset=part(name="examples"))
     joint = dict(
         visual=[part(name="a", pipeline=[examples]), dict(type="ImageControl", dataset=part(name="b", data_root=None))],

@@ -51,5 +51,5 @@ def test_every_question_needs_one_answer(questions, tmp_path, names, message):
 def test_another_file_is_refused_before_anything_is_answered(tmp_path, content):
     file = tmp_path / "annotations.json"
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="annotations.json is no file of VQA questions"):
+    with pytest.raises(ValueError, match="annotations.json is not a file of VQA questions"):
         METRICS.build(dict(type="VQALeaderboardFile", question_file=str(file), out_file="out.json"))

@@ -58,7 +58,7 @@ def scores(rule, **more):
         ([record(answer="a")], dict(type="Perplexity"), "not the one score of its answer: use .*likelihood_steps"),
     ],
 )
-def test_what_could_not_be_judged(data, records, metric, message):
+def test_questions_that_cannot_be_judged_are_refused(data, records, metric, message):
     dataset = data(*records)
     with pytest.raises(ValueError, match=message):
         check(dataset, **metric)
@@ -76,7 +76,7 @@ def test_what_could_not_be_judged(data, records, metric, message):
         ([record(answer="a"), record(answer="a")], dict(type="AnswerAccuracy")),
     ],
 )
-def test_what_can_be_judged(data, records, metric):
+def test_questions_that_can_be_judged_pass(data, records, metric):
     check(data(*records), **metric)
     check(ImageControl(data(*records), "zero"), **metric)
 
@@ -104,7 +104,7 @@ def test_candidates_are_those_of_the_pipeline(data, tiny_llama):
     "names, problem",
     [(["1", "2", "7"], "unknown: '7'"), (["1"], "missing: '2'"), (["1", "2", "2"], "several predictions: '2'")],
 )
-def test_the_leaderboard_has_its_questions(data, tmp_path, names, problem):
+def test_the_leaderboard_needs_its_own_questions(data, tmp_path, names, problem):
     file = tmp_path / "questions.json"
     file.write_text(json.dumps({"questions": [{"question_id": 1}, {"question_id": 2}]}))
     metric = dict(type="VQALeaderboardFile", question_file=str(file), out_file="out.json")
@@ -121,7 +121,7 @@ def test_the_leaderboard_takes_whole_numbers(tmp_path, names, problem):
         build_metrics([dict(type="VQALeaderboardFile", question_file=str(file), out_file="out.json")])
 
 
-def test_data_of_other_kinds_is_not_looked_at():
+def test_other_kinds_of_datasets_are_not_checked():
     assert questions_of([{"anything": 1}]) is None
     check([{"anything": 1}], **scores("vqa"))
 

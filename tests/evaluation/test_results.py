@@ -1,7 +1,7 @@
 from mmgpt.evaluation.results import evaluation_settings
 
 
-def test_another_base_in_the_same_folder_is_another_evaluation(tmp_path):
+def test_settings_change_with_the_weights_of_the_base(tmp_path):
     """An evaluation that was cut must not go on with it."""
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")

@@ -108,7 +108,7 @@ def spread(votes):
 
 
 @pytest.mark.parametrize("prediction, votes, accuracy", CASES)
-def test_cases_worked_out_by_hand(prediction, votes, accuracy):
+def test_accuracy_of_cases_worked_out_by_hand(prediction, votes, accuracy):
     assert vqa.vqa_accuracy(prediction, spread(votes)) == pytest.approx(accuracy, abs=1e-12)
     assert oracle.official(prediction, spread(votes)) == pytest.approx(accuracy, abs=1e-12)
 
@@ -157,7 +157,7 @@ def test_the_table_of_contractions_is_the_published_one():
         ("a?b", "ab", 0, 0, 0, 1),
     ],
 )
-def test_the_scripts_in_use_differ(prediction, answer, official, openflamingo, vizwiz, textvqa):
+def test_the_official_scripts_differ(prediction, answer, official, openflamingo, vizwiz, textvqa):
     accuracies = (vqa.vqa_accuracy, vqa.openflamingo_accuracy, vqa.vizwiz_accuracy, vqa.textvqa_accuracy)
     assert [accuracy(prediction, [answer] * 10) for accuracy in accuracies] == [official, openflamingo, vizwiz, textvqa]
 
@@ -170,7 +170,7 @@ def test_where_annotators_differ_openflamingo_and_the_official_script_agree():
 
 
 @pytest.mark.parametrize("count, accuracy", [(0, 0), (1, 1 / 3), (2, 2 / 3), (3, 1), (10, 1)])
-def test_direct_answers_of_aokvqa_leave_none_out_and_are_compared_to_the_letter(count, accuracy):
+def test_direct_answers_of_aokvqa_are_compared_literally_with_all_annotators(count, accuracy):
     answers = ["red"] * count + ["blue"] * (10 - count)
     assert vqa.direct_answer_accuracy("red", answers) == pytest.approx(accuracy)
     assert vqa.direct_answer_accuracy("Red", answers) == 0 and vqa.direct_answer_accuracy("red.", answers) == 0

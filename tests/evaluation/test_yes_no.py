@@ -26,7 +26,7 @@ from mmgpt.evaluation.metrics.yes_no import YesNoRule, says_yes
         ("A dog\nno", True),  # only spaces separate words
     ],
 )
-def test_what_says_yes(text, yes):
+def test_says_yes(text, yes):
     assert says_yes(text) is yes
 
 
@@ -35,18 +35,18 @@ def rows(true_yes, missed, false_yes, true_no):
     return [{"predicted": said, "expected": true} for (said, true), count in kinds.items() for _ in range(count)]
 
 
-def test_scores_in_percent():
+def test_scores_are_in_percent():
     assert YesNoRule().summarize(rows(3, 1, 2, 4)) == pytest.approx(
         {"accuracy": 70, "precision": 60, "recall": 75, "F1": 200 * 0.6 * 0.75 / 1.35, "yes": 50}
     )
 
 
-def test_a_share_of_nothing_is_zero():
+def test_shares_without_a_denominator_are_zero():
     assert YesNoRule().summarize(rows(0, 2, 0, 2)) == {"accuracy": 50, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
     assert YesNoRule().summarize(rows(0, 0, 0, 2)) == {"accuracy": 100, "precision": 0, "recall": 0, "F1": 0, "yes": 0}
 
 
-def test_random_answers_score_as_scikit_learn_says():
+def test_scores_equal_scikit_learn_on_random_answers():
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     rng = random.Random(0)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mmengine.evaluator import BaseMetric
 
-from mmgpt.evaluation.metrics.ids import check_unique
+from mmgpt.evaluation.metrics.id_checks import check_unique
 from mmgpt.evaluation.metrics.rules import find_rule
 from mmgpt.registry import METRICS
 
