@@ -1,1 +1,1 @@
-"""Models of this package in other evaluation harnesses; light to import, each harness loads its adapter by name."""
+"""Adapters for other evaluation harnesses, which load them by name; this file imports none of them."""

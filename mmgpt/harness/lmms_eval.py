@@ -1,6 +1,6 @@
-"""mmgpt as a model of lmms-eval, as version 0.7.3 calls it.
+"""Adapter that makes a chat a model of lmms-eval 0.7.3.
 
-Read there: lmms_eval/api/model.py (the interface), api/task.py (what requests hold, what becomes of the answers),
+Sources: lmms_eval/api/model.py (the interface), api/task.py (the content of requests, the use of answers),
 evaluator.py, models/simple/llava.py. Only lmms-eval imports this module (see `lmms_eval_plugin`).
 """
 
@@ -22,19 +22,19 @@ DECODING = ("max_new_tokens", "num_beams")
 
 
 class MMGPT(lmms):
-    """Answers requests by the config's own chat pipeline: template, tokens and images are those of a chat.
+    """Model of lmms-eval that answers requests with the chat pipeline of a config.
 
     Args:
         pretrained: a config file, or a folder that `export` or `merge` wrote.
-        checkpoint: what training wrote, for a config file.
-        batch_size: requests answered at once.
-        device: a torch device; by default the first GPU, or the CPU. Of several processes each takes its own GPU.
-        trust: as for `Chat.from_config`.
-        options: values over the config's, as `--cfg-options` takes them. lmms-eval passes all of `--model_args` as
-            keyword arguments.
+        checkpoint: checkpoint of a training, for a config file.
+        batch_size: number of requests that are answered at once.
+        device: a torch device; by default the first GPU, or the CPU. Each of several processes takes its own GPU.
+        trust: see `Chat.from_config`.
+        options: config values to override, as for `--cfg-options`. lmms-eval passes all of `--model_args` as keyword
+            arguments, so that their names cannot be listed here.
 
     Raises:
-        ValueError: `batch_size` is no number above 0; otherwise as `Chat.from_config`.
+        ValueError: `batch_size` is not a positive integer; see also `Chat.from_config`.
     """
 
     is_simple = True
@@ -50,7 +50,7 @@ class MMGPT(lmms):
     ):
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise ValueError(f"batch_size={batch_size!r}: a number above 0 is needed (there is no 'auto')")
+            raise ValueError(f"batch_size={batch_size!r} must be a positive integer ('auto' is not supported)")
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -60,60 +60,69 @@ class MMGPT(lmms):
         self.device = next(self.chat.model.parameters()).device
 
     def generate_until(self, requests: Sequence) -> list[str]:
-        """Answers in the order of the requests, each cut before the first of its `until` texts.
+        """Answers in the order of the requests, each cut before the first of its stop texts `until`.
 
-        `args` of a request: context, generation arguments, a function from a document to its images, number of the
+        The `args` of a request: context, generation arguments, a function from a document to its images, number of the
         document, task, split.
         """
 
         def answer(batch: Sequence[tuple]) -> list[str]:
-            conversations = [self._conversation(context, *of) for context, _, *of in batch]
+            conversations = [self._conversation(context, *document) for context, _, *document in batch]
             arguments = batch[0][1]
-            texts = self.chat.answer_all(conversations, decoding(arguments))
+            texts = self.chat.answer_all(conversations, generation_arguments(arguments))
             return [cut(text, arguments.get("until")) for text in texts]
 
-        return self._batched(requests, answer, settings=lambda arguments: repr(arguments[1]))
+        return self._batched(requests, answer, settings=lambda args: repr(args[1]))
 
     def loglikelihood(self, requests: Sequence) -> list[GenerationResult]:
-        """For each request the *loss* of its continuation as an answer, and whether the model would answer just so.
+        """The *loss* of each request's continuation as an answer, and whether greedy decoding gives this answer.
 
-        lmms-eval's docstring asks for a log-likelihood, but its models give the mean loss, and its multiple choice
-        takes the smallest (`process_results` of api/task.py). See `answer_losses`. The pair comes as a
-        GenerationResult, since a bare one is turned into text (`unwrap_generation_output` of api/instance.py).
+        lmms-eval's docstring asks for a log-likelihood, but its models return the mean loss, and its multiple choice
+        takes the smallest (`process_results` of api/task.py). See `answer_losses`. The pair is wrapped in a
+        GenerationResult, since a bare pair would be turned into text (`unwrap_generation_output` of api/instance.py).
 
-        `args` of a request: as for generate_until, but second the continuation, or a function from a document to it.
+        The `args` of a request are those of `generate_until`, except that the second one is the continuation, or a
+        function from a document to the continuation.
         """
 
         def score(batch: Sequence[tuple]) -> list[GenerationResult]:
             conversations = []
-            for context, continuation, *of in batch:
-                answer = continuation(self._document(*of[1:])) if callable(continuation) else continuation
-                conversation = self._conversation(context, *of)
+            for context, continuation, *document in batch:
+                answer = continuation(self._document(*document[1:])) if callable(continuation) else continuation
+                conversation = self._conversation(context, *document)
                 conversation.turns[-1]["answer"] = answer.strip()
                 conversations.append(conversation)
             return [GenerationResult(pair) for pair in answer_losses(self.chat, conversations)]
 
-        return self._batched(requests, score, settings=lambda arguments: "")
+        return self._batched(requests, score, settings=lambda args: "")
 
     def generate_until_multi_round(self, requests: Sequence) -> list[str]:
-        """Not there, as in most of lmms-eval's models: two of its tasks need it."""
+        """Unsupported, as in most of lmms-eval's models; two of its tasks need it."""
         raise NotImplementedError("mmgpt does not answer tasks of several rounds (generate_until_multi_round)")
 
     def clean(self) -> None:
-        """Free the model's memory; lmms-eval does it before a local judge is loaded."""
+        """Free the model's memory. lmms-eval calls this before it loads a local judge."""
         del self.chat
         super().clean()
 
-    def _batched(self, requests: Sequence, work: Callable, settings: Callable[[tuple], str]) -> list:
-        """What `work` gives for each request, of batches with equal settings."""
-        arguments = [request.args for request in requests]
-        results = [None] * len(arguments)
-        with tqdm(total=len(arguments), desc="mmgpt", disable=self.rank > 0) as bar:
-            for numbers in batches(arguments, settings, self.batch_size):
-                answers = _named([arguments[i] for i in numbers], work)
-                for i, answer in zip(numbers, answers, strict=True):
-                    results[i] = answer
-                bar.update(len(numbers))
+    def _batched(self, requests: Sequence, answer: Callable, settings: Callable[[tuple], str]) -> list:
+        """The answers to all requests, which are computed in batches of requests with equal settings."""
+        args = [request.args for request in requests]
+        results = [None] * len(args)
+        with tqdm(total=len(args), desc="mmgpt", disable=self.rank > 0) as bar:
+            for indices in batches(args, settings, self.batch_size):
+                batch = [args[i] for i in indices]
+                try:
+                    answers = answer(batch)
+                except ValueError as error:
+                    *_, task, split = batch[0]
+                    documents = [request[-3] for request in batch]
+                    raise ValueError(
+                        f"task {task!r}, split {split!r}, one of the documents {documents}: {error}"
+                    ) from error
+                for i, result in zip(indices, answers, strict=True):
+                    results[i] = result
+                bar.update(len(indices))
         return results
 
     def _document(self, number: int, task: str, split: str) -> dict:
@@ -121,22 +130,22 @@ class MMGPT(lmms):
 
     def _conversation(self, context: str, images_of: Callable, *document) -> Conversation:
         images = images_of(self._document(*document)) or []
-        return asked(context, [read_picture(image) for image in images])
+        return conversation_of(context, [read_picture(image) for image in images])
 
 
-def batches(arguments: Sequence[tuple], settings: Callable[[tuple], str], size: int) -> Iterator[list[int]]:
-    """Numbers of requests that are answered at once: of equal settings, those with long contexts first."""
-    keys = [settings(of) for of in arguments]
-    order = sorted(range(len(arguments)), key=lambda i: (keys[i], -len(arguments[i][0])))
+def batches(args: Sequence[tuple], settings: Callable[[tuple], str], size: int) -> Iterator[list[int]]:
+    """Indices of the requests of each batch: requests of equal settings, those with long contexts first."""
+    keys = [settings(request) for request in args]
+    order = sorted(range(len(args)), key=lambda i: (keys[i], -len(args[i][0])))
     for _, group in groupby(order, key=keys.__getitem__):
-        numbers = list(group)
-        yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
+        indices = list(group)
+        yield from (indices[start : start + size] for start in range(0, len(indices), size))
 
 
-def asked(context: str, images: Sequence) -> Conversation:
-    """A context with its images: at its `<image>` marks, or, where these are not as many, before the text.
+def conversation_of(context: str, images: Sequence) -> Conversation:
+    """A question with its images at its `<image>` marks, or before the text if marks and images differ in number.
 
-    Some tasks mark one image at several places (MMMU): then no mark is kept.
+    Some tasks mark one image several times (MMMU); all marks are removed then.
     """
     question = marked_question(context.strip())
     if count_images([{"question": question}]) != len(images):
@@ -144,27 +153,19 @@ def asked(context: str, images: Sequence) -> Conversation:
     return Conversation([{"question": question}], list(images))
 
 
-def decoding(arguments: dict) -> dict:
-    """transformers' generation arguments from a task's; what only other models understand is left out."""
-    known = {key: arguments[key] for key in DECODING if arguments.get(key) is not None}
+def generation_arguments(arguments: dict) -> dict:
+    """The generation arguments of a task that transformers knows; those for other models are left out."""
+    decoding = {key: arguments[key] for key in DECODING if arguments.get(key) is not None}
     temperature = arguments.get("temperature")
     sample = arguments.get("do_sample", bool(temperature)) and temperature != 0
     if not sample:
-        return {**known, "do_sample": False}
-    return {**known, "do_sample": True, **{key: arguments[key] for key in SAMPLING if arguments.get(key) is not None}}
+        return {**decoding, "do_sample": False}
+    sampling = {key: arguments[key] for key in SAMPLING if arguments.get(key) is not None}
+    return {**decoding, "do_sample": True, **sampling}
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:
-    """A text up to the first of some stop texts."""
+    """A text up to the first stop text in it."""
     for stop in [until] if isinstance(until, str) else until or []:
         text = text.split(stop)[0] if stop else text
     return text.strip()
-
-
-def _named(batch: Sequence[tuple], work: Callable) -> list:
-    try:
-        return work(batch)
-    except ValueError as error:
-        *_, task, split = batch[0]
-        documents = [arguments[-3] for arguments in batch]
-        raise ValueError(f"task {task!r}, split {split!r}, one of the documents {documents}: {error}") from error

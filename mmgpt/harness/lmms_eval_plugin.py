@@ -1,6 +1,7 @@
-"""What the entry point group `lmms_eval.models` finds (lmms_eval/models/registry_v2.py of lmms-eval 0.7.3).
+"""Entry point of the group `lmms_eval.models` (lmms_eval/models/registry_v2.py of lmms-eval 0.7.3).
 
-Apart from the adapter, as lmms-eval loads every entry point at each start, whichever model it is to run.
+lmms-eval loads all entry points at each start, whichever model it runs. The adapter, which is slow to import, is
+therefore another module.
 """
 
 

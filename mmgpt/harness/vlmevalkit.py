@@ -1,7 +1,7 @@
-"""mmgpt as a model of VLMEvalKit.
+"""Adapter that makes a chat a model of VLMEvalKit.
 
-Read there: vlmeval/vlm/base.py at commit 23757c43, docs/en/Model.md at 35296269 (the interface), vlmeval/inference.py
-and inference_mt.py (how it is called). Only VLMEvalKit's config imports this module; see docs/evaluation.md.
+Sources: vlmeval/vlm/base.py at commit 23757c43, docs/en/Model.md at 35296269 (the interface), vlmeval/inference.py
+and inference_mt.py (the calls). Only VLMEvalKit's config imports this module; see docs/evaluation.md.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ ROLES = ("user", "assistant")
 
 
 class MMGPT(BaseModel):
-    """Answers messages of texts and images, in their order, by the config's own chat pipeline.
+    """Model of VLMEvalKit that answers messages of interleaved texts and images with the chat pipeline of a config.
 
     Args:
         model_path: a config file, or a folder that `export` or `merge` wrote.
-        checkpoint, device, options, generation, trust: as `Chat.from_config` takes them.
+        checkpoint, device, options, generation, trust: arguments of `Chat.from_config`.
     """
 
     INTERLEAVE = True
@@ -38,30 +38,30 @@ class MMGPT(BaseModel):
         self.chat_model = Chat.from_config(model_path, checkpoint, device, options, generation, trust=trust)
 
     def generate_inner(self, message: Sequence[dict], dataset: str | None = None) -> str:
-        """The answer to one message: parts `{'type': 'text' or 'image', 'value': text or file}`."""
+        """The answer to one message, a list of contents `{'type': 'text' or 'image', 'value': text or file}`."""
         return self.chat_inner([{"role": "user", "content": message}], dataset)
 
     def chat_inner(self, message: Sequence[dict], dataset: str | None = None) -> str:
-        """The answer to the last of several messages, `{'role': 'user' or 'assistant', 'content': parts}` in turn."""
-        return self.chat_model.answer_all([conversation(message)])[0]
+        """The answer to the last of several messages `{'role': 'user' or 'assistant', 'content': contents}`."""
+        return self.chat_model.answer_all([conversation_of(message)])[0]
 
 
-def conversation(messages: Sequence[dict]) -> Conversation:
-    """Messages of VLMEvalKit as a conversation.
+def conversation_of(messages: Sequence[dict]) -> Conversation:
+    """The conversation of VLMEvalKit's messages.
 
     Raises:
         ValueError: unknown role; an image that cannot be read.
         FileNotFoundError: an image does not exist.
     """
-    said = Conversation()
+    conversation = Conversation()
     for message in messages:
-        role, parts = message["role"], message["content"]
+        role, contents = message["role"], message["content"]
         if role not in ROLES:
-            raise ValueError(f"role {role!r}: choose among {', '.join(ROLES)}")
+            raise ValueError(f"unknown role {role!r}; choose one of {', '.join(ROLES)}")
         if role == "assistant":
-            said.turns[-1]["answer"] = "".join(part["value"] for part in parts)
+            conversation.turns[-1]["answer"] = "".join(content["value"] for content in contents)
             continue
-        said.images += [read_picture(part["value"]) for part in parts if part["type"] == "image"]
-        question = [IMAGE_PART if part["type"] == "image" else text_part(part["value"]) for part in parts]
-        said.turns.append({"question": question})
-    return said
+        conversation.images += [read_picture(content["value"]) for content in contents if content["type"] == "image"]
+        question = [IMAGE_PART if content["type"] == "image" else text_part(content["value"]) for content in contents]
+        conversation.turns.append({"question": question})
+    return conversation

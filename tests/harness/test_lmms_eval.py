@@ -132,7 +132,7 @@ def test_the_entry_point_loads_no_model():
 
 
 @pytest.mark.parametrize("batch_size", ["1", 2, 5])
-def test_answers_are_the_chats_in_the_order_of_the_requests(load, chat, pictures, batch_size):
+def test_answers_equal_the_chat_in_the_order_of_the_requests(load, chat, pictures, batch_size):
     model = load(batch_size=batch_size, device="cpu")
     answers = model.generate_until(requests())
     for number in (0, 1, 4):
@@ -168,8 +168,8 @@ def test_images_matter_and_keep_their_order(load, pictures):
     ("a <image>", 0, "a"),
     ("a b\n", 2, "a b"),
 ])  # fmt: skip
-def test_marks_that_are_not_as_many_as_the_images_go(adapter, context, images, question):
-    said = adapter.asked(context, ["picture"] * images)
+def test_marks_are_removed_when_they_are_not_as_many_as_the_images(adapter, context, images, question):
+    said = adapter.conversation_of(context, ["picture"] * images)
     if isinstance(question, list):
         question = [{"type": "text", "text": part[1]} if part else {"type": "image"} for part in question]
     assert said.turns == [{"question": question}] and said.images == ["picture"] * images
@@ -184,7 +184,7 @@ def test_marks_that_are_not_as_many_as_the_images_go(adapter, context, images, q
     ({"do_sample": True}, {"do_sample": True}),
 ])  # fmt: skip
 def test_generation_arguments_of_a_task(adapter, arguments, expected):
-    assert adapter.decoding(arguments) == expected
+    assert adapter.generation_arguments(arguments) == expected
 
 
 def test_generation_arguments_reach_the_model(load):
@@ -250,7 +250,7 @@ def by_hand(chat, context, images, answer):
     return sum(losses) / len(losses)
 
 
-def test_a_continuation_may_be_a_function_and_greedy_is_told(load, monkeypatch):
+def test_a_continuation_may_be_a_function_and_greedy_answers_are_recognized(load, monkeypatch):
     model = load(batch_size=2)
     assert losses(model, [lambda document: " a circle"] * 5) == losses(model, [" a circle"] * 5)
     # A model that says "two" and ends, whatever comes before.
@@ -272,7 +272,7 @@ def test_a_continuation_may_be_a_function_and_greedy_is_told(load, monkeypatch):
     assert losses(model, ["two"] * 5)[0][1] is True
 
 
-def test_what_goes_wrong_is_named(load, adapter, chat_config):
+def test_errors_name_the_argument_or_the_document(load, adapter, chat_config):
     with pytest.raises(ValueError, match="batch_size='auto'"):
         load(batch_size="auto")
     with pytest.raises(KeyError, match="did you mean 'language_model'"):

@@ -67,7 +67,7 @@ def test_the_interface(model):
         model.generate([dict(type="video", value="x.mp4")])
 
 
-def test_single_turns_are_the_chats(model, chat, files):
+def test_single_turns_equal_the_chat(model, chat, files):
     asked = [[image(files[0]), text("what colour is it?")], [text("one or two?")]]
     answers = [model.generate(message=message, dataset="MME") for message in asked]
     assert answers == [chat.ask(chat.start(), "what colour is it?", files[:1]), chat.ask(chat.start(), "one or two?")]
@@ -91,7 +91,7 @@ def test_texts_and_images_keep_their_order(model, chat, files, pictures):
     assert given[0]["image_counts"].tolist() == [2] and given[0]["max_new_tokens"] == 6
 
 
-def test_several_turns_are_the_chats(model, chat, files):
+def test_several_turns_equal_the_chat(model, chat, files):
     conversation = chat.start()
     first = chat.ask(conversation, "what colour is it?", files[:1])
     second = chat.ask(conversation, "one or two?", files[1:2])
@@ -104,10 +104,10 @@ def test_several_turns_are_the_chats(model, chat, files):
     assert model.chat(messages, dataset="MMDU") == second
 
 
-def test_what_goes_wrong_is_named(model, tmp_path):
+def test_errors_name_the_image_or_the_role(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.png"):
         model.generate([image(str(tmp_path / "gone.png")), text("what?")])
-    with pytest.raises(ValueError, match="role 'system': choose among user, assistant"):
+    with pytest.raises(ValueError, match="unknown role 'system'; choose one of user, assistant"):
         model.chat([dict(role="system", content="be kind")])
 
 
