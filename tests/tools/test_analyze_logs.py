@@ -52,18 +52,18 @@ def test_chosen_keys_and_smoothing(tool, tmp_path, capsys):
     assert lines(capsys.readouterr().out)["a"][:3] == ["40", "2.844", "0.5"]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(tool, tmp_path):
+def test_runs_of_the_same_name_are_named_by_their_paths(tool, tmp_path):
     paths = [str(make(tmp_path / side / "run", ["loss"])) for side in "ab"]
     assert tool.named(paths) == {path: path for path in paths}
     assert list(tool.named([f"{paths[0]}/20260101/vis_data/scalars.json"])) == ["20260101"]
     assert list(tool.named([f"{paths[0]}/20260101/20260101.log", paths[1]])) == ["20260101", "run"]
 
 
-def test_mistakes(tool, tmp_path):
+def test_wrong_arguments_are_refused(tool, tmp_path):
     run = str(make(tmp_path / "a", ["loss"]))
-    with pytest.raises(ValueError, match="--keys los: choose among data_time, loss, lr, time"):
+    with pytest.raises(ValueError, match="--keys los: choose from data_time, loss, lr, time"):
         tool.main([run, "--keys", "loss", "los"])
-    with pytest.raises(ValueError, match="--smooth 1.0: from 0 to below 1"):
+    with pytest.raises(ValueError, match="--smooth 1.0 must be at least 0 and below 1"):
         tool.main([run, "--smooth", "1"])
     with pytest.raises(FileNotFoundError, match="no scalars of a run"):
         tool.main([str(tmp_path)])

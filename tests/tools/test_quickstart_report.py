@@ -22,7 +22,7 @@ UNSEEN = {1, 3}
 
 
 @MODELS.register_module(force=True)
-class ColourTeller(torch.nn.Module):
+class ColorNamingModel(torch.nn.Module):
     """Says the colour of the image, 'nothing' when it is disabled or the image is black, 'yes' without an image."""
 
     def __init__(self):
@@ -98,7 +98,7 @@ def experiment(world, tiny_llama):
     loader["dataset"] = dict(type="JointDataset", visual=parts, language=[text])
     config = world / "config.py"
     config.write_text(
-        f"default_scope = 'mmgpt'\ndata_root = 'elsewhere'\nmodel = dict(type='ColourTeller')\n"
+        f"default_scope = 'mmgpt'\ndata_root = 'elsewhere'\nmodel = dict(type='ColorNamingModel')\n"
         f"test_dataloader = {loader!r}\n"
     )
     work_dir = world / "work"
@@ -120,7 +120,7 @@ def made(tool, world, experiment):
     return world / "out", json.loads((world / "out/report.json").read_text()), printed.getvalue()
 
 
-def test_the_main_figures_are_of_one_and_two_objects(made):
+def test_main_scores_are_of_one_and_two_objects(made):
     report = made[1]
     counts = {"colour": 4, "digits": 3}
     assert report["tuned"] == {"visual_mean": 100, "colour": 100, "digits": 100, "dolly": 66.67,
@@ -137,7 +137,7 @@ def test_another_samples_image_changes_the_answer_but_not_the_questions(made):
     assert other["digits"] == 0 and other["colour"] < 100
 
 
-def test_the_breakdown(made):
+def test_scores_by_scene(made):
     report = made[1]
     assert {n: part["counts"]["colour"] for n, part in report["by_objects"].items()} == {"1": 2, "2": 2, "3": 1, "4": 1}
     assert report["unseen_pairs"]["counts"] == {"colour": 2} and report["seen_pairs"]["counts"] == {"colour": 2}
@@ -145,13 +145,13 @@ def test_the_breakdown(made):
     assert report["by_objects"]["4"]["visual_mean"] == 100
 
 
-def test_the_seconds(made):
+def test_seconds_are_added_up(made):
     seconds = made[1]["seconds"]
     assert seconds["data"] == 3.5 and seconds["tuning"] == 40 and seconds["evaluate"] > 0
     assert seconds["total"] == pytest.approx(43.5 + seconds["evaluate"])
 
 
-def test_the_table_and_the_files(made):
+def test_tables_are_printed_and_files_written(made):
     out, _, printed = made
     for text in ("tuned", "before", "other image", "zero image", "colour", "digits", "dolly", "unseen pairs", "66.7"):
         assert text in printed
@@ -164,23 +164,23 @@ def test_the_table_and_the_files(made):
 def test_the_sheet_shows_the_first_questions_of_each_visual_family(tool, experiment, world, made):
     cfg = load_config(experiment[0], dict(data_root=str(world)))
     scenes = tool.Scenes(world / "scenes.json")
-    parts = tool.Evaluation(cfg, None, scenes).parts
+    parts = tool.Evaluation(cfg, None, scenes).datasets
     rows = [json.loads(line) for line in (made[0] / "answers/tuned.jsonl").read_text().splitlines()]
     chosen = tool.sheet_rows(rows, parts)
     assert [row["dataset"] for row in chosen] == ["colour", "colour", "digits", "digits"]
     assert all(row["image"].is_file() for row in chosen)
 
 
-def test_a_world_without_scenes_and_a_picture_without_facts(tool, experiment, world, tmp_path):
+def test_missing_scenes_and_unknown_images_are_named(tool, experiment, world, tmp_path):
     with pytest.raises(FileNotFoundError, match="scenes.json"):
         tool.Scenes(tmp_path / "scenes.json")
-    with pytest.raises(KeyError, match="0 pictures are named 'x/unknown.png'"):
+    with pytest.raises(KeyError, match="0 images are named 'x/unknown.png'"):
         tool.Scenes(world / "scenes.json").of(["x/unknown.png"])
 
 
 @pytest.mark.parametrize("dataset", [
     dict(type="ConcatDataset", datasets=[1, 2, 3]), dict(type="JointDataset", visual=[1, 2], language=[3]),
 ])  # fmt: skip
-def test_the_parts_of_a_test_set(tool, dataset):
-    assert tool.part_configs(dataset) == [1, 2, 3]
-    assert tool.part_configs(dict(type="InstructionDataset")) == [dict(type="InstructionDataset")]
+def test_dataset_configs_of_a_test_set(tool, dataset):
+    assert tool.dataset_configs(dataset) == [1, 2, 3]
+    assert tool.dataset_configs(dict(type="InstructionDataset")) == [dict(type="InstructionDataset")]

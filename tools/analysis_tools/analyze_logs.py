@@ -1,8 +1,8 @@
-"""Curves of one training run or of several, and a table of where they ended and how fast they were.
+"""Curves of one or several training runs, and a table of their last values and speed.
 
     python tools/analysis_tools/analyze_logs.py work_dirs/lora_joint work_dirs/my_experiment --smooth 0.8
 
-A run is a work directory (the starts of a resumed run are put together), one of its folders, its .log or scalars.json.
+A run is a work directory (the starts of a resumed run are merged), one of its folders, its .log or scalars.json.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:
-    """Runs by the names of their folders, or by their paths where two have one name."""
+    """Runs by the names of their folders, or by their paths where several have the same name."""
     names = [_folder(Path(path).resolve()).name for path in paths]
     count = Counter(names)
     return {name if count[name] == 1 else path: path for name, path in zip(names, paths, strict=True)}
@@ -47,21 +47,21 @@ def _folder(path: Path) -> Path:
 
 
 def table(runs: Mapping[str, Run], keys: Sequence[str], weight: float) -> Table:
-    """Last step and values of each run, the median of its seconds an iteration, and the share of waiting for data."""
-    made = Table()
-    made.add_column("run", overflow="fold")
+    """Table with the last step and values of each run, its seconds per iteration and its share of data loading."""
+    result = Table()
+    result.add_column("run", overflow="fold")
     for heading in ("step", *keys, "s / iteration", "data"):
-        made.add_column(heading.replace("_", " "), justify="right")
+        result.add_column(heading.replace("_", " "), justify="right")
     for name, run in runs.items():
-        shown = smooth(run, weight)
+        smoothed = smooth(run, weight)
         last = max(points[-1][0] for points in run.values())
-        values = [f"{shown[key][-1][1]:.4g}" if key in run else "–" for key in keys]
-        made.add_row(name, f"{last:g}", *values, *speed(run))
-    return made
+        values = [f"{smoothed[key][-1][1]:.4g}" if key in run else "–" for key in keys]
+        result.add_row(name, f"{last:g}", *values, *speed(run))
+    return result
 
 
 def speed(run: Run) -> tuple[str, str]:
-    """Median of the seconds an iteration takes, and how much of all time went into waiting for data."""
+    """Median seconds per iteration, and the share of all time that was spent waiting for data."""
     seconds, waiting = ([value for _, value in run.get(key, ())] for key in ("time", "data_time"))
     if not sum(seconds):
         return "–", "–"
@@ -69,18 +69,18 @@ def speed(run: Run) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read, print, draw."""
+    """Read the runs, draw the curves, print the table."""
     args = parse_args(arguments)
     if not 0 <= args.smooth < 1:
-        raise ValueError(f"--smooth {args.smooth}: from 0 to below 1")
+        raise ValueError(f"--smooth {args.smooth} must be at least 0 and below 1")
     runs = {name: read_scalars(find_scalars(path)) for name, path in named(args.runs).items()}
     unknown = set(args.keys or ()) - set(names_in(runs))
     if unknown:
-        raise ValueError(f"--keys {' '.join(sorted(unknown))}: choose among {', '.join(names_in(runs))}")
+        raise ValueError(f"--keys {' '.join(sorted(unknown))}: choose from {', '.join(names_in(runs))}")
     keys = [key for key in args.keys or KEYS if key in names_in(runs)]
-    made = draw_curves(runs, args.out, keys, args.smooth)
+    path = draw_curves(runs, args.out, keys, args.smooth)
     print_tables({"Last values" + (" (smoothed)" if args.smooth else ""): table(runs, keys, args.smooth)})
-    print(f"written: {made}")
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The closing report of the quickstart: figures, controls, loss curves and a sheet of held-out pictures."""
+"""Final report of the quickstart: scores, controls, loss curves and a sheet of held-out images."""
 # ruff: noqa: E402, I001
 
 import time
 
-START = time.perf_counter()  # before the heavy imports: their seconds belong to the total
+START = time.perf_counter()  # before the heavy imports, whose seconds belong to the total
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.table import Table
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from tqdm import tqdm
 
 from mmgpt.cli.options import add_cfg_options
@@ -32,75 +32,68 @@ from mmgpt.visualization.curves import SCALARS, read_scalars
 from mmgpt.visualization.tables import percent_table, print_tables
 
 HEADINGS = {"tuned": "tuned", "before": "before", "other_image": "other image", "zero_image": "zero image"}
-PICTURES_PER_FAMILY = 2
+IMAGES_PER_FAMILY = 2
 
 
-def part_configs(dataset: ConfigDict) -> list[ConfigDict]:
-    """The configs of the datasets, one per family, that a concatenated test set is made of."""
-    parts = [*dataset.get("datasets", ()), *dataset.get("visual", ()), *dataset.get("language", ())]
-    return parts or [dataset]
-
-
-def main_questions(parts: Sequence[Dataset], scenes: Scenes) -> list[list[int]]:
-    """For each dataset, the positions of the samples that belong to the main figures."""
-    return [[i for i in range(len(part)) if scenes.is_main(part.get_data_info(i)["images"])] for part in parts]
+def dataset_configs(dataset: ConfigDict) -> list[ConfigDict]:
+    """The configs of the datasets in a concatenated test set, one per family."""
+    configs = [*dataset.get("datasets", ()), *dataset.get("visual", ()), *dataset.get("language", ())]
+    return configs or [dataset]
 
 
 class Evaluation:
     """The held-out questions and the model that answers them, under several conditions.
 
     Args:
-        cfg: the experiment's config; its ``test_dataloader`` holds one dataset per family.
-        model: answers by ``test_step``; ``disabled()`` is the context in which it is as before tuning.
-        scenes: which questions belong to the main figures.
+        cfg: config of the experiment; its ``test_dataloader`` has one dataset per family.
+        model: model with ``test_step``, and with ``disabled()``, the context in which it is as before tuning.
+        scenes: scenes of the images.
+
+    Attributes:
+        datasets: the datasets, one per family.
+        main: for each dataset, the indices of the samples that count for the main scores.
     """
 
     def __init__(self, cfg: ConfigDict, model, scenes: Scenes):
         self.loader = cfg.test_dataloader
-        self.parts = [DATASETS.build(config) for config in part_configs(self.loader.dataset)]
-        self.main = main_questions(self.parts, scenes)
+        self.datasets = [DATASETS.build(config) for config in dataset_configs(self.loader.dataset)]
+        self.main = [
+            [i for i in range(len(dataset)) if scenes.is_main(dataset.get_data_info(i)["images"])]
+            for dataset in self.datasets
+        ]
         self.model = model
-
-    def everything(self) -> Dataset:
-        """All held-out questions."""
-        return ConcatDataset(self.parts)
-
-    def main_only(self) -> Dataset:
-        """The questions of the main figures."""
-        return ConcatDataset([Subset(part, kept) for part, kept in zip(self.parts, self.main, strict=True)])
 
     def control(self, kind: str) -> Dataset:
         """The main visual questions with other images: kind 'other' or 'zero' of ImageControl."""
-        pairs = [pair for pair in zip(self.parts, self.main, strict=True) if pair[0].source == "visual"]
-        return ConcatDataset([Subset(ImageControl(part, kind), kept) for part, kept in pairs])
+        pairs = [pair for pair in zip(self.datasets, self.main, strict=True) if pair[0].source == "visual"]
+        return ConcatDataset([Subset(ImageControl(dataset, kind), indices) for dataset, indices in pairs])
 
     def run(self) -> dict[str, list[dict]]:
-        """Answer everything, then the controls; judged rows by condition, with one progress bar."""
-        sets = {
-            "tuned": self.everything(),
-            "before": self.main_only(),
+        """Scored rows by condition: all questions with the tuned model, the main ones in the other conditions."""
+        main = [Subset(dataset, indices) for dataset, indices in zip(self.datasets, self.main, strict=True)]
+        questions = {
+            "tuned": ConcatDataset(self.datasets),
+            "before": ConcatDataset(main),
             "other_image": self.control("other"),
             "zero_image": self.control("zero"),
         }
         rows, threads = {}, cpu_threads(self.model)
-        # Where the output is no terminal, a line now and then is enough.
-        pause = 0.1 if sys.stderr.isatty() else 10
-        with tqdm(total=sum(map(len, sets.values())), unit="question", mininterval=pause) as bar:
-            for name, dataset in sets.items():
+        # A log file does not need a progress line ten times a second.
+        interval = 0.1 if sys.stderr.isatty() else 10
+        with tqdm(total=sum(map(len, questions.values())), unit="question", mininterval=interval) as bar:
+            for name, dataset in questions.items():
                 bar.set_description(HEADINGS[name], refresh=False)
+                batches = Runner.build_dataloader({**self.loader, "dataset": dataset})
                 with self.model.disabled() if name == "before" else nullcontext():
-                    rows[name] = answer_all(self.model, self._batches(dataset), bar.update, threads)
+                    rows[name] = answer_all(self.model, batches, bar.update, threads)
         return rows
-
-    def _batches(self, dataset: Dataset) -> DataLoader:
-        return Runner.build_dataloader({**self.loader, "dataset": dataset})
 
 
 def make_report(rows: dict[str, list[dict]], scenes: Scenes) -> dict:
-    """All figures of ``report.json`` but the seconds, from judged rows by condition."""
-    # The other conditions were asked the main questions only; their rows may name an exchanged image.
+    """Content of ``report.json`` without the seconds, from scored rows by condition."""
+    # The other conditions have the main questions only, and their rows may name an exchanged image.
     main = rows | {"tuned": [row for row in rows["tuned"] if scenes.is_main(row["images"])]}
-    return {name: scores(given) for name, given in main.items()} | breakdown(rows["tuned"], scenes)
+    return {name: scores(condition) for name, condition in main.items()} | breakdown(rows["tuned"], scenes)
 
 
 def tables(report: dict, rows: dict[str, list[dict]]) -> dict[str, Table]:
@@ -108,50 +101,54 @@ def tables(report: dict, rows: dict[str, list[dict]]) -> dict[str, Table]:
     counts = report["tuned"]["counts"]
     visual = families(rows["tuned"], "visual")
     columns = {heading: report[name] for name, heading in HEADINGS.items()}
-    asked = {name: counts[name] for name in visual} | {"visual_mean": sum(counts[name] for name in visual)}
-    text = {name: counts[name] for name in families(rows["tuned"], "language")}
+    visual_counts = {name: counts[name] for name in visual} | {"visual_mean": sum(counts[name] for name in visual)}
+    text_counts = {name: counts[name] for name in families(rows["tuned"], "language")}
     scenes = {f"{n} object{'s' * (n != '1')}": part for n, part in report["by_objects"].items()}
     scenes |= {"seen pairs": report["seen_pairs"], "unseen pairs": report["unseen_pairs"]}
     scenes = {name: part for name, part in scenes.items() if part["counts"]}
-    means = {name: part["visual_mean"] for name, part in scenes.items()}
-    made = {"Held-out questions about pictures, % right (scenes of one and two objects)": percent_table(columns, asked)}
-    if text:
-        made["Text only, % right"] = percent_table({name: columns[name] for name in ("tuned", "before")}, text)
-    by_scene = {name: sum(part["counts"].values()) for name, part in scenes.items()}
-    return made | {
-        "Tuned, mean over the families, % right, by kind of scene": percent_table({"tuned": means}, by_scene)
+    result = {
+        "Held-out questions about images, % right (scenes of one and two objects)": percent_table(
+            columns, visual_counts
+        )
     }
+    if text_counts:
+        text_columns = {name: columns[name] for name in ("tuned", "before")}
+        result["Text only, % right"] = percent_table(text_columns, text_counts)
+    means = {name: part["visual_mean"] for name, part in scenes.items()}
+    scene_counts = {name: sum(part["counts"].values()) for name, part in scenes.items()}
+    by_scene = percent_table({"tuned": means}, scene_counts)
+    return result | {"Tuned, mean over the families, % right, by kind of scene": by_scene}
 
 
-def sheet_rows(rows: Sequence[dict], parts: Sequence[Dataset]) -> list[dict]:
-    """The first questions of every visual family, with the path of their picture."""
+def sheet_rows(rows: Sequence[dict], datasets: Sequence[Dataset]) -> list[dict]:
+    """The first questions of each visual family, with the path of their image."""
     chosen = []
-    for part in parts:
-        if part.source == "visual":
-            own = [row for row in rows if row["dataset"] == part.name][:PICTURES_PER_FAMILY]
-            folder = Path(part.data_prefix["img"])
-            chosen += [row | {"image": folder / row["images"][0], "answer": references(row)[0]} for row in own]
+    for dataset in datasets:
+        if dataset.source == "visual":
+            first = [row for row in rows if row["dataset"] == dataset.name][:IMAGES_PER_FAMILY]
+            folder = Path(dataset.data_prefix["img"])
+            chosen += [row | {"image": folder / row["images"][0], "answer": references(row)[0]} for row in first]
     return chosen
 
 
-def draw(out: Path, work_dir: Path, pictures: list[dict]) -> list[Path]:
-    """Draw the sheet and, when the work dir holds training scalars, the curves; return the files."""
-    made = [draw_sheet(pictures, out / "pictures.png")]
+def draw(out: Path, work_dir: Path, rows: list[dict]) -> list[Path]:
+    """Draw the sheet and, if the work dir has training scalars, the curves; returns the paths."""
+    paths = [draw_sheet(rows, out / "pictures.png")]
     starts = sorted(work_dir.glob(f"*/{SCALARS}"))
     run = read_scalars(starts) if starts else {}
     if "loss" in run:
-        made.append(draw_curves({work_dir.name: run}, out / "curves.png"))
+        paths.append(draw_curves({work_dir.name: run}, out / "curves.png"))
     else:
         print(f"no loss curves: no */{SCALARS} of {work_dir} holds a loss")
-    return made
+    return paths
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="what the tuning wrote")
-    parser.add_argument("--out", required=True, type=Path, help="folder for report.json and the pictures")
+    parser.add_argument("checkpoint", help="checkpoint of the tuning")
+    parser.add_argument("--out", required=True, type=Path, help="folder for report.json and the images")
     parser.add_argument("--data-root", help="the tiny world's folder, instead of the config's data_root")
     parser.add_argument("--seconds", type=Path, help="JSON of the seconds that earlier steps took, by name")
     parser.add_argument("--device", help="torch device; by default the GPU when there is one")
@@ -160,7 +157,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate, write, print."""
+    """Evaluate the model, write the report, print its tables."""
     args = parse_args(arguments)
     options = (args.cfg_options or {}) | ({"data_root": args.data_root} if args.data_root else {})
     cfg = load_config(args.config, options)
@@ -170,18 +167,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = evaluation.run()
     report = make_report(rows, scenes)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, given in rows.items():
-        write_rows(given, args.out / "answers" / f"{name}.jsonl")
-    made = draw(args.out, Path(args.checkpoint).parent, sheet_rows(rows["tuned"], evaluation.parts))
+    for name, condition in rows.items():
+        write_rows(condition, args.out / "answers" / f"{name}.jsonl")
+    paths = draw(args.out, Path(args.checkpoint).parent, sheet_rows(rows["tuned"], evaluation.datasets))
     seconds["evaluate"] = round(time.perf_counter() - START, 1)
     report["seconds"] = seconds | {"total": round(sum(v for k, v in seconds.items() if k != "total"), 1)}
     path = args.out / "report.json"
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print_tables(tables(report, rows))
-    print("written: " + ", ".join(map(str, [path, *made])))
+    print("written: " + ", ".join(map(str, [path, *paths])))
 
 
 if __name__ == "__main__":
-    # The table should not drown in a line per dataset.
+    # Log lines of each dataset would hide the tables.
     MMLogger.get_instance("mmengine", log_level="WARNING")
     tool.run(main)
