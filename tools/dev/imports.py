@@ -144,7 +144,8 @@ def draw(arrows: Mapping[tuple[str, str], int]) -> str:
     size = f'width="700" height="{60 + height * len(FLOORS)}"'
     style = 'font-family="sans-serif" font-size="14"'
     body = "\n".join(lines)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n<rect width="100%" height="100%" fill="#fff"/>\n{defs}\n{body}\n</svg>\n'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>'
+    return "\n".join([svg, '<rect width="100%" height="100%" fill="#fff"/>', defs, body, "</svg>", ""])
 
 
 def main() -> None:
