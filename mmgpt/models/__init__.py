@@ -4,7 +4,6 @@ from .flamingo import Flamingo
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
 from .lora import LoRAModel
 from .media import media_mask
-from .patch_classifier import PatchClassifier
 from .perceiver import PerceiverResampler
 from .vision.encoders import HFVision, MMPretrainVision, OpenCLIPVision
 
@@ -17,7 +16,6 @@ __all__ = [
     "LoRAModel",
     "MMPretrainVision",
     "OpenCLIPVision",
-    "PatchClassifier",
     "PerceiverResampler",
     "media_mask",
 ]
