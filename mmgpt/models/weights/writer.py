@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmgpt.models.gated_lm import GatedDecoderLayer
 from mmgpt.models.generation_files import as_stated
 from mmgpt.models.lora import short_name
-from mmgpt.models.vision.encoders import open_clip_name
+from mmgpt.models.vision.open_clip import open_clip_name
 from mmgpt.utils.atomic import atomic_write
 
 from .names import GATED, Names, new_tensors, published_name
