@@ -22,7 +22,7 @@ from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .transformers_names import set_activation_checkpointing
 from .vision.base import encode_images
 from .vision.fingerprint import check_fingerprint
-from .weights.names import load_parts
+from .weights.loading import load_components
 
 MODES = ("tensor", "loss", "predict")
 PARTS = ("vision", "perceiver", "language")
@@ -90,7 +90,7 @@ class Flamingo(BaseModel):
         # None: the resampler and the gated blocks are new. See `check_image_path`.
         self.weights = weights
         if weights is not None:
-            load_parts(self, weights)
+            load_components(self, weights)
         if precision is not None:
             quantize(self.language.model, precision)
         self.takes_features = feature_cache is not None and check_fingerprint(self.vision, feature_cache)

@@ -9,7 +9,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
 from mmgpt.cli.files import read_settings
 from mmgpt.models.generation_files import check_no_code
-from mmgpt.models.weights.reader import check_base, check_index, stored_dtypes
+from mmgpt.models.weights.checks import check_base, check_index, stored_dtypes
 from mmgpt.registry import MODELS
 
 from .base import check_keys

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from mmgpt.models.weights.reader import check_base, read_weights, state_and_tuning
+from mmgpt.models.weights.checks import check_base
+from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.registry import MODELS
 
 from .base import check_keys

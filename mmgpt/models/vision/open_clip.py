@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmgpt.models.weights.reader import check_base, stored_dtypes
+from mmgpt.models.weights.checks import check_base, stored_dtypes
 from mmgpt.registry import MODELS
 from mmgpt.utils.json_file import read_json_object
 
