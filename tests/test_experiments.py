@@ -20,6 +20,7 @@ from tests.helpers.benchmark_data import put_benchmark
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "mmgpt"
+EXPERIMENTS = sorted([*CONFIGS.glob("*.py"), *ROOT.glob("projects/*/configs/*.py")])
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
@@ -175,14 +176,14 @@ def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_part
     assert row["tags"] == {"question_type": "four", "answer_type": "other"} and len(row["answers"]) == 10
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_loads(path):
     cfg = load_config(path)
     assert cfg.model.type in MODELS.module_dict
     assert cfg.train_dataloader.dataset
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_one_seed_reaches_the_runner_and_the_data(path):
     cfg = load_config(path, dict(seed=3))
     assert cfg.randomness.seed == 3
@@ -190,7 +191,7 @@ def test_one_seed_reaches_the_runner_and_the_data(path):
     assert path.stem == "tiny_pretrain_vision" or cfg.train_dataloader.dataset.seed == 3
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_checkpoints_fall_where_a_run_can_be_resumed(path):
     """Within an epoch only with a batch sampler that passes over the batches already done."""
     cfg = load_config(path)

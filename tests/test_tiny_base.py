@@ -15,7 +15,8 @@ from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
 from tests.test_experiments import CONFIGS, ENVIRONMENT, ROOT, logged, tool
 
-WORLD = [sys.executable, str(ROOT / "tools" / "dataset_converters" / "tiny_world.py")]
+WORLD = [sys.executable, str(ROOT / "projects" / "tiny_world" / "generate.py")]
+PRETRAINING = ROOT / "projects" / "tiny_world" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +32,23 @@ def worlds(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["tiny_pretrain.py", "tiny_pretrain_pairs.py", "tiny_lora_joint.py"])
-def test_the_committed_base_has_the_shapes_that_the_config_makes(name, monkeypatch):
+@pytest.mark.parametrize(
+    "config",
+    [PRETRAINING / "tiny_pretrain.py", PRETRAINING / "tiny_pretrain_pairs.py", CONFIGS / "tiny_lora_joint.py"],
+    ids=lambda path: path.stem,
+)
+def test_the_committed_base_has_the_shapes_that_the_config_makes(config, monkeypatch):
     monkeypatch.chdir(ROOT)
-    new = MODELS.build(load_config(CONFIGS / "tiny_pretrain.py").model).state_dict()
-    cfg = load_config(CONFIGS / name).model
-    committed = MODELS.build(cfg.module if name == "tiny_lora_joint.py" else cfg).state_dict()
+    new = MODELS.build(load_config(PRETRAINING / "tiny_pretrain.py").model).state_dict()
+    cfg = load_config(config).model
+    committed = MODELS.build(cfg.get("module", cfg)).state_dict()
     assert {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in committed.items()}
-    assert not torch.equal(new["perceiver.latents"], committed["perceiver.latents"]) or name == "tiny_pretrain.py"
+    assert not torch.equal(new["perceiver.latents"], committed["perceiver.latents"]) or config.stem == "tiny_pretrain"
 
 
-def test_the_committed_tower_is_what_its_config_makes(monkeypatch):
+def test_the_committed_image_encoder_is_what_its_config_makes(monkeypatch):
     monkeypatch.chdir(ROOT)
-    new = MODELS.build(load_config(CONFIGS / "tiny_pretrain_vision.py").model).vision.state_dict()
+    new = MODELS.build(load_config(PRETRAINING / "tiny_pretrain_vision.py").model).vision.state_dict()
     committed = MODELS.build(load_config(CONFIGS / "tiny_lora_joint.py").vision).state_dict()
     assert {k: v.shape for k, v in new.items()} == {k: v.shape for k, v in committed.items()}
 
@@ -52,7 +57,7 @@ def test_the_committed_tower_is_what_its_config_makes(monkeypatch):
 def test_a_short_pretraining_learns(name, worlds, tmp_path):
     options = [f"data_root={worlds / 'pretrain'}", "max_epochs=3", "warmup_iters=5", "default_hooks.logger.interval=2"]
     options.append("log_processor.window_size=2")
-    result = tool("train.py", CONFIGS / name, "--work-dir", tmp_path / "run", "--cfg-options", *options)
+    result = tool("train.py", PRETRAINING / name, "--work-dir", tmp_path / "run", "--cfg-options", *options)
     assert result.returncode == 0, result.stderr[-3000:]
     rows = [row["loss"] for row in logged(tmp_path / "run")]
     assert rows[-1] < 0.75 * rows[0], rows

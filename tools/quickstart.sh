@@ -27,7 +27,7 @@ tune() {
 }
 
 echo "1/3 making the tiny world in data/tiny"
-timed data "$PYTHON" tools/dataset_converters/tiny_world.py data/tiny --overwrite
+timed data "$PYTHON" projects/tiny_world/generate.py data/tiny --overwrite
 echo "2/3 tuning with LoRA (log: $OUT/train.txt)"
 timed train tune
 echo "3/3 evaluating on held-out pictures"

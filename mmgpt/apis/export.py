@@ -19,7 +19,7 @@ from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.tokenizer import IMAGE_TOKEN
 from mmgpt.models.weights.names import plain_name
-from mmgpt.models.weights.writer import save_language, save_parts
+from mmgpt.models.weights.writer import save_components, save_language
 from mmgpt.utils.atomic import atomic_write
 
 KEPT = ("model", "chat_pipeline", "needed")
@@ -99,7 +99,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     with _complete(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)
-        save_parts(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=changed)
+        save_components(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=changed)
         _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
         reloaded = build_model(load_config(folder, trust=True), device=str(before.device))
         difference = (reloaded(**inputs, mode="tensor") - before).abs().max().item()

@@ -4,7 +4,6 @@ from .collate import collate_conversations
 from .controls import ImageControl
 from .instruction import InstructionDataset
 from .joint import JointDataset
-from .patches import PatchLabelDataset
 from .samplers import JointBatchSampler
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "InstructionDataset",
     "JointBatchSampler",
     "JointDataset",
-    "PatchLabelDataset",
     "collate_conversations",
 ]

@@ -14,7 +14,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from mmgpt.cli.work_dir import LATEST, STOPPED, check_space, remove_parts, remove_shards
-from mmgpt.models.weights.names import check_fit, check_tuning, load_state, log_loaded, our_names
+from mmgpt.models.weights.loading import check_fit, check_tuning, load_state, log_loaded
+from mmgpt.models.weights.names import our_names
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.registry import HOOKS
 from mmgpt.utils.atomic import atomic_write
@@ -41,7 +42,7 @@ def trained_part(model: nn.Module, checkpoint: dict, source: str) -> dict[str, T
     state, tuning = state_and_tuning(checkpoint, source)
     check_tuning(model, tuning, source)
     state, names = our_names(model, state, source), trained_names(model)
-    check_fit(model, state, needed=names, known=names, source=source)
+    check_fit(model, state, required=names, allowed=names, source=source)
     return state
 
 

@@ -84,7 +84,7 @@ def saving_trained(runner: Runner, shards: Path | None = None) -> Iterator[None]
 
 
 def _take_sharded(tensors: dict[str, Tensor], learned: dict) -> dict[str, DTensor]:
-    """Take the sharded ones out of a model's tensors and an optimizer's state dict, and name them as `join` expects."""
+    """Take the sharded tensors out of a model's and an optimizer's state, and name them as `merge_shards` expects."""
     found = {f"state_dict.{name}": tensors.pop(name) for name in [*tensors] if isinstance(tensors[name], DTensor)}
     learned["state"] = {place: dict(values) for place, values in learned["state"].items()}
     for place, values in learned["state"].items():

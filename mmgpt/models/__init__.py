@@ -1,12 +1,11 @@
-"""Flamingo, its parts, and the LoRA wrapper."""
+"""Flamingo, its components, and the LoRA wrapper."""
 
 from .flamingo import Flamingo
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
 from .lora import LoRAModel
 from .media import media_mask
-from .patch_classifier import PatchClassifier
 from .perceiver import PerceiverResampler
-from .vision.encoders import HFVision, MMPretrainVision, OpenCLIPVision
+from .vision import HFVision, MMPretrainVision, OpenCLIPVision
 
 __all__ = [
     "Flamingo",
@@ -17,7 +16,6 @@ __all__ = [
     "LoRAModel",
     "MMPretrainVision",
     "OpenCLIPVision",
-    "PatchClassifier",
     "PerceiverResampler",
     "media_mask",
 ]

@@ -20,9 +20,9 @@ from .perceiver import PerceiverResampler
 from .ranking import Candidate, Prompts, rank
 from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .transformers_names import set_activation_checkpointing
-from .vision.encoders import look
-from .vision.fingerprint import is_known
-from .weights.names import load_parts
+from .vision.base import encode_images
+from .vision.fingerprint import check_fingerprint
+from .weights.loading import load_components
 
 MODES = ("tensor", "loss", "predict")
 PARTS = ("vision", "perceiver", "language")
@@ -90,10 +90,10 @@ class Flamingo(BaseModel):
         # None: the resampler and the gated blocks are new. See `check_image_path`.
         self.weights = weights
         if weights is not None:
-            load_parts(self, weights)
+            load_components(self, weights)
         if precision is not None:
             quantize(self.language.model, precision)
-        self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
+        self.takes_features = feature_cache is not None and check_fingerprint(self.vision, feature_cache)
 
     def _gated_language(self, language: dict, ends: Sequence[int], gated: dict, reading: str) -> GatedCausalLM:
         model = fitted_language_model(self.tokenizer, {k: v for k, v in language.items() if k != "precision"})
@@ -139,7 +139,7 @@ class Flamingo(BaseModel):
         # Of shapes that do not depend on tensors of the device: see tools/analysis_tools/memory_plan.py.
         real = real.nonzero(as_tuple=True)
         if len(real[0]):
-            seen = look(self.vision, pixels[real], self.takes_features)
+            seen = encode_images(self.vision, pixels[real], self.takes_features)
         else:  # blank pictures, of any size
             seen = pixels.new_zeros(0, 1, 1, self.vision.width)
         places = row_places if places is None else places

@@ -21,7 +21,7 @@ from .generation_files import base_generation_config, check_no_code
 
 # Known by these names here, too: code that loads a language model loads its tokenizer.
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
-from .weights.reader import check_base, check_index, stored_dtypes
+from .weights.checks import check_base, check_index, stored_dtypes
 
 # Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
 # transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.

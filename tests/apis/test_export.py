@@ -21,7 +21,7 @@ from mmgpt.cli.description import write_description
 from mmgpt.engine.trainable import trained_state
 from mmgpt.models import LoRAModel, generation
 from mmgpt.models.weights.reader import read_weights
-from mmgpt.models.weights.writer import save_language, save_mmgpt_lora, save_parts
+from mmgpt.models.weights.writer import save_components, save_language, save_mmgpt_lora
 from mmgpt.registry import MODELS, TRANSFORMS
 from tests.models.test_flamingo import batch
 from tests.models.test_language import as_untied
@@ -100,7 +100,7 @@ def trained(experiment, tiny_flamingo_config, tmp_path):
     def make(folder, lora, train_tokens=None):
         lora = {"r": 2, "lora_alpha": 4, "target_modules": TARGETS, "exclude_modules": LORA["exclude_modules"], **lora}
         base = MODELS.build({**tiny_flamingo_config, "language": dict(path=folder)})
-        save_parts(base, str(tmp_path / "parts.safetensors"), dtype=None)
+        save_components(base, str(tmp_path / "parts.safetensors"), dtype=None)
         cfg, _ = experiment()
         cfg.model = dict(
             type="LoRAModel",
@@ -527,7 +527,7 @@ def test_an_adapter_that_says_something_else_than_the_description(experiment, tm
 
 
 @pytest.mark.parametrize(
-    "text, words", [("", "is not valid JSON"), ("{}", "does not say 'r'"), ("[]", "holds a list, not a JSON object")]
+    "text, words", [("", "is not valid JSON"), ("{}", "lacks 'r'"), ("[]", "holds a list, not a JSON object")]
 )
 def test_an_adapter_that_says_nothing(experiment, tmp_path, text, words):
     cfg, model = experiment()

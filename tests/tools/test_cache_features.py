@@ -153,7 +153,7 @@ def test_half_precision_is_near(config, fill, tmp_path):
 
 
 def test_an_interrupted_fill_goes_on(tool, config, fill, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tool, "IN_FILE", 2)
+    monkeypatch.setattr(tool, "IMAGES_PER_FILE", 2)
     fill()
     whole, files = stored(tmp_path), list((tmp_path / "cache" / "features").iterdir())
     assert [len(load_file(file)["keys"]) for file in files] == [2, 2]
@@ -192,7 +192,7 @@ def test_a_changed_image_is_computed_anew(config, fill, tmp_path, capsys):
     train_once(config, {"train_dataloader.batch_size": 5})
 
 
-def test_another_tower_is_refused(config, fill):
+def test_the_cache_of_another_image_encoder_is_refused(config, fill):
     fill()
     other = ["--cfg-options", "vision.final_norm=True"]
     with pytest.raises(ValueError, match="are of another image encoder"):
@@ -209,12 +209,12 @@ def test_another_preparation_is_refused(config, fill):
         fill("--cfg-options", "image_size=16")
 
 
-def test_a_tower_that_is_trained_is_refused(config, fill):
+def test_a_trained_image_encoder_is_refused(config, fill):
     fill()
     with pytest.raises(ValueError, match="feature_cache='.*': cached features are of a frozen image encoder only"):
         train_once(config, module=dict(frozen=["language"]))
     # By LoRA, which is injected afterwards.
-    with pytest.raises(ValueError, match="need a model with feature_cache and a frozen tower"):
+    with pytest.raises(ValueError, match="need a model with feature_cache and a frozen image encoder"):
         train_once(config, {"model.lora": dict(r=2, target_modules=["c_fc"], exclude_modules=None)})
 
 
@@ -257,11 +257,11 @@ def test_mistakes_in_the_command(tool, config, fill, monkeypatch):
 
 
 def test_numbers_beyond_half_precision(tool):
-    tower = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(tower.weight, 1e5)
-    with pytest.raises(ValueError, match="beyond those of torch.float16: use --dtype float32"):
-        tool.see(tower, torch.ones(1, 1), torch.float16)
-    assert tool.see(tower, torch.ones(1, 1), torch.float32).item() == 1e5
+    vision = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(vision.weight, 1e5)
+    with pytest.raises(ValueError, match="beyond the range of torch.float16: use --dtype float32"):
+        tool.encode(vision, torch.ones(1, 1), torch.float16)
+    assert tool.encode(vision, torch.ones(1, 1), torch.float32).item() == 1e5
 
 
 def test_processes_that_prepare_images(config, fill, tmp_path):

@@ -49,11 +49,11 @@ def test_vectors_are_means_of_features(config, tmp_path, tiny_clip, capsys):
     with safe_open(out, "pt") as content:
         features, images = content.get_tensor("features"), json.loads(content.metadata()["images"])
     assert sorted(images) == [os.path.realpath(tmp_path / f"{name}.png") for name in "abcd"]
-    tower = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip)).eval()
+    vision = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip)).eval()
     with Image.open(images[2]) as image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
-        torch.testing.assert_close(features[2], tower(pixels).mean(dim=1)[0], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(features[2], vision(pixels).mean(dim=1)[0], rtol=1e-3, atol=1e-3)
 
     shown = dict(type="InstructionDataset", parser="conversation", data_root=str(tmp_path), data_prefix=dict(img=""))
     add = dict(type="AddExamples", shots=2, similar=str(out), dataset=dict(shown, ann_file="shown.jsonl", pipeline=[]))

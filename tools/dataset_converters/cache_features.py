@@ -1,10 +1,10 @@
-"""Computes the features of all images that a config's datasets read by LoadFeatures, with the config's image encoder.
+"""Command that fills a config's feature cache: the image encoder's features of all images that its datasets read.
 
     python tools/dataset_converters/cache_features.py configs/mmgpt/tiny_lora_cached.py
 
-Goes through the images of the samples that the datasets keep, of all splits, each once, and writes what is not yet in
-the config's feature_cache; a fill that was stopped goes on. Images that cannot be read are named at the end, with exit
-status 1. A split is left out by --cfg-options test_dataloader=None (or val_dataloader).
+It encodes each image of the datasets with LoadFeatures once, in all splits, and adds to the config's feature_cache what
+is not in it yet, so that an interrupted fill can be continued. Images that cannot be read are listed at the end, with
+exit status 1. --cfg-options test_dataloader=None (or val_dataloader) leaves out a split.
 """
 
 import argparse
@@ -28,29 +28,31 @@ from mmgpt.datasets.inspection.sample_texts import read_images
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadFeatures
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.models.vision.fingerprint import is_known, write_probe
+from mmgpt.models.vision.fingerprint import check_fingerprint, write_fingerprint
 from mmgpt.registry import MODELS
 
-IN_FILE = 512  # images; 256 MB of ViT-L/14 in float16
+IMAGES_PER_FILE = 512  # 256 MB of ViT-L/14's features in float16
 LOADERS = [f"{split}_dataloader" for split in SPLITS]
 DTYPES = ("float16", "float32")
-EXAMPLES = 5
+SHOWN_PROBLEMS = 5
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file with image_steps='${feature_steps}' and feature_cache=FOLDER")
-    parser.add_argument("--batch-size", type=int, default=64, help="images at a time; default: 64")
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch; default: 64")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
-    parser.add_argument("--device", help="of the image encoder; default: the first GPU, or the CPU")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of what is stored; default: float16")
+    parser.add_argument("--device", help="device of the image encoder; default: the first GPU, or the CPU")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default=DTYPES[0], help="dtype of the features; default: float16"
+    )
     add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 
 class PreparedImages(Dataset):
-    """Key and pixels (3, H, W) of each of some image files; of one that cannot be read, what is wrong."""
+    """Dataset of the key and the pixels (3, H, W) of image files, or of the error message of an unreadable one."""
 
     def __init__(self, paths: Sequence[str], steps: Sequence[dict]):
         self.paths, self.prepare = paths, Compose(build_pipeline(steps))
@@ -60,7 +62,7 @@ class PreparedImages(Dataset):
 
     def __getitem__(self, i: int) -> tuple[int, Tensor] | str:
         try:
-            # First: a file that changes meanwhile must not be found as what it is then.
+            # The key comes first: a file that changes after this line must not be cached under its later key.
             key = image_key(self.paths[i])
             return key, self.prepare({"images": [self.paths[i]]})["pixels"][0]
         except (OSError, ValueError) as error:
@@ -68,7 +70,7 @@ class PreparedImages(Dataset):
 
 
 def feature_steps(part: object) -> Iterator[dict]:
-    """The LoadFeatures anywhere in a part of a config."""
+    """The configs of LoadFeatures anywhere in a part of a config."""
     if isinstance(part, Mapping):
         if part.get("type") == "LoadFeatures":
             yield part
@@ -78,21 +80,22 @@ def feature_steps(part: object) -> Iterator[dict]:
             yield from feature_steps(item)
 
 
-def the_cache(cfg: Mapping, loaders: Sequence[str]) -> tuple[str, list[dict]]:
-    """Folder and steps of the LoadFeatures in a config, which have to be the same in all places."""
-    found = []
+def cache_of(cfg: Mapping, loaders: Sequence[str]) -> tuple[str, list[dict]]:
+    """Folder and pixel steps of a config's feature cache. ValueError unless all LoadFeatures have the same ones."""
+    caches = []
     for step in feature_steps([cfg.get(loader) for loader in loaders]):
-        found += [(step["cache"], step["steps"])] * ((step["cache"], step["steps"]) not in found)
-    if len(found) != 1 or found[0][0] is None:
+        cache = step["cache"], step["steps"]
+        caches += [] if cache in caches else [cache]
+    if len(caches) != 1 or caches[0][0] is None:
         raise ValueError(
             "the config's datasets must read one cache: set image_steps='${feature_steps}' and feature_cache=FOLDER "
-            f"(found: {', '.join(str(folder) for folder, _ in found) or 'no LoadFeatures'})"
+            f"(found: {', '.join(str(folder) for folder, _ in caches) or 'no LoadFeatures'})"
         )
-    return found[0]
+    return caches[0]
 
 
 def images_of(cfg: Mapping, loaders: Sequence[str]) -> list[str]:
-    """The paths of all images that samples read from a cache, each once."""
+    """The paths of all images whose features samples read from a cache, each once."""
     paths = {}
     for loader in loaders:
         for dataset in lazy_datasets(cfg[loader]["dataset"]):
@@ -100,12 +103,12 @@ def images_of(cfg: Mapping, loaders: Sequence[str]) -> list[str]:
                 dataset.full_init()
                 samples = (dataset.get_data_info(i) for i in range(len(dataset)))
                 paths.update(dict.fromkeys(path for sample in samples for path in read_images(dataset, sample)))
-    # A file that is reached by two names is one.
+    # Two paths may lead to one file.
     return list({os.path.realpath(path): path for path in paths}.values())
 
 
 def in_cache(cache: FeatureCache, path: str) -> bool:
-    """Whether an image needs no look; one that is not there does."""
+    """Whether a cache has the features of an image file; False where there is no such file."""
     try:
         return image_key(path) in cache
     except OSError:
@@ -113,33 +116,33 @@ def in_cache(cache: FeatureCache, path: str) -> bool:
 
 
 def collate(images: Sequence[tuple[int, Tensor] | str]) -> tuple[list[int], Tensor | None, list[str]]:
-    """Keys and pixels (n, 3, H, W) of what PreparedImages could read of a batch, and what is wrong with the others."""
-    read = [image for image in images if not isinstance(image, str)]
-    pixels = torch.stack([pixels for _, pixels in read]) if read else None
-    return [key for key, _ in read], pixels, [image for image in images if isinstance(image, str)]
+    """Keys and pixels (n, 3, H, W) of the readable images of PreparedImages, and the errors of the others."""
+    readable = [image for image in images if not isinstance(image, str)]
+    pixels = torch.stack([pixels for _, pixels in readable]) if readable else None
+    return [key for key, _ in readable], pixels, [image for image in images if isinstance(image, str)]
 
 
 @torch.no_grad()
-def see(tower: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-    """Features (n, P, D) on the CPU."""
-    features = tower(pixels.to(next(tower.parameters()))).to(dtype).cpu()
+def encode(vision: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Features (n, P, D) on the CPU. ValueError when they do not fit into the dtype."""
+    features = vision(pixels.to(next(vision.parameters()))).to(dtype).cpu()
     if not features.isfinite().all():
-        raise ValueError(f"this image encoder gives numbers beyond those of {dtype}: use --dtype float32")
+        raise ValueError(f"the features of this image encoder are beyond the range of {dtype}: use --dtype float32")
     return features
 
 
-def fill(folder: str, tower: nn.Module, loader: DataLoader, dtype: torch.dtype) -> list[str]:
-    """Adds the features of all images that the loader reads to a cache; returns what is wrong with the others."""
-    waiting, problems = [], []
+def fill(folder: str, vision: nn.Module, loader: DataLoader, dtype: torch.dtype) -> list[str]:
+    """Adds the features of a loader's images to a cache; returns the errors of the images that cannot be read."""
+    pending, problems = [], []
     with progress_bar("images", len(loader.dataset)) as bar:
-        for number, (keys, pixels, wrong) in enumerate(loader, start=1):
-            problems += wrong
+        for number, (keys, pixels, errors) in enumerate(loader, start=1):
+            problems += errors
             if keys:
-                waiting.append((torch.tensor(keys), see(tower, pixels, dtype)))
-            if waiting and (sum(len(keys) for keys, _ in waiting) >= IN_FILE or number == len(loader)):
-                add_features(folder, *map(torch.cat, zip(*waiting, strict=True)))
-                waiting = []
-            bar.update(len(keys) + len(wrong))
+                pending.append((torch.tensor(keys), encode(vision, pixels, dtype)))
+            if pending and (sum(len(keys) for keys, _ in pending) >= IMAGES_PER_FILE or number == len(loader)):
+                add_features(folder, *map(torch.cat, zip(*pending, strict=True)))
+                pending = []
+            bar.update(len(keys) + len(errors))
     return problems
 
 
@@ -152,35 +155,35 @@ def first_pixels(images: PreparedImages) -> Tensor:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Find the images, fill the cache, print; ends with an error when images cannot be read."""
+    """Finds the images and fills the cache. ValueError at the end when images cannot be read."""
     args = parse_args(arguments)
     if args.workers < 1 or args.batch_size < 1:
         raise ValueError(f"--workers {args.workers} --batch-size {args.batch_size}: at least 1 of both")
     cfg = load_config(args.config, args.cfg_options)
     loaders = [name for name in LOADERS if any(feature_steps(cfg.get(name)))]
-    folder, steps = the_cache(cfg, loaders)
-    vision = cfg.model.get("module", cfg.model)["vision"]
-    check_files({**cfg, "model": vision}, skip=set(PARTS) - {"model", *loaders})
+    folder, steps = cache_of(cfg, loaders)
+    config = cfg.model.get("module", cfg.model)["vision"]
+    check_files({**cfg, "model": config}, skip=set(PARTS) - {"model", *loaders})
     create_cache(folder, steps, args.dtype)
-    tower = MODELS.build(vision).eval()
-    known = is_known(tower, folder)
+    vision = MODELS.build(config).eval()
+    has_fingerprint = check_fingerprint(vision, folder)
     cache, images = FeatureCache(folder, steps), images_of(cfg, loaders)
     missing = PreparedImages([path for path in images if not in_cache(cache, path)], steps)
     print(f"{len(images)} images, {len(images) - len(missing)} of them in {folder} already")
     if not len(missing):
         return
-    if not known:
-        write_probe(tower, first_pixels(missing), folder)
+    if not has_fingerprint:
+        write_fingerprint(vision, first_pixels(missing), folder)
     workers = args.workers if args.workers > 1 else 0
     loader = DataLoader(missing, args.batch_size, num_workers=workers, collate_fn=collate)
     start = time.time()
-    problems = fill(folder, tower.to(find_device(args.device)), loader, getattr(torch, args.dtype))
+    problems = fill(folder, vision.to(find_device(args.device)), loader, getattr(torch, args.dtype))
     rate = (len(missing) - len(problems)) / (time.time() - start)
     size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     print(f"{len(missing) - len(problems)} images added, {rate:.1f} a second; {folder} takes {size / 1e6:.1f} MB")
     if problems:
-        more = [f"and {len(problems) - EXAMPLES} more"] * (len(problems) > EXAMPLES)
-        raise ValueError("\n".join([f"{len(problems)} images cannot be read:", *problems[:EXAMPLES], *more]))
+        more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] * (len(problems) > SHOWN_PROBLEMS)
+        raise ValueError("\n".join([f"{len(problems)} images cannot be read:", *problems[:SHOWN_PROBLEMS], *more]))
 
 
 if __name__ == "__main__":

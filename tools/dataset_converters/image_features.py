@@ -1,10 +1,10 @@
-"""Computes one vector for each image of a config's test data and of its in-context examples, for the choice of these.
+"""Command that computes a feature vector for each image of a config's test data and of its few-shot examples.
 
     python tools/dataset_converters/image_features.py configs/mmgpt/tiny_eval.py --out work_dirs/like.safetensors
     python tools/test.py configs/mmgpt/tiny_eval.py CHECKPOINT --cfg-options shots=4 similar=work_dirs/like.safetensors
 
-The vector is the mean of the features of the config's image encoder. (OpenFlamingo's RICES takes the embedding of CLIP,
-a projection of the same encoder's last layer.)
+AddExamples chooses the examples with the most similar images by these vectors: the mean patch features of the config's
+image encoder. (OpenFlamingo's RICES takes CLIP's embedding, a projection of the same encoder's last layer.)
 """
 
 import argparse
@@ -32,68 +32,68 @@ from mmgpt.utils.atomic import atomic_write
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file with AddExamples in the pipelines of its test data")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--batch-size", type=int, default=64, help="images at a time; default: 64")
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch; default: 64")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
-    parser.add_argument("--device", help="of the image encoder; default: the first GPU, or the CPU")
+    parser.add_argument("--device", help="device of the image encoder; default: the first GPU, or the CPU")
     add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 
 def with_examples(part):
-    """A part of a config, each AddExamples in it with its data, drawn at random."""
+    """A part of a config in which each AddExamples draws one example at random, so that its dataset is built."""
     if isinstance(part, Mapping):
-        made = {key: with_examples(value) for key, value in part.items()}
-        return made | dict(shots=1, similar=None) if part.get("type") == "AddExamples" else made
+        copy = {key: with_examples(value) for key, value in part.items()}
+        return copy | dict(shots=1, similar=None) if part.get("type") == "AddExamples" else copy
     return [with_examples(item) for item in part] if isinstance(part, (list, tuple)) else part
 
 
 def datasets(config: Mapping) -> Iterator[InstructionDataset]:
-    """The datasets of a config, and those of their examples."""
+    """The datasets of a config and the datasets of their few-shot examples."""
     for dataset in lazy_datasets(with_examples(config)):
         yield dataset
         yield from (step.dataset for step in dataset.pipeline.transforms if isinstance(step, AddExamples))
 
 
-def paths(config: Mapping) -> list[str]:
-    """The real paths of all their images, each once."""
-    found = {}
+def image_paths(config: Mapping) -> list[str]:
+    """The real paths of all images of a config's datasets, each once."""
+    paths = {}
     for dataset in datasets(config):
         dataset.full_init()
         for i in range(len(dataset)):
             sample = dataset.get_data_info(i)
             folder = sample["image_folder"]
-            found |= dict.fromkeys(os.path.realpath(os.path.join(folder, image)) for image in sample["images"])
-    return list(found)
+            paths |= dict.fromkeys(os.path.realpath(os.path.join(folder, image)) for image in sample["images"])
+    return list(paths)
 
 
 @torch.no_grad()
-def vectors(tower: nn.Module, loader: DataLoader) -> Tensor:
-    """The mean features (n, D) of all images of a loader. ValueError when one cannot be read."""
-    known, made = next(tower.parameters()), []
+def mean_features(vision: nn.Module, loader: DataLoader) -> Tensor:
+    """The mean patch features (n, D) of a loader's images. ValueError when an image cannot be read."""
+    parameter, features = next(vision.parameters()), []
     with progress_bar("images", len(loader.dataset)) as bar:
         for _, pixels, problems in loader:
             if problems:
                 raise ValueError(f"an image cannot be read: {problems[0]}")
-            made.append(tower(pixels.to(known)).float().mean(dim=1).cpu())
+            features.append(vision(pixels.to(parameter)).float().mean(dim=1).cpu())
             bar.update(len(pixels))
-    return torch.cat(made)
+    return torch.cat(features)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Find the images, look at them, write."""
+    """Finds the images, encodes them and writes the file."""
     args = parse_args(arguments)
     cfg = load_config(args.config, args.cfg_options)
-    vision = cfg.model.get("module", cfg.model)["vision"]
-    check_files({**cfg, "model": vision}, skip=set(PARTS) - {"model", "test_dataloader"})
-    images = paths(cfg.test_dataloader.dataset)
-    tower = MODELS.build(vision).eval().to(find_device(args.device))
+    config = cfg.model.get("module", cfg.model)["vision"]
+    check_files({**cfg, "model": config}, skip=set(PARTS) - {"model", "test_dataloader"})
+    images = image_paths(cfg.test_dataloader.dataset)
+    vision = MODELS.build(config).eval().to(find_device(args.device))
     workers = args.workers if args.workers > 1 else 0
     prepared = PreparedImages(images, cfg.pixel_steps)
-    features = vectors(tower, DataLoader(prepared, args.batch_size, num_workers=workers, collate_fn=collate))
+    features = mean_features(vision, DataLoader(prepared, args.batch_size, num_workers=workers, collate_fn=collate))
     with atomic_write(args.out) as part:
         part.write_bytes(save({"features": features}, {"images": json.dumps(images)}))
     print(f"{len(images)} images, {features.shape[1]} numbers each: {args.out}")

@@ -1,11 +1,11 @@
-"""Weights from one layout into another.
+"""Command that converts weights between layouts.
 
 list CONFIG                     parameters of the model, and every trained tensor with its shape; needs no weights
 import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors, MultiModal-GPT's LoRA -> OUT.pth
 export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
 publish CONFIG CHECKPOINT OUT   back into the layouts of OpenFlamingo and MultiModal-GPT
-base CONFIG CHECKPOINT OUT      the parts that a pretraining made, as a base: language/, vision/, flamingo.safetensors
+base CONFIG CHECKPOINT OUT      the components that were pretrained, as a base: language/, vision/, flamingo.safetensors
 """
 
 import argparse
@@ -25,13 +25,14 @@ from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import trained_part
 from mmgpt.models import Flamingo
 from mmgpt.models.memory.sizes import build_without_weights
-from mmgpt.models.weights.names import check_fit, new_tensors, our_names
+from mmgpt.models.weights.loading import check_fit
+from mmgpt.models.weights.names import new_tensors, our_names
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.models.weights.writer import (
+    save_components,
     save_language,
     save_mmgpt_lora,
     save_openflamingo,
-    save_parts,
     save_vision,
     write_torch,
 )
@@ -50,7 +51,7 @@ def list_tensors(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def import_file(cfg: Config, args: argparse.Namespace) -> None:
-    """Bring a published file under our names, checked against the shapes of the config's model."""
+    """Write a published file under our names, checked against the shapes of the config's model."""
     content = read_weights(args.file)
     state, tuning = state_and_tuning(content, args.file)
     if any(".lora_" in name for name in state):
@@ -59,13 +60,13 @@ def import_file(cfg: Config, args: argparse.Namespace) -> None:
         return
     flamingo = build_without_weights({**cfg, "model": cfg.model.get("module", cfg.model)})
     state = our_names(flamingo, state, args.file)
-    check_fit(flamingo, state, needed=new_tensors(flamingo), known=flamingo.state_dict(), source=args.file)
+    check_fit(flamingo, state, required=new_tensors(flamingo), allowed=flamingo.state_dict(), source=args.file)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in state.items()}, args.out)
 
 
 def export_folder(cfg: Config, args: argparse.Namespace) -> None:
-    """Write a tuned model as a folder."""
+    """Write a tuned model as a folder with its adapter."""
     export(cfg, _tuned(cfg, args), args.out)
 
 
@@ -85,13 +86,13 @@ def publish(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def write_base(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the parts that the config's model trained, and leave the others."""
+    """Write the components that the config's model trained; the others in the folder stay."""
     if "module" in cfg.model:
         raise ValueError(f"{args.config} has LoRA, which a base cannot hold: merge it, or export it")
     model = _tuned(cfg, args)
     if isinstance(model, Flamingo):
         save_language(model, f"{args.out}/language")
-        save_parts(model, f"{args.out}/flamingo.safetensors", layers=changed_layers(model))
+        save_components(model, f"{args.out}/flamingo.safetensors", layers=changed_layers(model))
     else:
         save_vision(model.vision, cfg.model.vision.model, f"{args.out}/vision")
 
@@ -111,7 +112,7 @@ COMMANDS = {
 
 
 def parse_args() -> argparse.Namespace:
-    """Command line."""
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, function in COMMANDS.items():
@@ -119,7 +120,7 @@ def parse_args() -> argparse.Namespace:
         command.add_argument("config", help="config that the weights belong to, or an exported folder")
         if name != "list":
             command.add_argument("file", help="the weights: a checkpoint, a published file, or an exported folder")
-            command.add_argument("out", help="what to write")
+            command.add_argument("out", help="file or folder to write")
         if name == "merge":
             command.add_argument(
                 "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"

@@ -1,4 +1,4 @@
-# The tiny world of tools/dataset_converters/tiny_world.py: the published formats, at 64 pixels.
+# The tiny world of projects/tiny_world/generate.py: the published formats, at 64 pixels.
 _base_ = "./tiny_images.py"
 
 data_root = "data/tiny"

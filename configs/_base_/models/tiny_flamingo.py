@@ -1,4 +1,4 @@
-# The same model at 1/5000 of the size, on the base that configs/mmgpt/tiny_pretrain*.py make.
+# The same model at 1/5000 of the size, on the base that projects/tiny_world makes.
 _base_ = "./openflamingo_9b.py"
 
 language_model = "checkpoints/tiny/language"

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import nn
 
 from mmgpt.engine.trainable import bare_model
-from mmgpt.models.weights.names import part_of
+from mmgpt.models.weights.names import component_of
 from mmgpt.registry import HOOKS
 
 
@@ -25,7 +25,7 @@ def model_summary(model: nn.Module) -> Table:
 
     parts: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        parts.setdefault(part_of(name), []).append(parameter)
+        parts.setdefault(component_of(name), []).append(parameter)
     table = Table("part")
     for title in ("parameters", "trained", "frozen"):
         table.add_column(title, justify="right")

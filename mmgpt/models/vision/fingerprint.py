@@ -1,7 +1,7 @@
-"""What an image encoder is known by: some pixels, and the features that it gives for them.
+"""Fingerprint of an image encoder in a folder of cached features: some pixels and their features.
 
-Weights alone would not tell one from another: which layer is read, its norm, activation and heads are settings, some of
-them in files beside the weights.
+Weights alone would not identify an image encoder: its layer, norm, activation and heads are settings, some of them in
+files beside the weights.
 """
 
 import os
@@ -13,31 +13,35 @@ from torch import Tensor, nn
 
 from mmgpt.utils.atomic import atomic_write
 
-PROBE = "tower.safetensors"
-# The length of the difference by that of the features. Rounding to float16 makes 3e-4, another processor far less.
-NEAR = 1e-3
+FILE = "tower.safetensors"
+# Largest norm of a difference, relative to that of the features. Rounding to float16 gives 3e-4, another processor far
+# less.
+TOLERANCE = 1e-3
 
 
-def write_probe(vision: nn.Module, pixels: Tensor, folder: str | os.PathLike) -> None:
-    """Keeps what an image encoder makes of pixels (N, 3, H, W)."""
-    with atomic_write(Path(folder) / PROBE) as part:
-        # Not save_file, whose files nobody but their owner can read.
+def write_fingerprint(vision: nn.Module, pixels: Tensor, folder: str | os.PathLike) -> None:
+    """Writes pixels (N, 3, H, W) and their features into a folder."""
+    with atomic_write(Path(folder) / FILE) as part:
+        # The files of save_file can be read by their owner only.
         part.write_bytes(save({"pixels": pixels.contiguous(), "features": _features(vision, pixels)}))
 
 
-def is_known(vision: nn.Module, folder: str | os.PathLike) -> bool:
-    """Whether a folder holds a probe, which is then of this very image encoder.
+def check_fingerprint(vision: nn.Module, folder: str | os.PathLike) -> bool:
+    """Compares an image encoder with the fingerprint in a folder.
+
+    Returns:
+        Whether the folder has a fingerprint.
 
     Raises:
-        ValueError: it is of another one.
+        ValueError: the fingerprint is that of another image encoder.
     """
-    path = Path(folder) / PROBE
+    path = Path(folder) / FILE
     if not path.is_file():
         return False
-    probe = load_file(path)
-    features = _features(vision, probe["pixels"])
-    same = features.shape == probe["features"].shape
-    if not same or not (features - probe["features"]).norm() <= NEAR * probe["features"].norm():
+    fingerprint = load_file(path)
+    features, expected = _features(vision, fingerprint["pixels"]), fingerprint["features"]
+    # Written so that NaN counts as another image encoder.
+    if features.shape != expected.shape or not (features - expected).norm() <= TOLERANCE * expected.norm():
         raise ValueError(
             f"the features in {folder} are of another image encoder (weights or settings) than the model's: name "
             "another feature_cache, or delete it"

@@ -1,1 +1,1 @@
-"""Weights: key maps of the published layouts, safe reading, writing, sharded checkpoints."""
+"""Weight files: key maps of published layouts, safe reading, checks, strict loading, writing, sharded checkpoints."""

@@ -1,6 +1,6 @@
-"""Tensors of which several processes have a part each, in a folder of safetensors files: one of each process.
+"""Sharded checkpoints: a folder of safetensors files, into which each process writes its shards of the tensors.
 
-It is the format of torch's distributed checkpoints, in the safetensors form, which any number of processes can read.
+The format is that of torch's distributed checkpoints in safetensors, which any number of processes can read.
 """
 
 import warnings
@@ -20,61 +20,63 @@ from mmgpt.utils.atomic import atomic_write
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write the own part of some sharded tensors. All processes call it; the folder appears when all have written.
+    """Writes the shards that this process holds. All processes call it; the folder appears when all have written.
 
     Raises:
         OSError: a process could not write.
-        ValueError: not all wrote into the same folder.
+        ValueError: the processes did not write into the same folder.
     """
     if is_main_process():
-        remove_shards(folder)  # of a run that was killed before it wrote the checkpoint
-    with atomic_write(folder) if is_main_process() else nullcontext() as part:
-        names = [part]
+        remove_shards(folder)  # a run that was killed before it wrote its checkpoint may have left some
+    with atomic_write(folder) if is_main_process() else nullcontext() as temporary:
+        names = [temporary]
         broadcast_object_list(names)
-        part = names[0]
+        temporary = names[0]
         try:
-            checkpoint.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True))
-        except CheckpointException as error:  # no Exception; it holds those of all processes
+            writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+            checkpoint.save(dict(tensors), storage_writer=writer)
+        except CheckpointException as error:  # holds the errors of all processes, and is a BaseException itself
             raise next(iter(error.failures.values()))[0] from error
         if is_main_process():
-            _check_files(part, get_world_size())
+            _check_files(temporary, get_world_size())
 
 
 def read_shards(folder: Path, files: int) -> dict[str, Tensor]:
-    """The tensors of a folder as a whole, on the CPU.
+    """The whole tensors of a folder of so many files, on the CPU.
 
     Raises:
         FileNotFoundError: the folder is not there.
-        ValueError: it has another number of files.
+        ValueError: the folder has another number of files.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"the checkpoint's tensors are in a folder beside it, which is missing: {folder}")
     _check_files(folder, files)
     reader = HuggingFaceStorageReader(str(folder))
-    found = reader.read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(each.size, dtype=each.properties.dtype) for name, each in found.items()}
+    metadata = reader.read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in metadata.items()}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it is meant
+        # Each process reads the tensors by itself.
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
         checkpoint.load(tensors, storage_reader=reader, no_dist=True)
     return tensors
 
 
 def _check_files(folder: Path, files: int) -> None:
-    found = len(list(folder.glob("*.safetensors")))
-    if found != files:
+    count = len(list(folder.glob("*.safetensors")))
+    if count != files:
         raise ValueError(
-            f"{folder} has the parts of {found} processes, and there were {files}: all write to one folder, "
-            "which machines have to have in common"
+            f"{folder} has the shards of {count} processes, expected {files}: all processes write to one folder, which "
+            "must be on a file system that all machines share"
         )
 
 
-def join(content: dict, tensors: Mapping[str, Tensor]) -> dict:
-    """A checkpoint with the tensors of its shards, named 'state_dict.NAME' or 'optimizer.PLACE.NAME', put in."""
-    for path, tensor in tensors.items():
-        part, _, name = path.partition(".")
-        if part == "state_dict":
-            content[part][name] = tensor
+def merge_shards(content: dict, tensors: Mapping[str, Tensor]) -> dict:
+    """A checkpoint's content with the tensors of its shards, named 'state_dict.NAME' or 'optimizer.INDEX.NAME'."""
+    for key, tensor in tensors.items():
+        section, _, name = key.partition(".")
+        if section == "state_dict":
+            content[section][name] = tensor
         else:
-            place, _, name = name.partition(".")
-            content[part]["state"].setdefault(int(place), {})[name] = tensor
+            index, _, name = name.partition(".")
+            content[section]["state"].setdefault(int(index), {})[name] = tensor
     return content

@@ -1,11 +1,11 @@
-"""A model's parts, written in the layouts that the real ones come in.
+"""Writing the components of a model in the layouts in which published weights come.
 
-A base is a folder of three: `language/` (Hugging Face, with the tokenizer), `vision/` (open_clip: JSON and weights) and
-`flamingo.safetensors` (the resampler and the gated blocks, under the names of our model).
+A base is a folder of three components: `language/` (Hugging Face, with the tokenizer), `vision/` (open_clip: JSON and
+weights) and `flamingo.safetensors` (the resampler and the gated blocks, under the names of our model).
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from mmgpt.models.gated_lm import GatedDecoderLayer
 from mmgpt.models.generation_files import as_stated
 from mmgpt.models.lora import short_name
-from mmgpt.models.vision.encoders import open_clip_name
+from mmgpt.models.vision.open_clip import open_clip_name
 from mmgpt.utils.atomic import atomic_write
 
-from .names import GATED, Names, new_tensors, published_name
+from .names import GATED, KeyMap, new_tensors
 
-# Fields of peft's LoraConfig that the published code has no word for, and that mean another model.
+# Fields of peft's LoraConfig that make another model, and that the published layout cannot hold.
 NOT_PUBLISHED = (
     "use_rslora",
     "use_dora",
@@ -35,16 +35,16 @@ NOT_PUBLISHED = (
 )
 
 
-def save_parts(
+def save_components(
     model: nn.Module, path: str, dtype: torch.dtype | None = torch.float16, layers: Collection[str] = ()
 ) -> None:
-    """Writes what `load_parts` reads: the resampler, the gated blocks, and further layers of the image encoder.
+    """Writes the file that `load_components` reads: resampler, gated blocks, and changed layers of the image encoder.
 
     Args:
         model: a Flamingo.
-        path: the file.
-        dtype: of the tensors in it; None: as they are.
-        layers: names of layers that were changed, of which those of the image encoder are written.
+        path: safetensors file to write.
+        dtype: dtype of the floats in the file; None keeps those of the model.
+        layers: names of changed layers; those outside the image encoder are ignored.
     """
     state = new_tensors(model)
     for name, value in model.state_dict().items():
@@ -58,15 +58,17 @@ def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = tor
     """Writes the language model without its gated blocks, and the tokenizer, as a Hugging Face folder."""
     language = model.language.model
     wrapped = [name for name, module in language.named_modules() if isinstance(module, GatedDecoderLayer)]
-    state = {
-        _unwrapped(name, wrapped): _stored(value, dtype)
-        for name, value in language.state_dict().items()
-        if GATED not in name
-    }
+    state = {}
+    for name, value in language.state_dict().items():
+        if GATED in name:
+            continue
+        for layer in wrapped:
+            name = name.replace(f"{layer}.decoder.", f"{layer}.")
+        state[name] = _stored(value, dtype)
     for name in language.all_tied_weights_keys if language.config.tie_word_embeddings else ():
         state.pop(name, None)
     config, generation = deepcopy(language.config), deepcopy(language.generation_config)
-    # Where the model's own generation arguments name another end, other programs are to end there, too.
+    # Other programs are to stop at the same tokens, also those that only the model's generation arguments name.
     ends = list(dict.fromkeys([*model.language.ends, *model.ends(model.generation)]))
     config.eos_token_id = generation.eos_token_id = as_stated(ends)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = tor
 def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.dtype = torch.float16) -> None:
     """Writes an OpenCLIPVision built from the JSON file `description` as a folder that open_clip loads.
 
-    The text tower, which such a folder needs and Flamingo does not use, gets random weights.
+    The text encoder, which such a folder needs and Flamingo does not use, gets random weights.
     """
     clip = open_clip.create_model(open_clip_name(None, description), pretrained_text=False)
     state = clip.state_dict() | {f"visual.{name}": value for name, value in vision.tower.state_dict().items()}
@@ -92,20 +94,21 @@ def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.d
 
 def save_openflamingo(model: nn.Module, path: str) -> None:
     """Writes resampler, gated blocks and token embedding of a Flamingo, without LoRA, as OpenFlamingo's file."""
-    names, state = Names(model), model.state_dict()
+    key_map, state = KeyMap(model), model.state_dict()
     table = model.language.get_input_embeddings().weight
     embedding = next(name for name, value in model.named_parameters() if value is table)
-    kept = [name for name in (*new_tensors(model), embedding) if ".lora_" not in name]
-    write_torch({published_name(name, names): state[name].detach().clone() for name in kept}, path)
+    names = [name for name in (*new_tensors(model), embedding) if ".lora_" not in name]
+    write_torch({key_map.published(name): state[name].detach().clone() for name in names}, path)
 
 
 def save_mmgpt_lora(model: nn.Module, path: str) -> None:
     """Writes the LoRA weights of a LoRAModel as MultiModal-GPT's `final_weights.pt`, with a plain tuning config.
 
     Raises:
-        ValueError: something else was trained too, or in another way (DoRA, rsLoRA), which that layout cannot say.
+        ValueError: other parameters were trained too, or LoRA is of a kind (DoRA, rsLoRA) or in a component that the
+            layout cannot hold.
     """
-    names, config = Names(model), model.peft.peft_config["default"]
+    key_map, config = KeyMap(model), model.peft.peft_config["default"]
     unusual = [name for name in NOT_PUBLISHED if getattr(config, name)]
     if unusual:
         raise ValueError(f"MultiModal-GPT's layout holds plain LoRA only, this config sets {', '.join(unusual)}")
@@ -133,21 +136,14 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
     )
     state = model.state_dict()
     updates = [name for name in state if name.endswith((".lora_A.default.weight", ".lora_B.default.weight"))]
-    state = {published_name(name, names): state[name].detach().clone() for name in updates}
+    state = {key_map.published(name): state[name].detach().clone() for name in updates}
     write_torch({"model_state_dict": state, "tuning_config": {"tuning_config": tuning}}, path)
 
 
 def write_torch(content: dict, path: str) -> None:
-    """torch.save under a temporary name first, so that there is no half-written file."""
-    with atomic_write(path) as part:
-        torch.save(content, part)
-
-
-def _unwrapped(name: str, wrapped: Sequence[str]) -> str:
-    """A tensor's name in the language model without gated blocks; `wrapped` are the names of its GatedDecoderLayers."""
-    for layer in wrapped:
-        name = name.replace(f"{layer}.decoder.", f"{layer}.")
-    return name
+    """torch.save as an atomic write: the file appears when it is complete."""
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -9,6 +9,7 @@ from PIL import Image
 from mmgpt.datasets.inspection.check import ERRORS, WARNINGS, check_parts, images_of, read_parts
 from mmgpt.datasets.inspection.sample_texts import SampleTexts
 from mmgpt.registry import PARSERS
+from projects.tiny_world.patch_dataset import PatchLabelDataset
 
 
 def look(workers=1, seen=None, **splits):
@@ -191,7 +192,7 @@ def test_datasets_within_others(caption_config):
 
 def test_what_cannot_be_checked(caption_config):
     with pytest.raises(ValueError, match="'PatchLabelDataset' cannot be checked, only InstructionDataset"):
-        look(train=dict(type="PatchLabelDataset", classes={}, split="train"))
+        look(train=dict(type=PatchLabelDataset.__name__, classes={}, split="train"))
     with pytest.raises(ValueError, match="'captions': its pipeline has no TokenizeSegments"):
         look(train=caption_config(1, pipeline=[]))
     with pytest.raises(ValueError, match="source='visual', but is listed under 'language'"):

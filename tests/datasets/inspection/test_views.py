@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgpt.datasets import ImageControl, JointDataset, PatchLabelDataset, collate_conversations
+from mmgpt.datasets import ImageControl, JointDataset, collate_conversations
 from mmgpt.datasets.inspection.views import SMALL, name_of, read_rows, shown_parts
+from projects.tiny_world.patch_dataset import PatchLabelDataset
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Reading weights: what is taken, what is refused, and that nothing in a file is run."""
+"""Safe reading of weight files: formats, damaged files, and code in a file, which is not run."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from safetensors.torch import save_file
 
 from mmgpt.models.language import load_language_model
-from mmgpt.models.weights.reader import is_finite, read_weights, state_and_tuning
+from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.registry import MODELS
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -22,7 +22,7 @@ def same(state):
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-def test_every_kind_of_file(tmp_path, mmap):
+def test_every_format_is_read(tmp_path, mmap):
     save_file(STATE, tmp_path / "a.safetensors")
     torch.save(STATE, tmp_path / "a.pt")
     torch.save(STATE, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
@@ -40,7 +40,7 @@ def test_every_kind_of_file(tmp_path, mmap):
     ids=["dict", "ConfigDict", "nested Config"],
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_layouts_of_training_files(tmp_path, tuning, prefix):
+def test_tensors_and_tuning_config_of_training_files(tmp_path, tuning, prefix):
     torch.save(
         {"model_state_dict": {prefix + k: v for k, v in STATE.items()}, "tuning_config": tuning}, tmp_path / "a.pt"
     )
@@ -49,8 +49,8 @@ def test_layouts_of_training_files(tmp_path, tuning, prefix):
     assert read == {"lora_r": 8, "lora_target_modules": ["a", "b"]} and type(read) is dict
 
 
-def test_lora_of_a_run_is_known_from_its_settings():
-    """What the config leaves out is as peft has it."""
+def test_lora_settings_come_from_the_settings_of_a_run():
+    """Fields that the config leaves out have peft's defaults."""
     model = {"type": "LoRAModel", "lora": {"r": 4, "lora_dropout": 0.1}}
     scale = {"lora_r": 4, "lora_alpha": 8, "use_rslora": False, "alpha_pattern": None}
     scale.update(use_dora=False, lora_bias=False, bias="none", rank_pattern=None)
@@ -84,7 +84,7 @@ def test_code_is_refused_and_not_run(tmp_path, place):
     assert not (tmp_path / "written").exists()
 
 
-def test_damaged_files(tmp_path):
+def test_damaged_files_are_named(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
     torch.save(STATE, tmp_path / "a.pt")
     for name in ("a.safetensors", "a.pt"):
@@ -111,12 +111,12 @@ def test_an_old_file_cut_anywhere_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [torch.ones(2), 3, None, [1]])
-def test_what_is_no_dict(content):
+def test_content_that_is_not_a_dict_is_refused(content):
     with pytest.raises(ValueError, match="a.pt holds no tensors by name"):
         state_and_tuning(content, "a.pt")
 
 
-def test_what_holds_no_tensors():
+def test_content_without_tensors_is_refused():
     for state in ({1: torch.ones(1)}, {"a": 1}, {}):
         with pytest.raises(ValueError, match="a.pt holds no tensors by name"):
             state_and_tuning({"state_dict": state}, "a.pt")
@@ -143,10 +143,10 @@ def clip_file(content, folder, tiny_llama, tiny_clip):
     folder.mkdir()
     shutil.copy(f"{tiny_clip}/open_clip_config.json", folder)
     description = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
-    (folder / "tower-of-a-file.json").write_text(json.dumps(description))
-    torch.save(content, folder / "tower.pt")
+    (folder / "encoder-of-a-file.json").write_text(json.dumps(description))
+    torch.save(content, folder / "encoder.pt")
     MODELS.build(
-        dict(type="OpenCLIPVision", model=f"{folder}/tower-of-a-file.json", pretrained=str(folder / "tower.pt"))
+        dict(type="OpenCLIPVision", model=f"{folder}/encoder-of-a-file.json", pretrained=str(folder / "encoder.pt"))
     )
 
 
@@ -159,7 +159,7 @@ def mmpretrain_file(content, folder, tiny_llama, tiny_clip):
 
 
 def folder_of_shards(content, folder, tiny_llama, tiny_clip):
-    """A checkpoint whose parts are pickles, and which has the list of parts that torch's own format keeps as one."""
+    """A checkpoint whose shards are pickles, with the pickled list of shards of torch's own format."""
     (folder / "iter_3.shards").mkdir(parents=True)
     for name in (".metadata", "part.safetensors"):
         (folder / "iter_3.shards" / name).write_bytes(pickle.dumps(content))
@@ -169,16 +169,16 @@ def folder_of_shards(content, folder, tiny_llama, tiny_clip):
 
 
 @pytest.mark.parametrize("way", [language_folder, clip_folder, clip_file, mmpretrain_file, folder_of_shards])
-def test_code_in_the_weights_of_a_part_is_refused_and_not_run(way, tmp_path, tiny_llama, tiny_clip, monkeypatch):
-    # What torch obeys where a library leaves the choice to it.
+def test_code_in_the_weights_of_a_component_is_refused_and_not_run(way, tmp_path, tiny_llama, tiny_clip, monkeypatch):
+    # torch obeys this variable where a library does not pass weights_only.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises((ValueError, pickle.UnpicklingError)):
-        way({"a": torch.ones(1), "b": Evil(tmp_path)}, tmp_path / "part", tiny_llama, tiny_clip)
+        way({"a": torch.ones(1), "b": Evil(tmp_path)}, tmp_path / "component", tiny_llama, tiny_clip)
     assert not (tmp_path / "written").exists()
 
 
-def test_a_part_of_an_archive_that_is_not_what_was_written_is_refused(tmp_path):
-    """torch looks at no checksum, and would load whatever is there."""
+def test_an_archive_with_another_checksum_is_refused(tmp_path):
+    """torch does not compare checksums, and would load the changed values."""
     torch.save({"state_dict": STATE, "meta": {}}, tmp_path / "a.pth")
     whole = (tmp_path / "a.pth").read_bytes()
     values = STATE["a.weight"].numpy().tobytes()
@@ -190,7 +190,7 @@ def test_a_part_of_an_archive_that_is_not_what_was_written_is_refused(tmp_path):
         read_weights(tmp_path / "a.pth")
 
 
-def test_empty_files_and_folders_in_place_of_files(tmp_path):
+def test_empty_files_and_folders_in_place_of_files_are_named(tmp_path):
     for name in ("a.safetensors", "a.pth"):
         (tmp_path / name).touch()
         with pytest.raises(ValueError, match=f"{name} cannot be read as tensors and plain data"):
@@ -200,18 +200,8 @@ def test_empty_files_and_folders_in_place_of_files(tmp_path):
         read_weights(tmp_path / "b.safetensors")
 
 
-def test_values_that_no_model_computes_with():
-    for value in (float("nan"), float("inf"), -float("inf")):
-        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            tensor = torch.zeros(7, 5, dtype=dtype)
-            assert is_finite(tensor) and is_finite(tensor[:0]) and is_finite(tensor[0, 0])
-            tensor[3, 4] = value
-            assert not is_finite(tensor) and not is_finite(tensor.t()) and is_finite(tensor[:3])
-    assert is_finite(torch.tensor([1])) and is_finite(torch.ones(3).to(torch.float8_e4m3fn))
-
-
 @pytest.mark.parametrize("shards", [None, "x", {}, {"folder": 3, "files": 1}, {"folder": "x", "files": "1", "more": 2}])
-def test_a_checkpoint_whose_parts_are_not_named(tmp_path, shards):
+def test_a_checkpoint_that_does_not_name_its_shards_is_refused(tmp_path, shards):
     torch.save({"state_dict": {}, "meta": {"shards": shards}}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="a.pth: its meta.shards, .*, names no folder"):
         read_weights(tmp_path / "a.pth")

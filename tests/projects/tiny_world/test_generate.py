@@ -2,21 +2,15 @@
 
 import json
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
+import generate
 import numpy as np
 import pytest
-from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools/dataset_converters"))
-
-import tiny_world  # noqa: E402
-from tiny import build as tiny_build  # noqa: E402
-from tiny.pictures import scan_split  # noqa: E402
-from tiny.vocabulary import (  # noqa: E402
+from generator import build as generator_build
+from generator.pictures import scan_split
+from generator.vocabulary import (
     COLOURS,
     DIGITS,
     NUMBERS,
@@ -28,14 +22,17 @@ from tiny.vocabulary import (  # noqa: E402
     UNSEEN_PAIRS,
     WORDS,
 )
+from PIL import Image
 
-from mmgpt.cli import load_config  # noqa: E402
+from mmgpt.cli import load_config
+
+ROOT = Path(__file__).resolve().parents[3]
 
 SHAPE_FAMILIES = "colour shape colour_options shape_options count position yes_no relation rationale".split()
 
 
 def make(out, *options):
-    tiny_world.main([str(out), "--workers", "1", *map(str, options)])
+    generate.main([str(out), "--workers", "1", *map(str, options)])
     return out
 
 
@@ -88,7 +85,7 @@ def test_a_cut_run_leaves_nothing_under_the_name(tmp_path, monkeypatch):
     def cut(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tiny_build, "_write_train", cut)
+    monkeypatch.setattr(generator_build, "_write_train", cut)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "tiny", "--train-scenes", 6, "--heldout-scenes", 0)
     assert not (tmp_path / "tiny").exists()
@@ -99,9 +96,9 @@ def test_a_cut_run_leaves_nothing_under_the_name(tmp_path, monkeypatch):
 
 def test_a_changed_generator_makes_old_data_stale(monkeypatch, tmp_path):
     args = Namespace(seed=0, train_scenes=1, heldout_scenes=0, pretrain_scenes=0)
-    before = tiny_world.receipt(args)
-    monkeypatch.setattr(tiny_world.zlib, "crc32", lambda data: 1)
-    assert tiny_world.receipt(args)["generator"] != before["generator"]
+    before = generate.receipt(args)
+    monkeypatch.setattr(generate.zlib, "crc32", lambda data: 1)
+    assert generate.receipt(args)["generator"] != before["generator"]
 
 
 def test_unseen_pairs_are_only_in_held_out_scenes(world, scenes):
@@ -382,6 +379,6 @@ def test_the_projects_parsers_read_every_file(world):
 
 
 def test_the_tower_is_trained_on_all_that_is_drawn():
-    classes = load_config(ROOT / "configs/mmgpt/tiny_pretrain_vision.py").classes
+    classes = load_config(ROOT / "projects/tiny_world/configs/tiny_pretrain_vision.py").classes
     drawn = dict(colour=COLOURS, shape=SHAPES, size=RADII, cell=range(len(POSITION_NAMES)), word=WORDS)
     assert classes == {name: list(values) for name, values in drawn.items()} | dict(digit=list(map(int, DIGITS)))

@@ -1,6 +1,7 @@
 import torch
 from torch.nn.functional import cross_entropy
 
+import projects.tiny_world.patch_classifier  # noqa: F401 (registers PatchClassifier)
 from mmgpt.registry import MODELS
 
 

@@ -2,17 +2,12 @@
 
 import random
 import re
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools/dataset_converters"))
-
-from tiny import text_tasks  # noqa: E402
-from tiny.questions import FAMILIES, ask_count, ask_yes_no  # noqa: E402
-from tiny.statements import absent_pair  # noqa: E402
-from tiny.vocabulary import COLOURS, NUMBERS, UNSEEN_PAIRS  # noqa: E402
+from generator import text_tasks
+from generator.questions import FAMILIES, ask_count, ask_yes_no
+from generator.statements import absent_pair
+from generator.vocabulary import COLOURS, NUMBERS, UNSEEN_PAIRS
 
 PLACES = ("first", "second", "third")
 

@@ -1,10 +1,10 @@
-# Pretrains resampler, gated blocks and a small LLaMA from scratch on plain statements about pictures, with the image
-# tower of tiny_pretrain_vision.py frozen. See README, "The tiny base".
+# Pretrains the resampler, the gated blocks and a small LLaMA from scratch on plain statements about images, with the
+# image encoder of tiny_pretrain_vision.py frozen. See ../README.md for the order of the commands.
 _base_ = [
-    "../_base_/models/tiny_flamingo.py",
-    "../_base_/datasets/tiny_images.py",
-    "../_base_/schedules/tiny.py",
-    "../_base_/default_runtime.py",
+    "../../../configs/_base_/models/tiny_flamingo.py",
+    "../../../configs/_base_/datasets/tiny_images.py",
+    "../../../configs/_base_/schedules/tiny.py",
+    "../../../configs/_base_/default_runtime.py",
 ]
 
 data_root = "data/tiny_pretrain"

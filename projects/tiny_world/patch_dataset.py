@@ -1,4 +1,4 @@
-"""Labels of image patches, for the supervised pretraining of a small image encoder (`PatchClassifier`)."""
+"""Dataset of images with a label for each patch, on which `PatchClassifier` is trained."""
 
 from pathlib import Path
 
@@ -7,32 +7,30 @@ import torch
 from mmengine.dataset import BaseDataset
 from PIL import Image
 
+from mmgpt.datasets.parsers.fields import field
+from mmgpt.datasets.transforms.images import upright_rgb
+from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 from mmgpt.registry import DATASETS
 from mmgpt.utils.json_file import read_json_object
-
-from .parsers.fields import field
-from .transforms.images import upright_rgb
-
-IGNORE = -100
 
 
 @DATASETS.register_module()
 class PatchLabelDataset(BaseDataset):
-    """Images with boxes -> pixels and, for each patch, the class of the box around its centre.
+    """Dataset of images with boxes: pixels and, for each patch, the class of the box around its centre.
 
     The annotation file is a dict: image path -> {'split': str, 'boxes': [{'box': [x0, y0, x1, y1] in pixels, and labels
-    by name}]}; a 'scenes.json' of tools/dataset_converters/tiny_world.py is one too. Class 0 is the background; a patch
-    that a box touches without holding its centre counts for nothing (-100).
+    by name}]}; a 'scenes.json' of generate.py is read too. Class 0 is the background. The label of a patch that a box
+    touches without holding its centre is -100, which the loss ignores.
 
     Args:
         classes: names of the classes by kind of label, without the background.
-        split: entries to keep.
+        split: split whose entries are read.
         image_size, patch_size: in pixels; the labels have (image_size / patch_size) ** 2 patches in reading order.
         image_mean, image_std: normalisation of pixels in 0..1.
-        grey: how often, from 0 to 1, a picture loses its colours and its 'colour' labels, so that shapes are learned
-            apart from the colours they come in. Drawn from NumPy's generator, since MMEngine's samplers do not tell a
-            dataset its epoch; ResumableEpochLoop seeds it, so that a run resumed at an epoch draws the same with
-            num_workers=0. With worker processes, what is drawn depends on their number.
+        grey: probability that an image loses its colours and its 'colour' labels, so that the encoder does not infer
+            shapes from colours. NumPy's global generator draws, since MMEngine's samplers do not tell a dataset its
+            epoch. ResumableEpochLoop seeds that generator, so that a run resumed at an epoch draws the same with
+            num_workers=0; with worker processes, the draws depend on their number.
 
     Raises:
         ValueError: no entry of that split; an entry without its keys or with an unknown label (names file and entry).
@@ -57,7 +55,7 @@ class PatchLabelDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry an image of the split: its path and boxes."""
+        """Path and boxes of each image of the split."""
         scenes = read_json_object(self.ann_file)
         folder = Path(self.data_prefix.get("img", ""))
         entries = []
@@ -66,8 +64,8 @@ class PatchLabelDataset(BaseDataset):
                 if field(scene, "split") == self.split:
                     entries.append({"image": str(folder / name), "boxes": self._boxes(scene)})
             except (ValueError, LookupError, TypeError) as error:
-                what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                raise ValueError(f"{self.ann_file}, image {name!r}: {what}") from error
+                reason = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                raise ValueError(f"{self.ann_file}, image {name!r}: {reason}") from error
         if not entries:
             raise ValueError(f"{self.ann_file}: no images of split {self.split!r}")
         return entries
@@ -88,22 +86,22 @@ class PatchLabelDataset(BaseDataset):
         labels = self.labels(entry["boxes"])
         if np.random.random() < self.grey:
             pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
-            labels["colour"] = torch.full_like(labels["colour"], IGNORE)
+            labels["colour"] = torch.full_like(labels["colour"], IGNORE_INDEX)
         return {"pixels": torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), "labels": labels}
 
     def labels(self, boxes: list[dict]) -> dict[str, torch.Tensor]:
-        """The class of each patch, by kind of label."""
+        """The class of each patch, (P,) by kind of label."""
         size = len(self.centres)
         grids = {name: np.zeros((size, size), np.int64) for name in self.classes}
         for box in boxes:
             x0, y0, x1, y1 = box["box"]
             for grid in grids.values():
-                grid[np.ix_(self._within(y0, y1, self.half), self._within(x0, x1, self.half))] = IGNORE
+                grid[np.ix_(self._within(y0, y1, self.half), self._within(x0, x1, self.half))] = IGNORE_INDEX
         for box in boxes:
             x0, y0, x1, y1 = box["box"]
-            place = np.ix_(self._within(y0, y1), self._within(x0, x1))
+            patches = np.ix_(self._within(y0, y1), self._within(x0, x1))
             for name, grid in grids.items():
-                grid[place] = self.classes[name][box[name]] if name in box else 0
+                grid[patches] = self.classes[name][box[name]] if name in box else 0
         return {name: torch.from_numpy(grid.reshape(-1)) for name, grid in grids.items()}
 
     def _within(self, low: float, high: float, margin: float = 0.0) -> np.ndarray:
@@ -111,7 +109,7 @@ class PatchLabelDataset(BaseDataset):
 
 
 def labelled_boxes(scene: dict) -> list[dict]:
-    """The boxes of a scene of the tiny world, each with the labels it has: objects, digits and the word."""
+    """The boxes of a scene, each with its labels; in a scene of generate.py: the objects, digits and the word."""
     if "boxes" in scene:
         return scene["boxes"]
     boxes = [{**o, "cell": 3 * o["row"] + o["col"]} for o in scene["objects"]] + list(scene["digits"])

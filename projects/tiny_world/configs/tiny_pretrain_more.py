@@ -1,4 +1,4 @@
-# A second, slower pass of tiny_pretrain.py, over new pictures, from the base that the first one made.
+# Second pretraining pass with a lower learning rate, over new images, from the base that tiny_pretrain.py wrote.
 _base_ = "./tiny_pretrain.py"
 
 flamingo_weights = "checkpoints/tiny/flamingo.safetensors"

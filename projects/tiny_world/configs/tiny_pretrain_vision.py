@@ -1,11 +1,13 @@
-# Trains the tiny image tower alone: colour, shape, size, grid cell, word and digit of every 8 x 8 patch.
-_base_ = ["../_base_/schedules/tiny.py", "../_base_/default_runtime.py"]
+# Trains the tiny image encoder alone: colour, shape, size, grid cell, word and digit of every 8 x 8 patch.
+_base_ = ["../../../configs/_base_/schedules/tiny.py", "../../../configs/_base_/default_runtime.py"]
+# Run with PYTHONPATH=. from the root of the repository, so that Python finds these two modules.
+custom_imports = dict(imports=["projects.tiny_world.patch_classifier", "projects.tiny_world.patch_dataset"])
 
 data_root = "data/tiny_pretrain"
 lr = 3e-3
 max_epochs = 6
 warmup_iters = 100
-# Single batches cannot be passed over in MMEngine's order of the data: a resumed run starts at an epoch.
+# MMEngine's DefaultSampler cannot skip batches within an epoch, so a run is resumed only at an epoch's end.
 default_hooks = dict(checkpoint=dict(interval=1, by_epoch=True))
 
 classes = dict(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import projects.tiny_world.patch_dataset  # noqa: F401 (registers PatchLabelDataset)
 from mmgpt.registry import DATASETS
 
 CLASSES = dict(colour=["red", "blue"], cell=[0, 1, 2])

@@ -1,16 +1,11 @@
 """The tiny world's tokenizer: about one token a word, any text back again, Llama's layout."""
 
 import re
-import sys
-from pathlib import Path
 
+import generate
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools/dataset_converters"))
-
-import tiny_tokenizer  # noqa: E402
-import tiny_world  # noqa: E402
-from tiny.vocabulary import COLOURS, DIGITS, NUMBERS, SHAPES, WORDS  # noqa: E402
+import train_tokenizer
+from generator.vocabulary import COLOURS, DIGITS, NUMBERS, SHAPES, WORDS
 
 TEXTS = [
     "a large red circle at the top left and a small orange star in the centre",
@@ -27,7 +22,7 @@ TEXTS = [
 def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "tiny"
     # Enough scenes that every word of the world occurs.
-    tiny_world.main(
+    generate.main(
         [str(out), "--workers", "1", "--train-scenes", "240", "--heldout-scenes", "0", "--pretrain-scenes", "60"]
     )
     return out
@@ -37,7 +32,7 @@ def data(tmp_path_factory):
 def tokenizer(data, tmp_path_factory):
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tokenizer")
-    tiny_tokenizer.main([str(data), str(folder)])
+    train_tokenizer.main([str(data), str(folder)])
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
@@ -46,7 +41,7 @@ def test_layout_is_llamas(tokenizer):
     ids = tokenizer.convert_tokens_to_ids(["<unk>", "<s>", "</s>", "<0x00>", "<0xFF>"])
     assert ids == [0, 1, 2, 3, 258]
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
-    assert 600 < len(tokenizer) <= tiny_tokenizer.SIZE
+    assert 600 < len(tokenizer) <= train_tokenizer.SIZE
     assert tokenizer("red").input_ids[0] == 1 and tokenizer("red").input_ids[-1] != 2
 
 
@@ -62,7 +57,7 @@ def test_digits_are_never_joined(tokenizer):
 
 
 def test_sentences_have_about_one_token_a_word(tokenizer, data):
-    texts = tiny_tokenizer.data_texts(data)
+    texts = train_tokenizer.data_texts(data)
     lengths = [(len(ids(tokenizer, text)), len(re.findall(r"\w+|[^\w\s]+", text))) for text in texts]
     assert sum(tokens for tokens, _ in lengths) <= 1.05 * sum(words for _, words in lengths)
     assert all(tokens <= words + 2 for tokens, words in lengths)
@@ -77,14 +72,14 @@ def test_any_text_comes_back(tokenizer, text):
 
 def test_the_same_data_makes_the_same_tokenizer(data, tmp_path):
     for name in ("one", "two"):
-        tiny_tokenizer.main([str(data), str(tmp_path / name)])
+        train_tokenizer.main([str(data), str(tmp_path / name)])
     one, two = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two"))
     assert one == two
 
 
 def test_a_folder_without_annotations_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no annotation file.*" + tmp_path.name):
-        tiny_tokenizer.data_texts(tmp_path)
+        train_tokenizer.data_texts(tmp_path)
 
 
 def ids(tokenizer, text):

@@ -1,4 +1,5 @@
-# A third pass: mostly statements that tell the things in a picture apart (pairs.json), which are learned last.
+# Third pretraining pass: mostly statements that tell the objects of an image apart (pairs.json), which a model learns
+# last.
 _base_ = "./tiny_pretrain_more.py"
 
 lr = 1e-3

@@ -1,0 +1,111 @@
+"""Image encoders of transformers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel
+
+from mmgpt.cli.files import read_settings
+from mmgpt.models.generation_files import check_no_code
+from mmgpt.models.weights.checks import check_base, check_index, stored_dtypes
+from mmgpt.registry import MODELS
+
+from .base import check_keys
+
+
+@MODELS.register_module()
+class HFVision(nn.Module):
+    """The image encoder of a Hugging Face model: one vector for each patch.
+
+    Vision transformers that keep their patches in order work (CLIP, SigLIP, DINOv2 and v3, ViT, DeiT, BEiT, ...); their
+    class, distillation and register tokens are dropped. Others are refused.
+
+    Args:
+        path: folder with config.json and weights (of the whole model or of its image encoder).
+        pretrained: False builds the same image encoder with random weights.
+        final_norm: patch features after the last norm.
+
+    Raises:
+        ValueError: the image encoder does not give one vector for each patch, or has no last norm.
+    """
+
+    def __init__(self, path: str, pretrained: bool = True, final_norm: bool = False):
+        super().__init__()
+        # 1. The model, or its image encoder alone, with its weights.
+        check_no_code(read_settings(Path(path) / "config.json"), Path(path) / "config.json")
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = getattr(config, "vision_config", config)
+        if type(config) not in MODEL_MAPPING:
+            raise ValueError(f"HFVision: transformers has no image encoder for {path} ({config.model_type})")
+        if pretrained:
+            check_index(path)
+            dtypes = stored_dtypes(path)
+            loading = dict(output_loading_info=True, trust_remote_code=False)
+            model, info = AutoModel.from_pretrained(path, config=config, **loading)
+            check_keys(path, {*info["missing_keys"], *info["mismatched_keys"]})
+            check_base(model, dtypes, path)
+        else:
+            model = AutoModel.from_config(config, trust_remote_code=False)
+        self.tower = getattr(model, "vision_model", model)
+        self.final_norm, self.pretrained = final_norm, pretrained
+
+        # 2. Which of its tokens are those of the patches.
+        sizes = (getattr(config, name, None) for name in ("image_size", "patch_size"))
+        sizes = [size if isinstance(size, (list, tuple)) else (size, size) for size in sizes]
+        training, kind = self.tower.training, type(self.tower).__name__
+        try:
+            self.extra_tokens, self.width = _patch_layout(self.tower.eval(), *sizes)
+        except Exception as error:  # each architecture raises its own kind of error for pixels that it does not take
+            raise ValueError(
+                f"HFVision: {path} ({kind}, {config.model_type}) does not give one vector for each patch: {error}"
+            ) from error
+        self.tower.train(training)
+
+        # 3. The norm after its layers, whose name differs by architecture.
+        self._norm = None
+        if final_norm:
+            norms = [
+                name
+                for name, module in self.tower.named_children()
+                if "norm" in name and not name.startswith(("pre", "ln_pre")) and any(True for _ in module.parameters())
+            ]
+            if len(norms) != 1:
+                raise ValueError(f"HFVision: final_norm=True, but {path} ({kind}) has no norm after its layers")
+            self._norm = norms[0]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, P, D)."""
+        features = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, self.extra_tokens :]
+        return self.tower.get_submodule(self._norm)(features) if self._norm else features
+
+
+@torch.no_grad()
+def _patch_layout(
+    encoder: nn.Module, image_size: Sequence[int | None], patch_size: Sequence[int | None]
+) -> tuple[int, int]:
+    """How many tokens of an image encoder come before those of its patches, and the width of its features.
+
+    The layout is probed: a change of the first patch's pixels has to change one embedding, and a change of the last
+    patch's pixels the last embedding. Both sizes are height and width.
+
+    Raises:
+        ValueError: the tokens are not those of the patches in their order.
+    """
+    (height, width), (rows, columns) = image_size, patch_size
+    if None in (height, width, rows, columns):
+        raise ValueError("its config.json lacks image_size or patch_size")
+    count = (height // rows) * (width // columns)
+    pixels = next(encoder.parameters()).new_zeros(3, 3, height, width)
+    bottom, right = height // rows * rows, width // columns * columns
+    pixels[1, :, :rows, :columns] = 1
+    pixels[2, :, bottom - rows : bottom, right - columns : right] = 1
+    embeddings, *_, features = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states
+    extra = embeddings.shape[1] - count if embeddings.ndim == 3 else -1
+    if extra < 0 or features.shape[:2] != (3, extra + count):
+        raise ValueError(f"its features are {tuple(features.shape)} for 3 images of {count} patches")
+    differences = [(embeddings[0] != row).any(-1).nonzero().flatten().tolist() for row in embeddings[1:]]
+    if differences != [[extra], [extra + count - 1]]:
+        raise ValueError("its tokens are not the patches in their order (it masks, merges or mixes them)")
+    return extra, features.shape[-1]
