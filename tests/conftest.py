@@ -177,11 +177,11 @@ def chat_checkpoint(tmp_path_factory, chat_config):
     """A checkpoint of that experiment whose LoRA changes the answers."""
     from mmgpt.apis import build_model
     from mmgpt.cli import load_config
-    from mmgpt.engine.trainable import trained_state
+    from mmgpt.engine.trainable import trainable_state
 
     model = build_model(load_config(chat_config))
     torch.manual_seed(1)
-    state = {name: torch.randn_like(value) for name, value in trained_state(model).items()}
+    state = {name: torch.randn_like(value) for name, value in trainable_state(model).items()}
     path = tmp_path_factory.mktemp("checkpoint") / "latest.pth"
     torch.save(dict(state_dict=state, meta={}, message_hub={}), path)
     return str(path)

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 
 from mmgpt.cli import check_files, load_config
 from mmgpt.cli.description import ADAPTER, TRAINED, check_weights, exported_folder
-from mmgpt.engine.checkpoint import load_trained
+from mmgpt.engine.checkpoint import load_trainable
 from mmgpt.models.image_path import tell_unseen_images
 from mmgpt.models.language import load_tokenizer
 from mmgpt.registry import MODELS
@@ -36,7 +36,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     model = MODELS.build(cfg.model)
     checkpoint = checkpoint or cfg.get("load_from")
     if checkpoint is not None:
-        load_trained(model, checkpoint)
+        load_trainable(model, checkpoint)
         if Path(checkpoint).is_dir():
             _check_tokenizer(model, Path(checkpoint))
     tell_unseen_images(model)

@@ -14,7 +14,7 @@ from mmgpt.apis.build import build_model
 from mmgpt.cli import load_config
 from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
 from mmgpt.cli.files import PARTS
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.tokenizer import IMAGE_TOKEN
@@ -48,7 +48,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     Raises:
         ValueError: there is such a folder, or nothing in the model was trained.
     """
-    state = trained_state(model)
+    state = trainable_state(model)
     if not state:
         raise ValueError("nothing in this model is trained: there is nothing to export")
     with _complete(out) as folder:
@@ -110,7 +110,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
 
 def changed_layers(model: nn.Module) -> set[str]:
     """Names in a Flamingo of the layers whose tensors were trained, or have an update of LoRA."""
-    layers = {plain_name(name).rpartition(".")[0] for name in trained_state(model)}
+    layers = {plain_name(name).rpartition(".")[0] for name in trainable_state(model)}
     return layers | model.adapted_layers().keys() if isinstance(model, LoRAModel) else layers
 
 

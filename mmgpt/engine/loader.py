@@ -1,4 +1,4 @@
-"""The batches that one process of a run gets, without the run."""
+"""Data loader of one process of a run, built without the run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,20 +8,20 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-# What only makes sense, or is only allowed, with worker processes.
-OF_WORKERS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout", "pin_memory")
+# Arguments that have an effect, or are allowed, with worker processes only.
+WORKER_ARGUMENTS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout", "pin_memory")
 
 
 def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, epoch: int = 0) -> DataLoader:
-    """The data loader that a run builds in its process `rank` of `world_size`, set to an epoch; it loads by itself.
+    """The data loader that a run builds in its process `rank` of `world_size`, set to an epoch, without workers.
 
     Args:
-        cfg: as `load_config` gives it. Where its `randomness` has no seed, a run would draw one; here it is 0.
+        cfg: config from `load_config`. Where its `randomness` has no seed, a run would draw one; here the seed is 0.
         split: 'train', 'val' or 'test'.
-        epoch: from 0; only the training split has more than one.
+        epoch: counted from 0; only the training split has more than one.
 
     Raises:
-        ValueError: the config has no such split, or there is no such process or epoch.
+        ValueError: the config has no such split, or rank or epoch are out of range.
     """
     loader_cfg = cfg.get(f"{split}_dataloader")
     if not loader_cfg:
@@ -31,12 +31,12 @@ def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, ep
     if epoch < 0 or epoch and split != "train":
         raise ValueError(f"epoch {epoch} of the {split} split: epochs start at 0, and only training has others")
     init_default_scope(cfg.get("default_scope", "mmgpt"))
-    loader_cfg = {key: value for key, value in loader_cfg.items() if key not in OF_WORKERS} | {"num_workers": 0}
-    # Before there are others: the processes of a run read an annotation file together.
+    loader_cfg = {key: value for key, value in loader_cfg.items() if key not in WORKER_ARGUMENTS} | {"num_workers": 0}
+    # The dataset is built outside of the fake group, since the processes of a run read an annotation file together.
     loader_cfg["dataset"] = DATASETS.build(loader_cfg["dataset"])
-    with _process(rank, world_size):
+    with _fake_process_group(rank, world_size):
         loader = Runner.build_dataloader(loader_cfg, seed=(cfg.get("randomness") or {}).get("seed") or 0)
-    # As MMEngine's DistSamplerSeedHook does it.
+    # MMEngine's DistSamplerSeedHook sets the epoch in the same way.
     for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
@@ -44,8 +44,8 @@ def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, ep
 
 
 @contextmanager
-def _process(rank: int, world_size: int) -> Iterator[None]:
-    """Makes this process one of several, the others of which do not exist; samplers ask for their share when built."""
+def _fake_process_group(rank: int, world_size: int) -> Iterator[None]:
+    """Context manager with a process group of which only this process exists; samplers look at it when built."""
     torch.distributed.init_process_group("fake", rank=rank, world_size=world_size)
     try:
         yield

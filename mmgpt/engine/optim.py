@@ -1,4 +1,4 @@
-"""Which parameters the optimizer gets, and which of them decay."""
+"""Constructor of the optimizer: trainable parameters only, with weight decay for some of them."""
 
 import logging
 
@@ -13,16 +13,18 @@ from .parallel.ddp import UnusedParamsDDP
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainableOptimWrapperConstructor:
-    """Builds an optimizer over the parameters that require gradients, in two groups: with weight decay and without.
+    """Builds an optimizer over the trainable parameters, in two groups: with weight decay and without.
 
-    MMEngine's own constructor also takes the frozen parameters (one group each), and cannot tell matrices from gates.
+    MMEngine's own constructor also takes the frozen parameters (one group each), and does not distinguish matrices from
+    gates.
 
     Args:
         optim_wrapper_cfg: config of the OptimWrapper with its ``optimizer``.
         paramwise_cfg: ``dict(decayed=name)``: only the matrices with ``name`` in their name decay. None: all matrices.
 
     Raises:
-        ValueError: nothing in the model requires gradients, or ``paramwise_cfg`` has another key.
+        ValueError: the model has no trainable parameter, ``paramwise_cfg`` has another key, or the optimizer refuses
+            a hyperparameter.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -46,9 +48,11 @@ class TrainableOptimWrapperConstructor:
             level=logging.INFO,
         )
         params = [dict(params=groups[True]), dict(params=groups[False], weight_decay=0.0)]
-        optimizer = OPTIMIZERS.build(
-            {**self.cfg["optimizer"], "params": [group for group in params if group["params"]]}
-        )
+        optimizer_cfg = {**self.cfg["optimizer"], "params": [group for group in params if group["params"]]}
+        try:
+            optimizer = OPTIMIZERS.build(optimizer_cfg)
+        except ValueError as error:
+            raise ValueError(f"optim_wrapper.optimizer: {error}") from error
         if isinstance(model, UnusedParamsDDP):
             optimizer.register_step_pre_hook(model.forget_unused)
         wrapper = {"type": "OptimWrapper", **self.cfg, "optimizer": optimizer}

@@ -1,15 +1,16 @@
-"""All of this package that a config can name: what imports this module registers it."""
+"""All components of this package that a config can name: importing this module registers them."""
 
-from .checkpoint import TrainableCheckpointHook
 from .evaluation_loop import EvaluationLoop
-from .global_batch import StepInfoHook
 from .hooks.answers import AnswersHook
+from .hooks.checkpoint import TrainableCheckpointHook
+from .hooks.compile import CompileHook
 from .hooks.dropped_samples import DroppedSamplesHook
-from .hooks.guards import StrictLoadingHook
 from .hooks.model_summary import ModelSummaryHook
 from .hooks.nonfinite import NonFiniteHook
 from .hooks.progress_bar import ProgressBarHook
+from .hooks.step_info import StepInfoHook
 from .hooks.stop_on_signal import StopOnSignalHook
+from .hooks.strict_loading import StrictLoadingHook
 from .hooks.throughput import ThroughputHook
 from .hooks.zero_gradients import ZeroGradientsHook
 from .loops import ResumableEpochLoop
@@ -19,10 +20,11 @@ from .parallel.fsdp import ShardedDataParallel
 
 __all__ = [
     "AnswersHook",
-    "EvaluationLoop",
+    "CompileHook",
     "DroppedSamplesHook",
-    "NonFiniteHook",
+    "EvaluationLoop",
     "ModelSummaryHook",
+    "NonFiniteHook",
     "ProgressBarHook",
     "ResumableEpochLoop",
     "ShardedDataParallel",

@@ -1,8 +1,9 @@
-"""The settings of a run, kept in its checkpoints, and what of them may change when it is resumed.
+"""The settings of a run, stored in its checkpoints, and their comparison with the settings of a run that resumes.
 
-A change is one of four: free (it decides how a step is computed, watched or read, not what it computes), rebuilt (the
-schedule and the rates of the optimizer are computed anew from the config), not ours to judge (an option of a component
-of somebody else's), or refused, since it would make another run.
+A change is of one of four kinds: free (it decides how a step is computed, logged or fed with data, not what it
+computes), rebuilt (the schedule and the hyperparameters of the optimizer are computed anew from the config), foreign
+(an option of a component from outside of this project, whose effect is unknown), or refused, since it would make
+another run.
 """
 
 import ast
@@ -10,15 +11,12 @@ import inspect
 import logging
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
-from mmengine.hooks import ParamSchedulerHook
 from mmengine.logging import print_log
 from mmengine.registry import Registry
-from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmgpt import registry as registries
 from mmgpt.cli.config import plain_config
@@ -26,9 +24,9 @@ from mmgpt.cli.files import fingerprints
 from mmgpt.compat.names import with_present_names
 from mmgpt.utils.versions import versions
 
-# The parts of a config that weights depend on. The others watch a run (hooks, log, tracker, validation), evaluate
-# (test), or say where and on which devices it is computed (work_dir, env_cfg, compile, how processes share a model).
-CONFIG_PARTS = (
+# The entries of a config that weights depend on. The others log a run (hooks, tracker, validation), evaluate (test), or
+# say where and on which devices it is computed (work_dir, env_cfg, compile, model_wrapper_cfg).
+COMPARED = (
     "model",
     "data_preprocessor",
     "train_dataloader",
@@ -43,19 +41,18 @@ CONFIG_PARTS = (
 FREE = (
     # These say which processes read the batches, and how far ahead; the batches are the same.
     r"train_dataloader\.(num_workers|prefetch_factor|persistent_workers|pin_memory|timeout|multiprocessing_context)",
-    # This says what happens at a broken sample. The run has met none so far, or has replaced it as it goes on to do.
+    # This says what happens at a broken sample: the run so far met none, or replaced it, as the resumed run does.
     r"train_dataloader\..*\bon_error",
     # Data may be moved: annotation files are compared by their content.
     r"train_dataloader\..*\b(data_root|cache)",
-    # Validation changes nothing in training.
+    # Validation has no effect on training.
     r"train_cfg\.(val_begin|val_interval|dynamic_intervals)",
-    # Generation is not used in training. Checkpointing and loss_chunk save memory by computing the same twice or in
-    # parts. Cached features are what the model would compute; the steps that read them are compared as those that they
-    # stand for.
+    # Generation is not used in training. Checkpointing and loss_chunk save memory by computing the same values twice or
+    # in chunks. Cached features are what the model would compute; LoadFeatures is compared as the steps it replaces.
     r"model\.(module\.)?(generation|checkpointing|loss_chunk|feature_cache)",
     # These choose other kernels for the same step of the optimizer.
     r"optim_wrapper\.optimizer\.(foreign|fused|capturable)",
-    # What is drawn stays the same; the kernels add up in a fixed order.
+    # The random numbers stay the same; only the order of sums in kernels is fixed.
     r"randomness\.deterministic",
 )
 HYPERPARAMETERS = ("lr", "weight_decay", "betas", "eps", "momentum")
@@ -66,10 +63,11 @@ REBUILT = (
     r"optim_wrapper\.clip_grad",
     rf"optim_wrapper\.optimizer\.({'|'.join(HYPERPARAMETERS)})",
 )
-OURS = (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.DATA_SAMPLERS, registries.FUNCTIONS)
-# All registries whose components the compared parts of a config can name.
+# The registries whose components may be foreign.
+OPEN = (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.DATA_SAMPLERS, registries.FUNCTIONS)
+# All registries whose components the compared entries of a config can name.
 COMPONENTS = (
-    *OURS,
+    *OPEN,
     registries.OPTIMIZERS,
     registries.OPTIM_WRAPPERS,
     registries.OPTIM_WRAPPER_CONSTRUCTORS,
@@ -77,93 +75,98 @@ COMPONENTS = (
     registries.LOOPS,
 )
 EMPTY = (None, {}, [])
-SHOWN, WIDTH = 20, 200  # lines of a message, characters of a value
+MAX_LINES, MAX_WIDTH = 20, 200  # of a message, and of a value in it, in characters
+
+Result = TypeVar("Result")
 
 
 class Change(NamedTuple):
-    """A setting by its dotted name, its value in the checkpoint and in the config, and the type that it belongs to."""
+    """A setting whose value in the config differs from the one in the checkpoint."""
 
-    name: str
+    name: str  # dotted
     then: object
     now: object
-    owner: str | None = None
+    owner: str | None = None  # type of the component that it is an argument of
 
-    def is_one_of(self, patterns: tuple[str, ...]) -> bool:
-        """Whether one of some regular expressions names the setting, or what it is a part of."""
+    def matches(self, patterns: tuple[str, ...]) -> bool:
+        """Whether one of the regular expressions matches the name of the setting, or of an entry that contains it."""
         return any(re.match(rf"({pattern})(?![\w])", self.name) for pattern in patterns)
 
 
 class Changes(NamedTuple):
-    """What differs between a checkpoint and a config that goes on from it."""
+    """The accepted differences between a checkpoint and the config that resumes it; free ones are left out."""
 
     rebuilt: list[Change]
     foreign: list[Change]
 
 
 def run_settings(cfg: Mapping) -> dict:
-    """What the weights of a run depend on, as plain data.
+    """The settings that the weights of a run depend on, as plain data.
 
     Returns:
-        config: the CONFIG_PARTS of it, and the number of `processes`.
+        config: the COMPARED entries of the config, and the number of `processes`.
         files: a fingerprint of each file and folder that these name, by the dotted name of the key.
-        versions: of the packages that compute.
+        versions: of Python and the packages that compute.
     """
-    parts = _compared_parts(cfg)
-    return dict(config={**parts, "processes": get_world_size()}, files=fingerprints(parts), versions=versions())
+    entries = _compared_entries(cfg)
+    return dict(config={**entries, "processes": get_world_size()}, files=fingerprints(entries), versions=versions())
 
 
-def _compared_parts(cfg: Mapping) -> dict:
-    return {name: _uncached(plain_config(cfg[name])) for name in CONFIG_PARTS if cfg.get(name) is not None}
+def _compared_entries(cfg: Mapping) -> dict:
+    return {name: _without_caches(plain_config(cfg[name])) for name in COMPARED if cfg.get(name) is not None}
 
 
 def _settings_of_text(text: object) -> dict | None:
     """The settings in the text of a config as MMEngine writes it into checkpoints; None if it holds more than literals.
 
-    Nothing in it is run. It says nothing about the content of files, versions, and the number of processes.
+    The text is not run. It has no fingerprints of files, no versions, and not the number of processes.
     """
     try:
-        assignments = [_DictCalls().visit(line) for line in ast.parse(text).body]
-        cfg = {line.targets[0].id: ast.literal_eval(line.value) for line in assignments}
-        return dict(config=_compared_parts(cfg), files={})
+        assignments = [_DictCalls().visit(statement) for statement in ast.parse(text).body]
+        cfg = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in assignments}
+        return dict(config=_compared_entries(cfg), files={})
     except (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
 class _DictCalls(ast.NodeTransformer):
-    """Puts `{"a": 1}` in the place of `dict(a=1)` and `dict({"a": 1})`, which `ast.literal_eval` does not take."""
+    """Replaces `dict(a=1)` and `dict({"a": 1})`, which `ast.literal_eval` refuses, by `{"a": 1}`."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.func, ast.Name) or node.func.id != "dict" or len(node.args) > 1:
             return node
-        named = ast.Dict([ast.Constant(each.arg) for each in node.keywords], [each.value for each in node.keywords])
-        return node.args[0] if node.args else named
+        if node.args:
+            return node.args[0]
+        return ast.Dict([ast.Constant(item.arg) for item in node.keywords], [item.value for item in node.keywords])
 
 
-def _uncached(part: object) -> object:
-    """A plain part of a config with the steps that each LoadFeatures stands for in its place: its images are theirs."""
-    if isinstance(part, dict):
-        return {key: _uncached(value) for key, value in part.items()}
-    if not isinstance(part, list):
-        return part
-    cached = [isinstance(step, dict) and _same_type(step.get("type"), "LoadFeatures") for step in part]
-    steps = [step["steps"] if hit else [step] for step, hit in zip(part, cached, strict=True)]
-    return [_uncached(step) for several in steps for step in several]
+def _without_caches(value: object) -> object:
+    """A plain config in which each LoadFeatures is replaced by the steps whose features it has cached."""
+    if isinstance(value, dict):
+        return {key: _without_caches(item) for key, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    items: list = []
+    for item in value:
+        is_cache = isinstance(item, dict) and _same_type(item.get("type"), "LoadFeatures")
+        items += item["steps"] if is_cache else [item]
+    return [_without_caches(item) for item in items]
 
 
-def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
-    """What differs between the settings of a checkpoint and those of now; None where the checkpoint has none.
+def compare_settings(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
+    """Compare the settings of a checkpoint with those of a run that resumes it; None where the checkpoint has none.
 
     Checkpoints of older versions have the text of their config instead, with which files are compared by name alone.
 
     Args:
-        checkpoint: its content, of which tensors are not looked at.
-        now: as `run_settings` gives them.
-        source: its name, for messages.
+        checkpoint: its content; tensors are not looked at.
+        now: settings of the run, see `run_settings`.
+        source: name of the checkpoint, for messages.
 
     Raises:
-        ValueError: the file is not a checkpoint of a training, a setting differs that makes another run, or the run
-            would end before the batch at which the checkpoint was written.
+        ValueError: the file is not a checkpoint of a training, a setting is refused, or the run would end before the
+            batch at which the checkpoint was written.
     """
     if "optimizer" not in checkpoint or "meta" not in checkpoint:
         raise ValueError(
@@ -174,22 +177,24 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
     if then is None:
         _check_end(meta, loop, source)
         return None
-    then = {**then, "config": with_present_names(then["config"], source)}
-    # A seed that was drawn by chance is in no config; where none is asked for, the run goes on with it.
-    was, is_now = (each["config"].get("randomness") or {} for each in (then, now))
-    known = {"processes": now["config"]["processes"], **then["config"]}
-    drawn = {"randomness": {**was, "seed": meta.get("seed") if is_now.get("seed") is not None else None}}
-    differing = _differences({**known, **drawn}, now["config"], (then["files"], now["files"]))
-    differing = [each for each in differing if not each.is_one_of(FREE)]
-    rebuilt = [each for each in differing if each.is_one_of(REBUILT)]
-    foreign = [each for each in differing if each not in rebuilt and _is_foreign(each.owner)]
-    refused = [each for each in differing if each not in rebuilt + foreign]
+    # 1. Settings that the checkpoint does not have under today's names are filled in.
+    config = {"processes": now["config"]["processes"], **with_present_names(then["config"], source)}
+    # A seed that was drawn at random is in no config; where the config has none, the run keeps the seed.
+    fixed_seed = (now["config"].get("randomness") or {}).get("seed") is not None
+    config["randomness"] = {**(config.get("randomness") or {}), "seed": meta.get("seed") if fixed_seed else None}
+    # 2. The differences are sorted by kind.
+    rebuilt, foreign, refused = [], [], []
+    for change in _differences(config, now["config"], (then["files"], now["files"])):
+        if change.matches(FREE):
+            continue
+        kind = rebuilt if change.matches(REBUILT) else foreign if _is_foreign(change.owner) else refused
+        kind.append(change)
     if refused:
         raise ValueError(
             "\n".join(
                 [
                     f"cannot resume {source}: these settings would make it another run:",
-                    *(f"  {line}" for line in lines(refused)),
+                    *(f"  {line}" for line in change_lines(refused)),
                     "Set them as they were, or start another run from its weights: without --resume, by "
                     f"--cfg-options load_from={source}",
                 ]
@@ -199,27 +204,27 @@ def changes(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:
     return Changes(rebuilt, foreign)
 
 
-def agreed(judge: Callable[[], Changes | None]) -> Changes | None:
-    """What the first process finds, handed to all of them; an error that it ends in is raised in all of them.
+def on_main_process(function: Callable[[], Result]) -> Result:
+    """The result of a function that only the first process runs, in all processes; so is an error that it raises.
 
     All processes call it, and only the first reads files: the others may see them later, or not at all.
     """
-    told: list = [None]
+    outcome: list = [None]
     if is_main_process():
         try:
-            told = [judge()]
+            outcome = [function()]
         except Exception as error:
             if get_world_size() == 1:
                 raise
-            told = [error]
-    broadcast_object_list(told)
-    if isinstance(told[0], Exception):
-        raise told[0]
-    return told[0]
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
-def tell(changes: Changes | None, meta: Mapping) -> None:
-    """Log what differs between the settings of a checkpoint and those that it is resumed with."""
+def log_changes(changes: Changes | None, meta: Mapping) -> None:
+    """Log the differences between the settings of a checkpoint and those that it is resumed with."""
     if "settings" not in meta:
         compared = (
             "they are compared by the text of its config, without the content of files and the versions of packages"
@@ -232,104 +237,54 @@ def tell(changes: Changes | None, meta: Mapping) -> None:
         )
     if changes is None:
         return
-    for line in lines(changes.rebuilt):
-        print_log(f"Resumed with another setting, by which schedule and optimizer are rebuilt: {line}", "current")
-    for line in lines(changes.foreign):
+    for line in change_lines(changes.rebuilt):
+        print_log(f"Resumed with another setting, for which schedule and optimizer are rebuilt: {line}", "current")
+    for line in change_lines(changes.foreign):
         print_log(
-            f"Resumed with another setting of a component that is not mmgpt's; whether the run stays the same is not "
-            f"known: {line}",
+            "Resumed with another setting of a component that is not mmgpt's; whether the run stays the same is "
+            f"unknown: {line}",
             "current",
             logging.WARNING,
         )
     before, now = meta["settings"]["versions"] if "settings" in meta else {}, versions()
-    other = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
-    if before and other:
-        print_log(f"Resumed by other versions, equal up to rounding at best: {'; '.join(other)}", "current")
+    others = [f"{name} {before.get(name)} then, {now.get(name)} now" for name in now if before.get(name) != now[name]]
+    if before and others:
+        print_log(f"Resumed with other versions, equal up to rounding at best: {'; '.join(others)}", "current")
 
 
-def tell_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
+def log_new_run(checkpoint: dict, cfg: Mapping, source: str) -> None:
     """Log how the model of a new run differs from that of the checkpoint whose weights it starts from."""
-    kept = (checkpoint.get("meta") or {}).pop("settings", None)
-    if kept is not None:
-        parts = ({"model": part} for part in (kept["config"].get("model"), plain_config(cfg["model"])))
-        for line in lines([each for each in _differences(*parts, ({}, {})) if not each.is_one_of(FREE)]):
+    settings = (checkpoint.get("meta") or {}).pop("settings", None)
+    if settings is not None:
+        then, now = ({"model": model} for model in (settings["config"].get("model"), plain_config(cfg["model"])))
+        changes = [change for change in _differences(then, now, ({}, {})) if not change.matches(FREE)]
+        for line in change_lines(changes):
             print_log(f"Another run starts from the weights of {source}, whose model had {line}", "current")
 
 
-def rebuild(runner: Runner, checkpoint: dict, changes: Changes | None) -> None:
-    """Put the schedule and the hyperparameters that a run's config has at this batch into a checkpoint, if they differ.
-
-    The schedulers of `runner`, which are at their start, are stepped through all batches that are done: MMEngine's
-    compute each rate from the one before. Where they count epochs, the same is done after a checkpoint that was written
-    at the last batch of an epoch, before the schedule's step at the end of it.
-
-    Raises:
-        ValueError: a scheduler follows the results of validation, of which the checkpoint has none.
-    """
-    done, length = checkpoint["meta"]["iter"], len(runner.train_dataloader)
-    by_epoch, schedulers = isinstance(runner.train_loop, EpochBasedTrainLoop), runner.param_schedulers or []
-    behind = by_epoch and checkpoint["meta"]["epoch"] < done // length and any(each.by_epoch for each in schedulers)
-    # default_hooks.param_scheduler was turned on or off.
-    turned = len(schedulers) != len(checkpoint.get("param_schedulers") or [])
-    if "settings" in checkpoint["meta"] and not changes.rebuilt and not behind and not turned:
-        return
-    if any(getattr(scheduler, "need_val_args", False) for scheduler in schedulers):
-        reasons = ["default_hooks.param_scheduler was turned off"] if turned else []
-        reasons += lines(changes.rebuilt) if changes is not None else []
-        if reasons:
-            raise ValueError(
-                f"a schedule that follows validation cannot be rebuilt for other settings: {'; '.join(reasons)}"
-            )
-        return
-    hooks = [hook for hook in runner.hooks if isinstance(hook, ParamSchedulerHook)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected call of `scheduler.step")
-        for batch in range(done):
-            for hook in hooks:
-                hook.after_train_iter(runner, batch)
-                if by_epoch and (batch + 1) % length == 0:
-                    hook.after_train_epoch(runner)
-    checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
-    names = {*HYPERPARAMETERS, *(scheduler.param_name for scheduler in schedulers)}
-    names |= {f"initial_{name}" for name in names}
-    state, groups = checkpoint["optimizer"], runner.optim_wrapper.param_groups
-    # Where there are several groups, MMEngine schedules settings of none besides.
-    kept = [*state["param_groups"], *([state["base_param_settings"]] if "base_param_settings" in state else [])]
-    before = kept[0]["lr"]
-    for values, group in zip(kept, groups, strict=False):
-        values.update({name: value for name, value in group.items() if name in names})
-    print_log(
-        f"The learning rate after {done} batches is {kept[0]['lr']:.4g} ({before:.4g} in the checkpoint).", "current"
-    )
-
-
-def lines(differing: list[Change]) -> list[str]:
-    """A line for each setting that differs; settings that one variable has changed in many places share a line."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
-    for name, then, now, _ in differing:
-        alike.setdefault((name.rpartition(".")[2], _short(then), _short(now)), []).append(name)
-    found = [
-        f"{min(names, key=len)}{f' and {len(names) - 1} more' * (len(names) > 1)}: {then} then, {now} now"
-        for (_, then, now), names in alike.items()
+def change_lines(changes: Sequence[Change]) -> list[str]:
+    """A line for each changed setting; settings that one variable has changed in many entries share a line."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for name, then, now, _ in changes:
+        texts = (text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]} ..." for text in (repr(then), repr(now)))
+        names.setdefault((name.rpartition(".")[2], *texts), []).append(name)
+    lines = [
+        f"{min(same, key=len)}{f' and {len(same) - 1} more' * (len(same) > 1)}: {then} then, {now} now"
+        for (_, then, now), same in names.items()
     ]
-    return found[:SHOWN] + [f"and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= WIDTH else f"{text[:WIDTH]} ..."
+    return lines[:MAX_LINES] + [f"and {len(lines) - MAX_LINES} more"] * (len(lines) > MAX_LINES)
 
 
 def _check_end(meta: Mapping, loop: Mapping, source: str) -> None:
-    """Raise a ValueError if a training loop of this config would have ended before the place of a checkpoint."""
-    done, length = meta["iter"], meta.get("epoch_length")
+    """Raise a ValueError if the training loop of the config would end before the batch of a checkpoint."""
+    batches, length = meta["iter"], meta.get("epoch_length")
     epochs = loop.get("max_epochs")
     last = epochs * length if epochs is not None and length else loop.get("max_iters")
-    if last is None or done <= last:
+    if last is None or batches <= last:
         return
     setting = f"max_iters={last}" if epochs is None else f"max_epochs={epochs}"
     raise ValueError(
-        f"cannot resume {source}: {done} batches are done, and with {setting} the run ends after {last}: nothing is "
+        f"cannot resume {source}: {batches} batches are done, and with {setting} the run ends after {last}: nothing is "
         "left to train; set more, or resume an older checkpoint"
     )
 
@@ -337,10 +292,10 @@ def _check_end(meta: Mapping, loop: Mapping, source: str) -> None:
 def _differences(
     then: object, now: object, files: tuple[Mapping, Mapping], name: str = "", owner: str | None = None
 ) -> Iterator[Change]:
-    """What differs within two plain configs, whose files have these fingerprints.
+    """Yield the differences between two plain configs, whose files have these fingerprints.
 
-    A key that is missing counts as the default of the component, or as None. None, {} and [] are the same. Lists of
-    other lengths differ as a whole. If the types of two parts differ, the keys that only one of them has are left out.
+    A missing key has the default value of the component, or None. None, {} and [] are equal. Lists of unequal lengths
+    differ as a whole. Where the types of two components differ, keys that only one of them has are left out.
     """
     if isinstance(then or now, dict) and isinstance(now or then, dict):
         then, now = then or {}, now or {}
@@ -348,7 +303,7 @@ def _differences(
         same_type, defaults = _same_type(then.get("type"), now.get("type")), _defaults(now.get("type"))
         for key in {**then, **now}:
             both = key in then and key in now
-            filled = [part.get(key, defaults.get(key)) for part in (then, now)]
+            filled = [config.get(key, defaults.get(key)) for config in (then, now)]
             if all(value in EMPTY for value in filled) or (not both and filled[0] == filled[1]):
                 continue
             if not same_type if key == "type" else same_type or both:
@@ -360,8 +315,8 @@ def _differences(
         if files[0][name] != files[1][name]:
             yield Change(name, then, f"{now}, with other content", owner)
     elif ("data_prefix." in name or (name in files[1] and not files[0])) and then and now:
-        # A folder of images, and any file of a checkpoint without fingerprints, is known by its own name: it may lie
-        # elsewhere.
+        # A folder of images, and any file of a checkpoint without fingerprints, is compared by its own name, since its
+        # parent folder may have moved.
         if os.path.basename(then.rstrip("/")) != os.path.basename(now.rstrip("/")):
             yield Change(name, then, now, owner)
     elif then != now:
@@ -369,44 +324,46 @@ def _differences(
 
 
 def _is_foreign(name: str | None) -> bool:
-    """Whether a type that configs name was registered by somebody else, and is not derived from a class of ours."""
-    found = _component(name, OURS)
-    packages = [each.__module__.partition(".")[0] for each in getattr(found, "__mro__", [found])] if found else []
-    return found is not None and "mmgpt" not in packages and packages[0] != "mmengine"
+    """Whether a type was registered from outside of this project, and is not derived from a class of ours."""
+    component = _component(name, OPEN)
+    if component is None:
+        return False
+    packages = [base.__module__.partition(".")[0] for base in getattr(component, "__mro__", [component])]
+    return "mmgpt" not in packages and packages[0] != "mmengine"
 
 
 def _same_type(then: str | None, now: str | None) -> bool:
     """Whether two names stand for the same component, such as 'LoRAModel' and 'mmgpt.LoRAModel'."""
-    found = _component(then)
-    return then == now or (found is not None and found is _component(now))
+    component = _component(then)
+    return then == now or (component is not None and component is _component(now))
 
 
 def _defaults(name: str | None) -> dict:
     """The default values of the arguments of a registered component, as plain data; {} if there is no such component.
 
     They include the defaults of the classes that it is derived from, to which it may pass arguments on, but no `seed`:
-    a sampler or a part of a joint dataset without one gets that of the run or of the whole.
+    a sampler or a dataset of a mixture without one gets the seed of the run or of the mixture.
     """
-    found = _component(name)
-    if found is None:
+    component = _component(name)
+    if component is None:
         return {}
-    made = [each.__init__ for each in reversed(found.__mro__)] if inspect.isclass(found) else [found]
-    parameters = [each for one in made for each in inspect.signature(one).parameters.values()]
-    defaults = {each.name: plain_config(each.default) for each in parameters if each.default is not each.empty}
+    functions = [base.__init__ for base in reversed(component.__mro__)] if inspect.isclass(component) else [component]
+    parameters = [item for function in functions for item in inspect.signature(function).parameters.values()]
+    defaults = {item.name: plain_config(item.default) for item in parameters if item.default is not item.empty}
     return {name: value for name, value in defaults.items() if name != "seed"}
 
 
-def _component(name: str | None, among: Sequence[Registry] = COMPONENTS) -> Callable | None:
-    """What is registered under a name with or without a scope, or has this full name.
+def _component(name: str | None, searched: Sequence[Registry] = COMPONENTS) -> Callable | None:
+    """The component registered under a name with or without a scope, or whose full name this is.
 
-    Only the modules of the registries are imported for it, since the name may be that of a checkpoint.
+    Only the modules of the registries are imported for it, since the name may come from a checkpoint.
     """
     key = (name or "").rpartition(".")[2]
-    for registry in among:
+    for registry in searched:
         registry.import_from_location()
-        for each in (registry, registry.parent):
-            found = each.module_dict.get(key)
-            full = found and f"{found.__module__}.{found.__qualname__}"
-            if found is not None and name in (key, f"{each.scope}.{key}", full):
-                return found
+        for level in (registry, registry.parent):
+            component = level.module_dict.get(key)
+            full_name = component and f"{component.__module__}.{component.__qualname__}"
+            if component is not None and name in (key, f"{level.scope}.{key}", full_name):
+                return component
     return None

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a model and its optimizer: what was trained, whole or in shards."""
+"""The trainable tensors of a model and their optimizer states, as checkpoints hold them: whole or as shards."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,68 +11,71 @@ from torch.distributed.tensor import DTensor
 
 from mmgpt.models.weights.sharded import write_shards
 
-from .parallel.fsdp import ShardedDataParallel, shard_like, whole
+from .parallel.fsdp import ShardedDataParallel, shard_like, unshard
 
 
-def bare_model(runner: Runner) -> nn.Module:
-    """The model of a run without what distributed training wraps it in."""
+def unwrap_model(runner: Runner) -> nn.Module:
+    """The model of a run without its wrapper for distributed training."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def trained_names(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` of what training changes: the parameters that require gradients, the persistent
-    buffers of the modules that own such a parameter (running statistics), and all that LoRA put beside the weights, of
-    which some variants train a part only (MiCA, VeLoRA)."""
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    # Without a state dict: the frozen weights of some precisions are put together for one.
-    updates = {name for name, _ in model.named_parameters(remove_duplicate=False) if ".lora_" in name}
-    for prefix, module in model.named_modules():
-        buffers = (name for name, _ in module.named_buffers(recurse=False))
-        kept = {name for name in buffers if name not in module._non_persistent_buffers_set}
-        kept = {f"{prefix}.{name}" if prefix else name for name in kept}
-        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-            names |= kept
-        updates |= {name for name in kept if ".lora_" in name}
-    return names | updates if names & updates else names
-
-
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The part of ``model.state_dict()`` that a checkpoint holds, see `trained_names`."""
-    names = trained_names(model)
-    return {name: value for name, value in model.state_dict().items() if name in names}
-
-
 def is_sharded(runner: Runner) -> bool:
-    """Whether the model of a run is shared between its processes."""
+    """Whether the model of a run is sharded over its processes."""
     return isinstance(runner.model, ShardedDataParallel)
 
 
-@contextmanager
-def saving_trained(runner: Runner, shards: Path | None = None) -> Iterator[None]:
-    """Within it state dicts hold what was trained: the frozen billions are not copied to save a few.
+def trainable_names(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` that training changes.
 
-    All processes enter it, then the first one saves alone. What is sharded is put together before; or, with a folder
-    for `shards`, each process has written its part there, and the state dicts do without.
+    These are the parameters that require gradients, the persistent buffers of the modules that own such a parameter
+    (running statistics), and all tensors that LoRA added, of which some variants train a part only (MiCA, VeLoRA).
     """
-    model, optimizer = bare_model(runner), runner.optim_wrapper.optimizer
-    if is_sharded(runner):  # state dicts, which the first process makes alone, are of shards
-        runner.model.hold_whole(False)
-    names, learned = trained_names(model), optimizer.state_dict()
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    # No state dict is made: for one, 4-bit weights pack what they are quantized by, all of them at every checkpoint.
+    lora = {name for name, _ in model.named_parameters(remove_duplicate=False) if ".lora_" in name}
+    for prefix, module in model.named_modules():
+        buffers = {name for name, _ in module.named_buffers(recurse=False)} - module._non_persistent_buffers_set
+        buffers = {f"{prefix}.{name}" if prefix else name for name in buffers}
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+            names |= buffers
+        lora |= {name for name in buffers if ".lora_" in name}
+    return names | lora if names & lora else names
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """The part of ``model.state_dict()`` that a checkpoint holds, see `trainable_names`."""
+    names = trainable_names(model)
+    return {name: value for name, value in model.state_dict().items() if name in names}
+
+
+@contextmanager
+def trainable_state_dicts(runner: Runner, shards: Path | None = None) -> Iterator[None]:
+    """Context manager during which the state dicts of model and optimizer hold trainable tensors only.
+
+    The billions of frozen weights are not copied to save a few. All processes enter it, then the first one saves alone.
+    Sharded tensors are gathered first; or, with a folder for `shards`, each process writes its shards there, and the
+    state dicts do not have them.
+    """
+    model, optimizer = unwrap_model(runner), runner.optim_wrapper.optimizer
+    if is_sharded(runner):
+        # The first process makes state dicts alone, which works with sharded weights only.
+        runner.model.gather_weights(False)
+    names, optimizer_state = trainable_names(model), optimizer.state_dict()
     tensors = {name: value.detach() for name, value in model.named_parameters() if name in names}
     if shards is not None:
-        taken = _take_sharded(tensors, learned)
-        write_shards(shards, taken)
-        names -= {name.removeprefix("state_dict.") for name in taken}
-    tensors, learned = whole(tensors), whole(learned)
+        sharded = _pop_sharded(tensors, optimizer_state)
+        write_shards(shards, sharded)
+        names -= {name.removeprefix("state_dict.") for name in sharded}
+    tensors, optimizer_state = unshard(tensors), unshard(optimizer_state)
 
-    def trained(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    def keep_trainable(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
         for name in state.keys() - names:
             del state[name]
         state.update(tensors)
 
     handles = [
-        model.register_state_dict_post_hook(trained),
-        optimizer.register_state_dict_post_hook(lambda *_: learned),
+        model.register_state_dict_post_hook(keep_trainable),
+        optimizer.register_state_dict_post_hook(lambda *_: optimizer_state),
     ]
     try:
         yield
@@ -80,23 +83,23 @@ def saving_trained(runner: Runner, shards: Path | None = None) -> Iterator[None]
         for handle in handles:
             handle.remove()
         if is_sharded(runner):
-            runner.model.hold_whole(not runner.model.training)
+            runner.model.gather_weights(not runner.model.training)
 
 
-def _take_sharded(tensors: dict[str, Tensor], learned: dict) -> dict[str, DTensor]:
-    """Take the sharded tensors out of a model's and an optimizer's state, and name them as `merge_shards` expects."""
-    found = {f"state_dict.{name}": tensors.pop(name) for name in [*tensors] if isinstance(tensors[name], DTensor)}
-    learned["state"] = {place: dict(values) for place, values in learned["state"].items()}
-    for place, values in learned["state"].items():
-        own = [name for name, value in values.items() if isinstance(value, DTensor)]
-        found.update({f"optimizer.{place}.{name}": values.pop(name) for name in own})
-    return found
+def _pop_sharded(tensors: dict[str, Tensor], optimizer_state: dict) -> dict[str, DTensor]:
+    """Sharded tensors of a model and its optimizer, removed from their states; names as `merge_shards` expects them."""
+    sharded = {f"state_dict.{name}": tensors.pop(name) for name in [*tensors] if isinstance(tensors[name], DTensor)}
+    optimizer_state["state"] = {index: dict(values) for index, values in optimizer_state["state"].items()}
+    for index, values in optimizer_state["state"].items():
+        names = [name for name, value in values.items() if isinstance(value, DTensor)]
+        sharded.update({f"optimizer.{index}.{name}": values.pop(name) for name in names})
+    return sharded
 
 
 def shard_states(state: dict, groups: Sequence[dict]) -> None:
-    """Let the states of an optimizer, which are in the order of its parameters, be sharded where those are."""
+    """Shard the states of an optimizer, which are in the order of its parameters, as the parameters are sharded."""
     parameters = [parameter for group in groups for parameter in group["params"]]
-    for place, values in state["state"].items():
+    for index, values in state["state"].items():
         for name, value in values.items():
-            if value.ndim:  # no count of steps
-                values[name] = shard_like(value, parameters[place])
+            if value.ndim:  # The count of steps is a scalar.
+                values[name] = shard_like(value, parameters[index])

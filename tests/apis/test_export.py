@@ -18,7 +18,7 @@ from mmgpt.apis.export import _preprocessing, export, merge
 from mmgpt.apis.precision import for_serving
 from mmgpt.cli import load_config
 from mmgpt.cli.description import write_description
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel, generation
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.models.weights.writer import save_components, save_language, save_mmgpt_lora
@@ -134,7 +134,7 @@ def trained(experiment, tiny_flamingo_config, tmp_path):
 def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp_path, name):
     variant = dict(VARIANTS[name])
     cfg, model, data, tuned = trained(tiny_v2, train_tokens=variant.pop("train_tokens", None), lora=variant)
-    state = trained_state(model)
+    state = trainable_state(model)
     assert all(key in state for key in model.state_dict() if ".lora_" in key)
     torch.save(dict(state_dict=state, meta={}), tmp_path / "latest.pth")
     files = {"checkpoint": tmp_path / "latest.pth", "export": tmp_path / "out"}
@@ -214,7 +214,7 @@ def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     cfg, model = experiment(**changes)
     export(cfg, model, tmp_path / "out")
     again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
-    before, after = trained_state(model), trained_state(again)
+    before, after = trainable_state(model), trainable_state(again)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not list(tmp_path.glob("*.part"))
 
@@ -233,7 +233,7 @@ def test_a_model_without_lora_is_exported_too(experiment, tmp_path):
     plain = build_model(cfg, device="cpu")
     export(cfg, plain, tmp_path / "out")
     again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in trained_state(plain).items())
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in trainable_state(plain).items())
     export(load_config(tmp_path / "experiment.py"), model, tmp_path / "tuned")
     with pytest.raises(ValueError, match="tuned holds LoRA weights, but the model of this config has no LoRA"):
         build_model(cfg, tmp_path / "tuned", "cpu")

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.precision import build_for_serving, for_serving
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.models.language import load_language_model
 
@@ -37,7 +37,7 @@ def tuned(tiny_base):
 @pytest.fixture(scope="module")
 def checkpoint(tuned, tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "latest.pth"
-    torch.save(dict(state_dict=trained_state(tuned), meta={}, message_hub={}), path)
+    torch.save(dict(state_dict=trainable_state(tuned), meta={}, message_hub={}), path)
     return path
 
 

@@ -10,8 +10,8 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix, load_checkpoint
 
-from mmgpt.engine.checkpoint import AtomicBackend, load_trained, plain
-from mmgpt.engine.trainable import trained_names, trained_state
+from mmgpt.engine.checkpoint import AtomicBackend, load_trainable, to_plain_data
+from mmgpt.engine.trainable import trainable_names, trainable_state
 from mmgpt.utils.atomic import part_path
 from tests.helpers.stub_training import StubModel
 
@@ -62,8 +62,8 @@ def test_log_is_restored(trained, make_runner):
 def test_load_trained(trained):
     runner, folder = trained
     model = StubModel()
-    load_trained(model, folder / "latest.pth")
-    for name, value in trained_state(runner.model).items():
+    load_trainable(model, folder / "latest.pth")
+    for name, value in trainable_state(runner.model).items():
         torch.testing.assert_close(model.state_dict()[name], value.cpu())
 
 
@@ -75,7 +75,7 @@ def test_names_of_what_is_trained_are_found_without_a_state_dict(monkeypatch):
     part.register_buffer("scale", torch.ones(1))
     part.register_buffer("scratch", torch.ones(1), persistent=False)
     monkeypatch.setattr(StubModel, "state_dict", lambda *_, **__: pytest.fail("a state dict is made"))
-    found = {name for name in trained_names(model) if "lora" in name}
+    found = {name for name in trainable_names(model) if "lora" in name}
     assert found == {"gated.lora_A.weight", "gated.lora_A.bias", "gated.lora_A.scale"}
 
 
@@ -100,7 +100,7 @@ def damage(folder, change):
 def test_loading_is_strict(trained, make_runner, change, message):
     path = damage(trained[1], change)
     with pytest.raises(ValueError, match=f"(?s){path.name}.*{message}"):
-        load_trained(StubModel(), path)
+        load_trainable(StubModel(), path)
     with pytest.raises(ValueError, match=f"(?s){path.name}.*{message}"):
         make_runner(load_from=str(path)).test()
 
@@ -161,7 +161,7 @@ def resume_from_the_folder(make_runner, path, more):
 
 NO_CHECKPOINTS = "default_hooks['checkpoint'] = None\n"
 ROADS = {
-    "load_trained": lambda make_runner, path, more: load_trained(StubModel(), path),
+    "load_trainable": lambda make_runner, path, more: load_trainable(StubModel(), path),
     "train from": lambda make_runner, path, more: make_runner(more, load_from=str(path)).train(),
     "test": lambda make_runner, path, more: make_runner(more, load_from=str(path)).test(),
     "resume": lambda make_runner, path, more: make_runner(more, resume=True, load_from=str(path)).train(),
@@ -201,9 +201,9 @@ def test_files_that_are_no_safe_checkpoint(tmp_path):
     torch.save({"weights": 1}, tmp_path / "other.pth")
     for name in ["short", "empty", "other"]:
         with pytest.raises(ValueError, match=f"{name}.pth"):
-            load_trained(StubModel(), tmp_path / f"{name}.pth")
+            load_trainable(StubModel(), tmp_path / f"{name}.pth")
     with pytest.raises(FileNotFoundError, match="gone.pth"):
-        load_trained(StubModel(), tmp_path / "gone.pth")
+        load_trainable(StubModel(), tmp_path / "gone.pth")
 
 
 def test_checkpoints_wait_for_the_end_of_a_step(make_runner, monkeypatch):
@@ -217,7 +217,7 @@ def test_checkpoints_wait_for_the_end_of_a_step(make_runner, monkeypatch):
 
 def test_what_a_checkpoint_cannot_hold():
     with pytest.raises(ValueError, match="a checkpoint cannot hold a function"):
-        plain({"a": [lambda: 0]})
+        to_plain_data({"a": [lambda: 0]})
 
 
 def test_file_appears_when_complete(tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmgpt.engine.evaluation_loop import WholeBatches, shorten
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.evaluation_loop import WholeBatches, cut_predictions
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.evaluation.predictions import Predictions
 from tests.helpers.stub_training import StubData, StubModel, write_config
 from tests.tools.test_train import ENVIRONMENT, command, free_port
@@ -30,7 +30,7 @@ def stub(tmp_path_factory):
     """A config with 13 samples in batches of 2, and a checkpoint for it."""
     folder = tmp_path_factory.mktemp("stub")
     torch.manual_seed(0)
-    torch.save(dict(state_dict=trained_state(StubModel())), folder / "epoch.pth")
+    torch.save(dict(state_dict=trainable_state(StubModel())), folder / "epoch.pth")
     return write_config(folder, more=f"test_dataloader['dataset']['size'] = {SIZE}"), folder / "epoch.pth"
 
 
@@ -110,7 +110,7 @@ def test_what_was_answered_is_kept_when_a_metric_fails(stub, whole, tmp_path, re
         work = command("test.py", *stub, "--work-dir", tmp_path, *more, *broken)
         done = subprocess.run(work, env=ENVIRONMENT, capture_output=True, text=True)
         assert done.returncode != 0 and "this metric is broken" in done.stderr
-        assert "--resume judges them without asking again" in done.stdout + done.stderr
+        assert "--resume scores them without asking again" in done.stdout + done.stderr
         assert len(log.read_text().splitlines()) == SIZE
     (folder,) = (tmp_path / "evaluation").iterdir()
     assert (folder / "predictions.jsonl").read_text() == whole[1]
@@ -134,7 +134,7 @@ def test_processes_share_whole_batches(world):
     assert sorted(i for share in shares for batch in share for i in batch) == list(range(SIZE))
     assert all(batch[0] % 2 == 0 and len(batch) == min(2, SIZE - batch[0]) for share in shares for batch in share)
     batches = WholeBatches(Split(0, 1), 2)
-    batches.done = frozenset([0, 1, 2, 12])
+    batches.answered = frozenset([0, 1, 2, 12])
     assert list(batches) == [[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]] and len(batches) == 5
 
 
@@ -147,7 +147,7 @@ def test_predictions_must_be_complete(tmp_path):
 
 def test_generated_text_is_cut_and_chosen_answers_stay():
     rows = [{"prediction": "a cat Question: what"}, {"prediction": "Short sentences", "scores": [0.0]}]
-    shorten(rows, ["Question", "Short"])
+    cut_predictions(rows, ["Question", "Short"])
     assert [row["prediction"] for row in rows] == ["a cat", "Short sentences"]
-    shorten(rows[:1], [])
+    cut_predictions(rows[:1], [])
     assert rows[0]["prediction"] == "a cat"

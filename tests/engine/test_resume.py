@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmgpt.cli import load_config
 from mmgpt.engine import resume
-from mmgpt.engine.resume import changes, run_settings
+from mmgpt.engine.resume import compare_settings, run_settings
 from mmgpt.engine.runner import MMGPTRunner
 from tests.helpers.launching import train_on_two
 from tests.helpers.stub_training import write_config
@@ -158,7 +158,7 @@ def test_what_is_free_changes_without_a_word(run, tmp_path, make_runner, more):
     cfg = make_runner(max_epochs=1).cfg
     then = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
     now = load_config(write_config(tmp_path, more=more), {"max_epochs": 1})
-    assert changes(then, run_settings(cfg), "x") == changes(then, run_settings(now), "x") == ([], [])
+    assert compare_settings(then, run_settings(cfg), "x") == compare_settings(then, run_settings(now), "x") == ([], [])
     if "generation" not in more:
         resumed, _ = run(more, resume=True, max_epochs=1)
         assert "Resumed" not in log_of(resumed)
@@ -229,9 +229,8 @@ def test_all_that_is_refused_is_in_one_message(run):
 def test_options_of_foreign_components_are_told(run):
     run(max_epochs=1)
     resumed, _ = run("train_dataloader['dataset']['seconds'] = 0.001", resume=True, max_epochs=1)
-    assert (
-        "not mmgpt's; whether the run stays the same is not known: train_dataloader.dataset.seconds: None then, "
-        in (log_of(resumed))
+    assert "not mmgpt's; whether the run stays the same is unknown: train_dataloader.dataset.seconds: None then, " in (
+        log_of(resumed)
     )
 
 
@@ -347,7 +346,7 @@ def conversations(tmp_path):
 
 def compared(then, now):
     checkpoint = {"optimizer": {}, "meta": {"iter": 0, "seed": None, "settings": then}}
-    return changes(checkpoint, now, "iter_0.pth")
+    return compare_settings(checkpoint, now, "iter_0.pth")
 
 
 def test_files_and_folders_that_have_moved_are_the_same(conversations):

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmgpt.engine.checkpoint import load_trained
+from mmgpt.engine.checkpoint import load_trainable
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.registry import MODELS
 from tests.helpers.parity_data import PARITY, read_json
@@ -109,7 +109,7 @@ def build_lora(reading: str = "next") -> LoRAModel:
     """The same with the reference LoRA, in evaluation mode."""
     model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(reading), lora=lora_config())).eval()
     copy_head(model.module)
-    load_trained(model, PARITY / "lora" / "bare_state_dict.pt")
+    load_trainable(model, PARITY / "lora" / "bare_state_dict.pt")
     return model
 
 

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import Dataset
 
-from mmgpt.engine.trainable import bare_model, saving_trained
+from mmgpt.engine.trainable import trainable_state_dicts, unwrap_model
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.language import load_tokenizer
 from mmgpt.models.transformers_names import set_activation_checkpointing
@@ -108,13 +108,13 @@ class StubAnswers(Hook):
         if runner.iter + 1 != 4:
             return
         model, rank = runner.model.eval(), get_rank()
-        image_id = bare_model(runner).tokenizer.convert_tokens_to_ids("<image>")
+        image_id = unwrap_model(runner).tokenizer.convert_tokens_to_ids("<image>")
         prompt = [[1, image_id, 11, 12]] if rank == 0 else [[1, 13, 14]]
         batch = {"input_ids": torch.tensor(prompt), "metas": [{}]}
         if rank == 0:
             batch["pixels"] = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         answers = [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
-        with saving_trained(runner):
+        with trainable_state_dicts(runner):
             runner.save_checkpoint(runner.work_dir, "best.pth", save_optimizer=False, by_epoch=False)
         answers += [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
         Path(runner.work_dir, f"answers_{rank}.json").write_text(json.dumps(answers))

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
 from mmgpt.cli import load_config
-from mmgpt.engine.checkpoint import load_trained, trained_part
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.checkpoint import checked_state, load_trainable
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.models.weights.writer import save_mmgpt_lora, save_openflamingo
 from mmgpt.registry import MODELS
@@ -74,11 +74,11 @@ def logits(model):
 @pytest.mark.parametrize("name", LORA_FILES)
 def test_every_lora_layout_gives_the_same_tensors(name):
     model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(), lora=lora_config()))
-    load_trained(model, PARITY / "lora" / name)
-    assert equal(trained_state(model), trained_state(built("lora")))
+    load_trainable(model, PARITY / "lora" / name)
+    assert equal(trainable_state(model), trainable_state(built("lora")))
     # As load_from, MMEngine reads the file.
     content = CheckpointLoader.load_checkpoint(str(PARITY / "lora" / name), "cpu")
-    assert equal(trained_part(model, content, name), trained_state(model))
+    assert equal(checked_state(model, content, name), trainable_state(model))
 
 
 @pytest.mark.parametrize("key", ["r", "lora_alpha"])
@@ -86,7 +86,7 @@ def test_another_rank_or_scale_is_refused(key):
     other = lora_config()[key] + 1
     model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(), lora={**lora_config(), key: other}))
     with pytest.raises(ValueError, match=rf"was trained with lora_\w+=\d+, this config has lora.{key}={other}"):
-        load_trained(model, PARITY / "lora" / "final_weights.pt")
+        load_trainable(model, PARITY / "lora" / "final_weights.pt")
 
 
 def test_another_layer_interval_is_refused():
@@ -100,7 +100,7 @@ def test_lora_is_no_base_and_a_base_no_lora():
     with pytest.raises(ValueError, match="are missing in it"):
         MODELS.build(flamingo_config() | {"weights": str(PARITY / "lora" / "bare_state_dict.pt")})
     with pytest.raises(ValueError, match="are missing in it"):
-        load_trained(built("lora"), PARITY / "flamingo" / "checkpoint.pt")
+        load_trainable(built("lora"), PARITY / "flamingo" / "checkpoint.pt")
 
 
 def test_back_to_the_published_layouts(tmp_path):
@@ -122,7 +122,7 @@ def test_an_exported_folder_loads_as_it_was_and_its_adapter_in_peft_alone(config
     model = build_model(cfg, PARITY / "lora" / "app_layout.pt", "cpu")
     export(cfg, model, tmp_path / "exported")
     again = build_model(load_config(tmp_path / "exported"), tmp_path / "exported", "cpu")
-    assert equal(trained_state(again), trained_state(model))
+    assert equal(trainable_state(again), trainable_state(model))
     expected = logits(model)
     assert torch.equal(logits(again), expected)
     alone = PeftModel.from_pretrained(MODELS.build(flamingo_config()), tmp_path / "exported" / "adapter").eval()
@@ -189,7 +189,7 @@ def test_expected_logits_do_not_depend_on_the_layout():
     model.module.language.get_output_embeddings().weight.data = (
         built("base").language.get_output_embeddings().weight.data
     )
-    load_trained(model, PARITY / "lora" / "checkpoint_0.pt")
+    load_trainable(model, PARITY / "lora" / "checkpoint_0.pt")
     for name, case in expected_json("logits_cases").items():
         if image_counts(case) == image_tokens(case) and not case["attend_previous"]:
             text = torch.tensor(case["attention_mask"]) == 1

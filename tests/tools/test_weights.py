@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from mmgpt.cli import load_config
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import MODELS
 
@@ -37,7 +37,7 @@ def pretrained(tiny_flamingo_config, tmp_path):
     Config(dict(model=model_config)).dump(tmp_path / "pretrain.py")
     torch.manual_seed(5)
     model = MODELS.build(model_config)
-    torch.save({"state_dict": trained_state(model), "meta": {}}, tmp_path / "latest.pth")
+    torch.save({"state_dict": trainable_state(model), "meta": {}}, tmp_path / "latest.pth")
     return tmp_path / "pretrain.py", tmp_path / "latest.pth", model
 
 
@@ -59,7 +59,7 @@ def test_base_of_a_language_model_with_invalid_generation_settings(run, base_say
     settings = dict(temperature=0.9, top_p=0.6, num_return_sequences=3, repetition_penalty=1.3, eos_token_id=1)
     model_config = {**tiny_flamingo_config, "language": dict(path=base_saying(settings)), "frozen": ["vision"]}
     Config(dict(model=model_config)).dump(tmp_path / "pretrain.py")
-    torch.save({"state_dict": trained_state(MODELS.build(model_config)), "meta": {}}, tmp_path / "latest.pth")
+    torch.save({"state_dict": trainable_state(MODELS.build(model_config)), "meta": {}}, tmp_path / "latest.pth")
     run("base", tmp_path / "pretrain.py", tmp_path / "latest.pth", tmp_path / "written")
     written = json.loads((tmp_path / "written" / "language" / "generation_config.json").read_text())
     assert (written["eos_token_id"], written["repetition_penalty"]) == ([2, 1], 1.3)
@@ -72,7 +72,7 @@ def test_base_holds_an_image_encoder_that_was_trained(run, tiny_flamingo_config,
     model = MODELS.build(model_config)
     for parameter in model.vision.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    torch.save({"state_dict": trained_state(model), "meta": {}}, tmp_path / "latest.pth")
+    torch.save({"state_dict": trainable_state(model), "meta": {}}, tmp_path / "latest.pth")
     run("base", tmp_path / "pretrain.py", tmp_path / "latest.pth", tmp_path / "base")
     again = MODELS.build({**tiny_flamingo_config, "weights": str(tmp_path / "base/flamingo.safetensors")}).vision
     for name, value in model.vision.state_dict().items():

@@ -22,7 +22,7 @@ from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantized
 from mmgpt.cli import load_config, tool
 from mmgpt.cli.options import add_cfg_options
-from mmgpt.engine.checkpoint import trained_part
+from mmgpt.engine.checkpoint import checked_state
 from mmgpt.models import Flamingo
 from mmgpt.models.memory.sizes import build_without_weights
 from mmgpt.models.weights.loading import check_fit
@@ -55,7 +55,7 @@ def import_file(cfg: Config, args: argparse.Namespace) -> None:
     content = read_weights(args.file)
     state, tuning = state_and_tuning(content, args.file)
     if any(".lora_" in name for name in state):
-        state = trained_part(build_without_weights(cfg), content, args.file)
+        state = checked_state(build_without_weights(cfg), content, args.file)
         write_torch({"state_dict": state, "meta": {}, "tuning_config": tuning}, args.out)
         return
     flamingo = build_without_weights({**cfg, "model": cfg.model.get("module", cfg.model)})

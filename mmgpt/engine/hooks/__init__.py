@@ -1,1 +1,1 @@
-"""Hooks of training and evaluation runs, one file each."""
+"""Hooks of training and evaluation runs, one per file."""

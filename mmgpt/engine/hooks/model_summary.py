@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmgpt.engine.trainable import bare_model
+from mmgpt.engine.trainable import unwrap_model
 from mmgpt.models.weights.names import component_of
 from mmgpt.registry import HOOKS
 
@@ -21,20 +21,20 @@ def numel(parameter: nn.Parameter) -> int:
 
 
 def model_summary(model: nn.Module) -> Table:
-    """A line for each part of a model, and one for all: its parameters, those trained and frozen, and their types."""
-
-    parts: dict[str, list[nn.Parameter]] = {}
+    """A row for each component of a model, and one for all: parameters, trainable and frozen ones, and dtypes."""
+    components: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        parts.setdefault(component_of(name), []).append(parameter)
-    table = Table("part")
-    for title in ("parameters", "trained", "frozen"):
+        components.setdefault(component_of(name), []).append(parameter)
+    table = Table("component")
+    for title in ("parameters", "trainable", "frozen"):
         table.add_column(title, justify="right")
     table.add_column("dtype")
-    for part, members in (*parts.items(), ("all", list(model.parameters()))):
-        trained = sum(numel(each) for each in members if each.requires_grad)
-        every = sum(map(numel, members))
-        types = sorted({str(each.dtype).removeprefix("torch.") for each in members})
-        table.add_row(part, *(f"{count:,}" for count in (every, trained, every - trained)), ", ".join(types))
+    for component, parameters in (*components.items(), ("all", list(model.parameters()))):
+        trainable = sum(numel(parameter) for parameter in parameters if parameter.requires_grad)
+        total = sum(map(numel, parameters))
+        dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters})
+        counts = (f"{count:,}" for count in (total, trainable, total - trainable))
+        table.add_row(component, *counts, ", ".join(dtypes))
     return table
 
 
@@ -43,7 +43,7 @@ class ModelSummaryHook(Hook):
     """Logs `model_summary` before the first step."""
 
     def before_train(self, runner: Runner) -> None:
-        """Log it as text."""
-        shown = Console(width=100, file=io.StringIO())
-        shown.print(model_summary(bare_model(runner)))
-        runner.logger.info(f"The parts of the model:\n{shown.file.getvalue()}")
+        """Log the summary as text."""
+        console = Console(width=100, file=io.StringIO())
+        console.print(model_summary(unwrap_model(runner)))
+        runner.logger.info(f"Components of the model:\n{console.file.getvalue()}")

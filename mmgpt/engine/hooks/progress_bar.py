@@ -1,4 +1,4 @@
-"""One progress bar for each training, validation and test run."""
+"""Hook that shows a progress bar for each training, validation and test run."""
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -9,7 +9,7 @@ from mmgpt.registry import HOOKS
 
 
 def progress_bar(name: str, total: int | None, done: int = 0) -> tqdm:
-    """A bar on stderr; where that is no terminal, a line every ten seconds is enough."""
+    """Progress bar on stderr; where stderr is not a terminal, it is written every ten seconds."""
     bar = tqdm(total=total, initial=done, desc=name, dynamic_ncols=True, disable=not is_main_process())
     if not bar.disable and not bar.fp.isatty():
         bar.mininterval = 10
@@ -18,7 +18,7 @@ def progress_bar(name: str, total: int | None, done: int = 0) -> tqdm:
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """Shows how far a run is: batches done of all batches (training: of all epochs), time left, and the last loss."""
+    """Shows the progress of a run: batches done of all batches (training: of all epochs), time left, the last loss."""
 
     priority = "LOW"
 
@@ -26,7 +26,7 @@ class ProgressBarHook(Hook):
         self.bars: dict[str, tqdm] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Open the bar of the training run, at the place where a resumed run starts."""
+        """Open the bar of the training run, at the batch where a resumed run starts."""
         self.bars["train"] = progress_bar("train", runner.max_iters, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
@@ -34,7 +34,7 @@ class ProgressBarHook(Hook):
         self.bars.pop("train").close()
 
     def after_run(self, runner: Runner) -> None:
-        """Close what a run that was stopped has left open."""
+        """Close the bars that a run left open when it was stopped."""
         for bar in self.bars.values():
             bar.close()
 
@@ -47,7 +47,7 @@ class ProgressBarHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None, mode: str = "train"
     ) -> None:
         bar = self.bars[mode]
-        # Known from the end of the first step of the optimizer on.
+        # The loss is logged from the end of the first optimizer step on.
         if mode == "train" and not bar.disable and "train/loss" in runner.message_hub.log_scalars:
             loss = runner.message_hub.get_scalar("train/loss").current()
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)

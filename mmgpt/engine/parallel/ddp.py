@@ -1,4 +1,4 @@
-"""Several processes on one model, which need not use the same parts of it."""
+"""Data-parallel training of a model whose batches need not use the same parameters in all processes."""
 
 from functools import partial
 
@@ -13,36 +13,35 @@ from mmgpt.registry import MODEL_WRAPPERS
 
 @MODEL_WRAPPERS.register_module()
 class UnusedParamsDDP(MMDistributedDataParallel):
-    """MMEngine's DDP for models that leave trained parameters out of the graph of some batches.
+    """MMEngine's DDP for models that leave trainable parameters out of the graph of some batches.
 
-    The gated blocks and the resampler have no part in a batch without images. Every trained parameter hangs on the loss
-    all the same, so that no process waits for another's gradient and none searches the graph; it costs nothing. What no
-    process has used in a step gets no gradient, as in a single process: the optimizer leaves it alone, where a gradient
-    of zeros would decay it.
+    A batch without images does not use the gated cross-attention blocks and the resampler. Every trainable parameter is
+    attached to the graph of the loss all the same, at no cost, so that no process waits for another's gradient and none
+    searches the graph. A parameter that no process has used in a step gets no gradient, as in a single process: the
+    optimizer does not touch it, whereas a gradient of zeros would let it decay.
 
     Args:
         module: the model.
-        kwargs: as in MMDistributedDataParallel.
+        kwargs: arguments of MMDistributedDataParallel.
     """
 
     def __init__(self, module: nn.Module, **kwargs) -> None:
         super().__init__(module, **kwargs)
-        self.trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.used = torch.zeros(len(self.trained), dtype=torch.uint8)
-        for place, parameter in enumerate(self.trained):
-            # Called in each backward pass, before DDP puts its zeros there.
-            parameter.register_post_accumulate_grad_hook(partial(self._note, place))
+        self.trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.used = torch.zeros(len(self.trainable), dtype=torch.uint8)
+        for index, parameter in enumerate(self.trainable):
+            # The hook is called in each backward pass, before DDP fills in zeros.
+            parameter.register_post_accumulate_grad_hook(partial(self._record_use, index))
 
-    def _note(self, place: int, parameter: nn.Parameter) -> None:
-        self.used[place] = parameter.grad is not None
+    def _record_use(self, index: int, parameter: nn.Parameter) -> None:
+        self.used[index] = parameter.grad is not None
 
     def _run_forward(self, data: dict | tuple | list, mode: str) -> dict:
-
-        return reaching(super()._run_forward(data, mode), self.trained)
+        return reaching(super()._run_forward(data, mode), self.trainable)
 
     def forget_unused(self, *_: object) -> None:
-        """Before a step of the optimizer: remove the gradients of zeros of what no process has used for it."""
+        """Remove the zero gradients of parameters that no process has used, before a step of the optimizer."""
         all_reduce(self.used, "max")
-        for parameter, by_someone in zip(self.trained, self.used.tolist(), strict=True):
-            if not by_someone:
+        for parameter, used in zip(self.trainable, self.used.tolist(), strict=True):
+            if not used:
                 parameter.grad = None

@@ -71,7 +71,7 @@ def test_speed_stands_in_the_log(make_runner, tmp_path, monkeypatch):
     assert last["mfu"] == pytest.approx(5 * last["samples_per_s"] * (6 * 13 + 4 * 16) / 1000)
     text = logs(tmp_path / "run")
     assert "tokens_per_s: " in text and "loss_stub: " in text and "grad_norm: " in text and "eta: " in text
-    assert text.count("The parts of the model:") == 1
+    assert text.count("Components of the model:") == 1
 
 
 def test_weights_and_biases_offline_by_config(make_runner, monkeypatch):

@@ -60,11 +60,11 @@ def test_a_second_interrupt_ends_at_once_but_not_one_of_the_same_keypress(monkey
     hook, now = StopOnSignalHook(), 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(2):
-        hook._note(signal.SIGINT, None)
+        hook._receive(signal.SIGINT, None)
     now = 103.0
-    hook._note(signal.SIGTERM, None)
+    hook._receive(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
-        hook._note(signal.SIGINT, None)
+        hook._receive(signal.SIGINT, None)
 
 
 def test_a_signal_to_the_whole_group_spares_the_loaders(tmp_path):

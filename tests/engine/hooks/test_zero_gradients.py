@@ -72,7 +72,7 @@ def test_a_run_that_learns_at_all_goes_on(make_runner, batches):
 
 def test_a_run_whose_data_never_reaches_what_is_trained_is_ended_after_an_epoch(make_runner):
     runner = make_runner(dull(unreached=range(100)), **{"default_hooks.zero_gradients.patience": 4, "max_epochs": 3})
-    with pytest.raises(ValueError, match="first 6 steps of this run nothing trainable had a gradient"):
+    with pytest.raises(ValueError, match="first 6 steps of this run no trainable parameter had a gradient"):
         runner.train()
     assert runner.iter == 5
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from mmgpt.engine.parallel.fsdp import ShardedDataParallel, shard_like, whole
+from mmgpt.engine.parallel.fsdp import ShardedDataParallel, shard_like, unshard
 from mmgpt.registry import MODELS
 from tests.helpers.tolerances import assert_close
 
@@ -24,7 +24,7 @@ def test_every_weight_but_the_image_encoders_is_shared(tiny_flamingo_config):
     ShardedDataParallel(model.train())
     shared = {name for name, value in model.named_parameters() if isinstance(value, DTensor)}
     assert shared == {name for name, _ in model.named_parameters() if not name.startswith("vision.")}
-    assert all(torch.equal(value, before[name]) for name, value in whole(model.state_dict()).items())
+    assert all(torch.equal(value, before[name]) for name, value in unshard(model.state_dict()).items())
 
 
 def test_taken_apart_and_put_together(tiny_flamingo_config):
@@ -33,7 +33,7 @@ def test_taken_apart_and_put_together(tiny_flamingo_config):
     reference = model.perceiver.latents
     value = torch.arange(reference.numel(), dtype=torch.float32).reshape(reference.shape)
     part = shard_like(value, reference)
-    assert isinstance(part, DTensor) and torch.equal(whole([part])[0], value)
+    assert isinstance(part, DTensor) and torch.equal(unshard([part])[0], value)
     assert shard_like(value, value) is value
 
 

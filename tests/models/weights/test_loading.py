@@ -5,8 +5,8 @@ import torch
 from mmengine.logging import MMLogger
 from safetensors.torch import load_file, save_file
 
-from mmgpt.engine.checkpoint import load_trained
-from mmgpt.engine.trainable import trained_state
+from mmgpt.engine.checkpoint import load_trainable
+from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.writer import save_components
 from mmgpt.registry import MODELS
 
@@ -76,13 +76,13 @@ def test_values_that_a_model_cannot_hold_are_refused(model, tiny_flamingo_config
 def test_a_checkpoint_with_nan_or_integers_is_refused(tiny_flamingo_config, tmp_path, bad):
     lora = dict(type="LoRAModel", module=tiny_flamingo_config, lora=dict(r=2, target_modules=["q_proj"]))
     tuned = MODELS.build(lora)
-    state = {name: value.clone() for name, value in trained_state(tuned).items()}
+    state = {name: value.clone() for name, value in trainable_state(tuned).items()}
     name = next(iter(state))
     state[name][0, 0] = bad
     torch.save({"state_dict": state, "meta": {}}, tmp_path / "latest.pth")
     with pytest.raises(ValueError, match=f"latest.pth does not belong .*\n.*NaN or infinite values: {name}"):
-        load_trained(tuned, tmp_path / "latest.pth")
+        load_trainable(tuned, tmp_path / "latest.pth")
     state[name] = state[name].new_zeros(state[name].shape).long()
     torch.save({"state_dict": state, "meta": {}}, tmp_path / "latest.pth")
     with pytest.raises(ValueError, match=f"{name} integers instead of floats"):
-        load_trained(tuned, tmp_path / "latest.pth")
+        load_trainable(tuned, tmp_path / "latest.pth")

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook, LoggerHook
 
 from mmgpt.cli import load_config
 from mmgpt.cli.failures import Stopped
-from mmgpt.engine.hooks.guards import EVERY_RUN, hooks_of_run, turned_off
+from mmgpt.engine.hooks.default_hooks import DEFAULT_HOOKS, disabled_hook_lines, hooks_of_run
 from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import HOOKS
 from tests.helpers.launching import logs, train
@@ -19,7 +19,8 @@ from tests.helpers.stub_training import write_config
 
 GUARDS = ["StepInfoHook", "NonFiniteHook", "ZeroGradientsHook", "DroppedSamplesHook", "TrainableCheckpointHook"]
 GUARDS += ["StopOnSignalHook", "ModelSummaryHook", "ThroughputHook", "ProgressBarHook"]
-OWN = "custom_imports['imports'] += ['tests.engine.hooks.test_guards']\ncustom_hooks = [dict(type='OwnHook'), None]\n"
+OWN = "custom_imports['imports'] += ['tests.engine.hooks.test_default_hooks']\n"
+OWN += "custom_hooks = [dict(type='OwnHook'), None]\n"
 
 
 @HOOKS.register_module(force=True)
@@ -51,7 +52,7 @@ def test_guards_are_there_whatever_an_experiment_says(make_runner, more):
     found = names(make_runner(more))
     assert all(found.count(name) == 1 for name in GUARDS), found
     assert ("OwnHook" in found) == (more == OWN)
-    assert len(found) == len(EVERY_RUN) + (more == OWN)
+    assert len(found) == len(DEFAULT_HOOKS) + (more == OWN)
     # Steps are judged before their loss is logged; a signal ends a run after its checkpoint.
     order = ["StepInfoHook", "NonFiniteHook", "IterTimerHook", "ThroughputHook", "LoggerHook", "ParamSchedulerHook"]
     order += ["ProgressBarHook", "TrainableCheckpointHook", "StopOnSignalHook"]
@@ -71,17 +72,17 @@ def test_a_config_without_the_bases_has_the_guards(tmp_path, make_runner):
     assert set(state["state_dict"]) < set(runner.model.state_dict()) and state["meta"]["iter"] == 12
 
 
-@pytest.mark.parametrize("name", [*EVERY_RUN, "answers"])
+@pytest.mark.parametrize("name", [*DEFAULT_HOOKS, "answers"])
 def test_a_hook_set_to_none_is_off(make_runner, tmp_path, name):
     """Training, validation and test run without any of them."""
     more = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
     runner = make_runner(FAULTY + more + f"default_hooks['{name}'] = None\n", max_epochs=1)
     runner.train()
     assert runner.iter == 6 and runner.test()["error"] > 0
-    kind = EVERY_RUN.get(name, dict(type="mmgpt.AnswersHook"))["type"].removeprefix("mmgpt.")
+    kind = DEFAULT_HOOKS.get(name, dict(type="mmgpt.AnswersHook"))["type"].removeprefix("mmgpt.")
     assert kind not in names(runner) and len(set(GUARDS) & set(names(runner))) == len(GUARDS) - (kind in GUARDS)
     text = logs(tmp_path / "run")
-    said = "turned off\n" if name in EVERY_RUN else "not a hook that every run has"
+    said = "turned off\n" if name in DEFAULT_HOOKS else "not a default hook"
     assert f"default_hooks.{name}=None: {said}" in text
     assert (tmp_path / "run" / "latest.pth").exists() == (name != "checkpoint")
 
@@ -115,7 +116,7 @@ def test_hooks_that_are_built_already_and_further_ones_of_mmengine_stay():
     logger, mine = LoggerHook(interval=7), HOOKS.build(dict(type="StopOnSignalHook"))
     hooks = hooks_of_run(dict(logger=logger), [mine, dict(type="LoggerHook", interval=3)])
     assert logger in hooks and mine in hooks and dict(type="LoggerHook", interval=3) in hooks
-    assert len(hooks) == len(EVERY_RUN) + 1
+    assert len(hooks) == len(DEFAULT_HOOKS) + 1
 
 
 @pytest.mark.parametrize(
@@ -142,8 +143,8 @@ def test_what_would_lose_a_guard_is_refused_before_the_model_is_built(make_runne
 
 
 def test_a_misspelt_name_that_turns_off_nothing_is_told():
-    [line] = turned_off(dict(nonfinit=None, nonfinite=dict(patience=3)))
-    assert line.startswith("default_hooks.nonfinit=None: not a hook that every run has; did you mean 'nonfinite'?")
+    [line] = disabled_hook_lines(dict(nonfinit=None, nonfinite=dict(patience=3)))
+    assert line.startswith("default_hooks.nonfinit=None: not a default hook; did you mean 'nonfinite'?")
 
 
 def test_default_hooks_that_are_a_list_are_refused():
@@ -172,5 +173,5 @@ def test_without_checkpoints_loading_is_as_strict(make_runner, tmp_path):
 
 
 def test_averages_of_all_weights_are_refused_before_anything_is_trained():
-    with pytest.raises(ValueError, match="the hook EMAHook: .* checkpoints hold only what is trained"):
+    with pytest.raises(ValueError, match="the hook EMAHook: .* checkpoints hold only what is trainable"):
         hooks_of_run({}, [dict(type="EMAHook")])

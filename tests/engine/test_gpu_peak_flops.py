@@ -1,6 +1,6 @@
 import pytest
 
-from mmgpt.engine.hooks.gpu_peaks import peak_flops
+from mmgpt.engine.gpu_peak_flops import peak_flops
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmgpt.engine.warmup import fit_schedule
+from mmgpt.engine.schedule import fit_schedule
 from tests.helpers.launching import logs
 
 LR, EPOCH = 2e-3, 10
@@ -32,7 +32,7 @@ def rates(schedulers, run, fit=True, name="lr"):
 def told(monkeypatch):
     """What is warned of."""
     lines = []
-    monkeypatch.setattr("mmgpt.engine.warmup.print_log", lambda text, *_: lines.append(text))
+    monkeypatch.setattr("mmgpt.engine.schedule.print_log", lambda text, *_: lines.append(text))
     return lines
 
 

@@ -1,0 +1,32 @@
+"""Hook that logs the losses of whole optimizer steps."""
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import RuntimeInfoHook
+from mmengine.runner import Runner
+
+from mmgpt.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StepInfoHook(RuntimeInfoHook):
+    """MMEngine's RuntimeInfoHook, except that it logs the outputs of whole steps: their mean over the global batch.
+
+    The mean is written when the step is done, once for each of its batches, since the windows of the log count batches.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: list[dict] = []  # of the batches of the current step
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """Write the means over the batches of all processes after the last batch of a step."""
+        self.outputs.append(outputs)
+        if not runner.optim_wrapper.should_update():
+            return
+        step, self.outputs = self.outputs, []
+        means = torch.stack([torch.stack([batch[name].detach() for batch in step]).mean() for name in step[0]])
+        all_reduce(means, "mean")
+        for _ in step:
+            super().after_train_iter(runner, batch_idx, data_batch, dict(zip(step[0], means, strict=True)))
