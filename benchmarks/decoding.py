@@ -74,8 +74,8 @@ def rows(
     for merged in merges:
         model = for_serving(build_model(cfg, checkpoint, device), merge=merged)
         room = dict(max_batch=max(batches) * max(beams))
-        chats = chats or [Chat(model, build_pipeline(cfg.chat_pipeline), engine=room)]
-        sides = Sides(cfg, Chat(model, build_pipeline(cfg.chat_pipeline), engine={**room, "cache_bytes": 0}))
+        chats = chats or [Chat(model, build_pipeline(cfg.chat_pipeline), scheduler=room)]
+        sides = Sides(cfg, Chat(model, build_pipeline(cfg.chat_pipeline), scheduler={**room, "cache_bytes": 0}))
         made |= sides.prefill(asked[0], Setting(merged).first)
         for each in product(beams, batches):
             setting = Setting(merged, *each)
@@ -157,7 +157,7 @@ class Sides:
             self.chat.model, len(asked) * beams, 1, len(self.flamingo.perceiver.latents), cached=True
         )
         generate = {
-            row: (self.chat.engine.language, lambda: self.answered(asked, tokens, beams)),
+            row: (self.chat.flamingo.language, lambda: self.answered(asked, tokens, beams)),
             part(row, LANGUAGE): (self.bare, lambda: generated(self.bare, text, tokens, beams)),
             peers(row): (self.peer, self._peer_answers(asked, tokens, beams)),
         }
@@ -169,7 +169,7 @@ class Sides:
 
     def answered(self, asked: Sequence[Conversation], tokens: int, beams: int) -> None:
         """Waits for answers of so many tokens to questions that come at once."""
-        with self.chat.engine.paused():
+        with self.chat.scheduler.paused():
             answers = [self.chat.submit(each, _length(tokens, beams)) for each in asked]
         for answer in answers:
             answer.text()

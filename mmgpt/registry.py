@@ -15,7 +15,7 @@ DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "datasets")
 METRICS = _child("metric", root.METRICS, "evaluation")
 HOOKS = _child("hook", root.HOOKS, "engine.registered")
 LOOPS = _child("loop", root.LOOPS, "engine.registered")
-FUNCTIONS = _child("function", root.FUNCTIONS, "datasets")
+FUNCTIONS = _child("function", root.FUNCTIONS, "datasets", "inference.predict")
 MODEL_WRAPPERS = _child("model_wrapper", root.MODEL_WRAPPERS, "engine.registered")
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine.registered"

@@ -74,10 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
     from mmgpt.server.run import make_server  # takes seconds: not before the command line is understood
 
     settings = read_settings(args)
-    # How many come in is the server's own count, so that the engine turns none of them away.
+    # How many come in is the server's own count, so that the scheduler turns none of them away.
     places = args.max_batch + args.max_waiting
-    engine = dict(max_batch=args.max_batch, max_waiting=places, cache_bytes=args.cache * 2**20)
-    server = make_server(load_chat(args, engine=engine), settings, args.host, args.port)
+    scheduler = dict(max_batch=args.max_batch, max_waiting=places, cache_bytes=args.cache * 2**20)
+    server = make_server(load_chat(args, scheduler=scheduler), settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
     print(f"model: {settings.name}, API key: {key}", flush=True)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is over

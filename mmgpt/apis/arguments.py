@@ -41,12 +41,12 @@ def find_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error(f"{args.checkpoint} is not there yet: run `bash tools/quickstart.sh`, or name a config")
 
 
-def load_chat(args: argparse.Namespace, generation: dict | None = None, engine: dict | None = None) -> "Chat":
-    """The chat that the options name; `generation` and `engine` as for `Chat`."""
+def load_chat(args: argparse.Namespace, generation: dict | None = None, scheduler: dict | None = None) -> "Chat":
+    """The chat that the options name; `generation` and `scheduler` as for `Chat`."""
     if exported_folder(args.config) is None:
         check_exists(args.config)
     from mmgpt.apis.chat import Chat  # brings torch, which takes seconds: --help and a wrong path are told without
 
     model = dict(device=args.device, options=args.cfg_options, precision=args.precision)
     model |= {"trust": True} if args.trust else {}
-    return Chat.from_config(args.config, args.checkpoint, **model, generation=generation, engine=engine)
+    return Chat.from_config(args.config, args.checkpoint, **model, generation=generation, scheduler=scheduler)

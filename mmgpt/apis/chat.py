@@ -1,11 +1,13 @@
 """A conversation with a tuned model: text and images in, text out as it comes."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from PIL import Image
 
 from mmgpt.apis.build import chat_config
@@ -17,14 +19,15 @@ from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
 from mmgpt.datasets.transforms import FormatPrompt
 from mmgpt.inference.answer import Answer
-from mmgpt.inference.detokenizer import AnswerText
-from mmgpt.inference.request import Request
-from mmgpt.inference.scheduler import Engine
+from mmgpt.inference.detokenizer import AnswerDetokenizer
+from mmgpt.inference.predict import draw_seed
+from mmgpt.inference.request import GenerationRequest
+from mmgpt.inference.sampling import Sampler
+from mmgpt.inference.scheduler import Scheduler
 from mmgpt.models.generation import generation_arguments
-from mmgpt.models.sampling import Sampler
 
-PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` reads of a batch
-STREAMED = {"num_beams": 1}  # what streams use beside the chat's own generation arguments
+PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` takes of a batch
+STREAMED = {"num_beams": 1}  # streams override the chat's own generation arguments by these
 
 
 class Chat:
@@ -35,7 +38,8 @@ class Chat:
         pipeline: the transforms from a sample with ``pil`` images to ``input_ids`` and ``pixels``: the same ones
             that training uses, with the last answer open, so that a conversation is tokenized as in training.
         generation: generation arguments that override the model's own, e.g. ``dict(max_new_tokens=64)``.
-        engine: arguments of `Engine` besides the model (max_batch, max_waiting, cache_bytes).
+        scheduler: arguments of `Scheduler` besides the model (max_batch, max_waiting, cache_bytes).
+        engine: the old name of `scheduler`.
     """
 
     def __init__(
@@ -43,12 +47,15 @@ class Chat:
         model: torch.nn.Module,
         pipeline: Sequence[Callable],
         generation: dict | None = None,
+        scheduler: dict | None = None,
         engine: dict | None = None,
     ):
+        if engine is not None:
+            print_log("Chat: the argument 'engine' is 'scheduler' now", "current", logging.WARNING)
         self.model, self.flamingo = model, getattr(model, "module", model)
         self.pipeline = list(pipeline)
         self.generation = {**self.flamingo.generation, **(generation or {})}
-        self.engine = Engine(model, **(engine or {}))
+        self.scheduler = Scheduler(model, **(scheduler or engine or {}))
         tokenizer = model.tokenizer
         for step in self.pipeline:
             if isinstance(step, FormatPrompt):
@@ -63,10 +70,11 @@ class Chat:
         device: str | None = None,
         options: dict | None = None,
         generation: dict | None = None,
-        engine: dict | None = None,
+        scheduler: dict | None = None,
         precision: str | None = None,
         merge: bool = True,
         trust: bool = False,
+        engine: dict | None = None,
     ) -> "Chat":
         """Build the model and the ``chat_pipeline`` that a config names.
 
@@ -76,7 +84,7 @@ class Chat:
             checkpoint: what training wrote; without it the model is as before tuning.
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
-            generation, engine: see the class.
+            generation, scheduler, engine: see the class.
             precision, merge: as for ``build_for_serving``.
             trust: whether an exported folder may have classes of somebody's own imported, or a ``config.py`` that is
                 no plain settings run.
@@ -88,7 +96,7 @@ class Chat:
         """
         cfg, checkpoint = chat_config(config, checkpoint, options, trust)
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
-        return cls(model, build_pipeline(cfg.chat_pipeline), generation, engine)
+        return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler, engine)
 
     def start(self) -> Conversation:
         """A new, empty conversation."""
@@ -103,7 +111,7 @@ class Chat:
         seed: int | None = None,
         stop: Sequence[str] = (),
     ) -> str:
-        """The answer to one question; arguments and errors are those of ``stream``."""
+        """The whole answer to one question; arguments and errors are those of ``stream``."""
         return "".join(self.stream(conversation, text, images, generation, seed, stop))
 
     def stream(
@@ -115,13 +123,13 @@ class Chat:
         seed: int | None = None,
         stop: Sequence[str] = (),
     ) -> Iterator[str]:
-        """Ask one question and yield its answer in pieces.
+        """Asks one question and yields its answer in pieces.
 
-        The turn is added to the conversation when the answer ends; when the consumer closes the iterator early, with
-        what came so far. A turn that fails or says nothing leaves the conversation as it was.
+        The turn is added to the conversation when the answer ends, or when the consumer closes the iterator early, with
+        the text so far. A turn without text, or with an error, leaves the conversation as it was.
 
         Args:
-            conversation: what was said so far; changed as described.
+            conversation: the turns so far; changed as described.
             text: the question. All of it is literal: a typed ``<image>`` stays text.
             images: files or PIL images that belong to this question, shown before its text.
             generation, seed, stop: as for ``submit``.
@@ -132,8 +140,18 @@ class Chat:
         """
         if not text.strip():
             raise ValueError("the question is empty")
-        asked = conversation.asked(text, [read_picture(image) for image in images])
-        return self._pieces(conversation, asked, self._request(asked, generation, seed, stop))
+        extended = conversation.asked(text, [read_picture(image) for image in images])
+        answer, answer_text = self.submit(extended, generation, seed=seed, stop=stop), ""
+        try:
+            for piece in answer:
+                answer_text += piece.text
+                yield piece.text
+        finally:
+            answer.cancel()
+            # An answer that ended with an error has no finish reason.
+            if answer.wait() and answer_text.strip():
+                extended.turns[-1]["answer"] = answer_text.strip()
+                conversation.turns, conversation.images = extended.turns, extended.images
 
     def submit(
         self,
@@ -146,83 +164,85 @@ class Chat:
         listener: Callable | None = None,
         scope: str = "",
     ) -> Answer:
-        """Ask the last question of a conversation, which has no answer yet; the conversation stays as it is.
+        """Asks the last question of a conversation, which has no answer yet; the conversation stays as it is.
 
         Args:
             conversation: its images are RGB.
             generation: arguments of transformers' generate over the chat's own (max_new_tokens, do_sample, temperature,
                 top_p, num_beams, ...). Beams are used only when `num_beams` is given here: such an answer comes as one
                 piece.
-            seed: of what is drawn; None: another each time.
+            seed: of the random numbers of sampling; None: a different one each time.
             stop: texts that end the answer, and are left out of it.
-            top_logprobs: how many of the likeliest tokens are told at each place; None: no log-probabilities.
+            top_logprobs: number of most likely tokens that are reported at each position; None: no log-probabilities.
             listener: see `Answer`.
-            scope: what is kept of a text is used for questions of the same scope only: by how fast a question is
-                answered, others could guess at what was asked.
+            scope: cached prefixes are shared among questions of one scope only, since the time to an answer would tell
+                others whether its question was asked before.
 
         Raises:
-            ValueError: the conversation is longer than the pipeline's token limit or than the model can read, has
-                another number of images than of places for them, or an argument is not understood.
-            Busy: too many questions wait.
+            ValueError: the conversation is longer than the pipeline's token limit or than the model's positions, has
+                another number of images than of image contents, or an argument is unknown or wrong.
+            Busy: the waiting queue is full.
         """
-        request = self._request(conversation, generation, seed, stop, top_logprobs, listener, scope)
-        self.engine.submit(request)
+        arguments = {**self.generation, **STREAMED, **(generation or {})}
+        if top_logprobs is not None and (
+            (arguments["num_beams"] or 1) > 1 or not self.scheduler.prefiller.attention_only
+        ):
+            raise ValueError("log-probabilities need num_beams=1, and a model of attention layers only")
+        request = self._request(conversation, arguments, seed, top_logprobs, listener)
+        request.detokenizer, request.scope = AnswerDetokenizer(self.model.tokenizer, stop), scope
+        self.scheduler.submit(request)
         return request.answer
 
     def _request(
         self,
         conversation: Conversation,
-        generation: dict | None = None,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
+        settings: dict,
+        seed: int | None,
         top_logprobs: int | None = None,
         listener: Callable | None = None,
-        scope: str = "",
-    ) -> Request:
+    ) -> GenerationRequest:
         sample = read_conversation(conversation, self.pipeline)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
-        given = {**self.generation, **STREAMED, **(generation or {})}
-        arguments = generation_arguments(self.model.tokenizer, given, self.engine.language.ends)
-        if top_logprobs is not None and (arguments.get("num_beams", 1) > 1 or not self.engine.reader.keeps):
-            raise ValueError("log-probabilities are told of answers with num_beams=1 by models of attention only")
-        sampler = Sampler(self.engine.language, arguments, ids, seed, top_logprobs)
-        arguments["max_new_tokens"] = sampler.limit = min(sampler.limit, self._room(ids.shape[1]))
-        text = AnswerText(self.model.tokenizer, stop)
+        arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
+        sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
+        # The language model's positions limit prompt and answer together.
+        longest = getattr(self.flamingo.language.config, "max_position_embeddings", None) or inf
+        room = longest - ids.shape[1]
+        if room <= 0:
+            text = f"a prompt of {ids.shape[1]} tokens; the language model reads {longest}, its answer included"
+            raise ValueError(text)
+        sampler.max_new_tokens = min(sampler.max_new_tokens, room)
         answer = Answer(sample["prompt"], listener)
-        return Request(ids, sample["pixels"], sampler, text, answer, arguments, seed, scope)
-
-    def _room(self, length: int) -> float:
-        """How many tokens the language model can read behind a prompt of that length."""
-        longest = getattr(self.engine.language.config, "max_position_embeddings", None) or inf
-        if length >= longest:
-            raise ValueError(f"a prompt of {length} tokens; the language model reads {longest}, its answer included")
-        return longest - length
+        return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
 
     def stats(self) -> dict[str, int]:
-        """As `Engine.stats`."""
-        return self.engine.stats()
+        """The figures of `Scheduler.stats`."""
+        return self.scheduler.stats()
 
     def close(self) -> None:
-        """Cancel all answers under way, and wait until they have ended."""
-        self.engine.close()
+        """Cancels all answers under way, and waits until they have ended."""
+        self.scheduler.close()
 
     def answer_all(self, conversations: Sequence[Conversation], generation: dict | None = None) -> list[str]:
-        """The answers to the last questions of some conversations, as one batch; the conversations stay as they are.
+        """The answers to the last questions of several conversations, which stay as they are.
 
-        Unlike a stream it uses beams, where the model's generation arguments or `generation`, which override all
+        Unlike a stream this uses beams, where the model's generation arguments or `generation`, which override all
         others, ask for them.
 
         Raises:
-            ValueError: a conversation is longer than the pipeline's token limit.
+            ValueError: as ``submit`` says.
         """
-        prompts = self.batch(conversations, self.pipeline, "left")
         arguments = {**self.generation, **(generation or {})}
-        with self.engine.paused(), torch.inference_mode():
-            ids = self.model.generate(**{key: prompts[key] for key in PROMPT}, **arguments)
-        return self.flamingo.texts(ids, arguments)
+        requests = [self._request(conversation, arguments, draw_seed(arguments)) for conversation in conversations]
+        self.scheduler.submit(*requests, bounded=False)
+        try:
+            return [request.text(self.model.tokenizer) for request in requests]
+        finally:
+            for request in requests:
+                request.answer.cancel()
 
     def settings_in_force(self) -> dict:
-        """All that decides how the answers of `submit` are generated, where it is given nothing else."""
+        """The generation settings of `submit` without arguments of its own."""
         return self.flamingo.settings_in_force({**self.generation, **STREAMED})
 
     def prepare(self, conversation: Conversation) -> dict:
@@ -235,24 +255,8 @@ class Chat:
         return {key: batch[key] for key in PROMPT}
 
     def batch(self, conversations: Sequence[Conversation], pipeline: Sequence[Callable], padding_side: str) -> dict:
-        """What `collate_conversations` makes of conversations that went through a pipeline, on the model's device."""
+        """The batch of `collate_conversations`, on the model's device, of conversations after a pipeline."""
         samples = [read_conversation(conversation, pipeline) for conversation in conversations]
         batch = collate_conversations(samples, self.model.tokenizer.pad_token_id, padding_side)
         device = next(self.model.parameters()).device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-
-    def _pieces(self, conversation: Conversation, asked: Conversation, request: Request) -> Iterator[str]:
-        self.engine.submit(request)
-        said, answer = "", request.answer
-        try:
-            for piece in answer:
-                said += piece.text
-                yield piece.text
-        except Exception:
-            said = ""
-            raise
-        finally:
-            answer.cancel()
-            if answer.wait() and said.strip():
-                asked.turns[-1]["answer"] = said.strip()
-                conversation.turns, conversation.images = asked.turns, asked.images

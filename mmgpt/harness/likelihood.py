@@ -1,48 +1,48 @@
-"""How likely a model finds given answers."""
+"""Losses of answers to conversations, for evaluation harnesses."""
 
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from mmgpt.apis import Chat, Conversation
-from mmgpt.apis.chat import PROMPT
 from mmgpt.datasets.transforms import FormatPrompt
 from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
+from mmgpt.inference.scoring import Candidate, Prompts, answer_logprobs
 
 
 def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tuple[float, bool]]:
     """For the last answer of each conversation its loss, and whether greedy decoding gives exactly this answer.
 
-    The loss is the mean negative log-likelihood of the answer's tokens, the end of the sequence among them: what
-    training learns.
+    The loss is the mean negative log-likelihood of the answer's tokens and of the end of the sequence, as in training.
 
     Raises:
         ValueError: an answer is empty, or does not fit into the pipeline's token limit.
     """
     if not all(conversation.turns[-1].get("answer") for conversation in conversations):
         raise ValueError("an answer is empty")
-    batch = chat.batch(conversations, [*map(_closed, chat.pipeline), _check_whole], "right")
+    # The chat's own transforms, with the last answer and its end behind the prompt.
+    closed = [FormatPrompt(step.template) if isinstance(step, FormatPrompt) else step for step in chat.pipeline]
+    batch = chat.batch(conversations, [*closed, _as_candidate], "left")
+    pixels, counts = batch["pixels"], batch["image_counts"]
     with torch.inference_mode():
-        logits = chat.model(**{key: batch[key] for key in PROMPT}, mode="tensor")
-        targets = batch["labels"][:, 1:]
-        learned = targets != IGNORE_INDEX
-        logits, tokens = logits[:, :-1][learned].float(), targets[learned]
-        losses, likeliest = cross_entropy(logits, tokens, reduction="none"), logits.argmax(dim=-1)
-        ends = tokens.new_tensor(chat.flamingo.ends(chat.generation))
+        features = None if pixels is None else chat.flamingo.encode(pixels, counts)
+        prompts = Prompts(batch["input_ids"], batch["attention_mask"], features, counts)
+        candidates = [[Candidate(**candidate) for candidate in row] for row in batch["candidates"]]
+        answers = [answer for (answer,) in answer_logprobs(chat.flamingo.language, prompts, candidates)]
+    ends = torch.tensor(chat.flamingo.ends(chat.generation))
+    results = []
+    for tokens, logprobs, greedy, total in answers:
         # Whichever token ends an answer, it is the same answer.
-        hits = (likeliest == tokens) | (torch.isin(likeliest, ends) & torch.isin(tokens, ends))
-    lengths = learned.sum(dim=1).tolist()
-    rows = zip(losses.split(lengths), hits.split(lengths), strict=True)
-    return [(loss.mean().item(), hit.all().item()) for loss, hit in rows]
+        hits = (greedy == tokens) | (torch.isin(greedy, ends) & torch.isin(tokens, ends))
+        results.append((-total / len(logprobs), hits.all().item()))
+    return results
 
 
-def _closed(step):
-    """A transform of a chat, with the last answer and its end in the prompt."""
-    return FormatPrompt(step.template) if isinstance(step, FormatPrompt) else step
-
-
-def _check_whole(sample: dict | None) -> dict:
+def _as_candidate(sample: dict | None) -> dict:
+    """A sample with its last answer as the candidate behind its prompt (see `AddCandidates`)."""
     if sample is None or "cut" in sample:
         raise ValueError("an answer with its prompt is longer than max_length of the chat_pipeline")
-    return sample
+    ids, labels = sample["input_ids"], sample["labels"]
+    start = int((labels == IGNORE_INDEX).nonzero()[-1]) + 1
+    candidate = {"ids": ids[start:], "labels": labels[start:]}
+    return {**sample, "input_ids": ids[:start], "labels": labels[:start], "candidates": [candidate]}

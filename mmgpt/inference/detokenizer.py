@@ -1,65 +1,62 @@
-"""The text of an answer while its tokens come."""
+"""Streaming detokenizer: the text of an answer while its tokens are generated."""
 
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-WINDOW = 32  # tokens; what is decoded again for each new one, once an answer is longer
+WINDOW = 32  # tokens that are decoded again for each new one, once an answer is longer
 
 
-class Characters:
-    """Turns the ids of an answer, one at a time, into whole characters.
+class IncrementalDetokenizer:
+    """Turns token ids, one at a time, into whole characters.
 
-    The latest ids are decoded again at each step, since the text of a token can depend on those before it; what ends in
-    a part of a character (several tokens of one byte each) is held back until the character is complete. Bytes that
-    turn out to be no character can take the characters before them along (a run of bytes is decoded as a whole): what
-    was given stays, and decoding starts anew behind it.
+    The latest ids are decoded again at each step, since the text of a token can depend on the tokens before it. Text
+    that ends within a character (several tokens of one byte each) is held back until the character is complete. A run
+    of invalid bytes is decoded as a whole and can change the characters before it: emitted text stays, and decoding
+    starts anew behind it. (`tokenizers.decoders.DecodeStream` raises an exception there, and has no `flush`.)
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self.ids: list[int] = []
-        self.given_ids, self.given = 0, ""  # of `ids`: how many of them were given, and their text
+        self.emitted_ids, self.emitted = 0, ""  # how many of `ids` were emitted, and their text
 
     def add(self, token: int) -> str:
-        """What one more token makes certain; special tokens are left out."""
+        """The text that one more token completes; special tokens are left out."""
         self.ids.append(token)
-        text = self._text(self.ids)
-        return "" if text.endswith(UNFINISHED) else self._give(text)
+        text = self._decode(self.ids)
+        return "" if text.endswith(UNFINISHED) else self._emit(text)
 
-    def rest(self) -> str:
-        """What was held back: the answer is over."""
-        return self._give(self._text(self.ids))
+    def flush(self) -> str:
+        """The text that was held back, at the end of the answer."""
+        return self._emit(self._decode(self.ids))
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _give(self, text: str) -> str:
-        if not text.startswith(self.given):
-            self.ids, self.given = self.ids[self.given_ids :], ""
-            text = self._text(self.ids)
-        new = text[len(self.given) :]
-        self.given_ids, self.given = len(self.ids), text
+    def _emit(self, text: str) -> str:
+        if not text.startswith(self.emitted):
+            self.ids, self.emitted = self.ids[self.emitted_ids :], ""
+            text = self._decode(self.ids)
+        new = text[len(self.emitted) :]
+        self.emitted_ids, self.emitted = len(self.ids), text
         if len(self.ids) > 2 * WINDOW:
-            self._shorten()
+            # The window begins at an id that begins a character.
+            for start in range(len(self.ids) - WINDOW, len(self.ids) - 1):
+                text = self._decode(self.ids[start:])
+                if not text.startswith(UNFINISHED):
+                    self.ids, self.emitted = self.ids[start:], text
+                    self.emitted_ids = len(self.ids)
+                    break
         return new
 
-    def _shorten(self) -> None:
-        """Forgets the first ids, up to one that begins a character."""
-        for start in range(len(self.ids) - WINDOW, len(self.ids) - 1):
-            text = self._text(self.ids[start:])
-            if not text.startswith(UNFINISHED):
-                self.ids, self.given = self.ids[start:], text
-                self.given_ids = len(self.ids)
-                return
 
+class AnswerDetokenizer:
+    """Turns the token ids of an answer into pieces of text that are never taken back.
 
-class AnswerText:
-    """Turns the ids of an answer into pieces of text that never have to be taken back.
-
-    White space at both ends of the answer is left out, and a stop sequence with all that follows. So white space, and
-    what may become a stop sequence, is held back until more text comes.
+    White space around the answer is left out, and so is a stop sequence with everything behind it. White space, and the
+    possible beginning of a stop sequence, is therefore held back until more text comes.
 
     Attributes:
         stopped: whether a stop sequence came.
@@ -70,32 +67,29 @@ class AnswerText:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = ()):
-        self.characters, self.stops = Characters(tokenizer), tuple(stops)
+        self.detokenizer, self.stops = IncrementalDetokenizer(tokenizer), tuple(stops)
         self.held, self.begun, self.stopped = "", False, False
 
     def add(self, token: int) -> str:
-        """What one more token adds."""
-        return self._take(self.characters.add(token))
+        """The text that one more token completes."""
+        return self._emit(self.detokenizer.add(token))
 
-    def rest(self) -> str:
-        """What was held back: the answer is over."""
-        return self._take(self.characters.rest(), last=True)
+    def flush(self) -> str:
+        """The text that was held back, at the end of the answer."""
+        return self._emit(self.detokenizer.flush(), last=True)
 
-    def _take(self, text: str, last: bool = False) -> str:
+    def _emit(self, text: str, last: bool = False) -> str:
         if self.stopped:
             return ""
         self.held += text
         if not self.begun:
             self.held = self.held.lstrip()
-        found = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
+        found = [index for stop in self.stops if (index := self.held.find(stop)) >= 0]
         self.stopped = bool(found)
-        certain = min(found) if found else len(self.held) - (0 if last else self._maybe_stop())
-        given = self.held[:certain].rstrip()
-        self.held = self.held[len(given) :]
-        self.begun |= bool(given)
-        return given
-
-    def _maybe_stop(self) -> int:
-        """How many characters at the end of the held text may be the beginning of a stop sequence."""
-        ends = (n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n]))
-        return max(ends, default=0)
+        # The longest end of the text that is the beginning of a stop sequence.
+        beginnings = (n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n]))
+        end = min(found) if found else len(self.held) - (0 if last else max(beginnings, default=0))
+        piece = self.held[:end].rstrip()
+        self.held = self.held[len(piece) :]
+        self.begun |= bool(piece)
+        return piece

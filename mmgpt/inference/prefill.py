@@ -1,79 +1,203 @@
-"""Prompts read from where they are not known any more."""
+"""Prefill: images and prompts through the model, as far as the prefix cache does not hold them."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
-from mmgpt.inference.decoding_batch import Known, SeenImage, can_be_known, read, see
 from mmgpt.models import Flamingo
+from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
+from mmgpt.models.media import Media, media_mask
+from mmgpt.models.packing import is_attention_only
 
-from .prefix_cache import Kept, name_of, names_of
-from .request import Request
+from .kv_cache import EncodedImage, PrefixKV
+from .prefix_cache import PrefixCache, image_digest, token_keys
+from .request import GenerationRequest
+
+MAX_TOKENS = 16384  # of prompts in one forward pass, padding included
 
 
-class Read(NamedTuple):
-    """A prompt that was read: its images, logits of the token that follows (1, vocabulary), and what is known of it."""
+class Prefill(NamedTuple):
+    """A prompt after its forward pass: its images, logits of the next token (1, vocabulary), and its KV."""
 
-    images: list[SeenImage]
+    images: list[EncodedImage]
     logits: Tensor
-    known: Known
+    prefix: PrefixKV
 
 
-class Reader:
-    """Reads prompts with a model, and keeps what it computes of them for the next.
+class Prefiller:
+    """Runs prompts through a model; prefixes and images that the prefix cache holds are not computed again.
 
     Attributes:
-        keeps: whether it can: keys and values are all that the model keeps of a text.
-        prompt_tokens, cached_tokens: numbers of tokens of all prompts, and of those among them that were known.
+        cache: the PrefixCache.
+        attention_only: whether keys and values are all that the model keeps of a sequence. Models with a recurrent
+            state (state space, linear attention) have no prefixes, and are answered by `beam_search` alone.
+        prompt_tokens, cached_tokens: numbers of tokens of all prompts, and of those that came from the cache.
 
     Args:
         flamingo: in evaluation mode; its weights do not change any more.
-        cache_bytes: for what is kept.
+        cache_bytes: limit of the prefix cache.
     """
 
     def __init__(self, flamingo: Flamingo, cache_bytes: int):
         self.flamingo, self.language = flamingo, flamingo.language
-        self.kept, self.keeps = Kept(cache_bytes), can_be_known(flamingo.language)
+        self.cache, self.attention_only = PrefixCache(cache_bytes), is_attention_only(flamingo.language.model)
         self.prompt_tokens = self.cached_tokens = 0
 
-    def read(self, request: Request, ids: Tensor) -> Read:
-        """Reads the beginning `ids` (1, L) of a request's prompt."""
-        images = self.look(request)
-        names = self.names(request, ids)
-        known = self.kept.beginning(names[:-1])
-        self.count(request, len(known))
-        logits, known = read(self.language, ids, images, known)
-        self.kept.keep_text(names, known)
-        return Read(images, logits, known)
+    def __call__(self, requests: Sequence[GenerationRequest], held_back: int = 0) -> list[Prefill]:
+        """The prefill of each request's prompt, without the `held_back` last tokens."""
+        images = self.encode_images(requests)
+        prompts = [request.ids[:, : request.ids.shape[1] - held_back] for request in requests]
+        prefixes = [PrefixKV()] * len(requests)
+        if self.cache.limit:
+            keys = [self._keys(request, ids) for request, ids in zip(requests, prompts, strict=True)]
+            prefixes = [self.cache.longest(row[:-1]) for row in keys]
+        for request, prefix in zip(requests, prefixes, strict=True):
+            self.count(request, len(prefix))
+        prefills: dict[int, Prefill] = {}
+        # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only.
+        for rows in _batches([len(prefix) for prefix in prefixes], [ids.shape[1] for ids in prompts]):
+            batch = [[column[row] for row in rows] for column in (prompts, images, prefixes)]
+            for row, (logits, prefix) in zip(rows, prefill(self.language, *batch), strict=True):
+                prefills[row] = Prefill(images[row], logits, prefix)
+                if self.cache.limit:
+                    # A copy can be cached without the other rows of the batch.
+                    self.cache.add(keys[row], prefix if len(rows) == 1 else prefix.copy())
+        return [prefills[row] for row in range(len(requests))]
 
-    def look(self, request: Request) -> list[SeenImage]:
-        """The images of a request; those that are not kept go through tower and resampler."""
-        if request.pixels is None:
-            return []
-        placed = self.flamingo.perceiver.media_time_embs is not None
-        request.names = tuple(name_of(image, place * placed) for place, image in enumerate(request.pixels))
-        images = {name: self.kept.image(name) for name in request.names}
-        new = [request.names.index(name) for name, image in images.items() if image is None]
-        if new:
-            pixels, places = request.pixels[None, new], torch.tensor([new])
-            latents = self.flamingo.encode(pixels.to(request.ids.device), places=places.to(request.ids.device))[0]
-            for place, image in zip(new, see(self.language, latents), strict=True):
-                images[request.names[place]] = image
-                self.kept.keep_image(request.names[place], image)
-        return [images[name] for name in request.names]
+    def encode_images(self, requests: Sequence[GenerationRequest]) -> list[list[EncodedImage]]:
+        """The images of each request; those that are not cached go through image encoder and resampler together."""
+        positional = self.flamingo.perceiver.media_time_embs is not None
+        encoded: dict[bytes, EncodedImage | None] = {}
+        new: dict[bytes, tuple[Tensor, int]] = {}
+        for number, request in enumerate(requests):
+            pixels = () if request.pixels is None else request.pixels
+            if self.cache.limit:
+                request.digests = tuple(image_digest(image, i * positional) for i, image in enumerate(pixels))
+            else:  # Nothing outlives this call, and a digest takes longer than the chance of equal images saves.
+                request.digests = tuple(f"{number}, {i}".encode() for i in range(len(pixels)))
+            for i, digest in enumerate(request.digests):
+                encoded[digest] = encoded.get(digest) or self.cache.image(digest)
+                if encoded[digest] is None:
+                    new.setdefault(digest, (pixels[i], i))
+        by_shape: dict[torch.Size, list[bytes]] = {}  # cached features of an image encoder can have several shapes
+        for digest, (image, _) in new.items():
+            by_shape.setdefault(image.shape, []).append(digest)
+        for digests in by_shape.values():
+            pixels, positions = zip(*(new[digest] for digest in digests), strict=True)
+            batch = torch.stack(pixels)[None].to(requests[0].ids.device)
+            latents = self.flamingo.encode(batch, places=torch.tensor([positions], device=batch.device))[0]
+            for digest, image in zip(digests, encode_images(self.language, latents), strict=True):
+                encoded[digest] = image
+                if self.cache.limit:
+                    self.cache.add_image(digest, image)
+        return [[encoded[digest] for digest in request.digests] for request in requests]
 
-    def count(self, request: Request, cached: int) -> None:
-        """Counts the tokens of a request's prompt, of which `cached` are known."""
+    def count(self, request: GenerationRequest, cached: int) -> None:
+        """Counts the tokens of a request's prompt, `cached` of which came from the cache."""
         request.answer.prompt_tokens, request.answer.cached_tokens = request.ids.shape[1], cached
         self.prompt_tokens += request.ids.shape[1]
         self.cached_tokens += cached
 
-    def keep(self, request: Request, ids: Tensor, known: Known) -> None:
-        """Keeps what is known of the beginning of a request's text `ids` (1, L), L at least as long."""
-        self.kept.keep_text(self.names(request, ids[:, : len(known)]), known)
+    def store(self, request: GenerationRequest, prefix: PrefixKV) -> None:
+        """Caches the KV of the first tokens of a request's prompt and answer."""
+        if self.cache.limit:
+            self.cache.add(self._keys(request, request.sequence[:, : len(prefix)]), prefix)
 
-    def names(self, request: Request, ids: Tensor) -> np.ndarray:
-        """As `names_of`, of the beginning of a request's text, with its scope."""
-        return names_of(self.language, ids, request.names, request.scope)
+    def _keys(self, request: GenerationRequest, ids: Tensor) -> np.ndarray:
+        return token_keys(self.language, ids, request.digests, request.scope)
+
+
+@torch.no_grad()
+def encode_images(model: GatedCausalLM, latents: Tensor) -> list[EncodedImage]:
+    """Images with their keys and values in each gated block, from latents (T, N, D)."""
+    latents = latents.to(model.dtype)
+    blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
+    pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
+    images = []
+    for t in range(len(latents)):
+        index = slice(t, t + 1)
+        # Copies: an image can be cached without the others of its batch.
+        cache = {i: (k[index].clone(), v[index].clone()) for i, (k, v) in pairs.items()}
+        images.append(EncodedImage(latents[index].clone(), cache))
+    return images
+
+
+@torch.no_grad()
+def prefill(
+    model: GatedCausalLM,
+    prompts: Sequence[Tensor],
+    images: Sequence[Sequence[EncodedImage]],
+    prefixes: Sequence[PrefixKV],
+) -> list[tuple[Tensor, PrefixKV]]:
+    """One forward pass over prompts, from the end of their prefixes on.
+
+    Args:
+        model: in evaluation mode.
+        prompts: whole prompts (1, L).
+        images: of each prompt, one for each of its `<image>` tokens.
+        prefixes: KV of each prompt's first S < L tokens, S being the same for all.
+
+    Returns: for each prompt the logits of the next token (1, vocabulary), and its KV.
+    """
+    start, lengths = len(prefixes[0]), [ids.shape[1] for ids in prompts]
+    ids = pad_sequence([row[0] for row in prompts], batch_first=True)
+    if len(prompts) == 1:
+        cache = prefixes[0].cache()
+    else:
+        pairs = zip(*(prefix.layers for prefix in prefixes), strict=True)
+        cache = DynamicCache([tuple(map(torch.cat, zip(*layer, strict=True))) for layer in pairs])
+    # No mask hides the padding: it is on the right, where no token of a causal model attends to it.
+    positions = torch.arange(start, ids.shape[1], device=ids.device).expand(len(ids), -1)
+    last = torch.tensor(lengths, device=ids.device) - 1 - start
+    keep, index = last.unique(return_inverse=True)
+    out = model(
+        ids[:, start:],
+        torch.ones_like(ids),
+        positions,
+        cache=cache,
+        media=_media(model, ids, images, start),
+        use_cache=True,
+        logits_to_keep=1 if max(lengths) == min(lengths) else keep,
+    )
+    prefills = []
+    for row, length in enumerate(lengths):
+        index_of_row = slice(row, row + 1), slice(None), slice(length)
+        prefix = PrefixKV(tuple((layer.keys[index_of_row], layer.values[index_of_row]) for layer in cache.layers))
+        prefills.append((out.logits[row : row + 1, index[row]], prefix))
+    return prefills
+
+
+def _media(model: GatedCausalLM, ids: Tensor, images: Sequence[Sequence[EncodedImage]], start: int) -> Media | None:
+    """What the tokens from `start` on of sequences (B, L) attend to."""
+    counts = torch.tensor([len(row) for row in images], device=ids.device)
+    most = max(map(len, images))
+    if not most:
+        return None
+    first = next(image for row in images for image in row)
+    latents = first.latents.shape[1]
+    mask = media_mask(ids == model.image_token_id, counts, most, latents, model.reading)[:, start:]
+    cache = {}
+    for block, pair in first.cache.items():
+        joined = []
+        for kind, blank in enumerate(torch.zeros_like(x) for x in pair):
+            rows = [[*(image.cache[block][kind] for image in row), *[blank] * (most - len(row))] for row in images]
+            joined.append(torch.cat([torch.cat(row, dim=2) for row in rows]))
+        cache[block] = tuple(joined)
+    return Media(None, mask, None if all(images) else counts[:, None] > 0, cache)
+
+
+def _batches(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows with the same start, of MAX_TOKENS together, those of similar length beside each other."""
+    batch: list[int] = []
+    for row in sorted(range(len(starts)), key=lambda row: (starts[row], lengths[row])):
+        tokens = (len(batch) + 1) * (lengths[row] - starts[row])
+        if batch and (starts[row] != starts[batch[0]] or tokens > MAX_TOKENS):
+            yield batch
+            batch = []
+        batch.append(row)
+    yield batch

@@ -1,4 +1,4 @@
-"""What a model has computed of texts and images, kept for the next question."""
+"""LRU cache of KV prefixes and encoded images, shared between requests."""
 
 import hashlib
 from collections import OrderedDict
@@ -9,124 +9,125 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmgpt.inference.decoding_batch import Known, SeenImage
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import images_read
 
+from .kv_cache import EncodedImage, PrefixKV
 
-class Text(NamedTuple):
-    """A text that was kept: its names (see `names_of`), what is known of it, and a hash of each of its beginnings."""
 
-    names: np.ndarray
-    known: Known
+class CachedPrefix(NamedTuple):
+    """An entry of the cache: token keys (see `token_keys`), KV, and a hash of each of its own prefixes."""
+
+    keys: np.ndarray
+    prefix: PrefixKV
     hashes: list[int]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its keys and values."""
-        return self.known.nbytes
+        """Bytes of the KV."""
+        return self.prefix.nbytes
 
 
-class Kept:
-    """Keys and values of texts and images, as many as a number of bytes holds; the longest unused go first.
+class PrefixCache:
+    """KV prefixes and encoded images up to a number of bytes; the least recently used ones are evicted.
 
     Args:
-        limit: bytes.
+        limit: bytes; with 0 nothing is cached.
     """
 
     def __init__(self, limit: int):
         self.limit, self.nbytes = limit, 0
-        self._texts: OrderedDict[bytes, Text] = OrderedDict()
-        self._beginnings: dict[int, bytes] = {}  # hash of a beginning -> the latest text that has it
-        self._images: OrderedDict[bytes, SeenImage] = OrderedDict()
+        self._prefixes: OrderedDict[bytes, CachedPrefix] = OrderedDict()
+        self._by_hash: dict[int, bytes] = {}  # hash of a prefix -> the latest entry that begins with it
+        self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
 
-    def beginning(self, names: np.ndarray) -> Known:
-        """What is known of the longest beginning of a text (see `names_of`) that was kept."""
-        for number in reversed(_hashes(names)):
-            key = self._beginnings.get(number)
-            length = 0 if key is None else _common(self._texts[key].names, names)
+    def longest(self, keys: np.ndarray) -> PrefixKV:
+        """The longest cached prefix of a sequence with these token keys."""
+        for number in reversed(_hashes(keys)):
+            name = self._by_hash.get(number)
+            length = 0 if name is None else _common(self._prefixes[name].keys, keys)
             if length:
-                self._texts.move_to_end(key)
-                return self._texts[key].known.cut(length)
-        return Known()
+                self._prefixes.move_to_end(name)
+                return self._prefixes[name].prefix.cut(length)
+        return PrefixKV()
 
-    def keep_text(self, names: np.ndarray, known: Known) -> None:
-        """Keep what is known of a text; what was kept of its beginnings is part of it, and goes."""
-        key, hashes = names.tobytes(), _hashes(names)
-        for like in {self._beginnings[number] for number in hashes if number in self._beginnings}:
-            if _common(self._texts[like].names, names) == len(self._texts[like].names):
-                self._drop(self._texts, like)
-        self._texts[key] = Text(names, known, hashes)
-        self._beginnings.update(dict.fromkeys(hashes, key))
-        self._count(known.nbytes)
+    def add(self, keys: np.ndarray, prefix: PrefixKV) -> None:
+        """Caches a prefix; entries that are prefixes of this one are redundant, and dropped."""
+        name, hashes = keys.tobytes(), _hashes(keys)
+        for other in {self._by_hash[number] for number in hashes if number in self._by_hash}:
+            if _common(self._prefixes[other].keys, keys) == len(self._prefixes[other].keys):
+                self._drop(self._prefixes, other)
+        self._prefixes[name] = CachedPrefix(keys, prefix, hashes)
+        self._by_hash.update(dict.fromkeys(hashes, name))
+        self._count(prefix.nbytes)
 
-    def image(self, name: bytes) -> SeenImage | None:
-        """An image that was kept, by its name."""
-        if name in self._images:
-            self._images.move_to_end(name)
-        return self._images.get(name)
+    def image(self, digest: bytes) -> EncodedImage | None:
+        """The encoded image with this digest, None if it is not cached."""
+        if digest in self._images:
+            self._images.move_to_end(digest)
+        return self._images.get(digest)
 
-    def keep_image(self, name: bytes, image: SeenImage) -> None:
-        """Keep an image by its name."""
-        if name in self._images:
-            self._drop(self._images, name)
-        self._images[name] = image
+    def add_image(self, digest: bytes, image: EncodedImage) -> None:
+        """Caches an encoded image."""
+        if digest in self._images:
+            self._drop(self._images, digest)
+        self._images[digest] = image
         self._count(image.nbytes)
 
     def _count(self, nbytes: int) -> None:
         self.nbytes += nbytes
         while self.nbytes > self.limit:
-            # Images are small, and a text is of no use without its own: they go last.
-            entries = self._texts or self._images
+            # Images are evicted last: they are small, and a prefix is of no use without its images.
+            entries = self._prefixes or self._images
             self._drop(entries, next(iter(entries)))
 
-    def _drop(self, entries: OrderedDict, key: bytes) -> None:
-        gone = entries.pop(key)
-        self.nbytes -= gone.nbytes
-        for number in gone.hashes if isinstance(gone, Text) else ():
-            if self._beginnings.get(number) == key:
-                del self._beginnings[number]
+    def _drop(self, entries: OrderedDict, name: bytes) -> None:
+        entry = entries.pop(name)
+        self.nbytes -= entry.nbytes
+        for number in entry.hashes if isinstance(entry, CachedPrefix) else ():
+            if self._by_hash.get(number) == name:
+                del self._by_hash[number]
 
 
-def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes], scope: str = "") -> np.ndarray:
-    """What keys and values of a text's tokens depend on, besides the tokens before: int64 (L, 3).
+def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scope: str = "") -> np.ndarray:
+    """What the keys and values of each token depend on, besides the tokens before it: int64 (L, 3).
 
-    That is the token and the image that it reads: beside the token stands a part of that image's name, 1 where it
-    reads none of those that there are, and 0 in a text without images, which skips the gated blocks. The last is a part
-    of a digest of the scope: texts of different scopes have nothing in common.
+    The columns are the token's id; 8 bytes of the digest of the image that it attends to, or 1 where it attends to none
+    of the images, or 0 in a sequence without images, which skips the gated blocks; and 8 bytes of a digest of the
+    scope, so that sequences of different scopes share no prefix.
 
     Args:
-        model: of the text.
+        model: the language model.
         ids: (1, L).
-        images: their names, of 8 bytes at least.
+        digests: one of each image, at least 8 bytes long.
         scope: any text.
     """
-    names = np.zeros((ids.shape[1], 3), dtype=np.int64)
-    names[:, 2] = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], signed=True)
-    names[:, 0] = ids[0].cpu().numpy()
-    if images:
-        read = images_read(ids == model.image_token_id, torch.tensor([len(images)], device=ids.device), model.reading)
-        known = np.array([1, *(int.from_bytes(name[:8], signed=True) for name in images)])
-        names[:, 1] = known[read[0].cpu().numpy() + 1]
-    return names
+    keys = np.zeros((ids.shape[1], 3), dtype=np.int64)
+    keys[:, 2] = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], signed=True)
+    keys[:, 0] = ids[0].cpu().numpy()
+    if digests:
+        counts = torch.tensor([len(digests)], device=ids.device)
+        index = images_read(ids == model.image_token_id, counts, model.reading)[0].cpu().numpy()
+        keys[:, 1] = np.array([1, *(int.from_bytes(digest[:8], signed=True) for digest in digests)])[index + 1]
+    return keys
 
 
-def name_of(pixels: Tensor, place: int = 0) -> bytes:
-    """A name that only the same pixels (3, H, W) have, at the same place in a text: a digest of 32 bytes."""
-    return hashlib.sha256(place.to_bytes(4) + pixels.cpu().contiguous().numpy().tobytes()).digest()
+def image_digest(pixels: Tensor, position: int = 0) -> bytes:
+    """Digest of 32 bytes of an image's pixels (3, H, W) and its position in the sequence."""
+    return hashlib.sha256(position.to_bytes(4) + pixels.cpu().contiguous().numpy().tobytes()).digest()
 
 
-def _hashes(names: np.ndarray) -> list[int]:
-    """A hash of each beginning of a text, the shortest first."""
+def _hashes(keys: np.ndarray) -> list[int]:
+    """A hash of each prefix of a sequence of keys, the shortest first."""
     hashes, last = [], 0
-    for row in names.tolist():
+    for row in keys.tolist():
         last = hash((last, *row))
         hashes.append(last)
     return hashes
 
 
-def _common(one: np.ndarray, other: np.ndarray) -> int:
-    """How many rows two arrays begin with alike."""
-    length = min(len(one), len(other))
-    differ = np.flatnonzero((one[:length] != other[:length]).any(axis=1))
-    return int(differ[0]) if len(differ) else length
+def _common(keys: np.ndarray, others: np.ndarray) -> int:
+    """Length of the longest common prefix of two arrays of keys."""
+    length = min(len(keys), len(others))
+    differences = np.flatnonzero((keys[:length] != others[:length]).any(axis=1))
+    return int(differences[0]) if len(differences) else length

@@ -1,82 +1,98 @@
-"""A question on its way to the model."""
+"""A request to generate an answer, on its way through the scheduler."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mmgpt.models.sampling import Chosen, Sampler
-
 from .answer import Answer, Piece, Token
-from .detokenizer import AnswerText
+from .detokenizer import AnswerDetokenizer
+from .sampling import SampledToken, Sampler
 
 
 @dataclass(eq=False)
-class Request:
-    """A question on its way.
+class GenerationRequest:
+    """A prompt, the settings of its answer, and the tokens generated so far.
 
     Attributes:
         ids: (1, L), the prompt.
-        pixels: (T, 3, H, W) on the CPU, or None without images.
-        sampler: chooses its tokens.
-        text: makes text of its tokens.
-        answer: what the asker holds.
-        arguments: of generate, which answers where there are beams.
+        pixels: (T, 3, H, W) or cached features (T, P, D), on any device; None without images.
+        sampler: chooses the tokens.
+        answer: the caller's end of the request.
+        arguments: of transformers' generate, which runs beam search. `max_new_tokens` is the sampler's.
+        detokenizer: makes the text of the answer's pieces; None: the caller decodes `tokens` at the end.
         seed: the sampler's.
-        scope: of the texts that are kept.
-        tokens: the answer's so far.
-        names: of its images, in the engine's memory.
+        scope: cached prefixes are shared among requests of one scope only.
+        tokens: generated so far.
+        digests: of the images (see `prefix_cache.image_digest`).
     """
 
     ids: Tensor
     pixels: Tensor | None
     sampler: Sampler
-    text: AnswerText
     answer: Answer
     arguments: Mapping
+    detokenizer: AnswerDetokenizer | None = None
     seed: int | None = None
     scope: str = ""
     tokens: list[int] = field(default_factory=list)
-    names: tuple[bytes, ...] = ()
+    digests: tuple[bytes, ...] = ()
+
+    def __post_init__(self):
+        self.arguments = {**self.arguments, "max_new_tokens": self.sampler.max_new_tokens}
 
     @property
     def beams(self) -> int:
-        """How many beams are asked for."""
+        """Number of beams; 1 without beam search."""
         return self.arguments.get("num_beams") or 1
 
     @property
-    def whole(self) -> Tensor:
+    def sequence(self) -> Tensor:
         """Prompt and answer so far: (1, L)."""
         return torch.cat((self.ids, self.ids.new_tensor([self.tokens])), dim=1)
 
-    def take(self, chosen: Chosen, tokenizer: PreTrainedTokenizerBase) -> str | None:
-        """Takes the answer's next token; the reason to end when it is the last."""
-        self.tokens.append(chosen.token)
+    def add(self, sampled: SampledToken, tokenizer: PreTrainedTokenizerBase) -> str | None:
+        """Appends a token to the answer -> the finish reason if it is the last one."""
+        self.tokens.append(sampled.id)
         self.answer.count()
-        tokens = () if self.sampler.top_logprobs is None else (_named(chosen, tokenizer),)
-        ended = chosen.token in self.sampler.ends
-        text = "" if ended else self.text.add(chosen.token)  # some ends are no special tokens, which are left out
-        if text or tokens:
-            self.answer.put(Piece(text, tokens))
-        if ended or self.text.stopped:
+        ended, stopped = sampled.id in self.sampler.ends, False
+        if self.detokenizer is not None:
+            # Some ends are ordinary tokens, which the detokenizer would not leave out.
+            text = "" if ended else self.detokenizer.add(sampled.id)
+            tokens = () if self.sampler.top_logprobs is None else (_with_text(sampled, tokenizer),)
+            if text or tokens:
+                self.answer.put(Piece(text, tokens))
+            stopped = self.detokenizer.stopped
+        if ended or stopped:
             return "stop"
-        return "length" if len(self.tokens) >= self.sampler.limit else None
+        return "length" if len(self.tokens) >= self.sampler.max_new_tokens else None
 
     def end(self, reason: str) -> None:
-        """Gives the asker what was held back, and the reason of the end."""
-        rest = self.text.rest()
-        if rest:
-            self.answer.put(Piece(rest))
+        """Ends the answer with a finish reason, after the text that was held back."""
+        text = self.detokenizer.flush() if self.detokenizer else ""
+        if text:
+            self.answer.put(Piece(text))
         self.answer.end(reason)
 
+    def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Waits for the end -> the whole answer without special tokens and surrounding white space.
 
-def _named(chosen: Chosen, tokenizer: PreTrainedTokenizerBase) -> Token:
-    """A choice with the texts of its tokens."""
+        Raises the error that ended the request.
+        """
+        for _ in self.answer:  # without a detokenizer there are no pieces, but an error is raised
+            pass
+        ids = list(takewhile(lambda token: token not in self.sampler.ends, self.tokens))
+        return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+
+def _with_text(sampled: SampledToken, tokenizer: PreTrainedTokenizerBase) -> Token:
+    """A sampled token with the texts of the tokens that it names."""
 
     def text(token: int) -> str:
         return tokenizer.decode([token], clean_up_tokenization_spaces=False)
 
-    top = tuple((token, text(token), logprob) for token, logprob in chosen.top)
-    return Token(chosen.token, text(chosen.token), chosen.logprob, top)
+    top = tuple((token, text(token), logprob) for token, logprob in sampled.top)
+    return Token(sampled.id, text(sampled.id), sampled.logprob, top)

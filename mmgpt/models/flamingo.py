@@ -6,10 +6,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mmgpt.registry import MODELS
+from mmgpt.registry import FUNCTIONS, MODELS
 
 from .gated_lm import GatedCausalLM
-from .generation import answer_ends, answer_texts, generation_arguments, settings_in_force, use_special_tokens
+from .generation import answer_ends, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
 from .language import fitted_language_model
 from .loss import mean_losses, reaching
@@ -17,7 +17,6 @@ from .media import count_images, image_samples, narrowed, places_in_samples
 from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
 from .perceiver import PerceiverResampler
-from .ranking import Candidate, Prompts, rank
 from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .transformers_names import set_activation_checkpointing
 from .vision.base import encode_images
@@ -168,8 +167,8 @@ class Flamingo(BaseModel):
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
             samples: (B, L) number of each token's sample where rows hold several of them, -1 for padding; it takes the
                 place of attention_mask. None: each row is a sample.
-            candidates: for each sample the answers to choose among by likelihood (see `ranking.Candidate`), instead of
-                generation in mode 'predict'.
+            candidates: for each sample the answers to choose among by likelihood (see `inference.scoring.Candidate`),
+                instead of generation in mode 'predict'.
             sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
             totals: what the loss of each source is divided by, instead of the number of its learned tokens here.
@@ -184,7 +183,9 @@ class Flamingo(BaseModel):
         if mode == "predict":
             if samples is not None:
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
-            return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
+            # Registered by mmgpt.inference, which lies above this package and is not imported here.
+            predict = FUNCTIONS.get("predict")
+            return predict(self, (input_ids, attention_mask, pixels, image_counts), candidates, metas)
         features, counts = self._encoded(input_ids, pixels, image_counts, samples)
         media = narrowed(self.language.media(input_ids, features, counts, samples), input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
@@ -210,35 +211,13 @@ class Flamingo(BaseModel):
             places = places_in_samples(image_samples(is_image, samples, pixels.shape[1]))
         return self.encode(pixels, counts, places), counts
 
-    def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
-        """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.
-
-        `prompts` are input_ids, attention_mask, pixels and image_counts of `forward`.
-        """
-        if candidates is None:
-            texts = self.texts(self.generate(*prompts, **self.generation), self.generation)
-            return [{**meta, "prediction": text} for meta, text in zip(metas, texts, strict=True)]
-        ids, mask, pixels, counts = prompts
-        features, counts = self._encoded(ids, pixels, counts)
-        answers = [[Candidate(**candidate) for candidate in some] for some in candidates]
-        scores = rank(
-            self.language, Prompts(ids, torch.ones_like(ids) if mask is None else mask, features, counts), answers
-        )
-        best = [max(range(len(some)), key=some.__getitem__) for some in scores]
-        said = zip(metas, best, scores, strict=True)
-        return [{**meta, "prediction": meta["choices"][i], "scores": some} for meta, i, some in said]
-
-    def texts(self, ids: Tensor, generation: Mapping) -> list[str]:
-        """The texts of the ids (B, L) that `generate` made with these arguments, each up to the token that ends it."""
-        return answer_texts(self.tokenizer, ids, self.ends(generation))
-
     def ends(self, generation: Mapping) -> list[int]:
-        """Ids of the tokens that end an answer which is generated with these arguments."""
+        """Ids of the tokens that end an answer that is generated with these arguments."""
         arguments = generation_arguments(self.tokenizer, generation, self.language.ends)
         return as_ids(arguments.get("eos_token_id", self.language.ends))
 
     def settings_in_force(self, generation: Mapping | None = None) -> dict:
-        """As `generation.settings_in_force`, of the model's own generation arguments or of others."""
+        """`generation.settings_in_force` with the model's own generation arguments, or with others."""
         return settings_in_force(self.language, self.tokenizer, self.generation if generation is None else generation)
 
     @torch.no_grad()

@@ -1,23 +1,23 @@
-"""How answers are generated: the tokens that end one, and the settings in force."""
+"""Generation settings: the tokens that end an answer, transformers' arguments, and the settings in force."""
 
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from itertools import takewhile
 from math import inf
 from pathlib import Path
 
 from mmengine.logging import print_log
-from torch import Tensor
-from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
-from .beams import PublishedBeams
+from mmgpt.compat.beams import PublishedBeams
+
 from .generation_files import CONFIG, GENERATION, as_ids, as_stated, read_settings
-from .sampling import DEFAULT_LENGTH, prepared
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN
+from .transformers_names import CACHE
 
 BEAM_SCORES = ("answer", "text")
-# Settings that act although nobody sets them: always, where tokens are drawn, where there are beams.
+DEFAULT_LENGTH = 20  # tokens, transformers' own
+# Settings that act although nobody sets them: in any case, in sampling, in beam search.
 ALWAYS = ("do_sample", "num_beams")
 DRAWING = ("temperature", "top_k", "top_p")
 BEAMS = ("length_penalty", "early_stopping")
@@ -96,15 +96,22 @@ def generation_arguments(tokenizer: PreTrainedTokenizerBase, given: Mapping, end
     if own != ends:
         arguments["eos_token_id"] = as_stated(own)
     if scores == "text" and (given.get("num_beams") or 1) > 1:
-        arguments["custom_generate"] = PublishedBeams()
+        arguments["custom_generate"] = PublishedBeams(tuple(own), CACHE)
     return {**arguments, **given}
 
 
-def answer_texts(tokenizer: PreTrainedTokenizerBase, ids: Tensor, ends: Collection[int]) -> list[str]:
-    """The answers in generated ids (B, L), each up to its end, without special tokens and white space around it."""
-    answers = [list(takewhile(lambda token: token not in ends, row)) for row in ids.tolist()]
-    how = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [tokenizer.decode(answer, **how).strip() for answer in answers]
+def generation_config(model: GenerationMixin, arguments: Mapping) -> GenerationConfig:
+    """transformers' config of generate with these arguments, and the model's own settings for all others.
+
+    Raises:
+        ValueError: an argument that generate does not know, or a value it refuses.
+    """
+    settings = {name: value for name, value in arguments.items() if name != "custom_generate"}
+    # The first step of generate; transformers has no public name for it.
+    config, unknown = model._prepare_generation_config(None, **settings)
+    if unknown:
+        raise ValueError(f"unknown generation arguments: {', '.join(unknown)}")
+    return config
 
 
 def settings_in_force(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase, given: Mapping) -> dict:
@@ -120,8 +127,8 @@ def settings_in_force(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase
     Raises:
         ValueError: as `generation_arguments` says, or an argument is unknown to transformers.
     """
-    settings = prepared(model, generation_arguments(tokenizer, given, model.ends)).to_dict()
-    neutral, beams = prepared(model, {}).to_dict(), (settings["num_beams"] or 1) > 1
+    settings = generation_config(model, generation_arguments(tokenizer, given, model.ends)).to_dict()
+    neutral, beams = generation_config(model, {}).to_dict(), (settings["num_beams"] or 1) > 1
     acting = (*ALWAYS, *(DRAWING if settings["do_sample"] else ()), *(BEAMS if beams else ()))
     told = {name: value for name, value in settings.items() if name in acting or value != neutral.get(name)}
     if "max_length" not in told:

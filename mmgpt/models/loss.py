@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from .gated_lm import GatedCausalLM
-from .ranking import IGNORE_INDEX
+
+IGNORE_INDEX = -100  # the label of tokens without a loss: that of torch's cross_entropy
 
 
 def mean_losses(

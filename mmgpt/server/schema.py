@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mmgpt.models.sampling import COLDEST
+from mmgpt.inference.sampling import MIN_TEMPERATURE
 from mmgpt.server.errors import ApiError
 
 # Brackets, braces and commas of a request. Each takes up to 256 bytes once it is parsed, hundreds of times its own.
@@ -173,7 +173,7 @@ class ChatRequest(Strict):
         """
         arguments = {"max_new_tokens": self.answer_length(), "top_p": self.top_p}
         if self.temperature is not None:
-            arguments["do_sample"] = self.temperature >= COLDEST
+            arguments["do_sample"] = self.temperature >= MIN_TEMPERATURE
             if arguments["do_sample"]:
                 arguments |= {"temperature": self.temperature, "top_k": 0}
         return {name: value for name, value in arguments.items() if value is not None}

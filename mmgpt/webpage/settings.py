@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mmgpt.apis.chat import Chat, Conversation
 from mmgpt.apis.templates import chat_templates, with_template
 from mmgpt.inference.answer import Answer
-from mmgpt.models.sampling import COLDEST
+from mmgpt.inference.sampling import MIN_TEMPERATURE
 
 SEEDS = 2**32  # one more than the largest seed
 
@@ -80,7 +80,7 @@ def read_settings(
         ValueError: a value is missing, no number, or out of range; there is no such template.
     """
     generation = {setting.name: _checked(setting, value) for setting, value in zip(SETTINGS, values, strict=True)}
-    generation["do_sample"] = generation["temperature"] >= COLDEST
+    generation["do_sample"] = generation["temperature"] >= MIN_TEMPERATURE
     if not generation["do_sample"]:
         generation = {name: value for name, value in generation.items() if name not in DRAWING}
     seed = (seed or "").strip()

@@ -184,7 +184,7 @@ def test_a_failing_model_leaves_the_conversation_as_it_was(chat, monkeypatch):
         raise RuntimeError("out of memory")
 
     conversation = chat.start()
-    monkeypatch.setattr(chat.engine.language, "forward", fail)
+    monkeypatch.setattr(chat.flamingo.language, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         chat.ask(conversation, "one?")
     assert conversation == Conversation()

@@ -43,6 +43,23 @@ def fresh_import():
         del sys.modules[name]
 
 
+@pytest.fixture
+def submitted(monkeypatch):
+    """The requests of each call of a chat's `answer_all`: `submitted(chat)` gives the list that they come to."""
+
+    def record(chat: Chat) -> list[tuple]:
+        calls, submit = [], chat.scheduler.submit
+
+        def recorded(*requests, **options):
+            calls.append(requests)
+            submit(*requests, **options)
+
+        monkeypatch.setattr(chat.scheduler, "submit", recorded)
+        return calls
+
+    return record
+
+
 @pytest.fixture(scope="session")
 def chat(chat_config, chat_checkpoint):  # noqa: F811
     torch.manual_seed(SEED)

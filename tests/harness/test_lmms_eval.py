@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import setuptools
@@ -146,18 +147,14 @@ def test_answers_equal_the_chat_in_the_order_of_the_requests(load, chat, picture
     assert all(answers) and len(set(answers)) == 5
 
 
-def test_images_matter_and_keep_their_order(load, pictures):
+def test_images_matter_and_keep_their_order(load, pictures, submitted):
     model = load()
     before = model.generate_until(requests())[4]
     model.task_dict["t"]["test"][4]["pictures"] = pictures[::-1]
-    inputs = []
-    generate = model.chat.model.generate
-    model.chat.model.generate = lambda **given: inputs.append(given["pixels"]) or generate(**given)
-    try:
-        after = model.generate_until(requests()[4:])[0]
-    finally:
-        del model.chat.model.generate
-    assert inputs[0].shape[:2] == (1, 3) and inputs[0][0].mean(dim=(2, 3)).argmax(dim=1).tolist() == [1, 2, 0]
+    calls = submitted(model.chat)
+    after = model.generate_until(requests()[4:])[0]
+    [[request]] = calls
+    assert len(request.pixels) == 3 and request.pixels.mean(dim=(2, 3)).argmax(dim=1).tolist() == [1, 2, 0]
     assert after != before
 
 
@@ -187,21 +184,17 @@ def test_generation_arguments_of_a_task(adapter, arguments, expected):
     assert adapter.generation_arguments(arguments) == expected
 
 
-def test_generation_arguments_reach_the_model(load):
+def test_generation_arguments_reach_the_model(load, submitted):
     model = load(batch_size=4)
-    given = []
-    generate = model.chat.model.generate
-    model.chat.model.generate = lambda **said: given.append(said) or generate(**said)
-    try:
-        several = [
-            {"num_beams": 2, "max_new_tokens": 2},
-            {"max_new_tokens": 3},
-            *[{"num_beams": 2, "max_new_tokens": 2}] * 3,
-        ]
-        model.generate_until(requests(several))
-    finally:
-        del model.chat.model.generate
-    seen = sorted((len(said["input_ids"]), said.get("num_beams"), said["max_new_tokens"]) for said in given)
+    calls = submitted(model.chat)
+    several = [
+        {"num_beams": 2, "max_new_tokens": 2},
+        {"max_new_tokens": 3},
+        *[{"num_beams": 2, "max_new_tokens": 2}] * 3,
+    ]
+    model.generate_until(requests(several))
+    arguments = [(len(call), call[0].arguments) for call in calls]
+    seen = sorted((count, each.get("num_beams"), each["max_new_tokens"]) for count, each in arguments)
     assert seen == [(1, None, 3), (4, 2, 2)]
 
 
@@ -260,9 +253,9 @@ def test_a_continuation_may_be_a_function_and_greedy_answers_are_recognized(load
 
     def logits(input_ids, **rest):
         best = torch.tensor([[follows.get(token, two[0]) for token in row] for row in input_ids.tolist()])
-        return torch.nn.functional.one_hot(best, len(tokenizer)).float()
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(best, len(tokenizer)).float())
 
-    monkeypatch.setattr(model.chat.model, "forward", logits)
+    monkeypatch.setattr(model.chat.flamingo.language, "forward", logits)
     found = losses(model, [" two", "two", "one", "two one", " two"])
     assert [greedy for _, greedy in found] == [True, True, False, False, True]
     # It may end with another of the tokens that end its answers.

@@ -74,21 +74,18 @@ def test_single_turns_equal_the_chat(model, chat, files):
     assert all(answers) and answers[0] != answers[1]
 
 
-def test_texts_and_images_keep_their_order(model, chat, files, pictures):
+def test_texts_and_images_keep_their_order(model, chat, files, pictures, submitted):
     message = [text("is "), image(files[1]), text(" blue or "), image(files[0]), text("?")]
     parts = [
         {"type": "text", "text": part["value"]} if part["type"] == "text" else {"type": "image"} for part in message
     ]
     expected = chat.prepare(Conversation([{"question": parts}], [pictures[1], pictures[0]]))
-    given = []
-    generate = model.chat_model.model.generate
-    model.chat_model.model.generate = lambda **said: given.append(said) or generate(**said)
-    try:
-        assert model.generate(message)
-    finally:
-        del model.chat_model.model.generate
-    assert all(given[0][key].equal(expected[key]) for key in expected)
-    assert given[0]["image_counts"].tolist() == [2] and given[0]["max_new_tokens"] == 6
+    calls = submitted(model.chat_model)
+    assert model.generate(message)
+    [[request]] = calls
+    assert request.ids.equal(expected["input_ids"])
+    assert request.pixels.equal(expected["pixels"][0])
+    assert len(request.pixels) == 2 and request.arguments["max_new_tokens"] == 6
 
 
 def test_several_turns_equal_the_chat(model, chat, files):

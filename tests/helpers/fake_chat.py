@@ -32,7 +32,7 @@ class FakeChat:
         return self.did["stopped"]
 
     def settings_in_force(self) -> dict:
-        """As Chat's."""
+        """Same as Chat's."""
         return {"do_sample": False, **self.generation}
 
     def start(self) -> Conversation:
@@ -42,7 +42,7 @@ class FakeChat:
     def submit(
         self, conversation, generation=None, *, seed=None, stop=(), top_logprobs=None, listener=None, scope=""
     ) -> Answer:
-        """As Chat's."""
+        """Same as Chat's."""
         text = question_text(conversation.turns[-1]["question"])
         if not text.strip():
             raise ValueError("the question is empty")

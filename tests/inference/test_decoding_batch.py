@@ -1,9 +1,12 @@
-"""Texts that grow together against each of them computed again as a whole."""
+"""Sequences decoded in one batch against each of them computed again as a whole."""
 
 import pytest
 import torch
 
-from mmgpt.inference.decoding_batch import Growing, Known, can_be_known, read, see
+from mmgpt.inference.decoding_batch import DecodingBatch
+from mmgpt.inference.kv_cache import PrefixKV
+from mmgpt.inference.prefill import encode_images, prefill
+from mmgpt.models.packing import is_attention_only
 from tests.helpers.tolerances import assert_close
 from tests.models.test_gated_lm import FAMILIES, IMAGE, VOCABULARY, gated, language_model
 
@@ -29,34 +32,34 @@ def whole(model, ids, latents):
 
 
 class Check:
-    """Texts in a `Growing`, each step compared with the whole text computed again."""
+    """Sequences in a `DecodingBatch`, each step compared with the whole sequences computed again."""
 
     def __init__(self, model):
-        self.model, self.growing, self.texts = model, Growing(model), []
+        self.model, self.batch, self.texts = model, DecodingBatch(model), []
 
     def add(self, ids, latents):
-        images = see(self.model, latents) if len(latents) else []
-        logits, known = read(self.model, ids, images, Known())
+        images = encode_images(self.model, latents) if len(latents) else []
+        [(logits, prefix)] = prefill(self.model, [ids], [images], [PrefixKV()])
         assert_close(logits, whole(self.model, ids, latents)[:, -1])
-        self.growing.add(known, images)
+        self.batch.add([prefix], [images])
         self.texts.append((ids, latents))
 
     def step(self):
         tokens = torch.randint(6, VOCABULARY, (len(self.texts),)).tolist()
-        logits = self.growing.step(tokens)
+        logits = self.batch.step(tokens)
         self.texts = [(torch.cat((ids, torch.tensor([[token]])), 1), latents)
                       for (ids, latents), token in zip(self.texts, tokens, strict=True)]  # fmt: skip
         for row, text in zip(logits, self.texts, strict=True):
             assert_close(row, whole(self.model, *text)[0, -1])
 
-    def keep(self, rows):
-        self.growing.keep(rows)
+    def select(self, rows):
+        self.batch.select(rows)
         self.texts = [self.texts[row] for row in rows]
 
 
 @pytest.mark.parametrize("reading", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_texts_that_come_and_go_are_computed_as_alone(family, reading):
+def test_sequences_that_join_and_leave_equal_single_ones(family, reading):
     check = Check(gated(family, reading))
     made = texts(check.model)
     check.add(*made[0])
@@ -65,31 +68,61 @@ def test_texts_that_come_and_go_are_computed_as_alone(family, reading):
     check.add(*made[2])
     check.step()
     check.step()
-    check.keep([0, 1])
+    check.select([0, 1])
     check.step()
     check.add(*made[3])
     check.step()
-    known = check.growing.known(2)
-    check.keep([1])
+    prefix = check.batch.prefix(2)
+    check.select([1])
     check.step()
-    check.keep([])
+    check.select([])
     check.add(*made[2])
     check.step()
-    assert len(known) == LENGTHS[3] + 1
+    assert len(prefix) == LENGTHS[3] + 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_known_beginning_is_not_computed_again(family):
+def test_prefill_from_a_prefix_equals_prefill_of_the_whole_prompt(family):
     model = gated(family)
     ids, latents = texts(model)[2]
-    images = see(model, latents)
-    expected, known = read(model, ids, images, Known())
+    images = encode_images(model, latents)
+    [(expected, prefix)] = prefill(model, [ids], [images], [PrefixKV()])
     for length in (0, 1, 6, 11):
-        logits, again = read(model, ids, images, known.cut(length))
-        assert torch.allclose(logits, expected, atol=1e-4) and len(again) == len(known) == 12
-        for one, other in zip(again.layers, known.layers, strict=True):
-            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one, other, strict=True))
-    assert known.nbytes == sum(x.numel() * 4 for pair in known.layers for x in pair)
+        [(logits, again)] = prefill(model, [ids], [images], [prefix.cut(length)])
+        assert torch.allclose(logits, expected, atol=1e-4) and len(again) == len(prefix) == 12
+        for pair, other in zip(again.layers, prefix.layers, strict=True):
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(pair, other, strict=True))
+    assert prefix.nbytes == sum(x.numel() * 4 for pair in prefix.layers for x in pair)
+
+
+@pytest.mark.parametrize("start", [0, 2])
+@pytest.mark.parametrize("reading", ["latest", "next"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prefill_of_a_batch_equals_prefill_of_each_prompt(family, reading, start):
+    """Prompts of several lengths and numbers of images, also behind prefixes of equal length."""
+    model = gated(family, reading)
+    ids, latents = zip(*texts(model), strict=True)
+    images = [encode_images(model, each) if len(each) else [] for each in latents]
+    alone = [prefill(model, [row], [own], [PrefixKV()])[0] for row, own in zip(ids, images, strict=True)]
+    together = prefill(model, ids, images, [prefix.cut(start) for _, prefix in alone])
+    for (logits, prefix), (expected, expected_prefix) in zip(together, alone, strict=True):
+        assert torch.allclose(logits, expected, atol=1e-4)
+        for pair, other in zip(prefix.layers, expected_prefix.layers, strict=True):
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(pair, other, strict=True))
+
+
+def test_sequences_that_join_together_equal_single_ones():
+    check = Check(gated())
+    made = texts(check.model)
+    check.add(*made[0])
+    check.step()
+    images = [encode_images(check.model, latents) if len(latents) else [] for _, latents in made[1:]]
+    prefixes = [prefix for _, prefix in prefill(check.model, [ids for ids, _ in made[1:]], images, [PrefixKV()] * 3)]
+    check.batch.add(prefixes, images)
+    check.texts += made[1:]
+    check.step()
+    check.select([1, 3])
+    check.step()
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
@@ -111,18 +144,16 @@ def test_a_window_shorter_than_the_text(family):
 def test_the_keys_and_values_of_images_are_their_own():
     model = gated()
     _, latents = texts(model)[2]
-    both, alone = see(model, latents), see(model, latents[1:])[0]
+    both, alone = encode_images(model, latents), encode_images(model, latents[1:])[0]
     assert list(both[1].cache) == list(model.gated_layers)
     for index, (keys, values) in alone.cache.items():
         assert_close((keys, values), both[1].cache[index])
     assert alone.nbytes == latents[1].nbytes + 2 * sum(keys.nbytes for keys, _ in alone.cache.values())
 
 
-def test_models_with_other_states_are_told_apart():
-    assert can_be_known(gated("gemma2")) and can_be_known(gated("bloom"))
+def test_models_with_a_recurrent_state_are_recognised():
+    assert is_attention_only(gated("gemma2").model) and is_attention_only(gated("bloom").model)
 
-    class Holder:
-        model = language_model()
-
-    Holder.model.config.layers_block_type = ["attention", "mamba"]
-    assert not can_be_known(Holder)
+    model = language_model()
+    model.config.layers_block_type = ["attention", "mamba"]
+    assert not is_attention_only(model)

@@ -1,10 +1,10 @@
-"""Text while its tokens come: whole characters only, up to a stop sequence, and never taken back."""
+"""Streaming detokenizer: whole characters only, up to a stop sequence, and never taken back."""
 
 from pathlib import Path
 
 import pytest
 
-from mmgpt.inference.detokenizer import AnswerText, Characters
+from mmgpt.inference.detokenizer import AnswerDetokenizer, IncrementalDetokenizer
 from mmgpt.models.language import load_tokenizer
 
 
@@ -18,9 +18,9 @@ def ids_of(tokenizer, text):
 
 
 def pieces_of(text, ids):
-    """What an AnswerText or Characters gives for some ids, empty pieces left out."""
+    """The pieces that a detokenizer gives for some ids, without the empty ones."""
     pieces = [text.add(token) for token in ids]
-    return [piece for piece in [*pieces, text.rest()] if piece]
+    return [piece for piece in [*pieces, text.flush()] if piece]
 
 
 @pytest.mark.parametrize(
@@ -28,19 +28,19 @@ def pieces_of(text, ids):
 )
 def test_pieces_join_to_the_text_and_hold_whole_characters(tokenizer, text):
     ids = ids_of(tokenizer, text)
-    pieces = pieces_of(Characters(tokenizer), ids)
+    pieces = pieces_of(IncrementalDetokenizer(tokenizer), ids)
     assert "".join(pieces) == tokenizer.decode(ids)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert len(ids) >= len(pieces) > 0
-    assert "".join(pieces_of(AnswerText(tokenizer), ids)) == text.strip()
+    assert "".join(pieces_of(AnswerDetokenizer(tokenizer), ids)) == text.strip()
 
 
 def test_special_tokens_are_left_out(tokenizer):
-    assert pieces_of(Characters(tokenizer), [*ids_of(tokenizer, "red"), tokenizer.eos_token_id]) == ["red"]
+    assert pieces_of(IncrementalDetokenizer(tokenizer), [*ids_of(tokenizer, "red"), tokenizer.eos_token_id]) == ["red"]
 
 
 def test_an_answer_cut_within_a_character_shows_what_came(tokenizer):
-    assert "".join(pieces_of(AnswerText(tokenizer), ids_of(tokenizer, "no 😀")[:-1])).startswith("no ")
+    assert "".join(pieces_of(AnswerDetokenizer(tokenizer), ids_of(tokenizer, "no 😀")[:-1])).startswith("no ")
 
 
 def incomplete_bytes(tokenizer, before, after):
@@ -55,7 +55,7 @@ def incomplete_bytes(tokenizer, before, after):
 def test_text_goes_on_after_bytes_that_are_no_character(tokenizer, before, after):
     bundled = load_tokenizer(str(Path(__file__).parents[2] / "checkpoints/tiny/language"))
     for each in (tokenizer, bundled):
-        pieces = pieces_of(Characters(each), incomplete_bytes(each, before, after))
+        pieces = pieces_of(IncrementalDetokenizer(each), incomplete_bytes(each, before, after))
         text, end = "".join(pieces), after.split()[-1] if after else before + "\N{REPLACEMENT CHARACTER}" * 2
         assert text.startswith(before) and text.endswith(end)
 
@@ -74,14 +74,14 @@ def test_text_goes_on_after_bytes_that_are_no_character(tokenizer, before, after
     ],
 )
 def test_a_stop_sequence_ends_the_text_and_is_not_shown(tokenizer, text, stops, expected):
-    answer = AnswerText(tokenizer, stops)
+    answer = AnswerDetokenizer(tokenizer, stops)
     assert "".join(pieces_of(answer, ids_of(tokenizer, text))) == expected
     assert answer.stopped == any(stop in text for stop in stops)
 
 
 def test_only_what_may_become_a_stop_sequence_is_held_back(tokenizer):
     ids = ids_of(tokenizer, "a#b##c")
-    answer = AnswerText(tokenizer, ["##c"])
+    answer = AnswerDetokenizer(tokenizer, ["##c"])
     shown = []
     for token in ids:
         shown.append(answer.add(token))
@@ -90,8 +90,8 @@ def test_only_what_may_become_a_stop_sequence_is_held_back(tokenizer):
 
 
 def test_white_space_waits_for_what_follows(tokenizer):
-    answer = AnswerText(tokenizer)
+    answer = AnswerDetokenizer(tokenizer)
     pieces = [answer.add(token) for token in ids_of(tokenizer, "one \n")]
-    assert "".join(pieces) == "one" and answer.rest() == ""
+    assert "".join(pieces) == "one" and answer.flush() == ""
     pieces = [answer.add(token) for token in ids_of(tokenizer, "two")]
     assert "".join(pieces).endswith("two")

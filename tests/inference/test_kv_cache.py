@@ -1,10 +1,10 @@
-"""A cache with room gives what transformers' own gives, whatever happens to it between steps."""
+"""The preallocated KV cache against transformers' own, also after changes between steps."""
 
 import pytest
 import torch
 from transformers import DynamicCache
 
-from mmgpt.inference.kv_cache import ROOM, RoomyLayer, roomy
+from mmgpt.inference.kv_cache import PREALLOCATED, PreallocatedLayer, preallocated_cache
 
 
 def layers(rows=2, length=3):
@@ -26,19 +26,19 @@ def step(caches, rows, length=1):
             assert all(map(torch.equal, given[0], other))
 
 
-def test_as_transformers_own():
+def test_preallocated_cache_equals_transformers_own():
     known = layers()
-    caches = DynamicCache(known), roomy(known)
-    for _ in range(2 * ROOM + 2):
+    caches = DynamicCache(known), preallocated_cache(known)
+    for _ in range(2 * PREALLOCATED + 2):
         step(caches, 2)
-    step(caches, 2, length=ROOM + 5)
-    assert same(*caches) and caches[1].get_seq_length() == 3 * ROOM + 10
+    step(caches, 2, length=PREALLOCATED + 5)
+    assert same(*caches) and caches[1].get_seq_length() == 3 * PREALLOCATED + 10
 
 
-def test_what_it_was_given_stays():
+def test_initial_keys_and_values_do_not_change():
     known = layers()
     before = [[x.clone() for x in pair] for pair in known]
-    for cache in (roomy(known), roomy(known)):
+    for cache in (preallocated_cache(known), preallocated_cache(known)):
         cache.reorder_cache(torch.tensor([1, 1]))
         step([cache], 2)
     assert all(
@@ -46,12 +46,12 @@ def test_what_it_was_given_stays():
     )
 
 
-def test_a_step_copies_nothing_while_there_is_room():
-    layer = RoomyLayer(*layers()[0])
+def test_a_step_copies_nothing_while_preallocated_positions_are_left():
+    layer = PreallocatedLayer(*layers()[0])
     new = torch.randn(2, 2, 1, 4)
     layer.update(new, new)
     place = layer.keys.data_ptr()
-    for _ in range(ROOM):
+    for _ in range(PREALLOCATED):
         layer.update(new, new)
     assert layer.keys.data_ptr() == place
     layer.update(new, new)
@@ -59,9 +59,9 @@ def test_a_step_copies_nothing_while_there_is_room():
 
 
 @pytest.mark.parametrize("change", ["rows", "crop", "longer"])
-def test_others_may_put_something_in_its_place(change):
+def test_keys_and_values_may_be_replaced_between_steps(change):
     known = layers()
-    caches = DynamicCache(known), roomy(known)
+    caches = DynamicCache(known), preallocated_cache(known)
     step(caches, 2)
     for cache in caches:
         for layer in cache.layers:
@@ -74,9 +74,9 @@ def test_others_may_put_something_in_its_place(change):
     assert same(*caches)
 
 
-def test_beams_exchange_what_they_wrote_themselves():
+def test_reordering_beams_leaves_the_shared_prefix_in_place():
     known = layers()
-    caches = DynamicCache(known), roomy(known)
+    caches = DynamicCache(known), preallocated_cache(known)
     for cache in caches:
         cache.batch_repeat_interleave(2)
     begun = caches[1].layers[0].keys
@@ -85,4 +85,4 @@ def test_beams_exchange_what_they_wrote_themselves():
             cache.reorder_cache(torch.tensor(order))
         step(caches, 4)
     assert same(*caches)
-    assert caches[1].layers[0].alike == begun.shape[2] == 3
+    assert caches[1].layers[0].shared == begun.shape[2] == 3

@@ -1,103 +1,103 @@
-"""What is kept of texts and images: the longest common beginning, and no more bytes than allowed."""
+"""Prefix cache: the longest common prefix is found, and no more bytes are held than allowed."""
 
 import numpy as np
 import pytest
 import torch
 
-from mmgpt.inference.decoding_batch import Known, SeenImage
-from mmgpt.inference.prefix_cache import Kept, name_of, names_of
+from mmgpt.inference.kv_cache import EncodedImage, PrefixKV
+from mmgpt.inference.prefix_cache import PrefixCache, image_digest, token_keys
 from tests.models.test_gated_lm import IMAGE, gated
 
-TOKEN = 2 * 8 * 4  # bytes of the keys and values of a token in `known`
+TOKEN = 2 * 8 * 4  # bytes of the keys and values of a token in `prefix`
 
 
-def known(length, start=0.0):
-    """Keys and values of one layer, which tell the places of their tokens."""
+def prefix(length, start=0.0):
+    """Keys and values of one layer, which hold the positions of their tokens."""
     x = torch.arange(start, start + length).reshape(1, 1, length, 1).repeat(1, 1, 1, 8)
-    return Known(((x, -x),))
+    return PrefixKV(((x, -x),))
 
 
-def names(*tokens):
+def keys(*tokens):
     return np.array([[token, 0] for token in tokens])
 
 
 def image(value, latents=4):
     x = torch.full((1, 1, latents, 8), float(value))
-    return SeenImage(torch.full((1, latents, 16), float(value)), {1: (x, x)})
+    return EncodedImage(torch.full((1, latents, 16), float(value)), {1: (x, x)})
 
 
-def test_the_longest_common_beginning_is_found():
-    kept = Kept(10**6)
-    assert len(kept.beginning(names(1, 2))) == 0
-    kept.keep_text(names(1, 2, 3, 4), known(4))
-    kept.keep_text(names(1, 2, 9), known(3, start=100.0))
-    assert len(kept.beginning(names(7, 2, 3))) == 0
-    found = kept.beginning(names(1, 2, 3, 5, 6))
+def test_the_longest_common_prefix_is_found():
+    cache = PrefixCache(10**6)
+    assert len(cache.longest(keys(1, 2))) == 0
+    cache.add(keys(1, 2, 3, 4), prefix(4))
+    cache.add(keys(1, 2, 9), prefix(3, start=100.0))
+    assert len(cache.longest(keys(7, 2, 3))) == 0
+    found = cache.longest(keys(1, 2, 3, 5, 6))
     assert found.layers[0][0][0, 0, :, 0].tolist() == [0, 1, 2]
-    assert kept.beginning(names(1, 2, 9, 9)).layers[0][0][0, 0, :, 0].tolist() == [100, 101, 102]
-    assert len(kept.beginning(names(1, 2, 3, 4))) == 4 and len(kept.beginning(names(1))) == 1
+    assert cache.longest(keys(1, 2, 9, 9)).layers[0][0][0, 0, :, 0].tolist() == [100, 101, 102]
+    assert len(cache.longest(keys(1, 2, 3, 4))) == 4 and len(cache.longest(keys(1))) == 1
 
 
-def test_a_longer_text_takes_the_place_of_its_beginnings():
-    kept = Kept(10**6)
-    kept.keep_text(names(1, 2), known(2))
-    kept.keep_text(names(1, 2, 3), known(3))
-    kept.keep_text(names(1, 2, 3), known(3))
-    assert kept.nbytes == 3 * TOKEN
+def test_a_longer_prefix_replaces_its_own_prefixes():
+    cache = PrefixCache(10**6)
+    cache.add(keys(1, 2), prefix(2))
+    cache.add(keys(1, 2, 3), prefix(3))
+    cache.add(keys(1, 2, 3), prefix(3))
+    assert cache.nbytes == 3 * TOKEN
 
 
-def test_the_longest_unused_goes_first():
-    kept = Kept(9 * TOKEN)
+def test_the_least_recently_used_prefix_is_evicted_first():
+    cache = PrefixCache(9 * TOKEN)
     for token in (1, 2, 3):
-        kept.keep_text(names(token, 0, 0), known(3))
-    kept.beginning(names(1, 0))
-    kept.keep_text(names(4, 0), known(2))
-    assert [len(kept.beginning(names(token, 0))) for token in (1, 2, 3, 4)] == [2, 0, 2, 2]
-    assert kept.nbytes == 8 * TOKEN
-    kept.keep_text(names(5), known(100))
-    assert kept.nbytes == 0 and len(kept.beginning(names(5))) == 0
+        cache.add(keys(token, 0, 0), prefix(3))
+    cache.longest(keys(1, 0))
+    cache.add(keys(4, 0), prefix(2))
+    assert [len(cache.longest(keys(token, 0))) for token in (1, 2, 3, 4)] == [2, 0, 2, 2]
+    assert cache.nbytes == 8 * TOKEN
+    cache.add(keys(5), prefix(100))
+    assert cache.nbytes == 0 and len(cache.longest(keys(5))) == 0
 
 
-def test_what_goes_is_not_found_any_more():
-    kept = Kept(6 * TOKEN)
+def test_evicted_prefixes_are_not_found():
+    cache = PrefixCache(6 * TOKEN)
     for last in range(20):
-        kept.keep_text(names(1, 2, last), known(3, start=float(last)))
-        found = kept.beginning(names(1, 2, last, 5))
+        cache.add(keys(1, 2, last), prefix(3, start=float(last)))
+        found = cache.longest(keys(1, 2, last, 5))
         assert len(found) == 3 and found.layers[0][0][0, 0, 0, 0] == last
-    assert kept.nbytes == 6 * TOKEN and len(kept._texts) == 2 and len(kept._beginnings) <= 6
+    assert cache.nbytes == 6 * TOKEN and len(cache._prefixes) == 2 and len(cache._by_hash) <= 6
 
 
-def test_images_go_last_and_the_longest_unused_first():
+def test_images_are_evicted_last_and_in_order_of_use():
     size = image(1).nbytes
-    kept = Kept(2 * size + 3 * TOKEN)
-    kept.keep_text(names(1, 2, 3), known(3))
+    cache = PrefixCache(2 * size + 3 * TOKEN)
+    cache.add(keys(1, 2, 3), prefix(3))
     for number in (1, 2):
-        kept.keep_image(b"image %d" % number, image(number))
-    assert len(kept.beginning(names(1, 2, 3))) == 3
-    kept.image(b"image 1")
-    kept.keep_image(b"image 3", image(3))
-    assert len(kept.beginning(names(1, 2, 3))) == 0
-    assert kept.image(b"image 2") is None and kept.image(b"image 1").latents[0, 0, 0] == 1
-    assert kept.nbytes == 2 * size
+        cache.add_image(b"image %d" % number, image(number))
+    assert len(cache.longest(keys(1, 2, 3))) == 3
+    cache.image(b"image 1")
+    cache.add_image(b"image 3", image(3))
+    assert len(cache.longest(keys(1, 2, 3))) == 0
+    assert cache.image(b"image 2") is None and cache.image(b"image 1").latents[0, 0, 0] == 1
+    assert cache.nbytes == 2 * size
 
 
 @pytest.mark.parametrize(
     ("reading", "expected"), [("latest", [1, "a", "a", "b", "b"]), ("next", ["a", "a", "b", "b", 1])]
 )
-def test_a_token_is_named_with_the_image_that_it_reads(reading, expected):
+def test_a_token_key_names_the_image_that_the_token_attends_to(reading, expected):
     ids = torch.tensor([[7, IMAGE, 8, IMAGE, 9]])
     images = {name: name.encode() * 8 for name in ("a", "b")}
     numbers = {name: int.from_bytes(value, signed=True) for name, value in images.items()}
-    found = names_of(gated(reading=reading), ids, list(images.values()))
+    found = token_keys(gated(reading=reading), ids, list(images.values()))
     assert found[:, 0].tolist() == ids[0].tolist()
     assert found[:, 1].tolist() == [numbers.get(name, name) for name in expected]
     # Without images a text skips the gated blocks.
-    assert names_of(gated(reading=reading), ids, [])[:, 1].tolist() == [0] * 5
+    assert token_keys(gated(reading=reading), ids, [])[:, 1].tolist() == [0] * 5
 
 
-def test_names_of_images():
+def test_image_digests_depend_on_pixels_and_position():
     pixels = torch.rand(3, 4, 4)
     other = pixels.clone()
     other[2, 3, 3] += 1e-3
-    assert name_of(pixels) == name_of(pixels.clone()) != name_of(other)
-    assert name_of(pixels, 1) != name_of(pixels, 0)
+    assert image_digest(pixels) == image_digest(pixels.clone()) != image_digest(other)
+    assert image_digest(pixels, 1) != image_digest(pixels, 0)

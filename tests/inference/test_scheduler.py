@@ -1,4 +1,4 @@
-"""The engine against answers that keep nothing: over turns, in batches, after stops and failures."""
+"""The scheduler against answers without a prefix cache: over turns, in batches, after stops and failures."""
 
 import threading
 import time
@@ -25,9 +25,9 @@ def chat(request, chat_config):
     return Chat.from_config(chat_config, None, "cpu", options, dict(bad_words_ids=WORDS, max_new_tokens=LENGTH))
 
 
-def forgetful(chat, **engine):
-    """The same model, which keeps nothing."""
-    return Chat(chat.model, chat.pipeline, chat.generation, dict(engine, cache_bytes=0))
+def uncached(chat, **scheduler):
+    """A chat with the same model, and without a prefix cache."""
+    return Chat(chat.model, chat.pipeline, chat.generation, dict(scheduler, cache_bytes=0))
 
 
 def reference(chat, conversation, **generation):
@@ -45,7 +45,7 @@ class Looks:
 
     def __init__(self, chat, monkeypatch):
         self.images = self.tokens = 0
-        flamingo, language = chat.engine.reader.flamingo, chat.engine.language
+        flamingo, language = chat.flamingo, chat.flamingo.language
         encode, forward = flamingo.encode, language.model.forward
 
         def counted_encode(pixels, *args, **kwargs):
@@ -74,7 +74,7 @@ def test_turns_with_kept_keys_equal_turns_computed_again(chat):
     for question, colours in TURNS:
         asked = conversation.asked(question, [picture(colour) for colour in colours])
         answer = chat.submit(asked)
-        assert answer.text() == reference(chat, asked) == forgetful(chat).submit(asked).text()
+        assert answer.text() == reference(chat, asked) == uncached(chat).submit(asked).text()
         cached.append(answer.cached_tokens / answer.prompt_tokens)
         assert chat.ask(conversation, question, [picture(colour) for colour in colours]) == reference(chat, asked)
     assert cached[0] == 0 and cached[3] > 0.5
@@ -135,14 +135,14 @@ def test_a_batch_is_answered_as_one_by_one(chat):
     asked = questions()
     expected = [reference(chat, each) for each in asked]
     for max_batch in (3, 16):
-        many = forgetful(chat, max_batch=max_batch)
-        with many.engine.paused():  # so that all of them wait
+        many = uncached(chat, max_batch=max_batch)
+        with many.scheduler.paused():  # so that all of them wait
             answers = [many.submit(each) for each in asked]
         assert [answer.text() for answer in answers] == expected
 
 
 def test_questions_join_texts_that_grow(chat):
-    many = forgetful(chat)
+    many = uncached(chat)
     settings = dict(max_new_tokens=40, min_new_tokens=40)
     first = many.submit(questions()[1], settings)
     next(iter(first))
@@ -155,8 +155,8 @@ def test_settings_of_one_question_do_not_touch_another(chat):
     asked, drawn = questions()[4], dict(do_sample=True, temperature=2.0, top_p=0.9)
     alone = [chat.submit(asked, drawn, seed=seed).text() for seed in (1, 2, 1)]
     assert alone[0] == alone[2] != alone[1]
-    many = forgetful(chat)
-    with many.engine.paused():
+    many = uncached(chat)
+    with many.scheduler.paused():
         answers = [many.submit(asked, drawn, seed=1), many.submit(asked), many.submit(asked, drawn, seed=2)]
         answers.append(many.submit(asked, dict(max_new_tokens=2)))
         answers.append(many.submit(asked, dict(num_beams=3)))
@@ -169,14 +169,14 @@ def test_settings_of_one_question_do_not_touch_another(chat):
 @pytest.mark.parametrize("scores", ["answer", "text"])
 def test_beams_of_equal_settings_are_answered_together(chat, scores, monkeypatch):
     many = Chat(chat.model, chat.pipeline, dict(chat.generation, beam_scores=scores), dict(max_batch=12))
-    rows, generate = [], many.engine.language.generate
+    rows, generate = [], many.flamingo.language.generate
 
     def counted(input_ids, **kwargs):
         rows.append(len(input_ids))
         return generate(input_ids, **kwargs)
 
-    monkeypatch.setattr(many.engine.language, "generate", counted)
-    with many.engine.paused():
+    monkeypatch.setattr(many.flamingo.language, "generate", counted)
+    with many.scheduler.paused():
         answers = [many.submit(each, dict(num_beams=3)) for each in questions()[:6]]
         answers.append(many.submit(questions()[6], dict(num_beams=2)))
     texts = [answer.text() for answer in answers]
@@ -256,8 +256,8 @@ def test_closing_a_stream_frees_the_model(chat):
 
 
 def test_too_many_questions(chat):
-    many = forgetful(chat, max_waiting=2)
-    with many.engine.paused():
+    many = uncached(chat, max_waiting=2)
+    with many.scheduler.paused():
         waiting = [many.submit(questions()[0])]
         with pytest.raises(Busy, match="2 questions wait already"):
             for _ in range(4):  # one of them may have been taken before the pause
@@ -276,7 +276,7 @@ def test_a_listener_that_fails_ends_its_own_answer_only(chat):
 
 
 def test_close_cancels_what_runs_and_waits(chat):
-    many = forgetful(chat, max_batch=1)
+    many = uncached(chat, max_batch=1)
     answers = [many.submit(questions()[1], LONG) for _ in range(3)]
     many.close()
     assert [answer.finish_reason for answer in answers] == ["cancelled"] * 3
@@ -284,15 +284,15 @@ def test_close_cancels_what_runs_and_waits(chat):
 
 
 def test_a_failing_step_is_the_end_of_its_answers_only(chat, monkeypatch):
-    many = forgetful(chat)
-    forward, broken = many.engine.language.model.forward, threading.Event()
+    many = uncached(chat)
+    forward, broken = many.flamingo.language.model.forward, threading.Event()
 
     def fail(*args, **kwargs):
         if broken.is_set():
             raise RuntimeError("out of memory")
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(many.engine.language.model, "forward", fail)
+    monkeypatch.setattr(many.flamingo.language.model, "forward", fail)
     answers = [many.submit(each, LONG) for each in questions()[:2]]
     for answer in answers:
         next(iter(answer))
@@ -307,10 +307,10 @@ def test_a_failing_step_is_the_end_of_its_answers_only(chat, monkeypatch):
 
 
 def test_a_failing_choice_is_the_end_of_one_answer(chat):
-    many = forgetful(chat)
-    with many.engine.paused():
+    many = uncached(chat)
+    with many.scheduler.paused():
         answers = [many.submit(each) for each in questions()[:3]]
-        request = many.engine._waiting[1] if len(many.engine._waiting) == 3 else many.engine._waiting[0]
+        request = many.scheduler._waiting[1] if len(many.scheduler._waiting) == 3 else many.scheduler._waiting[0]
         sampler, calls = request.sampler, []
 
         def fail(ids, logits):
@@ -319,7 +319,7 @@ def test_a_failing_choice_is_the_end_of_one_answer(chat):
                 raise RuntimeError("probabilities are no numbers")
             return sampler(ids, logits)
 
-        fail.ends, fail.limit, fail.top_logprobs = sampler.ends, sampler.limit, None
+        fail.ends, fail.max_new_tokens, fail.top_logprobs = sampler.ends, sampler.max_new_tokens, None
         request.sampler = fail
     with pytest.raises(RuntimeError, match="no numbers"):
         answers[1].text()
@@ -341,7 +341,7 @@ def test_a_bad_setting_is_refused_before_anything_runs(chat, generation, message
 
 def test_an_answer_ends_where_the_model_can_read_no_further(chat_config, tiny_llama):
     chat = Chat.from_config(chat_config, generation=dict(max_new_tokens=10_000, min_new_tokens=10_000))
-    longest = chat.engine.language.config.max_position_embeddings
+    longest = chat.flamingo.language.config.max_position_embeddings
     answer = chat.submit(questions()[0])
     answer.text()
     assert answer.prompt_tokens + answer.completion_tokens == longest and answer.finish_reason == "length"
@@ -382,8 +382,8 @@ def test_many_threads(chat):
 
 
 def test_models_that_keep_more_than_keys_and_values(chat):
-    alone = forgetful(chat)
-    alone.engine.reader.keeps = False
+    alone = uncached(chat)
+    alone.scheduler.prefiller.attention_only = False
     answers = [alone.submit(each) for each in questions()[:3]]
     assert len(list(answers[0])) > 1
     assert [answer.text() for answer in answers[1:]] == [reference(chat, each) for each in questions()[1:3]]
@@ -393,19 +393,19 @@ def test_models_that_keep_more_than_keys_and_values(chat):
 
 
 def test_gradients_are_off(chat, monkeypatch):
-    forward, seen = chat.engine.language.forward, []
+    forward, seen = chat.flamingo.language.forward, []
 
     def look(*args, **kwargs):
         seen.append(torch.is_inference_mode_enabled())
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(chat.engine.language, "forward", look)
+    monkeypatch.setattr(chat.flamingo.language, "forward", look)
     chat.submit(questions()[0]).text()
     assert seen and all(seen)
 
 
-def test_what_fails_between_steps_ends_all_answers_and_not_the_engine(chat, monkeypatch):
-    many = forgetful(chat)
+def test_what_fails_between_steps_ends_all_answers_and_not_the_scheduler(chat, monkeypatch):
+    many = uncached(chat)
     answers = [many.submit(each, LONG) for each in questions()[:2]]
     for answer in answers:
         next(iter(answer))
@@ -413,7 +413,7 @@ def test_what_fails_between_steps_ends_all_answers_and_not_the_engine(chat, monk
     def fail(*args):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(many.engine._growing, "known", fail)
+    monkeypatch.setattr(many.scheduler._batch, "prefix", fail)
     answers[0].cancel()
     for answer in answers:
         with pytest.raises(RuntimeError, match="out of memory"):
@@ -423,7 +423,7 @@ def test_what_fails_between_steps_ends_all_answers_and_not_the_engine(chat, monk
 
 
 def test_questions_with_beams_come_in_while_others_begin(chat):
-    many, said = forgetful(chat, max_waiting=1000), []
+    many, said = uncached(chat, max_waiting=1000), []
     threads = [
         threading.Thread(
             target=lambda n=n: said.append(many.submit(questions()[n % 3], dict(num_beams=1 + n % 2)).text())
@@ -452,8 +452,8 @@ def test_equal_images_of_one_question_are_looked_at_and_kept_once(chat, monkeypa
     looks = Looks(kept, monkeypatch)
     asked = Conversation().asked("are they alike?", [picture("red"), picture("blue"), picture("red")])
     assert kept.submit(asked).text() == reference(chat, asked)
-    images = list(kept.engine.reader.kept._images.values())
-    texts = list(kept.engine.reader.kept._texts.values())
+    images = list(kept.scheduler.prefiller.cache._images.values())
+    texts = list(kept.scheduler.prefiller.cache._prefixes.values())
     assert kept.stats()["cache_bytes"] == sum(each.nbytes for each in (*images, *texts)) and len(images) == 2
     assert all(image.latents.untyped_storage().nbytes() == image.latents.nbytes for image in images)
     assert looks.images == 2 + 3  # those of the reference

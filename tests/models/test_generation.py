@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from mmgpt.compat.beams import PublishedBeams
+from mmgpt.inference.sampling import Sampler
 from mmgpt.models import generation
-from mmgpt.models.beams import PublishedBeams
 from mmgpt.models.generation import answer_ends, generation_arguments
 from mmgpt.models.language import load_tokenizer
-from mmgpt.models.sampling import Sampler
 from mmgpt.registry import MODELS
 from tests.models.test_flamingo import batch
 
@@ -218,7 +218,7 @@ def test_settings_of_the_base_do_not_act(tiny_flamingo_config, tiny_llama, base_
         for model in (plain, leaking)
     ]
     assert [type(each) for each in samplers[1].processors] == [type(each) for each in samplers[0].processors]
-    assert samplers[1].limit == samplers[0].limit
+    assert samplers[1].max_new_tokens == samplers[0].max_new_tokens
     assert samplers[1](prompt, torch.arange(300.0)[None]) == samplers[0](prompt, torch.arange(300.0)[None])
     assert leaking.settings_in_force() == plain.settings_in_force()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, DynamicCache, LlamaForCausalLM
 
-from mmgpt.models.beams import PublishedBeams
+from mmgpt.compat.beams import PublishedBeams
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.transformers_names import CACHE, NEW_CACHE, OLD_CACHE, cache_argument
 from tests.models.test_gated_lm import FAMILIES, IMAGE, SMALL, batch, gated, greedy, language_model
@@ -61,7 +61,7 @@ def test_a_forward_goes_on_from_a_cache_under_either_name(family, name):
     torch.testing.assert_close(out.logits, whole[:, 5:], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("search", [None, PublishedBeams()], ids=["transformers", "published"])
+@pytest.mark.parametrize("search", [None, PublishedBeams((1,), CACHE)], ids=["transformers", "published"])
 @pytest.mark.parametrize("model_class", [LlamaWithOldName, LlamaWithNewName])
 def test_models_with_either_name_generate_alike(model_class, search):
     ids, attention, features, counts = batch()

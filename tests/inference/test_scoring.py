@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mmgpt.models import ranking
-from mmgpt.models.ranking import Candidate, Prompts, rank
+from mmgpt.inference import scoring
+from mmgpt.inference.scoring import Candidate, Prompts, score_candidates
 from tests.models.test_gated_lm import FAMILIES, VOCABULARY, batch, gated
 
 
@@ -34,13 +34,13 @@ def alone(model, prompts, row, candidate):
 @pytest.mark.parametrize("reading", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_single_passes(family, reading, monkeypatch):
-    monkeypatch.setattr(ranking, "TOKENS", 30)
+    monkeypatch.setattr(scoring, "MAX_TOKENS", 30)
     model = gated(family, reading)
     ids, attention, features, counts = batch()
     prompts, candidates = Prompts(ids, attention, features, counts), make_candidates(3)
     with torch.no_grad():
         expected = [[alone(model, prompts, row, each) for each in some] for row, some in enumerate(candidates)]
-    scores = rank(model, prompts, candidates)
+    scores = score_candidates(model, prompts, candidates)
     assert [len(some) for some in scores] == [4, 0, 3]
     for some, wanted in zip(scores, expected, strict=True):
         assert some == pytest.approx(wanted, rel=1e-4, abs=1e-4)
@@ -52,4 +52,4 @@ def test_text_without_images():
     prompts, candidates = Prompts(ids, attention, None, counts * 0), make_candidates(3)
     with torch.no_grad():
         expected = [alone(model, prompts, 0, each) for each in candidates[0]]
-    assert rank(model, prompts, candidates)[0] == pytest.approx(expected, rel=1e-4)
+    assert score_candidates(model, prompts, candidates)[0] == pytest.approx(expected, rel=1e-4)

@@ -1,4 +1,4 @@
-"""How the next token of one text is chosen, by transformers' own rules."""
+"""Sampling of the next token of one sequence, by transformers' own rules."""
 
 from collections.abc import Mapping
 from math import inf
@@ -6,50 +6,50 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationMixin
 
-from .generation_files import as_ids
+from mmgpt.models.generation import DEFAULT_LENGTH, generation_config
+from mmgpt.models.generation_files import as_ids
 
-DEFAULT_LENGTH = 20  # tokens, transformers' own
-# Of what transformers lets pass, or gives another meaning, outside of it: lowest and highest value.
-# A temperature below the lowest would make scores infinite; nothing is left to draw there: greedy is meant.
-COLDEST = 0.01
+# A lower temperature would make scores infinite; nothing is left to draw there: greedy is meant.
+MIN_TEMPERATURE = 0.01
+# Lowest and highest value of arguments that transformers does not check, or gives another meaning outside of the range.
 RANGES = {
     "max_new_tokens": (1, inf),
     "num_beams": (1, inf),
     "top_p": (0, 1),
     "top_k": (0, inf),
-    "temperature": (COLDEST, inf),
+    "temperature": (MIN_TEMPERATURE, inf),
 }
 WHOLE = ("max_new_tokens", "num_beams", "top_k")
-# What generate does by these is done in other ways here, or not at all.
+# Arguments of transformers' generate whose effect is reached in other ways here, or not at all.
 REFUSED = ("max_length", "max_time", "stop_strings", "num_return_sequences")
 
 
-class Chosen(NamedTuple):
-    """A token, its log-probability, and the likeliest tokens there with theirs, best first.
+class SampledToken(NamedTuple):
+    """A token's id, its log-probability, and the most likely tokens at its position with theirs, best first.
 
     Log-probabilities are the model's own, before temperature and all other processing.
     """
 
-    token: int
+    id: int
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
 
 
 class Sampler:
-    """Chooses the tokens of one text.
+    """Chooses the tokens of one sequence.
 
     Attributes:
-        ends: tokens that end the text.
-        limit: how many tokens it gets at most.
+        ends: ids of tokens that end the sequence.
+        max_new_tokens: limit of its length.
 
     Args:
         model: the language model, with transformers' generate.
         arguments: of transformers' generate (do_sample, temperature, top_p, repetition_penalty, ...).
         prompt: (1, L).
-        seed: of what is drawn; None: another each time.
-        top_logprobs: how many of the likeliest tokens are told beside the chosen one; None: no log-probabilities.
+        seed: of the random numbers; None: a different one each time.
+        top_logprobs: number of most likely tokens that are reported beside the sampled one; None: no log-probabilities.
 
     Raises:
         ValueError: an argument that generate does not know, or a value it refuses.
@@ -64,10 +64,10 @@ class Sampler:
         top_logprobs: int | None = None,
     ):
         _check_ranges(arguments)
-        config = prepared(model, arguments)
-        self.limit = config.max_new_tokens or DEFAULT_LENGTH
+        config = generation_config(model, arguments)
+        self.max_new_tokens = config.max_new_tokens or DEFAULT_LENGTH
         # Generate's further steps from arguments to processors; transformers has no public name for them.
-        config.max_length = prompt.shape[1] + self.limit
+        config.max_length = prompt.shape[1] + self.max_new_tokens
         model._prepare_special_tokens(config, device=prompt.device)
         self.processors = model._get_logits_processor(config, prompt.shape[1], device=prompt.device)
         self.draws, self.top_logprobs = config.do_sample, top_logprobs
@@ -78,8 +78,8 @@ class Sampler:
         else:
             self.generator.manual_seed(seed)
 
-    def __call__(self, ids: Tensor, logits: Tensor) -> Chosen:
-        """The token that follows `ids` (1, L), where the model says `logits` (1, vocabulary)."""
+    def __call__(self, ids: Tensor, logits: Tensor) -> SampledToken:
+        """The token that follows `ids` (1, L), from the model's logits (1, vocabulary)."""
         logits = logits.float()
         scores = logits.clone()
         for processor in self.processors:  # the list's own call looks at each one's signature, at each token
@@ -89,34 +89,22 @@ class Sampler:
         else:
             token = scores.argmax(dim=-1).item()
         if self.top_logprobs is None:
-            return Chosen(token)
+            return SampledToken(token)
         logprobs = logits[0].log_softmax(dim=-1)
-        values, likeliest = logprobs.topk(self.top_logprobs)
-        return Chosen(token, logprobs[token].item(), tuple(zip(likeliest.tolist(), values.tolist(), strict=True)))
-
-
-def prepared(model: GenerationMixin, arguments: Mapping) -> GenerationConfig:
-    """Arguments of generate with the model's own settings, and transformers' defaults, for all others.
-
-    Raises:
-        ValueError: an argument that generate does not know, or a value it refuses.
-    """
-    own = {name: value for name, value in arguments.items() if name != "custom_generate"}  # a search of its own
-    # The first step of generate; transformers has no public name for it.
-    config, unknown = model._prepare_generation_config(None, **own)
-    if unknown:
-        raise ValueError(f"unknown generation arguments: {', '.join(unknown)}")
-    return config
+        values, ids_of_top = logprobs.topk(self.top_logprobs)
+        return SampledToken(
+            token, logprobs[token].item(), tuple(zip(ids_of_top.tolist(), values.tolist(), strict=True))
+        )
 
 
 def _check_ranges(arguments: Mapping) -> None:
     for name in REFUSED:
         if arguments.get(name) is not None:
-            raise ValueError(f"{name}={arguments[name]!r}: texts are not generated by that; there is max_new_tokens")
+            raise ValueError(f"{name}={arguments[name]!r} is not supported; limit answers by max_new_tokens")
     for name, (lowest, highest) in RANGES.items():
         value, kinds = arguments.get(name), (int,) if name in WHOLE else (int, float)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= highest:
             kind = "a whole number" if name in WHOLE else "a number"
-            raise ValueError(f"{name}={value!r}: it is {kind} between {lowest} and {highest}")
+            raise ValueError(f"{name}={value!r}: give {kind} between {lowest} and {highest}")

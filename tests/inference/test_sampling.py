@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmgpt.models.sampling import DEFAULT_LENGTH, Sampler
+from mmgpt.inference.sampling import Sampler
+from mmgpt.models.generation import DEFAULT_LENGTH
 from tests.models.test_gated_lm import VOCABULARY, gated
 
 PROMPT = torch.tensor([[7, 8, 9, 7, 8, 9, 7, 8]])
@@ -14,7 +15,7 @@ def said(model, arguments, steps, seed=0):
     with torch.no_grad():
         for _ in range(steps):
             chosen = sampler(ids, model(ids, use_cache=False).logits[:, -1])
-            ids = torch.cat((ids, torch.tensor([[chosen.token]])), 1)
+            ids = torch.cat((ids, torch.tensor([[chosen.id]])), 1)
     return ids
 
 
@@ -51,14 +52,14 @@ def test_log_probabilities():
     )
     expected = logits[0].log_softmax(-1)
     values, ids = expected.topk(3)
-    assert chosen.token == ids[1] and chosen.logprob == pytest.approx(values[1].item())
+    assert chosen.id == ids[1] and chosen.logprob == pytest.approx(values[1].item())
     assert [each[0] for each in chosen.top] == ids.tolist()
 
 
 def test_ends_and_length():
     sampler = Sampler(gated(), dict(eos_token_id=[2, 3], max_new_tokens=7), PROMPT)
-    assert sampler.ends == {2, 3} and sampler.limit == 7
-    assert Sampler(gated(), {}, PROMPT).limit == DEFAULT_LENGTH
+    assert sampler.ends == {2, 3} and sampler.max_new_tokens == 7
+    assert Sampler(gated(), {}, PROMPT).max_new_tokens == DEFAULT_LENGTH
 
 
 @pytest.mark.parametrize(

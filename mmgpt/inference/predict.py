@@ -1,0 +1,66 @@
+"""Answers of a model to an evaluation batch."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mmgpt.models import Flamingo
+from mmgpt.models.generation import generation_arguments
+from mmgpt.models.media import count_images
+from mmgpt.registry import FUNCTIONS
+
+from .answer import Answer
+from .request import GenerationRequest
+from .sampling import Sampler
+from .scheduler import Scheduler
+from .scoring import Candidate, Prompts, score_candidates
+
+
+@FUNCTIONS.register_module()
+@torch.no_grad()
+def predict(
+    flamingo: Flamingo,
+    prompts: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+    candidates: Sequence[Sequence[dict]] | None,
+    metas: Sequence[dict],
+) -> list[dict]:
+    """Rows of an evaluation: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.
+
+    Args:
+        flamingo: in evaluation mode.
+        prompts: left-padded input_ids, attention_mask, pixels and image_counts as for Flamingo's forward.
+        candidates: for each prompt the answers to choose among by their log-likelihoods (fields of
+            `scoring.Candidate`); None: answers are generated with the model's own generation arguments.
+        metas: one of each prompt.
+
+    Raises:
+        ValueError: a row has another number of images than of `<image>` tokens.
+    """
+    ids, mask, pixels, counts = prompts
+    mask = torch.ones_like(ids) if mask is None else mask
+    images = 0 if pixels is None else pixels.shape[1]
+    counts = count_images(ids == flamingo.language.image_token_id, images, counts)
+    if candidates is not None:
+        features = None if pixels is None else flamingo.encode(pixels, counts)
+        answers = [[Candidate(**candidate) for candidate in row] for row in candidates]
+        scores = score_candidates(flamingo.language, Prompts(ids, mask, features, counts), answers)
+        best = [max(range(len(row)), key=row.__getitem__) for row in scores]
+        columns = zip(metas, best, scores, strict=True)
+        return [{**meta, "prediction": meta["choices"][i], "scores": row} for meta, i, row in columns]
+    arguments = generation_arguments(flamingo.tokenizer, flamingo.generation, flamingo.language.ends)
+    requests = []
+    for row, count in enumerate(counts.tolist()):
+        prompt, seed = ids[row][mask[row].bool()][None], draw_seed(arguments)
+        sampler = Sampler(flamingo.language, arguments, prompt, seed)
+        own_pixels = pixels[row, :count] if count else None
+        requests.append(GenerationRequest(prompt, own_pixels, sampler, Answer(), arguments, seed=seed))
+    # Batches of evaluation have no prefix worth the memory of a cache that outlives them.
+    Scheduler(flamingo, len(requests) * requests[0].beams, cache_bytes=0, pad_recurrent=True).run(requests)
+    texts = [request.text(flamingo.tokenizer) for request in requests]
+    return [{**meta, "prediction": text} for meta, text in zip(metas, texts, strict=True)]
+
+
+def draw_seed(arguments: Mapping) -> int | None:
+    """A seed from torch's global generator, which a reproducible run has seeded; None for answers without sampling."""
+    return int(torch.randint(2**63 - 1, ())) if arguments.get("do_sample") else None
