@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
-from mmgpt.apis.pictures import read_picture
+from mmgpt.apis.images import read_image
 from mmgpt.apis.precision import build_for_serving
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
@@ -132,7 +132,7 @@ class Chat:
         """
         if not text.strip():
             raise ValueError("the question is empty")
-        asked = conversation.asked(text, [read_picture(image) for image in images])
+        asked = conversation.with_question(text, [read_image(image) for image in images])
         return self._pieces(conversation, asked, self._request(asked, generation, seed, stop))
 
     def submit(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vlmeval.vlm.base import BaseModel
 
-from mmgpt.apis import Chat, Conversation, read_picture
+from mmgpt.apis import Chat, Conversation, read_image
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 
 ROLES = ("user", "assistant")
@@ -61,7 +61,7 @@ def conversation(messages: Sequence[dict]) -> Conversation:
         if role == "assistant":
             said.turns[-1]["answer"] = "".join(part["value"] for part in parts)
             continue
-        said.images += [read_picture(part["value"]) for part in parts if part["type"] == "image"]
+        said.images += [read_image(part["value"]) for part in parts if part["type"] == "image"]
         question = [IMAGE_PART if part["type"] == "image" else text_part(part["value"]) for part in parts]
         said.turns.append({"question": question})
     return said
