@@ -30,7 +30,7 @@ setup(
     description="Flamingo-style vision-language models on MMEngine, tuned with LoRA",
     license="Apache-2.0",
     packages=find_packages(include=["mmgpt", "mmgpt.*"]),
-    package_data={"mmgpt.visualization": ["*.html"], "mmgpt.webpage": ["look/*"]},
+    package_data={"mmgpt.visualization": ["*.html"], "mmgpt.webpage": ["assets/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=runtime(),
     extras_require={

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from mmgpt.apis import Chat, Conversation, build_model
-from mmgpt.apis.precision import for_serving, lay_out
+from mmgpt.apis.precision import for_serving, use_column_major
 from mmgpt.datasets.instruction import build_pipeline
 
 from .parts import GatedProducts, bare_language, flamingo_of, resampler, tower
@@ -114,7 +114,7 @@ def question(number: int, words: int, side: int) -> Conversation:
     """A question with an image that no other number has."""
     text = f"{number}: " + " ".join((WORDS * words)[:words])
     colour = number % 256, number // 256 % 256, 0
-    return Conversation().asked(text, [Image.new("RGB", (side, side), colour)])
+    return Conversation().with_question(text, [Image.new("RGB", (side, side), colour)])
 
 
 class Sides:
@@ -129,7 +129,7 @@ class Sides:
         self.chat, self.flamingo = chat, flamingo_of(chat.model)
         self.peer = build_peer(chat.model, cfg)
         self.bare = bare_language(chat.model, cfg, lora=self.flamingo is not chat.model)
-        lay_out(self.bare)
+        use_column_major(self.bare)
         self.timer = Timer(self.bare.device, own=True)
 
     def prefill(self, asked: Conversation, row: str) -> dict[str, Case]:
@@ -210,7 +210,7 @@ def second_turn(keeping: Chat, forgetful: Chat, words: int, side: int) -> dict[s
         first = question(next(numbers), words, side)
         chat.submit(first, _length(1, 1)).text()
         first.turns[0]["answer"] = " ".join(WORDS)
-        asked = first.asked("and what is at the bottom?")
+        asked = first.with_question("and what is at the bottom?")
         return timer(lambda: chat.submit(asked, _length(1, 1)).text())
 
     return {KEPT: lambda: seconds(keeping), AGAIN: lambda: seconds(forgetful)}

@@ -1,7 +1,7 @@
 """Chat with a tuned model in the terminal.
 
 python demo/chat.py                                    the quickstart's model
-python demo/chat.py CONFIG CHECKPOINT --image FILE     any other, with a first picture
+python demo/chat.py CONFIG CHECKPOINT --image FILE     any other, with a first image
 python demo/chat.py FOLDER                             what tools/model_converters/weights.py exported
 """
 
@@ -10,18 +10,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
+from mmgpt import apis
 from mmgpt.cli import tool
-
-if TYPE_CHECKING:
-    from mmgpt.apis import Chat
+from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 
 HELP = """\
-  /image FILE    show a picture together with the next question
+  /image FILE    send an image together with the next question
   /reset         forget the conversation
   /help          this list
   /quit          leave (as does the end of the input)"""
@@ -30,26 +27,31 @@ HELP = """\
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
-    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures for the first question")
+    add_model_options(parser)
+    parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="images for the first question")
     parser.add_argument("--max-new-tokens", type=int, help="longest answer, instead of the config's")
     args = parser.parse_args(arguments)
-    find_model(parser, args)
+    default_to_quickstart(parser, args)
     return args
 
 
 class Session:
-    """One conversation in the terminal: what was said, and the pictures waiting for the next question."""
+    """One conversation in the terminal, and the images that wait for the next question.
 
-    def __init__(self, chat: "Chat", images: list[str]):
+    Args:
+        chat: an `mmgpt.apis.Chat`.
+        images: files for the first question.
+    """
+
+    def __init__(self, chat: "apis.Chat", images: list[str]):
         self.chat = chat
         self.conversation = chat.start()
         self.images: list[Image.Image] = []
         for image in images:
-            self.show(image)
+            self.attach(image)
 
     def handle(self, line: str) -> bool:
-        """Do what one line of input says; False when it asks to leave."""
+        """Run a command, or answer a question, of one line of input; False for /quit."""
         command, _, rest = line.partition(" ")
         if command == "/quit":
             return False
@@ -59,26 +61,24 @@ class Session:
             self.conversation, self.images = self.chat.start(), []
             print("a new conversation")
         elif command == "/image":
-            self.show(rest.strip())
+            self.attach(rest.strip())
         elif command.startswith("/"):
-            print(f"there is no command {command}; /help lists them")
+            print(f"there is no command {command}; /help lists the commands")
         elif line:
             self.answer(line)
         return True
 
-    def show(self, file: str) -> None:
-        """Keep a picture for the next question; a file that cannot be read is one line of complaint."""
-        from mmgpt.apis import read_picture  # with the model's libraries, which --help does without
-
+    def attach(self, file: str) -> None:
+        """Attach an image to the next question; an unreadable file prints one line."""
         try:
-            self.images.append(read_picture(Path(file).expanduser()))
-        except (ValueError, OSError, RuntimeError) as error:  # the last: there is no such user in ~user
+            self.images.append(apis.read_image(Path(file).expanduser()))
+        except (ValueError, OSError, RuntimeError) as error:  # expanduser raises RuntimeError for an unknown ~user.
             print(f"error: {error}")
         else:
             print(f"{file} goes with the next question")
 
     def answer(self, question: str) -> None:
-        """Print the answer as it comes; Ctrl-C ends the answer, not the chat. Unanswered pictures go on waiting."""
+        """Print the answer as it comes; Ctrl-C ends the answer, not the chat. Images wait until a question succeeds."""
         turns = len(self.conversation.turns)
         end = ""
         try:
@@ -87,7 +87,7 @@ class Session:
                     print(piece, end="", flush=True)
         except KeyboardInterrupt:
             end = " …"
-        except (ValueError, RuntimeError) as error:  # the last: the model's, out of memory for one
+        except (ValueError, RuntimeError) as error:  # A model raises RuntimeError when memory runs out.
             end = f"error: {error}"
         answered = len(self.conversation.turns) > turns
         if answered:
@@ -96,11 +96,11 @@ class Session:
 
 
 def lines(prompt: str) -> Iterator[str]:
-    """Lines of input without surrounding white space; a prompt is shown only to a person at a terminal."""
-    shown = prompt if sys.stdin.isatty() else ""
+    """Lines of input without surrounding white space; the prompt appears only at a terminal."""
+    prompt = prompt if sys.stdin.isatty() else ""
     while True:
         try:
-            yield input(shown).strip()
+            yield input(prompt).strip()
         except (EOFError, KeyboardInterrupt):
             return
 
@@ -109,7 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Build the chat, then answer line by line."""
     args = parse_args(arguments)
     generation = {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens else {}
-    chat = load_chat(args, generation)
+    model = chat_arguments(args)
+    chat = apis.Chat.from_config(**model, generation=generation)
     session = Session(chat, args.image)
     print("Ask a question; /help lists the commands.")
     for line in lines("> "):

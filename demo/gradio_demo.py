@@ -10,8 +10,9 @@ import signal
 import threading
 from pathlib import Path
 
-from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
+from mmgpt import apis
 from mmgpt.cli import tool
+from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 
 EXAMPLES = Path(__file__).parent / "examples/examples.json"
 
@@ -19,28 +20,29 @@ EXAMPLES = Path(__file__).parent / "examples/examples.json"
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
+    add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: to other machines, too")
     parser.add_argument("--port", type=int, help="by default the first free one from 7860")
     args = parser.parse_args(arguments)
-    find_model(parser, args)
+    default_to_quickstart(parser, args)
     return args
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Build the chat, then serve its page until Ctrl-C. ValueError where Gradio is not installed."""
     args = parse_args(arguments)
-    try:  # takes seconds: not before the command line is understood
+    try:  # Gradio takes seconds to import, so that --help comes first.
+        from mmgpt.webpage.chat_page import ChatPage
         from mmgpt.webpage.launch import private_folder, serving
-        from mmgpt.webpage.page import Page
-        from mmgpt.webpage.view import read_examples
+        from mmgpt.webpage.rendering import read_examples
     except ModuleNotFoundError as error:
         raise ValueError(f"the page needs {error.name}: pip install -r requirements/demo.txt") from error
 
-    chat = load_chat(args)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the folder goes in any case
+    model = chat_arguments(args)
+    chat = apis.Chat.from_config(**model)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder of uploads is deleted in any case
     with private_folder() as folder:
-        page = Page(chat, f"mmgpt · {Path(args.config).stem}", read_examples(EXAMPLES))
+        page = ChatPage(chat, f"mmgpt · {Path(args.config).stem}", read_examples(EXAMPLES))
         with serving(page, folder, args.host, args.port) as address:
             print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
             try:

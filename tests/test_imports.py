@@ -47,3 +47,10 @@ def test_all_is_imported_when_it_is_asked_for():
     assert [getattr(mmgpt.apis, name).__name__ for name in mmgpt.apis.__all__] == mmgpt.apis.__all__
     with pytest.raises(AttributeError, match="module 'mmgpt.apis' has no attribute 'Chatter'"):
         _ = mmgpt.apis.Chatter
+
+
+def test_a_name_of_the_last_release_is_accepted_with_a_warning():
+    with pytest.warns(FutureWarning, match="mmgpt.apis.read_picture is called read_image now"):
+        assert mmgpt.apis.read_picture is mmgpt.apis.read_image
+    with pytest.warns(FutureWarning, match="Conversation.asked is called Conversation.with_question now"):
+        assert mmgpt.apis.Conversation().asked("what?") == mmgpt.apis.Conversation().with_question("what?")

@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from mmgpt.apis.arguments import add_model_arguments, find_model, load_chat
+from mmgpt import apis
 from mmgpt.cli import tool
+from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 from mmgpt.server.settings import Settings
 
 KEY = "MMGPT_API_KEY"
@@ -39,7 +40,7 @@ def positive(text: str) -> int:
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
+    add_model_options(parser)
     parser.add_argument("--name", help="of the model, in requests; default: that of the config or folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: to other machines, too")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
@@ -53,7 +54,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=positive, default=defaults[name], help=f"{text}; default {defaults[name]}")
     args = parser.parse_args(arguments)
-    find_model(parser, args)
+    default_to_quickstart(parser, args)
     return args
 
 
@@ -73,11 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     from mmgpt.server.run import make_server  # takes seconds: not before the command line is understood
 
-    settings = read_settings(args)
+    settings, model = read_settings(args), chat_arguments(args)
     # How many come in is the server's own count, so that the scheduler turns none of them away.
     places = args.max_batch + args.max_waiting
     scheduler = dict(max_batch=args.max_batch, max_waiting=places, cache_bytes=args.cache * 2**20)
-    server = make_server(load_chat(args, scheduler=scheduler), settings, args.host, args.port)
+    server = make_server(apis.Chat.from_config(**model, scheduler=scheduler), settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
     print(f"model: {settings.name}, API key: {key}", flush=True)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is over

@@ -1,19 +1,25 @@
-"""What the demos, the command line and the server share: a chat with a tuned model."""
+"""The public Python interface: a chat with a tuned model, an inferencer for lists of questions, and model building."""
 
 from importlib import import_module
 
-PLACES = {
+from mmgpt.compat.python_names import warn_renamed
+
+MODULES = {
     "Chat": "chat",
     "Conversation": "conversation",
     "MMGPTInferencer": "inferencer",
     "build_model": "build",
-    "read_picture": "pictures",
+    "read_image": "images",
 }
-__all__ = list(PLACES)
+RENAMED = {"read_picture": "read_image"}
+__all__ = list(MODULES)
 
 
 def __getattr__(name: str):
-    """Imports what is asked for at that moment (PEP 562): a front's --help comes without torch, which takes seconds."""
-    if name not in PLACES:
+    """Imports a public name on first use (PEP 562), so that --help and a wrong path do not wait seconds for torch."""
+    if name in RENAMED:
+        warn_renamed(f"mmgpt.apis.{name}", RENAMED[name])
+        name = RENAMED[name]
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{PLACES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""A model as an experiment's config describes it, ready to answer."""
+"""Building the model of an experiment's config, or of an exported folder, for inference."""
 
 from pathlib import Path
 
@@ -13,23 +13,24 @@ from mmgpt.models.image_path import tell_unseen_images
 from mmgpt.models.language import load_tokenizer
 from mmgpt.registry import MODELS
 
-USED = ("model", "chat_pipeline")
+INFERENCE_KEYS = ("model", "chat_pipeline")  # of a config; files that its other keys name are not needed here
 
 
 def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str | None = None) -> torch.nn.Module:
-    """Build the config's model, load what was trained, and move it to a device, in eval mode.
+    """The model of a config with its checkpoint loaded, on a device, in eval mode.
 
     Args:
-        cfg: as ``load_config`` gives it. Files of its datasets are not looked for.
-        checkpoint: what training or `export` wrote; without it the config's load_from, or the model before tuning.
+        cfg: as ``load_config`` returns it. Files of its datasets are not looked for.
+        checkpoint: checkpoint of a training, or folder that `export` wrote; without it the config's load_from, or the
+            model before tuning.
         device: a torch device; by default the first GPU, or the CPU when there is none.
 
     Raises:
         FileNotFoundError: the checkpoint, or files that the model's config names, are missing.
-        ValueError: the checkpoint belongs to another config, or the device does not exist.
+        ValueError: the checkpoint belongs to another config or tokenizer, or the device does not exist.
     """
     # Top-level strings stay: the message about a missing file names the variable that moves it.
-    unused = [key for key, value in cfg.items() if key not in USED and not isinstance(value, str)]
+    unused = [key for key, value in cfg.items() if key not in INFERENCE_KEYS and not isinstance(value, str)]
     check_files(cfg, skip=[*unused, "load_from"] if checkpoint else unused)
     device = find_device(device)
     init_default_scope(cfg.get("default_scope", "mmgpt"))
@@ -43,8 +44,19 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     return model.to(device).eval()
 
 
+def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:
+    """Raises a ValueError if the model's tokenizer differs from the one that its exported folder holds."""
+    exported, current = load_tokenizer(str(folder / "tokenizer")), model.tokenizer
+    if exported.get_vocab() != current.get_vocab():
+        differences = sorted(exported.get_vocab().items() ^ current.get_vocab().items())[:3]
+        raise ValueError(f"{folder} was exported with another tokenizer than its base has now, e.g. {differences}")
+    if exported.eos_token != current.eos_token:
+        ends = f"{exported.eos_token!r}, the tokenizer of its base with {current.eos_token!r} now"
+        raise ValueError(f"{folder} was exported with another tokenizer: it ended answers with {ends}")
+
+
 def find_config(path: str | Path) -> tuple[Path, Path | None]:
-    """What a user names, and its checkpoint: a config file, which has none, or a folder that `export` or `merge` wrote.
+    """Config and checkpoint that a path stands for: a config file has no checkpoint, an exported folder may be both.
 
     Raises:
         FileNotFoundError, ValueError: a folder without a description, or without the weights that it names.
@@ -62,26 +74,26 @@ def chat_config(
     options: dict | None = None,
     trust: bool = False,
 ) -> tuple[Config, str | Path | None]:
-    """The config of a chat, and the checkpoint of its model.
+    """Config of a chat, and the checkpoint of its model.
 
     Args:
         config: as for `find_config`, or one already loaded by `load_config` (then without `options`).
         checkpoint: instead of that of an exported folder.
         options: values that override the config's.
-        trust: whether an exported folder may ask for classes of somebody's own, whose modules are imported.
+        trust: whether the modules that an exported folder names for its author's own classes are imported.
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it has no ``chat_pipeline``, asks for code without `trust`, or `options` come too late for a loaded
-            config.
+        ValueError: it has no ``chat_pipeline``, needs code without `trust`, or has been loaded already and `options`
+            are given.
     """
     if isinstance(config, Config):
         if options:
             raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
         cfg = config
     else:
-        file, own = find_config(config)
-        cfg, checkpoint = load_config(file, options, trust), checkpoint or own
+        file, exported = find_config(config)
+        cfg, checkpoint = load_config(file, options, trust), checkpoint or exported
     if "chat_pipeline" not in cfg:
         raise ValueError(
             f"{cfg.filename}: a chat needs `chat_pipeline`, a list of transforms "
@@ -90,19 +102,8 @@ def chat_config(
     return cfg, checkpoint
 
 
-def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:
-    """Raises a ValueError when the base in place has another tokenizer than the exported model had."""
-    kept, present = load_tokenizer(str(folder / "tokenizer")), model.tokenizer
-    if kept.get_vocab() != present.get_vocab():
-        differ = sorted(kept.get_vocab().items() ^ present.get_vocab().items())[:3]
-        raise ValueError(f"{folder} was exported with another tokenizer than its base has now, e.g. {differ}")
-    if kept.eos_token != present.eos_token:
-        ends = f"{kept.eos_token!r}, the tokenizer of its base with {present.eos_token!r} now"
-        raise ValueError(f"{folder} was exported with another tokenizer: it ended answers with {ends}")
-
-
 def find_device(name: str | None) -> torch.device:
-    """A torch device that can be used here; None: the first GPU, or the CPU. ValueError when it cannot."""
+    """Torch device by its name; None: the first GPU, or the CPU. ValueError when this machine cannot use it."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)

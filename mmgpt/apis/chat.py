@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
-from mmgpt.apis.pictures import read_picture
+from mmgpt.apis.images import read_image
 from mmgpt.apis.precision import build_for_serving
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
@@ -140,7 +140,7 @@ class Chat:
         """
         if not text.strip():
             raise ValueError("the question is empty")
-        extended = conversation.asked(text, [read_picture(image) for image in images])
+        extended = conversation.with_question(text, [read_image(image) for image in images])
         answer, answer_text = self.submit(extended, generation, seed=seed, stop=stop), ""
         try:
             for piece in answer:

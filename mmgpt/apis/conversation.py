@@ -1,4 +1,4 @@
-"""One conversation as plain data, and as a sample."""
+"""Conversation with a model: plain data of turns and images, and the sample that the pipeline makes of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from mmgpt.compat.python_names import warn_renamed
 from mmgpt.datasets.conversation import IMAGE_PART, place_of, text_part
 
 
@@ -14,22 +15,27 @@ class Conversation:
     """One conversation as plain data.
 
     Attributes:
-        turns: ``question`` (parts, as in a training sample) and ``answer`` of each turn so far.
-        images: the pictures, RGB, in the order of their places in the turns.
+        turns: ``question`` (contents, as in a training sample) and ``answer`` of each turn so far.
+        images: the images, RGB, in the order of their positions in the turns.
     """
 
     turns: list[dict] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
 
-    def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
-        """This conversation with one more question, its images before its text; this one stays as it is."""
+    def with_question(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
+        """A copy of this conversation with one more question, whose images stand before its text."""
         question = [IMAGE_PART] * len(images) + [text_part(text)]
         return Conversation([*self.turns, {"question": question}], [*self.images, *images])
+
+    def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
+        """Earlier name of `with_question`, accepted for one release."""
+        warn_renamed("Conversation.asked", "Conversation.with_question")
+        return self.with_question(text, images)
 
 
 @contextmanager
 def without_place() -> Iterator[None]:
-    """Within it, what is wrong with a sample is told without its place in a dataset, which a chat does not have."""
+    """Context manager that takes a sample's place in a dataset out of errors, since a chat has no dataset."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
@@ -38,7 +44,7 @@ def without_place() -> Iterator[None]:
 
 @without_place()
 def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
-    """A conversation through a pipeline, as a sample for `collate_conversations`."""
+    """Sample for `collate_conversations`: the conversation after all transforms of a pipeline."""
     names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
     turns = [dict(turn) for turn in conversation.turns]
     sample = {"images": names, "pil": list(conversation.images), "turns": turns, "source": "chat", "meta": {}}

@@ -1,4 +1,4 @@
-"""A tuned model as a folder that says what it is: `export` with its adapter beside the base, `merge` without one."""
+"""Exporting a tuned model as a folder with a description: `export` writes an adapter, `merge` merged weights."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,63 +22,64 @@ from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
 from mmgpt.utils.atomic import atomic_write
 
-KEPT = ("model", "chat_pipeline", "needed")
-# In preprocessor_config.json, whose readers keep what they do not know as an attribute.
+DESCRIBED_KEYS = ("model", "chat_pipeline", "needed")  # of the config, that the description holds too
+# It stands in preprocessor_config.json, whose readers keep unknown keys as attributes.
 NOTE = (
     "The settings of mmgpt's image preprocessing, which CLIPImageProcessor does not compute exactly: where the longer "
     "side, resized, is 3, 7, 11, ... pixels longer than the crop (an image of 640 x 427, for one), its crop begins one "
     "pixel beside mmgpt's; transparency is treated differently by its versions, and images are not turned upright by "
     "their EXIF orientation. mmgpt itself reads mmgpt.json instead."
 )
-RESERVED = ("here", *PARTS)  # names that are no variables of a description
+RESERVED = ("here", *PARTS)  # names that a description cannot have as variables
 
 
 def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
-    """Writes a tuned model as one folder, which goes wherever a config or a checkpoint of it goes.
+    """Writes a tuned model as one folder, which can be used wherever its config or checkpoint can.
 
-    It holds `mmgpt.json` (the model and the chat pipeline; the base's folders are variables of it), `adapter/` (the
-    LoRA weights in peft's own format), `trained.safetensors` (every other trained tensor, where there is one),
+    The folder holds `mmgpt.json` (the model and the chat pipeline; the base's folders are variables of it), `adapter/`
+    (the LoRA weights in peft's own format), `trained.safetensors` (every other trained tensor, if there is one),
     `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout).
 
     Args:
-        cfg: as `load_config` gives it.
+        cfg: as `load_config` returns it.
         model: built from it, with its checkpoint loaded.
         out: folder that does not exist yet; it appears when it is complete.
 
     Raises:
-        ValueError: there is such a folder, or nothing in the model was trained.
+        ValueError: the folder exists, or the model has no trained parameters.
     """
     state = trainable_state(model)
     if not state:
         raise ValueError("nothing in this model is trained: there is nothing to export")
-    with _complete(out) as folder:
+    with _new_folder(out) as folder:
         if isinstance(model, LoRAModel):
-            # Without the tables that a LoRA of theirs changes: they are the base's.
+            # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
             model.peft.save_pretrained(folder / Path(ADAPTER).parent, save_embedding_layers=False)
-            state = {name: value for name, value in state.items() if _is_ours(name)}
+            adapter = (".lora_", ".token_adapter.")
+            state = {name: value for name, value in state.items() if not any(part in name for part in adapter)}
         if state:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / TRAINED)
-        _write_rest(cfg, model, folder, cfg.model)
+        _write_metadata(cfg, model, folder, cfg.model)
 
 
 @torch.no_grad()
 def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float:
-    """Writes a tuned model whose LoRA updates are added into its weights: plain files, and faster answers.
+    """Writes a tuned model with its LoRA updates merged into the weights: plain files, and faster answers.
 
     The folder holds `language/` (Hugging Face), `flamingo.safetensors` (with the layers of the image encoder that LoRA
-    changed) and what `export` writes besides the adapter; the image encoder's other weights stay where they are. Every
-    weight keeps its dtype.
+    changed), the tokenizer, image preprocessing and description; the image encoder's other weights stay where they
+    are. Every weight keeps its dtype.
 
     Args:
         cfg, model, out: as for `export`. The model is merged in place.
-        bound: the largest difference of any logit, on random inputs, between the model and the one that is loaded from
-            what was written.
+        bound: the largest difference of any logit, on random inputs, between the model and the one loaded from the
+            written files.
 
-    Returns: that difference.
+    Returns: the largest difference.
 
     Raises:
-        ValueError: the difference is above `bound` (nothing is left behind), the weights are quantized, a layer has no
-            bias that the update's could be added to, or as for `export`.
+        ValueError: the difference is above `bound` (then no files stay), the weights are quantized, a layer has no
+            bias to add that of the update to, or as for `export`.
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
@@ -90,17 +91,27 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
             f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the one of its update could be "
             "added to; export the model instead"
         )
-    inputs = _random_inputs(cfg, model)
+    # 1. The logits before, of two sequences of random tokens with an image each.
+    generator, size = torch.Generator().manual_seed(0), _prepare_images(cfg)["size"]
+    image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    text = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - {image}))
+    input_ids = text[torch.randint(len(text), (2, 32), generator=generator)]
+    input_ids[:, 1] = image
+    pixels = torch.randn(2, 1, 3, size, size, generator=generator)
+    inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))
+    inputs = {name: value.to(next(model.parameters()).device) for name, value in inputs.items()}
     before = model(**inputs, mode="tensor")
+    # 2. Merge, and write.
     changed = changed_layers(model)
     flamingo = model.peft.merge_and_unload()
-    # Without `config` and `pretrained`, which would draw it anew.
+    # The keys `config` and `pretrained` are left out: they would initialize the language model at random.
     language = {key: value for key, value in cfg.model.module.language.items() if key in ("path", "dtype")}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
-    with _complete(out) as folder:
+    with _new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)
         save_components(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=changed)
-        _write_rest(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
+        _write_metadata(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
+        # 3. Compare with the logits of the model in the written files.
         reloaded = build_model(load_config(folder, trust=True), device=str(before.device))
         difference = (reloaded(**inputs, mode="tensor") - before).abs().max().item()
         if not difference <= bound:
@@ -109,37 +120,38 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
 
 
 def changed_layers(model: nn.Module) -> set[str]:
-    """Names in a Flamingo of the layers whose tensors were trained, or have an update of LoRA."""
+    """Names, in a Flamingo, of the layers that have trained tensors or LoRA updates."""
     layers = {plain_name(name).rpartition(".")[0] for name in trainable_state(model)}
     return layers | model.adapted_layers().keys() if isinstance(model, LoRAModel) else layers
 
 
-def _is_ours(name: str) -> bool:
-    """Whether a trained tensor of a LoRAModel is no adapter's, so that peft does not save it."""
-    return ".lora_" not in name and ".token_adapter." not in name
-
-
-def _write_rest(
+def _write_metadata(
     cfg: Config, model: nn.Module, folder: Path, model_config: Mapping, moved: Mapping[str, str] | None = None
 ) -> None:
-    """Tokenizer, image preprocessing, and a description of the folder: `model_config` with some paths replaced."""
+    """Writes tokenizer, image preprocessing and description of an exported folder, next to its weights.
+
+    Args:
+        model_config: of the exported model.
+        moved: paths in the config -> the paths that replace them.
+    """
     model.tokenizer.save_pretrained(folder / "tokenizer")
-    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(cfg), indent=2) + "\n")
-    parts = {**{key: cfg[key] for key in KEPT if key in cfg}, "model": model_config}
-    parts = _replaced(parts, moved or {})
-    # One option moves a base: its path stays a variable where the experiment's config has it as one.
-    used = set(_strings(parts))
+    preprocessing = preprocessor_config(_prepare_images(cfg))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+    values = {**{key: cfg[key] for key in DESCRIBED_KEYS if key in cfg}, "model": model_config}
+    values = _replaced(values, moved or {})
+    # A path that is a variable of the experiment's config stays one, so that one option moves the base.
+    used = set(_strings(values))
     texts = {name: value for name, value in cfg.items() if isinstance(value, str) and name not in RESERVED}
     bases = {name: value for name, value in texts.items() if "/" in value and value in used}
-    parts = _replaced(parts, {value: f"${{{name}}}" for name, value in bases.items()})
+    values = _replaced(values, {value: f"${{{name}}}" for name, value in bases.items()})
     weights = sorted(str(file.relative_to(folder).as_posix()) for file in folder.rglob("*.safetensors"))
     imports = cfg.get("custom_imports", {}).get("imports", [])
     imports = [imports] if isinstance(imports, str) else imports
-    write_description(folder, {**bases, **parts}, weights, imports)
+    write_description(folder, {**bases, **values}, weights, imports)
 
 
 def _replaced(value: object, new: Mapping[str, str]) -> object:
-    """A config with other strings for some of its values."""
+    """Copy of a config with some of its strings replaced."""
     if isinstance(value, Mapping):
         return {key: _replaced(item, new) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -148,6 +160,7 @@ def _replaced(value: object, new: Mapping[str, str]) -> object:
 
 
 def _strings(value: object) -> Iterator[str]:
+    """Yields all strings among the values of a config."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
@@ -164,8 +177,12 @@ def _prepare_images(cfg: Config) -> Mapping:
     return steps[0]
 
 
-def _preprocessing(cfg: Config) -> dict:
-    step = _prepare_images(cfg)
+def preprocessor_config(step: Mapping) -> dict:
+    """Content of preprocessor_config.json, as transformers reads it.
+
+    Args:
+        step: config of PrepareImages.
+    """
     resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[step.get("interpolation", "bicubic")]  # PIL's numbers
     return {
         "_note": NOTE,
@@ -184,21 +201,9 @@ def _preprocessing(cfg: Config) -> dict:
     }
 
 
-def _random_inputs(cfg: Config, model: LoRAModel, length: int = 32) -> dict:
-    """Two rows of text with an image each."""
-    generator, size = torch.Generator().manual_seed(0), _prepare_images(cfg)["size"]
-    image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    text = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - {image}))
-    input_ids = text[torch.randint(len(text), (2, length), generator=generator)]
-    input_ids[:, 1] = image
-    pixels = torch.randn(2, 1, 3, size, size, generator=generator)
-    inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))
-    return {name: value.to(next(model.parameters()).device) for name, value in inputs.items()}
-
-
 @contextmanager
-def _complete(out: str | Path):
-    """A folder beside `out` to write in, which becomes `out` at the end."""
+def _new_folder(out: str | Path):
+    """Context manager that gives a folder beside `out` to write in, which becomes `out` at the end."""
     if Path(out).exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
     with atomic_write(out) as folder:

@@ -1,4 +1,4 @@
-"""Answers for scripts, in the manner of MMEngine's inferencers: images and questions in, answers and sheets out."""
+"""Inferencer in the style of MMEngine's: lists of images and questions in, answers and sheets of them out."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from PIL import Image
 from mmgpt.apis.build import chat_config, find_device
 from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import read_conversation
-from mmgpt.apis.inputs import Asked, is_records, naming, read_input
-from mmgpt.apis.pictures import read_picture
+from mmgpt.apis.images import read_image
+from mmgpt.apis.inputs import InferenceInput, is_annotation_file, read_input
 from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
@@ -23,23 +23,23 @@ from mmgpt.utils.atomic import atomic_write
 from mmgpt.visualization.cards import Card, draw_cards, write_answers
 from mmgpt.visualization.comparison_page import reduced
 
-PER_SHEET = 24
+ANSWERS_PER_SHEET = 24
 PREDICTIONS, PAGE, SHEET = "predictions.jsonl", "answers.html", "answers_{}.png"
 
 
-class Answered(NamedTuple):
+class InferenceResult(NamedTuple):
     """One input and its answer."""
 
-    asked: Asked
+    input: InferenceInput
     prediction: str
 
 
 class MMGPTInferencer(BaseInferencer):
-    """Answers lists of questions about images.
+    """Inferencer that answers lists of questions about images.
 
     Args:
         model: a config file, one already loaded by `load_config`, or a folder that `export` or `merge` wrote.
-        weights: what training wrote; without it the model is as before tuning.
+        weights: checkpoint of a training; without it the model is as before tuning.
         device: a torch device; by default the first GPU, or the CPU when there is none.
         show_progress: whether a bar shows how many batches are answered.
         precision: as for `build_for_serving`.
@@ -47,7 +47,7 @@ class MMGPTInferencer(BaseInferencer):
 
     Attributes:
         chat: the Chat that answers.
-        about: what it was made of, as name -> value.
+        about: config and weights of the model, as name -> value.
 
     Raises:
         FileNotFoundError, ValueError: as `Chat.from_config` says.
@@ -81,7 +81,7 @@ class MMGPTInferencer(BaseInferencer):
         out_dir: str | Path = "",
         return_vis: bool = False,
     ) -> dict:
-        """Answer some questions. All of them are read and checked before the model runs.
+        """The answers to some questions. All questions are read and checked before the model runs.
 
         Args:
             inputs: a list, or one of these by itself: a dict `{'images': [...], 'question': ...}`, or a sample of
@@ -89,9 +89,9 @@ class MMGPTInferencer(BaseInferencer):
                 be a list or None; an image, which `question` is asked about. An image is a file or a PIL image. Or a
                 folder of images, or a file of such samples (`.jsonl`, `.json`).
             batch_size: questions that are answered at once.
-            question: asked where an input has none.
-            image_folder: what the paths of images start from; by default the folder of a file of samples.
-            generation: arguments of generation over the model's own.
+            question: for inputs without one.
+            image_folder: folder that paths of images start from; by default that of a file of samples.
+            generation: generation arguments that override the model's own.
             out_dir: folder for `predictions.jsonl`, `answers.html` and `answers_1.png`, ...; none without it.
             return_vis: whether the sheets are returned.
 
@@ -103,40 +103,43 @@ class MMGPTInferencer(BaseInferencer):
         """
         if out_dir:
             Path(out_dir).mkdir(parents=True, exist_ok=True)
-        if is_records(inputs) and not image_folder:
+        if is_annotation_file(inputs) and not image_folder:
             image_folder = Path(inputs).parent
-        given = dict(question=question, image_folder=image_folder, generation=generation)
-        made = dict(sheet_dir=out_dir, prediction_dir=out_dir, return_vis=return_vis)
-        return super().__call__(inputs, batch_size=batch_size, **given, **made)
+        questions = dict(question=question, image_folder=image_folder, generation=generation)
+        outputs = dict(sheet_dir=out_dir, prediction_dir=out_dir, return_vis=return_vis)
+        return super().__call__(inputs, batch_size=batch_size, **questions, **outputs)
 
     def preprocess(
         self, inputs: list, batch_size: int = 8, question: str | None = None, image_folder: str | Path = ""
-    ) -> list[list[Asked]]:
-        """Batches of inputs, each of which was read and tokenized once: what is wrong shows before the model runs."""
+    ) -> list[list[InferenceInput]]:
+        """Batches of inputs, each of which was read and tokenized once, so that errors show before the model runs."""
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
         if not inputs:
             raise ValueError("there are no inputs")
-        asked = []
-        for number, item in enumerate(inputs):
-            with naming(number):
-                asked.append(read_input(number, item, question, image_folder))
-                self.pipeline(asked[-1])
-        return [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
+        checked = []
+        for index, item in enumerate(inputs):
+            try:
+                checked.append(read_input(index, item, question, image_folder))
+                self.pipeline(checked[-1])
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"input {index}: {error}") from error
+        return [checked[start : start + batch_size] for start in range(0, len(checked), batch_size)]
 
-    def forward(self, inputs: Sequence[Asked], generation: dict | None = None) -> list[Answered]:
-        """The answers of a batch."""
-        answers = self.chat.answer_all([asked.conversation() for asked in inputs], generation)
-        return [Answered(asked, answer) for asked, answer in zip(inputs, answers, strict=True)]
+    def forward(self, inputs: Sequence[InferenceInput], generation: dict | None = None) -> list[InferenceResult]:
+        """The answers to a batch."""
+        answers = self.chat.answer_all([input.conversation() for input in inputs], generation)
+        return [InferenceResult(input, answer) for input, answer in zip(inputs, answers, strict=True)]
 
     def visualize(
-        self, inputs: list, preds: list[Answered], sheet_dir: str | Path = "", return_vis: bool = False
+        self, inputs: list, preds: list[InferenceResult], sheet_dir: str | Path = "", return_vis: bool = False
     ) -> list[np.ndarray]:
-        """Sheets of the answers, PER_SHEET on each; in a folder also as PNG files, and as a page of all."""
+        """Sheets of the answers, ANSWERS_PER_SHEET on each; in a folder also as PNG files, and as a page of all."""
         if not (sheet_dir or return_vis):
             return []
-        cards = [card_of(answered) for answered in preds]
-        sheets = [draw_cards(cards[start : start + PER_SHEET]) for start in range(0, len(cards), PER_SHEET)]
+        cards = [card_of(result) for result in preds]
+        starts = range(0, len(cards), ANSWERS_PER_SHEET)
+        sheets = [draw_cards(cards[start : start + ANSWERS_PER_SHEET]) for start in starts]
         if sheet_dir:
             for number, sheet in enumerate(sheets, start=1):
                 Image.fromarray(sheet).save(Path(sheet_dir) / SHEET.format(number))
@@ -145,25 +148,30 @@ class MMGPTInferencer(BaseInferencer):
 
     def postprocess(
         self,
-        preds: list[Answered],
+        preds: list[InferenceResult],
         visualization: list[np.ndarray],
-        return_datasamples: bool = False,  # MMEngine's; there are no data samples of answers
+        return_datasamples: bool = False,  # MMEngine passes it; there are no data samples of answers.
         prediction_dir: str | Path = "",
     ) -> dict:
-        """What the call returns; in a folder also the predictions as JSON lines."""
-        rows = [row_of(answered) for answered in preds]
+        """The result of the call; in a folder also the predictions as JSON lines."""
+        rows = []
+        for (index, sample, _), prediction in preds:
+            last = sample["turns"][-1]
+            row = dict(index=index, id=sample["id"], images=sample["images"], question=question_text(last["question"]))
+            row["prediction"] = prediction
+            rows.append({**row, "answer": last["answer"]} if "answer" in last else row)
         if prediction_dir:
             with atomic_write(Path(prediction_dir) / PREDICTIONS) as path:
                 path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         return {"predictions": rows, "visualization": visualization}
 
     def _inputs_to_list(self, inputs) -> list:
-        if is_records(inputs):
+        if is_annotation_file(inputs):
             return list(read_records(inputs))
         if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
-            known = Image.registered_extensions()
+            suffixes = Image.registered_extensions()
             return sorted(
-                path for path in Path(inputs).iterdir() if path.suffix.lower() in known and not is_hidden(path.name)
+                path for path in Path(inputs).iterdir() if path.suffix.lower() in suffixes and not is_hidden(path.name)
             )
         return inputs if isinstance(inputs, list) else [inputs]
 
@@ -172,8 +180,8 @@ class MMGPTInferencer(BaseInferencer):
         self.chat = Chat.from_config(cfg, weights, device, precision=self.precision)
         return self.chat.model
 
-    def _init_pipeline(self, cfg: Config) -> Callable[[Asked], dict]:
-        return lambda asked: read_conversation(asked.conversation(), self.chat.pipeline)
+    def _init_pipeline(self, cfg: Config) -> Callable[[InferenceInput], dict]:
+        return lambda input: read_conversation(input.conversation(), self.chat.pipeline)
 
     def _init_collate(self, cfg: Config) -> None:
         """None: the chat makes its batches."""
@@ -182,33 +190,24 @@ class MMGPTInferencer(BaseInferencer):
         """None: the config's is for training curves."""
 
 
-def row_of(answered: Answered) -> dict:
-    """An answer as it stands in `predictions`."""
-    (number, sample, _), last = answered.asked, answered.asked.sample["turns"][-1]
-    row = dict(index=number, id=sample["id"], images=sample["images"], question=question_text(last["question"]))
-    row["prediction"] = answered.prediction
-    return {**row, "answer": last["answer"]} if "answer" in last else row
+def card_of(result: InferenceResult) -> Card:
+    """An answer with its images and turns, ready to be drawn.
 
-
-def card_of(answered: Answered) -> Card:
-    """An answer as it is shown."""
-    number, sample, files = answered.asked
-    name = f"{number}" if sample["id"] == str(number) else f"{number}: {sample['id']}"
-    questions = _marked(sample["turns"], len(files))
-    answers = [turn.get("answer") for turn in sample["turns"]]
-    *said, (question, expected) = zip(questions, answers, strict=True)
-    images = [reduced(read_picture(file)) for file in files]
-    return Card(name, images, said, question, answered.prediction, expected)
-
-
-def _marked(turns: Sequence[dict], images: int) -> list[str]:
-    """The questions as text; where there are several images, each has its number where it is shown."""
-    number, texts = 0, []
-    for turn in place_images(turns, images):
+    Where there are several images, each has its number in the question that shows it.
+    """
+    index, sample, files = result.input
+    title = f"{index}" if sample["id"] == str(index) else f"{index}: {sample['id']}"
+    image_number, questions = 0, []
+    for turn in place_images(sample["turns"], len(files)):
         text = ""
-        for part in question_parts(turn["question"]):
-            number += is_image(part)
-            mark = f"[{number}] " if images > 1 else ""
-            text += mark if is_image(part) else part["text"]
-        texts.append(text)
-    return texts
+        for content in question_parts(turn["question"]):
+            if is_image(content):
+                image_number += 1
+                text += f"[{image_number}] " if len(files) > 1 else ""
+            else:
+                text += content["text"]
+        questions.append(text)
+    answers = [turn.get("answer") for turn in sample["turns"]]
+    *earlier, (question, expected) = zip(questions, answers, strict=True)
+    images = [reduced(read_image(file)) for file in files]
+    return Card(title, images, earlier, question, result.prediction, expected)

@@ -1,4 +1,4 @@
-"""A tuned model made ready to answer: LoRA merged into the weights, which are of the wanted precision."""
+"""Preparing a tuned model for inference: LoRA merged into the weights, the weights cast or quantized."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -21,17 +21,18 @@ def build_for_serving(
     precision: str | None = None,
     merge: bool = True,
 ) -> nn.Module:
-    """`build_model`, then `for_serving`, without a copy of the language model in another precision on the way.
+    """The model of a config, ready for inference: `build_model` and `for_serving` in one, with less memory.
 
-    For 'int8' and 'int4' the model is built on the CPU, so that the GPU never holds more than the quantized weights,
-    the parts that stay bfloat16, and one layer.
+    No copy of the language model in another precision is made on the way. For 'int8' and 'int4' the model is built on
+    the CPU, so that the GPU never holds more than the quantized weights, the components that stay bfloat16, and one
+    layer.
 
     Args:
         cfg, checkpoint, device: as for `build_model`.
         precision, merge: as for `for_serving`.
 
     Raises:
-        FileNotFoundError, ValueError: as these two say; of a wrong precision or device before anything is built.
+        FileNotFoundError, ValueError: as for these two; a wrong precision or device is found before the model is built.
     """
     check_precision(precision)
     device = str(find_device(device))
@@ -43,20 +44,21 @@ def build_for_serving(
 def for_serving(
     model: nn.Module, precision: str | None = None, merge: bool = True, device: str | None = None
 ) -> nn.Module:
-    """A built and loaded model as it answers fastest; it is changed in place, and cannot be trained or saved any more.
+    """A loaded model made ready for fast inference, in place; it cannot be trained or saved afterwards.
 
     Args:
-        model: a Flamingo, or a LoRAModel around one. What has no LoRA has nothing to merge.
+        model: a Flamingo, or a LoRAModel around one.
         precision: 'float32' or 'bfloat16' for every weight; 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
-            double quantization) for the matrices in the language model's own layers, and bfloat16 for the rest: the
-            embedding and the head, which every token goes through unprotected by a residual stream, the gated blocks
-            and the image parts, which hold what was tuned. None leaves the weights as they are.
-        merge: whether LoRA updates are added to the weights, in the weights' dtype, before they are quantized. Updates
+            double quantization) for the matrices of the language model's layers, and bfloat16 for all other weights:
+            the embedding and the head, whose errors no residual stream dampens, and the gated blocks and image
+            components, which hold the tuned weights. None leaves the weights as they are.
+        merge: whether LoRA updates are added to the weights, in the weights' dtype, before these are quantized. Updates
             with a bias (lora_bias=True) of layers without one stay beside the weights.
-        device: where the model answers; None is where it is.
+        device: where the model is moved to; None leaves it where it is.
 
     Raises:
-        ValueError: the precision is unknown, or needs bitsandbytes, which is not installed; the model is quantized.
+        ValueError: the precision is unknown, or needs bitsandbytes, which is not installed; or the model is quantized
+            already.
     """
     check_precision(precision)
     if is_quantized(model):
@@ -65,59 +67,53 @@ def for_serving(
     if merge and isinstance(model, LoRAModel) and not model.unmergeable_layers():
         model = model.peft.merge_and_unload()
     if precision is not None:
-        _cast(model, getattr(torch, precision if precision in FLOATS else "bfloat16"))
+        dtype = getattr(torch, precision if precision in FLOATS else "bfloat16")
+        for module in model.modules():
+            for parameter in module.parameters(recurse=False):
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(dtype)
+            # Non-persistent buffers keep their dtype: rotary frequencies rounded to bfloat16 would turn late tokens by
+            # wrong angles.
+            for name, buffer in module.named_buffers(recurse=False):
+                if name not in module._non_persistent_buffers_set and buffer.is_floating_point():
+                    setattr(module, name, buffer.to(dtype))
     if precision in QUANTIZED:
         flamingo = model.module if isinstance(model, LoRAModel) else model
         quantize(flamingo.language.model, precision, device)
     model = model.to(device).eval()
-    lay_out(getattr(model, "module", model).language)
+    use_column_major(getattr(model, "module", model).language)
     return model
 
 
 def check_precision(precision: str | None) -> None:
-    """Raises a ValueError when there is no such precision, or when what it needs is not installed."""
+    """Raises a ValueError for an unknown precision, or one that needs a library that is not installed."""
     if precision is not None and precision not in (*FLOATS, *QUANTIZED):
-        raise ValueError(f"precision={precision!r}: choose one of {', '.join((*FLOATS, *QUANTIZED))}")
+        raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join((*FLOATS, *QUANTIZED))}")
     if precision in QUANTIZED:
         check_quantized(precision)
 
 
 def unquantized(cfg: Config, dtype: str | None = None) -> Config:
-    """The config without the quantization that its language model is trained with, or loaded in another dtype too."""
+    """Copy of a config that loads the language model without quantization, and in `dtype` if that is given."""
     cfg = deepcopy(cfg)
-    for part in (cfg.model, cfg.model.get("module")):
-        if isinstance(part, Mapping) and "language" in part:
-            part["language"].pop("precision", None)
-            part["language"].update({} if dtype is None else {"dtype": dtype})
+    for component in (cfg.model, cfg.model.get("module")):
+        if isinstance(component, Mapping) and "language" in component:
+            component["language"].pop("precision", None)
+            component["language"].update({} if dtype is None else {"dtype": dtype})
     return cfg
 
 
-def lay_out(language: nn.Module) -> None:
-    """Lays the weights of wide layers out by columns where the CPU multiplies few rows by them, in place.
+def use_column_major(language: nn.Module) -> None:
+    """Changes the memory layout of wide layers to column-major on the CPU, where it makes decoding faster; in place.
 
-    The values stay. A product of one to three rows (a token of a text, or of its beams) then takes half to two thirds
-    of the time for layers that make a vector wider, a tenth less for square ones, and others are not faster by it
-    (MKL 2024 in float32, on an AMD EPYC); products of many rows take the same time.
+    The values stay. A product with one to three rows (the token of a sequence, or of its beams) then takes half to two
+    thirds of the time for layers that widen a vector, and a tenth less for square ones; others do not get faster (MKL
+    2024 in float32, on an AMD EPYC). Products with many rows take the same time.
     """
-    tables = {id(module.weight) for module in language.modules() if isinstance(module, nn.Embedding)}
+    embeddings = {id(module.weight) for module in language.modules() if isinstance(module, nn.Embedding)}
     for module in language.modules():
-        if not isinstance(module, nn.Linear) or id(module.weight) in tables:
+        if not isinstance(module, nn.Linear) or id(module.weight) in embeddings:
             continue
         weight = module.weight
         if weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.shape[0] >= weight.shape[1]:
             weight.data = weight.data.t().contiguous().t()
-
-
-def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Brings a model's weights to a dtype, one after the other.
-
-    Buffers that are no part of a checkpoint stay: rotary frequencies rounded to bfloat16 would turn late tokens by
-    wrong angles.
-    """
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.to(dtype)
-        for name, buffer in module.named_buffers(recurse=False):
-            if name not in module._non_persistent_buffers_set and buffer.is_floating_point():
-                setattr(module, name, buffer.to(dtype))

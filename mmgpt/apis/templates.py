@@ -1,4 +1,4 @@
-"""The wording around a chat's questions, changed without changing the chat."""
+"""Prompt templates of a chat: which one it uses, which ones can be chosen, and the same chat with another one."""
 
 import copy
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from mmgpt.apis.chat import Chat
 from mmgpt.datasets.prompts import TEMPLATES
 from mmgpt.datasets.transforms import FormatPrompt
 
-OWN = "the model's own"
-FOR_CHAT = ("instruction", "short")  # of TEMPLATES; the others are for pretraining and for benchmarks
+MODEL_TEMPLATE = "the model's own"  # name of a chat's template that is not in TEMPLATES
+CHAT_TEMPLATES = ("instruction", "short")  # the names in TEMPLATES that suit a chat
 
 
 def chat_template(chat: Chat) -> dict[str, str]:
-    """The prompt template that a chat uses. ValueError when its pipeline has no FormatPrompt."""
+    """The prompt template of a chat. ValueError when its pipeline has no FormatPrompt."""
     for step in chat.pipeline:
         if isinstance(step, FormatPrompt):
             return step.template
@@ -20,17 +20,17 @@ def chat_template(chat: Chat) -> dict[str, str]:
 
 
 def chat_templates(chat: Chat) -> dict[str, dict[str, str]]:
-    """The templates to choose from by name: the chat's own first, then those for conversations."""
-    own = chat_template(chat)
-    named = {name: TEMPLATES[name] for name in FOR_CHAT}
-    name = next((name for name, template in named.items() if template == own), OWN)
-    return {name: own, **named}
+    """Templates to choose from, by name: that of the chat first, then those for conversations."""
+    template = chat_template(chat)
+    choices = {name: TEMPLATES[name] for name in CHAT_TEMPLATES}
+    name = next((name for name, choice in choices.items() if choice == template), MODEL_TEMPLATE)
+    return {name: template, **choices}
 
 
 def with_template(chat: Chat, template: str | Mapping[str, str]) -> Chat:
-    """The same chat (model, engine, caches) that writes its prompts by another template: a name or a dict."""
-    other = copy.copy(chat)
-    other.pipeline = [
+    """Copy of a chat with the same model and caches that formats prompts by another template: a name or a dict."""
+    copied = copy.copy(chat)
+    copied.pipeline = [
         FormatPrompt(template, step.open_last) if isinstance(step, FormatPrompt) else step for step in chat.pipeline
     ]
-    return other
+    return copied

@@ -1,1 +1,1 @@
-"""What only older files need: names that configs and checkpoints had in an earlier release."""
+"""Names of an earlier release, in configs, checkpoints and Python code, accepted for one release with a warning."""

@@ -12,7 +12,7 @@ from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from mmgpt.apis import Chat, Conversation, read_picture
+from mmgpt.apis import Chat, Conversation, read_image
 from mmgpt.datasets.conversation import count_images
 from mmgpt.datasets.parsers.dialogue import MARK, marked_question
 from mmgpt.harness.likelihood import answer_losses
@@ -130,7 +130,7 @@ class MMGPT(lmms):
 
     def _conversation(self, context: str, images_of: Callable, *document) -> Conversation:
         images = images_of(self._document(*document)) or []
-        return conversation_of(context, [read_picture(image) for image in images])
+        return conversation_of(context, [read_image(image) for image in images])
 
 
 def batches(args: Sequence[tuple], settings: Callable[[tuple], str], size: int) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vlmeval.vlm.base import BaseModel
 
-from mmgpt.apis import Chat, Conversation, read_picture
+from mmgpt.apis import Chat, Conversation, read_image
 from mmgpt.datasets.conversation import IMAGE_PART, text_part
 
 ROLES = ("user", "assistant")
@@ -61,7 +61,7 @@ def conversation_of(messages: Sequence[dict]) -> Conversation:
         if role == "assistant":
             conversation.turns[-1]["answer"] = "".join(content["value"] for content in contents)
             continue
-        conversation.images += [read_picture(content["value"]) for content in contents if content["type"] == "image"]
+        conversation.images += [read_image(content["value"]) for content in contents if content["type"] == "image"]
         question = [IMAGE_PART if content["type"] == "image" else text_part(content["value"]) for content in contents]
         conversation.turns.append({"question": question})
     return conversation

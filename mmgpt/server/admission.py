@@ -1,43 +1,43 @@
-"""Who is let in: so many requests at once, each for a limited time, none while the server shuts down."""
+"""Admission control of the server: a limited number of requests at once, each for a limited time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
 from mmgpt.inference.answer import Answer, Piece
-from mmgpt.server.errors import ApiError, full, shutting_down
+from mmgpt.server.errors import ApiError, shutting_down, too_many_requests
 
 
-class Visit:
-    """One request inside. Iterating over it yields the pieces of its answer, and raises what ends it early.
+class ActiveRequest:
+    """An admitted request. Iterating over it yields the pieces of its answer, and raises the error that ends it early.
 
     Attributes:
-        answer: what the engine gives, once it was asked.
-        end: how the answer ended: 'stop', 'length', 'error', or 'cancelled' as long as nothing else is known.
+        answer: the running answer; None before the question was submitted.
+        outcome: how the answer ended: 'stop', 'length', 'error', or 'cancelled' as long as it has not ended.
     """
 
     def __init__(self):
         self.answer: Answer | None = None
-        self.end = "cancelled"
-        self._left = False
+        self.outcome = "cancelled"
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue = asyncio.Queue()
 
-    def take(self, answer: Answer) -> None:
-        """Take the answer, from any thread; it stops when the visit is over, or is over already."""
+    def attach(self, answer: Answer) -> None:
+        """Attach the answer, from any thread. It is cancelled when the request is closed, or has been closed."""
         self.answer = answer
-        if self._left:
+        if self._closed:
             answer.cancel()
 
-    def leave(self) -> None:
-        """The visit is over: nobody reads its answer any more."""
-        self._left = True
+    def close(self) -> None:
+        """Cancel the answer: nobody reads it any more."""
+        self._closed = True
         if self.answer:
             self.answer.cancel()
 
     def put(self, event: Piece | Exception | None) -> None:
-        """Add an event, from any thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        """Add a piece of the answer, an error, or None at the end, from any thread."""
+        with suppress(RuntimeError):  # asyncio raises it when the loop is closed: then nobody reads the event.
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
@@ -48,47 +48,48 @@ class Visit:
 
 
 class Admission:
-    """The requests inside: those whose bodies have arrived, until their responses are over.
+    """Admission control: the requests whose bodies have arrived and whose responses have not ended.
 
     Args:
-        places: how many there can be.
-        time_limit: seconds for each.
-        shutdown_limit: seconds for those that are inside when the server shuts down.
+        max_active: number of requests at once.
+        time_limit: seconds for each request.
+        shutdown_limit: seconds for the active requests when the server shuts down.
     """
 
-    def __init__(self, places: int, time_limit: float, shutdown_limit: float):
-        self.places, self.time_limit, self.shutdown_limit = places, time_limit, shutdown_limit
-        self.inside: set[Visit] = set()
+    def __init__(self, max_active: int, time_limit: float, shutdown_limit: float):
+        self.max_active, self.time_limit, self.shutdown_limit = max_active, time_limit, shutdown_limit
+        self.active: set[ActiveRequest] = set()
         self.closing = False
 
     @contextmanager
-    def enter(self) -> Iterator[Visit]:
-        """A place for one request; it is told when its time is over, and its answer stops when it leaves.
+    def admit(self) -> Iterator[ActiveRequest]:
+        """Context manager that admits one request, ends it after the time limit, and cancels its answer at the exit.
 
         Raises:
-            ApiError: 429 when all places are taken, 503 when the server shuts down.
+            ApiError: 429 when `max_active` requests are active, 503 when the server shuts down.
         """
         if self.closing:
             raise shutting_down()
-        if len(self.inside) >= self.places:
-            raise full()
-        visit = Visit()
+        if len(self.active) >= self.max_active:
+            raise too_many_requests()
+        request = ActiveRequest()
         late = ApiError(504, f"the answer took longer than {self.time_limit:g} seconds")
-        timer = asyncio.get_running_loop().call_later(self.time_limit, visit.put, late)
-        self.inside.add(visit)
+        timer = asyncio.get_running_loop().call_later(self.time_limit, request.put, late)
+        self.active.add(request)
         try:
-            yield visit
+            yield request
         finally:
-            self.inside.discard(visit)
+            self.active.discard(request)
             timer.cancel()
-            visit.leave()
+            request.close()
 
     def close(self) -> None:
-        """Let nobody in any more, and end what is inside after the time that is left."""
+        """Admit no more requests, and end the active ones after `shutdown_limit` seconds."""
+
+        def end_active_requests() -> None:
+            for request in self.active:
+                request.put(shutting_down())
+
         if not self.closing:
             self.closing = True
-            asyncio.get_running_loop().call_later(self.shutdown_limit, self._turn_out)
-
-    def _turn_out(self) -> None:
-        for visit in self.inside:
-            visit.put(shutting_down())
+            asyncio.get_running_loop().call_later(self.shutdown_limit, end_active_requests)

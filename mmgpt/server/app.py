@@ -1,4 +1,4 @@
-"""The web application: routes, the key, and what a request passes on its way."""
+"""Web application of the server: routes, API key and middleware."""
 
 import hmac
 import time
@@ -12,25 +12,25 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from mmgpt.apis import Chat
-from mmgpt.server.admission import Admission, Visit
-from mmgpt.server.body import BodyReader, CloseUnread
+from mmgpt.server.admission import ActiveRequest, Admission
 from mmgpt.server.completions import Completions
 from mmgpt.server.errors import ApiError, add_handlers
 from mmgpt.server.metrics import CountResponses, Metrics
+from mmgpt.server.request_body import BodyReader, CloseUnread
 from mmgpt.server.settings import Settings
 
 READ = ["GET", "HEAD"]
-FULL_BODIES = 8  # bodies of the largest size that may be unfinished at once
+PENDING_BODIES = 8  # bodies of the largest accepted size that may arrive at once
 
 
 def create_app(chat: Chat, settings: Settings) -> FastAPI:
-    """The application. It closes the chat when it ends.
+    """The web application; it closes the chat when it ends.
 
-    ``app.state.admission`` knows who is inside, ``app.state.bodies`` reads who is coming.
+    Its `state` holds `admission` (the active requests) and `bodies` (the reader of request bodies).
 
     Args:
-        chat: answers; several requests at once.
-        settings: what is allowed.
+        chat: answers several requests at once.
+        settings: limits, key and name of the model.
     """
 
     @asynccontextmanager
@@ -38,80 +38,76 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
         yield
         await anyio.to_thread.run_sync(chat.close)
 
-    # Without the framework's own pages, which load scripts from elsewhere.
+    # 1. The application, without the framework's pages, which load scripts from other hosts.
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     metrics = Metrics(chat)
     admission = Admission(settings.max_requests, settings.time_limit, settings.shutdown_limit)
-    bodies = BodyReader(settings.body_bytes, settings.body_timeout, FULL_BODIES * settings.body_bytes)
+    bodies = BodyReader(settings.body_bytes, settings.body_timeout, PENDING_BODIES * settings.body_bytes)
+    completions = Completions(chat, settings, bodies)
     app.state.admission, app.state.bodies = admission, bodies
     app.add_middleware(CloseUnread)
     app.add_middleware(CountResponses, metrics=metrics)
     add_handlers(app)
 
+    # 2. Health, which needs no key.
     @app.api_route("/health", methods=READ)
     async def health() -> Response:
         if admission.closing:
             return JSONResponse({"status": "shutting down"}, 503)
         return JSONResponse({"status": "ready"})
 
-    router = APIRouter(dependencies=[Depends(_key_check(settings.api_key))])
+    # 3. Metrics and models, behind the key.
+    router = APIRouter(dependencies=[Depends(key_check(settings.api_key))])
+    # "generation" is not OpenAI's: it says how answers are generated unless a request changes that.
+    model = {"id": settings.name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
+    model["generation"] = chat.settings_in_force()
 
     @router.api_route("/metrics", methods=READ)
     async def get_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    _add_models(router, settings.name, chat)
-    _add_chat(router, Completions(chat, settings, bodies), admission, metrics)
-    app.include_router(router)
-    return app
-
-
-def _key_check(key: str | None):
-    """A dependency that refuses requests without the key, where there is one."""
-
-    async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode("latin-1")  # the bytes as they were sent
-        # In a time that does not tell how much of it is right.
-        if key is not None and not hmac.compare_digest(given, f"Bearer {key}".encode()):
-            message = "the API key is missing or wrong: send the header Authorization: Bearer KEY"
-            raise ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
-
-    return check
-
-
-def _add_models(router: APIRouter, name: str, chat: Chat) -> None:
-    # The last is not OpenAI's: how answers are generated where a request does not say otherwise.
-    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
-    model["generation"] = chat.settings_in_force()
-
     @router.api_route("/v1/models", methods=READ)
-    async def models() -> dict:
+    async def list_models() -> dict:
         return {"object": "list", "data": [model]}
 
-    @router.api_route("/v1/models/{wanted:path}", methods=READ)
-    async def one_model(wanted: str) -> dict:
-        if wanted != name:
-            message = f"the model {wanted!r} does not exist: this server has {name!r}"
+    @router.api_route("/v1/models/{name:path}", methods=READ)
+    async def get_model(name: str) -> dict:
+        if name != settings.name:
+            message = f"the model {name!r} does not exist: this server has {settings.name!r}"
             raise ApiError(404, message, "model", "model_not_found")
         return model
 
-
-def _add_chat(router: APIRouter, completions: Completions, admission: Admission, metrics: Metrics) -> None:
+    # 4. The chat. A request stays active until its response has been sent, streams included.
     @contextmanager
-    def counted_visit() -> Iterator[Visit]:
-        with admission.enter() as visit:
+    def counted_request() -> Iterator[ActiveRequest]:
+        with admission.admit() as active:
             try:
-                yield visit
+                yield active
             finally:
-                metrics.count(visit)
+                metrics.count(active)
 
-    async def until_response_is_over() -> AsyncIterator[ExitStack]:
-        # Streams included.
+    async def until_response_is_sent() -> AsyncIterator[ExitStack]:
         with ExitStack() as stack:
             yield stack
 
     @router.post("/v1/chat/completions")
     async def chat_completions(
-        request: Request, stack: Annotated[ExitStack, Depends(until_response_is_over)]
+        request: Request, stack: Annotated[ExitStack, Depends(until_response_is_sent)]
     ) -> Response:
-        return await completions.respond(request, lambda: stack.enter_context(counted_visit()))
+        return await completions.respond(request, lambda: stack.enter_context(counted_request()))
+
+    app.include_router(router)
+    return app
+
+
+def key_check(key: str | None):
+    """FastAPI dependency that refuses requests without the API key; with None it accepts all."""
+
+    async def check(request: Request) -> None:
+        header = request.headers.get("authorization", "").encode("latin-1")  # the bytes as they were sent
+        # The comparison takes the same time however many characters are right.
+        if key is not None and not hmac.compare_digest(header, f"Bearer {key}".encode()):
+            message = "the API key is missing or wrong: send the header Authorization: Bearer KEY"
+            raise ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
+
+    return check

@@ -1,10 +1,10 @@
-"""POST /v1/chat/completions: from a request to its answer, whole or as server-sent events."""
+"""POST /v1/chat/completions: from a request to its response, as one JSON object or as server-sent events."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
-from typing import TypeVar
+from functools import partial
 
 import anyio
 from fastapi import Request
@@ -15,112 +15,117 @@ from starlette.types import Message, Send
 
 from mmgpt.apis import Chat
 from mmgpt.inference.answer import Busy, Piece
-from mmgpt.server.admission import Visit
-from mmgpt.server.body import BodyReader, BodyRefused
-from mmgpt.server.errors import ApiError, ClientGone, as_api_error, full, shutting_down
-from mmgpt.server.fetch import Fetcher
-from mmgpt.server.images import Pictures, is_web
-from mmgpt.server.messages import check_size, image_places, to_conversation
-from mmgpt.server.replies import Reply
+from mmgpt.server.admission import ActiveRequest
+from mmgpt.server.errors import ApiError, ClientGone, as_api_error, shutting_down, too_many_requests
+from mmgpt.server.image_fetcher import ImageFetcher
+from mmgpt.server.image_urls import ImageDecoder, is_web
+from mmgpt.server.messages import check_size, image_params, to_conversation
+from mmgpt.server.request_body import BodyReader, BodyRefused
+from mmgpt.server.responses import ResponseBuilder
 from mmgpt.server.schema import ChatRequest, read_request
 from mmgpt.server.settings import Settings
 
-# How many requests are parsed and their pictures decoded at once. It bounds the memory that decoded pictures take.
-WORKERS = 2
-PATIENCE = 30  # seconds
-Result = TypeVar("Result")
+# Threads that parse requests and decode their images. Their number bounds the memory of decoded images.
+DECODING_THREADS = 2
+SEND_TIMEOUT = 30  # seconds
 
 
-class Events(EventSourceResponse):
-    """Server-sent events, to a client that reads them: the response ends when one cannot be sent in PATIENCE."""
+class EventStream(EventSourceResponse):
+    """Server-sent events that end when the client does not accept one within SEND_TIMEOUT seconds."""
 
     async def stream_response(self, send: Send) -> None:
-        """Send them, as the framework asks."""
+        """Send the events."""
 
-        async def send_soon(message: Message) -> None:
-            async with asyncio.timeout(PATIENCE):
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_TIMEOUT):
                 await send(message)
 
         async with aclosing(self.body_iterator):
             with suppress(TimeoutError):
-                await super().stream_response(send_soon)
+                await super().stream_response(send_in_time)
 
 
 class Completions:
-    """Answers chat requests.
+    """Handler of chat requests.
 
     Args:
-        chat: the engine.
-        settings: what is allowed.
-        bodies: reads the requests.
+        chat: answers the questions.
+        settings: limits, and the name of the model.
+        bodies: reader of request bodies.
     """
 
     def __init__(self, chat: Chat, settings: Settings, bodies: BodyReader):
         self.chat, self.settings, self.bodies = chat, settings, bodies
-        self.fetcher = Fetcher(settings.allow_hosts)
-        self.workers = anyio.CapacityLimiter(WORKERS)
+        self.fetcher = ImageFetcher(settings.allow_hosts)
+        self.in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(DECODING_THREADS))
 
-    async def respond(self, http: Request, enter: Callable[[], Visit]) -> Response:
+    async def respond(self, http: Request, admit: Callable[[], ActiveRequest]) -> Response:
         """The response to a request.
 
         Args:
             http: the request.
-            enter: gives it a place, once its body is there; an unfinished one takes none from others.
+            admit: admits the request, once its body has arrived: pending ones do not count.
 
         Raises:
-            ApiError: what it is refused with, or how its answer failed.
+            ApiError: the request is refused, or its answer failed.
             ClientGone: the client left.
         """
-        reply, stream, visit = await self._ask(http, enter)
+
+        async def end_when_client_leaves() -> None:
+            while (await http.receive())["type"] != "http.disconnect":
+                pass
+            active.put(ClientGone())
+
+        builder, stream, active = await self._start(http, admit)
         if stream:
-            return Events(self._events(reply, visit))
-        leaving = asyncio.create_task(_tell_when_gone(http, visit))
+            return EventStream(self._events(builder, active))
+        leaving = asyncio.create_task(end_when_client_leaves())
         try:
-            pieces = [piece async for piece in _pieces(visit)]
-            return JSONResponse(reply.whole(pieces, visit.answer))
+            pieces = [piece async for piece in _pieces(active)]
+            return JSONResponse(builder.completion(pieces, active.answer))
         finally:
             leaving.cancel()
 
-    async def _ask(self, http: Request, enter: Callable[[], Visit]) -> tuple[Reply, bool, Visit]:
-        """Put the question; the reply to it, whether it is to be a stream, and its visit. No more of it is kept."""
-        settings = self.settings
-        body = await self._read(http)
-        visit = enter()
-        request = await self._work(read_request, body, settings.name, settings.max_tokens)
-        check_size(request.messages, settings)
-        fetched = await self._fetch(request)
-        await self._work(self._submit, request, fetched, visit)
-        with_usage = bool(request.stream_options and request.stream_options.include_usage)
-        return Reply(settings.name, bool(request.logprobs), with_usage), bool(request.stream), visit
+    async def _start(
+        self, http: Request, admit: Callable[[], ActiveRequest]
+    ) -> tuple[ResponseBuilder, bool, ActiveRequest]:
+        """Reads a request and submits its question; returns all that the response needs, and whether it is a stream.
 
-    async def _read(self, http: Request) -> bytearray:
+        The body, the parsed request and its images are local to this function, so that their memory is free while the
+        answer is generated.
+        """
+        settings = self.settings
+        # 1. The body.
         kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A page in a browser can send other bodies to any address without asking that address (a "simple request").
+        # A page in a browser can send other types to any address without asking that address (a "simple request").
         if kind != "application/json":
             raise ApiError(415, f"the request must have the header Content-Type: application/json, got {kind!r}")
         body = bytearray()
         try:
             await self.bodies.read(http.scope, http.receive, body.extend)
         except BodyRefused as error:
-            usual = {429: full, 503: shutting_down}.get(error.status)
+            usual = {429: too_many_requests, 503: shutting_down}.get(error.status)
             raise usual() if usual else ApiError(error.status, str(error)) from error
         except ClientDisconnect as error:
             raise ClientGone from error
-        return body
-
-    async def _work(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """A function's result, from a thread, so that other requests are served meanwhile."""
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self.workers)
-
-    async def _fetch(self, request: ChatRequest) -> dict[str, bytes]:
-        places = {url: place for place, url in image_places(request.messages) if is_web(url)}
+        active = admit()
+        # 2. The request.
+        request = await self.in_thread(read_request, body, settings.name, settings.max_tokens)
+        check_size(request.messages, settings)
+        # 3. Its images from the web.
+        params = {url: param for param, url in image_params(request.messages) if is_web(url)}
         try:
-            return await self.fetcher.read(list(places), self.settings.body_bytes) if places else {}
+            fetched = await self.fetcher.fetch(list(params), settings.body_bytes) if params else {}
         except ValueError as error:
-            raise ApiError(400, str(error), next(iter(places.values()))) from error
+            raise ApiError(400, str(error), next(iter(params.values()))) from error
+        # 4. Its question.
+        await self.in_thread(self._submit, request, fetched, active)
+        with_usage = bool(request.stream_options and request.stream_options.include_usage)
+        return ResponseBuilder(settings.name, bool(request.logprobs), with_usage), bool(request.stream), active
 
-    def _submit(self, request: ChatRequest, fetched: Mapping[str, bytes], visit: Visit) -> None:
-        conversation = to_conversation(request.messages, Pictures(fetched, self.settings.max_pixels * 1_000_000))
+    def _submit(self, request: ChatRequest, fetched: Mapping[str, bytes], active: ActiveRequest) -> None:
+        images = ImageDecoder(fetched, self.settings.max_pixels * 1_000_000)
+        conversation = to_conversation(request.messages, images)
         try:
             answer = self.chat.submit(
                 conversation,
@@ -128,49 +133,43 @@ class Completions:
                 seed=request.seed,
                 stop=tuple(request.stop or ()),
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-                listener=visit.put,
+                listener=active.put,
                 scope=request.scope(),
             )
         except Busy as error:
-            raise full() from error
+            raise too_many_requests() from error
         except ValueError as error:
             raise ApiError(400, str(error)) from error
-        visit.take(answer)
+        active.attach(answer)
 
-    async def _events(self, reply: Reply, visit: Visit) -> AsyncIterator[bytes]:
-        """Yield an answer as server-sent events. One that fails ends with an event that says so, and no [DONE]."""
+    async def _events(self, builder: ResponseBuilder, active: ActiveRequest) -> AsyncIterator[bytes]:
+        """Yield an answer as server-sent events. A failed one ends with an event of the error, and without [DONE]."""
         try:
-            yield _event(reply.chunk({"role": "assistant", "content": ""}))
-            async for piece in _pieces(visit):
-                yield _event(reply.chunk({"content": piece.text}, piece.tokens))
-            yield _event(reply.chunk({}, finish_reason=visit.end))
-            if reply.with_usage:
-                yield _event(reply.usage_chunk(visit.answer))
+            yield _event(builder.chunk({"role": "assistant", "content": ""}))
+            async for piece in _pieces(active):
+                yield _event(builder.chunk({"content": piece.text}, piece.tokens))
+            yield _event(builder.chunk({}, finish_reason=active.outcome))
+            if builder.with_usage:
+                yield _event(builder.usage_chunk(active.answer))
             yield format_sse_event(data_str="[DONE]")
         except Exception as error:
             yield _event(as_api_error(error).body)
 
 
-async def _pieces(visit: Visit) -> AsyncIterator[Piece]:
-    """Yield the pieces of an answer, and note how it ends."""
+async def _pieces(active: ActiveRequest) -> AsyncIterator[Piece]:
+    """Yield the pieces of an answer, and set the request's outcome."""
     try:
-        async for piece in visit:
+        async for piece in active:
             yield piece
-        if visit.answer.finish_reason == "cancelled":  # by the engine, which ends
+        if active.answer.finish_reason == "cancelled":  # Only a chat that is being closed cancels an answer itself.
             raise shutting_down()
-        visit.end = visit.answer.finish_reason
+        active.outcome = active.answer.finish_reason
     except ClientGone:
         raise
     except Exception:
-        visit.end = "error"
+        active.outcome = "error"
         raise
 
 
 def _event(data: dict) -> bytes:
     return format_sse_event(data_str=json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
-
-
-async def _tell_when_gone(http: Request, visit: Visit) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
-    visit.put(ClientGone())

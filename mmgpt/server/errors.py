@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them: ``{"error": {"message", "type", "param", "code"}}``."""
+"""Error responses in OpenAI's format: ``{"error": {"message", "type", "param", "code"}}``."""
 
 import logging
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 LOGGER = logging.getLogger("uvicorn.error")
-# Status: type and code, where an error names no code of its own.
-KINDS = {
+# HTTP status: OpenAI's type of the error, and the code unless an error names another one.
+TYPES_AND_CODES = {
     400: ("invalid_request_error", None),
     401: ("invalid_request_error", "invalid_api_key"),
     404: ("invalid_request_error", "not_found"),
@@ -25,13 +25,13 @@ KINDS = {
 
 
 class ApiError(Exception):
-    """What a request is refused with.
+    """Error response to a request.
 
     Args:
-        status: HTTP status, one of KINDS.
+        status: HTTP status, one of TYPES_AND_CODES.
         message: a sentence for the user.
-        param: the part of the request that is to blame, such as ``messages[0].content``.
-        code: instead of the status's own.
+        param: parameter of the request that is wrong, such as ``messages[0].content``.
+        code: instead of the usual one of the status.
         headers: of the response.
     """
 
@@ -45,26 +45,26 @@ class ApiError(Exception):
     ):
         super().__init__(message)
         self.status, self.headers = status, headers
-        kind, usual = KINDS[status]
-        self.body = {"error": dict(message=message, type=kind, param=param, code=code or usual)}
+        kind, usual_code = TYPES_AND_CODES[status]
+        self.body = {"error": dict(message=message, type=kind, param=param, code=code or usual_code)}
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client left, so that nobody waits for the answer."""
 
 
-def full() -> ApiError:
-    """There is no room for another request."""
+def too_many_requests() -> ApiError:
+    """Error for a request beyond the limit of requests at once."""
     return ApiError(429, "too many requests at once: try again in a moment", headers={"Retry-After": "1"})
 
 
 def shutting_down() -> ApiError:
-    """The server is about to end."""
+    """Error for requests while the server shuts down."""
     return ApiError(503, "the server is shutting down", headers={"Retry-After": "5"})
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What to tell a client about an error; of a fault of the program only that there was one, the rest is logged."""
+    """Error response for any error. The details of an unexpected one go to the log, not to the client."""
     if isinstance(error, ApiError):
         return error
     LOGGER.error("a request failed", exc_info=error)
@@ -72,20 +72,20 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Make every error that ends a request of the app a response in OpenAI's shape."""
+    """Turn every error of a request into a response in OpenAI's format."""
 
-    # These are async: Starlette would run others in threads, up to 40 of them.
+    # The handlers are async because Starlette runs others in threads, up to 40 of them.
     async def handle(_: Request, error: Exception) -> Response:
         error = as_api_error(error)
         return JSONResponse(error.body, error.status, error.headers)
 
     async def handle_http(request: Request, error: HTTPException) -> Response:
-        # The router's own: no such path, or no such method there.
+        # The router raises it for an unknown path or method.
         message = f"{error.detail}: {request.method} {request.url.path}"
         return await handle(request, ApiError(error.status_code, message, headers=error.headers))
 
     async def handle_gone(_: Request, __: ClientGone) -> Response:
-        return Response(status_code=499)  # nobody reads it; the metrics count it, by nginx's number for this
+        return Response(status_code=499)  # The metrics count it; nginx uses this status for a client that left.
 
     app.add_exception_handler(ApiError, handle)
     app.add_exception_handler(HTTPException, handle_http)

@@ -1,106 +1,105 @@
-"""Messages of a chat request to a `Conversation`."""
+"""Conversion of a chat request's messages to a `Conversation`."""
 
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
 from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, text_part
 from mmgpt.server.errors import ApiError
-from mmgpt.server.images import Pictures
-from mmgpt.server.schema import ImagePart, Message, Part, TextPart
+from mmgpt.server.image_urls import ImageDecoder
+from mmgpt.server.schema import Content, ImageContent, Message, TextContent
 from mmgpt.server.settings import Settings
 
-INSTRUCTIONS = ("system", "developer")
+INSTRUCTION_ROLES = ("system", "developer")
 
 
-def image_places(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    """Yield the place, as errors name it, and the URL of each picture of some messages."""
+def image_params(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Yield the parameter, as errors name it, and the URL of each image of some messages."""
     for number, message in enumerate(messages):
-        for index, part in enumerate(message.content):
-            if isinstance(part, ImagePart):
-                yield f"messages[{number}].content[{index}].image_url.url", part.image_url.url
+        for index, content in enumerate(message.content):
+            if isinstance(content, ImageContent):
+                yield f"messages[{number}].content[{index}].image_url.url", content.image_url.url
 
 
 def check_size(messages: Sequence[Message], settings: Settings) -> None:
-    """Raise an ApiError where a conversation is longer than the settings allow."""
-    texts = [part.text for message in messages for part in message.content if isinstance(part, TextPart)]
+    """Raises an ApiError for a conversation that is longer than the settings allow."""
+    contents = [content for message in messages for content in message.content]
     sizes = {
         "turns": (sum(message.role == "user" for message in messages), settings.max_turns),
-        "pictures": (sum(1 for _ in image_places(messages)), settings.max_images),
-        "characters": (sum(map(len, texts)), settings.max_characters),
+        "images": (sum(isinstance(content, ImageContent) for content in contents), settings.max_images),
+        "characters": (
+            sum(len(content.text) for content in contents if isinstance(content, TextContent)),
+            settings.max_characters,
+        ),
     }
     for name, (size, limit) in sizes.items():
         if size > limit:
             raise ApiError(400, f"the conversation has {size} {name}: at most {limit} are accepted", "messages")
 
 
-def to_conversation(messages: Sequence[Message], pictures: Pictures) -> Conversation:
-    """A conversation whose last question is open.
+def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conversation:
+    """Conversation whose last question is open. All its texts are literal.
 
-    What system and developer messages say is put before the first question, behind its leading pictures: the template
-    that models are tuned with has no other place for it. All texts are literal.
-
-    User messages that follow each other are one question.
+    System and developer messages go before the first question, behind its leading images: the template that models are
+    tuned with has no other position for them. User messages that follow each other are one question.
 
     Raises:
-        ApiError: 400: a picture is not accepted, or the roles are not in order: instructions, then user and assistant
+        ApiError: 400: an image is not accepted, or the roles are not in order: instructions, then user and assistant
             in turn, user last.
     """
+    # 1. Messages become turns.
     instructions, turns = [], []
     for number, message in enumerate(messages):
-        place = f"messages[{number}]"
-        if message.role in INSTRUCTIONS:
-            _check_order(not turns, place, f"a {message.role} message must come before all questions")
-            instructions.append(_text(message, place))
+        param = f"messages[{number}]"
+        if message.role in INSTRUCTION_ROLES:
+            _check_order(not turns, param, f"a {message.role} message must come before all questions")
+            instructions.append(_text(message, param))
         elif message.role == "user":
             if not turns or "answer" in turns[-1]:
                 turns.append({"question": []})
             turns[-1]["question"] += images_first(message.content)
         else:
-            _check_order(turns and "answer" not in turns[-1], place, "an assistant message must answer a user message")
-            turns[-1]["answer"] = _text(message, place).strip()
-    _check_order(turns and "answer" not in turns[-1], place, "the last message must be a user's")
+            _check_order(turns and "answer" not in turns[-1], param, "an assistant message must answer a user message")
+            turns[-1]["answer"] = _text(message, param).strip()
+    _check_order(turns and "answer" not in turns[-1], param, "the last message must be a user's")
+    # 2. Their questions become contents as in a training sample, neighboring texts on lines of their own.
     for turn in turns:
-        turn["question"] = _question(images_first(turn["question"]))
+        question: list[dict] = []
+        for content in images_first(turn["question"]):
+            if isinstance(content, ImageContent):
+                question.append(IMAGE_PART)
+            else:
+                follows_text = bool(question) and not is_image(question[-1])
+                question.append(text_part("\n" * follows_text + content.text))
+        turn["question"] = question
     turns[0]["question"] = lead_text("\n\n".join(instructions), turns[0]["question"])
-    return Conversation(turns, [_open(pictures, *place) for place in image_places(messages)])
+    # 3. Images are decoded.
+    decoded = []
+    for param, url in image_params(messages):
+        try:
+            decoded.append(images.open(url))
+        except ValueError as error:
+            raise ApiError(400, f"{param}: {error}", param) from error
+    return Conversation(turns, decoded)
 
 
-def _check_order(right: object, place: str, message: str) -> None:
-    if not right:
-        raise ApiError(400, f"{place}: {message}", f"{place}.role")
+def images_first(contents: Sequence[Content]) -> list[Content]:
+    """Contents of a question; images behind all of the text go before it, unless there are others within the text.
 
-
-def images_first(content: Sequence[Part]) -> list[Part]:
-    """The content of a question; images behind all of the text go before it, where no other lies within the text.
-
-    It means the same, and models are tuned that way (see the parser of LLaVA's dialogues).
+    The meaning is the same, and models are tuned with images first (see the parser of LLaVA's dialogues).
     """
-    images = [part for part in content if isinstance(part, ImagePart)]
-    texts = [part for part in content if isinstance(part, TextPart)]
-    leading = next((i for i, part in enumerate(content) if isinstance(part, TextPart)), len(content))
-    return [*images, *texts] if list(content[leading : leading + len(texts)]) == texts else list(content)
+    images = [content for content in contents if isinstance(content, ImageContent)]
+    texts = [content for content in contents if isinstance(content, TextContent)]
+    start = next((i for i, content in enumerate(contents) if isinstance(content, TextContent)), len(contents))
+    return [*images, *texts] if list(contents[start : start + len(texts)]) == texts else list(contents)
 
 
-def _question(content: Sequence[Part]) -> list[dict]:
-    """The content of a question as a conversation has it, neighbouring texts on lines of their own."""
-    parts: list[dict] = []
-    for part in content:
-        if isinstance(part, ImagePart):
-            parts.append(IMAGE_PART)
-        else:
-            follows = bool(parts) and not is_image(parts[-1])
-            parts.append(text_part("\n" * follows + part.text))
-    return parts
+def _check_order(condition: object, param: str, message: str) -> None:
+    if not condition:
+        raise ApiError(400, f"{param}: {message}", f"{param}.role")
 
 
-def _text(message: Message, place: str) -> str:
-    if any(isinstance(part, ImagePart) for part in message.content):
-        raise ApiError(400, f"{place}: only user messages can hold pictures", f"{place}.content")
-    return "\n".join(part.text for part in message.content)
-
-
-def _open(pictures: Pictures, place: str, url: str):
-    try:
-        return pictures.open(url)
-    except ValueError as error:
-        raise ApiError(400, f"{place}: {error}", place) from error
+def _text(message: Message, param: str) -> str:
+    """The text of a message that cannot hold images."""
+    if any(isinstance(content, ImageContent) for content in message.content):
+        raise ApiError(400, f"{param}: only user messages can hold images", f"{param}.content")
+    return "\n".join(content.text for content in message.content)

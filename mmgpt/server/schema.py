@@ -1,7 +1,7 @@
-"""The chat request of OpenAI's interface: what is understood, what is accepted without effect, what is refused.
+"""Schema of OpenAI's chat request: supported parameters, those without effect, and those that are refused.
 
 Source: the reference of POST /v1/chat/completions on platform.openai.com. A parameter that would change the answer and
-is not done here is refused, so that nobody takes the answer for what it is not.
+is not supported here is refused, so that nobody takes the answer for something else.
 """
 
 from collections.abc import Sequence
@@ -23,21 +23,21 @@ from pydantic_core import PydanticCustomError
 from mmgpt.inference.sampling import MIN_TEMPERATURE
 from mmgpt.server.errors import ApiError
 
-# Brackets, braces and commas of a request. Each takes up to 256 bytes once it is parsed, hundreds of times its own.
+# Limit of brackets, braces and commas in a request: each takes up to 256 bytes of memory once it is parsed.
 MAX_MARKS = 200_000
 
 
 class Strict(BaseModel):
-    """A JSON object of exactly these keys and types."""
+    """JSON object with exactly the declared keys and types."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
 def only(*values: Any) -> Any:
-    """The type of a parameter that is understood with some values only, those that ask for nothing special."""
+    """Type of a parameter that is supported with some values only: null and those that have no effect."""
 
     def check(value: Any) -> Any:
-        if value is None or any(type(value) is type(each) and value == each for each in values):
+        if value is None or any(type(value) is type(choice) and value == choice for choice in values):
             return value
         shown = " or ".join(map(repr, values)) or "null"
         raise PydanticCustomError("unsupported", "this server supports only {shown} here", {"shown": shown})
@@ -45,8 +45,8 @@ def only(*values: Any) -> Any:
     return Annotated[Any, AfterValidator(check)]
 
 
-class TextPart(Strict):
-    """Some text of a message. The engine finds by itself what it has computed before, without breakpoints."""
+class TextContent(Strict):
+    """Text content of a message. The prefix cache needs no breakpoints, so that these have no effect."""
 
     type: Literal["text"]
     text: str
@@ -54,31 +54,31 @@ class TextPart(Strict):
 
 
 class ImageUrl(Strict):
-    """Where a picture is. Pictures of every `detail` are read alike."""
+    """URL of an image. `detail` has no effect."""
 
     url: str
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class ImagePart(Strict):
-    """A picture of a message."""
+class ImageContent(Strict):
+    """Image content of a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
     prompt_cache_breakpoint: Any = None
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Content = Annotated[TextContent | ImageContent, Field(discriminator="type")]
 
 
 class Message(Strict):
-    """A message of the conversation; what clients send back of an answer besides its text must be empty.
+    """Message of the conversation. Clients send answers back; their keys besides the text must be empty.
 
-    An assistant's content may be null or missing: it said nothing.
+    An assistant's content may be null or missing, for an empty answer.
     """
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[Part], Field(validate_default=True)] = None
+    content: Annotated[list[Content], Field(validate_default=True)] = None
     name: str | None = None
     refusal: only() = None
     audio: only() = None
@@ -88,17 +88,17 @@ class Message(Strict):
 
     @field_validator("content", mode="before")
     @classmethod
-    def _as_parts(cls, content: Any, info: ValidationInfo) -> Any:
+    def _as_list_of_contents(cls, content: Any, info: ValidationInfo) -> Any:
         role = info.data.get("role")
         if content is None and role == "assistant":
             return []
         if content is None and role:
             raise PydanticCustomError("content", "a {role} message needs a content", {"role": role})
-        return [TextPart(type="text", text=content)] if isinstance(content, str) else content
+        return [TextContent(type="text", text=content)] if isinstance(content, str) else content
 
 
 class StreamOptions(Strict):
-    """What a stream holds besides the answer."""
+    """Options of a streamed response."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -144,11 +144,11 @@ class ChatRequest(Strict):
     reasoning_effort: only("none") = None
     verbosity: only("medium") = None
 
-    # Whose the request is: what is remembered of the texts of one is used for the same one only.
+    # The scope of the prefix cache: cached prefixes are used only for requests of the same scope.
     user: str | None = None
     prompt_cache_key: str | None = None
 
-    # Without effect.
+    # These have no effect.
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
@@ -158,20 +158,20 @@ class ChatRequest(Strict):
     parallel_tool_calls: Any = None
     prediction: Any = None
 
-    def answer_length(self) -> int | None:
-        """The most tokens of the answer, None where the model's own setting is meant."""
+    def max_answer_tokens(self) -> int | None:
+        """The longest answer in tokens; None for the model's own setting."""
         return self.max_completion_tokens or self.max_tokens
 
     def scope(self) -> str:
-        """The scope of what is remembered of the request's text."""
+        """The scope of the request in the prefix cache."""
         return self.prompt_cache_key or self.user or ""
 
     def generation(self) -> dict:
-        """Generation arguments of transformers; what the request leaves open is left to the model's own.
+        """Generation arguments of transformers that the request sets; for others the model's own hold.
 
-        A temperature means among all tokens (`top_k=0`), or those of `top_p`.
+        With a temperature all tokens can be sampled (`top_k=0`), or those of `top_p`.
         """
-        arguments = {"max_new_tokens": self.answer_length(), "top_p": self.top_p}
+        arguments = {"max_new_tokens": self.max_answer_tokens(), "top_p": self.top_p}
         if self.temperature is not None:
             arguments["do_sample"] = self.temperature >= MIN_TEMPERATURE
             if arguments["do_sample"]:
@@ -180,57 +180,51 @@ class ChatRequest(Strict):
 
 
 def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRequest:
-    """A request's body, checked.
+    """A chat request, parsed and checked.
 
     Args:
         body: JSON.
-        model: the name of the model that is served.
-        max_tokens: the longest answer that can be asked for.
+        model: the name of the served model.
+        max_tokens: the largest `max_tokens` that is accepted.
 
     Raises:
-        ApiError: 400, or 404 for another model, with the first thing that is wrong.
+        ApiError: 400, or 404 for another model; names the first wrong parameter.
     """
     if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
         raise ApiError(400, f"the request has too many parts: more than {MAX_MARKS} brackets, braces and commas")
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal(error) from error
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = param_name(problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            message, code = f"{param} is not a parameter that this server knows", "unknown_parameter"
+        else:
+            message, code = f"{param}: {problem['msg']}" if param else problem["msg"], None
+        raise ApiError(400, message, param or None, code) from error
     if request.model != model:
         message = f"the model {request.model!r} does not exist: this server has {model!r}"
         raise ApiError(404, message, "model", "model_not_found")
-    _check_together(request, max_tokens)
-    return request
-
-
-def _check_together(request: ChatRequest, max_tokens: int) -> None:
-    """Raise for parameters that do not fit each other, or the server."""
+    # Parameters must fit each other, and the server.
     if request.max_tokens and request.max_completion_tokens not in (None, request.max_tokens):
         raise ApiError(400, "max_tokens and max_completion_tokens differ: give one of them", "max_tokens")
-    if (request.answer_length() or 0) > max_tokens:
+    if (request.max_answer_tokens() or 0) > max_tokens:
         name = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
-        raise ApiError(400, f"answers have at most {max_tokens} tokens here, got {request.answer_length()}", name)
+        raise ApiError(400, f"answers have at most {max_tokens} tokens here, got {request.max_answer_tokens()}", name)
     if request.top_logprobs is not None and not request.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", "top_logprobs")
     if request.stream_options and not request.stream:
         raise ApiError(400, "stream_options needs stream: true", "stream_options")
+    return request
 
 
-def _refusal(error: ValidationError) -> ApiError:
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = _place(problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return ApiError(400, f"{place} is no parameter that this server knows", place, "unknown_parameter")
-    return ApiError(400, f"{place}: {problem['msg']}" if place else problem["msg"], place or None)
-
-
-def _place(path: Sequence[str | int]) -> str:
-    """Where a request is wrong, as ``messages[0].content[1].text``."""
-    place = ""
+def param_name(path: Sequence[str | int]) -> str:
+    """Name of a parameter as in ``messages[0].content[1].text``, from pydantic's path to it."""
+    name = ""
     for number, step in enumerate(path):
         if isinstance(step, int):
-            place += f"[{step}]"
-        # pydantic puts the type of a part between its number and its keys.
+            name += f"[{step}]"
+        # pydantic puts the type of a content between its index and its keys.
         elif number < 2 or not (isinstance(path[number - 1], int) and path[number - 2] == "content"):
-            place += f".{step}" if place else step
-    return place
+            name += f".{step}" if name else step
+    return name

@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""Settings of the server: its limits, its API key, and the name of its model."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,23 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server allows, and what it calls its model. The options of ``tools/serve.py`` are these.
+    """Settings of the server, which are also the options of ``tools/serve.py``.
 
     Attributes:
-        name: of the model, as requests name it.
-        api_key: what ``Authorization: Bearer`` must hold; None asks for nothing.
-        allow_hosts: where pictures may be fetched from, each ``host`` or ``host:port``; by default nowhere.
-        max_requests: chat requests at once, waiting and being answered; one whose body has not arrived yet does not
-            count. More are turned away.
-        max_body: MiB of a request, and of the pictures fetched for it.
-        max_images: pictures of a conversation.
-        max_pixels: millions of pixels, of all pictures of a conversation together.
+        name: of the model, in requests.
+        api_key: key that ``Authorization: Bearer`` must hold; None accepts all requests.
+        allow_hosts: hosts to download images from, each ``host`` or ``host:port``; by default none.
+        max_requests: active chat requests, waiting and being answered; one whose body has not arrived yet does not
+            count. More are refused.
+        max_body: MiB of a request, and of the images downloaded for it.
+        max_images: images of a conversation.
+        max_pixels: millions of pixels, of all images of a conversation together.
         max_turns: questions of a conversation.
         max_characters: of all texts of a conversation together.
-        max_tokens: the longest answer that can be asked for.
-        body_timeout: seconds in which the body of a request arrives.
+        max_tokens: largest `max_tokens` of a request.
+        body_timeout: seconds in which the body of a request has to arrive.
         time_limit: seconds for an answer, waiting included.
-        shutdown_limit: seconds that answers under way get when the server shuts down.
+        shutdown_limit: seconds for active requests when the server shuts down.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Chat on a web page. It needs requirements/demo.txt (Gradio)."""
+"""Web page to chat with a model. It needs requirements/demo.txt (Gradio)."""

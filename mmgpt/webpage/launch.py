@@ -1,4 +1,4 @@
-"""How the page is served: from a private folder, and without the net."""
+"""Serving the page: with uploads in a private folder, and without requests to other hosts."""
 
 import os
 import tempfile
@@ -9,17 +9,17 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
-from mmgpt.server.body import CloseUnread
+from mmgpt.server.request_body import CloseUnread
 
-from . import view
-from .gate import BODY, Gate
-from .page import RUNNING, Page
+from . import rendering
+from .chat_page import MAX_RUNNING, ChatPage
+from .request_filter import MAX_BODY, RequestFilter
 
-SESSIONS = 200  # conversations in memory; the one used longest ago is forgotten for another
-FOLDER = "GRADIO_TEMP_DIR"  # where Gradio keeps uploads
+SESSIONS = 200  # conversations in memory; a new one beyond these replaces the least recently used
+FOLDER = "GRADIO_TEMP_DIR"  # environment variable with Gradio's folder of uploads
 FONTS = dict(font=["system-ui", "Segoe UI", "Liberation Sans", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-# Gradio's own grey is too light for a weak screen or eye.
-LOOK = dict(
+# Gradio's grey has too little contrast for a weak screen or eye.
+THEME = dict(
     body_text_color_subdued="*neutral_500",
     block_info_text_color="*neutral_500",
     input_placeholder_color="*neutral_500",
@@ -30,7 +30,7 @@ LOOK = dict(
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A new folder for uploads that only this user can read; within it Gradio uses it, afterwards it is gone."""
+    """Context manager that gives Gradio a new folder for uploads, which only this user can read, and deletes it."""
     before = os.environ.get(FOLDER)
     with tempfile.TemporaryDirectory(prefix="mmgpt-", ignore_cleanup_errors=True) as folder:
         os.environ[FOLDER] = str(Path(folder).resolve())
@@ -41,17 +41,19 @@ def private_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(page: Page, folder: Path, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
-    """Serves a page that was made within `private_folder`; gives its address.
+def serving(page: ChatPage, folder: Path, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+    """Context manager that serves a page, made within `private_folder`, and gives its address.
+
+    Args:
+        port: None: the first free one from 7860.
 
     Raises:
-        OSError: the port is taken. None: any free one from 7860.
+        OSError: the port is taken.
     """
     limits = page.limits
-    gate = Middleware(
-        Gate, folder=folder, upload=limits.pictures * limits.picture.bytes + BODY, room=100 * limits.picture.bytes
-    )
-    theme = gr.themes.Default(primary_hue="blue", secondary_hue="blue", **FONTS).set(**LOOK)
+    upload = limits.images * limits.image.bytes + MAX_BODY
+    request_filter = Middleware(RequestFilter, folder=folder, max_upload=upload, max_uploads=100 * limits.image.bytes)
+    theme = gr.themes.Default(primary_hue="blue", secondary_hue="blue", **FONTS).set(**THEME)
     _, address, _ = page.blocks.launch(
         server_name=host,
         server_port=port,
@@ -64,12 +66,12 @@ def serving(page: Page, folder: Path, host: str = "127.0.0.1", port: int | None 
         mcp_server=False,
         pwa=False,
         ssr_mode=False,
-        app_kwargs={"middleware": [Middleware(CloseUnread), gate]},
-        max_file_size=limits.picture.bytes,
-        max_threads=2 * RUNNING,  # an answer that is being written holds one
+        app_kwargs={"middleware": [Middleware(CloseUnread), request_filter]},
+        max_file_size=limits.image.bytes,
+        max_threads=2 * MAX_RUNNING,  # Each running answer occupies one thread.
         state_session_capacity=SESSIONS,
         theme=theme,
-        css_paths=view.FOLDER / "page.css",
+        css_paths=rendering.ASSETS / "page.css",
     )
     try:
         yield address

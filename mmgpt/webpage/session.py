@@ -1,4 +1,4 @@
-"""One visitor's conversation on the page: what can be done with it, and how much it may hold."""
+"""Session of one visitor of the page: a conversation that can be stopped, retried, edited and undone, within limits."""
 
 import secrets
 import threading
@@ -10,184 +10,193 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from mmgpt.apis.chat import Chat, Conversation
-from mmgpt.apis.pictures import PictureLimits, open_picture
+from mmgpt.apis.chat import Chat
+from mmgpt.apis.conversation import Conversation
+from mmgpt.apis.images import ImageLimits, open_image
+from mmgpt.compat.python_names import renamed_arguments
 from mmgpt.inference.answer import Answer
 
-from .settings import Wanted
+from .generation_settings import GenerationSettings
 
 
-class Exchange(NamedTuple):
-    """A question, the pictures (RGB) that belong to it, and its answer, as far as there is one."""
+class Turn(NamedTuple):
+    """A question, its images (RGB), and its answer; '' before it has one."""
 
-    text: str
-    pictures: tuple[Image.Image, ...] = ()
+    question: str
+    images: tuple[Image.Image, ...] = ()
     answer: str = ""
 
 
+@renamed_arguments(pictures="images", all_pictures="all_images", picture="image")
 @dataclass(frozen=True)
 class Limits:
-    """How much one conversation may hold.
+    """Limits of one conversation.
 
     Attributes:
-        turns: questions.
-        pictures: of one question.
-        all_pictures: of the whole conversation.
+        turns: number of questions.
+        images: number of images of one question.
+        all_images: number of images of the whole conversation.
         characters: of a question.
-        side: pixels of a picture's longer side; a larger picture is made smaller, so that memory stays small.
-        picture: what files are read at all.
+        side: pixels of an image's longer side; a larger image is made smaller, which saves memory.
+        image: limits of an image file.
     """
 
     turns: int = 50
-    pictures: int = 8
-    all_pictures: int = 16
+    images: int = 8
+    all_images: int = 16
     characters: int = 20_000
     side: int = 768
-    picture: PictureLimits = PictureLimits()
+    image: ImageLimits = ImageLimits()
 
 
-# Pictures are decoded two at a time, whoever sends them: each may take a gigabyte for a moment.
+# Decoding one image may take a gigabyte for a moment, so that only two images of all visitors are decoded at once.
 _DECODERS = threading.BoundedSemaphore(2)
 
 
 class Session:
-    """What was said, and the answer that is being written. Its methods may be called from several threads.
+    """One visitor's conversation, and the answer that is being generated. Threads may share it.
 
-    A turn that fails, or says nothing, leaves the conversation as it was.
+    A turn that fails, or whose answer is empty, leaves the conversation as it was.
 
     Attributes:
-        exchanges: what was said.
-        asked: the same with a last question that is being answered, without what it replaces; None at rest.
-        edited: number of the exchange that the next question replaces, with all behind it; None: it follows them.
+        turns: the answered turns.
+        pending: the turns that the running answer belongs to, the last one still without it; None while none runs.
+        edited: index of the turn that the next question replaces, with all behind it; None: the question is appended.
         answer: the running answer, or the last one.
     """
 
     def __init__(self, chat: Chat, limits: Limits = Limits()):  # noqa: B008 (frozen)
         self.chat, self.limits = chat, limits
-        self.exchanges: tuple[Exchange, ...] = ()
-        self.asked: tuple[Exchange, ...] | None = None
+        self.turns: tuple[Turn, ...] = ()
+        self.pending: tuple[Turn, ...] | None = None
         self.edited: int | None = None
         self.answer: Answer | None = None
-        self.scope = secrets.token_hex(8)  # nobody else's questions start from what is kept of this conversation
-        self._busy = threading.Lock()
+        self.scope = secrets.token_hex(8)  # keeps this conversation's cached prefixes from other visitors' questions
+        self._lock = threading.Lock()
 
-    def ask(self, text: str, files: Sequence[str | Path], wanted: Wanted) -> Iterator[str]:
-        """Yield the answer as it grows: '' as soon as the question waits for the model, then ever more text.
+    def ask(self, question: str, files: Sequence[str | Path], settings: GenerationSettings) -> Iterator[str]:
+        """Yield the answer as it grows: '' as soon as the question waits for the model, then longer and longer texts.
 
         Raises:
-            ValueError: the question is empty or too large, a picture cannot be read or is one too many, there is no
-                room for another question, an answer is being written, the model says nothing, or as `Chat.submit`.
+            ValueError: the question is empty or too large, an image cannot be read or is one too many, the conversation
+                is full, another answer is running, the answer is empty, or as `Chat.submit`.
             Busy: too many questions wait.
         """
-        yield from self._alone(lambda: (self.edited, self._read(text, files)), wanted)
+        yield from self._generate(lambda: (self.edited, self._read(question, files)), settings)
 
-    def retry(self, number: int, wanted: Wanted) -> Iterator[str]:
-        """Answer a question again, which forgets what came after it. Yields and raises as `ask` does."""
-        yield from self._alone(lambda: (number, self._exchange(number)), wanted)
+    def retry(self, index: int, settings: GenerationSettings) -> Iterator[str]:
+        """Answer the question of a turn again, which drops all turns after it. Yields and raises as `ask` does."""
+        yield from self._generate(lambda: (index, self._turn(index)), settings)
 
-    def edit(self, number: int) -> Exchange:
-        """An exchange whose question is going to be replaced by the next one. ValueError as for `ask`."""
+    def edit(self, index: int) -> Turn:
+        """The turn that the next question is going to replace. ValueError as for `ask`."""
         with self._at_rest():
-            exchange, self.edited = self._exchange(number), number
-        return exchange
+            turn, self.edited = self._turn(index), index
+        return turn
 
-    def keep(self) -> None:
-        """The next question replaces nothing."""
+    def cancel_edit(self) -> None:
+        """Append the next question instead of replacing a turn."""
         self.edited = None
 
-    def undo(self) -> Exchange:
-        """Take the last exchange back. ValueError when there is none, or an answer is being written."""
+    def undo(self) -> Turn:
+        """Remove and return the last turn. ValueError when there is none, or an answer is running."""
         with self._at_rest():
-            exchange = self._exchange(len(self.exchanges) - 1)
-            self.exchanges, self.edited = self.exchanges[:-1], None
-        return exchange
+            turn = self._turn(len(self.turns) - 1)
+            self.turns, self.edited = self.turns[:-1], None
+        return turn
 
     def clear(self) -> None:
-        """Forget everything; an answer that is being written ends."""
+        """Remove all turns, and stop a running answer."""
         self.stop()
-        self.exchanges, self.asked, self.edited = (), None, None
+        self.turns, self.pending, self.edited = (), None, None
 
     def stop(self) -> None:
-        """End the answer that is being written: the model stops, what it said stays."""
+        """Stop a running answer; its text so far stays."""
         if self.answer is not None:
             self.answer.cancel()
 
-    def _alone(self, question: Callable[[], tuple[int | None, Exchange]], wanted: Wanted) -> Iterator[str]:
-        with self._at_rest():
-            before = self.exchanges
-            number, exchange = question()
-            self.asked = asked = (*before[:number], exchange._replace(answer=""))
-            try:
-                self._check_room(asked)
-                # Both take a while, in which everything may have been forgotten.
-                answer = wanted.submit(self.chat, as_conversation(asked), self.scope)
-                self.answer = answer
-                if self.asked is asked and self.exchanges is before:
-                    yield from self._said(answer, asked)
-            finally:
-                self.stop()  # of one whose reader went away; one that is over stays as it is
-                self.asked = None
+    def _generate(
+        self, next_turn: Callable[[], tuple[int | None, Turn]], settings: GenerationSettings
+    ) -> Iterator[str]:
+        """Generate the answer of a turn.
 
-    def _said(self, answer: Answer, asked: tuple[Exchange, ...]) -> Iterator[str]:
-        said = ""
-        yield said
-        for piece in answer:
-            said += piece.text
-            yield said
-        if self.asked is not asked:  # forgotten meanwhile
-            return
-        if not said.strip():
-            raise ValueError("Stopped before the first word." if answer.cancelled else "The model said nothing.")
-        self.exchanges, self.edited = (*asked[:-1], asked[-1]._replace(answer=said.strip())), None
+        Args:
+            next_turn: reads the turn; returns its index, None behind the others, and the turn.
+        """
+        with self._at_rest():
+            # 1. The turns, within the limits.
+            turns, limits = self.turns, self.limits
+            index, turn = next_turn()
+            self.pending = pending = (*turns[:index], turn._replace(answer=""))
+            images = sum(len(turn.images) for turn in pending)
+            try:
+                if len(pending) > limits.turns:
+                    raise ValueError(f"This conversation has {limits.turns} questions, no more fit: start a new one.")
+                if images > limits.all_images:
+                    raise ValueError(f"{images} images: a conversation holds at most {limits.all_images}.")
+                self.answer = answer = settings.submit(self.chat, as_conversation(pending), self.scope)
+                # 2. The text as it grows. Another thread may have cleared the conversation while images were read.
+                if self.pending is not pending or self.turns is not turns:
+                    return
+                text = ""
+                yield text
+                for piece in answer:
+                    text += piece.text
+                    yield text
+                # 3. The answered turn.
+                if self.pending is not pending:
+                    return
+                if not text.strip():
+                    raise ValueError(
+                        "Stopped before the first word." if answer.cancelled else "The model said nothing."
+                    )
+                self.turns, self.edited = (*pending[:-1], turn._replace(answer=text.strip())), None
+            finally:
+                self.stop()  # The visitor may have left; an answer that has ended stays as it is.
+                self.pending = None
 
     @contextmanager
     def _at_rest(self) -> Iterator[None]:
-        if not self._busy.acquire(blocking=False):
+        """Context manager that keeps answers from running. ValueError when one runs already."""
+        if not self._lock.acquire(blocking=False):
             raise ValueError("An answer is being written: stop it first.")
         try:
             yield
         finally:
-            self._busy.release()
+            self._lock.release()
 
-    def _exchange(self, number: int) -> Exchange:
-        if not 0 <= number < len(self.exchanges):
+    def _turn(self, index: int) -> Turn:
+        if not 0 <= index < len(self.turns):
             raise ValueError("There is no such question any more.")
-        return self.exchanges[number]
+        return self.turns[index]
 
-    def _read(self, text: str, files: Sequence[str | Path]) -> Exchange:
-        limits = self.limits
-        if not text.strip():
+    def _read(self, question: str, files: Sequence[str | Path]) -> Turn:
+        """The turn of a question, with its images decoded. ValueError when it is beyond the limits."""
+        limits, images = self.limits, []
+        if not question.strip():
             raise ValueError("The question is empty.")
-        if len(text) > limits.characters:
-            raise ValueError(f"The question has {len(text)} characters: at most {limits.characters} are accepted.")
-        if len(files) > limits.pictures:
-            raise ValueError(f"{len(files)} pictures: at most {limits.pictures} go with a question.")
-        return Exchange(text, tuple(self._open(number, file) for number, file in enumerate(files, 1)))
-
-    def _open(self, number: int, file: str | Path) -> Image.Image:
-        try:
-            with _DECODERS:
-                picture = open_picture(Path(file), self.limits.picture)
-                picture.thumbnail((self.limits.side, self.limits.side))
-                return picture
-        except OSError as error:
-            raise ValueError(f"Picture {number} is gone: attach it again.") from error
-        except ValueError as error:
-            raise ValueError(f"Picture {number}: {error}.") from error
-
-    def _check_room(self, asked: Sequence[Exchange]) -> None:
-        pictures, limits = sum(len(exchange.pictures) for exchange in asked), self.limits
-        if len(asked) > limits.turns:
-            raise ValueError(f"This conversation has {limits.turns} questions, no more fit: start a new one.")
-        if pictures > limits.all_pictures:
-            raise ValueError(f"{pictures} pictures: a conversation holds at most {limits.all_pictures}.")
+        if len(question) > limits.characters:
+            raise ValueError(f"The question has {len(question)} characters: at most {limits.characters} are accepted.")
+        if len(files) > limits.images:
+            raise ValueError(f"{len(files)} images: at most {limits.images} go with a question.")
+        for number, file in enumerate(files, 1):
+            try:
+                with _DECODERS:
+                    image = open_image(Path(file), limits.image)
+                    image.thumbnail((limits.side, limits.side))
+            except OSError as error:
+                raise ValueError(f"Image {number} is gone: attach it again.") from error
+            except ValueError as error:
+                raise ValueError(f"Image {number}: {error}.") from error
+            images.append(image)
+        return Turn(question, tuple(images))
 
 
-def as_conversation(exchanges: Sequence[Exchange]) -> Conversation:
-    """Exchanges as the chat takes them; the last answer is open."""
+def as_conversation(turns: Sequence[Turn]) -> Conversation:
+    """Conversation of some turns for the chat; its last question is open if it has no answer."""
     conversation = Conversation()
-    for exchange in exchanges:
-        conversation = conversation.asked(exchange.text, exchange.pictures)
-        if exchange.answer:
-            conversation.turns[-1]["answer"] = exchange.answer
+    for turn in turns:
+        conversation = conversation.with_question(turn.question, turn.images)
+        if turn.answer:
+            conversation.turns[-1]["answer"] = turn.answer
     return conversation

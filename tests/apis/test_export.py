@@ -12,12 +12,12 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessorPil
 
 from mmgpt.apis import Chat, MMGPTInferencer, build_model
-from mmgpt.apis.arguments import add_model_arguments, load_chat
 from mmgpt.apis.build import find_config
-from mmgpt.apis.export import _preprocessing, export, merge
+from mmgpt.apis.export import export, merge, preprocessor_config
 from mmgpt.apis.precision import for_serving
 from mmgpt.cli import load_config
 from mmgpt.cli.description import write_description
+from mmgpt.cli.model_options import add_model_options, chat_arguments
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel, generation
 from mmgpt.models.weights.reader import read_weights
@@ -404,8 +404,9 @@ def by_inferencer(folder, **options):
 
 def by_front(folder, trust=False):
     parser = argparse.ArgumentParser()
-    add_model_arguments(parser)
-    return load_chat(parser.parse_args([str(folder), "--device", "cpu", *(["--trust"] if trust else [])]))
+    add_model_options(parser)
+    args = parser.parse_args([str(folder), "--device", "cpu", *(["--trust"] if trust else [])])
+    return Chat.from_config(**chat_arguments(args))
 
 
 WAYS = pytest.mark.parametrize("way", [by_chat, by_inferencer, by_front])
@@ -560,7 +561,7 @@ MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757
 def test_what_the_image_preprocessing_of_transformers_makes_of_the_file(tmp_path):
     """Levels of 255 between its pixels and ours: none with Pillow and 1 with torchvision, but for some sizes."""
     step = dict(type="PrepareImages", size=224, mean=MEAN, std=STD)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(_preprocessing(Config(dict(chat_pipeline=[step])))))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(step)))
     auto = AutoImageProcessor.from_pretrained(tmp_path)
     ours = TRANSFORMS.build(step)
     noise = np.random.default_rng(0)

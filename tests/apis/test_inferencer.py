@@ -19,13 +19,13 @@ def inferencer(tiny_base):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of pictures, and a file that is none."""
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    """A folder of images, and a file that is not an image."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, colour in enumerate(("red", "blue", "green")):
         Image.new("RGB", (40, 30), colour).save(folder / f"{number}.png")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
@@ -33,61 +33,65 @@ def predictions(result):
     return [row["prediction"] for row in result["predictions"]]
 
 
-def test_the_answers_are_those_of_the_chat_one_by_one(inferencer, pictures):
+def test_the_answers_are_those_of_the_chat_one_by_one(inferencer, images):
     assert isinstance(inferencer, BaseInferencer)
-    asked = [(pictures / "0.png", "what colour?"), (pictures / "1.png", "what shape?"), (None, "is it red?")]
-    result = inferencer(asked, batch_size=2, generation=dict(max_new_tokens=6))
+    inputs = [(images / "0.png", "what colour?"), (images / "1.png", "what shape?"), (None, "is it red?")]
+    result = inferencer(inputs, batch_size=2, generation=dict(max_new_tokens=6))
     chat = inferencer.chat
-    said = [
+    answers = [
         chat.ask(chat.start(), question, [image] if image else [], generation=dict(max_new_tokens=6)).strip()
-        for image, question in asked
+        for image, question in inputs
     ]
-    assert predictions(result) == said and len(set(said)) == 3
+    assert predictions(result) == answers and len(set(answers)) == 3
     assert result["visualization"] == []
 
 
-def test_kinds_of_inputs_say_the_same(inferencer, pictures, tmp_path):
-    red, blue = str(pictures / "0.png"), Image.open(pictures / "1.png")
+def test_equal_inputs_of_different_forms_have_equal_answers(inferencer, images, tmp_path):
+    red, blue = str(images / "0.png"), Image.open(images / "1.png")
     question = "what colour?"
     first, second = predictions(inferencer([(red, question), (blue, question)]))
     assert first != second
     assert predictions(inferencer([red, blue], question=question)) == [first, second]
-    asked = [dict(images=[red], question=question), dict(images=[blue])]
-    assert predictions(inferencer(asked, question=question)) == [first, second]
+    inputs = [dict(images=[red], question=question), dict(images=[blue])]
+    assert predictions(inferencer(inputs, question=question)) == [first, second]
     assert predictions(inferencer(red, question=question)) == predictions(inferencer((red, question))) == [first]
-    assert predictions(inferencer(dict(images=["0.png"], question=question), image_folder=pictures)) == [first]
-    assert predictions(inferencer(pictures, question=question))[:2] == [first, second]
+    assert predictions(inferencer(dict(images=["0.png"], question=question), image_folder=images)) == [first]
+    assert predictions(inferencer(images, question=question))[:2] == [first, second]
     lines = [dict(images=["0.png"], turns=[dict(question=question, answer="red")]), dict(images=["1.png"], turns=[])]
     lines[1]["turns"] = [dict(question=[IMAGE, dict(type="text", text=question)])]
-    (pictures / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert predictions(inferencer(pictures / "asked.jsonl")) == [first, second]
-    moved = (pictures / "asked.jsonl").rename(tmp_path / "asked.jsonl")
-    assert predictions(inferencer(str(moved), image_folder=pictures)) == [first, second]
+    (images / "inputs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert predictions(inferencer(images / "inputs.jsonl")) == [first, second]
+    moved = (images / "inputs.jsonl").rename(tmp_path / "inputs.jsonl")
+    assert predictions(inferencer(str(moved), image_folder=images)) == [first, second]
 
 
-def test_of_several_turns_the_last_is_answered(inferencer, pictures):
+def test_the_last_of_several_turns_is_answered(inferencer, images):
     turns = [
         dict(question=[IMAGE, dict(type="text", text="what is this?")], answer="red"),
         dict(question=[IMAGE, dict(type="text", text="and this?")], answer="unknown to the model"),
     ]
-    asked = dict(id="two", images=["0.png", "1.png"], turns=turns)
-    row = inferencer(asked, image_folder=pictures)["predictions"][0]
-    kept = dict(index=0, id="two", images=["0.png", "1.png"], question="and this?", answer="unknown to the model")
-    assert {key: value for key, value in row.items() if key != "prediction"} == kept
+    inputs = dict(id="two", images=["0.png", "1.png"], turns=turns)
+    row = inferencer(inputs, image_folder=images)["predictions"][0]
+    row_without_prediction = dict(
+        index=0, id="two", images=["0.png", "1.png"], question="and this?", answer="unknown to the model"
+    )
+    assert {key: value for key, value in row.items() if key != "prediction"} == row_without_prediction
     chat, conversation = inferencer.chat, inferencer.chat.start()
-    conversation.turns, conversation.images = turns[:1], [Image.open(pictures / "0.png").convert("RGB")]
-    (expected,) = chat.answer_all([conversation.asked("and this?", [Image.open(pictures / "1.png").convert("RGB")])])
+    conversation.turns, conversation.images = turns[:1], [Image.open(images / "0.png").convert("RGB")]
+    (expected,) = chat.answer_all(
+        [conversation.with_question("and this?", [Image.open(images / "1.png").convert("RGB")])]
+    )
     assert row["prediction"] == expected
-    other = dict(asked, turns=[dict(turns[0], answer="blue circle square"), turns[1]])
-    assert predictions(inferencer(other, image_folder=pictures)) != [expected]
+    other = dict(inputs, turns=[dict(turns[0], answer="blue circle square"), turns[1]])
+    assert predictions(inferencer(other, image_folder=images)) != [expected]
 
 
-def test_what_is_written(inferencer, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("mmgpt.apis.inferencer.PER_SHEET", 2)
-    said = [dict(question="who?", answer="<b>me</b>"), dict(question="what <i>colour</i>?", answer="grün")]
-    asked = [pictures / "0.png", dict(images=[pictures / "1.png", pictures / "2.png"], turns=said), (None, "two?")]
+def test_written_files(inferencer, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmgpt.apis.inferencer.ANSWERS_PER_SHEET", 2)
+    turns = [dict(question="who?", answer="<b>me</b>"), dict(question="what <i>colour</i>?", answer="grün")]
+    inputs = [images / "0.png", dict(images=[images / "1.png", images / "2.png"], turns=turns), (None, "two?")]
     out = tmp_path / "made" / "here"
-    result = inferencer(asked, question="what shape?", out_dir=out, return_vis=True)
+    result = inferencer(inputs, question="what shape?", out_dir=out, return_vis=True)
     lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == result["predictions"] and "grün" in lines[1]
     sheets = result["visualization"]
@@ -100,7 +104,7 @@ def test_what_is_written(inferencer, pictures, tmp_path, monkeypatch):
     for text in ("[1] [2] who?", "&lt;b&gt;me&lt;/b&gt;", "what &lt;i&gt;colour&lt;/i&gt;?", "expected: grün", "two?"):
         assert text in page
     assert "<b>me" not in page and inferencer.about["model"] in page
-    assert inferencer(asked, question="what shape?")["visualization"] == []
+    assert inferencer(inputs, question="what shape?")["visualization"] == []
 
 
 @pytest.mark.parametrize(
@@ -121,20 +125,20 @@ def test_what_is_written(inferencer, pictures, tmp_path, monkeypatch):
     ],
     ids=lambda value: None if isinstance(value, str) else "",
 )
-def test_a_wrong_input_is_named_before_the_model_runs(inferencer, pictures, monkeypatch, item, message):
-    monkeypatch.chdir(pictures)
-    monkeypatch.setattr(inferencer.chat, "answer_all", lambda *_: pytest.fail("asked the model"))
+def test_a_wrong_input_is_named_before_the_model_runs(inferencer, images, monkeypatch, item, message):
+    monkeypatch.chdir(images)
+    monkeypatch.setattr(inferencer.chat, "answer_all", lambda *_: pytest.fail("the model ran"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         inferencer([("0.png", "fine?"), item], batch_size=1, question=None if isinstance(item, tuple) else "what?")
 
 
-def test_wrong_calls(inferencer, pictures, tmp_path):
+def test_wrong_calls(inferencer, images, tmp_path):
     with pytest.raises(ValueError, match="batch_size=0 must be 1 or more"):
         inferencer((None, "a?"), batch_size=0)
     with pytest.raises(ValueError, match="there are no inputs"):
         inferencer([])
     with pytest.raises(ValueError, match="input 0: there is no question: give one with each input, or `question`"):
-        inferencer([pictures / "0.png"])
+        inferencer([images / "0.png"])
     with pytest.raises(FileNotFoundError, match="no annotation file"):
         inferencer(tmp_path / "none.jsonl")
 
@@ -147,14 +151,14 @@ def test_a_config_file_and_a_checkpoint_and_a_progress_bar(chat_config, chat_che
     assert other.about == dict(model=chat_config, weights=chat_checkpoint)
 
 
-def test_a_model_that_is_missing(tmp_path):
+def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no exported model"):
         MMGPTInferencer(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no config file"):
         MMGPTInferencer(tmp_path / "none.py")
 
 
-def test_precision(tiny_base, pictures):
+def test_precision(tiny_base, images):
     rough = MMGPTInferencer(tiny_base, device="cpu", show_progress=False, precision="bfloat16")
     assert next(rough.chat.model.parameters()).dtype == torch.bfloat16
-    assert predictions(rough([(pictures / "0.png", "what colour?")]))[0]
+    assert predictions(rough([(images / "0.png", "what colour?")]))[0]

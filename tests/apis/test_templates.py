@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmgpt.apis.templates import OWN, chat_template, chat_templates, with_template
+from mmgpt.apis.templates import MODEL_TEMPLATE, chat_template, chat_templates, with_template
 from mmgpt.datasets.prompts import TEMPLATES
 from mmgpt.datasets.transforms import FormatPrompt
 from tests.helpers.fake_chat import FakeChat
@@ -11,10 +11,10 @@ from tests.helpers.fake_chat import FakeChat
 def test_the_same_chat_asks_with_another_template():
     chat = FakeChat()
     other = with_template(chat, {**TEMPLATES["short"], "start": "Be kind.\n\n"})
-    question = chat.start().asked("hello")
+    question = chat.start().with_question("hello")
     assert other.submit(question).prompt == "Be kind.\n\n### Instruction:\nhello\n\n### Response:\n"
     assert chat.submit(question).prompt == "### Instruction:\nhello\n\n### Response:\n"
-    assert len(chat.asked) == 2  # the rest is shared
+    assert len(chat.submitted_questions) == 2  # the rest is shared
 
 
 def test_a_changed_pipeline_keeps_its_other_steps_and_their_order():
@@ -33,7 +33,7 @@ def test_the_choice_begins_with_the_chats_own():
     chat = FakeChat()
     assert list(chat_templates(chat)) == ["short", "instruction"]
     own = {**TEMPLATES["short"], "start": "Mine. "}
-    assert list(chat_templates(with_template(chat, own)).items())[0] == (OWN, own)
+    assert list(chat_templates(with_template(chat, own)).items())[0] == (MODEL_TEMPLATE, own)
     assert chat_template(chat) == TEMPLATES["short"]
 
 

@@ -23,7 +23,7 @@ def demo():
 
 
 class Parrot:
-    """Repeats the question word by word and counts its pictures."""
+    """Repeats the question word by word and counts its images."""
 
     def start(self):
         return Conversation()
@@ -34,16 +34,16 @@ class Parrot:
         if text == "silence":
             return
         conversation.turns.append(dict(question=text))
-        for word in (*text.split(), f"{len(images)} pictures"):
+        for word in (*text.split(), f"{len(images)} images"):
             if word == "interrupt":
                 raise KeyboardInterrupt
             yield word + " "
 
 
 @pytest.fixture
-def picture(tmp_path):
-    Image.new("RGB", (20, 20), "red").save(tmp_path / "my picture.png")
-    return tmp_path / "my picture.png"
+def image(tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "my image.png")
+    return tmp_path / "my image.png"
 
 
 def run(demo, *lines, images=()):
@@ -53,33 +53,33 @@ def run(demo, *lines, images=()):
 
 def test_an_answer_is_printed_as_it_comes(demo, capsys):
     session, _ = run(demo, "hello there", "")
-    assert capsys.readouterr().out == "hello there 0 pictures \n"
+    assert capsys.readouterr().out == "hello there 0 images \n"
     assert len(session.conversation.turns) == 1
 
 
-def test_pictures_go_with_the_next_question_only(demo, picture, capsys):
-    run(demo, "what?", "/image " + str(picture), "what?", "what?", images=[str(picture)])
+def test_images_go_with_the_next_question_only(demo, image, capsys):
+    run(demo, "what?", "/image " + str(image), "what?", "what?", images=[str(image)])
     answers = [line for line in capsys.readouterr().out.splitlines() if line.startswith("what?")]
-    assert answers == ["what? 1 pictures ", "what? 1 pictures ", "what? 0 pictures "]
+    assert answers == ["what? 1 images ", "what? 1 images ", "what? 0 images "]
 
 
 @pytest.mark.parametrize("line", ["/image nowhere.png", "/image", "/image /", "fail"])
-def test_a_mistake_costs_one_line_and_the_chat_goes_on(demo, capsys, line):
+def test_a_mistake_is_one_line_and_the_chat_goes_on(demo, capsys, line):
     session, going_on = run(demo, line, "hello")
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 2 and out[0].startswith("error: ") and out[1] == "hello 0 pictures "
+    assert len(out) == 2 and out[0].startswith("error: ") and out[1] == "hello 0 images "
     assert going_on == [True, True] and session.images == []
 
 
 @pytest.mark.parametrize("line, shown", [("fail", "too hard"), ("silence", "(no answer)")])
-def test_a_picture_waits_until_a_question_is_answered(demo, picture, capsys, line, shown):
-    run(demo, line, "again", images=[str(picture)])
+def test_an_image_waits_until_a_question_is_answered(demo, image, capsys, line, shown):
+    run(demo, line, "again", images=[str(image)])
     out = capsys.readouterr().out
-    assert shown in out and out.endswith("again 1 pictures \n")
+    assert shown in out and out.endswith("again 1 images \n")
 
 
-def test_commands(demo, picture, capsys):
-    session, going_on = run(demo, "hello", "/image " + str(picture), "/reset", "/help", "/nothing", "/quit")
+def test_commands(demo, image, capsys):
+    session, going_on = run(demo, "hello", "/image " + str(image), "/reset", "/help", "/nothing", "/quit")
     out = capsys.readouterr().out
     assert session.conversation == Conversation() and session.images == []
     assert all(command in out for command in ("/image FILE", "/reset", "/quit", "/help"))
@@ -87,16 +87,16 @@ def test_commands(demo, picture, capsys):
     assert going_on == [True] * 5 + [False]
 
 
-def test_ctrl_c_ends_the_answer_not_the_chat(demo, picture, capsys):
-    session = run(demo, "one interrupt two", images=[str(picture)])[0]
+def test_ctrl_c_ends_the_answer_not_the_chat(demo, image, capsys):
+    session = run(demo, "one interrupt two", images=[str(image)])[0]
     session.handle("hello")
-    # The picture belongs to the turn that was begun; it is not shown twice.
-    assert capsys.readouterr().out.endswith("one  …\nhello 0 pictures \n")
+    # The image belongs to the interrupted turn; it is not sent twice.
+    assert capsys.readouterr().out.endswith("one  …\nhello 0 images \n")
 
 
-def test_a_real_process_with_piped_input(chat_config, chat_checkpoint, picture):  # noqa: F811
-    arguments = [chat_config, chat_checkpoint, "--image", "gone.png", str(picture), "--max-new-tokens", "3"]
-    done = chat_process(arguments, f"what colour?\n/image nowhere.png\n/image {picture}\nwhat shape?\n/quit\nnever\n")
+def test_a_real_process_with_piped_input(chat_config, chat_checkpoint, image):  # noqa: F811
+    arguments = [chat_config, chat_checkpoint, "--image", "gone.png", str(image), "--max-new-tokens", "3"]
+    done = chat_process(arguments, f"what colour?\n/image nowhere.png\n/image {image}\nwhat shape?\n/quit\nnever\n")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line]
     assert sum(line.startswith("error: ") for line in lines) == 2

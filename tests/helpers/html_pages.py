@@ -1,4 +1,4 @@
-"""Rows made by hand, and reading them again from a page."""
+"""Rows for pages of samples, and a reader that parses such a page into elements."""
 
 from html.parser import HTMLParser
 
@@ -29,28 +29,28 @@ def row(*samples, number=0, left=0, right=0):
 
 
 class Element:
-    """An element of a page: its name, attributes, the texts directly in it, and the elements in it."""
+    """An HTML element: its name, its attributes, and its children, texts or elements."""
 
     def __init__(self, name, attributes):
-        self.name, self.attributes, self.parts = name, dict(attributes), []
+        self.name, self.attributes, self.children = name, dict(attributes), []
 
     @property
     def text(self):
-        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
+        return "".join(child if isinstance(child, str) else child.text for child in self.children)
 
     @property
     def classes(self):
         return (self.attributes.get("class") or "").split()
 
     def all(self, *classes, name=None):
-        """The elements within that have these classes, in order."""
-        found = []
-        for part in self.parts:
-            if not isinstance(part, str):
-                if set(classes) <= set(part.classes) and name in (None, part.name):
-                    found.append(part)
-                found += part.all(*classes, name=name)
-        return found
+        """The elements in this one, at any depth, that have these classes and this name, in order."""
+        elements = []
+        for child in self.children:
+            if not isinstance(child, str):
+                if set(classes) <= set(child.classes) and name in (None, child.name):
+                    elements.append(child)
+                elements += child.all(*classes, name=name)
+        return elements
 
 
 class _Reader(HTMLParser):
@@ -60,7 +60,7 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         element = Element(tag, attrs)
-        self.open[-1].parts.append(element)
+        self.open[-1].children.append(element)
         if tag not in VOID:
             self.open.append(element)
 
@@ -68,11 +68,11 @@ class _Reader(HTMLParser):
         assert self.open.pop().name == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        self.open[-1].parts.append(data)
+        self.open[-1].children.append(data)
 
 
 def read_page(path):
-    """A page as an Element; every element must be closed where HTML wants it."""
+    """A page as an Element; asserts that every element is closed where HTML requires it."""
     reader = _Reader()
     reader.feed(path.read_text(encoding="utf-8"))
     [page] = reader.open

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mmgpt.apis.pictures import read_picture
+from mmgpt.apis.images import read_image
 from mmgpt.datasets.instruction import build_pipeline
 from tests.helpers.parity_data import PARITY
 
@@ -55,8 +55,8 @@ def test_chat_sees_a_picture_as_training_does(prepare, name):
     path = PARITY / "images" / name
     expected = prepare(path)
     with Image.open(path) as image:
-        assert np.array_equal(prepare(read_picture(image)), expected)
-    assert np.array_equal(prepare(read_picture(path)), expected)
+        assert np.array_equal(prepare(read_image(image)), expected)
+    assert np.array_equal(prepare(read_image(path)), expected)
 
 
 def test_the_demos_other_modes_are_those_we_convert_first(prepare, published):

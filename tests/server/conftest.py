@@ -1,4 +1,4 @@
-"""Servers on a free port of this machine, around a chat whose answers are known."""
+"""Servers on a free port of this machine, around a fake chat."""
 
 import base64
 import threading
@@ -16,21 +16,21 @@ from mmgpt.server.settings import Settings
 from tests.helpers.fake_chat import FakeChat
 
 
-class KnownChat(FakeChat):
-    """The fake chat with what a server needs besides; `told` holds what the last question was submitted with."""
+class RecordingChat(FakeChat):
+    """The fake chat with the rest of a server's needs; `submitted` holds the arguments of the last question."""
 
     def __init__(self):
         super().__init__()
-        self.told, self.closed = {}, False
+        self.submitted, self.closed = {}, False
         self.stopping = threading.Event()
 
     def submit(self, conversation, generation=None, **arguments):
-        """Remember, and answer."""
-        self.told = dict(arguments, generation=generation, conversation=conversation)
+        """Record the arguments, and answer."""
+        self.submitted = dict(arguments, generation=generation, conversation=conversation)
         return super().submit(conversation, generation, **arguments)
 
     def stats(self):
-        """Numbers as the engine's."""
+        """Numbers under the names that `Chat.stats` has."""
         zeros = ("waiting", "requests", "failed", "prompt_tokens", "cached_tokens", "completion_tokens", "cache_bytes")
         return {**dict.fromkeys(zeros, 0), "running": self.running, "cancelled": self.stopped}
 
@@ -40,14 +40,14 @@ class KnownChat(FakeChat):
 
 
 class Served:
-    """A running server: its address, its chat, and clients of it."""
+    """A running server: its address, its chat, and its clients."""
 
     def __init__(self, server, chat):
         self.server, self.chat = server, chat
         self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
     def client(self, **arguments):
-        """An official client that does not try again."""
+        """An official client that does not retry."""
         return openai.OpenAI(**{**dict(base_url=f"{self.url}/v1", api_key="none", max_retries=0), **arguments})
 
     def ask(self, content="hello there", **arguments):
@@ -71,20 +71,20 @@ class Served:
         """The response to a HEAD."""
         return httpx.head(self.url + path, **arguments)
 
-    def metric(self, line):
-        """The value of a line of /metrics, 0 where there is none."""
+    def metric(self, name):
+        """The value of a metric in /metrics, with labels in its name; 0 if it is missing."""
         lines = self.get("/metrics").text.splitlines()
-        return float(dict(each.rsplit(" ", 1) for each in lines if each[0] != "#").get(line, 0))
+        return float(dict(line.rsplit(" ", 1) for line in lines if line[0] != "#").get(name, 0))
 
 
 @contextmanager
 def run_server(chat=None, **settings):
-    """A server within a `with` block."""
-    chat = chat or KnownChat()
+    """Context manager that runs a server."""
+    chat = chat or RecordingChat()
     server = make_server(chat, Settings(**{"name": "tiny", "shutdown_limit": 0.2, **settings}), "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until(lambda: server.started)
+    wait_until(lambda: server.started)
     try:
         yield Served(server, chat)
     finally:
@@ -93,11 +93,11 @@ def run_server(chat=None, **settings):
         assert not thread.is_alive()
 
 
-def until(true, seconds=20):
-    """Wait until something holds."""
+def wait_until(condition, seconds=20):
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
+    while not condition():
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.01)
 
 
@@ -108,25 +108,25 @@ def served():
         yield served
 
 
-def picture_bytes(color="red", size=(20, 20), kind="PNG"):
-    """A picture as a file's bytes."""
+def image_bytes(color="red", size=(20, 20), kind="PNG"):
+    """The bytes of an image file."""
     file = BytesIO()
     Image.new("RGB", size, color).save(file, kind)
     return file.getvalue()
 
 
 def data_uri(data=None, kind="image/png"):
-    """Bytes, by default those of a picture, as a data URI."""
-    return f"data:{kind};base64,{base64.b64encode(data or picture_bytes()).decode()}"
+    """Data URI of some bytes, by default those of an image."""
+    return f"data:{kind};base64,{base64.b64encode(data or image_bytes()).decode()}"
 
 
-def image_part(url=None):
-    """A part of a message."""
+def image_content(url=None):
+    """Image content of a message."""
     return {"type": "image_url", "image_url": {"url": url or data_uri()}}
 
 
-def text_part(text):
-    """A part of a message."""
+def text_content(text):
+    """Text content of a message."""
     return {"type": "text", "text": text}
 
 

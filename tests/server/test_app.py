@@ -1,4 +1,4 @@
-"""The routes beside the chat, and the key."""
+"""Routes beside the chat, and the API key."""
 
 import openai
 import pytest
@@ -33,7 +33,7 @@ def test_models(served):
 @pytest.mark.parametrize(
     "method, path, status", [("GET", "/nowhere", 404), ("GET", "/v1/chat/completions", 405), ("GET", "/docs", 404)]
 )
-def test_other_paths_are_errors_in_the_same_shape(served, method, path, status):
+def test_unknown_paths_are_errors_in_the_same_format(served, method, path, status):
     response = served.get(path)
     error = response.json()["error"]
     assert response.status_code == status
@@ -54,7 +54,7 @@ def test_a_key():
         headers = {"Authorization": "Bearer sesame é".encode()}
         assert served.post(request(), headers=headers).status_code == 200
         assert served.get("/v1/models", headers=headers).status_code == 200
-        assert served.chat.told["conversation"].turns
+        assert served.chat.submitted["conversation"].turns
 
 
 def test_the_official_client_brings_a_key():

@@ -1,4 +1,4 @@
-"""Chat requests through the official client, answered by a chat whose answers are known."""
+"""Chat requests through the official client, answered by a fake chat."""
 
 import json
 import socket
@@ -11,7 +11,16 @@ import openai
 import pytest
 
 from mmgpt.server import completions
-from tests.server.conftest import KnownChat, data_uri, image_part, picture_bytes, request, run_server, text_part, until
+from tests.server.conftest import (
+    RecordingChat,
+    data_uri,
+    image_bytes,
+    image_content,
+    request,
+    run_server,
+    text_content,
+    wait_until,
+)
 
 
 def test_an_answer(served):
@@ -19,7 +28,7 @@ def test_an_answer(served):
     choice = answer.choices[0]
     assert (choice.message.role, choice.message.content, choice.finish_reason) == (
         "assistant",
-        "hello there 0 pictures",
+        "hello there 0 images",
         "stop",
     )
     assert (answer.object, answer.model, choice.logprobs) == ("chat.completion", "tiny", None)
@@ -28,36 +37,36 @@ def test_an_answer(served):
     assert usage.prompt_tokens_details.cached_tokens == 0
 
 
-def test_a_conversation_with_pictures(served):
-    red, blue = (image_part(data_uri(picture_bytes(colour, kind="JPEG"))) for colour in ("red", "blue"))
+def test_a_conversation_with_images(served):
+    red, blue = (image_content(data_uri(image_bytes(colour, kind="JPEG"))) for colour in ("red", "blue"))
     messages = [
         dict(role="system", content="Be brief."),
-        dict(role="user", content=[red, text_part("what?")]),
+        dict(role="user", content=[red, text_content("what?")]),
         served.ask("red").choices[0].message.model_dump(),  # as clients send back an answer
-        dict(role="user", content=[text_part("and"), blue, text_part("this?")]),
+        dict(role="user", content=[text_content("and"), blue, text_content("this?")]),
     ]
-    assert served.ask(messages=messages).choices[0].message.content == "andthis? 2 pictures"
-    conversation = served.chat.told["conversation"]
-    assert conversation.turns[0]["question"][1:] == [text_part("Be brief.\n\n"), text_part("what?")]
-    assert conversation.turns[0]["answer"] == "red 0 pictures"
+    assert served.ask(messages=messages).choices[0].message.content == "andthis? 2 images"
+    conversation = served.chat.submitted["conversation"]
+    assert conversation.turns[0]["question"][1:] == [text_content("Be brief.\n\n"), text_content("what?")]
+    assert conversation.turns[0]["answer"] == "red 0 images"
     assert [max(range(3), key=image.getpixel((5, 5)).__getitem__) for image in conversation.images] == [0, 2]
 
 
-def test_what_the_engine_is_told(served):
+def test_arguments_reach_the_chat(served):
     served.ask(temperature=0.5, max_tokens=9, seed=3, stop=["a", "b"], logprobs=True, top_logprobs=2)
-    asked = served.chat.told
-    assert asked["generation"] == dict(do_sample=True, temperature=0.5, top_k=0, max_new_tokens=9)
-    assert (asked["seed"], asked["stop"], asked["top_logprobs"]) == (3, ("a", "b"), 2)
+    submitted = served.chat.submitted
+    assert submitted["generation"] == dict(do_sample=True, temperature=0.5, top_k=0, max_new_tokens=9)
+    assert (submitted["seed"], submitted["stop"], submitted["top_logprobs"]) == (3, ("a", "b"), 2)
     served.ask(logprobs=True)
-    assert served.chat.told["top_logprobs"] == 0
+    assert served.chat.submitted["top_logprobs"] == 0
     served.ask()
-    assert (served.chat.told["generation"], served.chat.told["top_logprobs"]) == ({}, None)
+    assert (served.chat.submitted["generation"], served.chat.submitted["top_logprobs"]) == ({}, None)
 
 
 def test_a_stream_is_the_answer_in_pieces(served):
     chunks = list(served.ask("grüße 你好", stream=True))
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == ["grüße", " 你好", " 0", " pictures"]
+    assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == ["grüße", " 你好", " 0", " images"]
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 5 + ["stop"]
     assert {(chunk.id, chunk.created, chunk.object, chunk.usage) for chunk in chunks} == {
         (chunks[0].id, chunks[0].created, "chat.completion.chunk", None)
@@ -84,12 +93,12 @@ def test_log_probabilities(served, stream):
     answer = served.ask("a ü", logprobs=True, stream=stream)
     choices = [chunk.choices[0] for chunk in answer] if stream else answer.choices
     tokens = [token for choice in choices for token in choice.logprobs.content]
-    assert [(token.token, token.logprob) for token in tokens] == [(t, -0.5) for t in ("a", "ü", "0", "pictures")]
+    assert [(token.token, token.logprob) for token in tokens] == [(t, -0.5) for t in ("a", "ü", "0", "images")]
     assert tokens[1].bytes == list("ü".encode())
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_comes_before_the_answer_is_a_status(served, stream):
+def test_an_error_before_the_answer_is_a_status(served, stream):
     with pytest.raises(openai.RateLimitError) as busy:
         served.ask("busy", stream=stream)
     assert (busy.value.code, busy.value.response.headers["Retry-After"]) == ("rate_limit_exceeded", "1")
@@ -100,7 +109,7 @@ def test_what_comes_before_the_answer_is_a_status(served, stream):
     assert refused.value.param == "temperature"
 
 
-def test_a_broken_model_is_an_error_without_its_words(served):
+def test_an_unexpected_error_is_told_without_its_details(served):
     with pytest.raises(openai.InternalServerError) as caught:
         served.ask("fail")
     assert caught.value.status_code == 500 and "broken" not in str(caught.value)
@@ -116,9 +125,9 @@ def test_a_stream_that_the_client_leaves_stops_the_model(served):
     stream = served.ask("slow " * 20, stream=True)
     assert next(stream).choices and served.metric("mmgpt_running") == 1
     stream.close()
-    until(lambda: served.metric("mmgpt_cancelled_total") == before[0] + 1)
-    until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == before[1] + 1)
-    until(lambda: served.metric("mmgpt_running") == 0)
+    wait_until(lambda: served.metric("mmgpt_cancelled_total") == before[0] + 1)
+    wait_until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == before[1] + 1)
+    wait_until(lambda: served.metric("mmgpt_running") == 0)
 
 
 def test_an_answer_that_the_client_does_not_wait_for_stops_the_model(served):
@@ -126,8 +135,8 @@ def test_an_answer_that_the_client_does_not_wait_for_stops_the_model(served):
     before = served.chat.stopped, served.metric(name)
     with pytest.raises(openai.APITimeoutError):
         served.client(timeout=0.3).chat.completions.create(model="tiny", messages=request("slow " * 20)["messages"])
-    until(lambda: served.chat.stopped == before[0] + 1)
-    until(lambda: served.metric(name) == before[1] + 1)
+    wait_until(lambda: served.chat.stopped == before[0] + 1)
+    wait_until(lambda: served.metric(name) == before[1] + 1)
 
 
 def test_the_time_limit():
@@ -136,27 +145,27 @@ def test_the_time_limit():
             served.ask("slow " * 20)
         assert (caught.value.status_code, caught.value.code) == (504, "time_limit")
         stream = served.ask("slow " * 20, stream=True)
-        said = []
+        contents = []
         with pytest.raises(openai.APIError, match="longer than 0.2 seconds"):
-            said += [chunk.choices[0].delta.content for chunk in stream]
-        until(lambda: served.chat.stopped == 2)
+            contents += [chunk.choices[0].delta.content for chunk in stream]
+        wait_until(lambda: served.chat.stopped == 2)
         assert served.metric('mmgpt_answers_total{end="error"}') == 2
         assert served.ask("hello").choices
 
 
-def test_a_picture_from_a_named_host(served):
-    """The server is its own picture host: it has none, but it is asked."""
-    part = image_part(f"{served.url}/picture.png")
+def test_an_image_from_an_allowed_host(served):
+    """The server is the image host itself: it has no images, but gets the request."""
+    part = image_content(f"{served.url}/image.png")
     with pytest.raises(openai.BadRequestError, match="fetches no URLs") as caught:
-        served.ask([part, text_part("what?")])
+        served.ask([part, text_content("what?")])
     assert caught.value.param == "messages[0].content[0].image_url.url"
     with run_server(allow_hosts=(served.url.removeprefix("http://"),)) as fetching:
         with pytest.raises(openai.BadRequestError, match="status 404"):
-            fetching.ask([part, text_part("what?")])
+            fetching.ask([part, text_content("what?")])
 
 
-def test_other_requests_are_served_while_pictures_are_decoded(served, monkeypatch):
-    from mmgpt.server import images
+def test_other_requests_are_served_while_images_are_decoded(served, monkeypatch):
+    from mmgpt.server import image_urls
 
     seen = []
 
@@ -164,38 +173,38 @@ def test_other_requests_are_served_while_pictures_are_decoded(served, monkeypatc
         seen.append(httpx.get(f"{served.url}/health", timeout=20).status_code)
         return real(data, limits)
 
-    real = images.open_picture
-    monkeypatch.setattr(images, "open_picture", slow)
-    served.ask([image_part(), text_part("what?")])
+    real = image_urls.open_image
+    monkeypatch.setattr(image_urls, "open_image", slow)
+    served.ask([image_content(), text_content("what?")])
     assert seen == [200]
 
 
-def test_a_stream_keeps_its_place():
+def test_a_stream_counts_as_an_active_request():
     with run_server(max_requests=1) as served:
         stream = served.ask("slow " * 20, stream=True)
         next(stream)
         with pytest.raises(openai.RateLimitError):
             served.ask("hello")
         stream.close()
-        until(lambda: served.post(request()).status_code == 200)
+        wait_until(lambda: served.post(request()).status_code == 200)
 
 
-def test_a_client_that_does_not_read_gives_its_place_back(monkeypatch):
-    monkeypatch.setattr(completions, "PATIENCE", 0.2)
+def test_a_client_that_does_not_read_is_dropped(monkeypatch):
+    monkeypatch.setattr(completions, "SEND_TIMEOUT", 0.2)
     with run_server() as served, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", int(served.url.rpartition(":")[2])))
         body = json.dumps(request("a " * 40_000, stream=True, logprobs=True)).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-        until(lambda: served.server.admission.inside)
-        until(lambda: not served.server.admission.inside)
+        wait_until(lambda: served.server.admission.active)
+        wait_until(lambda: not served.server.admission.active)
 
 
 def test_a_client_that_left_before_the_stream_began_stops_the_model():
     """The framework does not even start the stream then."""
 
-    class Late(KnownChat):
+    class Late(RecordingChat):
         def submit(self, *arguments, **more):
             begun.set()
             left.wait(20)
@@ -209,23 +218,23 @@ def test_a_client_that_left_before_the_stream_began_stops_the_model():
             job.result()
         time.sleep(0.1)  # until the server has seen it
         left.set()
-        until(lambda: served.chat.stopped == 1)
-        until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == 1)
+        wait_until(lambda: served.chat.stopped == 1)
+        wait_until(lambda: served.metric('mmgpt_answers_total{end="cancelled"}') == 1)
 
 
-def test_what_the_official_client_can_say(served):
+def test_other_forms_that_the_official_client_sends(served):
     """An answer without text, user messages in a row, and hints."""
     hint = {"prompt_cache_breakpoint": {"mode": "explicit"}}
-    picture = {"type": "image_url", "image_url": {"url": data_uri(), "detail": "original"}, **hint}
+    image = {"type": "image_url", "image_url": {"url": data_uri(), "detail": "original"}, **hint}
     messages = [
         dict(role="user", content="one"),
         dict(role="assistant", content=None),
-        dict(role="user", content=[picture]),
-        dict(role="user", content=[{**text_part("two"), **hint}]),
+        dict(role="user", content=[image]),
+        dict(role="user", content=[{**text_content("two"), **hint}]),
     ]
     hints = dict(prompt_cache_options={"mode": "explicit"}, prompt_cache_retention="24h", safety_identifier="a")
     answer = served.ask(messages=messages, service_tier="auto", store=False, metadata={"a": "b"}, **hints)
-    assert answer.choices[0].message.content == "two 1 pictures"
-    first, second = served.chat.told["conversation"].turns
-    assert first == dict(question=[text_part("one")], answer="")
-    assert second == dict(question=[{"type": "image"}, text_part("two")])
+    assert answer.choices[0].message.content == "two 1 images"
+    first, second = served.chat.submitted["conversation"].turns
+    assert first == dict(question=[text_content("one")], answer="")
+    assert second == dict(question=[{"type": "image"}, text_content("two")])

@@ -1,22 +1,22 @@
-"""What strangers send: each is a 4xx with a clear message, or text; the server lives."""
+"""Hostile requests: each gets a 4xx with a clear message, or is text; the server goes on."""
 
 import socket
 
 import pytest
 
-from tests.server.conftest import data_uri, image_part, request, run_server, text_part, until
-from tests.server.test_images import SVG, bomb
+from tests.server.conftest import data_uri, image_content, request, run_server, text_content, wait_until
+from tests.server.test_image_urls import SVG, bomb
 
 
 @pytest.fixture(autouse=True)
-def _it_lives(served):
+def _server_goes_on(served):
     yield
-    assert served.ask("hello").choices[0].message.content == "hello 0 pictures"
-    until(lambda: not served.server.admission.inside)
+    assert served.ask("hello").choices[0].message.content == "hello 0 images"
+    wait_until(lambda: not served.server.admission.active)
 
 
-def ask(part, text="what?"):
-    return request([part, text_part(text)])
+def ask(image, text="what?"):
+    return request([image, text_content(text)])
 
 
 def turns(count):
@@ -26,18 +26,18 @@ def turns(count):
 @pytest.mark.parametrize(
     "body, message",
     [
-        (ask(image_part(data_uri(bomb(30_000, 30_000)))), "too many pixels"),
-        (request([*[image_part(data_uri(bomb(6_000, 6_000)))] * 16, text_part("a")]), "too many pixels"),
-        (ask(image_part(data_uri(SVG, "image/svg+xml"))), "SVG"),
-        (ask(image_part("data:image/png;base64,@@@@")), "base64 of the picture is invalid"),
-        (ask(image_part("data:image/png;base64,")), "empty"),
-        (ask(image_part("/etc/passwd")), "data URI"),
-        (ask(image_part("file:///etc/passwd")), "data URI"),
-        (ask(image_part("../../etc/passwd")), "data URI"),
-        (ask(image_part("http://127.0.0.1/x.png")), "fetches no URLs"),
-        (ask(image_part("http://169.254.169.254/latest/meta-data")), "fetches no URLs"),
-        (ask(image_part("HTTP://localhost:22/")), "fetches no URLs"),
-        (request([*[image_part()] * 17, text_part("a")]), "17 pictures"),
+        (ask(image_content(data_uri(bomb(30_000, 30_000)))), "too many pixels"),
+        (request([*[image_content(data_uri(bomb(6_000, 6_000)))] * 16, text_content("a")]), "too many pixels"),
+        (ask(image_content(data_uri(SVG, "image/svg+xml"))), "SVG"),
+        (ask(image_content("data:image/png;base64,@@@@")), "base64 of the image is invalid"),
+        (ask(image_content("data:image/png;base64,")), "empty"),
+        (ask(image_content("/etc/passwd")), "data URI"),
+        (ask(image_content("file:///etc/passwd")), "data URI"),
+        (ask(image_content("../../etc/passwd")), "data URI"),
+        (ask(image_content("http://127.0.0.1/x.png")), "fetches no URLs"),
+        (ask(image_content("http://169.254.169.254/latest/meta-data")), "fetches no URLs"),
+        (ask(image_content("HTTP://localhost:22/")), "fetches no URLs"),
+        (request([*[image_content()] * 17, text_content("a")]), "17 images"),
         (request(messages=[*turns(10_000), dict(role="user", content="x")]), "10001 turns"),
         (request("x" * 1_000_000), "1000000 characters"),
         (request(messages=[dict(role="tool", content="x")]), "messages[0].role"),
@@ -64,8 +64,8 @@ def test_refusals(served, body, message):
 )
 def test_text_stays_text(served, text):
     answer = served.ask(text).choices[0].message.content
-    assert answer == f"{' '.join(text.split())} 0 pictures"
-    assert served.chat.told["conversation"].turns == [{"question": [text_part(text)]}]
+    assert answer == f"{' '.join(text.split())} 0 images"
+    assert served.chat.submitted["conversation"].turns == [{"question": [text_content(text)]}]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_text_stays_text(served, text):
         b"GET /health HTTP/1.1\r\nHost: a\r\nAuthorization: \xff\xfe\r\n\r\n",
     ],
 )  # fmt: skip
-def test_what_is_no_http(served, data):
+def test_invalid_http(served, data):
     with socket.create_connection(served.url.removeprefix("http://").split(":"), timeout=20) as connection:
         connection.sendall(data)
         assert connection.recv(1000).startswith((b"HTTP/1.1 4", b"HTTP/1.1 200"))
@@ -97,9 +97,9 @@ def test_a_hundred_megabytes(served, body):
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
-def test_pictures_of_many_pixels_are_refused_one_by_one():
+def test_images_of_many_pixels_are_refused_one_by_one():
     """Each is small enough; the third is one too many, so that no more is decoded."""
     with run_server(max_pixels=80) as served:
-        parts = [image_part(data_uri(bomb(6_000, 6_000)))] * 3
-        error = served.post(request([*parts, text_part("a")])).json()["error"]
+        images = [image_content(data_uri(bomb(6_000, 6_000)))] * 3
+        error = served.post(request([*images, text_content("a")])).json()["error"]
         assert error["param"] == "messages[0].content[2].image_url.url"

@@ -1,12 +1,12 @@
-"""What /metrics tells."""
+"""Metrics of the server."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server.conftest import KnownChat, run_server
+from tests.server.conftest import RecordingChat, run_server
 
 
-class Counting(KnownChat):
-    """Known numbers."""
+class CountingChat(RecordingChat):
+    """Statistics of nine different numbers."""
 
     def stats(self):
         names = ("running", "waiting", "cache_bytes", "requests", "cancelled", "failed")
@@ -14,8 +14,8 @@ class Counting(KnownChat):
         return {name: number for number, name in enumerate([*names, *tokens], 1)}
 
 
-def test_every_figure():
-    with run_server(Counting()) as served:
+def test_every_metric():
+    with run_server(CountingChat()) as served:
         served.ask("one two")
         served.ask("three")
         served.get("/nowhere")

@@ -1,4 +1,4 @@
-"""How a server ends."""
+"""Shutdown of a server."""
 
 import threading
 
@@ -7,10 +7,10 @@ import openai
 import pytest
 
 from mmgpt.inference.answer import Answer
-from tests.server.conftest import KnownChat, request, run_server, until
+from tests.server.conftest import RecordingChat, request, run_server, wait_until
 
 
-class HeldChat(KnownChat):
+class HangingChat(RecordingChat):
     """Its one answer ends when the test ends it."""
 
     answer = None
@@ -21,7 +21,7 @@ class HeldChat(KnownChat):
 
 
 def ask_in_thread(served, **more):
-    """A question that is being answered; what comes of it is put into the list."""
+    """A thread that asks a question, and the list that its result goes to."""
     results = []
 
     def ask():
@@ -33,15 +33,15 @@ def ask_in_thread(served, **more):
 
     thread = threading.Thread(target=ask)
     thread.start()
-    until(lambda: served.chat.answer)
+    wait_until(lambda: served.chat.answer)
     return thread, results
 
 
-def test_what_is_under_way_is_finished_and_nothing_new_begun():
-    with run_server(HeldChat(), shutdown_limit=60) as served:
+def test_active_requests_finish_and_new_ones_are_refused():
+    with run_server(HangingChat(), shutdown_limit=60) as served:
         thread, results = ask_in_thread(served)
         served.server.should_exit = True
-        until(lambda: served.get("/health").status_code == 503)
+        wait_until(lambda: served.get("/health").status_code == 503)
         refused = served.post(request())
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
         assert refused.headers["Retry-After"] == "5"
@@ -55,18 +55,18 @@ def test_what_is_under_way_is_finished_and_nothing_new_begun():
 
 
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
-def test_what_takes_too_long_is_cut(more):
-    with run_server(HeldChat(), shutdown_limit=0.1) as served:
+def test_requests_end_at_the_shutdown_limit(more):
+    with run_server(HangingChat(), shutdown_limit=0.1) as served:
         thread, results = ask_in_thread(served, **more)
         served.server.should_exit = True
         thread.join()
         assert "the server is shutting down" in str(results[0])
-        until(lambda: served.chat.answer.cancelled)
+        wait_until(lambda: served.chat.answer.cancelled)
 
 
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
-def test_an_engine_that_ends_is_told_as_such(more):
-    with run_server(HeldChat()) as served:
+def test_an_answer_cancelled_by_the_chat_is_a_shutdown(more):
+    with run_server(HangingChat()) as served:
         thread, results = ask_in_thread(served, **more)
         served.chat.answer.end("cancelled")
         thread.join()
@@ -74,9 +74,9 @@ def test_an_engine_that_ends_is_told_as_such(more):
 
 
 def test_it_can_be_ended_at_once():
-    with run_server(HeldChat(), shutdown_limit=60) as served:
+    with run_server(HangingChat(), shutdown_limit=60) as served:
         thread, results = ask_in_thread(served)
         served.server.should_exit = served.server.force_exit = True
         thread.join(20)
         assert isinstance(results[0], openai.APIError)
-    served.chat.answer.end("stop")  # nobody listens
+    served.chat.answer.end("stop")  # Nobody reads the answer any more.

@@ -1,4 +1,4 @@
-"""What a chat request may say, and what is answered where it says something else."""
+"""Schema of chat requests: accepted values, and errors for others."""
 
 import json
 
@@ -7,7 +7,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from mmgpt.server.errors import ApiError
 from mmgpt.server.schema import MAX_MARKS, ChatRequest, read_request
-from tests.server.conftest import image_part, request, text_part
+from tests.server.conftest import image_content, request, text_content
 
 
 def read(body):
@@ -20,12 +20,14 @@ def refusal(body):
     return caught.value.status, caught.value.body["error"]
 
 
-def test_a_text_is_a_part():
-    parts = [text_part("what is"), image_part("data:"), text_part("this?")]
-    messages = read(request(messages=[dict(role="user", content=parts), dict(role="assistant", content="a")])).messages
+def test_a_string_is_one_text_content():
+    contents = [text_content("what is"), image_content("data:"), text_content("this?")]
+    messages = read(
+        request(messages=[dict(role="user", content=contents), dict(role="assistant", content="a")])
+    ).messages
     assert [message.model_dump(include={"role", "content"}, exclude_unset=True) for message in messages] == [
-        dict(role="user", content=parts),
-        dict(role="assistant", content=[text_part("a")]),
+        dict(role="user", content=contents),
+        dict(role="assistant", content=[text_content("a")]),
     ]
 
 
@@ -71,7 +73,7 @@ def test_every_parameter_of_the_official_client_is_known():
 def test_hints_of_parts_are_accepted(detail):
     hint = {"prompt_cache_breakpoint": {"mode": "explicit"}}
     image = {"type": "image_url", "image_url": {"url": "data:", "detail": detail}}
-    (message,) = read(request([{**image, **hint}, {**text_part("what?"), **hint}])).messages
+    (message,) = read(request([{**image, **hint}, {**text_content("what?"), **hint}])).messages
     assert [part.type for part in message.content] == ["image_url", "text"]
 
 
@@ -128,15 +130,15 @@ def test_values_that_do_not_fit_each_other(more, param):
         (dict(role="user", content=None), "content"),
         (dict(role="system", content=None), "content"),
         (dict(role="developer"), "content"),
-        (dict(role="user", content=[dict(text_part("x"), cache_control={})]), "content[0].cache_control"),
+        (dict(role="user", content=[dict(text_content("x"), cache_control={})]), "content[0].cache_control"),
         (
             dict(role="user", content=[dict(type="image_url", image_url=dict(url="x", detail="huge"))]),
             "content[0].image_url.detail",
         ),
         (dict(role="user", content=3), "content"),
-        (dict(role="user", content=[text_part(3)]), "content[0].text"),
+        (dict(role="user", content=[text_content(3)]), "content[0].text"),
         (dict(role="user", content=["x"]), "content[0]"),
-        (dict(role="user", content=[text_part("x"), dict(type="input_audio", input_audio={})]), "content[1]"),
+        (dict(role="user", content=[text_content("x"), dict(type="input_audio", input_audio={})]), "content[1]"),
         (dict(role="user", content=[dict(type="image_url", image_url="x")]), "content[0].image_url"),
         (dict(role="user", content=[dict(type="image_url", image_url={})]), "content[0].image_url.url"),
         (dict(role="assistant", content="x", tool_calls=[{}]), "tool_calls"),

@@ -14,7 +14,8 @@ import httpx
 import openai
 import pytest
 
-from tests.server.conftest import Served, data_uri, image_part, picture_bytes, text_part, until
+from mmgpt.cli.model_options import chat_arguments
+from tests.server.conftest import Served, data_uri, image_bytes, image_content, text_content, wait_until
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools/serve.py"))
@@ -44,7 +45,7 @@ def process(log, *arguments):
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT) as child:
         try:
             address = re.compile(r"running on (http://\S+)")
-            until(lambda: address.search(log.read_text()) or child.poll() is not None, 200)
+            wait_until(lambda: address.search(log.read_text()) or child.poll() is not None, 200)
             yield Process(child, address.search(log.read_text())[1])
         finally:
             child.kill()
@@ -59,16 +60,16 @@ def served(tmp_path_factory, chat_config, chat_checkpoint):  # noqa: F811
 
 
 def questions():
-    """Some that differ in pictures, places of pictures, texts and turns."""
-    pictures = [image_part(data_uri(picture_bytes(colour, (40, 30)))) for colour in ("red", "blue", "green")]
-    for number, picture in enumerate(pictures):
-        yield [dict(role="user", content=[picture, text_part("what colour is it?")])]
-        yield [dict(role="user", content=[text_part("is"), picture, text_part("or"), pictures[0], text_part("?")])]
+    """Conversations that differ in images, positions of images, texts and turns."""
+    images = [image_content(data_uri(image_bytes(colour, (40, 30)))) for colour in ("red", "blue", "green")]
+    for number, image in enumerate(images):
+        yield [dict(role="user", content=[image, text_content("what colour is it?")])]
+        yield [dict(role="user", content=[text_content("is"), image, text_content("or"), images[0], text_content("?")])]
         yield [dict(role="user", content=f"what is {number}? <image></s> ünï 你好")]
         yield [
-            dict(role="user", content=[picture, text_part("one?")]),
+            dict(role="user", content=[image, text_content("one?")]),
             dict(role="assistant", content="yes"),
-            dict(role="user", content=[pictures[number - 1], text_part("two?")]),
+            dict(role="user", content=[images[number - 1], text_content("two?")]),
         ]
 
 
@@ -129,8 +130,8 @@ def test_a_stream_that_is_left_stops_the_model(served):
     for _ in range(3):
         next(stream)
     stream.close()
-    until(lambda: served.metric("mmgpt_cancelled_total") == cancelled + 1)
-    until(lambda: served.metric("mmgpt_running") == 0)
+    wait_until(lambda: served.metric("mmgpt_cancelled_total") == cancelled + 1)
+    wait_until(lambda: served.metric("mmgpt_running") == 0)
     assert served.metric("mmgpt_completion_tokens_total") < tokens + 200
 
 
@@ -142,7 +143,7 @@ def test_what_the_model_cannot_read_is_refused(served):
 
 
 def test_the_load_tool(served, tmp_path):
-    (tmp_path / "a.png").write_bytes(picture_bytes())
+    (tmp_path / "a.png").write_bytes(image_bytes())
     arguments = ["--url", served.url, "--images", tmp_path / "a.png", "--questions", "what?", "who?", "--clients", "8"]
     command = [sys.executable, LOAD, *arguments, "--seconds", "1", "--max-tokens", "5"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
@@ -153,7 +154,7 @@ def test_the_load_tool(served, tmp_path):
 
 
 def test_the_load_tool_with_hostile_clients(served, tmp_path):
-    (tmp_path / "a.png").write_bytes(picture_bytes())
+    (tmp_path / "a.png").write_bytes(image_bytes())
     arguments = ["--url", served.url, "--images", tmp_path / "a.png", "--clients", "2", "--hostile", "4"]
     arguments += ["--unfinished", "5", "--seconds", "4", "--max-tokens", "5"]
     command = [sys.executable, LOAD, *map(str, arguments)]
@@ -193,16 +194,12 @@ def test_the_command_line():
     assert (settings.name, settings.body_bytes, settings.time_limit) == ("mine", 2 * 2**20, 9)
 
 
-def test_how_the_model_is_loaded(monkeypatch):
-    from mmgpt.apis import arguments
-
-    told = {}
-    monkeypatch.setattr("mmgpt.apis.chat.Chat.from_config", lambda *given, **more: told.update(more, model=given))
+def test_model_options_are_arguments_of_the_chat():
     options = ["--precision", "bfloat16", "--device", "cpu", "--cfg-options", "a=3"]
-    config = str(ROOT / "configs/mmgpt/benchmark.py")
-    arguments.load_chat(TOOL["parse_args"]([config, "b.pth", *options]), scheduler=dict(max_batch=2))
-    expected = dict(precision="bfloat16", device="cpu", options={"a": 3}, generation=None, scheduler=dict(max_batch=2))
-    assert told == dict(expected, model=(config, "b.pth"))
+    config = str(ROOT / "configs/mmgpt/tiny_lora_joint.py")
+    arguments = chat_arguments(TOOL["parse_args"]([config, "b.pth", *options]))
+    model = dict(config=config, checkpoint="b.pth", precision="bfloat16", device="cpu", options={"a": 3}, trust=False)
+    assert arguments == model
 
 
 @pytest.mark.parametrize("option", ["--max-body=0", "--max-images=-1", "--max-turns=many", "--time-limit=nan"])

@@ -55,7 +55,7 @@ def test_padding_is_counted_and_at_its_side(tmp_path, left, right, told):
     [article] = page(tmp_path, row(sample(piece("a"), piece("b", True)), left=left, right=right)).all(name="article")
     [shown] = article.all("pad")
     assert shown.text == told
-    parts = [each for each in article.all("words")[0].parts if not isinstance(each, str)]
+    parts = [each for each in article.all("words")[0].children if not isinstance(each, str)]
     assert [part.classes for part in parts] == ([["pad"], ["tokens"]] if left else [["tokens"], ["pad"]])
     share = 100 * (left + right) / (2 + left + right)
     [counts] = article.all("counts")

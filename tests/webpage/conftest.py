@@ -1,4 +1,4 @@
-"""A page with the fake chat, served on this machine, and a browser to look at it."""
+"""A page with the fake chat, served on this machine, and a browser to open it."""
 
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from tests.helpers.browser import browser, needed  # noqa: F401 (fixture)
+from tests.helpers.browser import browser, require  # noqa: F401 (fixture)
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Files of one colour each, and some that are no pictures."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """Image files of one colour each, and two files that are not valid images."""
+    folder = tmp_path_factory.mktemp("images")
     for colour in ("red", "lime", "blue"):
         Image.new("RGB", (40, 30), colour).save(folder / f"{colour}.png")
     (folder / "broken.png").write_bytes((folder / "red.png").read_bytes()[:40])
@@ -21,45 +21,45 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site(pictures):
+def site(images):
     """A page with the fake chat: `address`, `folder`, `chat`."""
-    needed("gradio")
+    require("gradio")
+    from mmgpt.webpage.chat_page import ChatPage
     from mmgpt.webpage.launch import private_folder, serving
-    from mmgpt.webpage.page import Page
-    from mmgpt.webpage.view import Example
+    from mmgpt.webpage.rendering import Example
     from tests.helpers.fake_chat import FakeChat
 
-    examples = [Example("an example", (pictures["red.png"],)), Example("a slow example")]
+    examples = [Example("an example", (images["red.png"],)), Example("a slow example")]
     with ExitStack() as stack:
         folder = stack.enter_context(private_folder())
-        page = Page(FakeChat(), "A <b>title</b>", examples)
+        page = ChatPage(FakeChat(), "A <b>title</b>", examples)
         address = stack.enter_context(serving(page, folder))
         yield SimpleNamespace(address=address, folder=folder, chat=page.chat)
 
 
 @pytest.fixture
 def visit(browser, site):  # noqa: F811
-    """Opens the page as a new visitor; at the end nothing was asked of another machine, and nothing complained."""
-    contexts, complaints = [], []
+    """Function that opens the page as a new visitor; at the end there was no request to another host, and no error."""
+    contexts, problems = [], []
 
-    def opened(**context):
+    def open_page(**context):
         contexts.append(browser.new_context(**context))
         page = contexts[-1].new_page()
         page.set_default_timeout(8000)
-        page.on("request", lambda request: complaints.append(request.url) if not own(request.url, site) else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: problems.append(request.url) if not is_local(request.url, site) else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.goto(site.address)
         page.locator("#box textarea").wait_for()
         return page
 
-    yield opened
+    yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert problems == []
 
 
-def own(url, site):
-    """Whether a request stays on this server."""
+def is_local(url, site):
+    """Whether a URL leads to this server, or is in the page itself."""
     return url.startswith((site.address, "data:", "blob:"))

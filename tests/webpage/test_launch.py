@@ -1,4 +1,4 @@
-"""Where the page's server keeps uploads, and that it reads nothing else."""
+"""The page's server: its folder of uploads, and that it reads no other files."""
 
 import json
 import os
@@ -8,14 +8,14 @@ import stat
 import httpx
 import pytest
 
-from tests.helpers.browser import needed
+from tests.helpers.browser import require
 
-needed("gradio")
+require("gradio")
 
 from mmgpt.webpage.launch import FOLDER, private_folder  # noqa: E402
 
 
-def test_the_folder_is_private_and_goes(monkeypatch):
+def test_the_folder_is_private_and_temporary(monkeypatch):
     monkeypatch.setenv(FOLDER, "before")
     with private_folder() as folder:
         assert os.environ[FOLDER] == str(folder) and stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -28,14 +28,14 @@ def test_the_folder_is_private_and_goes(monkeypatch):
     assert FOLDER not in os.environ
 
 
-def test_the_gate_is_shut(site):
+def test_requests_are_filtered(site):
     assert "default-src 'self'" in httpx.get(site.address).headers["content-security-policy"]
     assert httpx.get(f"{site.address}gradio_api/info").status_code == 404
     body = {"data": [{"path": "http://127.0.0.1:1/x.png"}]}
     assert httpx.post(f"{site.address}gradio_api/queue/join", json=body).status_code == 403
 
 
-def test_what_arrives_is_counted(site):
+def test_bytes_are_counted_as_they_arrive(site):
     """The page trusted a length that a body in chunks does not keep."""
     host, port = httpx.URL(site.address).host, httpx.URL(site.address).port
     head = "POST /gradio_api/queue/join HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -46,11 +46,11 @@ def test_what_arrives_is_counted(site):
             for _ in range(8):
                 connection.sendall(b"%x\r\n%s\r\n" % (2**20, b"x" * 2**20))
         except OSError:
-            pass  # it has been refused already
+            pass  # The server has refused the request already.
         assert connection.recv(1000)[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400")
 
 
-def test_an_upload_that_is_cut_off_leaves_nothing(site):
+def test_an_interrupted_upload_leaves_nothing(site):
     before = sorted(site.folder.rglob("*"))
     host, port = httpx.URL(site.address).host, httpx.URL(site.address).port
     head = "POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
@@ -61,7 +61,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(site):
     assert sorted(site.folder.rglob("*")) == before
 
 
-def test_uploads_lie_in_the_folder_and_are_read_from_nowhere_else(site):
+def test_uploads_are_in_the_folder_and_other_files_are_not_read(site):
     sent = httpx.post(f"{site.address}gradio_api/upload", files={"files": ("../../x.png", b"data")})
     assert sent.json()[0].startswith(f"{site.folder}/") and sent.json()[0].endswith("x.png")
     assert httpx.get(f"{site.address}gradio_api/file={sent.json()[0]}").content == b"data"
@@ -76,18 +76,18 @@ def test_uploads_lie_in_the_folder_and_are_read_from_nowhere_else(site):
 
 @pytest.mark.parametrize("path", ["file/etc/hostname", "/etc/hostname", "../x.png"])
 def test_a_request_cannot_name_another_file(site, path):
-    """A picture that was not uploaded is refused before the chat is asked."""
-    before = len(site.chat.asked)
+    """An image that was not uploaded is refused before the chat gets the question."""
+    before = len(site.chat.submitted_questions)
     message = {"text": "what?", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    assert asked(site, message)["success"] is False
-    assert len(site.chat.asked) == before
+    assert send_question(site, message)["success"] is False
+    assert len(site.chat.submitted_questions) == before
 
 
-def asked(site, message):
+def send_question(site, message):
     """The last event of a question that is sent without the page."""
     config = httpx.get(f"{site.address}config").json()
-    submit = next(each for each in config["dependencies"] if [t[1] for t in each["targets"]] == ["submit"])
-    values = {each["id"]: each["props"].get("value") for each in config["components"]}
+    submit = next(event for event in config["dependencies"] if [target[1] for target in event["targets"]] == ["submit"])
+    values = {component["id"]: component["props"].get("value") for component in config["components"]}
     data = [None, message, *(values[name] for name in submit["inputs"][2:])]
     body = dict(data=data, fn_index=submit["id"], session_hash="abc", event_data=None, trigger_id=None)
     httpx.post(f"{site.address}gradio_api/queue/join", json=body).raise_for_status()
@@ -99,5 +99,5 @@ def asked(site, message):
 
 
 def test_a_question_sent_without_the_page_is_answered(site):
-    assert asked(site, {"text": "hello", "files": []})["success"] is True
-    assert site.chat.asked[-1][0].turns[-1]["question"][-1]["text"] == "hello"
+    assert send_question(site, {"text": "hello", "files": []})["success"] is True
+    assert site.chat.submitted_questions[-1][0].turns[-1]["question"][-1]["text"] == "hello"

@@ -17,10 +17,10 @@ from mmengine.registry import init_default_scope
 from safetensors.torch import save_file
 
 from mmgpt.apis import build_model
-from mmgpt.apis.arguments import add_trust
 from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantized
 from mmgpt.cli import load_config, tool
+from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import checked_state
 from mmgpt.models import Flamingo
@@ -126,7 +126,7 @@ def parse_args() -> argparse.Namespace:
                 "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"
             )
         add_cfg_options(command)
-        add_trust(command)
+        add_trust_option(command)
     return parser.parse_args()
 
 

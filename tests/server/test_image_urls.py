@@ -1,4 +1,4 @@
-"""Pictures of a request."""
+"""Images of a request: data URIs, downloaded files, and their limits."""
 
 import base64
 import zlib
@@ -8,8 +8,8 @@ from struct import pack
 import pytest
 from PIL import Image, features
 
-from mmgpt.server.images import Pictures, is_web, read_data_uri
-from tests.server.conftest import data_uri, image_part, picture_bytes, text_part
+from mmgpt.server.image_urls import ImageDecoder, is_web, read_data_uri
+from tests.server.conftest import data_uri, image_bytes, image_content, text_content
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
 
@@ -45,21 +45,23 @@ def test_white_space_in_a_data_uri_is_passed_over(url):
 
 
 def test_base64_with_broken_lines_as_mime_encoders_write_it(served):
-    data = picture_bytes("blue", (40, 40), "BMP")
-    part = image_part(f"data:image/bmp;base64,{base64.encodebytes(data).decode()}")
-    assert served.ask([part, text_part("what?")]).choices[0].message.content == "what? 1 pictures"
-    assert served.chat.told["conversation"].images[0].getpixel((3, 3)) == (0, 0, 255)
+    data = image_bytes("blue", (40, 40), "BMP")
+    part = image_content(f"data:image/bmp;base64,{base64.encodebytes(data).decode()}")
+    assert served.ask([part, text_content("what?")]).choices[0].message.content == "what? 1 images"
+    assert served.chat.submitted["conversation"].images[0].getpixel((3, 3)) == (0, 0, 255)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow is built without AVIF")
 def test_an_avif_is_read_within_the_limits():
-    data = picture_bytes("blue", (20, 20), "AVIF")
-    assert Pictures({}, 400).open(data_uri(data, "image/avif")).getpixel((3, 3)) == pytest.approx((0, 0, 255), abs=5)
+    data = image_bytes("blue", (20, 20), "AVIF")
+    assert ImageDecoder({}, 400).open(data_uri(data, "image/avif")).getpixel((3, 3)) == pytest.approx(
+        (0, 0, 255), abs=5
+    )
     with pytest.raises(ValueError, match="too many pixels"):
-        Pictures({}, 399).open(data_uri(data))
+        ImageDecoder({}, 399).open(data_uri(data))
     place = data.index(b"ispe") + 8  # width and height of the image; nothing is decoded before they are looked at
     with pytest.raises(ValueError, match="too many pixels"):
-        Pictures({}, 10**12).open(data_uri(data[:place] + pack(">II", 16_000, 16_000) + data[place + 8 :]))
+        ImageDecoder({}, 10**12).open(data_uri(data[:place] + pack(">II", 16_000, 16_000) + data[place + 8 :]))
 
 
 @pytest.mark.parametrize(
@@ -75,51 +77,51 @@ def test_an_avif_is_read_within_the_limits():
         ("data:image/png;base64;x,YWJj", "in base64"), ("base64,YWJj", "data URI"),
     ],
 )  # fmt: skip
-def test_what_is_no_data_uri(url, message):
+def test_other_urls_are_not_data_uris(url, message):
     with pytest.raises(ValueError, match=message):
         read_data_uri(url)
 
 
 @pytest.mark.parametrize("url, web", [("http://a", True), ("HTTPS://a", True), ("data:,", False), ("file:///a", False)])
-def test_what_is_to_be_fetched(url, web):
+def test_web_urls_are_downloaded(url, web):
     assert is_web(url) == web
 
 
-def test_pictures_from_the_request_and_from_the_web():
-    pictures = Pictures({"http://a/b": picture_bytes("blue")}, 1000)
-    assert pictures.open(data_uri(picture_bytes("red", kind="JPEG"))).getpixel((3, 3))[0] > 250
-    assert pictures.open("http://a/b").getpixel((3, 3)) == (0, 0, 255)
+def test_images_from_the_request_and_from_the_web():
+    images = ImageDecoder({"http://a/b": image_bytes("blue")}, 1000)
+    assert images.open(data_uri(image_bytes("red", kind="JPEG"))).getpixel((3, 3))[0] > 250
+    assert images.open("http://a/b").getpixel((3, 3)) == (0, 0, 255)
 
 
-def test_pixels_of_all_pictures_count():
-    pictures = Pictures({}, 900)
-    pictures.open(data_uri())
-    pictures.open(data_uri())
+def test_pixels_of_all_images_count():
+    images = ImageDecoder({}, 900)
+    images.open(data_uri())
+    images.open(data_uri())
     with pytest.raises(ValueError, match="too many pixels"):
-        pictures.open(data_uri())
+        images.open(data_uri())
 
 
 @pytest.mark.parametrize(
     "data, message",
     [
         (SVG, "SVG"), (b"<?xml version='1.0'?>" + SVG, "SVG"), (bomb(30_000, 30_000), "too many pixels"),
-        (bomb(10**9, 10**9), "."), (picture_bytes()[:50], "."), (b"GIF89a", "."), (b"%PDF-1.4", "no picture"),
-        (b"\0", "no picture"), (picture_bytes("red", (2000, 1)), "one side"),
+        (bomb(10**9, 10**9), "."), (image_bytes()[:50], "."), (b"GIF89a", "."), (b"%PDF-1.4", "not an image"),
+        (b"\0", "not an image"), (image_bytes("red", (2000, 1)), "one side"),
     ],
 )  # fmt: skip
-def test_hostile_pictures(data, message):
+def test_hostile_images(data, message):
     with pytest.raises(ValueError, match=message):
-        Pictures({}, 10**12).open(data_uri(data))
+        ImageDecoder({}, 10**12).open(data_uri(data))
 
 
-def test_an_empty_picture():
+def test_an_empty_image():
     with pytest.raises(ValueError, match="empty"):
-        Pictures({}, 1000).open("data:image/png;base64,")
+        ImageDecoder({}, 1000).open("data:image/png;base64,")
 
 
-def test_a_picture_of_many_frames_is_its_first():
+def test_an_animation_is_its_first_frame():
     file = BytesIO()
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
     uri = f"data:image/gif;base64,{base64.b64encode(file.getvalue()).decode()}"
-    assert Pictures({}, 1000).open(uri).getpixel((0, 0)) == (255, 0, 0)
+    assert ImageDecoder({}, 1000).open(uri).getpixel((0, 0)) == (255, 0, 0)

@@ -1,37 +1,37 @@
-"""What the page's controls mean to the chat."""
+"""Values of the page's controls as arguments of the chat."""
 
 import pytest
 
 from mmgpt.datasets.prompts import TEMPLATES
-from mmgpt.webpage.settings import SETTINGS, defaults, read_settings
+from mmgpt.webpage.generation_settings import SLIDERS, read_settings, slider_defaults
 from tests.helpers.fake_chat import FakeChat
 
-NAMES = [setting.name for setting in SETTINGS]
+NAMES = [slider.name for slider in SLIDERS]
 
 
 def read(seed="", template="short", start="", **changed):
     chat = FakeChat()
-    values = dict(zip(NAMES, defaults(chat), strict=True), **changed)
+    values = dict(zip(NAMES, slider_defaults(chat), strict=True), **changed)
     return read_settings(chat, list(values.values()), seed, template, start)
 
 
-def test_at_first_the_page_asks_as_the_chat_would():
-    wanted = read()
-    assert wanted.generation == dict(max_new_tokens=64, repetition_penalty=1.0, num_beams=1, do_sample=False)
-    assert wanted.seed is None and wanted.template == TEMPLATES["short"]
+def test_the_initial_settings_are_those_of_the_chat():
+    settings = read()
+    assert settings.generation == dict(max_new_tokens=64, repetition_penalty=1.0, num_beams=1, do_sample=False)
+    assert settings.seed is None and settings.template == TEMPLATES["short"]
 
 
-def test_defaults_are_the_chats_own_as_far_as_the_page_reaches():
+def test_defaults_are_the_chats_own_within_the_sliders_ranges():
     chat = FakeChat()
     chat.generation = dict(max_new_tokens=9999, num_beams=3, do_sample=True, temperature=0.7, top_p=None)
-    assert dict(zip(NAMES, defaults(chat), strict=True)) == dict(
+    assert dict(zip(NAMES, slider_defaults(chat), strict=True)) == dict(
         max_new_tokens=2048, temperature=0.7, top_p=1, repetition_penalty=1, num_beams=1
     )
-    chat.generation["do_sample"] = False  # then a temperature has no meaning
-    assert dict(zip(NAMES, defaults(chat), strict=True))["temperature"] == 0
+    chat.generation["do_sample"] = False  # Then the temperature has no effect.
+    assert dict(zip(NAMES, slider_defaults(chat), strict=True))["temperature"] == 0
 
 
-def test_drawing_needs_a_temperature():
+def test_sampling_needs_a_temperature():
     generation = read(temperature=0.8, top_p=0.9, seed=" 7 ").generation
     assert (generation["do_sample"], generation["temperature"], generation["top_p"]) == (True, 0.8, 0.9)
     assert "top_p" not in read(temperature=0, top_p=0.9).generation
@@ -62,6 +62,6 @@ def test_the_system_prompt_replaces_the_templates_start():
         (dict(template="plain"), "Template: one of short, instruction, not 'plain'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(changed, message):
+def test_invalid_values_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         read(**changed)

@@ -1,10 +1,10 @@
-// Runs in a gr.HTML component with `element` and `trigger`: its buttons do what their data-do says.
+// Runs in a gr.HTML component with `element` and `trigger`: its buttons trigger the event that their data-action names.
 const EVENTS = ["edit", "retry", "undo", "example", "keep"];
 
 async function toClipboard(text) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch {  // only pages from this machine or over https may
+  } catch {  // Browsers allow the clipboard to pages from this machine or over https only.
     const area = Object.assign(document.createElement("textarea"), {value: text});
     document.body.append(area);
     area.select();
@@ -14,12 +14,12 @@ async function toClipboard(text) {
 }
 
 window.copyConversation = () => {
-  const said = [...document.querySelectorAll("#talk [data-who]")].map(part => {
-    const pictures = part.querySelectorAll("img").length;
-    const seen = pictures ? ` [${pictures} picture${pictures > 1 ? "s" : ""}]` : "";
-    return `${part.dataset.who}${seen}: ${part.querySelector("p").textContent}`;
+  const messages = [...document.querySelectorAll("#turns [data-who]")].map(message => {
+    const images = message.querySelectorAll("img").length;
+    const note = images ? ` [${images} image${images > 1 ? "s" : ""}]` : "";
+    return `${message.dataset.who}${note}: ${message.querySelector("p").textContent}`;
   });
-  toClipboard(said.join("\n\n"));
+  toClipboard(messages.join("\n\n"));
 };
 
 window.saveFile = ({name, type, text}) => {
@@ -29,15 +29,15 @@ window.saveFile = ({name, type, text}) => {
 };
 
 element.addEventListener("click", ({target}) => {
-  const button = target.closest("[data-do]");
+  const button = target.closest("[data-action]");
   if (!button) return;
-  if (button.dataset.do === "copy") {
+  if (button.dataset.action === "copy") {
     toClipboard(button.closest(".turn").querySelector(".answer p").textContent);
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
-  } else if (EVENTS.includes(button.dataset.do)) {
-    trigger(button.dataset.do, {number: Number(button.dataset.number)});
-    // The button may go away. On a phone the focus would open the keyboard.
+  } else if (EVENTS.includes(button.dataset.action)) {
+    trigger(button.dataset.action, {index: Number(button.dataset.index)});
+    // The button may disappear, and the focus with it. On a phone the focus would open the keyboard.
     if (matchMedia("(hover: hover)").matches) document.querySelector("#box textarea").focus();
   }
 });
@@ -51,7 +51,7 @@ if (element.closest("#conversation")) {
   const follow = () => { if (atEnd) area.scrollTop = area.scrollHeight; };
   new MutationObserver(follow).observe(area, {childList: true, subtree: true, characterData: true});
   new ResizeObserver(follow).observe(area);
-  const label = () => {  // Gradio gives the box no name, and may place it later
+  const label = () => {  // Gradio does not label the box, and may add it later.
     const box = document.querySelector("#box textarea");
     box ? box.setAttribute("aria-label", "Question") : setTimeout(label, 100);
   };

@@ -1,30 +1,32 @@
-"""What the page's server lets through."""
+"""Request filter: the page's own requests get through, and no others."""
 
 import asyncio
 
 import pytest
 
-from tests.helpers.browser import needed
+from tests.helpers.browser import require
 
-needed("gradio")
+require("gradio")
 
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import PlainTextResponse  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from mmgpt.webpage.gate import BODY, Gate  # noqa: E402
+from mmgpt.webpage.request_filter import MAX_BODY, RequestFilter  # noqa: E402
 
 
 @pytest.fixture
 def client(tmp_path):
-    app = PlainTextResponse("behind the gate")
-    return TestClient(Gate(app, tmp_path, upload=2 * BODY, room=3 * BODY), follow_redirects=False)
+    app = PlainTextResponse("behind the filter")
+    return TestClient(
+        RequestFilter(app, tmp_path, max_upload=2 * MAX_BODY, max_uploads=3 * MAX_BODY), follow_redirects=False
+    )
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/assets/a/b.js", "/theme.css", "/gradio_api/queue/data?session=1"])
-def test_what_the_page_needs_passes_with_headers(client, path):
+def test_requests_of_the_page_pass_with_headers(client, path):
     response = client.get(path)
-    assert response.text == "behind the gate"
+    assert response.text == "behind the filter"
     assert "default-src 'self'" in response.headers["content-security-policy"]
     assert response.headers["x-content-type-options"] == "nosniff"
 
@@ -41,7 +43,7 @@ def test_what_the_page_needs_passes_with_headers(client, path):
         "/nothing",
     ],
 )
-def test_nothing_else_does(client, path):
+def test_other_requests_do_not_pass(client, path):
     assert client.get(path).status_code == 404
 
 
@@ -50,14 +52,14 @@ def test_files_of_the_folder_pass(client, tmp_path):
     assert client.get(f"/gradio_api/file={tmp_path}2/b.png").status_code == 404
 
 
-def test_bodies_are_bounded(client, tmp_path):
-    assert client.post("/gradio_api/queue/join", content=b"x" * BODY).status_code == 200
-    assert client.post("/gradio_api/queue/join", content=b"x" * (BODY + 1)).status_code == 413
+def test_bodies_are_limited(client, tmp_path):
+    assert client.post("/gradio_api/queue/join", content=b"x" * MAX_BODY).status_code == 200
+    assert client.post("/gradio_api/queue/join", content=b"x" * (MAX_BODY + 1)).status_code == 413
     assert client.post("/gradio_api/queue/join", content=iter([b"x"])).status_code == 411
-    assert client.post("/gradio_api/upload", content=b"x" * 2 * BODY).status_code == 200
-    assert client.post("/gradio_api/upload", content=b"x" * (2 * BODY + 1)).status_code == 413
-    (tmp_path / "full").write_bytes(b"x" * 2 * BODY)
-    assert client.post("/gradio_api/upload", content=b"x" * (BODY + 1)).status_code == 503
+    assert client.post("/gradio_api/upload", content=b"x" * 2 * MAX_BODY).status_code == 200
+    assert client.post("/gradio_api/upload", content=b"x" * (2 * MAX_BODY + 1)).status_code == 413
+    (tmp_path / "full").write_bytes(b"x" * 2 * MAX_BODY)
+    assert client.post("/gradio_api/upload", content=b"x" * (MAX_BODY + 1)).status_code == 503
 
 
 def chunked(client, path, size, length="5"):
@@ -66,25 +68,25 @@ def chunked(client, path, size, length="5"):
     return client.post(path, content=chunks, headers={"content-length": length})
 
 
-@pytest.mark.parametrize("path, limit", [("/gradio_api/queue/join", BODY), ("/gradio_api/upload", 2 * BODY)])
+@pytest.mark.parametrize("path, limit", [("/gradio_api/queue/join", MAX_BODY), ("/gradio_api/upload", 2 * MAX_BODY)])
 def test_bytes_are_counted_whatever_the_length_says(client, path, limit):
-    assert chunked(client, path, 100 * BODY).status_code == 413
+    assert chunked(client, path, 100 * MAX_BODY).status_code == 413
     assert chunked(client, path, limit // 2).status_code == 200
     assert client.post(path, content=b"", headers={"content-length": str(10**12)}).status_code == 413
 
 
-def test_uploads_have_room_for_what_arrives(client, tmp_path):
-    (tmp_path / "full").write_bytes(b"x" * 2 * BODY)
-    assert chunked(client, "/gradio_api/upload", BODY * 3 // 2).status_code == 503
+def test_uploads_need_room_on_the_disk(client, tmp_path):
+    (tmp_path / "full").write_bytes(b"x" * 2 * MAX_BODY)
+    assert chunked(client, "/gradio_api/upload", MAX_BODY * 3 // 2).status_code == 503
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
-def test_what_is_behind_the_gate_gets_the_whole_body(tmp_path):
+def test_the_application_gets_the_whole_body(tmp_path):
     async def echo(scope, receive, send):
         request = Request(scope, receive)
         await PlainTextResponse(await request.body())(scope, receive, send)
 
-    client = TestClient(Gate(echo, tmp_path, upload=8 * BODY, room=16 * BODY))
+    client = TestClient(RequestFilter(echo, tmp_path, max_upload=8 * MAX_BODY, max_uploads=16 * MAX_BODY))
     for path, body in (("upload", bytes(range(256)) * 20_000), ("queue/join", b"short"), ("queue/join", b"")):
         assert client.post(f"/gradio_api/{path}", content=body).content == body
     assert not list(tmp_path.iterdir())
@@ -92,7 +94,14 @@ def test_what_is_behind_the_gate_gets_the_whole_body(tmp_path):
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict"])
 def test_the_time_of_a_body_is_limited(tmp_path, path):
-    gate = Gate(PlainTextResponse("behind"), tmp_path, upload=BODY, room=BODY, seconds=0.05, upload_seconds=0.05)
+    request_filter = RequestFilter(
+        PlainTextResponse("behind"),
+        tmp_path,
+        max_upload=MAX_BODY,
+        max_uploads=MAX_BODY,
+        body_seconds=0.05,
+        upload_seconds=0.05,
+    )
     scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"100")]}
     sent = []
 
@@ -102,12 +111,12 @@ def test_the_time_of_a_body_is_limited(tmp_path, path):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(gate(scope, receive, send))
+    asyncio.run(request_filter(scope, receive, send))
     assert sent[0]["status"] == 408
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload"])
-def test_a_body_that_is_cut_off_goes_nowhere(tmp_path, path):
+def test_an_interrupted_body_does_not_reach_the_application(tmp_path, path):
     async def fail(*_):
         pytest.fail("it got through")
 
@@ -116,9 +125,9 @@ def test_a_body_that_is_cut_off_goes_nowhere(tmp_path, path):
     async def receive():
         return messages.pop(0)
 
-    gate = Gate(fail, tmp_path, upload=BODY, room=BODY)
+    request_filter = RequestFilter(fail, tmp_path, max_upload=MAX_BODY, max_uploads=MAX_BODY)
     scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"1000")]}
-    asyncio.run(gate(scope, receive, fail))
+    asyncio.run(request_filter(scope, receive, fail))
     assert not messages and not list(tmp_path.iterdir())
 
 
@@ -136,5 +145,5 @@ def test_websockets_do_not_pass(client):
         ("[" * 100_000, 200),
     ],
 )
-def test_no_file_is_named_by_an_address(client, body, status):
+def test_a_file_cannot_be_an_address(client, body, status):
     assert client.post("/gradio_api/queue/join", content=body).status_code == status

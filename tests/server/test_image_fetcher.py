@@ -1,4 +1,4 @@
-"""Which URLs are fetched, and from where."""
+"""Download of images: allowed hosts, private addresses, redirects and limits."""
 
 import asyncio
 import socket
@@ -8,22 +8,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mmgpt.server import fetch
-from mmgpt.server.fetch import Fetcher
+from mmgpt.server import image_fetcher
+from mmgpt.server.image_fetcher import ImageFetcher
 
-PICTURE = b"the bytes of a picture"
+IMAGE = b"the bytes of an image"
 
 
 class Pages(BaseHTTPRequestHandler):
-    """A picture, a redirect to it, an endless one, one packed, one that never comes, and none."""
+    """An image, a redirect to it, an endless, a compressed and a slow one, and a missing page."""
 
     def do_GET(self):
         self.server.hosts.append(self.headers["Host"])
         self.server.packings = self.headers["Accept-Encoding"]
         if self.path == "/redirect":
-            return self.reply(302, b"", Location="/picture")
+            return self.reply(302, b"", Location="/image")
         if self.path == "/packed":
-            return self.reply(200, PICTURE, **{"Content-Encoding": "gzip"})
+            return self.reply(200, IMAGE, **{"Content-Encoding": "gzip"})
         if self.path == "/slow":
             self.server.waiting.wait(5)
         if self.path == "/endless":
@@ -34,7 +34,7 @@ class Pages(BaseHTTPRequestHandler):
                     self.wfile.write(b"0" * 10_000)
             except OSError:
                 return
-        self.reply(200 if self.path.startswith("/picture") else 404, PICTURE)
+        self.reply(200 if self.path.startswith("/image") else 404, IMAGE)
 
     def reply(self, status, body, **headers):
         self.send_response(status)
@@ -45,7 +45,7 @@ class Pages(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """Nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def site():
         server.shutdown()
 
 
-def read(fetcher, *urls, limit=1000):
-    return asyncio.run(fetcher.read(urls, limit))
+def fetch(fetcher, *urls, limit=1000):
+    return asyncio.run(fetcher.fetch(urls, limit))
 
 
 @contextmanager
@@ -71,45 +71,45 @@ def refused(message):
 
 
 def test_a_named_host_is_read(site):
-    url = f"http://{site.name}/picture"
-    assert read(Fetcher([site.name.upper()]), url) == {url: PICTURE}
+    url = f"http://{site.name}/image"
+    assert fetch(ImageFetcher([site.name.upper()]), url) == {url: IMAGE}
     assert site.hosts[-1] == site.name
 
 
 def test_no_host_is_named_by_default(site):
     with refused("fetches no URLs"):
-        read(Fetcher([]), f"http://{site.name}/picture")
+        fetch(ImageFetcher([]), f"http://{site.name}/image")
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1/picture",  # another port
-        "https://{name}@evil.example/picture",
-        "http://user:pass@{name}/picture",
+        "http://127.0.0.1/image",  # another port
+        "https://{name}@evil.example/image",
+        "http://user:pass@{name}/image",
         "http://evil.example/{name}",
-        "http://{name}.evil.example/picture",
-        "http://evil.example#@{name}/picture",
-        "http://evil.example\\@{name}/picture",
-        "http://[::1]:{port}/picture",
-        "http://0x7f000001:{port}/picture",
-        "http://2130706433:{port}/picture",
+        "http://{name}.evil.example/image",
+        "http://evil.example#@{name}/image",
+        "http://evil.example\\@{name}/image",
+        "http://[::1]:{port}/image",
+        "http://0x7f000001:{port}/image",
+        "http://2130706433:{port}/image",
         "http://169.254.169.254/latest/meta-data/",
         "http://",
-        "http://[/picture",
+        "http://[/image",
         "http://a:b:c/",
     ],
 )
-def test_other_places_are_not_read(site, url):
+def test_other_urls_are_not_fetched(site, url):
     before = len(site.hosts)
-    with refused("fetches no pictures from|is invalid"):
-        read(Fetcher([site.name]), url.format(name=site.name, port=site.server_port))
+    with refused("fetches no images from|is invalid"):
+        fetch(ImageFetcher([site.name]), url.format(name=site.name, port=site.server_port))
     assert len(site.hosts) == before
 
 
 def test_a_name_must_lead_to_public_addresses(site):
     with refused("no public address"):
-        read(Fetcher([f"localhost:{site.server_port}"]), f"http://localhost:{site.server_port}/picture")
+        fetch(ImageFetcher([f"localhost:{site.server_port}"]), f"http://localhost:{site.server_port}/image")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_one_private_address_among_several_is_enough(monkeypatch, address):
 
     async def run():
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
-        return await Fetcher(["pictures.example"]).read(["https://pictures.example/a"], 10)
+        return await ImageFetcher(["images.example"]).fetch(["https://images.example/a"], 10)
 
     with refused("no public address"):
         asyncio.run(run())
@@ -138,43 +138,43 @@ def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch, site):
 
     async def run():
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
-        return await Fetcher([f"pictures.example:{site.server_port}"]).read([url], 1000)
+        return await ImageFetcher([f"images.example:{site.server_port}"]).fetch([url], 1000)
 
-    monkeypatch.setattr(fetch.ipaddress.IPv4Address, "is_global", True)
-    url = f"http://pictures.example:{site.server_port}/picture"
-    assert asyncio.run(run()) == {url: PICTURE}
-    assert site.hosts[-1] == f"pictures.example:{site.server_port}"
-    assert seen[0] == "pictures.example" and set(seen[1:]) <= {"127.0.0.1"}
+    monkeypatch.setattr(image_fetcher.ipaddress.IPv4Address, "is_global", True)
+    url = f"http://images.example:{site.server_port}/image"
+    assert asyncio.run(run()) == {url: IMAGE}
+    assert site.hosts[-1] == f"images.example:{site.server_port}"
+    assert seen[0] == "images.example" and set(seen[1:]) <= {"127.0.0.1"}
 
 
 def test_no_redirect_is_followed(site):
     with refused("status 302"):
-        read(Fetcher([site.name]), f"http://{site.name}/redirect")
+        fetch(ImageFetcher([site.name]), f"http://{site.name}/redirect")
 
 
 def test_nothing_is_unpacked(site):
-    assert list(read(Fetcher([site.name]), f"http://{site.name}/packed").values()) == [PICTURE]
+    assert list(fetch(ImageFetcher([site.name]), f"http://{site.name}/packed").values()) == [IMAGE]
     assert site.packings == "identity"
 
 
 def test_reading_ends_at_the_limit(site):
     with refused("too large"):
-        read(Fetcher([site.name]), f"http://{site.name}/endless", limit=100_000)
+        fetch(ImageFetcher([site.name]), f"http://{site.name}/endless", limit=100_000)
     with refused("too large"):
-        read(Fetcher([site.name]), *(f"http://{site.name}/picture?{i}" for i in range(2)), limit=len(PICTURE))
+        fetch(ImageFetcher([site.name]), *(f"http://{site.name}/image?{i}" for i in range(2)), limit=len(IMAGE))
 
 
-def test_other_answers(site, monkeypatch):
+def test_failed_downloads_are_named(site, monkeypatch):
     with refused("status 404"):
-        read(Fetcher([site.name]), f"http://{site.name}/nothing")
+        fetch(ImageFetcher([site.name]), f"http://{site.name}/nothing")
     with refused("ConnectError"):
-        read(Fetcher(["127.0.0.1:1"]), "http://127.0.0.1:1/")
-    monkeypatch.setattr(fetch, "SECONDS", 0.2)
+        fetch(ImageFetcher(["127.0.0.1:1"]), "http://127.0.0.1:1/")
+    monkeypatch.setattr(image_fetcher, "SECONDS", 0.2)
     with refused("within 0.2 seconds|Timeout"):
-        read(Fetcher([site.name]), f"http://{site.name}/slow")
+        fetch(ImageFetcher([site.name]), f"http://{site.name}/slow")
 
 
 @pytest.mark.parametrize("host", ["http://a.example", "a.example/b", "*.example", " ", "user@a"])
 def test_hosts_are_names(host):
     with refused("allow_hosts takes names"):
-        Fetcher([host])
+        ImageFetcher([host])

@@ -1,4 +1,4 @@
-"""The page in a real browser, with a chat whose answers are known.
+"""The page in a real browser, with a fake chat.
 
 A question with "slow" in it is answered for minutes, one with "fail" and one with "busy" not at all.
 """
@@ -6,10 +6,10 @@ A question with "slow" in it is answered for minutes, one with "fail" and one wi
 import json
 import time
 
-from tests.helpers.browser import needed
+from tests.helpers.browser import require
 from tests.helpers.fake_chat import FakeChat
 
-expect = needed("playwright.sync_api").expect
+expect = require("playwright.sync_api").expect
 EVIL = "<script>alert(1)</script><b>bold</b> **md** ![x](http://example.com/x.png) &lt; ${alert(2)}"
 
 
@@ -25,11 +25,11 @@ def ask(page, text):
 
 
 def answers(page):
-    return page.locator("#talk .answer p")
+    return page.locator("#turns .answer p")
 
 
 def questions(page):
-    return page.locator("#talk .question p")
+    return page.locator("#turns .question p")
 
 
 def notice(page):
@@ -37,9 +37,9 @@ def notice(page):
 
 
 def attach(page, *files):
-    seen = page.locator("#box .thumbnail-image").count()
+    before = page.locator("#box .thumbnail-image").count()
     page.set_input_files("#box input[type=file]", list(files))
-    expect(page.locator("#box .thumbnail-image")).to_have_count(seen + len(files))
+    expect(page.locator("#box .thumbnail-image")).to_have_count(before + len(files))
 
 
 def button(page, name):
@@ -50,12 +50,12 @@ def grows(page):
     """Waits until the answer that is being written has changed three times."""
     seen = ""
     for _ in range(3):
-        page.wait_for_function("seen => document.querySelector('#now .answer p')?.textContent > seen", arg=seen)
-        seen = page.locator("#now .answer p").text_content()
+        page.wait_for_function("seen => document.querySelector('#pending .answer p')?.textContent > seen", arg=seen)
+        seen = page.locator("#pending .answer p").text_content()
 
 
 def at_rest(site):
-    """Waits until no answer is being given."""
+    """Waits until no answer is running."""
     for _ in range(100):
         if site.chat.running == 0:
             return True
@@ -71,7 +71,7 @@ def stop(page, site):
 
 
 def colours(page, where):
-    """The colour in the middle of each picture as the browser shows it."""
+    """The colour of each image as the browser shows it."""
     return page.locator(where).evaluate_all(
         """images => images.map(image => {
             const canvas = document.createElement("canvas");
@@ -81,21 +81,21 @@ def colours(page, where):
     )
 
 
-def test_pictures_a_question_and_an_answer_that_grows_until_stopped(visit, site, pictures):
+def test_a_question_with_images_and_an_answer_that_grows_until_stopped(visit, site, images):
     page = visit()
-    attach(page, pictures["lime.png"], pictures["red.png"])
+    attach(page, images["lime.png"], images["red.png"])
     ask(page, "slow what?")
     grows(page)
-    assert colours(page, "#now img") == ["0,255,0", "255,0,0"]
+    assert colours(page, "#pending img") == ["0,255,0", "255,0,0"]
     stop(page, site)
-    expect(answers(page)).to_have_text([page.locator("#talk .answer p").text_content()])
-    assert answers(page).text_content().startswith("slow what? 2 pictures slow")
-    assert colours(page, "#talk img") == ["0,255,0", "255,0,0"]
-    expect(page.locator("#figures")).to_contain_text("tokens/s · first after")
-    expect(page.locator("#figures")).to_contain_text("stopped")
+    expect(answers(page)).to_have_text([page.locator("#turns .answer p").text_content()])
+    assert answers(page).text_content().startswith("slow what? 2 images slow")
+    assert colours(page, "#turns img") == ["0,255,0", "255,0,0"]
+    expect(page.locator("#stats")).to_contain_text("tokens/s · first after")
+    expect(page.locator("#stats")).to_contain_text("stopped")
     expect(box(page)).to_be_focused()
     ask(page, "go on")
-    expect(answers(page).nth(1)).to_have_text("go on 2 pictures")
+    expect(answers(page).nth(1)).to_have_text("go on 2 images")
 
 
 def test_stop_works_also_after_retry_and_after_an_example(visit, site):
@@ -113,35 +113,35 @@ def test_stop_works_also_after_retry_and_after_an_example(visit, site):
 def test_an_example_is_answered(visit):
     page = visit()
     button(page, "an example").click()
-    expect(answers(page)).to_have_text(["an example 1 pictures"])
-    assert colours(page, "#talk img") == ["255,0,0"]
+    expect(answers(page)).to_have_text(["an example 1 images"])
+    assert colours(page, "#turns img") == ["255,0,0"]
 
 
-def test_a_second_picture_in_a_later_turn(visit, site, pictures):
+def test_a_second_image_in_a_later_turn(visit, site, images):
     page = visit()
-    attach(page, pictures["blue.png"])
+    attach(page, images["blue.png"])
     ask(page, "one")
-    expect(answers(page)).to_have_text(["one 1 pictures"])
-    attach(page, pictures["red.png"])
+    expect(answers(page)).to_have_text(["one 1 images"])
+    attach(page, images["red.png"])
     ask(page, "two")
-    expect(answers(page)).to_have_text(["one 1 pictures", "two 2 pictures"])
-    assert colours(page, "#talk img") == ["0,0,255", "255,0,0"]
-    images = site.chat.asked[-1][0].images
+    expect(answers(page)).to_have_text(["one 1 images", "two 2 images"])
+    assert colours(page, "#turns img") == ["0,0,255", "255,0,0"]
+    images = site.chat.submitted_questions[-1][0].images
     assert [image.getpixel((0, 0)) for image in images] == [(0, 0, 255), (255, 0, 0)]
 
 
-def test_retry_forgets_what_came_after(visit):
+def test_retry_drops_the_turns_after_it(visit):
     page = visit()
     for number, text in enumerate(["one", "two", "three"], 1):
         ask(page, text)
         expect(answers(page)).to_have_count(number)
     button(page, "Retry question 2").click()
-    expect(answers(page)).to_have_text(["one 0 pictures", "two 0 pictures"])
+    expect(answers(page)).to_have_text(["one 0 images", "two 0 images"])
 
 
-def test_edit_replaces_a_question_and_keeps_its_pictures(visit, pictures):
+def test_edit_replaces_a_question_and_keeps_its_images(visit, images):
     page = visit()
-    attach(page, pictures["red.png"], pictures["blue.png"])
+    attach(page, images["red.png"], images["blue.png"])
     ask(page, "one")
     expect(answers(page)).to_have_count(1)
     ask(page, "two")
@@ -149,11 +149,11 @@ def test_edit_replaces_a_question_and_keeps_its_pictures(visit, pictures):
     button(page, "Edit question 1").click()
     expect(box(page)).to_have_value("one")
     expect(notice(page)).to_have_text("Your next question replaces question 1 and all behind it.")
-    expect(page.locator("#talk .replaced")).to_have_count(2)
+    expect(page.locator("#turns .replaced")).to_have_count(2)
     ask(page, "uno")
-    expect(answers(page)).to_have_text(["uno 2 pictures"])
+    expect(answers(page)).to_have_text(["uno 2 images"])
     expect(notice(page)).to_have_count(0)
-    assert colours(page, "#talk img") == ["255,0,0", "0,0,255"]
+    assert colours(page, "#turns img") == ["255,0,0", "0,0,255"]
     button(page, "Edit question 1").click()
     button(page, "Keep them").click()
     expect(box(page)).to_have_value("")
@@ -161,72 +161,72 @@ def test_edit_replaces_a_question_and_keeps_its_pictures(visit, pictures):
     expect(answers(page)).to_have_count(2)
 
 
-def test_undo_puts_the_question_back_into_the_box(visit, pictures):
+def test_undo_puts_the_question_back_into_the_box(visit, images):
     page = visit()
-    attach(page, pictures["lime.png"])
+    attach(page, images["lime.png"])
     ask(page, "one")
     button(page, "Undo question 1").click()
     expect(box(page)).to_have_value("one")
     expect(answers(page)).to_have_count(0)
     expect(button(page, "an example")).to_be_visible()
     box(page).press("Enter")
-    expect(answers(page)).to_have_text(["one 1 pictures"])
-    assert colours(page, "#talk img") == ["0,255,0"]
+    expect(answers(page)).to_have_text(["one 1 images"])
+    assert colours(page, "#turns img") == ["0,255,0"]
 
 
-def test_clear_begins_anew_also_while_an_answer_is_written(visit, site, pictures):
+def test_new_chat_also_works_while_an_answer_is_running(visit, site, images):
     page = visit()
-    attach(page, pictures["lime.png"])
+    attach(page, images["lime.png"])
     ask(page, "slow")
     grows(page)
     button(page, "New chat").click()
     expect(button(page, "an example")).to_be_visible()
     assert at_rest(site)
-    expect(page.locator("#now p")).to_have_count(0)
+    expect(page.locator("#pending p")).to_have_count(0)
     ask(page, "anew")
-    expect(answers(page)).to_have_text(["anew 0 pictures"])
+    expect(answers(page)).to_have_text(["anew 0 images"])
     expect(questions(page)).to_have_count(1)
 
 
-def test_what_is_no_picture_is_told_and_the_question_waits(visit, pictures):
+def test_an_invalid_image_is_an_error_and_the_question_stays_in_the_box(visit, images):
     page = visit()
-    attach(page, pictures["broken.png"])
+    attach(page, images["broken.png"])
     ask(page, "what?")
-    expect(notice(page)).to_contain_text("Picture 1:")
-    assert str(pictures["broken.png"]) not in notice(page).text_content()
+    expect(notice(page)).to_contain_text("Image 1:")
+    assert str(images["broken.png"]) not in notice(page).text_content()
     expect(box(page)).to_have_value("what?")
     page.get_by_label("Remove").first.click()
-    attach(page, pictures["drawing.svg"])
+    attach(page, images["drawing.svg"])
     box(page).press("Enter")
     expect(notice(page)).to_contain_text("SVG")
     page.get_by_label("Remove").first.click()
-    attach(page, pictures["red.png"])
+    attach(page, images["red.png"])
     box(page).press("Enter")
-    expect(answers(page)).to_have_text(["what? 1 pictures"])
+    expect(answers(page)).to_have_text(["what? 1 images"])
     expect(notice(page)).to_have_count(0)
 
 
-def test_too_many_pictures_are_told(visit, pictures):
+def test_too_many_images_are_an_error(visit, images):
     page = visit()
-    attach(page, *[pictures["red.png"]] * 9)
+    attach(page, *[images["red.png"]] * 9)
     ask(page, "what?")
-    expect(notice(page)).to_have_text("9 pictures: at most 8 go with a question.")
+    expect(notice(page)).to_have_text("9 images: at most 8 go with a question.")
 
 
 def test_text_stays_text(visit):
     page = visit()
     ask(page, EVIL)
-    expect(answers(page)).to_have_text([f"{EVIL} 0 pictures"])
+    expect(answers(page)).to_have_text([f"{EVIL} 0 images"])
     expect(questions(page)).to_have_text([EVIL])
-    assert page.locator("#talk b, #talk script, #talk img").count() == 0
+    assert page.locator("#turns b, #turns script, #turns img").count() == 0
     button(page, "Edit question 1").click()
     expect(box(page)).to_have_value(EVIL)
 
 
-def test_two_visitors_see_only_their_own(visit, site, pictures):
+def test_two_visitors_see_only_their_own_conversations(visit, site, images):
     first, second = visit(), visit()
-    attach(first, pictures["red.png"])
-    attach(second, pictures["blue.png"])
+    attach(first, images["red.png"])
+    attach(second, images["blue.png"])
     ask(first, "slow first")
     ask(second, "slow second")
     grows(first)
@@ -235,15 +235,15 @@ def test_two_visitors_see_only_their_own(visit, site, pictures):
         button(page, "Stop").click()
         expect(answers(page)).to_have_count(1)
     assert at_rest(site)
-    assert (colours(first, "#talk img"), colours(second, "#talk img")) == (["255,0,0"], ["0,0,255"])
+    assert (colours(first, "#turns img"), colours(second, "#turns img")) == (["255,0,0"], ["0,0,255"])
     shown = [page.locator("#conversation").inner_html() for page in (first, second)]
     assert "second" not in shown[0] and "first" not in shown[1]
     ask(first, "more")
-    expect(answers(first).nth(1)).to_have_text("more 1 pictures")
-    assert site.chat.asked[-1][0].images[0].getpixel((0, 0)) == (255, 0, 0)
+    expect(answers(first).nth(1)).to_have_text("more 1 images")
+    assert site.chat.submitted_questions[-1][0].images[0].getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_what_fails_is_told_and_the_next_question_works(visit):
+def test_a_failure_is_an_error_and_the_next_question_works(visit):
     page = visit()
     ask(page, "busy")
     expect(notice(page)).to_have_text("4 questions wait already.")
@@ -253,7 +253,7 @@ def test_what_fails_is_told_and_the_next_question_works(visit):
     expect(box(page)).to_have_value("fail")
     expect(questions(page)).to_have_count(0)
     ask(page, "works")
-    expect(answers(page)).to_have_text(["works 0 pictures"])
+    expect(answers(page)).to_have_text(["works 0 images"])
     expect(notice(page)).to_have_count(0)
 
 
@@ -273,39 +273,37 @@ def test_settings_template_and_prompt(visit, site):
     start.fill("Answer <kindly>.\n\n")
     box(page).press("Enter")
     expect(answers(page)).to_have_count(1)
-    _, generation, seed = site.chat.asked[-1]
+    _, generation, seed = site.chat.submitted_questions[-1]
     assert (generation["temperature"], generation["do_sample"], seed) == (0.5, True, 7)
     button(page, "Prompt of the last answer").click()
     prompt = "Answer <kindly>.\n\n### Instruction:\none\n\n### Response:\n"
     expect(page.locator("#prompt textarea")).to_have_value(prompt)
 
 
-def test_copy_and_save(visit, browser, pictures, tmp_path):
+def test_copy_and_save(visit, browser, images, tmp_path):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
-    attach(page, pictures["red.png"])
+    attach(page, images["red.png"])
     ask(page, "a <b> & c")
     expect(answers(page)).to_have_count(1)
     button(page, "Copy answer 1").click()
     expect(button(page, "Copy answer 1")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == "a <b> & c 1 pictures"
+    assert page.evaluate("navigator.clipboard.readText()") == "a <b> & c 1 images"
     page.get_by_role("button", name="Copy", exact=True).click()
     page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('You'))")
-    assert (
-        page.evaluate("navigator.clipboard.readText()") == "You [1 picture]: a <b> & c\n\nModel: a <b> & c 1 pictures"
-    )
+    assert page.evaluate("navigator.clipboard.readText()") == "You [1 image]: a <b> & c\n\nModel: a <b> & c 1 images"
     with page.expect_download() as saved:
         button(page, "Save JSON").click()
     messages = json.loads(saved.value.path().read_text())["messages"]
-    assert messages[1] == {"role": "assistant", "content": "a <b> & c 1 pictures"}
+    assert messages[1] == {"role": "assistant", "content": "a <b> & c 1 images"}
     with page.expect_download() as saved:
         button(page, "Save page").click()
     assert saved.value.suggested_filename == "conversation.html"
     saved.value.save_as(tmp_path / "conversation.html")
-    kept = browser.new_page()
-    kept.goto((tmp_path / "conversation.html").as_uri())
-    expect(kept.locator(".question p")).to_have_text("a <b> & c")
-    assert colours(kept, "img") == ["255,0,0"]
-    kept.close()
+    saved_page = browser.new_page()
+    saved_page.goto((tmp_path / "conversation.html").as_uri())
+    expect(saved_page.locator(".question p")).to_have_text("a <b> & c")
+    assert colours(saved_page, "img") == ["255,0,0"]
+    saved_page.close()
 
 
 def test_the_keyboard_is_enough(visit):
@@ -324,7 +322,7 @@ def test_the_keyboard_is_enough(visit):
     for _ in range(25):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText").strip())
-    wanted = {
+    expected = {
         "Edit question 1",
         "Copy answer 1",
         "Retry question 1",
@@ -333,15 +331,15 @@ def test_the_keyboard_is_enough(visit):
         "Copy",
         "Save page",
     }
-    assert wanted <= set(reached), reached
+    assert expected <= set(reached), reached
     box(page).focus()
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.activeElement.ariaLabel") == "Upload a file"
 
 
-def test_on_a_phone_all_fits_and_the_box_is_in_sight(visit, pictures):
+def test_on_a_phone_all_fits_and_the_box_is_in_sight(visit, images):
     page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
-    attach(page, pictures["red.png"])
+    attach(page, images["red.png"])
     for number in range(1, 4):
         ask(page, "x" * 300 + "\n" * 5)
         expect(answers(page)).to_have_count(number)
@@ -352,7 +350,7 @@ def test_on_a_phone_all_fits_and_the_box_is_in_sight(visit, pictures):
     expect(box(page)).to_be_in_viewport()
 
 
-def test_who_closes_the_page_stops_the_model(visit, site):
+def test_closing_the_page_stops_the_model(visit, site):
     page = visit()
     ask(page, "slow")
     grows(page)
@@ -362,25 +360,25 @@ def test_who_closes_the_page_stops_the_model(visit, site):
 
 
 def test_a_crowd_waits_in_a_queue_and_too_large_a_crowd_is_sent_away(browser, monkeypatch):
-    from mmgpt.webpage import page as module
+    from mmgpt.webpage import chat_page
     from mmgpt.webpage.launch import private_folder, serving
 
-    monkeypatch.setattr(module, "RUNNING", 1)
-    monkeypatch.setattr(module, "WAITING", 1)
-    with private_folder() as folder, serving(module.Page(FakeChat(), "small"), folder) as address:
+    monkeypatch.setattr(chat_page, "MAX_RUNNING", 1)
+    monkeypatch.setattr(chat_page, "MAX_QUEUED", 1)
+    with private_folder() as folder, serving(chat_page.ChatPage(FakeChat(), "small"), folder) as address:
         contexts = [browser.new_context() for _ in range(3)]
         first, second, third = (context.new_page() for context in contexts)
-        for page, seen in ((first, "#now .answer"), (second, "#figures .progress-text"), (third, ".toast-body")):
+        for page, seen in ((first, "#pending .answer"), (second, "#stats .progress-text"), (third, ".toast-body")):
             page.goto(address)
             ask(page, "slow question")
             page.locator(seen).wait_for()
-        expect(second.locator("#figures")).to_contain_text("queue: 1/1")
+        expect(second.locator("#stats")).to_contain_text("queue: 1/1")
         expect(third.locator(".toast-body")).to_contain_text("busy")
         expect(box(third)).to_have_value("slow question")
         button(first, "Stop").click()
         grows(second)
         button(second, "Stop").click()
         ask(third, "now")
-        expect(answers(third)).to_have_text(["now 0 pictures"])
+        expect(answers(third)).to_have_text(["now 0 images"])
         for context in contexts:
             context.close()

@@ -1,14 +1,14 @@
-"""What the server sends."""
+"""Response bodies in OpenAI's format."""
 
 import math
 
 from mmgpt.inference.answer import Piece, Token
-from mmgpt.server.replies import Reply
+from mmgpt.server.responses import ResponseBuilder
 
 
 def test_log_probabilities_are_json():
     top = ((5, "a", -0.1), (6, "b", -math.inf))
-    chunk = Reply("tiny", logprobs=True).chunk({"content": "a"}, [Token(5, "a\ufffd", -math.inf, top)])
+    chunk = ResponseBuilder("tiny", logprobs=True).chunk({"content": "a"}, [Token(5, "a\ufffd", -math.inf, top)])
     assert chunk["choices"][0]["logprobs"]["content"] == [
         {
             "token": "a\ufffd",
@@ -23,5 +23,5 @@ def test_log_probabilities_are_json():
 
 
 def test_ids_differ():
-    assert Reply("tiny").id != Reply("tiny").id
+    assert ResponseBuilder("tiny").id != ResponseBuilder("tiny").id
     assert Piece("a").tokens == ()

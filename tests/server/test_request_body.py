@@ -1,4 +1,4 @@
-"""Bodies of requests: their type, size and time, and that unfinished ones are in nobody's way."""
+"""Request bodies: type, size and time, and pending ones that must not keep others out."""
 
 import asyncio
 import socket
@@ -8,9 +8,9 @@ from contextlib import ExitStack, closing
 import pytest
 from starlette.requests import ClientDisconnect
 
-from mmgpt.server import body
-from mmgpt.server.body import BodyReader, BodyRefused, CloseUnread
-from tests.server.conftest import request, run_server, until
+from mmgpt.server import request_body
+from mmgpt.server.request_body import BodyReader, BodyRefused, CloseUnread
+from tests.server.conftest import request, run_server, wait_until
 
 MIB = 2**20
 
@@ -87,34 +87,34 @@ def test_trickling_does_not_give_more_time():
 
 
 @pytest.mark.parametrize("length", ["1000", ""])
-def test_unfinished_bodies_take_no_places(length):
+def test_pending_bodies_do_not_count_as_requests(length):
     with run_server(max_requests=2) as served, ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(closing(begun(served, length)))
-        until(lambda: len(served.server.bodies._unfinished) == 60)
-        assert not served.server.admission.inside
+        wait_until(lambda: len(served.server.bodies._pending) == 60)
+        assert not served.server.admission.active
         assert served.post(request()).status_code == 200
-        assert len(served.server.bodies._unfinished) == 60
-    assert not served.server.bodies._unfinished
+        assert len(served.server.bodies._pending) == 60
+    assert not served.server.bodies._pending
 
 
 def test_a_server_that_ends_does_not_wait_for_bodies():
     with run_server(shutdown_limit=60) as served, closing(begun(served)) as connection:
-        until(lambda: served.server.bodies._unfinished)
+        wait_until(lambda: served.server.bodies._pending)
         served.server.should_exit = True
         assert received(connection).startswith(b"HTTP/1.1 503 ")
 
 
 def test_a_client_that_leaves_while_it_sends_is_forgotten(served):
     connection = begun(served)
-    until(lambda: served.server.bodies._unfinished)
+    wait_until(lambda: served.server.bodies._pending)
     connection.close()
-    until(lambda: not served.server.bodies._unfinished)
+    wait_until(lambda: not served.server.bodies._pending)
     assert served.post(request()).status_code == 200
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "99999999999999999999999", "0, 5"])
-def test_lengths_that_are_none(served, length):
+def test_invalid_lengths_are_refused(served, length):
     with begun(served, length) as connection:
         assert connection.recv(1000)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413")
 
@@ -127,19 +127,19 @@ def test_a_length_that_hides_chunks():
 
 
 def test_a_refusal_does_not_wait_for_the_body_and_ends_the_connection(monkeypatch):
-    monkeypatch.setattr(body, "LINGER", 0.1)
+    monkeypatch.setattr(request_body, "LINGER", 0.1)
     with run_server(api_key="sesame") as served, closing(begun(served, "100000")) as connection:
         answer = received(connection)
         assert answer.startswith(b"HTTP/1.1 401 ") and b"connection: close" in answer.lower()
 
 
 async def never():
-    """A sender that sends nothing."""
+    """A `receive` that never returns."""
     await asyncio.Event().wait()
 
 
 def sending(*chunks, end=True):
-    """A `receive` that gives these chunks, then (no end) nothing."""
+    """A `receive` that returns these chunks, and never returns after them if they have no end."""
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     if end:
         messages[-1]["more_body"] = False
@@ -155,7 +155,7 @@ def scope(**headers):
 
 
 def read_all(reader, *receives):
-    """What becomes of bodies that begin one after the other: their bytes, or the status of their refusal."""
+    """Results of bodies that begin one after the other: their bytes, or the status of their refusal."""
 
     async def one(receive):
         data = bytearray()
@@ -175,15 +175,15 @@ def read_all(reader, *receives):
     return asyncio.run(run())
 
 
-def test_the_first_unfinished_body_makes_room_for_bytes():
-    reader = BodyReader(limit=10, seconds=0.2, room=20)
+def test_the_oldest_pending_body_makes_room_for_bytes():
+    reader = BodyReader(max_bytes=10, seconds=0.2, max_pending_bytes=20)
     stuck = [sending(b"x" * 9, end=False) for _ in range(3)]
     assert read_all(reader, *stuck, sending(b"12345", b"67890")) == [429, 429, 408, b"1234567890"]
-    assert not reader._unfinished
+    assert not reader._pending
 
 
-def test_the_first_unfinished_body_makes_room_for_one_more():
-    reader = BodyReader(limit=10, seconds=0.2, room=1000, most=3)
+def test_the_oldest_pending_body_makes_room_for_one_more():
+    reader = BodyReader(max_bytes=10, seconds=0.2, max_pending_bytes=1000, max_pending=3)
     assert read_all(reader, *[never] * 5, sending(b"a", b"b")) == [429, 429, 429, 408, 408, b"ab"]
 
 
@@ -210,7 +210,7 @@ def test_a_sender_that_leaves():
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_only_a_response_without_its_body_closes_the_connection(reads, monkeypatch):
-    monkeypatch.setattr(body, "LINGER", 0.05)
+    monkeypatch.setattr(request_body, "LINGER", 0.05)
 
     async def app(scope, receive, send):
         if reads:

@@ -1,4 +1,4 @@
-"""What the server sends: a whole answer, or the chunks of one."""
+"""Response bodies in OpenAI's format: a chat completion, or the chunks of a streamed one."""
 
 import time
 import uuid
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from mmgpt.inference.answer import Answer, Piece, Token
 from mmgpt.inference.detokenizer import UNFINISHED
 
-LEAST = -9999.0  # for a log-probability of minus infinity, which JSON does not know
+MIN_LOGPROB = -9999.0  # stands for minus infinity, which JSON does not have
 
 
 @dataclass(frozen=True)
-class Reply:
-    """The answer to one request, in OpenAI's shapes.
+class ResponseBuilder:
+    """Builder of the JSON objects of one response.
 
     Attributes:
         model: the name of the model.
-        logprobs: whether tokens with their log-probabilities are part of it.
+        logprobs: whether tokens with their log-probabilities are included.
         with_usage: whether a stream ends with the usage.
     """
 
@@ -27,7 +27,7 @@ class Reply:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, pieces: Sequence[Piece], answer: Answer) -> dict:
+    def completion(self, pieces: Sequence[Piece], answer: Answer) -> dict:
         """The object ``chat.completion``."""
         message = dict(role="assistant", content="".join(piece.text for piece in pieces), refusal=None)
         tokens = [token for piece in pieces for token in piece.tokens]
@@ -44,7 +44,13 @@ class Reply:
         return self._object("chat.completion.chunk", [], usage=usage(answer))
 
     def _choice(self, key: str, content: dict, tokens: Sequence[Token], finish_reason: str | None) -> dict:
-        logprobs = {"content": [_token(token) for token in tokens], "refusal": None} if self.logprobs else None
+        logprobs = None
+        if self.logprobs:
+            contents = []
+            for token in tokens:
+                top = [_token_logprob(text, logprob) for _, text, logprob in token.top]
+                contents.append({**_token_logprob(token.text, token.logprob), "top_logprobs": top})
+            logprobs = {"content": contents, "refusal": None}
         return {"index": 0, key: content, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def _object(self, kind: str, choices: list[dict], **more: dict | None) -> dict:
@@ -52,7 +58,7 @@ class Reply:
 
 
 def usage(answer: Answer) -> dict:
-    """How many tokens an answer took."""
+    """Numbers of tokens of an answer and its prompt."""
     return {
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
@@ -61,12 +67,7 @@ def usage(answer: Answer) -> dict:
     }
 
 
-def _token(token: Token) -> dict:
-    likeliest = [_chance(text, logprob) for _, text, logprob in token.top]
-    return {**_chance(token.text, token.logprob), "top_logprobs": likeliest}
-
-
-def _chance(text: str, logprob: float) -> dict:
-    # A token that is a part of a character has no text of its own.
+def _token_logprob(text: str, logprob: float) -> dict:
+    # A token that is a part of a character has no bytes of its own.
     whole = UNFINISHED not in text
-    return {"token": text, "logprob": max(logprob, LEAST), "bytes": list(text.encode()) if whole else None}
+    return {"token": text, "logprob": max(logprob, MIN_LOGPROB), "bytes": list(text.encode()) if whole else None}
