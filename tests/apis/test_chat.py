@@ -241,14 +241,14 @@ def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beam
     chat = Chat.from_config(chat_config, None, "cpu", options, dict(max_new_tokens=5, num_beams=beams))
     for end in (word, chat.model.tokenizer.eos_token_id):
         saying = dict(sequence_bias=[[[end], 1000.0]], num_beams=beams)
-        answer = chat.submit(chat.start().asked("what?"), saying)
+        answer = chat.submit(chat.start().with_question("what?"), saying)
         assert (answer.text(), answer.finish_reason, answer.completion_tokens) == ("", "stop", 1)
-        assert chat.answer_all([chat.start().asked("what?")], saying) == [""]
+        assert chat.answer_all([chat.start().with_question("what?")], saying) == [""]
     saying = dict(sequence_bias=[[[word], 1000.0]], eos_token_id=2)
-    answer = chat.submit(chat.start().asked("what?"), saying)
+    answer = chat.submit(chat.start().with_question("what?"), saying)
     assert answer.text() and (answer.finish_reason, answer.completion_tokens) == ("length", 5)
     if beams == 1:
-        [piece] = chat.submit(chat.start().asked("what?"), dict(sequence_bias=[[[word], 1000.0]]), top_logprobs=0)
+        [piece] = chat.submit(chat.start().with_question("what?"), dict(sequence_bias=[[[word], 1000.0]]), top_logprobs=0)
         assert piece.text == "" and [token.id for token in piece.tokens] == [word]
 
 

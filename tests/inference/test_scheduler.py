@@ -72,14 +72,14 @@ def test_turns_with_kept_keys_equal_turns_computed_again(chat):
     chat = Chat(chat.model, chat.pipeline, chat.generation)
     conversation, cached = chat.start(), []
     for question, colours in TURNS:
-        asked = conversation.asked(question, [picture(colour) for colour in colours])
+        asked = conversation.with_question(question, [picture(colour) for colour in colours])
         answer = chat.submit(asked)
         assert answer.text() == reference(chat, asked) == uncached(chat).submit(asked).text()
         cached.append(answer.cached_tokens / answer.prompt_tokens)
         assert chat.ask(conversation, question, [picture(colour) for colour in colours]) == reference(chat, asked)
     assert cached[0] == 0 and cached[3] > 0.5
     # An edited turn, and the last one again.
-    edited = Conversation(conversation.turns[:1], conversation.images[:1]).asked("is the square blue?")
+    edited = Conversation(conversation.turns[:1], conversation.images[:1]).with_question("is the square blue?")
     again = Conversation(
         [*conversation.turns[:3], {"question": conversation.turns[3]["question"]}], conversation.images
     )
@@ -91,7 +91,7 @@ def test_turns_with_kept_keys_equal_turns_computed_again(chat):
 def test_a_first_image_in_a_later_turn(chat):
     conversation = chat.start()
     for question, colours in reversed(TURNS):
-        asked = conversation.asked(question, [picture(colour) for colour in colours])
+        asked = conversation.with_question(question, [picture(colour) for colour in colours])
         assert chat.submit(asked).text() == reference(chat, asked)
         chat.ask(conversation, question, [picture(colour) for colour in colours])
 
@@ -99,7 +99,7 @@ def test_a_first_image_in_a_later_turn(chat):
 def test_another_image_is_another_beginning(chat):
     answers = []
     for colour in ("red", "blue", "red"):
-        asked = chat.start().asked("what colour is the circle?", [picture(colour)])
+        asked = chat.start().with_question("what colour is the circle?", [picture(colour)])
         answer = chat.submit(asked)
         assert answer.text() == reference(chat, asked)
         answers.append(answer)
@@ -112,7 +112,7 @@ def test_only_what_is_new_is_computed(chat, monkeypatch):
     looks, conversation = Looks(chat, monkeypatch), chat.start()
     for number, (question, colours) in enumerate(TURNS):
         looks.images = looks.tokens = 0
-        answer = chat.submit(conversation.asked(question, [picture(colour) for colour in colours]))
+        answer = chat.submit(conversation.with_question(question, [picture(colour) for colour in colours]))
         answer.text()
         assert looks.images == len(colours)
         # The last token of an answer is not read before the next question.
@@ -128,7 +128,7 @@ def questions():
     words = ["red", "blue", "circle", "square", "one", "two"]
     colours = [[], ["red"], ["blue", "green"]]
     made = [(f"is it {word}? {number * 'yes '}", colours[number % 3]) for number, word in enumerate(words * 2)]
-    return [Conversation().asked(text, [picture(colour) for colour in some]) for text, some in made]
+    return [Conversation().with_question(text, [picture(colour) for colour in some]) for text, some in made]
 
 
 def test_a_batch_is_answered_as_one_by_one(chat):
@@ -191,7 +191,7 @@ def test_beams_start_from_what_is_kept(chat, scores):
     chat = Chat(chat.model, chat.pipeline, dict(chat.generation, beam_scores=scores))
     conversation = chat.start()
     for question, colours in TURNS:
-        asked = conversation.asked(question, [picture(colour) for colour in colours])
+        asked = conversation.with_question(question, [picture(colour) for colour in colours])
         answer = chat.submit(asked, dict(num_beams=3))
         assert answer.text() == reference(chat, asked, num_beams=3)
         chat.ask(conversation, question, [picture(colour) for colour in colours])
@@ -347,7 +347,7 @@ def test_an_answer_ends_where_the_model_can_read_no_further(chat_config, tiny_ll
     assert answer.prompt_tokens + answer.completion_tokens == longest and answer.finish_reason == "length"
     longer = Chat(chat.model, pipeline_of(tiny_llama, longest + 400), chat.generation)
     with pytest.raises(ValueError, match=f"the language model reads {longest}"):
-        longer.submit(Conversation().asked("yes " * longest))
+        longer.submit(Conversation().with_question("yes " * longest))
 
 
 def pipeline_of(tokenizer, max_length):
@@ -450,7 +450,7 @@ def test_texts_of_other_scopes_are_not_used(chat):
 def test_equal_images_of_one_question_are_looked_at_and_kept_once(chat, monkeypatch):
     kept = Chat(chat.model, chat.pipeline, chat.generation)
     looks = Looks(kept, monkeypatch)
-    asked = Conversation().asked("are they alike?", [picture("red"), picture("blue"), picture("red")])
+    asked = Conversation().with_question("are they alike?", [picture("red"), picture("blue"), picture("red")])
     assert kept.submit(asked).text() == reference(chat, asked)
     images = list(kept.scheduler.prefiller.cache._images.values())
     texts = list(kept.scheduler.prefiller.cache._prefixes.values())
