@@ -12,7 +12,7 @@ from .gated_lm import GatedCausalLM
 from .generation import answer_ends, answer_texts, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
 from .language import fitted_language_model
-from .loss import mean_losses, reaching
+from .loss import IGNORE_INDEX, attach_to_graph, chunked_cross_entropy, sums_by_source
 from .media import count_images, image_samples, narrowed, places_in_samples
 from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
@@ -185,17 +185,34 @@ class Flamingo(BaseModel):
             if samples is not None:
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
             return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
-        features, counts = self._encoded(input_ids, pixels, image_counts, samples)
-        media = narrowed(self.language.media(input_ids, features, counts, samples), input_ids.shape[1])
+        # 1. The images become latents (B, T, N, D), and a mask says which of them each token attends to.
+        latents, image_counts = self._encoded(input_ids, pixels, image_counts, samples)
+        media = narrowed(self.language.media(input_ids, latents, image_counts, samples), input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
-        inputs = dict(input_ids=input_ids, media=media, **text)
-        losses = mean_losses(self.language, inputs, labels, samples, sources, self.loss_chunk, totals)
-        if any(loss.requires_grad for loss in losses.values()):
-            return losses
-        # Texts alone, where only what is for images is trained: a step that learns nothing is no error.
-        return reaching(losses, [weight for weight in self.parameters() if weight.requires_grad])
+
+        # 2. The language model computes its last hidden states (B, L, D), without logits.
+        states, logits = self.language.hidden_states(input_ids, media, **text)
+
+        # 3. Each label token is predicted from the token before it; logits exist for a chunk of them at a time.
+        targets = labels[:, 1:]
+        supervised = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
+        losses = chunked_cross_entropy(states[supervised], targets[supervised], logits, self.loss_chunk)
+
+        # 4. The loss of each source is the mean of its tokens' losses. Where `totals` say what to divide by, there is
+        # one for each of them, and at least one: processes that train together need a gradient from each.
+        owners = supervised[0] if samples is None else samples[:, 1:][supervised]
+        sources = sources or ["text"] * labels.numel()
+        sums = sums_by_source(losses, owners, sources, None if totals is None else totals or ["none"])
+        means = {
+            f"loss_{name}": total / (count if totals is None else totals.get(name, 1))
+            for name, (total, count) in sums.items()
+        }
+        if any(mean.requires_grad for mean in means.values()):
+            return means
+        # A batch of texts alone, where only what images pass through is trained, teaches nothing and is no error.
+        return attach_to_graph(means, [weight for weight in self.parameters() if weight.requires_grad])
 
     def _encoded(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None

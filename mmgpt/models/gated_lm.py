@@ -5,9 +5,10 @@ Some models (MPT, BLOOM, GPT-J) do not hand their keyword arguments on; their ga
 `ForwardCall` under way, and hand them to their block as an argument all the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -232,6 +233,29 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         with forward_call(media, self.gated_layers):
             return self.model(**kwargs)
 
+    def hidden_states(
+        self, input_ids: Tensor, media: Media | None = None, **text
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The last hidden states (B, L, dim), and the output head: states (K, dim) -> logits (K, vocabulary).
+
+        Many families do more in their head than multiply by its weights (Gemma 2 limits its logits, Cohere and Granite
+        scale them). So both are the model's own forward: once without any logits, on copies of the modules above the
+        stack of decoder layers, which record what the stack returns; then with states in the place of that stack.
+
+        Args:
+            input_ids, media, text: arguments of `forward`.
+        """
+        stack = _RecordingStack(self.get_submodule(self.stack))
+        no_tokens = torch.empty(0, dtype=torch.long, device=input_ids.device)
+        body = _with_submodule(self, self.stack, stack)
+        body(input_ids, media=media, use_cache=False, logits_to_keep=no_tokens, **text)
+        head = _with_submodule(self, self.stack, _StatesAsStack(type(stack.output)))
+
+        def logits(states: Tensor) -> Tensor:
+            return head(inputs_embeds=states[None], use_cache=False).logits[0]
+
+        return stack.output.last_hidden_state, logits
+
     def prepare_inputs_for_generation(
         self,
         input_ids: Tensor,
@@ -261,3 +285,37 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         # Nor do processes that share the weights wait for each other's answers: they gather all weights before.
         own = dict(media_features=media_features, media_cache=media_cache, use_cache=use_cache, synced_gpus=False)
         return super().generate(input_ids, **own, **kwargs)
+
+
+def _with_submodule(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """A copy of a model that shares everything with it, except for the submodule at a path."""
+    name, _, rest = path.partition(".")
+    twin = copy(model)
+    child = _with_submodule(model._modules[name], rest, module) if rest else module
+    twin._modules = {**model._modules, name: child}
+    return twin
+
+
+class _RecordingStack(nn.Module):
+    """A stack of decoder layers that keeps its output."""
+
+    def __init__(self, stack: nn.Module):
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, *args, **kwargs):
+        """Same as the stack's, whose arguments these are."""
+        self.output = self.stack(*args, **kwargs)
+        return self.output
+
+
+class _StatesAsStack(nn.Module):
+    """A stand-in for a stack of decoder layers, whose output is the hidden states that it gets as input."""
+
+    def __init__(self, output: type):
+        super().__init__()
+        self.output = output
+
+    def forward(self, *args, inputs_embeds: Tensor, **kwargs):
+        """The hidden states in the stack's type of output; the other arguments are the family's."""
+        return self.output(last_hidden_state=inputs_embeds)
