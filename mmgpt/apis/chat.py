@@ -20,6 +20,7 @@ from mmgpt.inference.answer import Answer
 from mmgpt.inference.detokenizer import AnswerText
 from mmgpt.inference.request import Request
 from mmgpt.inference.scheduler import Engine
+from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.sampling import Sampler
 
@@ -45,7 +46,7 @@ class Chat:
         generation: dict | None = None,
         engine: dict | None = None,
     ):
-        self.model, self.flamingo = model, getattr(model, "module", model)
+        self.model, self.flamingo = model, flamingo_of(model)
         self.pipeline = list(pipeline)
         self.generation = {**self.flamingo.generation, **(generation or {})}
         self.engine = Engine(model, **(engine or {}))

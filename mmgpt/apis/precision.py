@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgpt.apis.build import build_model, find_device
-from mmgpt.models import LoRAModel
+from mmgpt.models import LoRAModel, flamingo_of
 from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize
 from mmgpt.utils.precisions import FLOATS, QUANTIZED
 
@@ -67,10 +67,9 @@ def for_serving(
     if precision is not None:
         _cast(model, getattr(torch, precision if precision in FLOATS else "bfloat16"))
     if precision in QUANTIZED:
-        flamingo = model.module if isinstance(model, LoRAModel) else model
-        quantize(flamingo.language.model, precision, device)
+        quantize(flamingo_of(model).language.model, precision, device)
     model = model.to(device).eval()
-    lay_out(getattr(model, "module", model).language)
+    lay_out(flamingo_of(model).language)
     return model
 
 

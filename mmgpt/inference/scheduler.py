@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgpt.inference.decoding_batch import Growing
+from mmgpt.models import flamingo_of
 
 from .answer import Busy
 from .beam_search import go_together, search
@@ -37,7 +38,7 @@ class Engine:
     """
 
     def __init__(self, model: nn.Module, max_batch: int = 16, max_waiting: int = 64, cache_bytes: int = 2**30):
-        flamingo = getattr(model, "module", model)
+        flamingo = flamingo_of(model)
         self.language, self.tokenizer = flamingo.language, flamingo.tokenizer
         self.max_batch, self.max_waiting = max_batch, max_waiting
         self.reader = Reader(flamingo, cache_bytes)

@@ -2,7 +2,7 @@
 
 from .flamingo import Flamingo
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
-from .lora import LoRAModel
+from .lora import LoRAModel, flamingo_of
 from .media import media_mask
 from .patch_classifier import PatchClassifier
 from .perceiver import PerceiverResampler
@@ -19,5 +19,6 @@ __all__ = [
     "OpenCLIPVision",
     "PatchClassifier",
     "PerceiverResampler",
+    "flamingo_of",
     "media_mask",
 ]
