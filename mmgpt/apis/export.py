@@ -95,7 +95,11 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     changed = changed_layers(model)
     flamingo = model.peft.merge_and_unload()
     # Without `config` and `pretrained`, which would draw it anew.
-    language = {key: value for key, value in cfg.model.module.language.items() if key in ("path", "dtype")}
+    language = {
+        key: value
+        for key, value in cfg.model.module.language.items()
+        if key not in ("config", "pretrained", "precision")
+    }
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     with _complete(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
+from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import Media, media_mask
 from mmgpt.models.packing import is_attention_only
 
@@ -61,8 +61,7 @@ def can_be_known(model: GatedCausalLM) -> bool:
 def see(model: GatedCausalLM, latents: Tensor) -> list[SeenImage]:
     """Some images, given as latents (T, N, D), as the model reads them."""
     latents = latents.to(model.dtype)
-    blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
-    pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
+    pairs = model.image_keys_values(latents)
     parts = [slice(t, t + 1) for t in range(len(latents))]
     # Copies: each can be kept without the others.
     caches = [{i: (k[part].clone(), v[part].clone()) for i, (k, v) in pairs.items()} for part in parts]

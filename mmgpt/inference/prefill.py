@@ -52,7 +52,7 @@ class Reader:
         """The images of a request; those that are not kept go through tower and resampler."""
         if request.pixels is None:
             return []
-        placed = self.flamingo.perceiver.media_time_embs is not None
+        placed = getattr(self.flamingo.perceiver, "takes_positions", True)
         request.names = tuple(name_of(image, place * placed) for place, image in enumerate(request.pixels))
         images = {name: self.kept.image(name) for name in request.names}
         new = [request.names.index(name) for name, image in images.items() if image is None]

@@ -10,19 +10,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mmgpt.registry import MODELS
+
 from .attention import MaskedCrossAttention, computed_as, feed_forward
+from .components import build_component
 from .generation_files import as_ids
-from .media import READING_RULES, Media, media_of
+from .media import READING_RULES, Media, apply_block, media_of
 from .packing import takes_positions
 from .transformers_names import CACHE, cache_argument
 
 
+@MODELS.register_module()
 class GatedCrossAttentionBlock(GradientCheckpointingLayer):
     """Cross-attention and feed-forward, each scaled by tanh of a learned gate; text without an image skips it."""
 
@@ -44,16 +49,16 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
         """hidden_states (B, L, dim) -> (B, L, dim)."""
-        if media.tokens is not None:
-            own = self._read(hidden_states[media.tokens], media)
-            return hidden_states.index_put(media.tokens, own)
-        return self._read(hidden_states, media)
+        return apply_block(partial(self._attend, media=media), hidden_states, media)
 
-    def _read(self, hidden_states: Tensor, media: Media) -> Tensor:
-        with computed_as(hidden_states, self.attn_gate):
-            x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
-            x = (x + self.ff(x) * self.ff_gate.tanh()).to(hidden_states.dtype)
-        return x if media.has_image is None else torch.where(media.has_image[..., None], x, hidden_states)
+    def _attend(self, rows: Tensor, media: Media) -> Tensor:
+        with computed_as(rows, self.attn_gate):
+            x = rows + self.attn(rows, media) * self.attn_gate.tanh()
+            return (x + self.ff(x) * self.ff_gate.tanh()).to(rows.dtype)
+
+    def keys_values(self, media: Media) -> tuple[Tensor, Tensor]:
+        """Keys and values of the latents, each (B, heads, T * N, d), those of the cache where it has them."""
+        return self.attn.keys_values(media)
 
 
 @dataclass
@@ -82,12 +87,13 @@ def forward_call(media: Media | None, layers: Sequence[int]) -> Iterator[None]:
 
 
 class GatedDecoderLayer(nn.Module):
-    """A gated block followed by the language model's own decoder layer."""
+    """A gated block followed by the language model's own decoder layer, the one with this index."""
 
-    def __init__(self, gated: GatedCrossAttentionBlock, decoder: nn.Module):
+    def __init__(self, gated: nn.Module, decoder: nn.Module, index: int):
         super().__init__()
         self.gated = gated
         self.decoder = decoder
+        self.index = index
 
     def __getattr__(self, name: str):
         # Some models ask their layers for attributes (attention_type, layer_idx): those are the inner layer's.
@@ -104,7 +110,7 @@ class GatedDecoderLayer(nn.Module):
         return self.decoder(hidden_states, *args, **kwargs)
 
     def _take(self) -> Media | None:
-        call, index = _CALL.get(), self.gated.attn.index
+        call, index = _CALL.get(), self.index
         if call is None or index not in call.waiting:
             raise ValueError(
                 f"{type(self.decoder).__name__} {index} was called without its media and would never see an image: its "
@@ -112,6 +118,11 @@ class GatedDecoderLayer(nn.Module):
             )
         call.waiting.remove(index)
         return call.media
+
+
+def gated_layers(model: nn.Module) -> list[GatedDecoderLayer]:
+    """The decoder layers of a model that have a gated block before them."""
+    return [module for module in model.modules() if isinstance(module, GatedDecoderLayer)]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -129,6 +140,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return found[0]
 
 
+@MODELS.register_module()
 class GatedCausalLM(PreTrainedModel, GenerationMixin):
     """A Hugging Face causal language model that reads image latents.
 
@@ -170,8 +182,9 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         dim = model.get_input_embeddings().weight.shape[1]
         self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
         for index in self.gated_layers:
-            gated = GatedCrossAttentionBlock(dim, dim_visual, index, **(block or {}))
-            layers[index] = GatedDecoderLayer(gated.to(getattr(torch, dtype) if dtype else model.dtype), layers[index])
+            gated = build_component("gated", block or {}, dim=dim, dim_visual=dim_visual, index=index)
+            gated.to(getattr(torch, dtype) if dtype else model.dtype)
+            layers[index] = GatedDecoderLayer(gated, layers[index], index)
         self.model = model
         # Its special tokens alone: other settings of a base, such as a repetition penalty, would act on every answer.
         base = model.generation_config
@@ -207,6 +220,11 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             return None
         is_image = input_ids == self.image_token_id
         return media_of(features.to(self.dtype), is_image, image_counts, self.reading, samples)
+
+    def image_keys_values(self, latents: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values of images, latents (T, N, dim_visual), by layer index: each (T, heads, N, d)."""
+        media = Media(latents[:, None].to(self.dtype), None, None)
+        return {layer.index: layer.gated.keys_values(media) for layer in gated_layers(self)}
 
     def forward(
         self,
