@@ -17,8 +17,9 @@ from torch import nn
 from mmgpt.apis import Chat, Conversation, build_model
 from mmgpt.apis.precision import for_serving, use_column_major
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.models import flamingo_of
 
-from .parts import GatedProducts, bare_language, flamingo_of, resampler, tower
+from .parts import GatedProducts, bare_language, resampler, tower
 from .peer import build_peer, peer_inputs, peers
 from .rounds import Case, Decoding, Timer, Times, ratio
 

@@ -10,9 +10,10 @@ from mmengine.config import Config
 from scipy.optimize import nnls
 from torch import nn
 
+from mmgpt.models import flamingo_of
 from mmgpt.models.memory.planner import Sizes, example
 
-from .parts import bare_language, flamingo_of, learn, resampler, tower
+from .parts import bare_language, learn, resampler, tower
 from .rounds import Times
 from .training import Row, learn_text, own_step, text_of
 

@@ -9,13 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM
 
-from mmgpt.models import Flamingo, GatedCrossAttentionBlock
+from mmgpt.models import GatedCrossAttentionBlock, flamingo_of
 from mmgpt.models.attention import merge_heads, split_heads
-
-
-def flamingo_of(model: nn.Module) -> Flamingo:
-    """The Flamingo that a LoRAModel is around, or the model itself."""
-    return getattr(model, "module", model)
 
 
 def bare_language(model: nn.Module, cfg: Config, lora: bool) -> nn.Module:

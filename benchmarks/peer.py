@@ -8,10 +8,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, IdeficsConfig
 
-from mmgpt.models import GatedCausalLM, LoRAModel
+from mmgpt.models import GatedCausalLM, LoRAModel, flamingo_of
 from mmgpt.models.media import images_read
-
-from .parts import flamingo_of
 
 # Where our config's names of layers with LoRA are in the peer.
 LORA_PLACES = {

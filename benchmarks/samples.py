@@ -14,6 +14,7 @@ from torch import Tensor
 from mmgpt.datasets import JointBatchSampler, JointDataset, collate_conversations
 from mmgpt.datasets.instruction import SOURCES
 from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
+from mmgpt.models import flamingo_of
 
 
 class Lengths(NamedTuple):
@@ -57,7 +58,7 @@ def words_of(model: torch.nn.Module, side: int) -> Words:
     """Those of a model with a tokenizer, whose images are `side` pixels wide and high."""
     tokenizer = model.tokenizer
     ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    return Words(torch.tensor(ordinary), getattr(model, "module", model).language.image_token_id, side)
+    return Words(torch.tensor(ordinary), flamingo_of(model).language.image_token_id, side)
 
 
 class DrawnSamples:

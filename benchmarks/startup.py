@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from mmgpt.apis import build_model
 from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files
+from mmgpt.cli.config import flamingo_config
 
 from .parts import bare_language
 from .rounds import Case, Timer, Times, ratio
@@ -112,7 +113,7 @@ def _saved(cfg: Config, folder: Path, device: str) -> Config:
     bare_language(model, cfg, lora=False).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     cfg = deepcopy(cfg)
-    module = cfg.model.get("module", cfg.model)
+    module = flamingo_config(cfg)
     dtype = module.language.get("dtype")
     module.language = dict(path=str(folder), dtype=dtype)
     return cfg

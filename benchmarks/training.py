@@ -15,11 +15,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmgpt.datasets.collate import learned_tokens
+from mmgpt.models import flamingo_of
 from mmgpt.models.memory.compile import compile_layers, compiled
 from mmgpt.models.packing import packed_inputs
 from mmgpt.models.transformers_names import set_activation_checkpointing
 
-from .parts import GatedProducts, bare_language, flamingo_of, learn, resampler, tower
+from .parts import GatedProducts, bare_language, learn, resampler, tower
 from .peer import build_peer, peer_inputs, peers
 from .rounds import Timer, Times, peak_bytes, ratio
 from .samples import DrawnSamples, batches

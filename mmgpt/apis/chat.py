@@ -24,6 +24,7 @@ from mmgpt.inference.predict import draw_seed
 from mmgpt.inference.request import GenerationRequest
 from mmgpt.inference.sampling import Sampler
 from mmgpt.inference.scheduler import Scheduler
+from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` takes of a batch
@@ -52,7 +53,7 @@ class Chat:
     ):
         if engine is not None:
             print_log("Chat: the argument 'engine' is 'scheduler' now", "current", logging.WARNING)
-        self.model, self.flamingo = model, getattr(model, "module", model)
+        self.model, self.flamingo = model, flamingo_of(model)
         self.pipeline = list(pipeline)
         self.generation = {**self.flamingo.generation, **(generation or {})}
         self.scheduler = Scheduler(model, **(scheduler or engine or {}))

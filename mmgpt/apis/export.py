@@ -105,7 +105,8 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     changed = changed_layers(model)
     flamingo = model.peft.merge_and_unload()
     # The keys `config` and `pretrained` are left out: they would initialize the language model at random.
-    language = {key: value for key, value in cfg.model.module.language.items() if key in ("path", "dtype")}
+    left_out = ("config", "pretrained", "precision")
+    language = {key: value for key, value in cfg.model.module.language.items() if key not in left_out}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     with _new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgpt.apis.build import build_model, find_device
-from mmgpt.models import LoRAModel
+from mmgpt.models import LoRAModel, flamingo_of
 from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize
 from mmgpt.utils.precisions import FLOATS, QUANTIZED
 
@@ -78,10 +78,9 @@ def for_serving(
                 if name not in module._non_persistent_buffers_set and buffer.is_floating_point():
                     setattr(module, name, buffer.to(dtype))
     if precision in QUANTIZED:
-        flamingo = model.module if isinstance(model, LoRAModel) else model
-        quantize(flamingo.language.model, precision, device)
+        quantize(flamingo_of(model).language.model, precision, device)
     model = model.to(device).eval()
-    use_column_major(getattr(model, "module", model).language)
+    use_column_major(flamingo_of(model).language)
     return model
 
 

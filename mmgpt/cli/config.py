@@ -6,7 +6,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,11 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
             raise ValueError(f"{path}: {name!r} cannot be the name of a variable in a config")
     resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
     return PlainConfig(resolved, cfg_text=cfg.text, filename=cfg.filename)
+
+
+def flamingo_config(cfg: Mapping) -> dict:
+    """The config of the Flamingo that an experiment's model is, or that its LoRAModel wraps."""
+    return cfg["model"].get("module", cfg["model"])
 
 
 def plain_config(part: object) -> object:

@@ -34,6 +34,9 @@ TYPES = {
     "model": ("LoRAModel", "Flamingo"),
     "module": ("Flamingo",),
     "vision": ("OpenCLIPVision", "HFVision", "MMPretrainVision"),
+    "perceiver": ("PerceiverResampler",),
+    "gated": ("GatedCrossAttentionBlock",),
+    "language": ("GatedCausalLM",),
     "chat_pipeline": (
         "PrepareImages",
         "FormatPrompt",

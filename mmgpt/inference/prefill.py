@@ -71,7 +71,7 @@ class Prefiller:
 
     def encode_images(self, requests: Sequence[GenerationRequest]) -> list[list[EncodedImage]]:
         """The images of each request; those that are not cached go through image encoder and resampler together."""
-        positional = self.flamingo.perceiver.media_time_embs is not None
+        positional = getattr(self.flamingo.perceiver, "takes_positions", True)
         encoded: dict[bytes, EncodedImage | None] = {}
         new: dict[bytes, tuple[Tensor, int]] = {}
         for number, request in enumerate(requests):

@@ -11,6 +11,8 @@ from itertools import islice, takewhile
 import torch
 from torch import Tensor, nn
 
+from mmgpt.models import flamingo_of
+
 from .answer import Busy
 from .beam_search import beam_search, same_settings
 from .decoding_batch import DecodingBatch
@@ -50,7 +52,7 @@ class Scheduler:
         cache_bytes: int = 2**30,
         pad_recurrent: bool = False,
     ):
-        flamingo = getattr(model, "module", model)
+        flamingo = flamingo_of(model)
         self.language, self.tokenizer = flamingo.language, flamingo.tokenizer
         self.max_batch, self.max_waiting, self.pad_recurrent = max_batch, max_waiting, pad_recurrent
         self.prefiller = Prefiller(flamingo, cache_bytes)

@@ -2,7 +2,7 @@
 
 from .flamingo import Flamingo
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
-from .lora import LoRAModel
+from .lora import LoRAModel, flamingo_of
 from .media import media_mask
 from .perceiver import PerceiverResampler
 from .vision import HFVision, MMPretrainVision, OpenCLIPVision
@@ -17,5 +17,6 @@ __all__ = [
     "MMPretrainVision",
     "OpenCLIPVision",
     "PerceiverResampler",
+    "flamingo_of",
     "media_mask",
 ]

@@ -1,22 +1,25 @@
 """Flamingo: an image encoder, a Perceiver resampler and a gated causal language model (arXiv:2204.14198)."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.registry import FUNCTIONS, MODELS
 
-from .gated_lm import GatedCausalLM
+from .components import build_component
 from .generation import answer_ends, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
-from .language import fitted_language_model
-from .loss import mean_losses, reaching
+from .language import fitted_language_model, load_language_model
+from .loss import IGNORE_INDEX, attach_to_graph, chunked_cross_entropy, sums_by_source
 from .media import count_images, image_samples, narrowed, places_in_samples
 from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
-from .perceiver import PerceiverResampler
 from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .transformers_names import set_activation_checkpointing
 from .vision.base import encode_images
@@ -79,10 +82,10 @@ class Flamingo(BaseModel):
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         ends = answer_ends(self.tokenizer, language)
         generation_arguments(self.tokenizer, self.generation, ends)  # what is wrong in them shows before weights load
-        self.vision = MODELS.build({key: value for key, value in vision.items() if key != "dtype"})
+        self.vision = build_component("vision", {key: value for key, value in vision.items() if key != "dtype"})
         if vision.get("dtype"):
             self.vision.to(getattr(torch, vision["dtype"]))
-        self.perceiver = PerceiverResampler(self.vision.width, **(perceiver or {}))
+        self.perceiver = build_component("perceiver", perceiver or {}, dim=self.vision.width)
         self.language = self._gated_language(language, ends, dict(gated or {}), reading)
         self._freeze()
         self.checkpoint(checkpointing)
@@ -94,12 +97,25 @@ class Flamingo(BaseModel):
             quantize(self.language.model, precision)
         self.takes_features = feature_cache is not None and check_fingerprint(self.vision, feature_cache)
 
-    def _gated_language(self, language: dict, ends: Sequence[int], gated: dict, reading: str) -> GatedCausalLM:
-        model = fitted_language_model(self.tokenizer, {k: v for k, v in language.items() if k != "precision"})
+    def _gated_language(self, language: dict, ends: Sequence[int], gated: dict, reading: str) -> nn.Module:
+        base = {key: value for key, value in language.items() if key not in ("type", "precision")}
+        wrapper = {}
+        if "type" in language:
+            arguments = inspect.signature(load_language_model).parameters
+            wrapper = {key: base.pop(key) for key in [*base] if key not in arguments} | {"type": language["type"]}
+        model = fitted_language_model(self.tokenizer, base)
         use_special_tokens(model, self.tokenizer, ends)
-        every_n_layers, dtype = gated.pop("every_n_layers", 4), gated.pop("dtype", None)
-        image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        return GatedCausalLM(model, self.vision.width, image_token_id, every_n_layers, reading, gated, dtype)
+        return build_component(
+            "language",
+            wrapper,
+            model=model,
+            dim_visual=self.vision.width,
+            image_token_id=self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+            every_n_layers=gated.pop("every_n_layers", 4),
+            reading=reading,
+            dtype=gated.pop("dtype", None),
+            block=gated,
+        )
 
     def _freeze(self) -> None:
         for name in self.frozen:
@@ -113,7 +129,9 @@ class Flamingo(BaseModel):
         set_activation_checkpointing(self.language, on)
         if on:
             self.language.disable_input_require_grads()
-        self.perceiver.checkpoint(on)
+        if isinstance(self.perceiver, GradientCheckpointingLayer):
+            self.perceiver.gradient_checkpointing = on
+            self.perceiver._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def init_weights(self) -> None:
         """Nothing: every part was built with its weights, and MMEngine must not walk into foreign modules."""
@@ -142,7 +160,8 @@ class Flamingo(BaseModel):
         else:  # blank pictures, of any size
             seen = pixels.new_zeros(0, 1, 1, self.vision.width)
         places = row_places if places is None else places
-        latents = self.perceiver(seen.to(self.perceiver.latents.dtype)[:, None], places[real][:, None])[:, 0]
+        dtype = next((weight.dtype for weight in self.perceiver.parameters()), seen.dtype)
+        latents = self.perceiver(seen.to(dtype)[:, None], places[real][:, None])[:, 0]
         return latents.new_zeros(batch, images, *latents.shape[1:]).index_put(real, latents)
 
     def forward(
@@ -186,17 +205,34 @@ class Flamingo(BaseModel):
             # Registered by mmgpt.inference, which lies above this package and is not imported here.
             predict = FUNCTIONS.get("predict")
             return predict(self, (input_ids, attention_mask, pixels, image_counts), candidates, metas)
-        features, counts = self._encoded(input_ids, pixels, image_counts, samples)
-        media = narrowed(self.language.media(input_ids, features, counts, samples), input_ids.shape[1])
+        # 1. The images become latents (B, T, N, D), and a mask says which of them each token attends to.
+        latents, image_counts = self._encoded(input_ids, pixels, image_counts, samples)
+        media = narrowed(self.language.media(input_ids, latents, image_counts, samples), input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
-        inputs = dict(input_ids=input_ids, media=media, **text)
-        losses = mean_losses(self.language, inputs, labels, samples, sources, self.loss_chunk, totals)
-        if any(loss.requires_grad for loss in losses.values()):
-            return losses
-        # Texts alone, where only what is for images is trained: a step that learns nothing is no error.
-        return reaching(losses, [weight for weight in self.parameters() if weight.requires_grad])
+
+        # 2. The language model computes its last hidden states (B, L, D), without logits.
+        states, logits = self.language.hidden_states(input_ids, media, **text)
+
+        # 3. Each label token is predicted from the token before it; logits exist for a chunk of them at a time.
+        targets = labels[:, 1:]
+        supervised = (targets != IGNORE_INDEX).nonzero(as_tuple=True)
+        losses = chunked_cross_entropy(states[supervised], targets[supervised], logits, self.loss_chunk)
+
+        # 4. The loss of each source is the mean of its tokens' losses. Where `totals` say what to divide by, there is
+        # one for each of them, and at least one: processes that train together need a gradient from each.
+        owners = supervised[0] if samples is None else samples[:, 1:][supervised]
+        sources = sources or ["text"] * labels.numel()
+        sums = sums_by_source(losses, owners, sources, None if totals is None else totals or ["none"])
+        means = {
+            f"loss_{name}": total / (count if totals is None else totals.get(name, 1))
+            for name, (total, count) in sums.items()
+        }
+        if any(mean.requires_grad for mean in means.values()):
+            return means
+        # A batch of texts alone, where only what images pass through is trained, teaches nothing and is no error.
+        return attach_to_graph(means, [weight for weight in self.parameters() if weight.requires_grad])
 
     def _encoded(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None

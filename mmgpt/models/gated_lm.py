@@ -5,23 +5,29 @@ Some models (MPT, BLOOM, GPT-J) do not hand their keyword arguments on; their ga
 `ForwardCall` under way, and hand them to their block as an argument all the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from mmgpt.registry import MODELS
+
 from .attention import MaskedCrossAttention, computed_as, feed_forward
+from .components import build_component
 from .generation_files import as_ids
-from .media import READING_RULES, Media, media_of
+from .media import READING_RULES, Media, apply_block, media_of
 from .packing import takes_positions
 from .transformers_names import CACHE, cache_argument
 
 
+@MODELS.register_module()
 class GatedCrossAttentionBlock(GradientCheckpointingLayer):
     """Cross-attention and feed-forward, each scaled by tanh of a learned gate; text without an image skips it."""
 
@@ -43,16 +49,16 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
         """hidden_states (B, L, dim) -> (B, L, dim)."""
-        if media.tokens is not None:
-            own = self._read(hidden_states[media.tokens], media)
-            return hidden_states.index_put(media.tokens, own)
-        return self._read(hidden_states, media)
+        return apply_block(partial(self._attend, media=media), hidden_states, media)
 
-    def _read(self, hidden_states: Tensor, media: Media) -> Tensor:
-        with computed_as(hidden_states, self.attn_gate):
-            x = hidden_states + self.attn(hidden_states, media) * self.attn_gate.tanh()
-            x = (x + self.ff(x) * self.ff_gate.tanh()).to(hidden_states.dtype)
-        return x if media.has_image is None else torch.where(media.has_image[..., None], x, hidden_states)
+    def _attend(self, rows: Tensor, media: Media) -> Tensor:
+        with computed_as(rows, self.attn_gate):
+            x = rows + self.attn(rows, media) * self.attn_gate.tanh()
+            return (x + self.ff(x) * self.ff_gate.tanh()).to(rows.dtype)
+
+    def keys_values(self, media: Media) -> tuple[Tensor, Tensor]:
+        """Keys and values of the latents, each (B, heads, T * N, d), those of the cache where it has them."""
+        return self.attn.keys_values(media)
 
 
 @dataclass
@@ -81,12 +87,13 @@ def forward_call(media: Media | None, layers: Sequence[int]) -> Iterator[None]:
 
 
 class GatedDecoderLayer(nn.Module):
-    """A gated block followed by the language model's own decoder layer."""
+    """A gated block followed by the language model's own decoder layer, the one with this index."""
 
-    def __init__(self, gated: GatedCrossAttentionBlock, decoder: nn.Module):
+    def __init__(self, gated: nn.Module, decoder: nn.Module, index: int):
         super().__init__()
         self.gated = gated
         self.decoder = decoder
+        self.index = index
 
     def __getattr__(self, name: str):
         # Some models ask their layers for attributes (attention_type, layer_idx): those are the inner layer's.
@@ -103,7 +110,7 @@ class GatedDecoderLayer(nn.Module):
         return self.decoder(hidden_states, *args, **kwargs)
 
     def _take(self) -> Media | None:
-        call, index = _CALL.get(), self.gated.attn.index
+        call, index = _CALL.get(), self.index
         if call is None or index not in call.waiting:
             raise ValueError(
                 f"{type(self.decoder).__name__} {index} was called without its media and would never see an image: its "
@@ -111,6 +118,11 @@ class GatedDecoderLayer(nn.Module):
             )
         call.waiting.remove(index)
         return call.media
+
+
+def gated_layers(model: nn.Module) -> list[GatedDecoderLayer]:
+    """The decoder layers of a model that have a gated block before them."""
+    return [module for module in model.modules() if isinstance(module, GatedDecoderLayer)]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -128,6 +140,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return found[0]
 
 
+@MODELS.register_module()
 class GatedCausalLM(PreTrainedModel, GenerationMixin):
     """A Hugging Face causal language model that reads image latents.
 
@@ -169,8 +182,9 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         dim = model.get_input_embeddings().weight.shape[1]
         self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
         for index in self.gated_layers:
-            gated = GatedCrossAttentionBlock(dim, dim_visual, index, **(block or {}))
-            layers[index] = GatedDecoderLayer(gated.to(getattr(torch, dtype) if dtype else model.dtype), layers[index])
+            gated = build_component("gated", block or {}, dim=dim, dim_visual=dim_visual, index=index)
+            gated.to(getattr(torch, dtype) if dtype else model.dtype)
+            layers[index] = GatedDecoderLayer(gated, layers[index], index)
         self.model = model
         # Its special tokens alone: other settings of a base, such as a repetition penalty, would act on every answer.
         base = model.generation_config
@@ -207,6 +221,11 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         is_image = input_ids == self.image_token_id
         return media_of(features.to(self.dtype), is_image, image_counts, self.reading, samples)
 
+    def image_keys_values(self, latents: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values of images, latents (T, N, dim_visual), by layer index: each (T, heads, N, d)."""
+        media = Media(latents[:, None].to(self.dtype), None, None)
+        return {layer.index: layer.gated.keys_values(media) for layer in gated_layers(self)}
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -231,6 +250,29 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             return self.model(**kwargs)
         with forward_call(media, self.gated_layers):
             return self.model(**kwargs)
+
+    def hidden_states(
+        self, input_ids: Tensor, media: Media | None = None, **text
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The last hidden states (B, L, dim), and the output head: states (K, dim) -> logits (K, vocabulary).
+
+        Many families do more in their head than multiply by its weights (Gemma 2 limits its logits, Cohere and Granite
+        scale them). So both are the model's own forward: once without any logits, on copies of the modules above the
+        stack of decoder layers, which record what the stack returns; then with states in the place of that stack.
+
+        Args:
+            input_ids, media, text: arguments of `forward`.
+        """
+        stack = _RecordingStack(self.get_submodule(self.stack))
+        no_tokens = torch.empty(0, dtype=torch.long, device=input_ids.device)
+        body = _with_submodule(self, self.stack, stack)
+        body(input_ids, media=media, use_cache=False, logits_to_keep=no_tokens, **text)
+        head = _with_submodule(self, self.stack, _StatesAsStack(type(stack.output)))
+
+        def logits(states: Tensor) -> Tensor:
+            return head(inputs_embeds=states[None], use_cache=False).logits[0]
+
+        return stack.output.last_hidden_state, logits
 
     def prepare_inputs_for_generation(
         self,
@@ -261,3 +303,37 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         # Nor do processes that share the weights wait for each other's answers: they gather all weights before.
         own = dict(media_features=media_features, media_cache=media_cache, use_cache=use_cache, synced_gpus=False)
         return super().generate(input_ids, **own, **kwargs)
+
+
+def _with_submodule(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """A copy of a model that shares everything with it, except for the submodule at a path."""
+    name, _, rest = path.partition(".")
+    twin = copy(model)
+    child = _with_submodule(model._modules[name], rest, module) if rest else module
+    twin._modules = {**model._modules, name: child}
+    return twin
+
+
+class _RecordingStack(nn.Module):
+    """A stack of decoder layers that keeps its output."""
+
+    def __init__(self, stack: nn.Module):
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, *args, **kwargs):
+        """Same as the stack's, whose arguments these are."""
+        self.output = self.stack(*args, **kwargs)
+        return self.output
+
+
+class _StatesAsStack(nn.Module):
+    """A stand-in for a stack of decoder layers, whose output is the hidden states that it gets as input."""
+
+    def __init__(self, output: type):
+        super().__init__()
+        self.output = output
+
+    def forward(self, *args, inputs_embeds: Tensor, **kwargs):
+        """The hidden states in the stack's type of output; the other arguments are the family's."""
+        return self.output(last_hidden_state=inputs_embeds)

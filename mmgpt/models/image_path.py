@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from .flamingo import Flamingo
-from .gated_lm import GatedCrossAttentionBlock
+from .gated_lm import gated_layers
 
 
 def check_image_path(model: nn.Module) -> None:
@@ -24,10 +24,10 @@ def check_image_path(model: nn.Module) -> None:
     flamingo = next((module for module in model.modules() if isinstance(module, Flamingo)), None)
     if flamingo is None:
         return
-    blocks = [module for module in flamingo.modules() if isinstance(module, GatedCrossAttentionBlock)]
+    blocks = [layer.gated for layer in gated_layers(flamingo)]
     reason = None
     # Gates of the feed-forward let nothing of an image in.
-    if all(_is_closed(block.attn_gate) for block in blocks):
+    if all(hasattr(block, "attn_gate") and _is_closed(block.attn_gate) for block in blocks):
         reason = "the gates (attn_gate) of all gated blocks are zero and frozen, so that images never reach the model"
     elif flamingo.weights is None and not _trains(flamingo.perceiver, *blocks):
         reason = (
@@ -54,8 +54,8 @@ def check_image_path(model: nn.Module) -> None:
 
 def tell_unseen_images(model: nn.Module) -> None:
     """Warn of a Flamingo, or a LoRAModel around one, that is about to answer, and whose gates let no image through."""
-    blocks = [module for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
-    if blocks and not any(_value(block.attn_gate).any() for block in blocks):
+    gates = [getattr(layer.gated, "attn_gate", None) for layer in gated_layers(model)]
+    if gates and all(gate is not None and not _value(gate).any() for gate in gates):
         print_log(
             "the gates of all gated blocks are zero: images do not reach this model, and it answers as its language "
             "model does; set flamingo_weights to a file with the resampler and the gated blocks of this base",

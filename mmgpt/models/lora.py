@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmgpt.registry import MODELS
 
-from .flamingo import PARTS
+from .flamingo import PARTS, Flamingo
 from .language import is_tied
 
 # The values of two fields that work here, and why no other does. peft's other initialisations change the base's
@@ -95,9 +95,14 @@ class LoRAModel(BaseModel):
         self.train(self.training)
 
     @property
-    def module(self) -> nn.Module:
+    def flamingo(self) -> Flamingo:
         """The wrapped model, its layers carrying the LoRA updates."""
         return self.peft.get_base_model()
+
+    @property
+    def module(self) -> Flamingo:
+        """Same as `flamingo`, by the name that the config gives it."""
+        return self.flamingo
 
     @property
     def tokenizer(self):
@@ -151,6 +156,11 @@ class LoRAModel(BaseModel):
 
     def _trained_biases(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if p.requires_grad and name.endswith(".base_layer.bias")]
+
+
+def flamingo_of(model: Flamingo | LoRAModel) -> Flamingo:
+    """The Flamingo that a LoRAModel wraps, or the model itself."""
+    return model.flamingo if isinstance(model, LoRAModel) else model
 
 
 def lora_config(lora: Mapping) -> LoraConfig:

@@ -1,5 +1,6 @@
 """The images of a batch as its text may read them (Flamingo, arXiv:2204.14198, section 2.3)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,19 @@ class Media(NamedTuple):
     has_image: Tensor | None
     cache: dict[int, tuple[Tensor, Tensor]] | None = None
     tokens: tuple[Tensor, Tensor] | None = None
+
+
+def apply_block(block: Callable[[Tensor], Tensor], hidden_states: Tensor, media: Media) -> Tensor:
+    """Hidden states (B, L, dim) after a block that only tokens of samples with an image go through: (B, L, dim).
+
+    Args:
+        block: a function (R, K, dim) -> (R, K, dim) of the tokens that `media` is about; see `Media`.
+    """
+    rows = hidden_states if media.tokens is None else hidden_states[media.tokens]
+    updated = block(rows)
+    if media.has_image is not None:
+        updated = torch.where(media.has_image[..., None], updated, rows)
+    return updated if media.tokens is None else hidden_states.index_put(media.tokens, updated)
 
 
 def count_images(is_image: Tensor, places: int, image_counts: Tensor | None) -> Tensor:

@@ -1,15 +1,15 @@
 """The Perceiver resampler: any number of patch features of an image becomes N latents (Flamingo, arXiv:2204.14198)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from mmgpt.registry import MODELS
 
 from .attention import PerceiverAttention, feed_forward
 
 
+@MODELS.register_module()
 class PerceiverResampler(GradientCheckpointingLayer):
     """Features (B, T, F, P, D) of T images of F frames -> latents (B, T, N, D).
 
@@ -41,10 +41,10 @@ class PerceiverResampler(GradientCheckpointingLayer):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def checkpoint(self, on: bool) -> None:
-        """From now on training keeps only the input, and computes the rest again in the backward pass, or all of it."""
-        self.gradient_checkpointing = on
-        self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    @property
+    def takes_positions(self) -> bool:
+        """Whether the latents of an image depend on its position in its sample."""
+        return self.media_time_embs is not None
 
     def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         """(B, T, F, P, D) -> (B, T, N, D).

@@ -248,7 +248,9 @@ def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beam
     answer = chat.submit(chat.start().with_question("what?"), saying)
     assert answer.text() and (answer.finish_reason, answer.completion_tokens) == ("length", 5)
     if beams == 1:
-        [piece] = chat.submit(chat.start().with_question("what?"), dict(sequence_bias=[[[word], 1000.0]]), top_logprobs=0)
+        [piece] = chat.submit(
+            chat.start().with_question("what?"), dict(sequence_bias=[[[word], 1000.0]]), top_logprobs=0
+        )
         assert piece.text == "" and [token.id for token in piece.tokens] == [word]
 
 

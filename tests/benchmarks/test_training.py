@@ -6,7 +6,6 @@ from mmengine.config import Config
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import training
-from benchmarks.parts import flamingo_of
 from benchmarks.samples import DrawnSamples, batches, words_of
 from benchmarks.training import (
     COMPILED,
@@ -26,6 +25,7 @@ from benchmarks.training import (
 )
 from mmgpt.apis import build_model
 from mmgpt.datasets.instruction import SOURCES
+from mmgpt.models import flamingo_of
 from tests.helpers.tolerances import TERMS, rounding
 
 JOINT = (MIXED, GROUPED, PACKED, TOWER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED, peers(MIXED))

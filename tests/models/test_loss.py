@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmgpt.datasets import collate_conversations
-from mmgpt.models.loss import token_losses_by_source
+from mmgpt.models.loss import chunked_cross_entropy, sums_by_source
 from mmgpt.models.packing import packed_inputs
 from mmgpt.registry import MODELS
 from tests.helpers.tolerances import assert_close
@@ -25,6 +25,16 @@ def labelled():
     labels = torch.full_like(ids, -100)
     labels[0, 5:], labels[1, 3:7], labels[2, [1, 2, 9]] = ids[0, 5:], ids[1, 3:7], ids[2, [1, 2, 9]]
     return ids, attention, features, counts, labels
+
+
+def token_losses_by_source(model, inputs, labels, sample_ids=None, sources=None, chunk=1024, names=None):
+    """As Flamingo computes its loss, for a language model alone: sum and number of the losses of each source."""
+    states, logits = model.hidden_states(**inputs)
+    targets = labels[:, 1:]
+    supervised = (targets != -100).nonzero(as_tuple=True)
+    losses = chunked_cross_entropy(states[supervised], targets[supervised], logits, chunk)
+    owners = supervised[0] if sample_ids is None else sample_ids[:, 1:][supervised]
+    return sums_by_source(losses, owners, sources or ["text"] * len(labels), names)
 
 
 def gradients(model, loss):

@@ -6,6 +6,7 @@ That the added output rows are the same at each load is in tests/models/test_lan
 import pytest
 import torch
 
+from mmgpt.models import flamingo_of
 from mmgpt.registry import MODELS
 from tests.helpers.parity_data import PARITY
 from tests.helpers.parity_models import (
@@ -35,7 +36,7 @@ def first_case(with_images: bool) -> str:
 def test_an_exception_leaves_no_state_behind(kind, method):
     """Published: layers keep the last images, and after an exception text-only requests and beams go wrong."""
     model = built(kind)
-    layers = getattr(model, "module", model).language.model.model.layers
+    layers = flamingo_of(model).language.model.model.layers
     cases = expected_json("logits_cases")
     arguments = {"max_new_tokens": 2} if method == "generate" else {}
 

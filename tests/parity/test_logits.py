@@ -6,6 +6,7 @@ A row with another number of images than of `<image>` tokens is refused here; th
 import pytest
 import torch
 
+from mmgpt.models import flamingo_of
 from tests.helpers.parity_models import (
     ACTIVATIONS,
     assert_close,
@@ -94,7 +95,7 @@ def test_gated_blocks(kind):
     expected = expected_arrays(f"gated_{kind}")
     for case in {key.split("/")[0] for key in expected} & set(MATCHED):
         model = model_for(kind, CASES[case])
-        ours = gated_values(getattr(model, "module", model), batch_of(CASES[case]))
+        ours = gated_values(flamingo_of(model), batch_of(CASES[case]))
         theirs = {key.removeprefix(f"{case}/"): value for key, value in expected.items() if key.startswith(f"{case}/")}
         assert len(theirs) == 3 * sum("gated_in" in key for key in ours), "another number of gated layers"
         text = torch.tensor(CASES[case]["attention_mask"]) == 1

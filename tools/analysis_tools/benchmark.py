@@ -35,6 +35,7 @@ from benchmarks.samples import LENGTHS, DrawnSamples, words_of  # noqa: E402
 from mmgpt.apis import build_model  # noqa: E402
 from mmgpt.apis.build import find_device  # noqa: E402
 from mmgpt.cli import load_config, tool  # noqa: E402
+from mmgpt.cli.config import flamingo_config  # noqa: E402
 from mmgpt.cli.options import add_cfg_options  # noqa: E402
 from mmgpt.datasets.instruction import SOURCES  # noqa: E402
 from mmgpt.models.memory.compile import check_options  # noqa: E402
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_options(cfg.get("compile"))
     if "startup" in args.only:
         startup.check(cfg)
-    language = cfg.model.get("module", cfg.model).language
+    language = flamingo_config(cfg).language
     most = limits(device, getattr(torch, language.get("dtype") or "float32"))
     command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}

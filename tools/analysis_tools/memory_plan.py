@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from rich.table import Table
 
 from mmgpt.cli import load_config, tool
+from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.models.memory.planner import Plan, Sizes, plan
 from mmgpt.models.memory.sizes import build_without_weights
@@ -55,7 +56,7 @@ def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
 
 def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:
     """The plan of a config, and the batch that it is for."""
-    flamingo, sizes = cfg.model.get("module", cfg.model), batch_of(cfg, args)
+    flamingo, sizes = flamingo_config(cfg), batch_of(cfg, args)
     if args.checkpointing is not None:
         flamingo.checkpointing = args.checkpointing
     wrapper = cfg.optim_wrapper
@@ -93,7 +94,7 @@ def table(made: Plan) -> Table:
 
 def advice(cfg: Config, made: Plan, sizes: Sizes) -> list[str]:
     """Which GPUs it fits, and what to turn down for the smallest, the largest gain first."""
-    flamingo, lines = cfg.model.get("module", cfg.model), []
+    flamingo, lines = flamingo_config(cfg), []
     for size in GPUS:
         lines.append(f"{size} GB: {'fits' if made.total + RESERVE <= size * GB else 'does not fit'}")
     if lines[0].endswith("not fit"):

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.files import PARTS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.feature_cache import FeatureCache, add_features, create_cache, image_key
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     loaders = [name for name in LOADERS if any(feature_steps(cfg.get(name)))]
     folder, steps = cache_of(cfg, loaders)
-    config = cfg.model.get("module", cfg.model)["vision"]
+    config = flamingo_config(cfg)["vision"]
     check_files({**cfg, "model": config}, skip=set(PARTS) - {"model", *loaders})
     create_cache(folder, steps, args.dtype)
     vision = MODELS.build(config).eval()

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.files import PARTS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import lazy_datasets
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Finds the images, encodes them and writes the file."""
     args = parse_args(arguments)
     cfg = load_config(args.config, args.cfg_options)
-    config = cfg.model.get("module", cfg.model)["vision"]
+    config = flamingo_config(cfg)["vision"]
     check_files({**cfg, "model": config}, skip=set(PARTS) - {"model", "test_dataloader"})
     images = image_paths(cfg.test_dataloader.dataset)
     vision = MODELS.build(config).eval().to(find_device(args.device))

@@ -20,10 +20,11 @@ from mmgpt.apis import build_model
 from mmgpt.apis.export import changed_layers, export, merge
 from mmgpt.apis.precision import unquantized
 from mmgpt.cli import load_config, tool
+from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import checked_state
-from mmgpt.models import Flamingo
+from mmgpt.models import Flamingo, flamingo_of
 from mmgpt.models.memory.sizes import build_without_weights
 from mmgpt.models.weights.loading import check_fit
 from mmgpt.models.weights.names import new_tensors, our_names
@@ -58,7 +59,7 @@ def import_file(cfg: Config, args: argparse.Namespace) -> None:
         state = checked_state(build_without_weights(cfg), content, args.file)
         write_torch({"state_dict": state, "meta": {}, "tuning_config": tuning}, args.out)
         return
-    flamingo = build_without_weights({**cfg, "model": cfg.model.get("module", cfg.model)})
+    flamingo = build_without_weights({**cfg, "model": flamingo_config(cfg)})
     state = our_names(flamingo, state, args.file)
     check_fit(flamingo, state, required=new_tensors(flamingo), allowed=flamingo.state_dict(), source=args.file)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def merge_folder(cfg: Config, args: argparse.Namespace) -> None:
 def publish(cfg: Config, args: argparse.Namespace) -> None:
     """Write the published layouts: checkpoint.pt (OpenFlamingo v1) and final_weights.pt (MultiModal-GPT's LoRA)."""
     model = _tuned(cfg, args)
-    flamingo = model if isinstance(model, Flamingo) else model.module
+    flamingo = flamingo_of(model)
     if flamingo is not model:
         save_mmgpt_lora(model, f"{args.out}/final_weights.pt")
     save_openflamingo(flamingo, f"{args.out}/checkpoint.pt")

@@ -7,7 +7,7 @@ from mmengine.dist import all_reduce
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
-from mmgpt.models.loss import reaching
+from mmgpt.models.loss import attach_to_graph
 from mmgpt.registry import MODEL_WRAPPERS
 
 
@@ -37,7 +37,7 @@ class UnusedParamsDDP(MMDistributedDataParallel):
         self.used[index] = parameter.grad is not None
 
     def _run_forward(self, data: dict | tuple | list, mode: str) -> dict:
-        return reaching(super()._run_forward(data, mode), self.trainable)
+        return attach_to_graph(super()._run_forward(data, mode), self.trainable)
 
     def forget_unused(self, *_: object) -> None:
         """Remove the zero gradients of parameters that no process has used, before a step of the optimizer."""

@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmgpt.models.gated_lm import GatedCrossAttentionBlock
+from mmgpt.models.gated_lm import gated_layers
+from mmgpt.models.lora import flamingo_of
 
 from .quantization import BYTES, own_layers, quantized_parameters
 
@@ -100,7 +101,7 @@ def plan(
     Raises:
         ValueError: an optimizer whose states are not known here.
     """
-    flamingo = getattr(model, "module", model)
+    flamingo = flamingo_of(model)
     weights, widest = _weights(flamingo, model, precision)
     trained = [p for p in model.parameters() if p.requires_grad]
     states, spare = _optimizer_bytes(optimizer, trained)
@@ -145,7 +146,7 @@ def _optimizer_bytes(name: str, trained: list[Tensor]) -> tuple[float, float]:
 def _gathered(flamingo: nn.Module, model: nn.Module) -> float:
     """Bytes that a process holds unshared: of two decoder layers or gated blocks, at work and next, and of the rest."""
     language = flamingo.language
-    units = [*own_layers(language), *(m for m in language.modules() if isinstance(m, GatedCrossAttentionBlock))]
+    units = [*own_layers(language), *(layer.gated for layer in gated_layers(language))]
     sizes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
     return 2 * max(sizes) + sum(p.nbytes for p in model.parameters()) - sum(sizes)
 
@@ -180,7 +181,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
     """A batch in which every token but the first is learned; its images have no values within a FakeTensorMode."""
-    flamingo, (rows, length, images, packed) = getattr(model, "module", model), sizes
+    flamingo, (rows, length, images, packed) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
     batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mmgpt.models.gated_lm import GatedCrossAttentionBlock
+from mmgpt.models.gated_lm import gated_layers
 from mmgpt.utils.precisions import QUANTIZED
 
 # NF4: half a byte, and for each 64 weights a scale of 8 bits, whose own scales are negligible.
@@ -47,8 +47,9 @@ def is_quantized(model: nn.Module) -> bool:
 
 def own_layers(language: nn.Module) -> list[nn.Module]:
     """The language model's decoder layers, without the gated blocks between them."""
+    blocks = {module for layer in gated_layers(language) for module in layer.gated.modules()}
     layers = (layer for layer in language.modules() if isinstance(layer, GradientCheckpointingLayer))
-    return [layer for layer in layers if not isinstance(layer, GatedCrossAttentionBlock)]
+    return [layer for layer in layers if layer not in blocks]
 
 
 def quantized_parameters(language: nn.Module) -> list[nn.Parameter]:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from mmgpt.cli.config import flamingo_config
 from mmgpt.registry import MODELS
 
 
@@ -24,7 +25,7 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
     """
     if not cfg.get("sizes"):
         raise ValueError("the config has no `sizes` of its base (see configs/_base_/models/openflamingo_9b.py)")
-    flamingo, sizes = cfg["model"].get("module", cfg["model"]), cfg["sizes"]
+    flamingo, sizes = flamingo_config(cfg), cfg["sizes"]
     if flamingo["vision"]["type"] != "OpenCLIPVision":
         raise ValueError(
             f"vision.type={flamingo['vision']['type']!r}: only OpenCLIPVision can be built without weights"

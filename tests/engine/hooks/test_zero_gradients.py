@@ -3,7 +3,7 @@
 import pytest
 
 from mmgpt.engine.hooks.zero_gradients import ZeroGradientsHook
-from mmgpt.models.loss import reaching
+from mmgpt.models.loss import attach_to_graph
 from mmgpt.registry import MODELS
 from tests.helpers.launching import train_on_two
 from tests.helpers.stub_faults import FAULTY
@@ -29,7 +29,7 @@ class DullModel(StubModel):
         if mode == "loss":
             self.calls += 1
             if self.calls in self.unreached:
-                outputs = reaching({"loss": outputs["loss"].detach()}, list(self.norm.parameters()))
+                outputs = attach_to_graph({"loss": outputs["loss"].detach()}, list(self.norm.parameters()))
             elif self.calls in self.zero:
                 outputs["loss"] = outputs["loss"] * 0
         return outputs
