@@ -22,7 +22,7 @@ from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_language, save_parts
 from mmgpt.utils.atomic import atomic_write
 
-KEPT = ("model", "chat_pipeline", "needed")
+KEPT = ("model", "chat_pipeline", "sources")
 # In preprocessor_config.json, whose readers keep what they do not know as an attribute.
 NOTE = (
     "The settings of mmgpt's image preprocessing, which CLIPImageProcessor does not compute exactly: where the longer "
