@@ -12,17 +12,3 @@ flamingo_weights = dict(
 gated = dict(every_n_layers=2)
 _attention_and_feed_forward = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 lora = dict(target_modules=[*_attention_and_feed_forward, "to_q", "to_kv", "to_out", "ff.1", "ff.3"])
-sizes = dict(
-    language=dict(
-        _delete_=True,
-        model_type="gpt_neox",
-        vocab_size=50277,
-        hidden_size=2560,
-        intermediate_size=10240,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        rotary_pct=1.0,
-        use_parallel_residual=False,
-        tie_word_embeddings=False,
-    )
-)

@@ -8,6 +8,3 @@ flamingo_weights = dict(
 )
 _attention_and_feed_forward = ["Wqkv", "out_proj", "up_proj", "down_proj"]
 lora = dict(target_modules=[*_attention_and_feed_forward, "to_q", "to_kv", "to_out", "ff.1", "ff.3"])
-sizes = dict(
-    language=dict(_delete_=True, model_type="mpt", vocab_size=50277, d_model=4096, n_layers=32, n_heads=32),
-)

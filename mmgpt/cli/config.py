@@ -12,7 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgpt.compat.names import (
-    benchmark_advice,
+    advice_on,
     present_variable,
     refuse_removed,
     warn_of_names,
@@ -116,6 +116,9 @@ def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dic
     benchmark, renamed = options.get("benchmark", cfg.get("benchmark")), {}
     refuse_removed(cfg, path)
     refuse_removed((option.partition(".")[0] for option in options), "--cfg-options")
+    if isinstance(cfg.get("sizes"), dict) and {"vision", "language", "_delete_"}.issuperset(cfg.sizes):
+        renamed["sizes"] = "the config files of the language model and the image encoder"
+        cfg.pop("sizes")
     for old in list(cfg):
         new = present_variable(old, benchmark)
         if new:
@@ -173,7 +176,7 @@ def _check_option(cfg: Config, option: str) -> None:
 
     known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
     if name not in known:
-        advice = benchmark_advice(name)
+        advice = advice_on(name)
         raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + advice + suggest(name, known))
 
 
@@ -230,7 +233,7 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...], sou
             # Variables of the same kind, such as own_..., are suggested if there are any.
             alike = [other for other in values if other.startswith(name.partition("_")[0] + "_")]
             raise KeyError(
-                f"{place} refers to '${{{name}}}', which the config does not set{benchmark_advice(name)}"
+                f"{place} refers to '${{{name}}}', which the config does not set{advice_on(name)}"
                 + suggest(name, alike or values)
             )
         _no_circle(name, seen)

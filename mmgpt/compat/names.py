@@ -49,11 +49,15 @@ def with_present_names(values: Mapping, source: object) -> dict:
     return values
 
 
-def benchmark_advice(name: str) -> str:
-    """What an error about an unknown variable adds where its name is that of a benchmark's variable of earlier."""
-    if not re.fullmatch(r"(eval|metric|task|answering)_\w+", name):
-        return ""
-    return "; a benchmark is a file of configs/benchmarks now: choose it by `benchmark`, and set test_dataloader, ..."
+def advice_on(name: str) -> str:
+    """What an error about an unknown variable adds where an earlier release had one of that name."""
+    if name == "sizes":
+        return "; sizes are read from the config files of the language model and the image encoder now"
+    if re.fullmatch(r"(eval|metric|task|answering)_\w+", name):
+        return (
+            "; a benchmark is a file of configs/benchmarks now: choose it by `benchmark`, and set test_dataloader, ..."
+        )
+    return ""
 
 
 def present_variable(name: str, benchmark: object) -> str | None:

@@ -12,21 +12,6 @@ flamingo_weights = dict(
     source="OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B-deprecated)",
 )
 
-# What the base is made of, for tools that need no weights (model_converters/weights.py list, import).
-sizes = dict(
-    vision="ViT-L-14",
-    language=dict(
-        model_type="llama",
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-6,
-    ),
-)
-
 vision = dict(type="OpenCLIPVision", path="${vision_model}")
 language = dict(path="${language_model}", dtype="bfloat16")
 # max_frames and max_media: with a number, embeddings for the frame and for the place of the image.
