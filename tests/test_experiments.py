@@ -154,10 +154,14 @@ def test_two_processes_share_a_model(tmp_path, small_parts):
 
 
 def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_parts):
-    chosen = [*small_parts, "benchmark=okvqa", "style=openflamingo", "test_dataloader.num_workers=0"]
-    cfg = load_config(CONFIGS / "lora_joint.py", dict(option.split("=") for option in chosen if "data_root" in option))
-    put_benchmark(cfg.eval_okvqa, "okvqa")
-    result = tool("test.py", CONFIGS / "lora_joint.py", "--work-dir", tmp_path, "--cfg-options", *chosen)
+    root = next(option.removeprefix("data_root=") for option in small_parts if option.startswith("data_root="))
+    cfg = load_config(CONFIGS / "lora_joint.py", dict(data_root=root, benchmark="okvqa"))
+    put_benchmark(cfg.test_dataloader.dataset, "okvqa")
+    options = ["--benchmark", "okvqa", "--cfg-options", *small_parts, "test_dataloader.num_workers=0"]
+    # The style as in an earlier release.
+    options += ["style=openflamingo"]
+    result = tool("test.py", CONFIGS / "lora_joint.py", "--work-dir", tmp_path, *options)
+    assert "--cfg-options style=openflamingo is --style openflamingo now" in result.stderr
     assert result.returncode == 0, result.stderr[-3000:]
     [folder] = (tmp_path / "evaluation").iterdir()
     made = json.loads((folder / "result.json").read_text())

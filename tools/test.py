@@ -4,6 +4,7 @@ import argparse
 import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,26 +14,38 @@ from rich.table import Table
 
 from mmgpt.cli import check_files, tool
 from mmgpt.cli.image_control import KINDS, with_control
+from mmgpt.cli.presets import ANSWERING, benchmarks
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = tool.parser(description="Evaluate a model on the test data of its config")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
+    parser.add_argument("--benchmark", help=f"instead of the config's: {', '.join(benchmarks())}, or a config file")
+    parser.add_argument("--style", help="instruction (as in training and chat, the default) or openflamingo")
+    parser.add_argument("--answering", choices=sorted(ANSWERING), help="how questions with choices are answered")
     parser.add_argument("--seeds", nargs="+", type=int, help="evaluate once with each `seed` (of in-context examples)")
     parser.add_argument("--controls", nargs="+", choices=KINDS, default=[], help="evaluate with wrong pictures, too")
     parser.add_argument(
         "--resume", action="store_true", help="go on with an evaluation of the same settings that was cut"
     )
     parser.add_argument("--out", help="JSON file for the metrics; default: test_metrics.json in the work directory")
-    return parser.parse_args()
+    args = parser.parse_args()
+    options = dict(args.cfg_options or {})
+    for name in ("benchmark", "style", "answering"):
+        if name in options:
+            print(f"--cfg-options {name}={options[name]} is --{name} {options[name]} now", file=sys.stderr)
+        if getattr(args, name) is not None:
+            options[name] = getattr(args, name)
+    args.cfg_options = options
+    return args
 
 
 def configs(args: argparse.Namespace) -> Iterator[tuple[str, Config]]:
     """Each evaluation that is asked for, with its name: for each seed the test data, and each control of it."""
     for seed in args.seeds or [None]:
         if seed is not None:
-            args.cfg_options = {**(args.cfg_options or {}), "seed": seed}
+            args.cfg_options = {**args.cfg_options, "seed": seed}
         cfg = tool.prepare(args)
         name = f"seed {cfg.get('seed')}"
         yield name, cfg
@@ -50,7 +63,7 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
         FileNotFoundError: there is no such checkpoint, or files that the config names are missing.
     """
     if not cfg.get("test_dataloader"):
-        raise ValueError(f"{args.config} sets no test_dataloader: there is nothing to test")
+        raise ValueError(f"{args.config} sets no test_dataloader: there is nothing to test; choose a --benchmark")
     if args.checkpoint and not Path(args.checkpoint).exists():
         raise FileNotFoundError(f"there is no checkpoint {args.checkpoint!r}")
     check_files(cfg, skip=("train_dataloader", "val_dataloader", "val_evaluator"))

@@ -32,17 +32,10 @@ env_cfg = dict(
 # device already.
 model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcast_buffers=False)
 
-# Where curves and pictures go: the 'files' that tools/analysis_tools/analyze_logs.py reads, and also 'tensorboard',
-# 'wandb' or 'wandb_offline', which keeps them on this machine (requirements/tensorboard.txt, requirements/wandb.txt).
-tracker = "files"
-track_files = [dict(type="LocalVisBackend")]
-track_tensorboard = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
-track_wandb = [dict(type="LocalVisBackend"), dict(type="WandbVisBackend", init_kwargs=dict(project="mmgpt"))]
-track_wandb_offline = [
-    dict(type="LocalVisBackend"),
-    dict(type="WandbVisBackend", init_kwargs=dict(project="mmgpt", mode="offline")),
-]
-visualizer = dict(type="Visualizer", vis_backends="${track_${tracker}}")
+# Curves and images go to the files that tools/analysis_tools/analyze_logs.py reads. `tracker = "tensorboard"`, in an
+# experiment or as an option, adds a backend (requirements/tensorboard.txt); so do "wandb", and "wandb_offline", which
+# sends nothing (requirements/wandb.txt).
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
 # The seed of the order of the data, of what is drawn from it, and of new weights and dropout.

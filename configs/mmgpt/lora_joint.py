@@ -2,11 +2,11 @@
 _base_ = [
     "../_base_/models/openflamingo_9b.py",
     "../_base_/datasets/joint.py",
-    "../_base_/datasets/benchmarks.py",
     "../_base_/schedules/lora_1e-5.py",
     "../_base_/default_runtime.py",
 ]
 
-# A benchmark is asked, and decoded, in its style (see benchmarks.py).
-question_template = "${template_${style}}"
-model = dict(module=dict(generation="${generation_${style}}"))
+# tools/test.py evaluates on this benchmark, a file of configs/benchmarks, in this style ("instruction": the template of
+# training and chat, and their decoding). --benchmark and --style choose others, see docs/evaluation.md.
+benchmark = "aokvqa"
+style = "instruction"

@@ -1,14 +1,10 @@
 # lora_joint on OpenFlamingo-9B v2: MPT-7B, a gated block before every 4th layer.
 _base_ = "./lora_joint.py"
 
-language_model = "checkpoints/mpt-7b"
-flamingo_weights = "checkpoints/OpenFlamingo-9B-vitl-mpt7b/checkpoint.pt"
-needed = {
-    "${language_model}": "huggingface.co/mosaicml/mpt-7b",
-    "${flamingo_weights}": "huggingface.co/openflamingo/OpenFlamingo-9B-vitl-mpt7b",
-}
+language_model = dict(path="checkpoints/mpt-7b", source="huggingface.co/mosaicml/mpt-7b")
+flamingo_weights = dict(
+    path="checkpoints/OpenFlamingo-9B-vitl-mpt7b/checkpoint.pt",
+    source="huggingface.co/openflamingo/OpenFlamingo-9B-vitl-mpt7b",
+)
 _attention_and_feed_forward = ["Wqkv", "out_proj", "up_proj", "down_proj"]
 lora = dict(target_modules=[*_attention_and_feed_forward, "to_q", "to_kv", "to_out", "ff.1", "ff.3"])
-sizes = dict(
-    language=dict(_delete_=True, model_type="mpt", vocab_size=50277, d_model=4096, n_layers=32, n_heads=32),
-)

@@ -1,8 +1,10 @@
 # MultiModal-GPT as it was published: its LoRA weights on OpenFlamingo-9B v1, read and answered as its own code does.
 _base_ = "./lora_joint.py"
 
-lora_weights = "checkpoints/mmgpt-lora-v0-release.pt"
-needed = {"${lora_weights}": "LoRA weights of MultiModal-GPT v0 (download.openmmlab.com/mmgpt/v0)"}
+lora_weights = dict(
+    path="checkpoints/mmgpt-lora-v0-release.pt",
+    source="LoRA weights of MultiModal-GPT v0 (download.openmmlab.com/mmgpt/v0)",
+)
 load_from = "${lora_weights}"
 
 # The published code lets a token read the next image, and an `<image>` token its own.

@@ -22,7 +22,7 @@ from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
 from mmgpt.utils.atomic import atomic_write
 
-DESCRIBED_KEYS = ("model", "chat_pipeline", "needed")  # of the config, that the description holds too
+DESCRIBED_KEYS = ("model", "chat_pipeline", "sources")  # of the config, that the description holds too
 # It stands in preprocessor_config.json, whose readers keep unknown keys as attributes.
 NOTE = (
     "The settings of mmgpt's image preprocessing, which CLIPImageProcessor does not compute exactly: where the longer "

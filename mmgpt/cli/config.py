@@ -1,59 +1,65 @@
 """Reading a config: inheritance, ``--cfg-options``, and the variables that ``'${name}'`` refers to."""
 
-import difflib
 import inspect
 import json
 import keyword
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 from mmengine.config import Config
 
-from mmgpt.compat.names import with_present_names
+from mmgpt.compat.names import (
+    advice_on,
+    present_variable,
+    refuse_removed,
+    warn_of_names,
+    with_present_names,
+)
+from mmgpt.utils.choices import suggest
 from mmgpt.utils.config_variables import VARIABLE
 
 from .config_file import read_config
 from .config_text import DEEPEST, WIDTH, PlainConfig, plain_value
 from .description import exported_folder, is_exported, read_description
+from .presets import PRESETS, apply_presets
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 # What MMEngine's Runner reads from a config although its constructor has no argument of that name.
 RUNNER_KEYS = {"compile", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
 
 
-def suggest(value: str, choices: Iterable[str]) -> str:
-    """The end of an error message about an unknown ``value``: the nearest of ``choices``, then all of them."""
-    choices = sorted(choices)
-    near = difflib.get_close_matches(value, choices, n=1)
-    return (f"; did you mean {near[0]!r}?" if near else "") + f" Choices: {', '.join(choices)}"
-
-
 def load_config(path: str | os.PathLike, options: dict | None = None, trust: bool = False) -> Config:
     """A config file with its bases merged, ``options`` merged over it, and every ``'${name}'`` replaced.
+
+    1. Presets (`benchmark`, `style`, ...) are replaced by what they stand for, see `apply_presets`.
+    2. Options are merged, undotted ones first. One that leads through a ``'${name}'`` sets that variable:
+       'model.lora.r' is 'lora.r'.
+    3. Names of an earlier release become the present ones, with a warning.
+    4. Variables are replaced, so that an option that sets one reaches every place that refers to it. A
+       ``dict(path=..., source=...)`` becomes its path, and the loaded config's `sources` holds where to get it.
+       Names that begin with an underscore belong to their file and are left out.
 
     Args:
         path: Python config file, which is run; or a folder that `export` or `merge` wrote, which is data (see
             `read_description`, also for `trust`).
-        options: dotted names to values, as ``--cfg-options`` gives them. They are merged before the variables are
-            replaced, so an option that sets a variable reaches every place that refers to it. An option that leads
-            through a ``'${name}'`` sets that variable: 'model.lora.r' is 'lora.r'. Undotted ones are merged first.
-
-    A name may have variables in it: with `benchmark = 'okvqa'`, ``'${eval_${benchmark}}'`` is ``'${eval_okvqa}'``.
+        options: dotted names to values, as ``--cfg-options`` gives them.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or as `read_description` says.
-        KeyError: an option or a ``'${name}'`` names nothing in the config.
+        KeyError: an option or a ``'${name}'`` names nothing in the config, or a preset is unknown.
         ValueError: the file cannot be read, or a value cannot be written down with the results; says where.
     """
     folder = exported_folder(path)
     if folder is None or (not is_exported(folder) and any(folder.glob("*.py"))):
         check_exists(path)
     cfg = read_config(path) if folder is None else read_description(folder, trust)
-    for option in sorted(options or {}, key=lambda option: "." in option):
+    options = _present_options(cfg, dict(options or {}), path)
+    apply_presets(cfg, {name: options.pop(name) for name in PRESETS if name in options})
+    for option in sorted(options, key=lambda option: "." in option):
         followed = _follow(cfg, option)
         _check_option(cfg, followed)
         _merge(cfg, followed, options[option])
@@ -61,8 +67,12 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
     for name in values:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{path}: {name!r} cannot be the name of a variable in a config")
-    resolved = {key: _resolve(value, values, key, ()) for key, value in values.items()}
-    return PlainConfig(resolved, cfg_text=cfg.text, filename=cfg.filename)
+    sources = {**_old_sources(values, path), **values.pop("sources", {})}
+    resolved = {key: _resolve(value, values, key, (), sources) for key, value in values.items()}
+    if sources:
+        resolved["sources"] = sources
+    public = {key: value for key, value in resolved.items() if not key.startswith("_")}
+    return PlainConfig(public, cfg_text=cfg.text, filename=cfg.filename)
 
 
 def flamingo_config(cfg: Mapping) -> dict:
@@ -103,6 +113,43 @@ def check_exists(path: str | os.PathLike) -> None:
     raise FileNotFoundError(f"there is no config file {str(path)!r}" + others)
 
 
+def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dict:
+    """Options by their present names; variables of an earlier release in ``cfg`` become settings there.
+
+    Raises:
+        ValueError: one of these has no present name.
+    """
+    benchmark, renamed = options.get("benchmark", cfg.get("benchmark")), {}
+    refuse_removed(cfg, path)
+    refuse_removed((option.partition(".")[0] for option in options), "--cfg-options")
+    if isinstance(cfg.get("sizes"), dict) and {"vision", "language", "_delete_"}.issuperset(cfg.sizes):
+        renamed["sizes"] = "the config files of the language model and the image encoder"
+        cfg.pop("sizes")
+    for old in list(cfg):
+        new = present_variable(old, benchmark)
+        if new:
+            renamed[old], value = new, cfg.pop(old)
+            # A whole dataset or metric replaces the benchmark's, and does not change it.
+            whole = isinstance(value, dict) and "type" in value
+            _merge(cfg, new, {**value, "_delete_": True} if whole else value)
+    present = {}
+    for option, value in options.items():
+        old, dot, rest = option.partition(".")
+        new = present_variable(old, benchmark)
+        renamed |= {old: new} if new else {}
+        present[(new or old) + dot + rest] = value
+    warn_of_names(renamed, path)
+    return present
+
+
+def _old_sources(values: dict, path: str | os.PathLike) -> dict[str, str]:
+    """The sources of files, taken from where an earlier release has them: in `needed` and `needed_...`, by path."""
+    names = [name for name in values if name.partition("_")[0] == "needed" and isinstance(values[name], dict)]
+    warn_of_names(dict.fromkeys(names, "dict(path=..., source=...)"), path)
+    entries = {key: text for name in names for key, text in values.pop(name).items() if key != "_delete_"}
+    return {_resolve(key, values, "needed", (), {}): text for key, text in entries.items()}
+
+
 def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
     """The dotted ``option`` from the variable on that stands on its way through ``cfg``; itself if there is none.
 
@@ -110,20 +157,19 @@ def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
     """
     value, (*names, last) = cfg, option.split(".")
     for i, name in enumerate(names):
-        if isinstance(value, (list, tuple)):
-            value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
-        else:
-            value = value.get(name) if isinstance(value, (dict, Config)) else None
-        whole = VARIABLE.fullmatch(_spelt(value, cfg)) if isinstance(value, str) else None
+        value = _child(value, name)
+        whole = VARIABLE.fullmatch(value) if isinstance(value, str) else None
         if whole:
             _no_circle(whole[1], seen)
             return _follow(cfg, ".".join([whole[1], *names[i + 1 :], last]), (*seen, whole[1]))
     return option
 
 
-def _spelt(value: str, cfg: Config) -> str:
-    """``'${eval_${benchmark}}'`` with the name that it stands for: ``'${eval_okvqa}'``; any ``'${name}'`` stays."""
-    return value if VARIABLE.fullmatch(value) else VARIABLE.sub(lambda match: str(cfg.get(match[1])), value)
+def _child(value: object, name: str) -> object:
+    """What a dict, or a list by its number, has under a name; None where there is nothing."""
+    if isinstance(value, (list, tuple)):
+        return value[int(name)] if name.isdigit() and int(name) < len(value) else None
+    return value.get(name) if isinstance(value, (dict, Config)) else None
 
 
 def _check_option(cfg: Config, option: str) -> None:
@@ -136,7 +182,8 @@ def _check_option(cfg: Config, option: str) -> None:
 
     known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
     if name not in known:
-        raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + suggest(name, known))
+        advice = advice_on(name)
+        raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + advice + suggest(name, known))
 
 
 def _merge(cfg: Config, option: str, value: object) -> None:
@@ -145,6 +192,8 @@ def _merge(cfg: Config, option: str, value: object) -> None:
     Raises:
         ValueError: the option leads through a value that has no names, or no such place.
     """
+    if isinstance(value, str) and _is_file(reduce(_child, option.split("."), cfg)):
+        option = f"{option}.path"
     attempts = [value, {**value, "_delete_": True}] if isinstance(value, dict) else [value]
     for i, attempt in enumerate(attempts, start=1):
         try:
@@ -154,38 +203,59 @@ def _merge(cfg: Config, option: str, value: object) -> None:
                 raise ValueError(f"--cfg-options {option}: {error.args[0]}") from error
 
 
-def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...]) -> object:
+def _is_file(value: object) -> bool:
+    """Whether a value of a config is a file or folder with the place to get it from."""
+    return isinstance(value, dict) and value.keys() == {"path", "source"}
+
+
+def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...], sources: dict[str, str]) -> object:
     """``value`` with each ``'${name}'`` in it replaced by ``values[name]``, itself resolved.
 
-    ``place`` is the dotted name of the value, for messages; ``seen`` the variables being resolved, to find circles.
+    Args:
+        place: dotted name of the value, for messages.
+        seen: variables that are being resolved, to find circles.
+        sources: gets the path of each file that is given with its source, and the source.
     """
     if place.count(".") + place.count("[") > DEEPEST:
         raise ValueError(f"the config is nested more than {DEEPEST} times, in {place[:WIDTH]}...")
+    if _is_file(value):
+        path, source = (_resolve(value[key], values, f"{place}.{key}", seen, sources) for key in ("path", "source"))
+        known = sources.get(path, "")
+        sources[path] = source if not known or source in known else f"{known}; {source}"
+        return path
     if isinstance(value, dict):
-        return {plain_value(key, place): _resolve(item, values, f"{place}.{key}", seen) for key, item in value.items()}
+        return {
+            plain_value(key, place): _resolve(item, values, f"{place}.{key}", seen, sources)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         kind = tuple if isinstance(value, tuple) else list
-        return kind(_resolve(item, values, f"{place}[{i}]", seen) for i, item in enumerate(value))
+        return kind(_resolve(item, values, f"{place}[{i}]", seen, sources) for i, item in enumerate(value))
     if not isinstance(value, str):
         return plain_value(value, place)
+
+    def variable(name: str) -> object:
+        if name not in values:
+            # Variables of the same kind, such as own_..., are suggested if there are any.
+            alike = [other for other in values if other.startswith(name.partition("_")[0] + "_")]
+            raise KeyError(
+                f"{place} refers to '${{{name}}}', which the config does not set{advice_on(name)}"
+                + suggest(name, alike or values)
+            )
+        _no_circle(name, seen)
+        return _resolve(deepcopy(values[name]), values, name, (*seen, name), sources)
+
     whole = VARIABLE.fullmatch(value)
     if whole:
-        return _variable(whole[1], values, place, seen)
-    value = str(value)  # NumPy has a kind of text of its own
-    filled = VARIABLE.sub(lambda match: str(_variable(match[1], values, place, seen)), value)
-    # A name that had variables in it is one now.
-    return _resolve(filled, values, place, seen) if VARIABLE.search(filled) else filled
-
-
-def _variable(name: str, values: dict, place: str, seen: tuple[str, ...]) -> object:
-    if name not in values:
-        # Variables of the same kind, such as eval_..., are suggested if there are any.
-        alike = [known for known in values if known.startswith(name.partition("_")[0] + "_")]
-        raise KeyError(
-            f"{place} refers to '${{{name}}}', which the config does not set" + suggest(name, alike or values)
+        return variable(whole[1])
+    # NumPy has a kind of text of its own.
+    filled = VARIABLE.sub(lambda match: str(variable(match[1])), str(value))
+    if VARIABLE.search(filled):
+        raise ValueError(
+            f"{place}={value!r}: a name in ${{...}} cannot be made of other names; write the name that is meant, or "
+            "choose by `benchmark`, `style` and `tracker`, which stand for parts of a config (docs/evaluation.md)"
         )
-    _no_circle(name, seen)
-    return _resolve(deepcopy(values[name]), values, name, (*seen, name))
+    return filled
 
 
 def _no_circle(name: str, seen: tuple[str, ...]) -> None:

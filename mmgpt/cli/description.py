@@ -196,7 +196,8 @@ def _check(values: Mapping, file: Path) -> None:
         raise ValueError(f"{file}: format={values.get('format')!r}, this version of mmgpt reads {FORMAT}")
     known = ("model", "chat_pipeline", "format", "files", "imports")
     for key, value in values.items():
-        is_hint = key.partition("_")[0] == "needed" and isinstance(value, Mapping)
+        # Folders of an earlier release have `needed` and `needed_...` for `sources`.
+        is_hint = key.partition("_")[0] in ("sources", "needed") and isinstance(value, Mapping)
         is_variable = isinstance(value, str) and (key not in PARTS and key != "default_scope" or value == "mmgpt")
         if key.startswith("_") or not (key in known or is_hint or is_variable):
             raise ValueError(

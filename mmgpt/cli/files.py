@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mmgpt.utils.config_variables import VARIABLE
 from mmgpt.utils.json_file import read_json_object
 
 # The parts of a config that are built; other top-level names are variables, used or not.
@@ -43,8 +42,8 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
 
     In a folder of weights, the files are looked for without which it cannot be loaded.
 
-    A top-level ``needed = {'${language_model}': 'what it is and where to get it'}`` adds a hint to the files at or
-    under that path; so does any other whose name begins with ``needed_``, for no two base files may set the same name.
+    A file that a config names as ``dict(path=..., source='what it is and where to get it')`` is listed with its source,
+    which `load_config` gathers in ``sources``.
 
     Args:
         cfg: as `load_config` returns it.
@@ -194,14 +193,10 @@ def _under(path: str, folder: str) -> bool:
 
 
 def _hint(path: str, cfg: Mapping) -> str:
-    """The text of ``needed`` for the longest path there that ``path`` is, or lies under."""
-    hints = {VARIABLE.sub(lambda match: str(cfg.get(match[1])), key): text for key, text in _needed(cfg).items()}
-    return hints[max(known, key=len)] if (known := [key for key in hints if _under(path, key)]) else ""
-
-
-def _needed(cfg: Mapping) -> Mapping:
-    named = (cfg[name] or {} for name in cfg if name == "needed" or name.startswith("needed_"))
-    return {path: hint for hints in named for path, hint in hints.items()}
+    """Where to get a file: the text of ``sources`` for the longest path there that it is, ends with, or lies under."""
+    sources = cfg.get("sources") or {}
+    known = [source for source in sources if _under(path, source) or path.endswith(f"{os.sep}{source}")]
+    return sources[max(known, key=len)] if known else ""
 
 
 def _options(path: str, places: list[str], cfg: Mapping) -> str:

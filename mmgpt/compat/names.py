@@ -4,7 +4,8 @@ They are accepted for one release, with a warning that names the new one; then t
 """
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from mmengine.logging import print_log
 
@@ -18,6 +19,19 @@ TYPES = {
 }
 # Arguments by the present name of their type.
 ARGUMENTS: dict[str, dict[str, str]] = {}
+# Variables of a config, by the place that they have now. A `{benchmark}` in a name is the one that is chosen.
+VARIABLES = {
+    "answering_{benchmark}": "answering",
+    "eval_{benchmark}": "test_dataloader.dataset",
+    "metric_{benchmark}": "test_evaluator",
+}
+# Variables without such a place, which are refused: patterns, and what to do instead.
+REMOVED = {
+    r"(length|length_penalty|cut_at)_(vqa|caption)|(generation|template|cut_at|caption_question)_(instruction|"
+    r"openflamingo)|steps_(ranking|generation)": "a style is a file of configs/benchmarks/styles now: set generation, "
+    "question_template or test_cfg.cut_at instead",
+    r"track_(files|tensorboard|wandb|wandb_offline)": "set visualizer.vis_backends instead",
+}
 
 
 def with_present_names(values: Mapping, source: object) -> dict:
@@ -31,11 +45,45 @@ def with_present_names(values: Mapping, source: object) -> dict:
     """
     renamed: dict[str, str] = {}
     values = {key: _present(value, renamed) for key, value in values.items()}
+    warn_of_names(renamed, source)
+    return values
+
+
+def advice_on(name: str) -> str:
+    """What an error about an unknown variable adds where an earlier release had one of that name."""
+    if name == "sizes":
+        return "; sizes are read from the config files of the language model and the image encoder now"
+    if re.fullmatch(r"(eval|metric|task|answering)_\w+", name):
+        return (
+            "; a benchmark is a file of configs/benchmarks now: choose it by `benchmark`, and set test_dataloader, ..."
+        )
+    return ""
+
+
+def present_variable(name: str, benchmark: object) -> str | None:
+    """The place that a variable of an earlier release has now; None for a variable of a user's own.
+
+    Args:
+        name: top-level name of a config.
+        benchmark: the one that is chosen.
+    """
+    return {old.format(benchmark=benchmark): new for old, new in VARIABLES.items()}.get(name)
+
+
+def refuse_removed(names: Iterable[str], source: object) -> None:
+    """Raises a ValueError, which says what to do instead, when a variable among `names` is one of REMOVED."""
+    for name in names:
+        for pattern, advice in REMOVED.items():
+            if re.fullmatch(pattern, name):
+                raise ValueError(f"{source} sets {name!r}, a variable of an earlier release: {advice}")
+
+
+def warn_of_names(renamed: Mapping[str, str], source: object) -> None:
+    """Logs a warning about names of an earlier release, by the present ones; nothing when there are none."""
     if renamed:
         names = ", ".join(f"{old!r} is {new!r} now" for old, new in renamed.items())
-        told = f"{source} has names of an earlier release, which the next one refuses: {names}"
-        print_log(told, "current", logging.WARNING)
-    return values
+        text = f"{source} has names of an earlier release, which the next one refuses: {names}"
+        print_log(text, "current", logging.WARNING)
 
 
 def _present(value: object, renamed: dict[str, str]) -> object:

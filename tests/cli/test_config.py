@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmgpt.cli import load_config
 from mmgpt.cli.config import plain_config
+from mmgpt.compat import names
 
 CONFIG = """
 name = 'a'
@@ -57,18 +58,48 @@ def test_option_through_a_wrong_variable(config):
         load_config(config, {"model.a.r": 8})
 
 
-def test_a_name_may_have_variables_in_it(config):
-    more = "\nchoice = 'b'\nb_sizes = dict(width=5)\nc_sizes = '${sizes}'\nmodel['chosen'] = '${${choice}_sizes}'"
-    config.write_text(CONFIG + more)
-    assert load_config(config).model.chosen == {"width": 5}
-    assert load_config(config, {"choice": "c"}).model.chosen == {"width": 4}
-    cfg = load_config(config, {"model.chosen.width": 8, "choice": "c"})
-    assert cfg.sizes.width == cfg.model.chosen.width == 8 and cfg.b_sizes.width == 5
-    with pytest.raises(KeyError, match="model.chosen refers to '.{d_sizes}'.*did you mean"):
-        load_config(config, {"choice": "d"})
-    config.write_text(CONFIG + "\nchoice = 'b'\nb_x = '${${choice}_x}'")
-    with pytest.raises(ValueError, match="b_x -> b_x refer to each other in a circle"):
+def test_a_name_made_of_names_is_refused(config):
+    config.write_text(CONFIG + "\nchoice = 'b'\nb_sizes = dict(width=5)\nmodel['chosen'] = '${${choice}_sizes}'")
+    with pytest.raises(ValueError, match="model.chosen='.{.{choice}_sizes}': a name .* cannot be made of other names"):
         load_config(config)
+
+
+FILE = "weights = dict(path='${folder}/w.pt', source='from there')\nmodel['weights'] = '${weights}'\n"
+
+
+def test_a_file_with_its_source_becomes_its_path(config, tmp_path):
+    config.write_text(CONFIG + FILE)
+    cfg = load_config(config)
+    assert cfg.weights == cfg.model.weights == "a/b/w.pt"
+    assert cfg.sources == {"a/b/w.pt": "from there"}
+    moved = load_config(config, {"model.weights": "elsewhere.pt", "weights": "mine.pt"})
+    assert moved.model.weights == "elsewhere.pt" and moved.sources == {"mine.pt": "from there"}
+    child = tmp_path / "child.py"
+    child.write_text("_base_ = './experiment.py'\nweights = 'own.pt'\n")
+    assert load_config(child).model.weights == "own.pt" and "sources" not in load_config(child)
+    cfg.dump(tmp_path / "dumped.py")
+    assert load_config(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
+
+
+def test_two_sources_of_one_path_are_both_told(config):
+    config.write_text("a = [dict(path='coco', source='train'), dict(path='coco', source='val')]\nb = '${a}'")
+    assert load_config(config).sources == {"coco": "train; val"}
+
+
+def test_sources_as_an_earlier_release_has_them(config, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(names, "print_log", lambda text, *_: warnings.append(text))
+    config.write_text(CONFIG + "needed = {'${folder}/w': 'w, from there'}\nneeded_data = dict(x='x, from here')")
+    cfg = load_config(config)
+    assert cfg.sources == {"a/b/w": "w, from there", "x": "x, from here"}
+    assert not {"needed", "needed_data"} & set(cfg)
+    assert "'needed' is 'dict(path=..., source=...)' now, 'needed_data' is" in warnings[0]
+
+
+def test_names_with_an_underscore_belong_to_their_file(config):
+    config.write_text(CONFIG + "_own = dict(a='${name}')\nmodel['own'] = '${_own}'")
+    cfg = load_config(config)
+    assert cfg.model.own == {"a": "a"} and "_own" not in cfg
 
 
 def test_choices_of_a_name_are_those_of_its_kind(config):

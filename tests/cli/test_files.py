@@ -11,7 +11,7 @@ def cfg(tmp_path, monkeypatch):
     return dict(
         language_model="checkpoints/llama",
         data_root="data",
-        needed={"${language_model}": "LLaMA-7B, from there", "${data_root}/x": "the x data, from here"},
+        sources={"checkpoints/llama": "LLaMA-7B, from there", "data/x": "the x data, from here"},
         model=dict(language=dict(path="checkpoints/llama"), vision=dict(pretrained="openai", weights=None)),
         unused=dict(path="nowhere"),
         train_dataloader=dict(dataset=dict(visual=[data], tokenizer="checkpoints/llama")),
@@ -37,8 +37,8 @@ def test_one_message_lists_all_that_is_missing(cfg):
     assert "nowhere" not in message and "openai" not in message
 
 
-def test_hints_under_further_names(cfg):
-    cfg |= dict(needed_test={"test.json": "the test data, from elsewhere"}, needless={"test.json": "no hint"})
+def test_the_longest_path_has_the_source(cfg):
+    cfg["sources"] |= {"test.json": "the test data, from elsewhere", "other/test.json": "no source of it"}
     with pytest.raises(FileNotFoundError, match="the test data, from elsewhere\n    test.json") as raised:
         check_files(cfg)
     assert "LLaMA-7B, from there" in str(raised.value)

@@ -11,6 +11,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 
 from mmgpt.cli import check_files, load_config
+from mmgpt.cli.presets import benchmarks
+from mmgpt.compat import names
 from mmgpt.datasets.prompts import INSTRUCTION_START
 from mmgpt.engine.evaluation_loop import EvaluationLoop
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
@@ -96,11 +98,8 @@ def prepare(cfg, name):
     return build(cfg.test_dataloader.dataset)
 
 
-def test_every_benchmark_is_tested(load):
-    named = {name.removeprefix("eval_") for name in load("gqa") if re.fullmatch(r"eval_(?!pope_)\w+", name)}
-    assert named == set(FILES) == set(PROMPTS)
-    files = {path.stem for path in (CONFIGS / "_base_" / "datasets").glob("eval_*.py")}
-    assert files == {f"eval_{name}" for name in named} - {"eval_aokvqa_direct", "eval_vqav2_test_dev"}
+def test_every_benchmark_is_tested():
+    assert set(benchmarks()) == set(FILES) == set(PROMPTS)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -192,7 +191,7 @@ def test_a_style_fits_any_experiment(load, experiment):
 def test_choices_are_ranked_or_read_in_a_free_answer(load, name):
     own = "generation" if name == "pope" else "ranking"
     for answering in ("ranking", "generation"):
-        data = prepare(load(name, **{f"answering_{name}": answering}), name)
+        data = prepare(load(name, answering=answering), name)
         counts = {len(sample["candidates"] or []) for sample in data}
         assert counts == ({len(sample["meta"]["choices"]) for sample in data} if answering == "ranking" else {0})
         same = build(load(name).test_dataloader.dataset)[0]
@@ -214,7 +213,7 @@ def guide(tmp_path):
 
 def test_in_context_examples_of_the_guide(load, guide):
     cfg = load("okvqa", experiment=guide[0].with_suffix(""), **{"example_steps.0.shots": 1})
-    assert cfg.style == "openflamingo"
+    assert cfg.question_template == "openflamingo_vqa"
     place_small(cfg.okvqa, "okvqa_annotations.json", "okvqa_questions.json")
     [sample] = prepare(cfg, "okvqa")
     shown = "<image>Question:What is the hairstyle of the blond called? Short answer:pony tail<|endofchunk|>"
@@ -222,9 +221,54 @@ def test_in_context_examples_of_the_guide(load, guide):
 
 
 def test_a_benchmark_of_ones_own_as_the_guide_has_it(load, guide, tmp_path):
-    lora_joint = f"_base_ = '{CONFIGS}/mmgpt/lora_joint.py'\n"
-    guide[1].write_text(lora_joint + guide[1].read_text())
-    cfg = load("birds", experiment=guide[1].with_suffix(""))
+    birds = guide[1].rename(tmp_path / "birds.py")
+    cfg = load(str(birds))
+    check_birds(cfg)
+    styled = load(str(birds), style="openflamingo")
+    assert styled.question_template == "openflamingo_vqa" and styled.generation.max_new_tokens == 5
+
+
+EARLIER = """
+eval_birds = dict(
+    type="InstructionDataset",
+    name="birds",
+    parser=dict(type="vqa", image="{file}", tags=["season"]),
+    seed="${seed}",
+    data_root="${data_root}",
+    ann_file="birds/test.json",
+    data_prefix=dict(img="birds/images"),
+    expect=dict(split="test"),
+    pipeline=["${example_steps}", "${image_steps}", "${question_steps}"],
+)
+metric_birds = dict(type="BenchmarkScores", rule="exact", by=["season"])
+task_birds = "vqa"
+"""
+
+
+def test_a_benchmark_as_an_earlier_release_has_it(load, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(names, "print_log", lambda text, *_: warnings.append(text))
+    path = tmp_path / "earlier.py"
+    path.write_text(f"_base_ = '{CONFIGS}/mmgpt/lora_joint.py'\n{EARLIER}")
+    cfg = load("birds", experiment=path.with_suffix(""))
+    check_birds(cfg)
+    assert "'eval_birds' is 'test_dataloader.dataset' now, 'metric_birds' is 'test_evaluator' now" in warnings[0]
+    styled = load("birds", experiment=path.with_suffix(""), style="openflamingo")
+    assert styled.question_template == "openflamingo_vqa" and styled.test_cfg.cut_at[0] == "Question"
+
+
+def test_changes_of_a_benchmark_as_an_earlier_release_has_them(load):
+    cfg = load("gqa", **{"eval_gqa.sample": 3, "metric_gqa.by": []})
+    assert cfg.test_dataloader.dataset.sample == 3 and cfg.test_evaluator.by == []
+    free = load("aokvqa", answering_aokvqa="generation")
+    assert free.test_dataloader.dataset == load("aokvqa", answering="generation").test_dataloader.dataset
+    with pytest.raises(ValueError, match="'cut_at_vqa', .*: a style is a file of configs/benchmarks/styles now"):
+        load("gqa", cut_at_vqa=["."])
+    with pytest.raises(KeyError, match="no 'eval_okvqa'; a benchmark is a file of configs/benchmarks now"):
+        load("gqa", **{"eval_okvqa.sample": 3})
+
+
+def check_birds(cfg):
     record = dict(question="Which bird?", file="1.jpg", answer="a wren", season="winter", split="test")
     folder = Path(cfg.data_root) / "birds"
     draw(folder / "images" / "1.jpg")
@@ -277,11 +321,40 @@ def test_a_file_of_another_split_is_refused(load, name):
 
 def test_a_benchmark_that_is_misspelt(load):
     with pytest.raises(
-        KeyError, match="eval_vqa2.*did you mean 'eval_vqav2'.*Choices: eval_aokvqa, eval_aokvqa_direct"
+        KeyError, match="unknown benchmark 'vqa2'; did you mean 'vqav2'.*Choices: aokvqa, aokvqa_direct"
     ):
         load("vqa2")
-    with pytest.raises(KeyError, match="_flamingo.*did you mean '.*_openflamingo'"):
+    with pytest.raises(KeyError, match="unknown style 'flamingo'; did you mean 'openflamingo'.*instruction"):
         load("gqa", style="flamingo")
+    with pytest.raises(ValueError, match="answering='ranking': the questions of benchmark 'gqa' have no choices"):
+        load("gqa", answering="ranking")
+    with pytest.raises(KeyError, match="unknown answering 'rank'; did you mean 'ranking'"):
+        load("pope", answering="rank")
+
+
+def test_a_config_changes_the_benchmark_that_it_names(load, tmp_path):
+    path = tmp_path / "mine.py"
+    own = "test_dataloader = dict(batch_size=4, dataset=dict(sample=2))\ntest_cfg = dict(cut_at=['.'])\n"
+    path.write_text(f"_base_ = '{CONFIGS}/mmgpt/lora_joint.py'\nbenchmark = 'gqa'\n{own}")
+    options = dict(language_model="", data_root="data")
+    cfg = load_config(path, options)
+    assert cfg.test_dataloader.dataset.name == "gqa"
+    assert (cfg.test_dataloader.batch_size, cfg.test_dataloader.dataset.sample) == (4, 2)
+    assert cfg.test_cfg.cut_at == ["."]
+    # One that an option names instead has its own metrics and loop.
+    other = load_config(path, options | dict(benchmark="okvqa"))
+    assert (other.test_dataloader.dataset.name, other.test_dataloader.batch_size) == ("okvqa", 4)
+    assert other.test_cfg.cut_at == []
+
+
+def test_a_benchmark_replaces_the_test_data_of_an_experiment(load):
+    own = load_config(CONFIGS / "mmgpt" / "tiny_lora_joint.py")
+    cfg = load_config(CONFIGS / "mmgpt" / "tiny_lora_joint.py", dict(benchmark="okvqa"))
+    assert cfg.test_dataloader.dataset.name == "okvqa"
+    assert cfg.test_dataloader.batch_size == own.test_dataloader.batch_size == 128
+    assert [metric.rule for metric in cfg.test_evaluator] == ["vqa", "openflamingo"]
+    with pytest.raises(ValueError, match="style='openflamingo' needs a benchmark"):
+        load_config(CONFIGS / "mmgpt" / "tiny_lora_joint.py", dict(style="openflamingo"))
 
 
 def test_missing_files_come_with_their_source(load):
@@ -292,4 +365,4 @@ def test_missing_files_come_with_their_source(load):
 
 def test_few_questions_of_a_benchmark(load):
     cfg = load("vqav2", **{"test_dataloader.dataset.sample": 1})
-    assert len(prepare(cfg, "vqav2")) == 1 and cfg.eval_vqav2.sample == 1
+    assert len(prepare(cfg, "vqav2")) == 1 and cfg.test_dataloader.dataset.sample == 1

@@ -28,10 +28,11 @@ def test_every_source_is_in_the_mix():
     assert named == [f"${{{name}}}" for name in PLACES]
 
 
-def test_configs_name_the_published_places():
-    cfg = Config.fromfile(JOINT)
+def test_configs_name_the_published_places(tmp_path, tiny_llama):
+    cfg = load(tmp_path, tiny_llama, data_root="root")
     for name, (file, _, images) in PLACES.items():
-        assert cfg[name].name == name and cfg[name].ann_file == file and cfg[name].data_root == "${data_root}"
+        assert cfg[name].name == name and cfg[name].ann_file == file and cfg[name].data_root == "root"
+        assert file in cfg.sources and images in {"", *cfg.sources}
         assert cfg[name].get("data_prefix", {}).get("img", "") == images
     assert (cfg.aokvqa.sample, cfg.coco_caption.sample, cfg.ocr_vqa.sample) == (5000, 512, 512)
     assert (cfg.prompt_template, cfg.image_size, cfg.max_length) == ("instruction", 224, 512)

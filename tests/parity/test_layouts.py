@@ -48,7 +48,6 @@ def config(tmp_path):
         language_model=flamingo["language"]["path"],
         flamingo_weights=flamingo["weights"],
         model=dict(type="LoRAModel", module=flamingo, lora=lora_config()),
-        sizes=dict(vision=str(tower), language=json.loads((PARITY / "llama" / "config.json").read_text())),
         chat_pipeline=[
             dict(type="PrepareImages", size=size, mean=[0.5] * 3, std=[0.25] * 3),
             dict(type="FormatPrompt", template="instruction", open_last=True),

@@ -1,14 +1,13 @@
 """The command's table, what it takes from a config, and what it advises."""
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from mmgpt.cli import load_config
-from tests.models.memory.test_planner import LANGUAGE, TOWER
+from tests.models.memory.test_planner import base
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "mmgpt"
@@ -19,12 +18,9 @@ SPEC.loader.exec_module(memory_plan)
 
 @pytest.fixture
 def config(tmp_path):
-    (tmp_path / "tower.json").write_text(json.dumps(TOWER))
-    sizes = dict(_delete_=True, vision=str(tmp_path / "tower.json"), language=LANGUAGE)
+    values = dict(base(tmp_path), _base_=str(CONFIGS / "lora_joint_packed.py"), max_length=64, row_length=256)
     path = tmp_path / "small.py"
-    path.write_text(
-        f"_base_ = {str(CONFIGS / 'lora_joint_packed.py')!r}\nsizes = {sizes!r}\nmax_length = 64\nrow_length = 256\n"
-    )
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()))
     return str(path)
 
 

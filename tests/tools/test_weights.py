@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmgpt.cli import load_config
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import MODELS
@@ -102,7 +101,19 @@ def test_an_existing_folder_is_refused_before_anything_is_loaded(run, pretrained
             run(command, config, "no such checkpoint", tmp_path)
 
 
-def test_list_needs_the_sizes_of_the_base(run, pretrained):
-    assert not load_config(pretrained[0]).get("sizes")
-    with pytest.raises(ValueError, match="has no `sizes`"):
-        run("list", pretrained[0])
+def test_list_gives_the_trained_tensors_of_a_base(run, pretrained, capsys):
+    config, _, model = pretrained
+    run("list", config)
+    *lines, last = capsys.readouterr().out.splitlines()
+    trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    assert {f"{name} {shape}" for name, shape in trained.items()} <= set(lines)
+    assert last == (
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} of them trainable"
+    )
+
+
+def test_list_names_the_file_that_it_needs(run, tmp_path):
+    options = ("--cfg-options", f"language_model={tmp_path}")
+    with pytest.raises(FileNotFoundError, match="config.json is missing: the sizes of the language model"):
+        run("list", Path(__file__).parents[2] / "configs" / "mmgpt" / "lora_joint.py", *options)

@@ -1,11 +1,12 @@
-"""How much GPU memory a training takes, before it is started: no weights, no data and no GPU are needed.
+"""Planned GPU memory of a training; no weights, no data and no GPU are needed.
 
     python tools/analysis_tools/memory_plan.py configs/mmgpt/lora_joint.py
     python tools/analysis_tools/memory_plan.py configs/mmgpt/lora_joint.py --length 2048 --checkpointing
 
-Weights and the optimizer's states are counted; activations are those of the model's own training step, made with
-tensors that have a shape and no values. Defaults are the config's: the rows of a batch, the length at which texts are
-cut, and one image a row (packed rows: as many as fit).
+The sizes of the model are read from the config files of its language model and image encoder. Weights and the
+optimizer's states are counted; activations are those of the model's own training step, run on tensors that have a shape
+and no values. Defaults are the config's: the rows of a batch, the length at which texts are cut, and one image a row
+(packed rows: as many as fit).
 """
 
 import argparse
@@ -25,7 +26,7 @@ from mmgpt.visualization.tables import print_tables
 
 GB = 2**30
 GPUS = (24, 40, 80)
-# What the driver, the libraries and holes between tensors take besides.
+# The driver, the libraries and holes between tensors take this much besides, by guess.
 RESERVE = 1.5 * GB
 
 
@@ -44,7 +45,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
-    """The largest batch that the config makes, or what the command line says instead."""
+    """Sizes of the largest batch of a config's training, or those of the command line."""
     loader = cfg.train_dataloader
     samples = loader.batch_size + loader.get("batch_sampler", {}).get("language_batch_size", 0)
     packed = loader.get("collate_fn", {}).get("row_length")
@@ -55,12 +56,12 @@ def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
 
 
 def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:
-    """The plan of a config, and the batch that it is for."""
+    """Plan of a config's training, and sizes of the batch that the plan is for."""
     flamingo, sizes = flamingo_config(cfg), batch_of(cfg, args)
     if args.checkpointing is not None:
         flamingo.checkpointing = args.checkpointing
     wrapper = cfg.optim_wrapper
-    made = plan(
+    planned = plan(
         build_without_weights(cfg),
         sizes,
         optimizer=wrapper.optimizer.type,
@@ -69,67 +70,69 @@ def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:
         processes=args.world_size,
         sharded=args.shard,
     )
-    return made, sizes
+    return planned, sizes
 
 
-def table(made: Plan) -> Table:
-    """The plan, line by line."""
+def table(planned: Plan) -> Table:
+    """Table of a plan, a line for each kind of memory."""
     result = Table()
     result.add_column("")
     result.add_column("GiB", justify="right")
-    lines = {f"weights, {kind}": size for kind, size in made.weights.items()}
-    lines["states of the optimizer"] = made.optimizer
-    lines["activations and gradients"] = made.step
-    if made.update > made.step:
-        lines["gradients and the optimizer's step, instead of activations"] = made.update
-    lines["weights of other GPUs, or gradients under way"] = made.gathered
+    lines = {f"weights, {kind}": size for kind, size in planned.weights.items()}
+    lines["states of the optimizer"] = planned.optimizer
+    lines["activations and gradients"] = planned.step
+    if planned.update > planned.step:
+        lines["gradients and the optimizer's step, instead of activations"] = planned.update
+    lines["weights of other GPUs, or gradients under way"] = planned.gathered
     for name, size in lines.items():
         if size:
             result.add_row(name, f"{size / GB:.2f}")
     result.add_section()
-    result.add_row("peak", f"{made.total / GB:.2f}")
-    result.add_row("peak, and 1.5 GiB for driver, libraries and holes", f"{(made.total + RESERVE) / GB:.2f}")
+    result.add_row("peak", f"{planned.total / GB:.2f}")
+    result.add_row("peak, and 1.5 GiB for driver, libraries and holes", f"{(planned.total + RESERVE) / GB:.2f}")
     return result
 
 
-def advice(cfg: Config, made: Plan, sizes: Sizes) -> list[str]:
-    """Which GPUs it fits, and what to turn down for the smallest, the largest gain first."""
+def advice(cfg: Config, planned: Plan, sizes: Sizes) -> list[str]:
+    """Lines about the GPUs that the plan fits, and the settings that lower it for the smallest, largest gain first."""
     flamingo, lines = flamingo_config(cfg), []
     for size in GPUS:
-        lines.append(f"{size} GB: {'fits' if made.total + RESERVE <= size * GB else 'does not fit'}")
+        lines.append(f"{size} GB: {'fits' if planned.total + RESERVE <= size * GB else 'does not fit'}")
     if lines[0].endswith("not fit"):
-        gains, activations = {}, max(made.step - made.update, 0)
+        gains, activations = {}, max(planned.step - planned.update, 0)
         if not flamingo.get("checkpointing"):
             gains["activations: model.module.checkpointing=True"] = activations
         if not flamingo.language.get("precision") and "language" in flamingo.get("frozen", ["language"]):
-            gains["frozen weights: language.precision=int4"] = _frozen(made)
+            gains["frozen weights: language.precision=int4"] = _frozen(planned)
         if "8bit" not in cfg.optim_wrapper.optimizer.type:
-            gains["states: optim_wrapper.optimizer.type=AdamW8bit"] = made.optimizer
+            gains["states: optim_wrapper.optimizer.type=AdamW8bit"] = planned.optimizer
         gains[f"a smaller batch ({sizes.rows} rows of {sizes.length} tokens), or shorter texts"] = activations / 2
         gains["sharing among 8 GPUs, as configs/mmgpt/lora_joint_fsdp.py does: --world-size 8 --shard"] = (
-            sum(made.weights.values()) / 3
+            sum(planned.weights.values()) / 3
         )
         lines.append("To turn down:")
-        lines += [f"  {name}" for name in sorted(gains, key=gains.get, reverse=True) if gains[name] > 0.05 * made.total]
+        lines += [
+            f"  {name}" for name in sorted(gains, key=gains.get, reverse=True) if gains[name] > 0.05 * planned.total
+        ]
     return lines
 
 
-def _frozen(made: Plan) -> float:
-    return sum(size for kind, size in made.weights.items() if kind.startswith("frozen"))
+def _frozen(planned: Plan) -> float:
+    return sum(size for kind, size in planned.weights.items() if kind.startswith("frozen"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Estimate, print."""
+    """Prints the plan of a config's training, and what would lower it."""
     args = parse_args(arguments)
     init_default_scope("mmgpt")
     cfg = load_config(args.config, args.cfg_options)
-    made, sizes = estimate(cfg, args)
+    planned, sizes = estimate(cfg, args)
     gpus = f"{args.world_size} GPUs{', sharded' * args.shard}" if args.world_size > 1 else "one GPU"
     print(
         f"{args.config} on {gpus}, with batches of {sizes.rows} rows of {sizes.length} tokens and {sizes.images} images"
     )
-    print_tables({"Peak memory of each GPU": table(made)})
-    print("\n".join(advice(cfg, made, sizes)))
+    print_tables({"Peak memory of each GPU": table(planned)})
+    print("\n".join(advice(cfg, planned, sizes)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Command that converts weights between layouts.
 
-list CONFIG                     parameters of the model, and every trained tensor with its shape; needs no weights
+list CONFIG                     parameters of the model, and every trainable tensor with its shape; needs no weights
 import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors, MultiModal-GPT's LoRA -> OUT.pth
 export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
@@ -40,15 +40,14 @@ from mmgpt.models.weights.writer import (
 
 
 def list_tensors(cfg: Config, args: argparse.Namespace) -> None:
-    """Print the size of every part and the name and shape of every trained tensor."""
-    model = build_without_weights(cfg)
-    named = dict(model.named_parameters())
-    for name, parameter in named.items():
+    """Print name and shape of every trainable tensor, and the number of parameters."""
+    total = trainable = 0
+    for name, parameter in build_without_weights(cfg).named_parameters():
+        total += parameter.numel()
         if parameter.requires_grad:
+            trainable += parameter.numel()
             print(name, tuple(parameter.shape))
-    trained = sum(parameter.numel() for parameter in named.values() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in named.values())
-    print(f"{total:,} parameters, {trained:,} of them trained")
+    print(f"{total:,} parameters, {trainable:,} of them trainable")
 
 
 def import_file(cfg: Config, args: argparse.Namespace) -> None:

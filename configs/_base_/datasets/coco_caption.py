@@ -1,5 +1,4 @@
-# COCO Caption in Karpathy's split: https://cs.stanford.edu/people/karpathy/deepimagesent (coco.zip: dataset_coco.json);
-# images of 2014: https://cocodataset.org/#download (coco/train2014, coco/val2014).
+# COCO Caption in Karpathy's split (cs.stanford.edu/people/karpathy/deepimagesent, coco.zip: dataset_coco.json).
 # The annotation file is the published project's conversion: a list with a record for each image of the splits train and
 # restval, {"image": "val2014/COCO_val2014_....jpg", "caption": [its captions], "image_id": "coco_..."}. In
 # dataset_coco.json that is filepath/filename, the raw of its sentences, and cocoid.
@@ -10,8 +9,13 @@ coco_caption = dict(
     parser="coco_caption",
     sample=512,
     data_root="${data_root}",
-    ann_file="coco/annotations/coco_karpathy_train_converted.json",
-    data_prefix=dict(img="coco"),
+    ann_file=dict(
+        path="coco/annotations/coco_karpathy_train_converted.json",
+        source="made of COCO Caption in Karpathy's split (see configs/_base_/datasets/coco_caption.py)",
+    ),
+    data_prefix=dict(
+        img=dict(path="coco", source="COCO's images of 2014 (cocodataset.org/#download: train2014, val2014)")
+    ),
     pipeline=[
         dict(type="PickAnswer"),
         dict(

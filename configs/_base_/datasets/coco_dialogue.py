@@ -5,7 +5,12 @@ coco_dialogue = dict(
     name="coco_dialogue",
     parser="llava",
     data_root="${data_root}",
-    ann_file="coco/annotations/coco_dialogue.json",
-    data_prefix=dict(img="coco/train2017"),
+    ann_file=dict(
+        path="coco/annotations/coco_dialogue.json",
+        source="any dialogues in the layout of LLaVA's (see configs/_base_/datasets/coco_dialogue.py)",
+    ),
+    data_prefix=dict(
+        img=dict(path="coco/train2017", source="COCO's images of 2017 (cocodataset.org/#download: train2017)")
+    ),
     pipeline=["${image_steps}", "${answer_steps}"],
 )

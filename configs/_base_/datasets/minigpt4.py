@@ -1,11 +1,19 @@
-# MiniGPT-4's described images: https://huggingface.co/datasets/Vision-CAIR/cc_sbu_align (its zip, unpacked)
+# MiniGPT-4's images with detailed descriptions (arXiv:2304.10592).
 minigpt4 = dict(
     type="InstructionDataset",
     name="minigpt4",
     parser="minigpt4",
     data_root="${data_root}",
-    ann_file="cc_sbu_align/filter_cap.json",
-    data_prefix=dict(img="cc_sbu_align/image"),
+    ann_file=dict(
+        path="cc_sbu_align/filter_cap.json",
+        source="MiniGPT-4's images and descriptions (huggingface.co/datasets/Vision-CAIR/cc_sbu_align, unpacked)",
+    ),
+    data_prefix=dict(
+        img=dict(
+            path="cc_sbu_align/image",
+            source="MiniGPT-4's images and descriptions (huggingface.co/datasets/Vision-CAIR/cc_sbu_align, unpacked)",
+        )
+    ),
     pipeline=[
         dict(
             type="AskQuestion",

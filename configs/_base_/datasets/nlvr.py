@@ -1,5 +1,5 @@
-# NLVR and NLVR2, statements to be judged true or false: https://github.com/lil-lab/nlvr (its folders nlvr and
-# nlvr2/data, as nlvr and nlvr2 here). NLVR's pictures are beside its annotations, NLVR2's photographs on request.
+# NLVR and NLVR2, statements to be judged true or false. NLVR's images are beside its annotations, NLVR2's are sent on
+# request.
 _judge = [
     dict(
         type="AddQuestion",
@@ -23,23 +23,32 @@ nlvr = dict(
     name="nlvr",
     parser=dict(type="nlvr", split="train"),
     data_root="${data_root}",
-    ann_file="nlvr/train/train.json",
-    data_prefix=dict(img="nlvr/train/images"),
+    ann_file=dict(path="nlvr/train/train.json", source="NLVR (github.com/lil-lab/nlvr, its folder nlvr)"),
+    data_prefix=dict(img=dict(path="nlvr/train/images", source="NLVR (github.com/lil-lab/nlvr, its folder nlvr)")),
     pipeline=[dict(type="PickImage"), *_judge],
 )
 # Two photographs each, left and right.
-_nlvr2 = dict(type="InstructionDataset", parser="nlvr2", data_root="${data_root}", pipeline=_judge)
+_nlvr2 = dict(
+    type="InstructionDataset",
+    parser=dict(path="nlvr2", source="NLVR2's photographs, on request (github.com/lil-lab/nlvr)"),
+    data_root="${data_root}",
+    pipeline=_judge,
+)
 nlvr2 = dict(
-    name="nlvr2",
-    ann_file="nlvr2/train.json",
-    data_prefix=dict(img="nlvr2/images/train"),
+    name=dict(path="nlvr2", source="NLVR2's photographs, on request (github.com/lil-lab/nlvr)"),
+    ann_file=dict(path="nlvr2/train.json", source="NLVR2 (github.com/lil-lab/nlvr, its folder nlvr2/data)"),
+    data_prefix=dict(
+        img=dict(path="nlvr2/images/train", source="NLVR2's photographs, on request (github.com/lil-lab/nlvr)")
+    ),
     **_nlvr2,
 )
-# The same as one list, which the published loader reads:
-# https://storage.googleapis.com/sfr-vision-language-research/datasets/nlvr_train.json
+# The same as one list, which the published loader reads.
 nlvr2_lavis = dict(
     name="nlvr2_lavis",
-    ann_file="nlvr2/annotations/nlvr_train.json",
-    data_prefix=dict(img="nlvr2"),
+    ann_file=dict(
+        path="nlvr2/annotations/nlvr_train.json",
+        source="storage.googleapis.com/sfr-vision-language-research/datasets/nlvr_train.json",
+    ),
+    data_prefix=dict(img=dict(path="nlvr2", source="NLVR2's photographs, on request (github.com/lil-lab/nlvr)")),
     **_nlvr2,
 )

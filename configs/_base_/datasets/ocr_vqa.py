@@ -1,4 +1,4 @@
-# OCR-VQA: https://ocr-vqa.github.io; book covers with several questions each, one of which is asked at a time.
+# OCR-VQA: book covers with several questions each, one of which is asked at a time.
 # The source's own script downloads the images one by one. downloaded_dataset.json is its dataset.json, or a list of the
 # records whose image has come, with the image's name as `filename`.
 ocr_vqa = dict(
@@ -7,7 +7,7 @@ ocr_vqa = dict(
     parser=dict(type="ocr_vqa", split="train"),
     sample=512,
     data_root="${data_root}",
-    ann_file="OCR_VQA/downloaded_dataset.json",
-    data_prefix=dict(img="OCR_VQA/image"),
+    ann_file=dict(path="OCR_VQA/downloaded_dataset.json", source="OCR-VQA (ocr-vqa.github.io: dataset.json, renamed)"),
+    data_prefix=dict(img=dict(path="OCR_VQA/image", source="OCR-VQA's images (ocr-vqa.github.io)")),
     pipeline=[dict(type="PickTurn"), "${image_steps}", "${answer_steps}"],
 )

@@ -35,6 +35,8 @@ feature_cache = None
 image_steps = "${pixel_steps}"
 # Training: the answers are part of the text.
 answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
+# Evaluation: in-context examples before the question, [dict(type="AddExamples", ...)] (docs/evaluation.md).
+example_steps = []
 # Evaluation: the last answer is left to the model.
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
 # Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.

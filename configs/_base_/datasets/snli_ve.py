@@ -1,12 +1,15 @@
-# SNLI-VE, whether an image entails a statement: https://github.com/necla-ml/SNLI-VE (snli_ve_train.jsonl); its images
-# are Flickr30k's: https://shannon.cs.illinois.edu/DenotationGraph (flickr30k/flickr30k-images).
+# SNLI-VE (arXiv:1901.06706): whether an image entails a statement. Its images are Flickr30k's.
 snli_ve = dict(
     type="InstructionDataset",
     name="snli_ve",
     parser="snli_ve",
     data_root="${data_root}",
-    ann_file="snli_ve/snli_ve_train.jsonl",
-    data_prefix=dict(img="flickr30k/flickr30k-images"),
+    ann_file=dict(path="snli_ve/snli_ve_train.jsonl", source="SNLI-VE (github.com/necla-ml/SNLI-VE)"),
+    data_prefix=dict(
+        img=dict(
+            path="flickr30k/flickr30k-images", source="Flickr30k's images (shannon.cs.illinois.edu/DenotationGraph)"
+        )
+    ),
     pipeline=[
         dict(
             type="AddQuestion",
@@ -20,7 +23,7 @@ snli_ve = dict(
                 "How well does the image support this?",
             ],
         ),
-        # Always: nobody guesses these three words from the question.
+        # The options are always shown: nobody guesses these three words from the question.
         dict(type="OfferOptions", prob=1.0),
         "${image_steps}",
         "${answer_steps}",

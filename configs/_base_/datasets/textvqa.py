@@ -1,11 +1,12 @@
-# TextVQA, questions about text in photographs (the published code calls it text_ocr): https://textvqa.org/dataset
-# (TextVQA_0.5.1_train.json; its images, TextOCR's and OpenImages', in train_images).
+# TextVQA (arXiv:1904.08920), questions about text in photographs of OpenImages. The published code calls it text_ocr.
 textvqa = dict(
     type="InstructionDataset",
     name="textvqa",
     parser=dict(type="vqa", image="{image_id}.jpg"),
     data_root="${data_root}",
-    ann_file="textvqa/TextVQA_0.5.1_train.json",
-    data_prefix=dict(img="textvqa/train_images"),
+    ann_file=dict(path="textvqa/TextVQA_0.5.1_train.json", source="TextVQA (textvqa.org/dataset)"),
+    data_prefix=dict(
+        img=dict(path="textvqa/train_images", source="TextVQA's images of the training set (textvqa.org/dataset)")
+    ),
     pipeline=["${image_steps}", "${answer_steps}"],
 )

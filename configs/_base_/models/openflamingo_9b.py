@@ -1,27 +1,15 @@
 # OpenFlamingo-9B (CLIP ViT-L/14, LLaMA-7B, a gated block before every 4th layer, 64 latents), with LoRA as in
 # MultiModal-GPT.
-language_model = "checkpoints/llama-7b_hf"
-vision_model = "checkpoints/ViT-L-14"
-flamingo_weights = "checkpoints/OpenFlamingo-9B/checkpoint.pt"
-needed = {
-    "${language_model}": "LLaMA-7B as a Hugging Face folder (config.json, weights, tokenizer)",
-    "${vision_model}": "CLIP ViT-L/14 as an open_clip folder (huggingface.co/timm/vit_large_patch14_clip_224.openai)",
-    "${flamingo_weights}": "OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B-deprecated)",
-}
-
-# What the base is made of, for tools that need no weights (model_converters/weights.py list, import).
-sizes = dict(
-    vision="ViT-L-14",
-    language=dict(
-        model_type="llama",
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-6,
-    ),
+language_model = dict(
+    path="checkpoints/llama-7b_hf", source="LLaMA-7B as a Hugging Face folder (config.json, weights, tokenizer)"
+)
+vision_model = dict(
+    path="checkpoints/ViT-L-14",
+    source="CLIP ViT-L/14 as an open_clip folder (huggingface.co/timm/vit_large_patch14_clip_224.openai)",
+)
+flamingo_weights = dict(
+    path="checkpoints/OpenFlamingo-9B/checkpoint.pt",
+    source="OpenFlamingo-9B v1 (huggingface.co/openflamingo/OpenFlamingo-9B-deprecated)",
 )
 
 vision = dict(type="OpenCLIPVision", path="${vision_model}")

@@ -4,8 +4,6 @@ _base_ = "./openflamingo_9b.py"
 language_model = "checkpoints/tiny/language"
 vision_model = "checkpoints/tiny/vision"
 flamingo_weights = "checkpoints/tiny/flamingo.safetensors"
-needed = dict(_delete_=True)
-sizes = dict(_delete_=True)
 
 # The second of the tower's four stages: 8 x 8 patches of 8 pixels.
 vision = dict(_delete_=True, type="OpenCLIPVision", path="${vision_model}", layer=2)

@@ -14,6 +14,7 @@ from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.lora import flamingo_of
 
 from .quantization import BYTES, own_layers, quantized_parameters
+from .sizes import image_side
 
 # An AdamW of bitsandbytes keeps tensors of fewer elements in float32 (its `min_8bit_size`).
 SMALLEST_IN_8_BITS = 4096
@@ -190,8 +191,7 @@ def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) 
     else:
         batch["attention_mask"] = torch.ones_like(ids)
     if images:
-        side = flamingo.vision.tower.image_size
-        shape = (rows, images, 3, *(side if isinstance(side, tuple) else (side, side)))
+        shape = (rows, images, 3, *image_side(flamingo.vision))
         with mode or torch.device("cpu"):
             batch["pixels"] = torch.zeros(shape)
         batch["image_counts"] = torch.full((rows,), images)

@@ -1,52 +1,130 @@
-"""A model's tensors by name and shape, without weights or files: built on torch's meta device."""
+"""A model's tensors by name and shape, without weights: built on torch's meta device from the base's config files."""
 
+import inspect
+import json
+import logging
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from mmgpt.cli.config import flamingo_config
+from mmgpt.cli.files import TOKENIZER, read_settings
 from mmgpt.registry import MODELS
+
+# Instead of open_clip's text encoder, which is dropped anyway.
+SMALL_TEXT = dict(context_length=4, vocab_size=8, width=16, heads=1, layers=1)
 
 
 def build_without_weights(cfg: Mapping) -> nn.Module:
     """The model of an experiment's config, with tensors that have a shape and no values.
 
+    Its sizes are those of the base's own small files: config.json of the language model, and what describes the image
+    encoder. Where a file is missing whose content can be assumed, a warning says what is assumed.
+
     Args:
-        cfg: its `model` is a Flamingo or a LoRAModel around one; none of the files that it names is looked for. Its
-            `sizes` describe the base: `vision`, name or JSON file of the tower, as open_clip takes them, and
-            `language`, as transformers' AutoConfig takes it, `vocab_size` without the tokens that Flamingo adds.
+        cfg: as `load_config` gives it; its `model` is a Flamingo or a LoRAModel around one.
 
     Raises:
-        ValueError: the config has no `sizes`, or its image tower is not open_clip's.
+        FileNotFoundError: a file is missing, by its path and where to get it.
     """
-    if not cfg.get("sizes"):
-        raise ValueError("the config has no `sizes` of its base (see configs/_base_/models/openflamingo_9b.py)")
-    flamingo, sizes = flamingo_config(cfg), cfg["sizes"]
-    if flamingo["vision"]["type"] != "OpenCLIPVision":
-        raise ValueError(
-            f"vision.type={flamingo['vision']['type']!r}: only OpenCLIPVision can be built without weights"
-        )
+    flamingo, sources = flamingo_config(cfg), cfg.get("sources") or {}
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
-        _stand_in_tokenizer(sizes["language"]["vocab_size"]).save_pretrained(folder)
-        files = ("path", "pretrained")
         parts = dict(
-            vision={**{k: v for k, v in flamingo["vision"].items() if k not in files}, "model": sizes["vision"]},
-            language={
-                **flamingo["language"],
-                "path": folder,
-                # What has no values is not quantized.
-                "precision": None,
-                # Without a padding token: it comes after the language model's own.
-                "config": {**sizes["language"], "pad_token_id": None},
-            },
+            vision=_vision(flamingo["vision"], sources, folder),
+            language=_language(flamingo["language"], sources, folder),
             weights=None,
         )
         changed = {**flamingo, **parts}
         return MODELS.build({**cfg["model"], "module": changed} if "module" in cfg["model"] else changed)
+
+
+def image_side(vision: nn.Module) -> tuple[int, int]:
+    """Height and width of the images that an image encoder takes, in pixels."""
+    tower = vision.tower
+    sizes = [getattr(part, name, None) for part in (tower, getattr(tower, "config", None)) for name in _SIDES]
+    side = next((size for size in sizes if size is not None), None)
+    if side is None:
+        raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size or img_size)")
+    return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
+
+
+_SIDES = ("image_size", "img_size")
+
+
+def _vision(vision: Mapping, sources: Mapping, folder: str) -> dict:
+    """The config of the same image encoder without its weights."""
+    kind = vision["type"] if isinstance(vision["type"], str) else vision["type"].__name__
+    if kind.rpartition(".")[2] != "OpenCLIPVision":
+        return dict(type=_described_encoder, vision=dict(vision), sources=sources)
+    rest = {key: value for key, value in vision.items() if key not in ("path", "pretrained")}
+    if vision.get("path") is None:
+        return rest
+    path = Path(vision["path"])
+    file = path / "open_clip_config.json"
+    if file.is_file():
+        described = {**read_settings(file)["model_cfg"], "text_cfg": SMALL_TEXT}
+        described.pop("multimodal_cfg", None)
+        # open_clip knows a description by the name of its file.
+        model = Path(folder) / f"{path.name}-{abs(hash(str(path.resolve())))}.json"
+        model.write_text(json.dumps(described))
+        return {**rest, "model": str(model)}
+    import open_clip
+
+    if path.name not in open_clip.list_models():
+        raise FileNotFoundError(_missing(file, "the image encoder", sources.get(str(path))))
+    _warn(f"{file} is missing: open_clip's own description of {path.name} is assumed")
+    # OpenAI's weights have the quick form of GELU, which takes as much memory.
+    return {**rest, "model": path.name}
+
+
+def _described_encoder(vision: Mapping, sources: Mapping) -> nn.Module:
+    """An image encoder of another kind on the meta device, built with random values: some are tried while built."""
+    path = vision.get("path")
+    constructor = MODELS.get(vision["type"]) if isinstance(vision["type"], str) else vision["type"]
+    if "pretrained" in inspect.signature(constructor).parameters:
+        vision = {**vision, "pretrained": False}
+        if path and not (Path(path) / "config.json").is_file():
+            raise FileNotFoundError(_missing(Path(path) / "config.json", "the image encoder", sources.get(path)))
+    elif path:
+        vision = {key: value for key, value in vision.items() if key != "path"}
+    with torch.device("cpu"):
+        return MODELS.build(vision).to("meta")
+
+
+def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
+    """The arguments of the same language model without its weights, which are not quantized either."""
+    path, new = Path(language["path"]), language.get("config")
+    settings = new or read_settings(path / "config.json")
+    if not settings:
+        raise FileNotFoundError(_missing(path / "config.json", "the language model", sources.get(str(path))))
+    if not any((path / name).is_file() for name in TOKENIZER):
+        vocabulary = settings.get("vocab_size") or settings.get("text_config", {}).get("vocab_size")
+        if vocabulary is None:
+            raise FileNotFoundError(_missing(path / TOKENIZER[0], "the tokenizer", sources.get(str(path))))
+        _warn(f"{path} has no tokenizer: one of {vocabulary} tokens is assumed, as many as the model's vocab_size")
+        path = Path(folder)
+        _stand_in_tokenizer(vocabulary).save_pretrained(path)
+        # The ids of its special tokens are another tokenizer's.
+        ours = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
+        (path / "config.json").write_text(json.dumps(ours))
+    return {**language, "path": str(path), "pretrained": False, "precision": None}
+
+
+def _missing(file: Path, part: str, source: str | None) -> str:
+    return (
+        f"{file} is missing: the sizes of {part} are read from it. Of its folder, only the small files are needed here"
+        + (f" ({source})" if source else "")
+    )
+
+
+def _warn(text: str) -> None:
+    print_log(text, "current", logging.WARNING)
 
 
 def _stand_in_tokenizer(size: int) -> PreTrainedTokenizerFast:

@@ -96,5 +96,5 @@ def test_trackers_are_named():
     for name, count in names.items():
         cfg = load_config(CONFIGS / "_base_" / "default_runtime.py", {"tracker": name})
         assert len(cfg.visualizer.vis_backends) == count
-    with pytest.raises(KeyError, match="track_files, track_tensorboard, track_wandb"):
+    with pytest.raises(KeyError, match="unknown tracker 'wandbb'; did you mean 'wandb'.*files, tensorboard, wandb"):
         load_config(CONFIGS / "_base_" / "default_runtime.py", {"tracker": "wandbb"})

@@ -31,14 +31,17 @@ SIZES = Sizes(8, 128, 1)
 LOW = dict(checkpointing=True, loss_chunk=64)
 
 
+def base(folder):
+    """Config files of a small base, written into a folder, and the options that name them."""
+    (folder / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=TOWER)))
+    (folder / "config.json").write_text(json.dumps(LANGUAGE))
+    return dict(language_model=str(folder), vision_model=str(folder))
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Builds lora_joint's model at small size without weights; with `lora` False, without LoRA."""
-    tower = tmp_path_factory.mktemp("tower") / "tower.json"
-    tower.write_text(json.dumps(TOWER))
-    loaded = load_config(
-        CONFIGS / "lora_joint.py", dict(sizes=dict(_delete_=True, vision=str(tower), language=LANGUAGE))
-    )
+    loaded = load_config(CONFIGS / "lora_joint.py", base(tmp_path_factory.mktemp("base")))
 
     def build(lora=True, **changes):
         cfg = deepcopy(loaded)

@@ -1,21 +1,51 @@
-"""The 9B model's names and shapes, without its weights."""
+"""Names and shapes of models without their weights, by the config files of their bases."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, Qwen2Config
 
 from mmgpt.cli import load_config
+from mmgpt.models.memory import sizes
+from mmgpt.models.memory.planner import Sizes, plan
 from mmgpt.models.memory.sizes import build_without_weights
+from mmgpt.registry import MODELS
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "mmgpt"
 PUBLISHED = 8_220_452_880  # OpenFlamingo-9B v1 as mmpretrain counts it
 HEAD = 1024 * 768 + 2 * 1024  # open_clip's projection to the text's space and the norm before it; not in mmpretrain's
 
 
+LLAMA_7B = dict(
+    model_type="llama",
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    max_position_embeddings=2048,
+    rms_norm_eps=1e-6,
+)
+QWEN = dict(
+    vocab_size=500,
+    hidden_size=64,
+    intermediate_size=160,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
+ENCODER = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4)
+
+
 @pytest.fixture(scope="module")
-def model():
-    return build_without_weights(load_config(CONFIGS / "published_v0.py"))
+def model(tmp_path_factory):
+    """The 9B model by LLaMA's config.json; of the image encoder there is nothing."""
+    folder = tmp_path_factory.mktemp("llama-7b")
+    (folder / "config.json").write_text(json.dumps(LLAMA_7B))
+    return build_without_weights(load_config(CONFIGS / "published_v0.py", dict(language_model=str(folder))))
 
 
 def test_it_has_the_published_number_of_parameters_and_no_values(model):
@@ -43,10 +73,62 @@ def test_what_is_trained(model):
     assert shapes == expected
 
 
-def test_what_cannot_be_built():
-    cfg = load_config(CONFIGS / "tiny_lora_joint.py")
-    with pytest.raises(ValueError, match="has no `sizes`"):
+@pytest.fixture
+def qwen(tmp_path):
+    """An experiment of a Qwen2 and a CLIP that are there as config files only."""
+    Qwen2Config(**QWEN, eos_token_id=499).save_pretrained(tmp_path / "qwen")
+    CLIPVisionConfig(**ENCODER, image_size=32, patch_size=8).save_pretrained(tmp_path / "clip")
+    options = dict(language_model=str(tmp_path / "qwen"), vision_model=str(tmp_path / "clip"))
+    return load_config(CONFIGS / "lora_joint_hf_clip.py", options)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_a_base_of_qwen2_and_clip_by_their_config_files(qwen, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(sizes, "print_log", lambda text, *_: warnings.append(text))
+    flamingo = build_without_weights(qwen).module
+    assert warnings == [
+        f"{tmp_path}/qwen has no tokenizer: one of 500 tokens is assumed, as many as the model's vocab_size"
+    ]
+    bare = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **QWEN))
+    own = [p for name, p in flamingo.language.named_parameters() if ".gated." not in name and ".lora_" not in name]
+    # Three tokens are added: <|endofchunk|>, <image> and <PAD>.
+    assert sum(p.numel() for p in own) == count(bare) + 3 * 64
+    encoder = CLIPVisionModel(CLIPVisionConfig(**ENCODER, image_size=32, patch_size=8))
+    assert count(flamingo.vision) == count(encoder) and flamingo.vision.width == 48
+    assert all(p.device == torch.device("meta") for p in flamingo.parameters())
+
+
+def test_a_training_step_on_qwen2_and_clip_is_planned(qwen):
+    planned = plan(build_without_weights(qwen), Sizes(2, 32, 1))
+    assert planned.weights["frozen bfloat16"] > 2 * 500 * 64 and planned.step > 0
+
+
+def test_a_model_that_was_changed_is_the_one_that_is_built(qwen, tmp_path):
+    before = count(build_without_weights(qwen).module.language)
+    (tmp_path / "qwen" / "config.json").write_text(json.dumps(dict(QWEN, model_type="qwen2", num_hidden_layers=8)))
+    assert count(build_without_weights(qwen).module.language) > 1.5 * before
+
+
+def test_a_base_whose_files_are_all_there(tiny_flamingo_config):
+    """Its tokenizer counts, not the model's vocab_size."""
+    model = MODELS.build(tiny_flamingo_config)
+    shapes = {name: p.shape for name, p in build_without_weights(dict(model=tiny_flamingo_config)).named_parameters()}
+    assert shapes == {name: p.shape for name, p in model.named_parameters()}
+
+
+def test_what_is_missing_is_named_with_its_source(qwen, tmp_path):
+    cfg = load_config(CONFIGS / "lora_joint.py", dict(language_model=str(tmp_path / "none")))
+    with pytest.raises(
+        FileNotFoundError, match=r"none/config.json is missing: the sizes of the language model .*LLaMA-7B"
+    ):
         build_without_weights(cfg)
-    cfg = load_config(CONFIGS / "lora_joint_hf_clip.py")
-    with pytest.raises(ValueError, match="vision.type='HFVision'"):
-        build_without_weights(cfg)
+    (tmp_path / "clip" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="clip/config.json is missing: the sizes of the image encoder .*openai"):
+        build_without_weights(qwen)
+    options = dict(language_model=str(tmp_path / "qwen"), vision_model="checkpoints/unknown")
+    with pytest.raises(FileNotFoundError, match="unknown/open_clip_config.json is missing"):
+        build_without_weights(load_config(CONFIGS / "lora_joint.py", options))

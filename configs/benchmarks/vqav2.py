@@ -1,0 +1,37 @@
+# VQAv2's validation split (arXiv:1612.00837), scored as the source's script does and as OpenFlamingo does.
+
+styles = dict(openflamingo="styles/openflamingo_vqa.py")
+
+test_dataloader = dict(
+    batch_size=8,
+    num_workers=4,
+    dataset=dict(
+        type="InstructionDataset",
+        name="vqav2",
+        parser=dict(
+            type="vqa", image="val2014/COCO_val2014_{image_id:012d}.jpg", tags=["question_type", "answer_type"]
+        ),
+        seed="${seed}",
+        data_root="${data_root}",
+        ann_file=dict(
+            path="vqav2/v2_mscoco_val2014_annotations.json",
+            source="VQAv2 (visualqa.org/download.html: questions and annotations of the balanced real images)",
+        ),
+        data_prefix=dict(
+            img=dict(path="coco", source="COCO's images of 2014 (cocodataset.org/#download: val2014)"),
+            questions=dict(
+                path="vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
+                source="VQAv2 (visualqa.org/download.html: questions and annotations of the balanced real images)",
+            ),
+        ),
+        expect=dict(data_subtype="val2014"),
+        pipeline=["${example_steps}", "${image_steps}", "${question_steps}"],
+    ),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="collate_conversations", padding_side="left"),
+)
+test_evaluator = [
+    dict(type="BenchmarkScores", rule="vqa", by=["answer_type"]),
+    dict(type="BenchmarkScores", rule="openflamingo"),
+]
+test_cfg = dict(type="EvaluationLoop", cut_at=[])
