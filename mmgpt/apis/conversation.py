@@ -1,12 +1,11 @@
 """One conversation as plain data, and as a sample."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
 
-from mmgpt.datasets.conversation import IMAGE_PART, place_of, text_part
+from mmgpt.datasets.conversation import IMAGE_PART, text_part
 
 
 @dataclass
@@ -27,16 +26,6 @@ class Conversation:
         return Conversation([*self.turns, {"question": question}], [*self.images, *images])
 
 
-@contextmanager
-def without_place() -> Iterator[None]:
-    """Within it, what is wrong with a sample is told without its place in a dataset, which a chat does not have."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(str(error).removeprefix(f"{place_of({})}: ")) from error
-
-
-@without_place()
 def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
     """A conversation through a pipeline, as a sample for `collate_conversations`."""
     names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mmgpt.apis.conversation import without_place
 from mmgpt.datasets.transforms import LoadImages
 from mmgpt.datasets.transforms.images import upright_rgb
 
@@ -58,7 +57,6 @@ def open_picture(data: bytes | str | Path, limits: PictureLimits = PictureLimits
             raise _damaged(error) from error
 
 
-@without_place()
 def read_picture(image: str | Path | Image.Image) -> Image.Image:
     """An image file of one's own, or a PIL image, as training reads it: upright and RGB, of any format and size.
 

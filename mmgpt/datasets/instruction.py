@@ -9,12 +9,13 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
+from mmgpt.utils.errors import SampleError, SampleLocation, located
 
-from .conversation import each_turn, naming, place_of, unread_marks
+from .conversation import each_turn, unread_marks
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
 from .folders import check_folders
-from .records import expecting, find_parser, parse_record, read_records, record_name
+from .records import expecting, find_parser, parse_record, read_records, record_id
 from .sample_bytes import SampleBytes, pack
 from .shared import load_once
 from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
@@ -188,7 +189,7 @@ class InstructionDataset(BaseDataset):
         """
         info, steps = self.get_data_info(idx), self._text_steps(FormatPrompt)
         try:
-            with naming(info):
+            with located(SampleLocation.of(info)):
                 return sum(len(segment.text) for segment in _apply(steps, info)["segments"])
         except Exception:
             if self.skips:
@@ -213,7 +214,7 @@ class InstructionDataset(BaseDataset):
     def transform(self, info: dict) -> dict | None:
         """What the pipeline makes of a sample of `get_data_info`, or None; what is lost is counted."""
         try:
-            with naming(info):
+            with located(SampleLocation.of(info)):
                 data = self.pipeline(info)
         # Whatever a decoder or a transform runs into with this sample.
         except Exception as error:
@@ -223,7 +224,7 @@ class InstructionDataset(BaseDataset):
             return None
         # The transforms write into `info` itself, so that it tells why nothing came out.
         if data is None and self.test_mode:
-            raise ValueError(f"{place_of(info)}: {self.lost.reason(info)}")
+            raise SampleError(self.lost.reason(info), SampleLocation.of(info))
         self.lost.add_answer(info, skipped=data is None)
         return data
 
@@ -233,12 +234,12 @@ class InstructionDataset(BaseDataset):
 
     def _sample(self, number: int, record: dict) -> dict | None:
         try:
-            return parse_record(self.parse, number, record)
-        except ValueError as error:
-            said = f"{record_name(self.ann_file, number, record)}, dataset {self.name!r}: {error}"
+            with located(SampleLocation(self.name, self.ann_file, number, record_id(record))):
+                return parse_record(self.parse, number, record)
+        except SampleError as error:
             if not self.skips:
-                raise ValueError(said) from error
-            self.lost.add("refused", said)
+                raise
+            self.lost.add("refused", str(error))
             return None
 
 

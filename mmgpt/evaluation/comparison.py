@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.evaluation.written import Written, is_right
+from mmgpt.utils.errors import SampleLocation
 
 DRAWS = 2000
 SHOWN = 3
@@ -122,7 +122,7 @@ def _answers(row: Mapping) -> list:
 
 
 def _told(row: Mapping) -> str:
-    return f"{place_of({key: row[key] for key in ('dataset', 'id')})} ({row['question']!r:.80})"
+    return f"{SampleLocation(row['dataset'], id=row['id'])} ({row['question']!r:.80})"
 
 
 def _entries(value, place: str) -> Iterator[tuple[str, object]]:

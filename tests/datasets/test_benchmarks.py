@@ -234,7 +234,7 @@ def test_a_benchmark_of_ones_own_as_the_guide_has_it(load, guide, tmp_path):
 
 
 OTHER_SPLIT = {
-    "aokvqa": ("aokvqa.json", "", "record 0 .*split is 'train', but 'val' is expected: is this the file of another"),
+    "aokvqa": ("aokvqa.json", "", "record 0, .*split is 'train', but 'val' is expected: is this the file of another"),
     "coco_caption": ("", "", "none of 2 records belongs to dataset 'coco_caption'"),
     "gqa": ("gqa_train_balanced_questions.json", "", r"imageId is '2354786', but 'n\\\\d\+' is expected"),
     "ocr_vqa": ("ocr_vqa_downloaded.json", "", "none of 1 records belongs to dataset 'ocr_vqa'"),

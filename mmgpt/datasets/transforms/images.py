@@ -8,8 +8,8 @@ import torch
 from PIL import ExifTags, Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.errors import MissingImageError, SampleError, SampleLocation
 
 # EXIF orientations other than upright, and what turns each of them upright (EXIF 2.32, tag 0x0112).
 UPRIGHT = {
@@ -119,11 +119,11 @@ def _upper_bits(image: Image.Image) -> Image.Image:
 
 def _read(path: Path, results: dict) -> Image.Image:
     if not path.is_file():
-        raise FileNotFoundError(f"{place_of(results)}: no image file {str(path)!r}")
+        raise MissingImageError("no such file", SampleLocation.of(results, image=path))
     try:
         with Image.open(path) as image:
             return upright_rgb(image)
     # Pillow's plugins raise whatever their reading of a damaged file runs into.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{place_of(results)}: cannot read the image {str(path)!r}: {reason}") from error
+        raise SampleError(f"cannot be read: {reason}", SampleLocation.of(results, image=path)) from error

@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.engine.trainable import bare_model
 from mmgpt.registry import HOOKS
+from mmgpt.utils.errors import SampleLocation
 
 
 class Seen(NamedTuple):
@@ -101,7 +101,7 @@ class NonFiniteHook(Hook):
         # Here, not above: the engine does without the data.
 
         found = [
-            (name, float(value.sum()), [place_of(meta) for meta in seen.metas])
+            (name, float(value.sum()), [str(SampleLocation.of(meta)) for meta in seen.metas])
             for seen in self.seen
             for name, value in seen.losses.items()
         ]

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from mmengine.evaluator import BaseMetric
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.evaluation.metrics import caption, choice, vqa, yes_no
 from mmgpt.evaluation.metrics.answers import mean, normalise, references
 from mmgpt.evaluation.metrics.ids import check_unique
 from mmgpt.registry import METRICS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 ANNOTATORS = 10
 
@@ -53,7 +53,8 @@ def ten_answers(sample: dict) -> list[str]:
     """The answers of the annotators; a ValueError names a sample that has not ten, as when equal ones were merged."""
     answers = sample.get("answers") or []
     if len(answers) != ANNOTATORS:
-        raise ValueError(f"{place_of(sample)}: VQA accuracy needs {ANNOTATORS} annotators' answers, got {answers!r}")
+        reason = f"VQA accuracy needs {ANNOTATORS} annotators' answers, got {answers!r}"
+        raise SampleError(reason, SampleLocation.of(sample))
     return answers
 
 

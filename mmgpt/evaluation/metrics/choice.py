@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.evaluation.metrics.answers import normalise
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 LEAD = re.compile(r"the (?:correct )?answer is:?\s+", re.IGNORECASE)
 MARK = re.compile(r"(?<=[.:)])\s")
@@ -45,7 +45,7 @@ def right_choice(sample: dict) -> str:
     choices, answer = sample.get("choices") or [], sample.get("answer")
     if answer not in choices:
         offered = f"not among its choices {choices}" if choices else "but the list of its choices is empty"
-        raise ValueError(f"{place_of(sample)}: the right answer is {answer!r}, {offered}")
+        raise SampleError(f"the right answer is {answer!r}, {offered}", SampleLocation.of(sample))
     return answer
 
 

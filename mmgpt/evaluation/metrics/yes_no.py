@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmgpt.datasets.conversation import place_of
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 
 def says_yes(text: str) -> bool:
@@ -17,7 +17,8 @@ def is_yes(sample: dict) -> bool:
     """Whether the right answer is yes; a ValueError names a sample where it is neither yes nor no."""
     answer = str(sample.get("answer")).casefold()
     if answer not in ("yes", "no"):
-        raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
+        reason = f"the right answer must be yes or no, got {sample.get('answer')!r}"
+        raise SampleError(reason, SampleLocation.of(sample))
     return answer == "yes"
 
 
