@@ -18,12 +18,13 @@ from .folders import check_folders
 from .records import expecting, find_parser, parse_record, read_records, record_id
 from .sample_bytes import SampleBytes, pack
 from .shared import load_once
-from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
+from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
 ON_ERROR = ("raise", "skip")
 READERS = (LoadImages, LoadFeatures)
-IMAGE_STEPS = (*READERS, PrepareImages)
+IMAGE_STEPS = (*READERS, EachImage, PrepareImages)
+IMAGE_SCOPES = ("mmcv.", "mmpretrain.")
 
 
 @DATASETS.register_module()
@@ -250,11 +251,17 @@ def _apply(steps: Sequence, info: dict) -> dict | None:
 
 
 def build_pipeline(steps: Sequence) -> list:
-    """Transforms from their configs, lists within the list spliced in."""
-    built = []
+    """Transforms from their configs, with nested lists spliced in.
+
+    Transforms of mmcv and mmpretrain work on one image and become steps of EachImage.
+    """
+    transforms = []
     for step in steps:
         if isinstance(step, (list, tuple)):
-            built += build_pipeline(step)
+            transforms += build_pipeline(step)
+        elif isinstance(step, dict):
+            of_images = isinstance(step["type"], str) and step["type"].startswith(IMAGE_SCOPES)
+            transforms.append(EachImage([step]) if of_images else TRANSFORMS.build(step))
         else:
-            built.append(TRANSFORMS.build(step) if isinstance(step, dict) else step)
-    return built
+            transforms.append(step)
+    return transforms
