@@ -21,6 +21,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine.registered"
 )
 PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"])
+# Functions without arguments that return a prompt template, see `datasets.prompts.find_template`.
+PROMPTS = Registry("prompt template", scope="mmgpt", locations=["mmgpt.datasets.prompts"])
 # Nothing of ours is in these; they keep MMEngine from warning that the scope has no such registry.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS)

@@ -17,7 +17,7 @@ class FormatPrompt:
     answer by order).
 
     Args:
-        template: name of one in `prompts.TEMPLATES`, or the dict itself.
+        template: name in PROMPTS, or the template itself (see `prompts.find_template`).
         open_last: leave the last answer out: for evaluation and chat.
 
     Raises:
