@@ -22,6 +22,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 )
 PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"])
 SCORES = Registry("scoring rule", scope="mmgpt", locations=["mmgpt.evaluation.metrics"])
+# Functions without arguments that return a prompt template, see `datasets.prompts.find_template`.
+PROMPTS = Registry("prompt template", scope="mmgpt", locations=["mmgpt.datasets.prompts"])
 # Nothing of ours is in these; they keep MMEngine from warning that the scope has no such registry.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS)

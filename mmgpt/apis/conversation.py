@@ -1,13 +1,12 @@
 """Conversation with a model: plain data of turns and images, and the sample that the pipeline makes of it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
 
 from mmgpt.compat.python_names import warn_renamed
-from mmgpt.datasets.conversation import IMAGE_PART, place_of, text_part
+from mmgpt.datasets.conversation import IMAGE_PART, text_part
 
 
 @dataclass
@@ -33,16 +32,6 @@ class Conversation:
         return self.with_question(text, images)
 
 
-@contextmanager
-def without_place() -> Iterator[None]:
-    """Context manager that takes a sample's place in a dataset out of errors, since a chat has no dataset."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(str(error).removeprefix(f"{place_of({})}: ")) from error
-
-
-@without_place()
 def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
     """Sample for `collate_conversations`: the conversation after all transforms of a pipeline."""
     names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mmgpt.apis.conversation import without_place
 from mmgpt.datasets.transforms import LoadImages
 from mmgpt.datasets.transforms.images import upright_rgb
 
@@ -83,7 +82,6 @@ def open_image(data: bytes | str | Path, limits: ImageLimits = ImageLimits()) ->
             raise _damaged(error) from error
 
 
-@without_place()
 def read_image(image: str | Path | Image.Image) -> Image.Image:
     """Image file of any format and size, or PIL image, read the same way as training reads it: upright and RGB.
 

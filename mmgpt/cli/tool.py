@@ -19,6 +19,7 @@ from types import FrameType
 from mmengine.config import Config
 
 import mmgpt
+from mmgpt.utils.errors import SampleError
 
 from .config import load_config, suggest
 from .failures import DISK, Stopped, is_disk_fault, resource_message
@@ -125,6 +126,8 @@ def user_message(error: Exception) -> str | None:
     resource = resource_message(error)
     if resource:
         return resource
+    if isinstance(error, SampleError):
+        return str(error)
     text = str(error.args[0]) if error.args else str(error)
     place = traceback.extract_tb(error.__traceback__)[-1].filename
     unknown = UNKNOWN_MODULE.search(text)

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .conversation import place_of
+from mmgpt.utils.errors import SampleError, SampleLocation
+
 from .instruction import SOURCES
 from .packing import Rows, pack_rows
 from .transforms.tokens import IGNORE_INDEX
@@ -89,8 +90,8 @@ def _packed(batch: Sequence[dict], most: int) -> Rows:
     lengths = [len(sample["input_ids"]) for sample in batch]
     longest = max(range(len(batch)), key=lengths.__getitem__)
     if lengths[longest] > most:
-        place = place_of(batch[longest]["meta"])
-        raise ValueError(f"{place}: {lengths[longest]} tokens, more than row_length={most} of the collate_fn")
+        reason = f"{lengths[longest]} tokens, more than row_length={most} of the collate_fn"
+        raise SampleError(reason, SampleLocation.of(batch[longest]["meta"]))
     return pack_rows(lengths, most)
 
 

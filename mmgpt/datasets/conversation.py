@@ -9,7 +9,6 @@ A question that is a string is literal text throughout: `<image>` typed in it is
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 IMAGE_PART = {"type": "image"}
 # LLaVA's and its followers' `<image>`, `<video>`, `<image_1>`, Qwen-VL's `<img>path</img>` and `<|vision_start|>`, and
@@ -77,23 +76,6 @@ def count_images(turns: Sequence[dict]) -> int:
     """The number of image places in the questions of some turns."""
     questions = [turn["question"] for turn in turns if not isinstance(turn["question"], str)]
     return sum(is_image(part) for question in questions for part in question)
-
-
-def place_of(sample: dict) -> str:
-    """Where a sample comes from, for messages: dataset, file, record and id as far as they are known."""
-    known = [f"{key} {sample[key]!r}" for key in ("dataset", "file", "record", "id") if key in sample]
-    return ", ".join(known) or "sample"
-
-
-@contextmanager
-def naming(sample: dict) -> Iterator[None]:
-    """Within it, an error that does not say where the sample comes from gets a note that does."""
-    try:
-        yield
-    except Exception as error:
-        if place_of(sample) not in str(error):
-            error.add_note(f"in {place_of(sample)}")
-        raise
 
 
 def place_images(turns: Sequence[dict], images: int) -> list[dict]:

@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from .conversation import place_of
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 SHOWN = 5  # each of the first is logged; then only every power of ten
 KINDS = {
@@ -49,13 +49,15 @@ class DroppedSamples:
     def add_answer(self, info: dict, skipped: bool) -> None:
         """Count a sample after its transforms, if it lost its answers or a part of them."""
         if skipped or (info.get("cut") and info["cut"][2]):
-            self.add("skipped" if skipped else "cut", f"{place_of(info)}: {self.reason(info)}")
+            self.add("skipped" if skipped else "cut", f"{SampleLocation.of(info)}: {self.reason(info)}")
 
     def add_failure(self, info: dict, error: Exception) -> None:
         """Count a sample whose transforms raised."""
-        place, name = place_of(info), type(error).__name__
-        said = str(error).removeprefix(f"{place}: ")
-        self.add("failed", f"{place}: {said}" if isinstance(error, ValueError) else f"{place}: {name}: {said}")
+        if not isinstance(error, SampleError):
+            # Messages of other errors say little without the type.
+            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            error = SampleError(f"{name}{error}", SampleLocation.of(info))
+        self.add("failed", str(error))
 
     @staticmethod
     def reason(info: dict) -> str:

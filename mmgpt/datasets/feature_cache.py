@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmgpt.utils.atomic import atomic_write
+from mmgpt.utils.errors import SampleError
 from mmgpt.utils.json_file import read_json_object
 
 META, FILES = "meta.json", "features"
@@ -38,8 +39,8 @@ def image_key(path: str | os.PathLike) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
-class CacheMiss(ValueError):
-    """An image without cached features: the cache has to be filled, whatever else training may skip."""
+class CacheMiss(SampleError):
+    """Error about an image without cached features. Training does not skip it: the cache has to be filled."""
 
 
 class FeatureCache:

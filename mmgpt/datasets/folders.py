@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from mmengine.logging import print_log
 
-from .conversation import place_of
+from mmgpt.utils.errors import MissingImageError, SampleLocation
 
 
 def check_folders(samples: Iterable[dict], prefix: str, where: Mapping[str, str], skips: bool) -> None:
@@ -15,7 +15,7 @@ def check_folders(samples: Iterable[dict], prefix: str, where: Mapping[str, str]
     Args:
         samples: with the paths of their images, relative to `prefix`.
         prefix: the dataset's image folder.
-        where: its name and file, for messages (see `place_of`).
+        where: its name and file, for messages.
         skips: whether training skips samples that cannot be read. Then a missing image is left to it, and a missing
             folder is logged; only when there is none of the folders, the mistake is the user's.
 
@@ -31,10 +31,11 @@ def check_folders(samples: Iterable[dict], prefix: str, where: Mapping[str, str]
     if not missing:
         return
     path, sample = missing[0]
-    said = f"{place_of({**sample, **where})}: no image file {path!r} (data_prefix=dict(img={prefix!r}))"
+    location = SampleLocation.of({**sample, **where}, image=path)
+    error = MissingImageError(f"no such file (data_prefix=dict(img={prefix!r}))", location)
     if not skips or len(missing) == len(first):
-        raise FileNotFoundError(said)
-    print_log(f"{len(missing)} of {len(first)} image folders are missing: {said}", "current", logging.WARNING)
+        raise error
+    print_log(f"{len(missing)} of {len(first)} image folders are missing: {error}", "current", logging.WARNING)
 
 
 def _has_folder(path: str) -> bool:

@@ -9,20 +9,22 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
+from mmgpt.utils.errors import SampleError, SampleLocation, located
 
-from .conversation import each_turn, naming, place_of, unread_marks
+from .conversation import each_turn, unread_marks
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
 from .folders import check_folders
-from .records import expecting, find_parser, parse_record, read_records, record_name
+from .records import expecting, find_parser, parse_record, read_records, record_id
 from .sample_bytes import SampleBytes, pack
 from .shared import load_once
-from .transforms import FormatPrompt, LoadFeatures, LoadImages, PrepareImages
+from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
 ON_ERROR = ("raise", "skip")
 READERS = (LoadImages, LoadFeatures)
-IMAGE_STEPS = (*READERS, PrepareImages)
+IMAGE_STEPS = (*READERS, EachImage, PrepareImages)
+IMAGE_SCOPES = ("mmcv.", "mmpretrain.")
 
 
 @DATASETS.register_module()
@@ -188,7 +190,7 @@ class InstructionDataset(BaseDataset):
         """
         info, steps = self.get_data_info(idx), self._text_steps(FormatPrompt)
         try:
-            with naming(info):
+            with located(SampleLocation.of(info)):
                 return sum(len(segment.text) for segment in _apply(steps, info)["segments"])
         except Exception:
             if self.skips:
@@ -213,7 +215,7 @@ class InstructionDataset(BaseDataset):
     def transform(self, info: dict) -> dict | None:
         """What the pipeline makes of a sample of `get_data_info`, or None; what is lost is counted."""
         try:
-            with naming(info):
+            with located(SampleLocation.of(info)):
                 data = self.pipeline(info)
         # Whatever a decoder or a transform runs into with this sample.
         except Exception as error:
@@ -223,7 +225,7 @@ class InstructionDataset(BaseDataset):
             return None
         # The transforms write into `info` itself, so that it tells why nothing came out.
         if data is None and self.test_mode:
-            raise ValueError(f"{place_of(info)}: {self.lost.reason(info)}")
+            raise SampleError(self.lost.reason(info), SampleLocation.of(info))
         self.lost.add_answer(info, skipped=data is None)
         return data
 
@@ -233,12 +235,12 @@ class InstructionDataset(BaseDataset):
 
     def _sample(self, number: int, record: dict) -> dict | None:
         try:
-            return parse_record(self.parse, number, record)
-        except ValueError as error:
-            said = f"{record_name(self.ann_file, number, record)}, dataset {self.name!r}: {error}"
+            with located(SampleLocation(self.name, self.ann_file, number, record_id(record))):
+                return parse_record(self.parse, number, record)
+        except SampleError as error:
             if not self.skips:
-                raise ValueError(said) from error
-            self.lost.add("refused", said)
+                raise
+            self.lost.add("refused", str(error))
             return None
 
 
@@ -249,11 +251,17 @@ def _apply(steps: Sequence, info: dict) -> dict | None:
 
 
 def build_pipeline(steps: Sequence) -> list:
-    """Transforms from their configs, lists within the list spliced in."""
-    built = []
+    """Transforms from their configs, with nested lists spliced in.
+
+    Transforms of mmcv and mmpretrain work on one image and become steps of EachImage.
+    """
+    transforms = []
     for step in steps:
         if isinstance(step, (list, tuple)):
-            built += build_pipeline(step)
+            transforms += build_pipeline(step)
+        elif isinstance(step, dict):
+            of_images = isinstance(step["type"], str) and step["type"].startswith(IMAGE_SCOPES)
+            transforms.append(EachImage([step]) if of_images else TRANSFORMS.build(step))
         else:
-            built.append(TRANSFORMS.build(step) if isinstance(step, dict) else step)
-    return built
+            transforms.append(step)
+    return transforms

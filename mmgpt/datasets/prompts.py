@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from mmengine.logging import print_log
+
+from mmgpt.registry import PROMPTS
 
 from .conversation import is_image, leading_images, question_parts
 
@@ -48,6 +51,8 @@ TEMPLATES["openflamingo_vqa"] = {
     "context": "{context} ",
     "response": "Short answer:",
 }
+for _name, _template in TEMPLATES.items():
+    PROMPTS.register_module(_name, module=partial(dict, _template))
 ENDS = (EOS, END_OF_CHUNK)
 PLACES = {"image": IMAGE, "question": "{question}", "context": "{context}"}
 
@@ -61,20 +66,20 @@ class Segment(NamedTuple):
 
 
 def find_template(template: str | Mapping[str, str]) -> dict[str, str]:
-    """A template by name, or the given one.
+    """Prompt template by its name in PROMPTS, or a template itself, checked.
 
-    Its keys: `start` (once), `image` (for each leading image of a question), `question`, `context` (when there is
-    one), `response` (before the answer), `end` (the special token behind it; default `<eos>`), `next` (before each
-    further turn).
+    The keys of a template: `start` (once), `image` (for each leading image of a question), `question`, `context` (when
+    there is one), `response` (before the answer), `end` (the special token after it; default `<eos>`), `next` (before
+    each further turn).
 
     Raises:
         ValueError: unknown name, or other keys; names the choices.
     """
     if isinstance(template, str):
-        if template not in TEMPLATES:
-            raise ValueError(f"unknown prompt template {template!r}: choose among {', '.join(TEMPLATES)}")
-        return TEMPLATES[template]
-    template = {"end": EOS, **template}
+        if template not in PROMPTS.module_dict:
+            raise ValueError(f"unknown prompt template {template!r}: choose among {', '.join(PROMPTS.module_dict)}")
+        template = PROMPTS.module_dict[template]()
+    template = {**template, "end": template.get("end", EOS)}
     if set(template) != set(SHORT):
         raise ValueError(f"a prompt template has the keys {', '.join(SHORT)}, got {', '.join(template)}")
     for key, mark in PLACES.items():

@@ -1,4 +1,4 @@
-"""Annotation files: JSON and JSON lines, to records."""
+"""Annotation files in JSON or JSON lines, read as records, and parsers that make samples of them."""
 
 import codecs
 import json
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mmgpt.registry import PARSERS
+from mmgpt.utils.errors import SampleError, SampleLocation, located
 
 from .conversation import check_sample
 
@@ -17,66 +18,62 @@ LIST_KEYS = ("annotations", "questions", "data", "images")
 ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
 
-class NotFinite(ValueError):
-    """A number that JSON does not have."""
-
-
 def read_records(path: str | Path, questions: str | Path | None = None) -> Iterator[dict]:
-    """The records of an annotation file, those of a `.jsonl` one read as they are asked for.
+    """Records of an annotation file; those of a `.jsonl` file are read one by one.
 
-    JSON lines (blank ones are passed over; NLVR's end in .json), a JSON list, an object with the list under one of
-    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`. What an object says in
-    words of all of its list (VQAv2: `data_subtype`) is added to each record. One with `images` and their `annotations`
-    (COCO's layout, NoCaps) gives a record for each image, with the list of its own `annotations`.
+    JSON lines (blank lines are skipped; NLVR's files end in .json), a JSON list, an object with the list under one of
+    LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`. Strings beside the
+    list (VQAv2's `data_subtype`) are added to each record. An object with `images` and `annotations` (COCO's layout,
+    NoCaps) gives one record for each image, with the list of its `annotations`.
 
     Args:
-        path: of the file.
-        questions: a second file, with the questions that `path` annotates (VQAv2, OK-VQA): each record gets the keys
-            of the one there that has its `question_id`.
+        path: annotation file.
+        questions: second file, with the questions that `path` annotates (VQAv2, OK-VQA): each record gets the keys of
+            the question with its `question_id`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not JSON (names the line), holds NaN or Infinity, which JSON has not (RFC 8259, section 6;
-            names record and key), is of another shape, or holds no record; or a record has no
-            `question_id`, or one that is not among the questions.
+        FileNotFoundError: a file does not exist.
+        SampleError: the file is not JSON (names the line), holds NaN or Infinity, which JSON does not have (RFC 8259,
+            section 6; names record and key), has another shape, or holds no record; or a record's `question_id` is
+            absent, or not among the questions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {str(path)!r}")
+    records = _file_records(path)
+    if questions:
+        records = _with_questions(records, path, questions)
     empty = True
-    for record in _joined(_content(path), path, questions) if questions else _content(path):
+    for record in records:
         empty = False
         yield record
     if empty:
-        raise ValueError(f"{path}: the annotation file holds no record")
+        raise SampleError("the annotation file holds no record", SampleLocation(file=str(path)))
 
 
 def read_json(path: Path):
-    """The content of a JSON file.
+    """Content of a JSON file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not JSON (names the line), or holds NaN or Infinity (names the key).
+        FileNotFoundError: the file does not exist.
+        SampleError: the file is not JSON (names the line), or holds NaN or Infinity (names the key).
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file {str(path)!r}")
-    with _named(path):
+    _check_exists(path)
+    with _json_errors(path):
         return _decoded(path.read_text(encoding="utf-8-sig"))
 
 
-def has_mark(path: str | Path) -> bool:
+def has_byte_order_mark(path: str | Path) -> bool:
     """Whether a file begins with UTF-8's byte order mark, which JSON files must not have (RFC 8259, section 8.1)."""
     with open(path, "rb") as file:
         return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def expecting(parse: Callable[[dict], dict | None], values: Mapping[str, str]) -> Callable[[dict], dict | None]:
-    """A parser that refuses records of another split: each of some keys must match a regular expression as a whole."""
+    """Parser that refuses records of another split: each key's value must match a regular expression fully."""
     return partial(_parse_expected, parse, dict(values)) if values else parse
 
 
 def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
-    """A parser by name, or by `dict(type=name, **options)`.
+    """Parser by name, or by `dict(type=name, **options)`.
 
     Raises:
         ValueError: unknown name; names the choices.
@@ -90,31 +87,33 @@ def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
 
 
 def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> dict | None:
-    """What a parser makes of a record, checked, with `record` (its number) and an `id`; None when it is passed over.
+    """Sample that a parser makes of a record, checked, with an `id` and as `record` its number; None if it is skipped.
 
     Raises:
-        ValueError: it is no record of that format; says why, not where.
+        SampleError: the record is not one of that format; gives the reason, and leaves the location to the caller.
     """
     try:
         if not isinstance(record, dict):
             raise ValueError(f"a record must be an object, got {record!r:.80}")
         sample = parse(record)
         return None if sample is None else dict(check_sample(sample), id=sample["id"] or str(number), record=number)
+    except ValueError as error:
+        raise SampleError(str(error)) from error
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
-        # These come from within a parser, and say little without their name.
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        # Parsers raise these for records of another format, and their messages say little without the type.
+        raise SampleError(f"{type(error).__name__}: {error}") from error
 
 
-def record_id(record) -> tuple[str, object] | None:
-    """The key and the value of what a record is known by, if it has such a key."""
-    found = [(key, record[key]) for key in ID_KEYS if isinstance(record, dict) and record.get(key) is not None]
-    return found[0] if found else None
+def record_id(record) -> str | None:
+    """Value of the first of ID_KEYS that a record has, as text."""
+    if not isinstance(record, dict):
+        return None
+    return next((str(record[key]) for key in ID_KEYS if record.get(key) is not None), None)
 
 
-def record_name(path: str | Path, number: int, record) -> str:
-    """File, position and, where there is one, id of a record, for messages."""
-    known = record_id(record)
-    return f"{path}, record {number}" + (f" ({known[0]} {known[1]!r})" if known else "")
+def record_location(path: str | Path, number: int, record) -> SampleLocation:
+    """Location of a record: file, number and, where the record has one, id."""
+    return SampleLocation(file=str(path), record=number, id=record_id(record))
 
 
 def _parse_expected(parse: Callable[[dict], dict | None], values: dict[str, str], record: dict) -> dict | None:
@@ -126,78 +125,47 @@ def _parse_expected(parse: Callable[[dict], dict | None], values: dict[str, str]
     return parse(record)
 
 
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file {str(path)!r}")
+
+
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Within it, what is wrong with JSON is told with its file."""
-    try:
-        yield
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, NotFinite) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+def _json_errors(path: Path) -> Iterator[None]:
+    """Context manager that turns errors about JSON into a SampleError, and adds the file to each."""
+    with located(SampleLocation(file=str(path))):
+        try:
+            yield
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise SampleError(f"not valid JSON: {error}") from error
 
 
-def _content(path: Path) -> Iterator:
-    with _named(path):
+def _file_records(path: Path) -> Iterator:
+    """Records of one file, before any check of them."""
+    _check_exists(path)
+    with _json_errors(path):
         if path.suffix == ".jsonl":
             with path.open(encoding="utf-8-sig") as file:
-                yield from _lines(file)
-        else:
-            yield from _whole(path.read_text(encoding="utf-8-sig"), path)
+                yield from _line_records(file)
+            return
+        text = path.read_text(encoding="utf-8-sig")
+        try:
+            content = _decoded(text) if text and not text.isspace() else []
+        except json.JSONDecodeError as error:
+            # JSON lines under the name of JSON have a whole value on the first line, and another one after it.
+            if error.msg != "Extra data" or "\n" in text[: error.pos].strip():
+                raise
+            # splitlines() would also cut at characters that a JSON string may hold, such as U+2028.
+            yield from _line_records(text.split("\n"))
+            return
+        if isinstance(content, dict):
+            content = _object_records(content)
+        if not isinstance(content, list):
+            raise SampleError(f"expected a list of records, got {type(content).__name__}")
+        yield from content
 
 
-def _whole(text: str, path: Path) -> Iterable:
-    try:
-        content = _decoded(text) if text and not text.isspace() else []
-    except json.JSONDecodeError as error:
-        # A whole value on the first line, and another behind it: JSON lines under the name of JSON.
-        if error.msg == "Extra data" and "\n" not in text[: error.pos].strip():
-            # Not splitlines(): it also cuts at characters that may stand in a JSON string, such as U+2028.
-            return _lines(text.split("\n"))
-        raise
-    if isinstance(content, dict):
-        content = _listed(content, path)
-    if not isinstance(content, list):
-        raise ValueError(f"{path}: expected a list of records, got {type(content).__name__}")
-    return content
-
-
-def _decoded(text: str, record: int | None = None):
-    """A JSON value; NotFinite when a number in it is none. `record` is its position, where it is one of several."""
-    content = json.loads(text)
-    # The names may stand in a string, too.
-    if any(name in text for name in ("NaN", "Infinity")):
-        for name, place in _not_finite(content):
-            if record is None and isinstance(content, list):
-                record, *place = place
-            where = "" if record is None else f"record {record}, "
-            raise NotFinite(f"{name} in {where}key {'.'.join(place)!r}")
-    return content
-
-
-def _not_finite(value, place: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The names and the places, as keys and positions, of NaN and infinities within a value."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity", place
-    if isinstance(value, (dict, list)):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(item, (*place, str(key)))
-
-
-def _joined(records: Iterable, path: Path, questions: str | Path) -> Iterator[dict]:
-    asked = {_question_id(questions, i, record): record for i, record in enumerate(read_records(questions))}
-    for number, record in enumerate(records):
-        key = _question_id(path, number, record)
-        if key not in asked:
-            raise ValueError(f"{record_name(path, number, record)}: no such question_id in {questions}")
-        yield {**asked[key], **{name: value for name, value in record.items() if value is not None}}
-
-
-def _question_id(path: str | Path, number: int, record) -> str | int:
-    if not isinstance(record, dict) or not isinstance(record.get("question_id"), (str, int)):
-        raise ValueError(f"{record_name(path, number, record)}: no key 'question_id' (a string or an integer)")
-    return record["question_id"]
-
-
-def _lines(lines: Iterable[str]) -> Iterator:
+def _line_records(lines: Iterable[str]) -> Iterator:
     record = 0
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -210,36 +178,76 @@ def _lines(lines: Iterable[str]) -> Iterator:
                 raise RecursionError(f"line {number}: nested too deeply") from error
 
 
-def _listed(content: dict, path: Path) -> list[dict]:
+def _decoded(text: str, record: int | None = None):
+    """JSON value of a text; `record` is its number where the text is one of several lines.
+
+    Raises:
+        SampleError: a number is NaN or infinite.
+    """
+    content = json.loads(text)
+    # The names may also stand in a string, so the text alone does not tell.
+    if any(name in text for name in ("NaN", "Infinity")):
+        for name, keys in _non_finite_numbers(content):
+            if record is None and isinstance(content, list):
+                record, *keys = keys
+            location = SampleLocation(record=None if record is None else int(record))
+            raise SampleError(f"not valid JSON: {name} in key {'.'.join(keys)!r}", location)
+    return content
+
+
+def _non_finite_numbers(value, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name of each NaN or infinity in a value, and the keys and indices that lead to it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity", keys
+    if isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _non_finite_numbers(item, (*keys, str(key)))
+
+
+def _object_records(content: dict) -> list:
+    """Records of a file whose content is an object."""
     if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
-        return _by_image(content["images"], content["annotations"], path)
+        return _image_records(content["images"], content["annotations"])
     key = next((key for key in LIST_KEYS if key in content), None)
     if key is None:
-        return _by_id(content, path)
-    shared = {name: value for name, value in content.items() if isinstance(value, str)}
-    if not shared or not isinstance(content[key], list):
+        if not all(isinstance(record, dict) for record in content.values()):
+            lists = " or ".join(map(repr, LIST_KEYS))
+            raise SampleError(f"an object must hold {lists}, or records by id; keys: {list(content)!s:.80}")
+        return [{"id": key, **record} for key, record in content.items()]
+    strings = {name: value for name, value in content.items() if isinstance(value, str)}
+    if not strings or not isinstance(content[key], list):
         return content[key]
-    return [{**shared, **record} if isinstance(record, dict) else record for record in content[key]]
+    return [{**strings, **record} if isinstance(record, dict) else record for record in content[key]]
 
 
-def _by_image(images: list[dict], annotations: list[dict], path: Path) -> list[dict]:
-    own = {_integer(path, f"image {i}", image, "id"): [] for i, image in enumerate(images)}
+def _image_records(images: list[dict], annotations: list[dict]) -> list[dict]:
+    """A record for each image, with its annotations."""
+    by_image = {_integer(f"image {i}", image, "id"): [] for i, image in enumerate(images)}
     for i, annotation in enumerate(annotations):
-        image = _integer(path, f"annotation {i}", annotation, "image_id")
-        if image not in own:
-            raise ValueError(f"{path}, annotation {i}: its image_id {image} is no image's id")
-        own[image].append(annotation)
-    return [{**image, "annotations": own[image["id"]]} for image in images]
+        image = _integer(f"annotation {i}", annotation, "image_id")
+        if image not in by_image:
+            raise SampleError(f"annotation {i}: no image has its image_id {image}")
+        by_image[image].append(annotation)
+    return [{**image, "annotations": by_image[image["id"]]} for image in images]
 
 
-def _integer(path: Path, place: str, item, key: str) -> int:
+def _integer(name: str, item, key: str) -> int:
     if not isinstance(item, dict) or not isinstance(item.get(key), int):
-        raise ValueError(f"{path}, {place}: no key {key!r} (an integer)")
+        raise SampleError(f"{name}: no key {key!r} (an integer)")
     return item[key]
 
 
-def _by_id(content: dict, path: Path) -> list[dict]:
-    if not all(isinstance(record, dict) for record in content.values()):
-        lists = " or ".join(map(repr, LIST_KEYS))
-        raise ValueError(f"{path}: an object must hold {lists}, or records by id; keys: {list(content)!s:.80}")
-    return [{"id": key, **record} for key, record in content.items()]
+def _with_questions(records: Iterable, path: Path, questions: str | Path) -> Iterator[dict]:
+    by_id = {_question_id(questions, i, record): record for i, record in enumerate(read_records(questions))}
+    for number, record in enumerate(records):
+        key = _question_id(path, number, record)
+        if key not in by_id:
+            raise SampleError(f"no such question_id in {questions}", record_location(path, number, record))
+        yield {**by_id[key], **{name: value for name, value in record.items() if value is not None}}
+
+
+def _question_id(path: str | Path, number: int, record) -> str | int:
+    if not isinstance(record, dict) or not isinstance(record.get("question_id"), (str, int)):
+        location = record_location(path, number, record)
+        raise SampleError("no key 'question_id' (a string or an integer)", location)
+    return record["question_id"]

@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
+from mmgpt.utils.errors import SampleError
+
 from .sample_bytes import SampleBytes
 
 Result = TypeVar("Result")
@@ -54,7 +56,7 @@ def _together(step: Callable[[], Result]) -> Result:
 
 def _told(error: Exception | None) -> Exception | None:
     """An error as the other processes can raise it: not every type can be pickled."""
-    if error is None or type(error) in (ValueError, KeyError, FileNotFoundError):
+    if isinstance(error, SampleError) or type(error) in (type(None), ValueError, KeyError, FileNotFoundError):
         return error
     return RuntimeError(f"rank {get_rank()}: {type(error).__name__}: {error}")
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.evaluation.results_reader import SavedEvaluation, is_right
+from mmgpt.utils.errors import SampleLocation
 
 BOOTSTRAP_SAMPLES = 2000
 MAX_EXAMPLES = 3
@@ -127,7 +127,7 @@ def _references(row: Mapping) -> list:
 
 
 def _describe(row: Mapping) -> str:
-    return f"{place_of({key: row[key] for key in ('dataset', 'id')})} ({row['question']!r:.80})"
+    return f"{SampleLocation(row['dataset'], id=row['id'])} ({row['question']!r:.80})"
 
 
 def _leaves(value, name: str) -> Iterator[tuple[str, object]]:

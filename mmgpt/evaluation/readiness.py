@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mmengine.evaluator import BaseMetric
 from torch.utils.data import Dataset
 
-from mmgpt.datasets.conversation import naming
 from mmgpt.datasets.inspection.check import Part
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.joint import JointDataset, parts_of
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt
 from mmgpt.registry import DATASETS, METRICS
+from mmgpt.utils.errors import SampleLocation, located
 
 KEYS = ("id", "dataset", "file", "record", "answer", "answers", "choices", "candidates", "tags")
 
@@ -30,7 +30,7 @@ class Questions:
 
     def __iter__(self) -> Iterator[dict]:
         for dataset, sample in self.samples():
-            with naming(sample):
+            with located(SampleLocation.of(sample)):
                 question = dataset.text_only(sample, FormatPrompt)
                 for step in dataset.pipeline.transforms:
                     if isinstance(step, AddCandidates):

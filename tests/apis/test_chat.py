@@ -162,9 +162,9 @@ def test_images_in_later_turns(chat, picture):
 
 
 @pytest.mark.parametrize("text, images, error, message", [
-    ("what?", ["nowhere.png"], FileNotFoundError, "^no image file .*nowhere.png"),
-    ("what?", ["broken.png"], ValueError, "^cannot read the image"),
-    ("what?", ["red.png", "cut.png"], ValueError, "^cannot read the image"),
+    ("what?", ["nowhere.png"], FileNotFoundError, "^image '.*nowhere.png': no such file"),
+    ("what?", ["broken.png"], ValueError, "^image .*: cannot be read"),
+    ("what?", ["red.png", "cut.png"], ValueError, "^image .*: cannot be read"),
     ("  ", [], ValueError, "question is empty"),
     ("what? " * 500, [], ValueError, "^a prompt of .* the limit is 400"),
 ])  # fmt: skip

@@ -110,8 +110,8 @@ def test_written_files(inferencer, images, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("missing.png", "input 1: no image file 'missing.png'"),
-        (dict(images=["notes.txt"], question="what?"), "input 1: cannot read the image"),
+        ("missing.png", "input 1: image 'missing.png': no such file"),
+        (dict(images=["notes.txt"], question="what?"), "input 1: image 'notes.txt': cannot be read"),
         (dict(images="0.png", question="what?"), "input 1: images must be a list"),
         (dict(images=["0.png", "1.png"], turns=[dict(question=[IMAGE])]), "input 1: 2 images, but 1 image places"),
         (dict(images=["0.png"], question=" "), "input 1: the question is empty"),

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from mmgpt.cli.failures import DiskFault
 from mmgpt.cli.tool import run, user_message
-from mmgpt.datasets.conversation import naming
 from mmgpt.registry import DATASETS, MODELS
+from mmgpt.utils.errors import SampleLocation, located
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ class Broken(torch.utils.data.Dataset):
         return 1
 
     def __getitem__(self, index):
-        with naming({"dataset": "own", "record": 3}):
+        with located(SampleLocation("own", record=3)):
             raise self.error("no 'answer'")
 
 

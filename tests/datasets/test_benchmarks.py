@@ -278,7 +278,7 @@ def check_birds(cfg):
 
 
 OTHER_SPLIT = {
-    "aokvqa": ("aokvqa.json", "", "record 0 .*split is 'train', but 'val' is expected: is this the file of another"),
+    "aokvqa": ("aokvqa.json", "", "record 0, .*split is 'train', but 'val' is expected: is this the file of another"),
     "coco_caption": ("", "", "none of 2 records belongs to dataset 'coco_caption'"),
     "gqa": ("gqa_train_balanced_questions.json", "", r"imageId is '2354786', but 'n\\\\d\+' is expected"),
     "ocr_vqa": ("ocr_vqa_downloaded.json", "", "none of 1 records belongs to dataset 'ocr_vqa'"),

@@ -8,7 +8,6 @@ from mmgpt.datasets.conversation import (
     lead_text,
     leading_images,
     place_images,
-    place_of,
     question_text,
     text_part,
     unread_marks,
@@ -94,8 +93,3 @@ def test_marks_that_are_read_as_text(question, marks):
 def test_tags_are_texts_or_lists_of_them():
     sample = {"id": "", "images": [], "turns": [{"question": "a"}], "tags": {"kind": "b", "kinds": ["c", "d"]}}
     assert check_sample(sample) is sample
-
-
-def test_place_of():
-    assert place_of({"file": "f.json", "record": 3, "id": "x"}) == "file 'f.json', record 3, id 'x'"
-    assert place_of({}) == "sample"

@@ -45,12 +45,12 @@ def broken_records(dolly_config):
 
 
 def test_records_that_the_parser_refuses_are_left_out(build, broken_records, logged):
-    with pytest.raises(ValueError, match="dolly.jsonl, record 0, dataset 'dolly': no key 'response'"):
+    with pytest.raises(ValueError, match="dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'"):
         build(broken_records)
     dataset = build(broken_records | dict(on_error="skip"))
     assert ids(dataset) == ["1", "2", "4", "5"] and dataset.lost.totals["refused"] == 2
     first, second, whole = logged
-    assert re.match(r"refused: .*dolly.jsonl, record 0, dataset 'dolly': no key 'response'", first)
+    assert re.match(r"refused: dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'", first)
     assert "record 3" in second and "a record must be an object, got 'text'" in second
     assert re.match(r"dataset dolly: 4 of 6 records of .*dolly.jsonl \(2 refused by the parser\)", whole)
 
@@ -69,9 +69,9 @@ def test_samples_that_cannot_be_read_are_replaced_by_the_next(build, caption_con
     assert ids(dataset) == [f"captions_{i}.png" for i in (1, 1, 3, 3)]
     assert dataset.lost.totals == dict(refused=0, failed=2, skipped=0, cut=0)
     _, missing, damaged = logged[:3]
-    for words, line in (("record 0", missing), ("FileNotFoundError: no image file", missing), ("record 2", damaged)):
+    for words, line in (("record 0", missing), ("captions_0.png': no such file", missing), ("record 2", damaged)):
         assert line.startswith("failed: dataset 'captions', file ") and words in line
-    assert damaged.count("record 2") == 1 and "cannot read the image" in damaged
+    assert damaged.count("record 2") == 1 and "captions_2.png': cannot be read: " in damaged
 
 
 def test_when_nothing_can_be_read_it_ends(build, caption_config):
@@ -158,5 +158,5 @@ def test_folders_when_skipping(build, caption_config, tmp_path, make_images, log
     assert ids(build(config)) == ["here/1.png"] * 3
     assert logged[0].startswith("1 of 2 image folders are missing: dataset 'captions', file ")
     assert "record 1" in logged[0] and "there/0.png" in logged[0]
-    with pytest.raises(FileNotFoundError, match="record 0, .*no image file '.*nowhere/here/gone.png'"):
+    with pytest.raises(FileNotFoundError, match="record 0, .*image '.*nowhere/here/gone.png': no such file"):
         build(config | dict(data_prefix=dict(img=str(tmp_path / "nowhere"))))

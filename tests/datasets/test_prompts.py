@@ -1,7 +1,11 @@
+import json
+
 import pytest
 
+from mmgpt.cli.config import load_config
 from mmgpt.datasets.conversation import IMAGE_PART, place_images, text_part
 from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns, prompt_text
+from mmgpt.registry import DATASETS, PROMPTS
 
 START = TEMPLATES["instruction"]["start"]
 
@@ -59,7 +63,7 @@ def test_plain_is_an_image_and_its_caption():
 
 
 def test_find_template():
-    assert find_template("short") is SHORT
+    assert find_template("short") == SHORT
     own = {**SHORT, "response": "Answer: "}
     assert find_template(own) == own
     with pytest.raises(ValueError, match="'shrot': choose among instruction, short, plain"):
@@ -85,3 +89,43 @@ def test_wording_of_openflamingo():
     assert prompt_text(question) == (
         "<image>Question:What? Short answer:cat<|endofchunk|><image>Question:What? Short answer:"
     )
+
+
+OUTSIDE = """
+from mmgpt.registry import PROMPTS
+
+
+@PROMPTS.register_module(name="tutor")
+def tutor():
+    return {
+        "start": "You teach.\\n",
+        "image": "<image>",
+        "question": "Q: {question}\\n",
+        "context": "({context})\\n",
+        "response": "A: ",
+        "next": "\\n",
+    }
+"""
+
+
+def test_a_config_names_a_template_of_a_module_outside_the_package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "templates_outside.py").write_text(OUTSIDE)
+    (tmp_path / "data.jsonl").write_text(json.dumps({"turns": [{"question": "Why?", "answer": "So."}]}))
+    (tmp_path / "config.py").write_text(
+        "custom_imports = dict(imports=['templates_outside'])\n"
+        f"dataset = dict(type='InstructionDataset', parser='conversation', ann_file={str(tmp_path / 'data.jsonl')!r},\n"
+        "               pipeline=[dict(type='FormatPrompt', template='tutor')])\n"
+    )
+    try:
+        sample = DATASETS.build(load_config(str(tmp_path / "config.py")).dataset)[0]
+    finally:
+        PROMPTS.module_dict.pop("tutor", None)
+    assert prompt_text(sample["segments"]) == "You teach.\nQ: Why?\nA: So.<eos>"
+    assert sample["prompt"] == "You teach.\nQ: Why?\nA: "
+
+
+def test_a_registered_template_is_checked(monkeypatch):
+    monkeypatch.setitem(PROMPTS.module_dict, "empty", dict)
+    with pytest.raises(ValueError, match="a prompt template has the keys start, image"):
+        find_template("empty")

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mmgpt.datasets.records import expecting, find_parser, parse_record, read_records, record_id, record_name
+from mmgpt.datasets.records import expecting, find_parser, parse_record, read_records, record_id, record_location
+from mmgpt.utils.errors import SampleLocation
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def test_lists_annotations_and_records_by_id(write):
         ('{"a": 1}\n{"a":', "e.jsonl", "not valid JSON.*line 2"),
         ('{"info": 1}', "e.json", "annotations.*info"),
         ("3", "e.json", "expected a list of records, got int"),
-        ('{"a": 1}\n{"a": [0, {"b": NaN}]}', "e.jsonl", "not valid JSON: NaN in record 1, key 'a.1.b'"),
-        ('[{"a": 1, "b": -Infinity}]', "e.json", "not valid JSON: -Infinity in record 0, key 'b'"),
+        ('{"a": 1}\n{"a": [0, {"b": NaN}]}', "e.jsonl", "record 1: not valid JSON: NaN in key 'a.1.b'"),
+        ('[{"a": 1, "b": -Infinity}]', "e.json", "record 0: not valid JSON: -Infinity in key 'b'"),
         ('{"data": [{"a": Infinity}]}', "e.json", "not valid JSON: Infinity in key 'data.0.a'"),
         ("NaN", "e.json", "not valid JSON: NaN in key ''"),
         ("[" * 100_000, "e.json", "not valid JSON"),
@@ -59,9 +60,9 @@ def test_unknown_parser_names_the_choices():
         find_parser("aokvq")
 
 
-def test_record_name():
-    assert record_name("f.json", 3, {"question_id": 7}) == "f.json, record 3 (question_id 7)"
-    assert record_name("f.json", 3, "text") == "f.json, record 3"
+def test_location_of_a_record():
+    assert record_location("f.json", 3, {"question_id": 7}) == SampleLocation(None, "f.json", 3, "7")
+    assert record_location("f.json", 3, "text") == SampleLocation(None, "f.json", 3)
 
 
 def test_json_lines_under_the_name_of_json(write):
@@ -97,7 +98,7 @@ def test_annotations_are_joined_to_their_images(write):
         ('[{"a": 1}]', "[]", "image 0: no key 'id' .an integer."),
         ('["a.jpg"]', "[]", "image 0: no key 'id'"),
         ('[{"id": 1}]', '[{"image_id": 1}, {"id": 3}]', "annotation 1: no key 'image_id'"),
-        ('[{"id": 1}]', '[{"image_id": 2}]', "annotation 0: its image_id 2 is no image's id"),
+        ('[{"id": 1}]', '[{"image_id": 2}]', "annotation 0: no image has its image_id 2"),
         ("[]", "[]", "holds no record"),
     ],
 )
@@ -134,12 +135,12 @@ def test_questions_of_another_file(write):
         (
             [{"question_id": 1}],
             [{"question_id": 2}],
-            r"a.json, record 0 \(question_id 2\): no such question_id in .*q.json",
+            "a.json', record 0, id '2': no such question_id in .*q.json",
         ),
-        ([{"question_id": 1}], [{"id": 7}], r"a.json, record 0 \(id 7\): no key 'question_id'"),
-        ([{"question_id": 1}, {"id": 1}], [{"question_id": 1}], r"q.json, record 1 \(id 1\): no key 'question_id'"),
-        ([{"question_id": 1}], ["text"], "a.json, record 0: no key 'question_id'"),
-        ([{"question_id": [1]}], [{"question_id": 1}], "q.json, record 0 .*no key 'question_id'"),
+        ([{"question_id": 1}], [{"id": 7}], "a.json', record 0, id '7': no key 'question_id'"),
+        ([{"question_id": 1}, {"id": 1}], [{"question_id": 1}], "q.json', record 1, id '1': no key 'question_id'"),
+        ([{"question_id": 1}], ["text"], "a.json', record 0: no key 'question_id'"),
+        ([{"question_id": [1]}], [{"question_id": 1}], "q.json', record 0, .*no key 'question_id'"),
     ],
 )
 def test_questions_that_do_not_fit(write, asked, answered, message):
@@ -164,6 +165,6 @@ def test_one_record():
         parse_record(lambda record: record["x"], 7, record)
 
 
-def test_what_a_record_is_known_by():
-    assert record_id({"image_id": 3, "question_id": "q"}) == ("question_id", "q")
+def test_id_of_a_record():
+    assert record_id({"image_id": 3, "question_id": "q"}) == "q"
     assert record_id({"text": "a"}) is None and record_id(["id"]) is None

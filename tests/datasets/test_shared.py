@@ -13,6 +13,7 @@ from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.sample_bytes import pack
 from mmgpt.datasets.shared import load_once
 from mmgpt.registry import PARSERS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 
 def one(rank, folder):
@@ -47,7 +48,7 @@ def fail(rank, folder):
         raise error
 
     told = []
-    for error in (ValueError("a.json, record 3: no key"), Odd("one", "two")):
+    for error in (SampleError("no key", SampleLocation(file="a.json", record=3)), Odd("one", "two")):
         with pytest.raises(Exception) as raised:
             load_once(partial(load, error))
         told.append([type(raised.value).__name__, str(raised.value)])
@@ -72,8 +73,8 @@ def test_one_process_reads_and_an_error_reaches_both(tmp_path):
     assert (first["parsed"], second["parsed"], alone["parsed"]) == ("01234", "", "01234")
     assert not first["writable"] and not second["writable"] and alone["writable"]
 
-    assert first["told"] == [["ValueError", "a.json, record 3: no key"], ["Odd", "one"]]
-    assert second["told"] == [["ValueError", "a.json, record 3: no key"], ["RuntimeError", "rank 0: Odd: one"]]
+    assert first["told"] == [["SampleError", "file 'a.json', record 3: no key"], ["Odd", "one"]]
+    assert second["told"] == [["SampleError", "file 'a.json', record 3: no key"], ["RuntimeError", "rank 0: Odd: one"]]
     assert first["then"] == second["then"] == [{"id": "a"}]
     assert os.listdir(tmp_path / "temporary") == []
 

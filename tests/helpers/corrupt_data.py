@@ -89,6 +89,6 @@ READ = {
     "strip.png": ((20_000, 20), RED),
     "empty.png": "cannot identify image file",
     "bomb.png": "decompression bomb",
-    "folder.png": "no image file",
-    "gone.png": "no image file",
+    "folder.png": "no such file",
+    "gone.png": "no such file",
 }

@@ -200,12 +200,12 @@ def test_every_planted_fault_is_found_and_named(tmp_path, tiny_llama, run, capsy
     report = json.loads((tmp_path / "work_dirs" / "planted" / "check_dataset.json").read_text(encoding="utf-8"))
     found = [(each["kind"], each["file"], each["record"], each["value"]) for each in report["findings"]]
     file = f"{tmp_path}/photos.jsonl"
-    expected = [("unusual_file", file, None, "begins with a byte order mark, which is passed over")]
+    expected = [("unusual_file", file, None, "begins with a byte order mark, which is skipped")]
     for number, (name, (kind, words)) in enumerate(FOUND.items()):
         [value] = [value for *place, value in found if place == [kind, file, number]]
         assert value.startswith(f"{tmp_path}/images/{name}: ") and words in value
         expected.append((kind, file, number, value))
-    nan = "not valid JSON: NaN in record"
-    expected.append(("annotation_file", f"{tmp_path}/used.jsonl", None, f"{nan} 1, key 'turns.0.answer'"))
-    expected.append(("annotation_file", f"{tmp_path}/unused.json", None, f"{nan} 0, key 'score'"))
+    nan = "not valid JSON: NaN in key"
+    expected.append(("annotation_file", f"{tmp_path}/used.jsonl", 1, f"{nan} 'turns.0.answer'"))
+    expected.append(("annotation_file", f"{tmp_path}/unused.json", 0, f"{nan} 'score'"))
     assert sorted(map(str, found)) == sorted(map(str, expected))

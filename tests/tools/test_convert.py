@@ -38,7 +38,7 @@ def test_what_a_parser_reads(convert, parser, file, options, questions):
 
 def test_a_wrong_record_of_a_parser(tmp_path, convert):
     path = write(tmp_path / "a.json", '[{"id": "x", "image": "1.jpg"}]')
-    with pytest.raises(ValueError, match=r"a.json, record 0 \(id 'x'\): no key 'conversations'"):
+    with pytest.raises(ValueError, match="a.json', record 0, id 'x': no key 'conversations'"):
         convert("parser", "llava", path)
     with pytest.raises(ValueError, match="unknown parser 'lava': choose among"):
         convert("parser", "lava", path)

@@ -184,7 +184,7 @@ def test_null_in_a_row(tmp_path, convert):
         ('{"file_name": 1, "text": "a"}', "metadata.jsonl, record 1: key 'file_name' must be str or list, got 1"),
         ('{"file_name": "1.jpg", "text": null}', "metadata.jsonl, record 1: key 'text' must be str or list, got None"),
         ('["1.jpg"]', "metadata.jsonl, record 1: a record must be an object"),
-        ('{"file_name": "1.jpg", "text": NaN}', "metadata.jsonl: not valid JSON: NaN in record 1, key 'text'"),
+        ('{"file_name": "1.jpg", "text": NaN}', "metadata.jsonl', record 1: not valid JSON: NaN in key 'text'"),
     ],
 )
 def test_wrong_metadata(tmp_path, convert, line, message):

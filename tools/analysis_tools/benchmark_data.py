@@ -33,12 +33,12 @@ from mmgpt.cli.files import PARTS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets import InstructionDataset
 from mmgpt.datasets.joint import parts_of
-from mmgpt.datasets.transforms import LoadImages, PrepareImages, TokenizeSegments
+from mmgpt.datasets.transforms import EachImage, LoadImages, PrepareImages, TokenizeSegments
 from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import DATASETS
 from mmgpt.visualization.tables import print_tables
 
-STAGES = {LoadImages: "decode", PrepareImages: "prepare", TokenizeSegments: "tokenize"}
+STAGES = {LoadImages: "decode", EachImage: "prepare", PrepareImages: "prepare", TokenizeSegments: "tokenize"}
 # 'read' is a record with its random generator, 'prompt' is every transform that STAGES does not name.
 COLUMNS = ("read", "decode", "prepare", "prompt", "tokenize", "all")
 CHUNK = 1000  # records

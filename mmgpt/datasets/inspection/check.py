@@ -13,9 +13,10 @@ from mmgpt.datasets.conversation import unread_marks
 from mmgpt.datasets.image_files import ImageFile, ImageFiles
 from mmgpt.datasets.instruction import SOURCES, InstructionDataset
 from mmgpt.datasets.joint import JointDataset, build_part, kept
-from mmgpt.datasets.records import has_mark, parse_record, record_id
+from mmgpt.datasets.records import has_byte_order_mark, parse_record, record_id
 from mmgpt.datasets.sample_bytes import pack
 from mmgpt.registry import DATASETS
+from mmgpt.utils.errors import SampleError
 
 from .sample_texts import SampleText, SampleTexts, read_images, tokenizing
 
@@ -75,12 +76,20 @@ class Part:
         self.parsed = self.samples = pack([])
         try:
             self.parsed = pack(sample for sample in self._parse() if sample is not None)
-        except (ValueError, OSError) as error:
-            self.find("annotation_file", str(error).removeprefix(f"{dataset.ann_file}: "))
+        except SampleError as error:
+            location = error.location
+            if location.file == dataset.ann_file:
+                self.find("annotation_file", error.reason, location.record, location.id)
+            else:
+                self.find("annotation_file", str(error))
             return
-        for path in filter(has_mark, filter(None, (dataset.ann_file, dataset.data_prefix.get("questions")))):
-            words = f"{path}: begins with a byte order mark, which is passed over"
-            self.find("unusual_file", words.removeprefix(f"{dataset.ann_file}: "))
+        except (ValueError, OSError) as error:
+            self.find("annotation_file", str(error))
+            return
+        for path in (dataset.ann_file, dataset.data_prefix.get("questions")):
+            if path and has_byte_order_mark(path):
+                name = "" if path == dataset.ann_file else f"{path}: "
+                self.find("unusual_file", f"{name}begins with a byte order mark, which is skipped")
         self.samples = pack(dataset.draw(self.parsed))
         if not self.samples and not self.findings:
             self.find("annotation_file", f"none of its {self.records} records belongs to the dataset")
@@ -94,9 +103,8 @@ class Part:
             self.records += 1
             try:
                 yield parse_record(self.dataset.parse, number, record)
-            except ValueError as error:
-                known = record_id(record)
-                self.find("broken_record", str(error), number, str(known[1]) if known else None)
+            except SampleError as error:
+                self.find("broken_record", error.reason, number, record_id(record))
 
 
 def read_parts(cfg: Mapping) -> Iterator[Part]:

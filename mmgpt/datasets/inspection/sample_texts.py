@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.dropped import DroppedSamples
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.sample_bytes import pack
 from mmgpt.datasets.transforms import TokenizeSegments
+from mmgpt.utils.errors import SampleError
 
 
 class SampleText(NamedTuple):
@@ -95,13 +95,14 @@ def _key(dataset: InstructionDataset, sample: dict) -> bytes:
 
 def _problem(dataset: InstructionDataset, info: dict) -> tuple[str, str]:
     """Runs the text steps on a sample; the kind of problem and its words, or two empty strings."""
-    place = f"{place_of(info)}: "
     try:
         made = dataset.text_only(info, TokenizeSegments)
     # As in parse_record: what a transform does with a record that it did not expect.
     except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, SampleError):
+            return "broken_record", error.reason
         name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return "broken_record", name + str(error).removeprefix(place)
+        return "broken_record", f"{name}{error}"
     if made is None:
         return "nothing_to_learn", DroppedSamples.reason(info).removeprefix("nothing to learn: ")
     if "cut" in info and info["cut"][2]:

@@ -3,7 +3,7 @@
 from .candidates import AddCandidates
 from .examples import AddExamples
 from .features import LoadFeatures
-from .images import LoadImages, PrepareImages
+from .images import EachImage, LoadImages, PrepareImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, TokenizeSegments
 from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn
@@ -13,6 +13,7 @@ __all__ = [
     "AddExamples",
     "AddQuestion",
     "AskQuestion",
+    "EachImage",
     "FormatPrompt",
     "GiveReason",
     "JoinAnswers",

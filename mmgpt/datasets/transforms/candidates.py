@@ -5,9 +5,9 @@ from itertools import takewhile
 
 import torch
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.prompts import answer_segments
 from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 from .tokens import IGNORE_INDEX
 
@@ -42,7 +42,7 @@ class AddCandidates:
         """The answers to choose from, of what FormatPrompt gives. Raises a ValueError as the whole step does."""
         answers = OWN[self.answers](results) if isinstance(self.answers, str) else self.answers
         if not answers or not all(answers) or len(set(answers)) < len(answers):
-            raise ValueError(f"{place_of(results)}: cannot choose among the answers {answers!r}")
+            raise SampleError(f"cannot choose among the answers {answers!r}", SampleLocation.of(results))
         return list(answers)
 
     def __call__(self, results: dict) -> dict:
@@ -69,7 +69,7 @@ class AddCandidates:
         for answer, (ids, _) in zip(answers, encoded, strict=True):
             if len(ids) > self.tokenize.max_length:
                 limit = f"{len(ids)} tokens with the answer {answer!r}, the limit is {self.tokenize.max_length}"
-                raise ValueError(f"{place_of(results)}: {limit}")
+                raise SampleError(limit, SampleLocation.of(results))
 
 
 def _shared(encoded: Sequence[tuple[list[int], list[int]]]) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from safetensors import safe_open
 
-from mmgpt.datasets.conversation import place_images, place_of, question_text
+from mmgpt.datasets.conversation import place_images, question_text
 from mmgpt.registry import DATASETS, TRANSFORMS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 MAKE = "tools/dataset_converters/image_features.py"
 SPARE = 8  # more than are needed are drawn, since some may show the sample's own images
@@ -60,9 +61,10 @@ class AddExamples:
             if len(chosen) == self.shots:
                 return chosen[::-1] if self.nearest else chosen
         if self.shots:
-            raise ValueError(
-                f"{place_of(results)}: {len(chosen)} examples of other images among the {len(self.dataset)} samples of "
-                f"{self.dataset.ann_file}, but shots={self.shots}"
+            raise SampleError(
+                f"{len(chosen)} examples of other images among the {len(self.dataset)} samples of "
+                f"{self.dataset.ann_file}, but shots={self.shots}",
+                SampleLocation.of(results),
             )
         return []
 
@@ -75,7 +77,7 @@ class AddExamples:
 
     def _turns(self, example: dict) -> list[dict]:
         if not all(turn.get("answer") for turn in example["turns"]):
-            raise ValueError(f"{place_of(example)}: an example needs an answer")
+            raise SampleError("an example needs an answer", SampleLocation.of(example))
         turns = place_images(example["turns"], len(example["images"]))
         return turns if self.images else [dict(turn, question=question_text(turn["question"])) for turn in turns]
 
@@ -109,7 +111,7 @@ class Nearest:
     def _number(self, images: Sequence[str]) -> int:
         path = os.path.realpath(images[0]) if images else ""
         if path not in self.numbers:
-            raise ValueError(f"{self.file} has no features of the image {path!r}: make it again with {MAKE!r}")
+            raise SampleError(f"{self.file} has no features of the image {path!r}: make it again with {MAKE!r}")
         return self.numbers[path]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.feature_cache import FILL, CacheMiss, FeatureCache, image_key
 from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.errors import MissingImageError, SampleLocation
 
 
 @TRANSFORMS.register_module()
@@ -39,9 +39,9 @@ class LoadFeatures:
         try:
             return self.cache.read(image_key(path))
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{place_of(results)}: no image file {str(path)!r}") from error
+            raise MissingImageError("no such file", SampleLocation.of(results, image=path)) from error
         except KeyError as error:
             raise CacheMiss(
-                f"{place_of(results)}: no features in {self.folder} of the image {str(path)!r}, as it is now: "
-                f"`{FILL}` adds them"
+                f"no features in {self.folder} of the file as it is now: `{FILL}` adds them",
+                SampleLocation.of(results, image=path),
             ) from error

@@ -1,6 +1,8 @@
 """Images: from files to the pixels that CLIP expects."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,8 @@ import torch
 from PIL import ExifTags, Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.errors import MissingImageError, SampleError, SampleLocation
 
 # EXIF orientations other than upright, and what turns each of them upright (EXIF 2.32, tag 0x0112).
 UPRIGHT = {
@@ -70,6 +72,63 @@ class PrepareImages:
         return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
+@TRANSFORMS.register_module()
+class EachImage:
+    """Image transforms of mmcv or mmpretrain, applied to each image in `pil`, between LoadImages and PrepareImages.
+
+    A transform gets one image at a time, as it does in those packages: a dict with `img`, uint8 (H, W, 3) with the
+    channels in the order blue, green, red, with its (H, W) as `img_shape` and `ori_shape`, and with `img_path`.
+
+    What the transforms draw from the global generators of numpy, Python and torch depends on the sample's `rng` alone.
+    The states of these generators stay as they were.
+
+    Args:
+        transforms: their configs, e.g. `dict(type="mmcv.RandomFlip", prob=0.5)`.
+
+    Raises:
+        SampleError: a transform gives no image, or one of another dtype or number of channels.
+    """
+
+    def __init__(self, transforms: Sequence[dict]):
+        self.transforms = [TRANSFORMS.build(transform) for transform in transforms]
+
+    def __call__(self, results: dict) -> dict:
+        # A chat, whose samples have no generator, transforms every image in the same way.
+        rng = results.get("rng") or np.random.default_rng(0)
+        with _global_seed(int(rng.integers(2**32))):
+            images = zip(results["pil"], results["images"], strict=True)
+            results["pil"] = [self._transformed(image, path, results) for image, path in images]
+        return results
+
+    def _transformed(self, image: Image.Image, path: str, results: dict) -> Image.Image:
+        shape = (image.height, image.width)
+        pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
+        inputs = {"img": pixels, "img_shape": shape, "ori_shape": shape, "img_path": path}
+        for transform in self.transforms:
+            inputs = transform(inputs)
+            output = None if inputs is None else inputs.get("img")
+            if not isinstance(output, np.ndarray) or output.dtype != np.uint8 or output.shape[2:] != (3,):
+                kind = f"{output.dtype} {output.shape}" if isinstance(output, np.ndarray) else type(output).__name__
+                reason = f"{type(transform).__name__} gives {kind} as `img`, not uint8 (H, W, 3)"
+                raise SampleError(reason, SampleLocation.of(results, image=path))
+        return Image.fromarray(np.ascontiguousarray(output[..., ::-1]))
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Context manager that seeds the global generators of numpy, Python and torch, and restores their states."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        np.random.seed(seed)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image in RGB, 8 bits a channel, turned upright by its EXIF orientation, its transparent pixels laid on white.
 
@@ -119,11 +178,11 @@ def _upper_bits(image: Image.Image) -> Image.Image:
 
 def _read(path: Path, results: dict) -> Image.Image:
     if not path.is_file():
-        raise FileNotFoundError(f"{place_of(results)}: no image file {str(path)!r}")
+        raise MissingImageError("no such file", SampleLocation.of(results, image=path))
     try:
         with Image.open(path) as image:
             return upright_rgb(image)
     # Pillow's plugins raise whatever their reading of a damaged file runs into.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{place_of(results)}: cannot read the image {str(path)!r}: {reason}") from error
+        raise SampleError(f"cannot be read: {reason}", SampleLocation.of(results, image=path)) from error

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from mmgpt.datasets.conversation import place_images, place_of, question_text
+from mmgpt.datasets.conversation import place_images, question_text
 from mmgpt.datasets.prompts import find_template, format_turns, prompt_text
 from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 
 @TRANSFORMS.register_module()
@@ -16,7 +17,7 @@ class FormatPrompt:
     answer by order).
 
     Args:
-        template: name of one in `prompts.TEMPLATES`, or the dict itself.
+        template: name in PROMPTS, or the template itself (see `prompts.find_template`).
         open_last: leave the last answer out: for evaluation and chat.
 
     Raises:
@@ -30,7 +31,7 @@ class FormatPrompt:
         try:
             turns = place_images(results["turns"], len(results["images"]))
         except ValueError as error:
-            raise ValueError(f"{place_of(results)}: {error}") from error
+            raise SampleError(str(error), SampleLocation.of(results)) from error
         last = turns[-1]
         results["segments"] = format_turns(self.template, turns, self.open_last)
         results["prompt"] = prompt_text(format_turns(self.template, turns, open_last=True))

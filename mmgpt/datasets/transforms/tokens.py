@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
 from mmgpt.models.tokenizer import is_mark, load_tokenizer
 from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 from .plain_text import PlainText
 
@@ -102,7 +102,8 @@ class TokenizeSegments:
         if length > self.max_length:
             results["cut"] = (length, self.max_length, lost)
             if results["open"]:
-                raise ValueError(f"{place_of(results)}: a prompt of {length} tokens, the limit is {self.max_length}")
+                reason = f"a prompt of {length} tokens, the limit is {self.max_length}"
+                raise SampleError(reason, SampleLocation.of(results))
         results["input_ids"] = torch.tensor(ids[: self.max_length])
         results["labels"] = torch.tensor(labels[: self.max_length])
         results["image_tokens"] = self.count_images(results["input_ids"])
@@ -201,7 +202,8 @@ class PackInputs:
     def __call__(self, results: dict) -> dict:
         pixels, count = results.get("pixels"), results["image_tokens"]
         if count and pixels is None:
-            raise ValueError(f"{place_of(results)}: {count} images, but no LoadImages, PrepareImages in its pipeline")
+            reason = f"{count} images, but no LoadImages, PrepareImages in its pipeline"
+            raise SampleError(reason, SampleLocation.of(results))
         known = {**results, "images": results.get("own_images", results["images"])}
         return {
             "pixels": pixels[:count] if count else None,

@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.engine.trainable import unwrap_model
 from mmgpt.registry import HOOKS
+from mmgpt.utils.errors import SampleLocation
 
 
 class Batch(NamedTuple):
@@ -97,7 +97,7 @@ class NonFiniteHook(Hook):
     def _reason(self) -> str:
         """The losses that are not finite, and their samples, of all processes: each one has its own batches."""
         losses = [
-            (name, float(value.sum()), [place_of(meta) for meta in batch.metas])
+            (name, float(value.sum()), [str(SampleLocation.of(meta)) for meta in batch.metas])
             for batch in self.batches
             for name, value in batch.losses.items()
         ]

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.evaluation.metrics.answers import normalize
 from mmgpt.registry import SCORES
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 ANSWER_PHRASE = re.compile(r"the (?:correct )?answer is:?\s+", re.IGNORECASE)
 FIRST_CLAUSE_END = re.compile(r"(?<=[.:)])\s")
@@ -43,7 +43,7 @@ def right_choice(sample: dict) -> str:
     choices, answer = sample.get("choices") or [], sample.get("answer")
     if answer not in choices:
         offered = f"not among its choices {choices}" if choices else "but the list of its choices is empty"
-        raise ValueError(f"{place_of(sample)}: the right answer is {answer!r}, {offered}")
+        raise SampleError(f"the right answer is {answer!r}, {offered}", SampleLocation.of(sample))
     return answer
 
 

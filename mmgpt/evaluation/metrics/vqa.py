@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.registry import SCORES
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 ANNOTATORS = 10
 NUMBERS = {"none": "0"} | {
@@ -120,7 +120,8 @@ def ten_answers(sample: dict) -> list[str]:
     """
     answers = sample.get("answers") or []
     if len(answers) != ANNOTATORS:
-        raise ValueError(f"{place_of(sample)}: VQA accuracy needs {ANNOTATORS} annotators' answers, got {answers!r}")
+        reason = f"VQA accuracy needs {ANNOTATORS} annotators' answers, got {answers!r}"
+        raise SampleError(reason, SampleLocation.of(sample))
     return answers
 
 

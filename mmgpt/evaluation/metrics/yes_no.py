@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mmgpt.datasets.conversation import place_of
 from mmgpt.evaluation.metrics.rules import Rule
 from mmgpt.registry import SCORES
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 
 def says_yes(text: str) -> bool:
@@ -27,7 +27,8 @@ class YesNoRule(Rule):
         """
         answer = str(sample.get("answer")).casefold()
         if answer not in ("yes", "no"):
-            raise ValueError(f"{place_of(sample)}: the right answer must be yes or no, got {sample.get('answer')!r}")
+            reason = f"the right answer must be yes or no, got {sample.get('answer')!r}"
+            raise SampleError(reason, SampleLocation.of(sample))
         predicted, expected = says_yes(sample["prediction"]), answer == "yes"
         return {"predicted": predicted, "expected": expected, "score": float(predicted == expected)}
 

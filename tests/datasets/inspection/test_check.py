@@ -210,7 +210,7 @@ def test_what_a_mix_leaves_out_is_not_checked(caption_config):
 def test_marks_of_byte_order(tmp_path, dolly_config):
     config = dolly_config(["red", "blue"])
     (tmp_path / "dolly.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "dolly.jsonl").read_bytes())
-    words = "begins with a byte order mark, which is passed over"
+    words = "begins with a byte order mark, which is skipped"
     assert told(look(train=config)[1]) == [("unusual_file", None, None, words)]
 
 
@@ -220,7 +220,7 @@ def test_a_mark_in_the_file_of_the_questions(tmp_path, dolly_config):
     (tmp_path / "dolly.jsonl").write_text(json.dumps(answers))
     questions = json.dumps([{"question_id": 1, "instruction": "a"}])
     (tmp_path / "questions.json").write_text(questions, encoding="utf-8-sig")
-    words = f"{tmp_path}/questions.json: begins with a byte order mark, which is passed over"
+    words = f"{tmp_path}/questions.json: begins with a byte order mark, which is skipped"
     assert told(look(train=config)[1]) == [("unusual_file", None, None, words)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from mmgpt.datasets.conversation import check_sample
 from mmgpt.datasets.records import find_parser, parse_record, read_records
 from mmgpt.registry import DATASETS, PARSERS
+from mmgpt.utils.errors import SampleError
 from tests.helpers.parsing import COCO_2014, DATA
 
 
@@ -165,11 +166,10 @@ def told(tmp_path):
     def error(name, wrong):
         path = tmp_path / "wrong.json"
         path.write_text(json.dumps([FORMATS[name].first(), wrong]))
-        with pytest.raises(ValueError) as raised:
+        with pytest.raises(SampleError) as raised:
             FORMATS[name].dataset(path)
-        place = re.match(rf"{re.escape(str(path))}, record 1( \(\w+ .*?\))?, dataset '\w+': ", str(raised.value))
-        assert place, str(raised.value)
-        return str(raised.value)[place.end() :]
+        assert (raised.value.location.file, raised.value.location.record) == (str(path), 1)
+        return raised.value.reason
 
     return error
 

@@ -33,15 +33,15 @@ def test_features_in_the_order_of_the_images(load, tmp_path):
 
 
 def test_an_image_that_is_not_in_the_cache(load, tmp_path):
-    place = "dataset 'd', file 'ann.json', record 4, id 'x'"
-    words = "as it is now: `python .*cache_features.py CONFIG` adds them"
-    with pytest.raises(ValueError, match=rf"{place}: no features in .*cache of the image '.*c.png', {words}"):
+    location = "dataset 'd', file 'ann.json', record 4, id 'x'"
+    words = "of the file as it is now: `python .*cache_features.py CONFIG` adds them"
+    with pytest.raises(ValueError, match=rf"{location}, image '.*c.png': no features in .*cache {words}"):
         load(record(tmp_path, "a.png", "c.png"))
-    with pytest.raises(FileNotFoundError, match=rf"{place}: no image file '.*d.png'"):
+    with pytest.raises(FileNotFoundError, match=rf"{location}, image '.*d.png': no such file"):
         load(record(tmp_path, "d.png"))
 
 
 def test_an_image_that_has_changed(load, tmp_path):
     os.utime(tmp_path / "a.png", (0, 0))
-    with pytest.raises(ValueError, match="no features in .* of the image '.*a.png', as it is now"):
+    with pytest.raises(ValueError, match="image '.*a.png': no features in .* of the file as it is now"):
         load(record(tmp_path, "a.png"))

@@ -119,7 +119,7 @@ def test_16_bits_in_either_order_of_bytes(tmp_path):
 
 
 def test_missing_image_names_file_and_record(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"'ann.json', record 4, id 'x': no image file '.*absent.jpg'"):
+    with pytest.raises(FileNotFoundError, match="'ann.json', record 4, id 'x', image '.*absent.jpg': no such file"):
         load(tmp_path, "absent.jpg")
 
 
@@ -130,7 +130,7 @@ def test_unreadable_image_names_file_and_record(tmp_path, kind, suffix):
     noise("RGB").save(path)
     whole = path.read_bytes()
     path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no image", "empty": b""}[kind])
-    with pytest.raises(ValueError, match=rf"'ann.json', record 4, id 'x': cannot read the image '.*a.{suffix}'"):
+    with pytest.raises(ValueError, match=rf"'ann.json', record 4, id 'x', image '.*a.{suffix}': cannot be read"):
         load(tmp_path, path.name)
 
 

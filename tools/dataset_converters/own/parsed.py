@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mmgpt.datasets.records import find_parser, parse_record, read_records, record_name
+from mmgpt.datasets.records import find_parser, parse_record, read_records, record_location
 
 from .rows import at
 
@@ -17,7 +17,7 @@ def read_parsed(
     """
     parse = find_parser({"type": parser, **options})
     for number, record in enumerate(read_records(source, questions)):
-        place = record_name(source, number, record)
+        place = str(record_location(source, number, record))
         with at(place):
             sample = parse_record(parse, number, record)
         if sample is not None:
