@@ -1,1 +1,1 @@
-"""What only older files need: names that configs and checkpoints had in an earlier release."""
+"""Compatibility with files of earlier releases: the names that configs and checkpoints had there."""

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import Dataset
 
-from mmgpt.engine.trainable import unwrap_model, trainable_state_dicts
+from mmgpt.engine.trainable import trainable_state_dicts, unwrap_model
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.language import load_tokenizer
 from mmgpt.models.transformers_names import set_activation_checkpointing

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
 from mmgpt.cli import load_config
-from mmgpt.engine.checkpoint import load_trainable, checked_state
+from mmgpt.engine.checkpoint import checked_state, load_trainable
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.models.weights.writer import save_mmgpt_lora, save_openflamingo
