@@ -1,6 +1,6 @@
-"""Names that configs, checkpoints and exported folders had in an earlier release, and what they are called now.
+"""Names of an earlier release that configs, checkpoints and exported folders may have, with their present names.
 
-They are accepted for one release, with a warning that names the new one; then their lines here go.
+They are accepted for one release, with a warning that names the new one; then they are removed here.
 """
 
 import logging
@@ -35,16 +35,16 @@ REMOVED = {
 
 
 def with_present_names(values: Mapping, source: object) -> dict:
-    """The dicts of a config with every type and argument under its present name.
+    """The entries of a config with every type and argument under its present name.
 
-    Where a dict has an argument under both names, the value under the old one stands: it is the user's, since no config
-    of this release has it.
+    Where a dict has an argument under both names, the value under the old one is used: it is the user's, since no
+    config of this release has the old name.
 
     Args:
         source: file that the config comes from, for the warning.
     """
     renamed: dict[str, str] = {}
-    values = {key: _present(value, renamed) for key, value in values.items()}
+    values = {key: _with_present_names(value, renamed) for key, value in values.items()}
     warn_of_names(renamed, source)
     return values
 
@@ -86,18 +86,20 @@ def warn_of_names(renamed: Mapping[str, str], source: object) -> None:
         print_log(text, "current", logging.WARNING)
 
 
-def _present(value: object, renamed: dict[str, str]) -> object:
+def _with_present_names(value: object, renamed: dict[str, str]) -> object:
     if isinstance(value, (list, tuple)):
-        return type(value)(_present(item, renamed) for item in value)
+        return type(value)(_with_present_names(item, renamed) for item in value)
     if not isinstance(value, Mapping):
         return value
-    items = {key: _present(item, renamed) for key, item in value.items()}
-    kind = items.get("type")
-    if isinstance(kind, str):
-        scope, dot, name = kind.rpartition(".")
-        if name in TYPES and scope in ("", "mmgpt"):
-            renamed[name] = TYPES[name]
-            items["type"] = scope + dot + TYPES[name]
+    items = {key: _with_present_names(item, renamed) for key, item in value.items()}
+    # MMEngine's optimizer wrappers name the class that builds them beside their type.
+    for key in ("type", "constructor"):
+        if isinstance(items.get(key), str):
+            scope, dot, name = items[key].rpartition(".")
+            if name in TYPES and scope in ("", "mmgpt"):
+                renamed[name] = TYPES[name]
+                items[key] = scope + dot + TYPES[name]
+    if isinstance(items.get("type"), str):
         for old, new in ARGUMENTS.get(items["type"].removeprefix("mmgpt."), {}).items():
             if old in items:
                 renamed[old] = new

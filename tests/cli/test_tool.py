@@ -74,6 +74,18 @@ def test_choices_of_a_part_that_passes_arguments_on():
     assert "did you mean 'sample'" in message and "ann_file" in message
 
 
+def test_an_unknown_type_is_told_with_the_registered_ones():
+    message = message_of(MODELS.build, dict(type="Flamngo"))
+    assert message.startswith("the config has the type 'Flamngo', which is not a registered model")
+    assert "did you mean 'Flamingo'?" in message
+    assert "LoRAModel" in message
+
+
+def test_a_value_that_the_config_does_not_set_is_told():
+    message = message_of(lambda cfg: cfg.model.lora, Config(dict(model=dict(type="Flamingo"))))
+    assert message.startswith("the config does not set 'lora', which is needed here")
+
+
 def test_a_quoted_value_of_the_config():
     cfg = dict(type="Faulty", kind=AttributeError, deep=[dict(x="two")])
     assert message_of(MODELS.build, cfg).startswith(
