@@ -39,20 +39,17 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
     if checkpoint is not None:
         load_trainable(model, checkpoint)
         if Path(checkpoint).is_dir():
-            _check_tokenizer(model, Path(checkpoint))
+            # An exported folder holds the tokenizer that the model was tuned with; its base may have another one now.
+            exported, current = load_tokenizer(str(Path(checkpoint, "tokenizer"))), model.tokenizer
+            refusal = f"{checkpoint} was exported with another tokenizer"
+            if exported.get_vocab() != current.get_vocab():
+                differences = sorted(exported.get_vocab().items() ^ current.get_vocab().items())[:3]
+                raise ValueError(f"{refusal} than its base has now, e.g. {differences}")
+            if exported.eos_token != current.eos_token:
+                ends = f"{exported.eos_token!r}, the tokenizer of its base with {current.eos_token!r} now"
+                raise ValueError(f"{refusal}: it ended answers with {ends}")
     tell_unseen_images(model)
     return model.to(device).eval()
-
-
-def _check_tokenizer(model: torch.nn.Module, folder: Path) -> None:
-    """Raises a ValueError if the model's tokenizer differs from the one that its exported folder holds."""
-    exported, current = load_tokenizer(str(folder / "tokenizer")), model.tokenizer
-    if exported.get_vocab() != current.get_vocab():
-        differences = sorted(exported.get_vocab().items() ^ current.get_vocab().items())[:3]
-        raise ValueError(f"{folder} was exported with another tokenizer than its base has now, e.g. {differences}")
-    if exported.eos_token != current.eos_token:
-        ends = f"{exported.eos_token!r}, the tokenizer of its base with {current.eos_token!r} now"
-        raise ValueError(f"{folder} was exported with another tokenizer: it ended answers with {ends}")
 
 
 def find_config(path: str | Path) -> tuple[Path, Path | None]:

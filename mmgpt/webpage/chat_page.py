@@ -46,7 +46,9 @@ class ChatPage:
         self.chat, self.title, self.examples, self.limits = chat, title, tuple(examples), limits
         cleanup = (UPLOAD_LIFETIME // 10, UPLOAD_LIFETIME)
         with gr.Blocks(title=title, delete_cache=cleanup, analytics_enabled=False) as self.blocks:
-            self.session = gr.State(None, time_to_live=SESSION_LIFETIME, delete_callback=_clear_if_any)
+            self.session = gr.State(
+                None, time_to_live=SESSION_LIFETIME, delete_callback=lambda session: session and session.clear()
+            )
             self.components = components = add_components(
                 title, self.examples, slider_defaults(chat), chat_templates(chat), limits.characters
             )
@@ -55,33 +57,41 @@ class ChatPage:
             shown += [components.box, components.stats, components.prompt]
             queued = dict(concurrency_id="model", api_visibility="private")
             queued |= dict(show_progress="minimal", show_progress_on=components.stats)
-            components.box.submit(self._ask, [self.session, components.box, *components.settings], shown, **queued)
-            components.turns.example(self._example, settings, shown, **queued)
-            components.turns.retry(self._retry, settings, shown, **queued)
-            components.box.stop(self._stop, self.session, None, **IMMEDIATE)
+            question = [self.session, components.box, *components.settings]
+            # Enter during an answer takes effect when that answer has ended; by default Gradio would ignore it.
+            components.box.submit(self.ask, question, shown, trigger_mode="always_last", **queued)
+            components.turns.example(self.answer_example, settings, shown, **queued)
+            components.turns.retry(self.retry, settings, shown, **queued)
+            components.box.stop(self.stop, self.session, None, **IMMEDIATE)
             components.box.stop(None, None, None, js="() => document.querySelector('#box textarea').focus()")
-            components.turns.edit(self._edit, self.session, shown, **IMMEDIATE)
-            components.turns.undo(self._undo, self.session, shown, **IMMEDIATE)
-            components.notice.keep(self._cancel_edit, self.session, shown, **IMMEDIATE)
-            components.new.click(self._clear, self.session, shown, **IMMEDIATE)
+            components.turns.edit(self.edit, self.session, shown, **IMMEDIATE)
+            components.turns.undo(self.undo, self.session, shown, **IMMEDIATE)
+            components.notice.keep(self.cancel_edit, self.session, shown, **IMMEDIATE)
+            components.new.click(self.clear, self.session, shown, **IMMEDIATE)
             components.copy.click(None, None, None, js="() => copyConversation()")
-            for button, make in ((components.save_page, self._save_page), (components.save_json, self._save_json)):
+            for button, make in ((components.save_page, self.save_page), (components.save_json, self.save_json)):
                 event = button.click(make, self.session, components.file, **IMMEDIATE)
                 event.success(None, components.file, None, js="(file) => saveFile(file)")
         self.blocks.queue(max_size=MAX_QUEUED, default_concurrency_limit=MAX_RUNNING)
 
-    def _ask(self, session: Session | None, message: dict, *settings) -> Iterator[dict]:
+    def ask(self, session: Session | None, message: dict, *settings) -> Iterator[dict]:
+        """Handler of a question from the box."""
+        if not message["text"] and not message["files"]:  # Enter was pressed twice: the box is empty the second time.
+            yield {self.components.box: gr.skip()}
+            return
         session = session or self._new_session()
         texts = self._texts(session.ask, message["text"], message["files"], settings=settings)
         yield from self._updates(session, texts, message)
 
-    def _example(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
+    def answer_example(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
+        """Handler of a click on an example."""
         session = session or self._new_session()
         index = _index(event)
         example = self.examples[index] if 0 <= index < len(self.examples) else rendering.Example("")
         yield from self._updates(session, self._texts(session.ask, *example, settings=settings))
 
-    def _retry(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
+    def retry(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
+        """Handler of a Retry button."""
         session = session or self._new_session()
         yield from self._updates(session, self._texts(session.retry, _index(event), settings=settings))
 
@@ -138,14 +148,17 @@ class ChatPage:
             self.components.notice: notice,
         }
 
-    def _stop(self, session: Session | None) -> None:
+    def stop(self, session: Session | None) -> None:
+        """Handler of the stop button."""
         if session is not None:
             session.stop()
 
-    def _edit(self, session: Session | None, event: gr.EventData) -> dict:
+    def edit(self, session: Session | None, event: gr.EventData) -> dict:
+        """Handler of an Edit button."""
         return self._put_into_box(session, lambda session: session.edit(_index(event)))
 
-    def _undo(self, session: Session | None) -> dict:
+    def undo(self, session: Session | None) -> dict:
+        """Handler of the Undo button."""
         return self._put_into_box(session, Session.undo)
 
     def _put_into_box(self, session: Session | None, take_turn: Callable[[Session], Turn]) -> dict:
@@ -162,22 +175,26 @@ class ChatPage:
             image.save(file)
         return {**self._updates_at_rest(session), self.components.box: {"text": turn.question, "files": files}}
 
-    def _cancel_edit(self, session: Session | None) -> dict:
+    def cancel_edit(self, session: Session | None) -> dict:
+        """Handler of the button that keeps the turns being replaced."""
         session = session or self._new_session()
         session.cancel_edit()
         return {**self._updates_at_rest(session), self.components.box: None}
 
-    def _clear(self, session: Session | None) -> dict:
+    def clear(self, session: Session | None) -> dict:
+        """Handler of "New chat"."""
         session = session or self._new_session()
         session.clear()
         empty = {self.components.stats: "", self.components.prompt: ""}
         return {**self._updates_at_rest(session), self.components.box: gr.update(value=None), **empty}
 
-    def _save_page(self, session: Session | None) -> dict:
+    def save_page(self, session: Session | None) -> dict:
+        """Handler of "Save page"."""
         text = rendering.saved_page(session.turns if session else (), self.title)
         return {"name": "conversation.html", "type": "text/html", "text": text}
 
-    def _save_json(self, session: Session | None) -> dict:
+    def save_json(self, session: Session | None) -> dict:
+        """Handler of "Save JSON"."""
         text = rendering.saved_json(session.turns if session else ())
         return {"name": "conversation.json", "type": "application/json", "text": text}
 
@@ -200,8 +217,3 @@ def _index(event: gr.EventData) -> int:
     """Index of the turn or example that a button belongs to; -1 for anything else."""
     index = event._data.get("index") if isinstance(event._data, dict) else None
     return index if isinstance(index, int) else -1
-
-
-def _clear_if_any(session: Session | None) -> None:
-    if session is not None:
-        session.clear()

@@ -1,4 +1,4 @@
-"""Exported folders: what is in them, that they load as they were, and what is refused."""
+"""Exported folders: their files, loading, and refused ones."""
 
 import argparse
 import json
@@ -178,7 +178,7 @@ def test_a_base_of_two_tables_whose_config_says_tied_is_merged_as_it_is(trained,
     torch.testing.assert_close(logits(merged, data), tuned, atol=1e-4, rtol=1e-4)
 
 
-def test_merging_compares_what_was_written(experiment, tmp_path, monkeypatch):
+def test_merge_compares_the_model_with_the_written_files(experiment, tmp_path, monkeypatch):
     """A tensor that the files lack is a difference, although the model in memory is right."""
     cfg, model = experiment()
 
@@ -219,7 +219,7 @@ def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_an_empty_description_of_the_adapter_is_told(experiment, tmp_path):
+def test_an_empty_description_of_the_adapter_is_an_error(experiment, tmp_path):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
     (tmp_path / "out" / "adapter" / "adapter_config.json").write_text("")
@@ -252,12 +252,16 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
     assert merged.keys() == again.keys() and all(torch.equal(merged[name], again[name]) for name in merged)
 
 
-def test_what_a_folder_says(experiment, tmp_path):
+def test_description_of_an_exported_folder(experiment, tmp_path):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
-    kept = json.loads((tmp_path / "out" / "mmgpt.json").read_text())
-    assert kept["language_model"] == cfg.language_model
-    assert kept["model"]["module"]["language"]["path"] == kept["chat_pipeline"][2]["tokenizer"] == "${language_model}"
+    description = json.loads((tmp_path / "out" / "mmgpt.json").read_text())
+    assert description["language_model"] == cfg.language_model
+    assert (
+        description["model"]["module"]["language"]["path"]
+        == description["chat_pipeline"][2]["tokenizer"]
+        == "${language_model}"
+    )
     images = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert images["crop_size"] == {"height": 32, "width": 32} and images["image_mean"] == [0.1, 0.2, 0.3]
     adapter = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
@@ -323,7 +327,7 @@ def test_other_lora_settings_are_refused(experiment, tmp_path):
         build_model(cfg, tmp_path / "out", "cpu")
 
 
-def test_what_cannot_be_exported(experiment, tmp_path):
+def test_models_that_cannot_be_exported(experiment, tmp_path):
     cfg, model = experiment()
     with pytest.raises(ValueError, match="a Flamingo has no LoRA updates to merge"):
         merge(cfg, model.module, tmp_path / "out", 1.0)
@@ -414,7 +418,7 @@ WAYS = pytest.mark.parametrize("way", [by_chat, by_inferencer, by_front])
 
 @WAYS
 @pytest.mark.parametrize("merged", [False, True], ids=["exported", "merged"])
-def test_nothing_in_a_folder_is_run(experiment, tmp_path, way, merged):
+def test_no_code_in_a_folder_is_run(experiment, tmp_path, way, merged):
     cfg, model = experiment()
     out, marker = tmp_path / "out", tmp_path / "marker"
     merge(cfg, model, out, bound=1e-4) if merged else export(cfg, model, out)
@@ -432,7 +436,7 @@ def test_nothing_in_a_folder_is_run(experiment, tmp_path, way, merged):
 
 
 @WAYS
-def test_an_encoder_of_ones_own_is_loaded_where_it_is_trusted(experiment, tmp_path, way, monkeypatch, capsys):
+def test_a_custom_encoder_is_loaded_if_trusted(experiment, tmp_path, way, monkeypatch, capsys):
     (tmp_path / "encoder_of_ours.py").write_text(
         "from mmgpt.models import OpenCLIPVision\nfrom mmgpt.registry import MODELS\n\n\n"
         "@MODELS.register_module(force=True)\nclass EncoderOfOurs(OpenCLIPVision):\n    pass\n"
@@ -451,7 +455,7 @@ def test_an_encoder_of_ones_own_is_loaded_where_it_is_trusted(experiment, tmp_pa
     assert "is trusted: model.module.vision.type='EncoderOfOurs'" in capsys.readouterr().err
 
 
-def test_folders_of_before_load_as_they_did(experiment, tmp_path, monkeypatch):
+def test_folders_of_an_earlier_release_load_as_before(experiment, tmp_path, monkeypatch):
     """A config.py as `Config.dump` wrote it, with MMEngine's name of its own folder in merged ones."""
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
@@ -461,8 +465,8 @@ def test_folders_of_before_load_as_they_did(experiment, tmp_path, monkeypatch):
         description = tmp_path / folder / "mmgpt.json"
         content = json.loads(description.read_text().replace("${here}", "{{ fileDirname }}"))
         description.unlink()
-        kept = {key: value for key, value in content.items() if key not in ("format", "files")}
-        Config({**kept, "default_scope": "mmgpt"}).dump(tmp_path / folder / "config.py")
+        settings = {key: value for key, value in content.items() if key not in ("format", "files")}
+        Config({**settings, "default_scope": "mmgpt"}).dump(tmp_path / folder / "config.py")
     assert answer(by_chat(tmp_path / "out")) == expected
     assert by_chat(tmp_path / "merged").model.language.model.config.name_or_path == str(tmp_path / "merged/language")
     (tmp_path / "out/adapter/adapter_model.safetensors").unlink()
@@ -519,7 +523,7 @@ def test_a_merged_folder_without_one_of_its_files_is_refused(experiment, tmp_pat
         (dict(lora_alpha=None), "trained with lora_alpha=None, this config has lora.lora_alpha=4"),
     ],
 )
-def test_an_adapter_that_says_something_else_than_the_description(experiment, tmp_path, change, words):
+def test_an_adapter_that_contradicts_the_description_is_refused(experiment, tmp_path, change, words):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
     changed_json(tmp_path / "out/adapter/adapter_config.json", **change)
@@ -530,7 +534,7 @@ def test_an_adapter_that_says_something_else_than_the_description(experiment, tm
 @pytest.mark.parametrize(
     "text, words", [("", "is not valid JSON"), ("{}", "lacks 'r'"), ("[]", "holds a list, not a JSON object")]
 )
-def test_an_adapter_that_says_nothing(experiment, tmp_path, text, words):
+def test_an_adapter_without_a_valid_config_is_refused(experiment, tmp_path, text, words):
     cfg, model = experiment()
     export(cfg, model, tmp_path / "out")
     file = tmp_path / "out/adapter/adapter_config.json"
@@ -558,7 +562,7 @@ def test_a_tensor_that_is_in_both_files_of_a_folder(experiment, tmp_path):
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
-def test_what_the_image_preprocessing_of_transformers_makes_of_the_file(tmp_path):
+def test_the_image_preprocessing_of_transformers_equals_ours_but_for_some_sizes(tmp_path):
     """Levels of 255 between its pixels and ours: none with Pillow and 1 with torchvision, but for some sizes."""
     step = dict(type="PrepareImages", size=224, mean=MEAN, std=STD)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(step)))

@@ -75,7 +75,7 @@ def test_only_the_first_frame_of_an_animation_is_decoded(monkeypatch):
     ],
     ids=lambda value: "" if isinstance(value, bytes) else None,
 )
-def test_what_is_refused(data, message):
+def test_invalid_images_are_refused(data, message):
     with pytest.raises(ValueError, match=message):
         open_image(data)
 
@@ -86,7 +86,7 @@ def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
         open_image(encoded(Image.new("L", (7_000, 7_000)), "PNG"))
 
 
-def test_a_jpeg_cannot_go_over_its_pixels_for_hours():
+def test_a_jpeg_of_too_many_scans_is_refused():
     data = encoded(Image.new("RGB", (2_000, 2_000)), "JPEG", progressive=True)
     assert open_image(data).size == (2_000, 2_000)
     last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
@@ -94,7 +94,7 @@ def test_a_jpeg_cannot_go_over_its_pixels_for_hours():
         open_image(data[:end] + data[last:end] * 400 + data[end:])
 
 
-def test_limits_are_what_the_caller_sets():
+def test_limits_can_be_set():
     red = encoded(Image.new("RGB", (40, 30), "red"), "PNG")
     for limits, message in (
         (ImageLimits(bytes=len(red) - 1), f"the image has {len(red)} bytes: at most {len(red) - 1}"),

@@ -101,26 +101,26 @@ def test_every_weight_is_bfloat16_and_rotary_frequencies_are_not(tuned):
     served = for_serving(deepcopy(tuned), "bfloat16")
     assert {weight.dtype for weight in served.state_dict().values() if weight.is_floating_point()} == {torch.bfloat16}
     frequencies = [buffer for name, buffer in served.named_buffers() if name.endswith("inv_freq")]
-    wanted = [buffer for name, buffer in tuned.named_buffers() if name.endswith("inv_freq")]
-    assert frequencies and all(map(torch.equal, frequencies, wanted))
+    before = [buffer for name, buffer in tuned.named_buffers() if name.endswith("inv_freq")]
+    assert frequencies and all(map(torch.equal, frequencies, before))
 
 
-def by_columns(model):
-    """Names of the layers whose weights are laid out by columns; they are as they were otherwise."""
+def column_major(model):
+    """Names of the layers whose weights are column-major."""
     weights = {name: part.weight for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
     return {name for name, weight in weights.items() if weight.stride() == (1, weight.shape[0]) != (weight.shape[1], 1)}
 
 
-def test_wide_layers_of_the_language_model_are_laid_out_by_columns(tuned):
+def test_wide_layers_of_the_language_model_are_column_major(tuned):
     model, served = deepcopy(tuned), for_serving(deepcopy(tuned), merge=False)
-    assert not by_columns(model)
-    found = {name.rpartition("language.")[2].removesuffix(".base_layer") for name in by_columns(served)}
-    assert {"q_proj", "gate_proj", "to_q", "to_kv", "1"} <= {name.rpartition(".")[2] for name in found}
-    assert not any(name.endswith(("down_proj", "ff.3", "lora_A.default")) for name in found)
-    assert all("language." in name for name in by_columns(served))
+    assert not column_major(model)
+    names = {name.rpartition("language.")[2].removesuffix(".base_layer") for name in column_major(served)}
+    assert {"q_proj", "gate_proj", "to_q", "to_kv", "1"} <= {name.rpartition(".")[2] for name in names}
+    assert not any(name.endswith(("down_proj", "ff.3", "lora_A.default")) for name in names)
+    assert all("language." in name for name in column_major(served))
     pairs = zip(model.state_dict().items(), served.state_dict().items(), strict=True)
     assert all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
-    assert not by_columns(for_serving(deepcopy(tuned), "bfloat16"))
+    assert not column_major(for_serving(deepcopy(tuned), "bfloat16"))
 
 
 def test_an_output_head_that_is_also_the_embedding_stays_as_it_is(tuned):
@@ -159,7 +159,7 @@ def test_a_layer_with_a_bias_keeps_it(tiny_v2, tiny_flamingo_config, inputs):
 @pytest.mark.parametrize(
     ("precision", "dtype"), [(None, None), ("float32", "float32"), ("bfloat16", "bfloat16"), ("int4", "bfloat16")]
 )
-def test_the_language_model_is_loaded_in_the_wanted_dtype(
+def test_the_language_model_is_loaded_in_the_dtype_of_the_precision(
     tiny_base, checkpoint, tuned, inputs, monkeypatch, precision, dtype
 ):
     quantized(precision)

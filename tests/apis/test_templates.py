@@ -1,4 +1,4 @@
-"""A chat's wording, changed beside it."""
+"""Prompt templates of a chat."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from mmgpt.datasets.transforms import FormatPrompt
 from tests.helpers.fake_chat import FakeChat
 
 
-def test_the_same_chat_asks_with_another_template():
+def test_the_same_chat_prompts_with_another_template():
     chat = FakeChat()
     other = with_template(chat, {**TEMPLATES["short"], "start": "Be kind.\n\n"})
     question = chat.start().with_question("hello")
@@ -32,8 +32,8 @@ def test_a_broken_template_is_refused():
 def test_the_choice_begins_with_the_chats_own():
     chat = FakeChat()
     assert list(chat_templates(chat)) == ["short", "instruction"]
-    own = {**TEMPLATES["short"], "start": "Mine. "}
-    assert list(chat_templates(with_template(chat, own)).items())[0] == (MODEL_TEMPLATE, own)
+    template = {**TEMPLATES["short"], "start": "Mine. "}
+    assert list(chat_templates(with_template(chat, template)).items())[0] == (MODEL_TEMPLATE, template)
     assert chat_template(chat) == TEMPLATES["short"]
 
 

@@ -167,16 +167,16 @@ def test_an_image_from_an_allowed_host(served):
 def test_other_requests_are_served_while_images_are_decoded(served, monkeypatch):
     from mmgpt.server import image_urls
 
-    seen = []
+    statuses = []
 
     def slow(data, limits):
-        seen.append(httpx.get(f"{served.url}/health", timeout=20).status_code)
+        statuses.append(httpx.get(f"{served.url}/health", timeout=20).status_code)
         return real(data, limits)
 
     real = image_urls.open_image
     monkeypatch.setattr(image_urls, "open_image", slow)
     served.ask([image_content(), text_content("what?")])
-    assert seen == [200]
+    assert statuses == [200]
 
 
 def test_a_stream_counts_as_an_active_request():

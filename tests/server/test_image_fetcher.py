@@ -70,13 +70,13 @@ def refused(message):
         yield
 
 
-def test_a_named_host_is_read(site):
+def test_an_allowed_host_is_fetched(site):
     url = f"http://{site.name}/image"
     assert fetch(ImageFetcher([site.name.upper()]), url) == {url: IMAGE}
     assert site.hosts[-1] == site.name
 
 
-def test_no_host_is_named_by_default(site):
+def test_no_host_is_allowed_by_default(site):
     with refused("fetches no URLs"):
         fetch(ImageFetcher([]), f"http://{site.name}/image")
 
@@ -116,9 +116,9 @@ def test_a_name_must_lead_to_public_addresses(site):
     "address", ["10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "127.0.0.1", "0.0.0.0", "100.64.0.1",
                 "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::"],
 )  # fmt: skip
-def test_one_private_address_among_several_is_enough(monkeypatch, address):
+def test_a_name_with_one_private_address_among_several_is_refused(monkeypatch, address):
     async def lookup(*_, **__):
-        return [(socket.AF_INET, 0, 0, "", (one, 0)) for one in ("93.184.216.34", address)]
+        return [(socket.AF_INET, 0, 0, "", (other, 0)) for other in ("93.184.216.34", address)]
 
     async def run():
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
@@ -130,10 +130,10 @@ def test_one_private_address_among_several_is_enough(monkeypatch, address):
 
 def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch, site):
     """A name that leads elsewhere the second time it is looked up gets nothing from that."""
-    seen = []
+    names = []
 
     async def lookup(host, *_, **__):
-        seen.append(host)
+        names.append(host)
         return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))]
 
     async def run():
@@ -144,7 +144,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch, site):
     url = f"http://images.example:{site.server_port}/image"
     assert asyncio.run(run()) == {url: IMAGE}
     assert site.hosts[-1] == f"images.example:{site.server_port}"
-    assert seen[0] == "images.example" and set(seen[1:]) <= {"127.0.0.1"}
+    assert names[0] == "images.example" and set(names[1:]) <= {"127.0.0.1"}
 
 
 def test_no_redirect_is_followed(site):
@@ -152,7 +152,7 @@ def test_no_redirect_is_followed(site):
         fetch(ImageFetcher([site.name]), f"http://{site.name}/redirect")
 
 
-def test_nothing_is_unpacked(site):
+def test_compressed_data_are_not_decompressed(site):
     assert list(fetch(ImageFetcher([site.name]), f"http://{site.name}/packed").values()) == [IMAGE]
     assert site.packings == "identity"
 

@@ -59,9 +59,9 @@ def test_an_avif_is_read_within_the_limits():
     )
     with pytest.raises(ValueError, match="too many pixels"):
         ImageDecoder({}, 399).open(data_uri(data))
-    place = data.index(b"ispe") + 8  # width and height of the image; nothing is decoded before they are looked at
+    offset = data.index(b"ispe") + 8  # of the width and height, which are checked before anything is decoded
     with pytest.raises(ValueError, match="too many pixels"):
-        ImageDecoder({}, 10**12).open(data_uri(data[:place] + pack(">II", 16_000, 16_000) + data[place + 8 :]))
+        ImageDecoder({}, 10**12).open(data_uri(data[:offset] + pack(">II", 16_000, 16_000) + data[offset + 8 :]))
 
 
 @pytest.mark.parametrize(

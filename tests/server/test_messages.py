@@ -84,7 +84,7 @@ def test_instructions_lead_the_first_question_behind_its_images():
         ([("user", [text_content("a"), image_content("/etc/passwd")])], "messages[0].content[1].image_url.url"),
     ],
 )
-def test_what_is_refused(pairs, param):
+def test_invalid_messages_are_refused(pairs, param):
     with pytest.raises(ApiError) as caught:
         convert(*pairs)
     assert (caught.value.status, caught.value.body["error"]["param"]) == (400, param)
@@ -125,8 +125,11 @@ def test_user_messages_in_a_row_are_one_question(contents, order):
 
 
 def test_parameters_of_images():
-    found = image_params(messages(("user", [text_content("a"), image_content("x")]), ("user", [image_content("y")])))
-    assert list(found) == [("messages[0].content[1].image_url.url", "x"), ("messages[1].content[0].image_url.url", "y")]
+    params = image_params(messages(("user", [text_content("a"), image_content("x")]), ("user", [image_content("y")])))
+    assert list(params) == [
+        ("messages[0].content[1].image_url.url", "x"),
+        ("messages[1].content[0].image_url.url", "y"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_the_oldest_pending_body_makes_room_for_one_more():
     assert read_all(reader, *[never] * 5, sending(b"a", b"b")) == [429, 429, 429, 408, 408, b"ab"]
 
 
-def test_what_arrives_is_counted_not_what_is_declared():
+def test_bytes_are_counted_as_they_arrive_not_as_declared():
     async def read(receive, **headers):
         await BodyReader(10, 1, 100).read(scope(**headers), receive, bytearray().extend)
 

@@ -48,7 +48,7 @@ def test_generation_arguments(more, arguments):
 
 
 @pytest.mark.parametrize("stop, stops", [("a", ["a"]), (["a", "b"], ["a", "b"]), (None, None), ([], [])])
-def test_stop_is_a_text_or_several(stop, stops):
+def test_stop_is_a_text_or_a_list(stop, stops):
     assert read(request(stop=stop)).stop == stops
 
 
@@ -60,17 +60,17 @@ WITHOUT_EFFECT = dict(
 )  # fmt: skip
 
 
-def test_what_asks_for_nothing_special_is_accepted():
+def test_parameters_without_effect_are_accepted():
     assert read(request(**WITHOUT_EFFECT)).generation() == {}
 
 
 def test_every_parameter_of_the_official_client_is_known():
-    own = set(CompletionCreateParamsBase.__annotations__) | {"stream"}
-    assert own - set(ChatRequest.model_fields) == set()
+    official = set(CompletionCreateParamsBase.__annotations__) | {"stream"}
+    assert official - set(ChatRequest.model_fields) == set()
 
 
 @pytest.mark.parametrize("detail", ["auto", "low", "high", "original", None])
-def test_hints_of_parts_are_accepted(detail):
+def test_hints_of_contents_are_accepted(detail):
     hint = {"prompt_cache_breakpoint": {"mode": "explicit"}}
     image = {"type": "image_url", "image_url": {"url": "data:", "detail": detail}}
     (message,) = read(request([{**image, **hint}, {**text_content("what?"), **hint}])).messages
@@ -170,7 +170,7 @@ def test_another_model_is_404():
         b'{"max_tokens": ' + b"9" * 100_000 + b"}",
     ],
 )  # fmt: skip
-def test_bodies_that_are_no_request(body):
+def test_invalid_bodies_are_refused(body):
     assert refusal(body)[0] == 400
 
 
@@ -179,7 +179,7 @@ def test_a_body_that_would_take_much_memory_is_not_parsed():
     assert status == 400 and "too many parts" in error["message"]
 
 
-def test_only_the_first_wrong_message_is_looked_at():
+def test_validation_ends_at_the_first_wrong_message():
     with pytest.raises(ApiError) as caught:
         read(request(messages=[{}] * 50_000))
     assert {error["loc"][:2] for error in caught.value.__cause__.errors()} == {("messages", 0)}

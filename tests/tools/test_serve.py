@@ -96,13 +96,13 @@ def test_a_stream_is_the_answer(served):
         assert ask(served, messages, True) == ask(served, messages) != ""
 
 
-def test_all_at_once_get_what_one_alone_gets(served):
-    asked = list(questions())
-    alone = [ask(served, messages) for messages in asked]
-    assert len(set(alone)) > len(asked) / 2
+def test_concurrent_requests_get_the_same_answers_as_single_ones(served):
+    conversations = list(questions())
+    alone = [ask(served, messages) for messages in conversations]
+    assert len(set(alone)) > len(conversations) / 2
     with ThreadPoolExecutor(32) as pool:
-        jobs = [(i % len(asked), bool(i % 3)) for i in range(48)]
-        texts = list(pool.map(lambda job: ask(served, asked[job[0]], job[1]), jobs))
+        jobs = [(i % len(conversations), bool(i % 3)) for i in range(48)]
+        texts = list(pool.map(lambda job: ask(served, conversations[job[0]], job[1]), jobs))
     assert texts == [alone[number] for number, _ in jobs]
     assert served.metric("mmgpt_running") == served.metric("mmgpt_waiting") == served.metric("mmgpt_failed_total") == 0
 
@@ -124,7 +124,7 @@ def test_log_probabilities(served):
         assert token.logprob in likeliest
 
 
-def test_a_stream_that_is_left_stops_the_model(served):
+def test_closing_a_stream_stops_the_model(served):
     tokens, cancelled = served.metric("mmgpt_completion_tokens_total"), served.metric("mmgpt_cancelled_total")
     stream = served.ask("go on", max_tokens=200, stream=True, logprobs=True)
     for _ in range(3):

@@ -18,7 +18,7 @@ def box(page):
 
 
 def ask(page, text):
-    """Asks once the page takes a question again: it ignores Enter while the end of an answer is on its way."""
+    """Asks when no answer is running: otherwise the question would wait in the box."""
     expect(button(page, "Submit")).to_be_visible()
     box(page).fill(text)
     box(page).press("Enter")
@@ -48,10 +48,10 @@ def button(page, name):
 
 def grows(page):
     """Waits until the answer that is being written has changed three times."""
-    seen = ""
+    text = ""
     for _ in range(3):
-        page.wait_for_function("seen => document.querySelector('#pending .answer p')?.textContent > seen", arg=seen)
-        seen = page.locator("#pending .answer p").text_content()
+        page.wait_for_function("text => document.querySelector('#pending .answer p')?.textContent > text", arg=text)
+        text = page.locator("#pending .answer p").text_content()
 
 
 def at_rest(site):
@@ -186,6 +186,39 @@ def test_new_chat_also_works_while_an_answer_is_running(visit, site, images):
     ask(page, "anew")
     expect(answers(page)).to_have_text(["anew 0 images"])
     expect(questions(page)).to_have_count(1)
+
+
+def test_a_question_waits_in_the_box_until_the_running_answer_has_ended(visit, site):
+    page = visit()
+    ask(page, "slow")
+    grows(page)
+    box(page).fill("next")
+    box(page).press("Enter")
+    box(page).press("Enter")
+    expect(box(page)).to_have_value("next")
+    button(page, "Stop").click()
+    expect(answers(page).nth(1)).to_have_text("next 0 images")
+    expect(notice(page)).to_have_count(0)
+    expect(box(page)).to_have_value("")
+
+
+def test_a_question_right_after_new_chat_is_answered(visit, site):
+    page = visit()
+    ask(page, "slow")
+    grows(page)
+    button(page, "New chat").click()
+    expect(button(page, "an example")).to_be_visible()
+    box(page).fill("anew")
+    box(page).press("Enter")
+    expect(answers(page)).to_have_text(["anew 0 images"])
+
+
+def test_enter_in_an_empty_box_does_nothing(visit, site):
+    page = visit()
+    box(page).press("Enter")
+    ask(page, "one")
+    expect(answers(page)).to_have_text(["one 0 images"])
+    expect(notice(page)).to_have_count(0)
 
 
 def test_an_invalid_image_is_an_error_and_the_question_stays_in_the_box(visit, images):
@@ -359,7 +392,7 @@ def test_closing_the_page_stops_the_model(visit, site):
     assert at_rest(site) and site.chat.stopped == before + 1
 
 
-def test_a_crowd_waits_in_a_queue_and_too_large_a_crowd_is_sent_away(browser, monkeypatch):
+def test_questions_wait_in_a_queue_and_are_refused_when_it_is_full(browser, monkeypatch):
     from mmgpt.webpage import chat_page
     from mmgpt.webpage.launch import private_folder, serving
 

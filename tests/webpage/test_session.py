@@ -133,7 +133,7 @@ def test_one_answer_at_a_time(session):
 
 
 @pytest.mark.parametrize("number", [-1, 1])
-def test_there_must_be_such_a_question(session, number):
+def test_an_index_without_a_turn_is_an_error(session, number):
     ask(session, "a")
     for act in (lambda: session.edit(number), lambda: list(session.retry(number, SETTINGS))):
         with pytest.raises(ValueError, match="no such question"):
