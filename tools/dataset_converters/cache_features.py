@@ -44,9 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64, help="images in a batch; default: 64")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
     parser.add_argument("--device", help="device of the image encoder; default: the first GPU, or the CPU")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default=DTYPES[0], help="dtype of the features; default: float16"
-    )
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="dtype of the features; default: float16")
     add_cfg_options(parser)
     return parser.parse_args(arguments)
 
