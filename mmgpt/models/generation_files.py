@@ -1,4 +1,4 @@
-"""What the files of a language model's folder say about generation."""
+"""Generation settings in the files of a language model's folder."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from mmgpt.cli.files import read_settings
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
-# Whether other settings are valid depends on these, which therefore come first.
+# These come first, since they decide whether other settings are valid.
 MODES = ("do_sample", "num_beams", "use_cache", "cache_implementation", "return_dict_in_generate")
 
 
 def check_no_code(settings: Mapping, file: Path) -> None:
-    """Raises a ValueError where a model's settings ask transformers for a kernel of the Hub, which is code."""
+    """Raises a ValueError where a model's settings name a kernel on the Hub: code that transformers would run."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             check_no_code(value, file)
@@ -25,23 +25,21 @@ def check_no_code(settings: Mapping, file: Path) -> None:
 
 
 def base_generation_config(folder: str | Path) -> GenerationConfig:
-    """The generation settings of a folder, without those that are invalid, alone or beside the others.
+    """The valid generation settings of a folder; those that are invalid, alone or beside the others, are left out.
 
-    They are those of generation_config.json, or, as in transformers, of config.json where that file is missing.
+    They come from generation_config.json, or, as in transformers, from config.json where that file is missing.
     transformers warns when it reads some invalid settings and refuses to write them (`temperature` without
-    `do_sample`); a folder with others it does not read at all (`num_return_sequences` above `num_beams`).
+    `do_sample`); others keep it from reading the folder at all (`num_return_sequences` above `num_beams`).
 
     Raises:
         ValueError: a file is not a JSON object.
     """
     file = Path(folder) / GENERATION
-    known = None if file.is_file() else GenerationConfig().to_dict()
-    file = file if known is None else Path(folder) / CONFIG
-    settings = {
-        name: value
-        for name, value in read_settings(file).items()
-        if name not in METADATA and (known is None or name in known)
-    }
+    settings = read_settings(file)
+    if not file.is_file():
+        file, defaults = Path(folder) / CONFIG, GenerationConfig().to_dict()
+        settings = {name: value for name, value in read_settings(file).items() if name in defaults}
+    settings = {name: value for name, value in settings.items() if name not in METADATA}
     config, invalid = valid_generation_config(settings)
     if invalid:
         text = ", ".join(f"{name}={settings[name]!r}" for name in invalid)
@@ -50,25 +48,25 @@ def base_generation_config(folder: str | Path) -> GenerationConfig:
 
 
 def valid_generation_config(settings: Mapping[str, object]) -> tuple[GenerationConfig, list[str]]:
-    """As many of some settings as transformers finds valid together, and the names of the others."""
+    """A config of the settings that transformers accepts together, and the names of the invalid ones."""
     config, invalid = GenerationConfig(), []
     for name in sorted(settings, key=lambda name: name not in MODES):
-        longer = copy.copy(config)
-        setattr(longer, name, settings[name])
+        candidate = copy.copy(config)
+        setattr(candidate, name, settings[name])
         try:
-            longer.validate(strict=True)
-        except (ValueError, TypeError, AttributeError):  # the last two: of values that have another type
+            candidate.validate(strict=True)
+        except (ValueError, TypeError, AttributeError):  # values of a wrong type raise the last two
             invalid.append(name)
         else:
-            config = longer
+            config = candidate
     return config, invalid
 
 
 def as_ids(value: int | Sequence[int] | None) -> list[int]:
-    """`eos_token_id`, and what else is one id, several or none, as a list."""
+    """The list of ids of a setting such as `eos_token_id`, which holds one id, a list of ids or None."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def as_stated(ids: Sequence[int]) -> int | list[int] | None:
-    """Ids as files state `eos_token_id`: one by itself, several as a list."""
+    """The value of `eos_token_id` for a list of ids: a single id, a list, or None."""
     return ids[0] if len(ids) == 1 else list(ids) or None

@@ -1,4 +1,4 @@
-"""A sentencepiece model as a tokenizer of the tokenizers library."""
+"""Conversion of a sentencepiece model into a tokenizer of the tokenizers library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # types of a piece in sentencepiece_model.proto
 UNIGRAM, BPE = 1, 2  # types of a model there
-# What differs where a converted tokenizer goes wrong: the space in front, spaces in a row, line breaks, digits,
+# Texts that a wrong conversion encodes differently: the space in front, spaces in a row, line breaks, digits,
 # punctuation, characters of one and of several bytes, code.
 PROBES = (
     "The red circle is at the left.",
@@ -29,7 +29,7 @@ PROBES = (
 
 
 def read_sentencepiece(file: Path) -> ModelProto | None:
-    """The model in a file, None where there is no file, or one of another kind, such as tiktoken's.
+    """The model in a file; None where there is no file, or one of another format, such as tiktoken's.
 
     Raises:
         ValueError: a model that is neither BPE nor unigram.
@@ -47,38 +47,51 @@ def read_sentencepiece(file: Path) -> ModelProto | None:
     return model
 
 
-def own_tokens(model: ModelProto) -> dict[str, str | None]:
-    """The names of the model's own `bos_token`, `eos_token` and `unk_token`; None for those that it does not have."""
+def named_tokens(model: ModelProto) -> dict[str, str | None]:
+    """The model's `bos_token`, `eos_token` and `unk_token`; None for those that it does not have."""
     spec = model.trainer_spec
     ids = {"bos_token": spec.bos_id, "eos_token": spec.eos_id, "unk_token": spec.unk_id}
     return {name: model.pieces[i].piece if 0 <= i < len(model.pieces) else None for name, i in ids.items()}
 
 
 def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) -> Tokenizer:
-    """The tokenizer that encodes as the model does, in its ids.
+    """A tokenizer that gives the same ids as a sentencepiece model.
 
-    transformers' own conversions put no space in front of a text (5.17, without a tokenizer class), or none in front of
+    transformers' conversions put no space in front of a text (5.17, without a tokenizer class), or none in front of
     another space (Llama's), and build the pre-tokenizer of their class, whatever the model is.
 
     Args:
+        model: BPE or unigram.
         is_mark: whether a user-defined piece is a mark, such as `<start_of_turn>`, which becomes an added token. Other
-            ones, such as line breaks and spaces in a row, are ordinary text that is never split.
-        names: other names for some ids: those that a folder gives to placeholders.
+            user-defined pieces, such as line breaks and spaces in a row, are ordinary text that is never split.
+        names: names by id that replace those of placeholders.
     """
     pieces = [(names.get(i, piece.piece), piece.score, piece.type) for i, piece in enumerate(model.pieces)]
     symbols = [piece for piece, _, kind in pieces if kind == USER_DEFINED and not is_mark(piece)]
     tokenizer = Tokenizer(_bpe(model, pieces) if model.trainer_spec.model_type == BPE else _unigram(model, pieces))
-    tokenizer.normalizer = _normalizer(model)
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if not model.normalizer_spec.add_dummy_prefix:
+    spec, normalization = model.normalizer_spec, []
+    if spec.precompiled_charsmap:
+        normalization.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:
+        normalization += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    if spec.add_dummy_prefix:
+        normalization.append(normalizers.Prepend(SPACE))
+    tokenizer.normalizer = normalizers.Sequence([*normalization, normalizers.Replace(" ", SPACE)])
+    decoding = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if not spec.add_dummy_prefix:
         tokenizer.add_tokens([AddedToken(symbol, normalized=True, special=False) for symbol in symbols])
     else:
-        # What stands behind an added token would get a space in front as well.
+        # The text after an added token would get a space in front as well.
         if symbols:
-            longest_first = sorted(symbols, key=len, reverse=True)
-            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(map(_escaped, longest_first))), "isolated")
-        steps.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(steps)
+            # Oniguruma, the library's regular expressions, accepts any escaped character. Longer symbols come first.
+            plain = f"{SPACE}\n\t\r"
+            patterns = [
+                "".join(letter if letter.isalnum() or letter in plain else f"\\{letter}" for letter in symbol)
+                for symbol in sorted(symbols, key=len, reverse=True)
+            ]
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(patterns)), "isolated")
+        decoding.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(decoding)
     for piece, _, kind in pieces:
         if kind in (UNKNOWN, CONTROL):
             tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True)])
@@ -94,8 +107,8 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
     return tokenizer
 
 
-def difference(file: Path, tokenizer: Tokenizer, texts=PROBES) -> str | None:
-    """The first text that a tokenizer encodes otherwise than the sentencepiece model in a file; None: there is none."""
+def first_difference(file: Path, tokenizer: Tokenizer, texts=PROBES) -> str | None:
+    """The first text that a tokenizer encodes differently from the sentencepiece model in a file, or None."""
     model = SentencePieceProcessor(model_file=str(file))
     for text in texts:
         if tokenizer.encode(text, add_special_tokens=False).ids != model.encode(text):
@@ -104,7 +117,7 @@ def difference(file: Path, tokenizer: Tokenizer, texts=PROBES) -> str | None:
 
 
 def _bpe(model: ModelProto, pieces: list[tuple[str, float, int]]) -> models.BPE:
-    # sentencepiece joins the two neighbours whose union has the best score; control pieces are never a union.
+    # sentencepiece merges the two neighbors whose union has the best score; control pieces are never a union.
     scores = {piece: score for piece, score, kind in pieces if kind in (NORMAL, USER_DEFINED)}
     merges = [
         (-score, len(piece[:cut]), piece[:cut], piece[cut:])
@@ -122,23 +135,7 @@ def _bpe(model: ModelProto, pieces: list[tuple[str, float, int]]) -> models.BPE:
 
 
 def _unigram(model: ModelProto, pieces: list[tuple[str, float, int]]) -> models.Unigram:
-    # sentencepiece takes only these two kinds from a text; the tokenizers library takes whichever score best.
-    never = min(score for _, score, _ in pieces) - 1000
-    vocabulary = [(piece, score if kind in (NORMAL, USER_DEFINED) else never) for piece, score, kind in pieces]
+    # sentencepiece finds only these two kinds in a text; the tokenizers library would take any piece with a good score.
+    lowest = min(score for _, score, _ in pieces) - 1000
+    vocabulary = [(piece, score if kind in (NORMAL, USER_DEFINED) else lowest) for piece, score, kind in pieces]
     return models.Unigram(vocabulary, model.trainer_spec.unk_id, model.trainer_spec.byte_fallback)
-
-
-def _normalizer(model: ModelProto) -> normalizers.Normalizer:
-    spec, steps = model.normalizer_spec, []
-    if spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
-    if spec.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if spec.add_dummy_prefix:
-        steps.append(normalizers.Prepend(SPACE))
-    return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
-
-
-def _escaped(text: str) -> str:
-    """A text as a pattern of the tokenizers library (Oniguruma), which takes each escaped sign for itself."""
-    return "".join(letter if letter.isalnum() or letter in f"{SPACE}\n\t\r" else f"\\{letter}" for letter in text)

@@ -10,7 +10,7 @@ from mmgpt.models.generation_files import base_generation_config
 from mmgpt.models.language import load_language_model
 
 DRAWING = dict(temperature=0.9, top_p=0.6, min_p=0.1, typical_p=0.5, epsilon_cutoff=0.1, eta_cutoff=0.1, top_k=20)
-# What is in a file, and what of it is invalid there.
+# The settings in a file, and those of them that are invalid.
 FILES = {
     "vicuna": (dict(bos_token_id=1, eos_token_id=2, pad_token_id=0, max_length=4096, temperature=0.9, top_p=0.6),
                {"temperature", "top_p"}),
@@ -32,7 +32,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_valid_is_kept_written_and_read(name, base_saying, tmp_path, library_warnings):
+def test_valid_settings_are_loaded_saved_and_loaded_again(name, base_saying, tmp_path, library_warnings):
     settings, invalid = FILES[name]
     config = load_language_model(base_saying(settings)).generation_config
     config.eos_token_id = [2, 1]
@@ -44,25 +44,25 @@ def test_what_is_valid_is_kept_written_and_read(name, base_saying, tmp_path, lib
     assert again.eos_token_id == [2, 1] and library_warnings == []
 
 
-def test_settings_come_from_config_json_without_the_other_file(base_saying):
-    """As the files of transformers' first years have them; a description of the model is none of them."""
+def test_settings_come_from_config_json_without_generation_config_json(base_saying):
+    """As in folders of transformers' first years; the other keys of config.json are not generation settings."""
     folder = base_saying(None, dict(repetition_penalty=1.3, temperature=0.5, eos_token_id=[2, 1]))
     config = base_generation_config(folder)
     assert (config.repetition_penalty, config.temperature, config.eos_token_id) == (1.3, None, [2, 1])
     assert not hasattr(config, "hidden_size")
 
 
-def test_what_is_left_out_is_said(base_saying, monkeypatch):
-    said = []
-    monkeypatch.setattr(generation_files, "print_log", lambda text, *_: said.append(text))
+def test_settings_that_are_left_out_are_logged(base_saying, monkeypatch):
+    lines = []
+    monkeypatch.setattr(generation_files, "print_log", lambda text, *_: lines.append(text))
     folder = base_saying(dict(temperature=0.9, num_beams=2))
     base_generation_config(folder)
-    assert len(said) == 1 and said[0].startswith(f"{folder}/generation_config.json: without effect or invalid")
-    assert said[0].endswith("left out: temperature=0.9")
+    assert len(lines) == 1 and lines[0].startswith(f"{folder}/generation_config.json: without effect or invalid")
+    assert lines[0].endswith("left out: temperature=0.9")
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '"text"'])
-def test_a_file_that_is_no_json_object_is_named(base_saying, content):
+def test_a_file_that_is_not_a_json_object_is_named(base_saying, content):
     folder = base_saying()
     (Path(folder) / "generation_config.json").write_text(content)
     with pytest.raises(ValueError, match="generation_config.json (is not valid JSON|holds a .*, not a JSON object)"):

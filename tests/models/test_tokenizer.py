@@ -1,4 +1,4 @@
-"""Tokenizers as their folders' own files have them, whatever transformers would make of these."""
+"""Tokenizers of folders of every kind, which follow the folders' files where transformers' classes would not."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from mmgpt.models.sentencepiece_file import PROBES
 from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
 from tests.helpers.tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
-# As sentencepiece models of LLaMA, Gemma and T5 are trained.
+# Training arguments like those of the sentencepiece models of LLaMA, Gemma and T5.
 AS_LLAMA = dict(
     model_type="bpe",
     vocab_size=400,
@@ -65,7 +65,7 @@ def sentencepiece_file(tmp_path_factory):
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("name", SENTENCEPIECE)
-def test_tokenizer_model_encodes_as_sentencepiece(sentencepiece_file, tmp_path, name, config):
+def test_tokenizer_model_encodes_as_sentencepiece_does(sentencepiece_file, tmp_path, name, config):
     folder = write(tmp_path / "base", tokenizer_config=CONFIGS[config])
     copy(sentencepiece_file(name), folder / "tokenizer.model")
     tokenizer, model = (
@@ -110,8 +110,8 @@ def test_placeholders_get_the_names_that_the_folder_gives(sentencepiece_file, tm
 @pytest.mark.parametrize("name", ["gemma", "lines"])
 def test_ordinary_pieces_that_the_folder_lists_as_added_are_encoded_as_before(sentencepiece_file, tmp_path, name):
     model = sentencepiece.SentencePieceProcessor(str(sentencepiece_file(name)))
-    listed = {str(model.piece_to_id(piece)): piece for piece in SENTENCEPIECE[name]["user_defined_symbols"]}
-    added = {i: dict(OBJECT, content=piece, normalized=False, special=False) for i, piece in listed.items()}
+    pieces = {str(model.piece_to_id(piece)): piece for piece in SENTENCEPIECE[name]["user_defined_symbols"]}
+    added = {i: dict(OBJECT, content=piece, normalized=False, special=False) for i, piece in pieces.items()}
     folder = write(tmp_path / "base", tokenizer_config=dict(NAMED, added_tokens_decoder=added))
     copy(sentencepiece_file(name), folder / "tokenizer.model")
     tokenizer = load_tokenizer(str(folder))
@@ -150,7 +150,7 @@ def test_a_byte_level_tokenizer_json_is_used_as_it_is(tmp_path, name, model_type
     assert len(tokenizer) == raw.get_vocab_size() + 3
 
 
-def test_tokenizer_json_alone_takes_its_start_from_itself_and_its_end_from_the_config(tmp_path):
+def test_tokenizer_json_alone_has_its_own_start_and_the_end_of_the_config(tmp_path):
     raw = byte_level()
     start, end = raw.token_to_id("<s>"), raw.token_to_id("</s>")
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
@@ -170,7 +170,7 @@ def test_an_empty_start_is_the_one_that_the_file_puts_in_front(tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "qwen2"])
-def test_vocab_and_merges_are_read_by_the_class(tmp_path, model_type):
+def test_vocab_and_merges_are_read_by_transformers_class(tmp_path, model_type):
     raw = byte_level(["<|endoftext|>"])
     state = json.loads(raw.to_str())
     folder = write(tmp_path / "base", config=dict(model_type=model_type), vocab=raw.get_vocab())
@@ -182,7 +182,7 @@ def test_vocab_and_merges_are_read_by_the_class(tmp_path, model_type):
     assert tokenizer.eos_token == "<|endoftext|>" and len(tokenizer) == raw.get_vocab_size() + 3
 
 
-def test_a_tokenizer_that_changes_texts_by_its_own_file_is_taken(tmp_path):
+def test_a_tokenizer_whose_file_lowercases_is_accepted(tmp_path):
     raw = byte_level()
     raw.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.NFKC()])
     tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=NAMED))
@@ -198,7 +198,7 @@ def test_a_tokenizer_that_loses_spaces_is_refused(tmp_path):
 
 
 def test_a_tokenizer_whose_merges_are_missing_is_refused(tmp_path):
-    """What transformers makes of some GGUF files: each word is spelt."""
+    """transformers converts some GGUF files into such tokenizers, which spell each word."""
     state = json.loads(byte_level().to_str())
     state["model"]["merges"] = []
     folder = write(tmp_path / "base", tokenizer=state, tokenizer_config=NAMED)
@@ -253,7 +253,7 @@ def logged(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer_config", "config", "generation_config", "start", "end", "said"),
+    ("tokenizer_config", "config", "generation_config", "start", "end", "warning"),
     [
         # From a GGUF file: the end of sequence of the tokenizer begins texts.
         (
@@ -283,14 +283,14 @@ def logged(monkeypatch):
     ],
 )
 def test_start_and_end_by_tokenizer_and_config(
-    tmp_path, logged, tokenizer_config, config, generation_config, start, end, said
+    tmp_path, logged, tokenizer_config, config, generation_config, start, end, warning
 ):
     raw, ends = byte_level(MARKS), ["<|im_start|>", "<|im_end|>", "<s>", "</s>"]
 
     def ids(numbers):
         several = isinstance(numbers, list)
-        found = [raw.token_to_id(ends[number]) for number in (numbers if several else [numbers])]
-        return found if several else found[0]
+        tokens = [raw.token_to_id(ends[number]) for number in (numbers if several else [numbers])]
+        return tokens if several else tokens[0]
 
     files = dict(
         config={f"{role}_token_id": ids(n) for role, n in zip(("bos", "eos"), config, strict=True) if n is not None},
@@ -301,7 +301,7 @@ def test_start_and_end_by_tokenizer_and_config(
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (start, end, "<PAD>")
     load_tokenizer(str(tmp_path / "base"))
     assert len(set(logged)) == len(logged)  # once a process
-    assert not logged if said is None else said in logged[-1]
+    assert not logged if warning is None else warning in logged[-1]
     assert all(line.startswith(f"{tmp_path}/base: the tokenizer's ") for line in logged)
 
 
@@ -318,7 +318,7 @@ def test_an_end_beyond_the_models_table_is_not_used(tmp_path, logged):
 @pytest.mark.parametrize("eos", [None, "", "<end>", dict(OBJECT, content="")])
 @pytest.mark.parametrize("config", [{}, dict(eos_token_id=None), dict(eos_token_id=5000), dict(eos_token_id=[-1])])
 @pytest.mark.parametrize("empty", [dict(bos_token="", unk_token=""), dict(bos_token="<s>")])
-def test_a_tokenizer_without_an_end_is_refused_in_one_sentence(tmp_path, eos, config, empty):
+def test_a_tokenizer_without_an_end_of_sequence_is_refused(tmp_path, eos, config, empty):
     names = dict(empty, eos_token=eos, tokenizer_class="LlamaTokenizer")
     folder = save(byte_level(), tmp_path / "base", config=dict(config, model_type="llama"), tokenizer_config=names)
     with pytest.raises(
@@ -327,7 +327,7 @@ def test_a_tokenizer_without_an_end_is_refused_in_one_sentence(tmp_path, eos, co
         load_tokenizer(folder)
 
 
-def test_the_start_is_not_taken_for_the_end(tmp_path):
+def test_the_start_is_never_used_as_the_end(tmp_path):
     raw = byte_level()
     config = dict(bos_token_id=0, eos_token_id=raw.token_to_id("<s>"))  # as in early 2023
     folder = save(raw, tmp_path / "base", config=config, tokenizer_config=dict(bos_token="<s>", eos_token=""))
@@ -391,7 +391,7 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
         load_tokenizer(str(folder))
 
 
-def kinds(sentencepiece_file, tmp_path):
+def folders_of_every_kind(sentencepiece_file, tmp_path):
     """A folder of each kind."""
     for name in SENTENCEPIECE:
         copy(sentencepiece_file(name), write(tmp_path / name) / "tokenizer.model")
@@ -409,18 +409,20 @@ def kinds(sentencepiece_file, tmp_path):
 
 
 def test_a_saved_tokenizer_is_the_same(sentencepiece_file, tmp_path):
-    for folder in kinds(sentencepiece_file, tmp_path):
+    for folder in folders_of_every_kind(sentencepiece_file, tmp_path):
         tokenizer = load_tokenizer(str(folder))
-        for place in (tmp_path / "alone", folder):  # as `export` and as `merge` and `base` write it
-            tokenizer.save_pretrained(place)
-            again = load_tokenizer(str(place))
+        for target in (tmp_path / "alone", folder):  # as `export` and as `merge` and `base` write it
+            tokenizer.save_pretrained(target)
+            again = load_tokenizer(str(target))
             assert again.get_vocab() == tokenizer.get_vocab()
             assert again.special_tokens_map == tokenizer.special_tokens_map
             assert set(again.all_special_ids) == set(tokenizer.all_special_ids)
             assert [plain(again, text) for text in PROBES] == [plain(tokenizer, text) for text in PROBES]
-        own = AutoTokenizer.from_pretrained(tmp_path / "alone")
-        assert own.get_vocab() == tokenizer.get_vocab()
-        assert [own.encode(text, add_special_tokens=False) for text in PROBES] == [plain(again, t) for t in PROBES]
+        reference = AutoTokenizer.from_pretrained(tmp_path / "alone")
+        assert reference.get_vocab() == tokenizer.get_vocab()
+        assert [reference.encode(text, add_special_tokens=False) for text in PROBES] == [
+            plain(again, t) for t in PROBES
+        ]
 
 
 def test_settings_beside_the_vocabulary_are_kept(tmp_path):

@@ -1,4 +1,4 @@
-"""tools/dataset_converters/convert.py as users run it; its layouts have tests of their own."""
+"""tools/dataset_converters/convert.py as users run it; for its layouts see test_convert_layouts.py."""
 
 import json
 import re
@@ -27,16 +27,16 @@ CONFIGS = ROOT / "configs" / "mmgpt"
         ("vqa", "okvqa_annotations.json", {"image": COCO_2014}, "okvqa_questions.json"),
     ],
 )
-def test_what_a_parser_reads(convert, parser, file, options, questions):
+def test_files_of_a_parser_are_converted(convert, parser, file, options, questions):
     expected = [each for each in parse({"type": parser, **options}, file, questions) if each is not None]
     arguments = ["--options", *(f"{key}={value}" for key, value in options.items())] if options else []
     arguments += ["--questions", DATA / questions] if questions else []
-    found = convert("parser", parser, DATA / file, *arguments)
-    assert [each["turns"] for each in found] == [each["turns"] for each in expected]
-    assert [each["images"] for each in found] == [each["images"] for each in expected]
+    actual = convert("parser", parser, DATA / file, *arguments)
+    assert [each["turns"] for each in actual] == [each["turns"] for each in expected]
+    assert [each["images"] for each in actual] == [each["images"] for each in expected]
 
 
-def test_a_wrong_record_of_a_parser(tmp_path, convert):
+def test_a_wrong_record_of_a_parser_is_named(tmp_path, convert):
     path = write(tmp_path / "a.json", '[{"id": "x", "image": "1.jpg"}]')
     with pytest.raises(ValueError, match="a.json', record 0, id 'x': no key 'conversations'"):
         convert("parser", "llava", path)
@@ -44,7 +44,7 @@ def test_a_wrong_record_of_a_parser(tmp_path, convert):
         convert("parser", "lava", path)
 
 
-def test_what_is_held_out_shares_no_image(tmp_path, convert):
+def test_held_out_samples_share_no_image_with_the_others(tmp_path, convert):
     rows = [f"{i // 3}.jpg,question {i},a" for i in range(60)] + ["5.jpg;6.jpg,both?,a", ",text?,a", ",text?,a"]
     path = write(tmp_path / "a.csv", "\n".join(["image,question,answer", *rows]))
     train = convert("csv", path, "--val", 0.1)
@@ -57,13 +57,13 @@ def test_what_is_held_out_shares_no_image(tmp_path, convert):
     assert convert("csv", path, "--val", 0.1, "--seed", 1, out="seed.jsonl") != train
 
 
-def test_nothing_can_be_held_out(tmp_path, convert):
+def test_samples_that_share_one_image_cannot_be_split(tmp_path, convert):
     path = write(tmp_path / "a.csv", "image,question,answer\n./1.jpg,a,b\n1.jpg,b,c\n")
     with pytest.raises(ValueError, match="--val 0.5: nothing can be held out of 2 samples"):
         convert("csv", path, "--val", 0.5)
 
 
-def test_a_file_is_replaced_only_by_force(tmp_path, convert):
+def test_a_file_is_replaced_only_with_force(tmp_path, convert):
     write(tmp_path / "out" / "val.jsonl", "mine")
     path = write(tmp_path / "a.csv", "image,answer\n1.jpg,a\n2.jpg,b\n")
     with pytest.raises(ValueError, match="out/val.jsonl exists already: --force replaces it"):
@@ -77,7 +77,7 @@ def test_a_file_is_replaced_only_by_force(tmp_path, convert):
     assert {each: each.read_text() for each in (tmp_path / "out").iterdir()} == before
 
 
-def test_mistakes_are_told_in_a_line(tmp_path, convert, monkeypatch, capsys):
+def test_errors_are_one_line(tmp_path, convert, monkeypatch, capsys):
     import convert as module
 
     monkeypatch.setattr(sys, "argv", [str(CONVERTERS / "convert.py"), "csv", "gone.csv", "--out", "a.jsonl"])
@@ -94,12 +94,12 @@ def test_mistakes_are_told_in_a_line(tmp_path, convert, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["--columns", "picture=a"], "no column is for 'picture': choose among image, question"),
+        (["--columns", "picture=a"], "unknown role 'picture' of a column; choose one of image, question"),
         (["--columns", "a"], "'a' is not KEY=VALUE"),
         (["--val", "1"], "1 is not between 0 and 1"),
     ],
 )
-def test_mistakes_in_the_command(convert, capsys, option, words):
+def test_wrong_options_are_named(convert, capsys, option, words):
     with pytest.raises(SystemExit):
         convert("csv", "a.csv", *option)
     assert words in capsys.readouterr().err
@@ -107,8 +107,8 @@ def test_mistakes_in_the_command(convert, capsys, option, words):
 
 @pytest.mark.parametrize("visual", [True, False])
 @pytest.mark.parametrize("val", [True, False])
-def test_the_config_at_the_end_is_ready(tmp_path, convert, capsys, tiny_llama, visual, val):
-    """It holds the data that was converted, and the checker finds nothing wrong with it."""
+def test_the_printed_config_has_the_data_and_passes_the_check(tmp_path, convert, capsys, tiny_llama, visual, val):
+    """The checker reads all converted samples and has no findings."""
     for i in range(8):
         path = tmp_path / "pictures" / f"{i}.png"
         write(path, "").write_bytes(picture((30 * i, 0, 0)))

@@ -1,4 +1,4 @@
-"""The layouts that tools/dataset_converters/convert.py reads, and what is wrong with them."""
+"""The layouts that tools/dataset_converters/convert.py reads, right and wrong files of each."""
 
 import io
 import json
@@ -28,7 +28,7 @@ you see?",A cup.,first
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_a_table(tmp_path, convert, separator, encoding):
+def test_tables_of_every_separator_are_read(tmp_path, convert, separator, encoding):
     text = re.sub(r",(?! )", separator, TABLE)
     if separator == ";":
         text = text.replace(" 2.jpg", "2.jpg")
@@ -39,7 +39,7 @@ def test_a_table(tmp_path, convert, separator, encoding):
     ]
 
 
-def test_columns_of_other_names(tmp_path, convert):
+def test_columns_are_chosen_by_option(tmp_path, convert):
     path = write(tmp_path / "a.csv", "left,right,said\n1.jpg,2.jpg,Two cups.\n")
     columns = ["--columns", "image=left,right", "answer=said"]
     assert convert("csv", path, *columns) == [sample("", "Two cups.", "1.jpg", "2.jpg")]
@@ -47,7 +47,7 @@ def test_columns_of_other_names(tmp_path, convert):
     assert asked == [sample("What is it?", "Two cups.", "1.jpg", "2.jpg")]
 
 
-def test_rows_of_one_conversation(tmp_path, convert):
+def test_rows_of_one_conversation_are_its_turns(tmp_path, convert):
     rows = ["1.jpg,a?,a,x", "1.jpg,b?,b,x", ",alone?,yes,", "2.jpg;2.jpg,c?,c,x", ",y?,y,y"]
     path = write(tmp_path / "a.csv", "\n".join(["image,question,answer,conversation", *rows]))
     alone, joined, other = convert("csv", path)
@@ -74,13 +74,13 @@ def test_rows_of_one_conversation(tmp_path, convert):
         ("", "a.csv: nothing to convert"),
     ],
 )
-def test_wrong_tables(tmp_path, convert, text, message):
+def test_errors_in_tables_are_located(tmp_path, convert, text, message):
     with pytest.raises(ValueError, match=message):
         convert("csv", write(tmp_path / "a.csv", text))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_of_another_encoding(tmp_path, convert):
+def test_a_table_in_another_encoding_is_refused(tmp_path, convert):
     path = write(tmp_path / "a.csv", "image,answer\n1.jpg,na\xefve\n", encoding="latin-1")
     with pytest.raises(ValueError, match="a.csv, after row 0: 'utf-8' codec.*expected is CSV in UTF-8"):
         convert("csv", path)
@@ -89,7 +89,7 @@ def test_a_table_of_another_encoding(tmp_path, convert):
 # ---- folders
 
 
-def test_pictures_with_captions_beside_them(tmp_path, convert):
+def test_images_with_captions_beside_them(tmp_path, convert):
     for name in ("b.PNG", "in/a.png"):
         (tmp_path / "photos" / "in").mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(picture())
@@ -100,14 +100,14 @@ def test_pictures_with_captions_beside_them(tmp_path, convert):
         sample("", "A caption of in/a.png.", "in/a.png", name="in/a"),
     ]
     (tmp_path / "photos" / "b.txt").unlink()
-    with pytest.raises(ValueError, match="1 of 2 pictures in .*photos have no caption.*b.PNG .looked for b.txt"):
+    with pytest.raises(ValueError, match="1 of 2 images in .*photos have no caption.*b.PNG .looked for b.txt"):
         convert("folder", tmp_path / "photos", out="other.jsonl")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: nothing to convert"):
         convert("folder", tmp_path / "empty", out="other.jsonl")
 
 
-def test_imagefolder(tmp_path, convert):
+def test_tables_of_imagefolder(tmp_path, convert):
     write(tmp_path / "photos/train/metadata.csv", "file_name,text\n1.jpg,One.\nin/2.jpg,Two.\n")
     write(tmp_path / "photos/test/metadata.jsonl", '{"file_name": "3.jpg", "caption": ["Three.", "3."], "n": 3}\n')
     assert convert("folder", tmp_path / "photos", "--question", "What?") == [
@@ -117,7 +117,7 @@ def test_imagefolder(tmp_path, convert):
     ]
 
 
-def test_hidden_files_are_no_part_of_a_folder(tmp_path, convert):
+def test_hidden_files_in_a_folder_are_skipped(tmp_path, convert):
     for name in ("1.jpg", "._1.jpg", "__MACOSX/1.jpg", ".cache/2.jpg"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(picture())
@@ -128,7 +128,7 @@ def test_hidden_files_are_no_part_of_a_folder(tmp_path, convert):
     assert len(convert("folder", tmp_path / "photos", out="again.jsonl")) == 1
 
 
-def test_pictures_of_less_usual_formats(tmp_path, convert):
+def test_images_of_less_usual_formats_are_found(tmp_path, convert):
     names = ["a.ppm", "b.jp2", "c.avif", "d.JPEG", "e.tif"]
     for name in names:
         (tmp_path / "photos").mkdir(exist_ok=True)
@@ -146,21 +146,19 @@ def test_pictures_of_less_usual_formats(tmp_path, convert):
         ('{"image": null, "file_name": "1.jpg", "text": "One."}', None),
     ],
 )
-def test_imagefolder_of_several_images(tmp_path, convert, table, images):
+def test_imagefolder_with_several_images_a_row(tmp_path, convert, table, images):
     write(tmp_path / "photos/metadata.jsonl", table)
     (tmp_path / "photos/1.jpg").write_bytes(picture())
     if images is None:
-        with pytest.raises(
-            ValueError, match="photos holds 1 pictures, the first .*1.jpg, but metadata.jsonl names none"
-        ):
+        with pytest.raises(ValueError, match="photos holds 1 images, the first .*1.jpg, but metadata.jsonl names none"):
             convert("folder", tmp_path / "photos")
     else:
         assert convert("folder", tmp_path / "photos")[0]["images"] == images
 
 
-def test_pictures_that_no_column_is_taken_for(tmp_path, convert):
+def test_images_without_a_column_are_refused(tmp_path, convert):
     path = write(tmp_path / "a.csv", "photo,answer\n1.jpg,One.\n")
-    with pytest.raises(ValueError, match=r"row 2: column 'photo' names a picture \('1.jpg'\), but no column is taken"):
+    with pytest.raises(ValueError, match=r"row 2: column 'photo' names an image \('1.jpg'\), but no column is used"):
         convert("csv", path)
     assert convert("csv", path, "--columns", "image=photo")[0]["images"] == ["1.jpg"]
     assert convert("csv", path, "--columns", "image=", out="text.jsonl")[0]["images"] == []
@@ -187,7 +185,7 @@ def test_null_in_a_row(tmp_path, convert):
         ('{"file_name": "1.jpg", "text": NaN}', "metadata.jsonl', record 1: not valid JSON: NaN in key 'text'"),
     ],
 )
-def test_wrong_metadata(tmp_path, convert, line, message):
+def test_errors_in_metadata_are_located(tmp_path, convert, line, message):
     write(tmp_path / "photos/metadata.jsonl", f'{{"file_name": "0.jpg", "text": "a"}}\n{line}\n')
     with pytest.raises(ValueError, match=message):
         convert("folder", tmp_path / "photos")
@@ -207,7 +205,7 @@ CAPTIONS = {
 }
 
 
-def test_coco(tmp_path, convert):
+def test_captions_of_coco_are_grouped_by_image(tmp_path, convert):
     assert convert("coco", write(tmp_path / "captions.json", json.dumps(CAPTIONS))) == [
         sample("", "A bus.", "9.jpg", name="9", answers=["A bus."]),
         sample("", "", "7.jpg", name="7", answers=["A cup.", "A white cup."]),
@@ -225,17 +223,17 @@ def test_coco(tmp_path, convert):
         ({"images": [{"id": [7], "file_name": "a"}]}, "images, record 0: key 'id' must be int or str"),
     ],
 )
-def test_wrong_captions_of_coco(tmp_path, convert, change, message):
+def test_errors_in_captions_of_coco_are_located(tmp_path, convert, change, message):
     with pytest.raises(ValueError, match=message):
         convert("coco", write(tmp_path / "captions.json", json.dumps(CAPTIONS | change)))
 
 
-def test_karpathys_list_is_not_cocos_file(convert):
+def test_karpathys_list_is_refused_as_cocos_file(convert):
     with pytest.raises(ValueError, match="expected an object with images and annotations, got list"):
         convert("coco", DATA / "coco_karpathy_val.json")
 
 
-# ---- shards with pictures in them
+# ---- shards with images in them
 
 
 def tar_of(path, members):
@@ -255,7 +253,7 @@ def stored(name, folder="out/images"):
     return (Path(folder) / name).read_bytes()
 
 
-def test_webdataset(tmp_path, convert):
+def test_webdataset_shards_are_read(tmp_path, convert):
     question = {"question": "What colour?", "caption": "Blue.", "image": "elsewhere/1.jpg", "width": 20}
     dialogue = [{"from": "human", "value": "Which?\n<image>"}, {"from": "gpt", "value": "Red."}]
     (tmp_path / "shards").mkdir()
@@ -278,7 +276,7 @@ def test_webdataset(tmp_path, convert):
     assert files == {"shards/0.tar", "shards/1.tar", "out/train.jsonl"} | made
 
 
-def test_hidden_members_and_less_usual_formats_of_webdataset(tmp_path, convert):
+def test_hidden_members_of_webdataset_are_skipped_and_less_usual_formats_read(tmp_path, convert):
     colours = Image.new("RGB", (20, 30), "red")
     kinds = {"a.ppm": "PPM", "b.jp2": "JPEG2000", "c.avif": "AVIF"}
     pictures = {name: encoded(colours, kind) for name, kind in kinds.items()}
@@ -292,13 +290,13 @@ def test_hidden_members_and_less_usual_formats_of_webdataset(tmp_path, convert):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("a.png", b"no picture"), ("a.txt", b"b")], "0.tar, sample 'a': no picture that can be read"),
+        ([("a.png", b"no picture"), ("a.txt", b"b")], "0.tar, sample 'a': not a readable image"),
         ([("a.png", picture())], "0.tar, sample 'a': no .txt or .json with it, only .png"),
         ([("a.png", picture()), ("a.json", b"{")], "0.tar, sample 'a': .json: Expecting"),
         ([("a.png", picture()), ("a.json", b"[]")], "0.tar, sample 'a': .json: a record must be an object"),
         ([("a.png", picture()), ("a.txt", b"\xff")], "0.tar, sample 'a': .txt: 'utf-8' codec"),
         ([("a.png", picture()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
-        ([("a.mp4", b"film"), ("a.txt", b"b")], "0.tar, sample 'a': its .mp4 is no image"),
+        ([("a.mp4", b"film"), ("a.txt", b"b")], "0.tar, sample 'a': its .mp4 is not an image"),
         ([("a.json", b'{"image": "a.jpg", "caption": "b"}')], "'a': its JSON names the image 'a.jpg', only .json"),
         ([("a.json", b'{"images": ["a.jpg"], "text": "b"}')], "'a': its JSON names the image .*'a.jpg'"),
         ([("a.jxl", b"\xff\x0a\0\0"), ("a.txt", b"b")], "'a': its .jxl is not read: images end in .jpg"),
@@ -311,23 +309,23 @@ def test_hidden_members_and_less_usual_formats_of_webdataset(tmp_path, convert):
         ([("a.png", picture()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
     ],
 )
-def test_wrong_shards(tmp_path, convert, members, message):
+def test_errors_in_webdataset_are_located(tmp_path, convert, members, message):
     with pytest.raises(ValueError, match=message):
         convert("webdataset", tar_of(tmp_path / "0.tar", [("good.png", picture()), ("good.txt", b"a"), *members]))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "out"]
 
 
-def test_a_truncated_shard(tmp_path, convert):
+def test_a_truncated_shard_is_refused(tmp_path, convert):
     path = tar_of(tmp_path / "0.tar", [("a.png", picture()), ("a.txt", b"b" * 5000)])
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(ValueError, match="0.tar: no readable tar file: unexpected end of data"):
+    with pytest.raises(ValueError, match="0.tar: not a readable tar file: unexpected end of data"):
         convert("webdataset", path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no .tar file"):
         convert("webdataset", tmp_path / "empty")
 
 
-def test_a_folder_of_pictures_is_never_replaced(tmp_path, convert):
+def test_a_folder_of_images_is_never_replaced(tmp_path, convert):
     (tmp_path / "out" / "images").mkdir(parents=True)
     path = tar_of(tmp_path / "0.tar", [("a.png", picture()), ("a.txt", b"b")])
     with pytest.raises(ValueError, match="out/images exists already: remove it, or name a new folder"):
@@ -350,7 +348,7 @@ def parquet(tmp_path):
     return make
 
 
-def test_parquet(convert, parquet):
+def test_parquet_shards_are_read(convert, parquet):
     red, blue = ({"bytes": picture(colour), "path": "../1.png"} for colour in ("red", "blue"))
     path = parquet(
         {"image": red, "caption": ["A red one.", "Red."], "n": 1}, {"image": None, "caption": ["None."], "n": 2}
@@ -366,33 +364,33 @@ def test_parquet(convert, parquet):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": {"bytes": b"no picture"}, "text": "b"}, "parquet, row 1: key 'image': no picture that can be read"),
-        ({"image": {"bytes": None}, "text": "b"}, "parquet, row 1: key 'image' must hold the bytes of a picture"),
+        ({"image": {"bytes": b"no picture"}, "text": "b"}, "parquet, row 1: key 'image': not a readable image"),
+        ({"image": {"bytes": None}, "text": "b"}, "parquet, row 1: key 'image' must hold the bytes of an image"),
         ({"image": None, "text": None}, "parquet, row 1: key 'text' must be str or list, got None"),
     ],
 )
-def test_wrong_rows_of_parquet(convert, parquet, row, message):
+def test_errors_in_rows_of_parquet_are_located(convert, parquet, row, message):
     with pytest.raises(ValueError, match=message):
         convert("parquet", parquet({"image": {"bytes": picture()}, "text": "a"}, row))
 
 
-def test_wrong_parquet(convert, parquet):
+def test_a_parquet_file_without_answers_or_damaged_is_refused(convert, parquet):
     path = parquet({"image": {"bytes": picture()}, "label": 3})
     with pytest.raises(ValueError, match=r"parquet: no column with answers .*columns: image, label"):
         convert("parquet", path)
     path.write_bytes(b"no Parquet")
-    with pytest.raises(ValueError, match="parquet: no readable Parquet file"):
+    with pytest.raises(ValueError, match="parquet: not a readable Parquet file"):
         convert("parquet", path)
 
 
-def test_pictures_of_parquet_that_no_column_is_taken_for(convert, parquet):
+def test_images_of_parquet_without_a_column_are_refused(convert, parquet):
     path = parquet({"photo": {"bytes": picture()}, "text": "a"})
-    with pytest.raises(ValueError, match="column 'photo' holds bytes, but no column is taken for images"):
+    with pytest.raises(ValueError, match="column 'photo' holds bytes, but no column is used for images"):
         convert("parquet", path)
     assert len(convert("parquet", path, "--columns", "image=photo")[0]["images"]) == 1
 
 
-def test_parquet_without_its_package(tmp_path, convert, monkeypatch):
+def test_parquet_without_pyarrow_names_the_requirements(tmp_path, convert, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match="need pyarrow: pip install -r requirements/parquet.txt"):
         convert("parquet", write(tmp_path / "a.parquet", ""))

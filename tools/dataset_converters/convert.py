@@ -1,16 +1,16 @@
-"""Turns data of your own into the JSON lines that docs/data.md describes.
+"""Command that converts your data into the JSON lines that docs/data.md describes.
 
     python tools/dataset_converters/convert.py LAYOUT SOURCE --out data/my_photos/train.jsonl
 
     csv          a table: columns image, question, answer
-    folder       pictures with captions beside them, or with metadata.csv or metadata.jsonl
-    coco         COCO's own file of captions
-    parquet      shards of Hugging Face, with the pictures in them
-    webdataset   .tar shards of pictures and captions
-    parser       any file that one of the parsers reads
+    folder       images with captions beside them, or with metadata.csv or metadata.jsonl
+    coco         COCO's caption file
+    parquet      Hugging Face's shards with images in them
+    webdataset   .tar shards of images and captions
+    parser       any file in the format of one of the parsers
 
-`convert.py LAYOUT --help` says more of each. Every sample is checked; the first that is wrong is named, and nothing is
-written. At the end stands a config to start from.
+`convert.py LAYOUT --help` describes each. Every sample is checked before anything is written, and an error names the
+first wrong one. The output ends with a config to start from.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from own.coco import read_coco
-from own.folder import read_folder
-from own.parquet import read_parquet
-from own.parsed import read_parsed
-from own.rows import ROLES
-from own.snippet import config, name_of
-from own.tables import read_table
-from own.webdataset import read_webdataset
-from own.writing import checked, held_out, write
+from layouts.coco import read_coco
+from layouts.folder import read_folder
+from layouts.parquet import read_parquet
+from layouts.parsed import read_parsed
+from layouts.rows import ROLES
+from layouts.snippet import config, name_of
+from layouts.tables import read_table
+from layouts.webdataset import read_webdataset
+from layouts.writing import check_samples, split_samples, write
 
 from mmgpt.cli import tool
 from mmgpt.engine.hooks.progress_bar import progress_bar
@@ -35,10 +35,10 @@ from mmgpt.utils.atomic import atomic_write
 
 
 class Layout(NamedTuple):
-    """A function that reads a layout, and the values of the command line that it takes, in this order."""
+    """The reader of a layout, and the names of its arguments in the command line."""
 
     read: Callable[..., Iterator[tuple[str, dict]]]
-    takes: tuple[str, ...]
+    arguments: tuple[str, ...]
 
 
 LAYOUTS = {
@@ -60,10 +60,10 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def column(text: str) -> tuple[str, str]:
-    """'WHAT=NAME' as a pair, whose first is one of ROLES."""
+    """'ROLE=NAME' as a pair; the role is one of ROLES."""
     role, name = pair(text)
     if role not in ROLES:
-        raise argparse.ArgumentTypeError(f"no column is for {role!r}: choose among {', '.join(ROLES)}")
+        raise argparse.ArgumentTypeError(f"unknown role {role!r} of a column; choose one of {', '.join(ROLES)}")
     return role, name
 
 
@@ -75,42 +75,47 @@ def share(text: str) -> float:
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """The command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
     for name, layout in LAYOUTS.items():
-        add_arguments(layouts.add_parser(name, description=layout.read.__doc__), layout.takes)
+        add_arguments(layouts.add_parser(name, description=layout.read.__doc__), layout.arguments)
     args = parser.parse_args(arguments)
     args.columns, args.options = (dict(vars(args).get(name, ())) for name in ("columns", "options"))
     return args
 
 
-def add_arguments(parser: argparse.ArgumentParser, takes: Sequence[str]) -> None:
-    """The command line of a layout whose reader takes these values."""
+def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Adds the options of a layout whose reader has arguments of these names."""
     add = parser.add_argument
-    if "parser" in takes:
+    if "parser" in names:
         add("parser", metavar="NAME", help="name of the parser, see docs/data.md")
         add("--options", nargs="+", type=pair, metavar="KEY=VALUE", default=(), help="options of the parser")
         add("--questions", type=Path, metavar="FILE", help="file with the questions, where the format has two")
-    if "columns" in takes:
-        words = f"which column is what ({', '.join(ROLES)}), e.g. answer=caption image=left,right"
-        add("--columns", nargs="+", type=column, metavar="WHAT=NAME", default=(), help=words)
-    new = "new folder for the pictures; default: images, beside OUT"
-    old = "folder that the pictures' paths are relative to; default: that of SOURCE"
-    add("--images", type=Path, metavar="DIR", help=new if "images" in takes else old)
+    if "columns" in names:
+        roles = f"columns of a role ({', '.join(ROLES)}), e.g. answer=caption image=left,right"
+        add("--columns", nargs="+", type=column, metavar="ROLE=NAME", default=(), help=roles)
+    new = "new folder for the images; default: images, beside OUT"
+    old = "folder that the images' paths are relative to; default: that of SOURCE"
+    add("--images", type=Path, metavar="DIR", help=new if "images" in names else old)
     add("source", type=Path, metavar="SOURCE", help="file or folder to read")
     add("--out", type=Path, required=True, help="file to write, e.g. data/my_photos/train.jsonl")
-    add("--question", default="", help="asked where there is none; without it, AskQuestion asks during training")
-    add("--val", type=share, metavar="SHARE", help="share that is held out in a second file; no image is in both")
-    add("--seed", type=int, default=0, help="of what is held out")
+    add("--question", default="", help="question of samples without one; default: AskQuestion asks during training")
+    add(
+        "--val",
+        type=share,
+        metavar="SHARE",
+        help="share of samples held out in a second file; no image is in both",
+    )
+    add("--seed", type=int, default=0, help="seed of the draw of held-out samples")
     add("--force", action="store_true", help="replace OUT")
 
 
 def out_files(args: argparse.Namespace) -> list[Path]:
-    """The annotation files to write: OUT, and that of what is held out.
+    """The annotation files to write: OUT, and with --val that of the held-out samples.
 
     Raises:
-        ValueError: one is there already, and may not be replaced.
+        ValueError: a file exists already, and may not be replaced.
     """
     out = args.out
     val = out.with_name(f"val{out.suffix}" if out.stem == "train" else f"{out.stem}_val{out.suffix}")
@@ -123,40 +128,41 @@ def out_files(args: argparse.Namespace) -> list[Path]:
 
 @contextmanager
 def image_folder(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """The folder of the images, twice; for a layout that holds its pictures itself, the second is one to write to.
+    """Context manager that gives the folder of the images, and the folder to write images to.
 
-    What is written becomes the first when the block ends well.
+    Both are the same, except for a layout that holds the images itself: then the second is a temporary folder, which
+    becomes the first at the end of a block without an error.
 
     Raises:
-        ValueError: that folder is there already. It is never replaced: other pictures may be in it.
+        ValueError: the folder exists already. It is never replaced: other images may be in it.
     """
-    if "images" not in LAYOUTS[args.layout].takes:
+    if "images" not in LAYOUTS[args.layout].arguments:
         folder = args.images or (args.source if args.source.is_dir() else args.source.parent)
         yield folder, folder
         return
     final = args.images or args.out.parent / "images"
     if final.exists():
         raise ValueError(f"{final} exists already: remove it, or name a new folder with --images")
-    with atomic_write(final) as part:
-        part.mkdir()
-        yield final, part
+    with atomic_write(final) as temporary:
+        temporary.mkdir()
+        yield final, temporary
 
 
 def read(args: argparse.Namespace, images: Path) -> list[dict]:
-    """All samples of the source, checked; pictures that it holds itself are written to `images`.
+    """All samples of the source, checked; images that it holds itself are written to `images`.
 
     Raises:
         FileNotFoundError: there is no source.
-        ValueError: a sample is wrong, or there is none.
+        ValueError: a sample is wrong, or there are no samples.
     """
     if not args.source.exists():
         raise FileNotFoundError(f"there is no {str(args.source)!r}")
     layout = LAYOUTS[args.layout]
-    given = {**vars(args), "images": images}
-    found = layout.read(*(given[name] for name in layout.takes))
+    values = {**vars(args), "images": images}
+    pairs = layout.read(*(values[name] for name in layout.arguments))
     with progress_bar("samples", total=None) as bar:
         samples = []
-        for sample in checked(found, args.question):
+        for sample in check_samples(pairs, args.question):
             samples.append(sample)
             bar.update()
     if not samples:
@@ -165,26 +171,25 @@ def read(args: argparse.Namespace, images: Path) -> list[dict]:
 
 
 def report(path: Path, samples: Sequence[dict]) -> str:
-    """What a file holds."""
+    """The numbers of samples, turns and images of a file, in a line."""
     turns = sum(len(sample["turns"]) for sample in samples)
     images = len({image for sample in samples for image in sample["images"]})
     return f"{path}: {len(samples)} samples, {turns} turns, {images} images"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read, check, write, and say how to go on."""
+    """Reads, checks and writes the samples, and prints a config and the next command."""
     args = parse_args(arguments)
     files = out_files(args)
     with image_folder(args) as (images, new_images):
         samples = read(args, new_images)
-        parts = held_out(samples, args.val, args.seed) if args.val else (samples,)
-        written = dict(zip(files, parts, strict=True))
-        write(written)
-    for path, part in written.items():
-        print(report(path, part))
+        splits = split_samples(samples, args.val, args.seed) if args.val else (samples,)
+        write(dict(zip(files, splits, strict=True)))
+    for path, split in zip(files, splits, strict=True):
+        print(report(path, split))
     name = f"configs/mmgpt/{name_of(args.out)}.py"
     print(f"\nA config for it (save it as {name}):\n")
-    print(config(args.out, files[1] if args.val else None, images, parts[0]))
+    print(config(args.out, files[1] if args.val else None, images, splits[0]))
     print(f"Next: python tools/analysis_tools/check_dataset.py {name}")
 
 

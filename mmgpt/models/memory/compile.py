@@ -1,4 +1,4 @@
-"""Layers as compiled graphs: torch.compile, in steps of training."""
+"""torch.compile of single layers, for training steps."""
 
 from collections.abc import Callable
 
@@ -6,37 +6,37 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-VARIANTS = 64
+RECOMPILE_LIMIT = 64
 
 
 def compile_layers(model: nn.Module, options: dict | bool) -> None:
-    """Compiles decoder layers, gated blocks and resampler one by one, to run so within `compiled` functions alone.
+    """Compiles each decoder layer, gated block and resampler layer, to run compiled inside `compiled` functions only.
 
-    What depends on the number of images and tokens of a batch lies between them. Elsewhere they run as they are: texts
-    that grow have another length at each token, and would be compiled again and again.
+    The code between the layers depends on the numbers of images and tokens of a batch, and is not compiled. Elsewhere
+    the layers run uncompiled: each decoding step has another length, which would be compiled again and again.
 
     Args:
-        options: of `torch.compile`; True: none.
+        options: arguments of `torch.compile`; True for its defaults.
     """
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(**({} if options is True else options))
-    # A layer has some variants (with images or without, first or later, one row or several), each for a fixed shape and
-    # for any; beyond torch's own 8 it would not be compiled any more.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+    # A layer has several variants (with or without images, first or later, one row or several), each for a fixed and
+    # for a dynamic shape. After 8 recompilations, torch's default, a layer would run uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     torch.compiler.set_stance("force_eager")
 
 
 def compiled(function: Callable) -> Callable:
-    """The same function, within which compiled layers run compiled."""
+    """A function during which the layers of `compile_layers` run compiled."""
     return torch.compiler.set_stance("default")(function)
 
 
 def check_options(options: dict | bool | None) -> None:
-    """Raises a ValueError when `compile` of a config is neither True or False nor options of `torch.compile`."""
+    """Raises a ValueError unless `compile` of a config is a bool or a dict of arguments of `torch.compile`."""
     if options is None or isinstance(options, bool):
         return
     try:
         torch.compile(nn.Identity(), **options)
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"compile={options!r} is neither True nor options of torch.compile: {error}") from error
+        raise ValueError(f"compile={options!r} is neither a bool nor arguments of torch.compile: {error}") from error

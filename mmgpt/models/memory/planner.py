@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.lora import flamingo_of
 
-from .quantization import BYTES, own_layers, quantized_parameters
+from .quantization import BYTES, decoder_layers, quantized_parameters
 from .sizes import image_side
 
 # An AdamW of bitsandbytes keeps tensors of fewer elements in float32 (its `min_8bit_size`).
@@ -147,7 +147,7 @@ def _optimizer_bytes(name: str, trained: list[Tensor]) -> tuple[float, float]:
 def _gathered(flamingo: nn.Module, model: nn.Module) -> float:
     """Bytes that a process holds unshared: of two decoder layers or gated blocks, at work and next, and of the rest."""
     language = flamingo.language
-    units = [*own_layers(language), *(layer.gated for layer in gated_layers(language))]
+    units = [*decoder_layers(language), *(layer.gated for layer in gated_layers(language))]
     sizes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
     return 2 * max(sizes) + sum(p.nbytes for p in model.parameters()) - sum(sizes)
 

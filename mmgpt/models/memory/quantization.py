@@ -1,4 +1,4 @@
-"""A language model's frozen matrices in 8 or 4 bits, computed by bitsandbytes (arXiv:2208.07339, arXiv:2305.14314)."""
+"""Quantization of a language model's frozen matrices to 8 or 4 bits (bitsandbytes; arXiv:2208.07339, 2305.14314)."""
 
 import logging
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.utils.precisions import QUANTIZED
 
-# NF4: half a byte, and for each 64 weights a scale of 8 bits, whose own scales are negligible.
+# Bytes a weight. NF4 takes half a byte and a scale of 8 bits for each 64 weights, whose own scales are negligible.
 BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64}
 
 
 def check_quantized(precision: str) -> None:
-    """Raises a ValueError when there is no such precision, or when what it needs is not installed."""
+    """Raises a ValueError when there is no such precision, or bitsandbytes is not installed."""
     if precision not in QUANTIZED:
         raise ValueError(f"precision={precision!r}: choose one of {', '.join(QUANTIZED)}")
     try:
-        import bitsandbytes  # noqa: F401 its absence is what is looked for
+        import bitsandbytes  # noqa: F401 imported only to see whether it is installed
     except ImportError as error:
         raise ValueError(
             f"precision={precision!r} needs bitsandbytes: pip install -r requirements/quantization.txt"
@@ -27,25 +27,25 @@ def check_quantized(precision: str) -> None:
 
 
 def quantize(language: nn.Module, precision: str, device: str | torch.device | None = None) -> None:
-    """Replaces the matrices of the language model's own layers, never those of gated blocks or LoRA.
+    """Quantizes the linear layers of the language model's decoder layers, never those of gated blocks or LoRA.
 
-    They are quantized on their way to a device; where none is given, when the model is next moved to one.
+    bitsandbytes quantizes a layer when it is moved to a device: to `device`, or else when the model is next moved.
     """
-    # It says at each product that LLM.int8() computes outliers in float16.
+    # bitsandbytes logs at each product that LLM.int8() computes outliers in float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    for decoder in own_layers(language):
-        for parent, name, linear in list(_matrices(decoder)):
+    for decoder in decoder_layers(language):
+        for parent, name, linear in list(_linear_layers(decoder)):
             setattr(parent, name, _quantized(linear, precision))
         if device is not None:
             decoder.to(device)
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether a model has matrices in 8 or 4 bits."""
+    """Whether a model has quantized layers."""
     return any(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
 
 
-def own_layers(language: nn.Module) -> list[nn.Module]:
+def decoder_layers(language: nn.Module) -> list[nn.Module]:
     """The language model's decoder layers, without the gated blocks between them."""
     blocks = {module for layer in gated_layers(language) for module in layer.gated.modules()}
     layers = (layer for layer in language.modules() if isinstance(layer, GradientCheckpointingLayer))
@@ -53,12 +53,12 @@ def own_layers(language: nn.Module) -> list[nn.Module]:
 
 
 def quantized_parameters(language: nn.Module) -> list[nn.Parameter]:
-    """The weights that `quantize` would take."""
-    return [linear.weight for layer in own_layers(language) for _, _, linear in _matrices(layer)]
+    """The weights that `quantize` would quantize."""
+    return [linear.weight for layer in decoder_layers(language) for _, _, linear in _linear_layers(layer)]
 
 
-def _matrices(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """The nn.Linear modules of a layer, with the module and the name that each is found under; none of LoRA's own."""
+def _linear_layers(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """The nn.Linear modules of a decoder layer without LoRA's, each with its parent module and its name there."""
     for path, parent in layer.named_modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear) and ".lora_" not in f".{path}":
@@ -66,11 +66,11 @@ def _matrices(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
 
 
 def _quantized(linear: nn.Linear, precision: str) -> nn.Linear:
-    """A bitsandbytes layer of the same weights, which it quantizes when it is moved to a device."""
+    """A bitsandbytes layer with the same weights, which are quantized when it is moved to a device."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     sizes = dict(input_features=linear.in_features, output_features=linear.out_features, bias=False, device="meta")
-    # LLM.int8() quantizes on the way from the CPU only.
+    # LLM.int8() quantizes only when it is moved from the CPU.
     weight = linear.weight.data.cpu()
     if precision == "int8":
         layer = Linear8bitLt(**sizes, has_fp16_weights=False, threshold=6.0)

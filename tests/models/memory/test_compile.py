@@ -1,4 +1,4 @@
-"""Compiled layers against layers as they are."""
+"""Compiled layers against uncompiled ones."""
 
 import pytest
 import torch
@@ -13,17 +13,17 @@ from tests.models.test_loss import assert_equal_gradients, gradients
 
 @pytest.fixture(autouse=True)
 def graphs():
-    """A function that tells how many graphs were made since it told last."""
+    """A function that returns the number of graphs compiled since its last call."""
     counts = torch._dynamo.utils.counters["stats"]
     torch._dynamo.reset()
     counts.clear()
 
-    def made():
+    def compiled_graphs():
         number = counts["unique_graphs"]
         counts.clear()
         return number
 
-    yield made
+    yield compiled_graphs
     torch.compiler.set_stance("default")
 
 
@@ -33,21 +33,21 @@ def step(model):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_learns_the_same(tiny_flamingo_config, graphs, checkpointing):
+def test_a_compiled_step_has_the_same_loss_and_gradients(tiny_flamingo_config, graphs, checkpointing):
     model = built(tiny_flamingo_config, checkpointing, LORA)
     expected = step(model)
     assert graphs() == 0
-    # Traced as for any backend, and run as it was traced, so that no compiler is needed.
+    # This backend traces like any other and runs the traced graph, so that no compiler is needed.
     compile_layers(model, dict(backend="aot_eager"))
-    loss, found = compiled(step)(model)
+    loss, actual = compiled(step)(model)
     assert_close(loss, expected[0])
-    assert_equal_gradients(found, expected[1])
+    assert_equal_gradients(actual, expected[1])
     assert graphs() > 0
     compiled(step)(model)
     assert graphs() == 0
 
 
-def test_elsewhere_layers_run_as_they_are(tiny_flamingo_config, graphs):
+def test_layers_run_uncompiled_outside_of_compiled_functions(tiny_flamingo_config, graphs):
     model = built(tiny_flamingo_config, False).eval()
     data = {key: value for key, value in batch(model).items() if key not in ("labels", "sources")}
     expected = model.generate(**data, max_new_tokens=4)
@@ -57,14 +57,14 @@ def test_elsewhere_layers_run_as_they_are(tiny_flamingo_config, graphs):
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [(1, "bool|mapping"), ("yes", "mapping"), (dict(mode="quick"), "quick"), (dict(mod="default"), "'mod'")],
 )
-def test_options_that_are_none(options, said):
-    with pytest.raises(ValueError, match=f"compile=.* is neither True nor options of torch.compile.*{said}"):
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"compile=.* is neither a bool nor arguments of torch.compile.*{message}"):
         check_options(options)
 
 
 @pytest.mark.parametrize("options", [None, True, False, dict(mode="default"), dict(backend="aot_eager", dynamic=True)])
-def test_options(options):
+def test_right_options_are_accepted(options):
     check_options(options)

@@ -37,7 +37,7 @@ def built(config, precision, **changes):
 
 @torch.no_grad()
 def rounded(model, quantized):
-    """The model with the weights that a quantized one computes with."""
+    """The model with the dequantized weights of a quantized one."""
     from bitsandbytes.functional import dequantize_4bit
 
     for (name, ours), theirs in zip(model.named_parameters(), quantized.parameters(), strict=True):
@@ -51,24 +51,24 @@ def rounded(model, quantized):
 def test_lora_gets_the_gradients_of_a_model_with_the_rounded_weights(tiny_flamingo_config, checkpointing):
     quantized = built(tiny_flamingo_config, "int4", checkpointing=checkpointing)
     plain = rounded(built(tiny_flamingo_config, None), quantized)
-    data, found = batch(plain), []
+    data, results = batch(plain), []
     for model in (plain, quantized):
         losses = model(**data, mode="loss")
-        found.append((losses, gradients(model, sum(losses.values()))))
-    assert_close(found[1][0], found[0][0])
-    assert_equal_gradients(found[0][1], found[1][1])
-    assert sum("lora_B" in name and gradient.any().item() for name, gradient in found[1][1].items()) == 26
+        results.append((losses, gradients(model, sum(losses.values()))))
+    assert_close(results[1][0], results[0][0])
+    assert_equal_gradients(results[0][1], results[1][1])
+    assert sum("lora_B" in name and gradient.any().item() for name, gradient in results[1][1].items()) == 26
 
 
 @pytest.mark.parametrize(("precision", "stored"), [("int8", torch.int8), ("int4", torch.uint8)])
-def test_what_is_quantized_and_what_it_takes(tiny_flamingo_config, precision, stored):
+def test_the_layers_that_are_quantized_and_their_bytes(tiny_flamingo_config, precision, stored):
     model = built(tiny_flamingo_config, precision)
     small = {name: p for name, p in model.named_parameters() if p.dtype == stored}
     # Seven matrices in each of four layers: none of gated blocks, of LoRA, embedding or head.
     assert len(small) == 28 and all("_proj." in name and ".lora_" not in name for name in small)
-    wanted = quantized_parameters(built(tiny_flamingo_config, None).module.language.model)
-    count = sum(p.numel() for p in wanted)
-    assert len(wanted) == 28 and count == 4 * (4 * 32 * 32 + 3 * 32 * 64)
+    weights = quantized_parameters(built(tiny_flamingo_config, None).module.language.model)
+    count = sum(p.numel() for p in weights)
+    assert len(weights) == 28 and count == 4 * (4 * 32 * 32 + 3 * 32 * 64)
     scales = [p.quant_state.absmax for p in small.values()] if precision == "int4" else []
     bytes_ = sum(p.nbytes for p in [*small.values(), *scales])
     assert bytes_ == pytest.approx(BYTES[precision] * count, rel=1e-3)
@@ -76,7 +76,7 @@ def test_what_is_quantized_and_what_it_takes(tiny_flamingo_config, precision, st
     assert all(p.grad.any() for name, p in model.named_parameters() if "lora_B" in name)
 
 
-def test_quantized_weights_are_for_training_and_nothing_is_merged_into_them(tiny_flamingo_config):
+def test_quantized_weights_are_neither_quantized_again_nor_merged_into(tiny_flamingo_config):
     from mmengine.config import Config
 
     model = built(tiny_flamingo_config, "int4")
@@ -100,7 +100,7 @@ def test_a_trained_language_model_is_not_quantized(tiny_flamingo_config):
         MODELS.build({**config, "language": dict(path="nowhere", precision="int3")})
 
 
-def test_without_bitsandbytes_the_message_says_what_to_install(tiny_flamingo_config, monkeypatch):
+def test_without_bitsandbytes_the_message_names_the_requirements(tiny_flamingo_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ValueError, match="'int4' needs bitsandbytes: pip install -r requirements/quantization.txt"):
         built(tiny_flamingo_config, "int4")
@@ -120,7 +120,7 @@ def test_an_optimizer_of_8_bits_is_chosen_by_config(tmp_path):
     state = wrapper.optimizer.state[layer.weight]
     assert state["state1"].dtype == state["state2"].dtype == torch.uint8
 
-    # A checkpoint of it goes on as if there had been none.
+    # Training resumed from a checkpoint equals training without one.
     torch.save(wrapper.optimizer.state_dict(), tmp_path / "optimizer.pth")
     other = deepcopy(layer)
     resumed = build_optim_wrapper(other, cfg)

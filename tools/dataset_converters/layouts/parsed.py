@@ -1,4 +1,4 @@
-"""Files that a parser of ours reads."""
+"""Reader of files in the format of one of our parsers."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from .rows import at
 def read_parsed(
     source: Path, parser: str, options: Mapping[str, str], questions: Path | None
 ) -> Iterator[tuple[str, dict]]:
-    """A file that one of the parsers reads, e.g. llava, sharegpt or vqa: to merge files, or to edit one.
+    """A file in the format of a parser, e.g. llava, sharegpt or vqa: to merge files, or to edit one.
 
-    Records that the parser passes over are left out.
+    Records that the parser skips are left out.
     """
     parse = find_parser({"type": parser, **options})
     for number, record in enumerate(read_records(source, questions)):
-        place = str(record_location(source, number, record))
-        with at(place):
+        location = str(record_location(source, number, record))
+        with at(location):
             sample = parse_record(parse, number, record)
         if sample is not None:
-            yield place, {key: sample[key] for key in ("id", "images", "turns")}
+            yield location, {key: sample[key] for key in ("id", "images", "turns")}

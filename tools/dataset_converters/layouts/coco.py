@@ -1,4 +1,4 @@
-"""COCO's own files of captions."""
+"""Reader of COCO's caption files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from .rows import as_object, at
 def read_coco(source: Path) -> Iterator[tuple[str, dict]]:
     """COCO's captions_*.json: two lists, `images` and `annotations`, joined by the image's id; one sample an image.
 
-    Pictures without a caption are passed over. (The lists of Karpathy's split are read by the parser coco_caption.)
+    Images without a caption are skipped. (The parser coco_caption reads the lists of Karpathy's split.)
     """
     content = read_json(source)
     with at(str(source)):
@@ -29,7 +29,7 @@ def read_coco(source: Path) -> Iterator[tuple[str, dict]]:
             if name not in captions:
                 raise ValueError(f"no image with the id {name!r}")
             captions[name][1].append(field(annotation, "caption"))
-    read = find_parser("coco_caption")
-    for name, (file, said) in captions.items():
-        if said:
-            yield f"{source}, image {name!r}", read({"image_id": name, "image": file, "caption": said})
+    parse = find_parser("coco_caption")
+    for name, (file, texts) in captions.items():
+        if texts:
+            yield f"{source}, image {name!r}", parse({"image_id": name, "image": file, "caption": texts})

@@ -1,4 +1,4 @@
-"""The config of an experiment on converted data, to start from."""
+"""Config of an experiment on the converted data, as a starting point."""
 
 import json
 import math
@@ -10,8 +10,8 @@ from pathlib import Path
 from mmgpt.datasets.conversation import question_text
 
 EPOCHS = 3
-STEP = 16  # batches, of one sample each, in the published schedule
-WARM_UP = 0.05  # of all steps, and none where there is not one whole step
+STEP = 16  # batches of one sample in an optimizer step of the published schedule
+WARM_UP = 0.05  # share of all steps; there is no warm-up where that is less than one step
 TEXT = """\
 _base_ = "./lora_joint.py"
 
@@ -25,7 +25,7 @@ _base_ = "./lora_joint.py"
     data_prefix=dict({prefix}),
     pipeline=[{steps}],
 )
-train_dataloader = dict(dataset=dict({halves}))
+train_dataloader = dict(dataset=dict({datasets}))
 {test}
 max_epochs = {epochs}
 warmup_iters = {warm_up}  # batches
@@ -39,23 +39,30 @@ NO_TEST = "test_dataloader = test_cfg = test_evaluator = None"
 
 
 def name_of(out: Path) -> str:
-    """A name for the data in a file: that of its folder, with my_ before it."""
+    """The name of a dataset in a config: that of the file's folder, with my_ before it."""
     return "my_" + re.sub(r"\W+", "_", out.absolute().parent.name).removeprefix("my_").strip("_")
 
 
 def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -> str:
-    """The text of a config that inherits lora_joint.py, and trains on these samples alone.
+    """The text of a config that inherits lora_joint.py and trains on the samples alone.
 
     Args:
-        out: their annotation file.
-        val: that of the samples held out, to test on.
-        images: the folder that the samples' images are relative to.
-        samples: those of `out`.
+        out: annotation file of the samples.
+        val: annotation file of the held-out samples, to test on.
+        images: folder that the paths of images are relative to.
+        samples: the samples in `out`.
     """
     name, visual = name_of(out), any(sample["images"] for sample in samples)
-    steps = _steps(samples) + ['"${image_steps}"'] * visual
+    # Transforms fill in what the samples leave open: an answer, a question.
+    turns = [turn for sample in samples for turn in sample["turns"]]
+    steps = []
+    if any(turn.get("answers") and not turn.get("answer") for turn in turns):
+        steps.append('dict(type="PickAnswer")')
+    if not all(question_text(turn["question"]) for turn in turns):
+        steps.append('dict(type="AskQuestion", questions=["Describe the picture."])')
+    steps += ['"${image_steps}"'] * visual
     train_steps, test_steps = (", ".join([*steps, f'"${{{end}_steps}}"']) for end in ("answer", "question"))
-    halves = {"visual": [], "language": []} | {"visual" if visual else "language": [f"${{{name}}}"]}
+    sources = {"visual": [], "language": []} | {"visual" if visual else "language": [f"${{{name}}}"]}
     batches = EPOCHS * len(samples)
     warm_up = STEP * math.ceil(batches / STEP * WARM_UP)
     test = TEST.format(name=name, file=json.dumps(val.name), steps=test_steps) if val else NO_TEST
@@ -66,19 +73,8 @@ def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -
         file=json.dumps(out.name),
         prefix=f"img={json.dumps(Path(os.path.relpath(images, out.parent)).as_posix())}" if visual else "",
         steps=train_steps,
-        halves=", ".join(f"{half}={json.dumps(parts)}" for half, parts in halves.items()),
+        datasets=", ".join(f"{source}={json.dumps(names)}" for source, names in sources.items()),
         test=test,
         epochs=EPOCHS,
         warm_up=warm_up if warm_up <= batches else 0,
     )
-
-
-def _steps(samples: Sequence[dict]) -> list[str]:
-    """The transforms that fill what the samples leave open."""
-    turns = [turn for sample in samples for turn in sample["turns"]]
-    steps = []
-    if any(turn.get("answers") and not turn.get("answer") for turn in turns):
-        steps.append('dict(type="PickAnswer")')
-    if not all(question_text(turn["question"]) for turn in turns):
-        steps.append('dict(type="AskQuestion", questions=["Describe the picture."])')
-    return steps

@@ -1,4 +1,4 @@
-"""WebDataset's shards: tar files whose members belong together by their names."""
+"""Reader of WebDataset shards: tar files in which members with the same key are one sample."""
 
 import json
 import tarfile
@@ -9,70 +9,55 @@ from pathlib import Path
 
 from mmgpt.datasets.image_files import SUFFIXES, is_hidden
 
-from .pictures import keep, shards
+from .images import save_image, shards
 from .rows import ROLES, as_object, at, find_columns, row_sample
 
-OTHER_MEDIA = (
-    ".mp4",
-    ".webm",
-    ".avi",
-    ".mov",
-    ".mkv",
-    ".wav",
-    ".mp3",
-    ".flac",
-    ".ogg",
-    ".opus",
-    ".m4a",
-    ".heic",
-    ".svg",
-)
+OTHER_MEDIA = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4a .heic .svg".split())
 
 
-def read_webdataset(source: Path, named: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
+def read_webdataset(source: Path, overrides: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
     """Tar files of WebDataset (one, or a folder of them): key.jpg with key.txt, the caption, or key.json, or both.
 
     The keys of the JSON are the columns of csv (or `conversations` in LLaVA's layout); the caption is one more, `text`.
-    The pictures are written into a folder; nothing else of a tar file gets a name there. Links and hidden files are
-    passed over.
+    The images are written into a folder under names of their own. Links and hidden files are skipped.
     """
     for path in shards(source, ".tar"):
         for key, members in _groups(path):
-            place = f"{path}, sample {key!r}"
-            with at(place):
+            location = f"{path}, sample {key!r}"
+            with at(location):
                 row = _row(members)
-                images = [keep(content, folder) for name, content in members.items() if name.endswith(SUFFIXES)]
+                images = [save_image(content, folder) for name, content in members.items() if name.endswith(SUFFIXES)]
                 if not images:
-                    _no_pictures(row, members)
-                # The picture comes from the tar file, whatever the JSON says of where it once was.
-                columns = find_columns([*row, "image"], {**named, "image": "image"})
+                    _check_no_image(row, members)
+                # The image is that of the tar file, also where the JSON has the path or URL of its origin.
+                columns = find_columns([*row, "image"], {**overrides, "image": "image"})
                 sample = row_sample({**row, "image": images}, columns)
-            yield place, dict(sample, id=sample["id"] or key)
+            yield location, dict(sample, id=sample["id"] or key)
 
 
-def _no_pictures(row: Mapping, members: Mapping[str, bytes]) -> None:
-    """Raises a ValueError for a sample without a picture whose JSON names one, or that has a member nobody reads."""
-    named = next((row[key] for key in ROLES["image"] if row.get(key)), None)
-    if named:
-        raise ValueError(f"its JSON names the image {named!r:.80}, only {', '.join(members)} are there")
+def _check_no_image(row: Mapping, members: Mapping[str, bytes]) -> None:
+    """Raises a ValueError for a sample without an image where its JSON names one, or a binary member may be one."""
+    image = next((row[key] for key in ROLES["image"] if row.get(key)), None)
+    if image:
+        raise ValueError(f"its JSON names the image {image!r:.80}, only {', '.join(members)} are there")
     binary = next((name for name, content in members.items() if b"\0" in content[:1024]), None)
     if binary:
         raise ValueError(f"its {binary} is not read: images end in {', '.join(SUFFIXES)}")
 
 
 def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key, and contents by the rest of the name, of the members of a tar file that stand together."""
+    """Key and contents, by the rest of the name, of consecutive members of a tar file with one key."""
     try:
         with tarfile.open(path) as tar:
             files = (member for member in tar if member.isfile() and not is_hidden(member.name.removeprefix("./")))
-            for key, members in groupby(_once(path, files), key=lambda member: _split(member.name)[0]):
+            for key, members in groupby(_check_unique(path, files), key=lambda member: _split(member.name)[0]):
                 yield key, {_split(member.name)[1]: tar.extractfile(member).read() for member in members}
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: no readable tar file: {error}") from error
+        raise ValueError(f"{path}: not a readable tar file: {error}") from error
 
 
-def _once(path: Path, members: Iterator[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
-    """The members, as long as no two have the same key and rest of the name."""
+def _check_unique(path: Path, members: Iterator[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file. ValueError when two have the same key and rest of the name."""
     names = set()
     for member in members:
         name = _split(member.name)
@@ -83,16 +68,16 @@ def _once(path: Path, members: Iterator[tarfile.TarInfo]) -> Iterator[tarfile.Ta
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and rest of a member's name, at the first point behind its folder."""
+    """Key and rest of a member's name, split at the first dot after its folder."""
     folder, slash, base = name.rpartition("/")
-    key, point, rest = base.partition(".")
-    return folder + slash + key, f"{point}{rest}".lower()
+    key, dot, rest = base.partition(".")
+    return folder + slash + key, f"{dot}{rest}".lower()
 
 
 def _row(members: Mapping[str, bytes]) -> dict:
     media = next((name for name in members if name.endswith(OTHER_MEDIA)), None)
     if media:
-        raise ValueError(f"its {media} is no image, and only images are read")
+        raise ValueError(f"its {media} is not an image, and only images are read")
     with at(".json"):
         try:
             row = as_object(json.loads(members.get(".json", b"{}")))
