@@ -18,7 +18,9 @@ TYPES = {
     "UnevenDataParallel": "UnusedParamsDDP",
 }
 # Arguments by the present name of their type.
-ARGUMENTS: dict[str, dict[str, str]] = {}
+ARGUMENTS = {
+    "Flamingo": {"reading": "image_attention"},
+}
 # Variables of a config, by the place that they have now. A `{benchmark}` in a name is the one that is chosen.
 VARIABLES = {
     "answering_{benchmark}": "answering",

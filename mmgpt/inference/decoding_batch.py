@@ -83,7 +83,7 @@ class DecodingBatch:
         device = self.model.device
         present = [[image is not None] for image in self.images]
         has_image = None if all(self.images) else torch.tensor(present, device=device)
-        if self.model.reading == "next":
+        if self.model.image_attention == "next":
             return Media(None, torch.zeros(len(self.images), 1, 0, dtype=torch.bool, device=device), has_image)
         rows = [(image or stand_in).cache for image in self.images]
         cache = {i: tuple(torch.cat(kind) for kind in zip(*(row[i] for row in rows), strict=True)) for i in rows[0]}

@@ -42,7 +42,7 @@ def predict(
     images = 0 if pixels is None else pixels.shape[1]
     counts = count_images(ids == flamingo.language.image_token_id, images, counts)
     if candidates is not None:
-        features = None if pixels is None else flamingo.encode(pixels, counts)
+        features = None if pixels is None else flamingo.encode_images(pixels, counts)
         answers = [[Candidate(**candidate) for candidate in row] for row in candidates]
         scores = score_candidates(flamingo.language, Prompts(ids, mask, features, counts), answers)
         best = [max(range(len(row)), key=row.__getitem__) for row in scores]

@@ -90,7 +90,7 @@ class Prefiller:
         for digests in by_shape.values():
             pixels, positions = zip(*(new[digest] for digest in digests), strict=True)
             batch = torch.stack(pixels)[None].to(requests[0].ids.device)
-            latents = self.flamingo.encode(batch, places=torch.tensor([positions], device=batch.device))[0]
+            latents = self.flamingo.encode_images(batch, positions=torch.tensor([positions], device=batch.device))[0]
             for digest, image in zip(digests, encode_images(self.language, latents), strict=True):
                 encoded[digest] = image
                 if self.cache.limit:
@@ -180,7 +180,7 @@ def _media(model: GatedCausalLM, ids: Tensor, images: Sequence[Sequence[EncodedI
         return None
     first = next(image for row in images for image in row)
     latents = first.latents.shape[1]
-    mask = media_mask(ids == model.image_token_id, counts, most, latents, model.reading)[:, start:]
+    mask = media_mask(ids == model.image_token_id, counts, most, latents, model.image_attention)[:, start:]
     cache = {}
     for block, pair in first.cache.items():
         joined = []

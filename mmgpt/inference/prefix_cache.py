@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmgpt.models.gated_lm import GatedCausalLM
-from mmgpt.models.media import images_read
+from mmgpt.models.media import attended_images
 
 from .kv_cache import EncodedImage, PrefixKV
 
@@ -107,7 +107,7 @@ def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scop
     keys[:, 0] = ids[0].cpu().numpy()
     if digests:
         counts = torch.tensor([len(digests)], device=ids.device)
-        index = images_read(ids == model.image_token_id, counts, model.reading)[0].cpu().numpy()
+        index = attended_images(ids == model.image_token_id, counts, model.image_attention)[0].cpu().numpy()
         keys[:, 1] = np.array([1, *(int.from_bytes(digest[:8], signed=True) for digest in digests)])[index + 1]
     return keys
 

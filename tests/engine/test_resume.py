@@ -435,7 +435,7 @@ def test_files_of_other_content_are_another_run(conversations, tmp_path, name, l
         ),
         ({"model.module.language.dtype": "float32"}, "model.module.language.dtype: 'bfloat16' then, 'float32' now"),
         ({"model.module.language.precision": "int4"}, "model.module.language.precision: None then, 'int4' now"),
-        ({"model.module.reading": "next"}, "model.module.reading: 'latest' then, 'next' now"),
+        ({"model.module.image_attention": "next"}, "model.module.image_attention: 'latest' then, 'next' now"),
         ({"model.module.gated.every_n_layers": 2}, "model.module.gated.every_n_layers: 4 then, 2 now"),
         ({"model.module.frozen": ["language"]}, "model.module.frozen: None then, ['language'] now"),
         ({"model.train_tokens": ["<image>"]}, "model.train_tokens: None then, ['<image>'] now"),

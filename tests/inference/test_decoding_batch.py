@@ -57,10 +57,10 @@ class Check:
         self.texts = [self.texts[row] for row in rows]
 
 
-@pytest.mark.parametrize("reading", ["latest", "next"])
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sequences_that_join_and_leave_equal_single_ones(family, reading):
-    check = Check(gated(family, reading))
+def test_sequences_that_join_and_leave_equal_single_ones(family, image_attention):
+    check = Check(gated(family, image_attention))
     made = texts(check.model)
     check.add(*made[0])
     check.step()
@@ -96,11 +96,11 @@ def test_prefill_from_a_prefix_equals_prefill_of_the_whole_prompt(family):
 
 
 @pytest.mark.parametrize("start", [0, 2])
-@pytest.mark.parametrize("reading", ["latest", "next"])
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prefill_of_a_batch_equals_prefill_of_each_prompt(family, reading, start):
+def test_prefill_of_a_batch_equals_prefill_of_each_prompt(family, image_attention, start):
     """Prompts of several lengths and numbers of images, also behind prefixes of equal length."""
-    model = gated(family, reading)
+    model = gated(family, image_attention)
     ids, latents = zip(*texts(model), strict=True)
     images = [encode_images(model, each) if len(each) else [] for each in latents]
     alone = [prefill(model, [row], [own], [PrefixKV()])[0] for row, own in zip(ids, images, strict=True)]

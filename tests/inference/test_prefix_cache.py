@@ -82,17 +82,17 @@ def test_images_are_evicted_last_and_in_order_of_use():
 
 
 @pytest.mark.parametrize(
-    ("reading", "expected"), [("latest", [1, "a", "a", "b", "b"]), ("next", ["a", "a", "b", "b", 1])]
+    ("image_attention", "expected"), [("latest", [1, "a", "a", "b", "b"]), ("next", ["a", "a", "b", "b", 1])]
 )
-def test_a_token_key_names_the_image_that_the_token_attends_to(reading, expected):
+def test_a_token_key_names_the_image_that_the_token_attends_to(image_attention, expected):
     ids = torch.tensor([[7, IMAGE, 8, IMAGE, 9]])
     images = {name: name.encode() * 8 for name in ("a", "b")}
     numbers = {name: int.from_bytes(value, signed=True) for name, value in images.items()}
-    found = token_keys(gated(reading=reading), ids, list(images.values()))
+    found = token_keys(gated(image_attention=image_attention), ids, list(images.values()))
     assert found[:, 0].tolist() == ids[0].tolist()
     assert found[:, 1].tolist() == [numbers.get(name, name) for name in expected]
     # Without images a text skips the gated blocks.
-    assert token_keys(gated(reading=reading), ids, [])[:, 1].tolist() == [0] * 5
+    assert token_keys(gated(image_attention=image_attention), ids, [])[:, 1].tolist() == [0] * 5
 
 
 def test_image_digests_depend_on_pixels_and_position():

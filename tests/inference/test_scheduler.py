@@ -20,7 +20,7 @@ LENGTH = 8
 @pytest.fixture(scope="module", params=["latest", "next"])
 def chat(request, chat_config):
     # Before tuning: the random LoRA of chat_checkpoint makes attention so sharp that rounding decides between beams.
-    options = {"model.module.reading": request.param}
+    options = {"model.module.image_attention": request.param}
     torch.manual_seed(0)  # whatever tests ran before: the resampler and the gated blocks are random
     return Chat.from_config(chat_config, None, "cpu", options, dict(bad_words_ids=WORDS, max_new_tokens=LENGTH))
 
