@@ -46,7 +46,7 @@ class Looks:
     def __init__(self, chat, monkeypatch):
         self.images = self.tokens = 0
         flamingo, language = chat.flamingo, chat.flamingo.language
-        encode, forward = flamingo.encode, language.model.forward
+        encode, forward = flamingo.encode_images, language.model.forward
 
         def counted_encode(pixels, *args, **kwargs):
             self.images += pixels.shape[1]
@@ -56,7 +56,7 @@ class Looks:
             self.tokens += kwargs["input_ids"].shape[1]
             return forward(*args, **kwargs)
 
-        monkeypatch.setattr(flamingo, "encode", counted_encode)
+        monkeypatch.setattr(flamingo, "encode_images", counted_encode)
         monkeypatch.setattr(language.model, "forward", counted_forward)
 
 
