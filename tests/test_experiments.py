@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -184,6 +185,12 @@ def test_every_experiment_loads(path):
     cfg = load_config(path)
     assert cfg.model.type in MODELS.module_dict
     assert cfg.train_dataloader.dataset
+
+
+def test_the_recipe_has_few_variables_and_none_is_made_of_names():
+    """What several places need or a user sets is a variable; everything else stands where it is used."""
+    assert len(load_config(CONFIGS / "lora_joint.py")) <= 60
+    assert not [path for path in CONFIGS.parent.rglob("*.py") if re.search(r"\$\{[^}]*\$\{", path.read_text())]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)

@@ -20,8 +20,6 @@ default_hooks = dict(
     model_summary=dict(type="ModelSummaryHook"),
     throughput=dict(type="ThroughputHook"),
 )
-# An experiment's own hooks, beside these.
-custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,
@@ -37,9 +35,6 @@ model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcas
 # sends nothing (requirements/wandb.txt).
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
-log_level = "INFO"
 # The seed of the order of the data, of what is drawn from it, and of new weights and dropout.
 seed = 0
 randomness = dict(seed="${seed}")
-load_from = None
-resume = False

@@ -12,10 +12,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgpt.compat.names import (
+    FORMER_VALUES,
     advice_on,
     present_variable,
-    refuse_removed,
     warn_of_names,
+    warn_of_removed,
     with_present_names,
 )
 from mmgpt.utils.choices import suggest
@@ -108,17 +109,8 @@ def check_exists(path: str | os.PathLike) -> None:
 
 
 def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dict:
-    """Options by their present names; variables of an earlier release in ``cfg`` become settings there.
-
-    Raises:
-        ValueError: one of these has no present name.
-    """
+    """Options by their present names; variables of an earlier release in ``cfg`` become settings there."""
     benchmark, renamed = options.get("benchmark", cfg.get("benchmark")), {}
-    refuse_removed(cfg, path)
-    refuse_removed((option.partition(".")[0] for option in options), "--cfg-options")
-    if isinstance(cfg.get("sizes"), dict) and {"vision", "language", "_delete_"}.issuperset(cfg.sizes):
-        renamed["sizes"] = "the config files of the language model and the image encoder"
-        cfg.pop("sizes")
     for old in list(cfg):
         new = present_variable(old, benchmark)
         if new:
@@ -133,7 +125,17 @@ def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dic
         renamed |= {old: new} if new else {}
         present[(new or old) + dot + rest] = value
     warn_of_names(renamed, path)
+    warn_of_removed([name for name in cfg if advice_on(name) and not _is_used(name, cfg)], path)
     return present
+
+
+def _is_used(name: str, part: object) -> bool:
+    """Whether a value within a config refers to a variable."""
+    if isinstance(part, (dict, Config)):
+        return any(_is_used(name, value) for value in part.values())
+    if isinstance(part, (list, tuple)):
+        return any(_is_used(name, value) for value in part)
+    return isinstance(part, str) and name in VARIABLE.findall(part)
 
 
 def _old_sources(values: dict, path: str | os.PathLike) -> dict[str, str]:
@@ -229,6 +231,8 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...], sou
         return plain_value(value, place)
 
     def variable(name: str) -> object:
+        if name not in values and name in FORMER_VALUES:
+            return deepcopy(FORMER_VALUES[name])
         if name not in values:
             # Variables of the same kind, such as own_..., are suggested if there are any.
             alike = [other for other in values if other.startswith(name.partition("_")[0] + "_")]

@@ -28,9 +28,6 @@ lora = dict(
     exclude_modules=r"(vision|perceiver)\..*",
 )
 
-# Tokens whose embedding rows are trained too: see lora_joint_tokens.py.
-train_tokens = None
-
 model = dict(
     type="LoRAModel",
     module=dict(
@@ -45,5 +42,6 @@ model = dict(
         generation="${generation}",
     ),
     lora="${lora}",
-    train_tokens="${train_tokens}",
+    # Tokens whose embedding rows are trained too: see lora_joint_tokens.py.
+    train_tokens=None,
 )

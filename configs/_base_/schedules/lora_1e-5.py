@@ -1,7 +1,6 @@
 # The recipe of MultiModal-GPT: AdamW at 1e-5, 100 warm-up steps, cosine, one epoch over the visual data. Weight decay
 # only on the matrices of the gated cross-attention blocks. Each GPU: batch size 1, 16 batches a step.
 lr = 1e-5
-weight_decay = 0.1
 accumulative_counts = 16
 warmup_iters = 1600  # in batches: 100 steps of 16; 0 or 1: none. Longer than the run, it is cut to a twentieth of that
 max_epochs = 1
@@ -10,7 +9,7 @@ optim_wrapper = dict(
     type="OptimWrapper",
     constructor="TrainableOptimWrapperConstructor",
     paramwise_cfg=dict(decayed="gated"),
-    optimizer=dict(type="AdamW", lr="${lr}", weight_decay="${weight_decay}"),
+    optimizer=dict(type="AdamW", lr="${lr}", weight_decay=0.1),
     clip_grad=dict(max_norm=1.0),
     accumulative_counts="${accumulative_counts}",
 )
