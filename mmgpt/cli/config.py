@@ -5,6 +5,7 @@ import json
 import keyword
 import os
 import re
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import partial, reduce
 from pathlib import Path
@@ -67,7 +68,10 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
     for name in values:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{path}: {name!r} cannot be the name of a variable in a config")
-    sources = {**_old_sources(values, path), **values.pop("sources", {})}
+    needed = [name for name in values if name.partition("_")[0] == "needed" and isinstance(values[name], dict)]
+    if needed and folder is None:
+        warn_of_names(dict.fromkeys(needed, "dict(path=..., source=...)"), path)
+    sources = {**_old_sources(values, needed), **values.pop("sources", {})}
     resolved = {key: _resolve(value, values, key, (), sources) for key, value in values.items()}
     if sources:
         resolved["sources"] = sources
@@ -138,10 +142,8 @@ def _is_used(name: str, part: object) -> bool:
     return isinstance(part, str) and name in VARIABLE.findall(part)
 
 
-def _old_sources(values: dict, path: str | os.PathLike) -> dict[str, str]:
-    """The sources of files, taken from where an earlier release has them: in `needed` and `needed_...`, by path."""
-    names = [name for name in values if name.partition("_")[0] == "needed" and isinstance(values[name], dict)]
-    warn_of_names(dict.fromkeys(names, "dict(path=..., source=...)"), path)
+def _old_sources(values: dict, names: Iterable[str]) -> dict[str, str]:
+    """The sources of files as an earlier release has them, by path, taken from variables of these names."""
     entries = {key: text for name in names for key, text in values.pop(name).items() if key != "_delete_"}
     return {_resolve(key, values, "needed", (), {}): text for key, text in entries.items()}
 
