@@ -104,6 +104,19 @@ def test_the_published_recipe_trains_on_small_parts_and_an_inheriting_config_too
     assert logged(tmp_path / "b")[-1]["step"] < rows[-1]["step"]
 
 
+def test_one_line_turns_validation_on(tmp_path, small_parts):
+    """The best checkpoint is kept; without the line the recipe has no validation."""
+    root = next(option.removeprefix("data_root=") for option in small_parts if option.startswith("data_root="))
+    cfg = load_config(CONFIGS / "lora_joint.py", dict(validate=True, data_root=root))
+    assert not {"val_dataloader", "val_cfg", "validation"} & set(load_config(CONFIGS / "lora_joint.py"))
+    put_benchmark(cfg.val_dataloader.dataset, "aokvqa")
+    options = [*small_parts, "validate=True", "val_dataloader.dataset.sample=1", "val_dataloader.num_workers=0"]
+    result = tool("train.py", CONFIGS / "lora_joint.py", "--work-dir", tmp_path, "--cfg-options", *options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    [best] = tmp_path.glob("best_choice_accuracy_*.pth")
+    assert torch.load(best, weights_only=True)["state_dict"]
+
+
 def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_parts):
     packed = CONFIGS / "lora_joint_packed.py"
     result = tool("train.py", packed, "--work-dir", tmp_path, "--cfg-options", *small_parts)
