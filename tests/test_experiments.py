@@ -200,6 +200,11 @@ def test_every_experiment_loads(path):
     assert cfg.train_dataloader.dataset
 
 
+def test_every_config_is_in_the_table():
+    table = re.findall(r"^\| \[`(\w+)\.py`\]\(\1\.py\) \| \w+", (CONFIGS / "README.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
 def test_the_recipe_has_few_variables_and_none_is_made_of_names():
     """What several places need or a user sets is a variable; everything else stands where it is used."""
     assert len(load_config(CONFIGS / "lora_joint.py")) <= 60

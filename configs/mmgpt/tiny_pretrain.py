@@ -1,5 +1,5 @@
-# Pretrains resampler, gated blocks and a small LLaMA from scratch on plain statements about pictures, with the image
-# tower of tiny_pretrain_vision.py frozen. See README, "The tiny base".
+# Pretrains resampler, gated blocks and a small LLaMA from scratch on plain statements about images, with the image
+# encoder of tiny_pretrain_vision.py frozen. See README, "The tiny base".
 _base_ = [
     "../_base_/models/tiny_flamingo.py",
     "../_base_/datasets/tiny_images.py",

@@ -1,4 +1,4 @@
-# A second, slower pass of tiny_pretrain.py, over new pictures, from the base that the first one made.
+# A second, slower pass of tiny_pretrain.py, over new images, from the base that the first one made.
 _base_ = "./tiny_pretrain.py"
 
 flamingo_weights = "checkpoints/tiny/flamingo.safetensors"

@@ -1,4 +1,4 @@
-# A third pass: mostly statements that tell the things in a picture apart (pairs.json), which are learned last.
+# A third pass: mostly statements that tell the things in an image apart (pairs.json), which are learned last.
 _base_ = "./tiny_pretrain_more.py"
 
 lr = 1e-3

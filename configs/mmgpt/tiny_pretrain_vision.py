@@ -1,11 +1,11 @@
-# Trains the tiny image tower alone: colour, shape, size, grid cell, word and digit of every 8 x 8 patch.
+# Trains the tiny image encoder alone: colour, shape, size, grid cell, word and digit of every 8 x 8 patch.
 _base_ = ["../_base_/schedules/tiny.py", "../_base_/default_runtime.py"]
 
 data_root = "data/tiny_pretrain"
 lr = 3e-3
 max_epochs = 6
 warmup_iters = 100
-# Single batches cannot be passed over in MMEngine's order of the data: a resumed run starts at an epoch.
+# MMEngine's own sampler cannot skip the batches that a run has done, so that a resumed run starts with an epoch.
 default_hooks = dict(checkpoint=dict(interval=1, by_epoch=True))
 
 classes = dict(
