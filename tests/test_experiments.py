@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def test_the_published_recipe_trains_on_small_parts_and_an_inheriting_config_too
     assert logged(tmp_path / "b")[-1]["step"] < rows[-1]["step"]
 
 
+def test_one_line_turns_validation_on(tmp_path, small_parts):
+    """The best checkpoint is kept; without the line the recipe has no validation."""
+    root = next(option.removeprefix("data_root=") for option in small_parts if option.startswith("data_root="))
+    cfg = load_config(CONFIGS / "lora_joint.py", dict(validate=True, data_root=root))
+    assert not {"val_dataloader", "val_cfg", "validation"} & set(load_config(CONFIGS / "lora_joint.py"))
+    put_benchmark(cfg.val_dataloader.dataset, "aokvqa")
+    options = [*small_parts, "validate=True", "val_dataloader.dataset.sample=1", "val_dataloader.num_workers=0"]
+    result = tool("train.py", CONFIGS / "lora_joint.py", "--work-dir", tmp_path, "--cfg-options", *options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    [best] = tmp_path.glob("best_choice_accuracy_*.pth")
+    assert torch.load(best, weights_only=True)["state_dict"]
+
+
 def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_parts):
     packed = CONFIGS / "lora_joint_packed.py"
     result = tool("train.py", packed, "--work-dir", tmp_path, "--cfg-options", *small_parts)
@@ -185,6 +199,17 @@ def test_every_experiment_loads(path):
     cfg = load_config(path)
     assert cfg.model.type in MODELS.module_dict
     assert cfg.train_dataloader.dataset
+
+
+def test_every_config_is_in_the_table():
+    table = re.findall(r"^\| \[`(\w+)\.py`\]\(\1\.py\) \| \w+", (CONFIGS / "README.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def test_the_recipe_has_few_variables_and_none_is_made_of_names():
+    """What several places need or a user sets is a variable; everything else stands where it is used."""
+    assert len(load_config(CONFIGS / "lora_joint.py")) <= 60
+    assert not [path for path in CONFIGS.parent.rglob("*.py") if re.search(r"\$\{[^}]*\$\{", path.read_text())]
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

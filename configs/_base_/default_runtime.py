@@ -1,8 +1,9 @@
-# What every experiment shares: logging, checkpoints, randomness.
+# The runtime settings of every experiment: hooks, checkpoints, logging, randomness.
 default_scope = "mmgpt"
 
-# Each by its name: an experiment changes arguments (default_hooks = dict(nonfinite=dict(patience=3))), or turns one off
-# by None (default_hooks = dict(progress=None)). One that a config does not name is there all the same.
+# An experiment changes a hook by its name (default_hooks = dict(nonfinite=dict(patience=3))), or turns it off by None
+# (default_hooks = dict(progress=None)). A hook that a config does not name runs all the same. Further hooks go into
+# custom_hooks.
 default_hooks = dict(
     runtime_info=dict(type="StepInfoHook"),
     timer=dict(type="IterTimerHook"),
@@ -12,7 +13,8 @@ default_hooks = dict(
     # The interval counts batches; a checkpoint is written at the end of the step that it falls into.
     checkpoint=dict(type="TrainableCheckpointHook", interval=800, by_epoch=False, max_keep_ckpts=2),
     progress=dict(type="ProgressBarHook"),
-    # What training leaves out; NaN; gradients that are all zero; a checkpoint at SIGINT, SIGTERM and SIGUSR1.
+    # These log what training leaves out, skip steps with NaN, end a run whose gradients are all zero, and save a
+    # checkpoint at SIGINT, SIGTERM and SIGUSR1.
     dropped_samples=dict(type="DroppedSamplesHook"),
     nonfinite=dict(type="NonFiniteHook", patience=10),
     zero_gradients=dict(type="ZeroGradientsHook", patience=10),
@@ -20,16 +22,14 @@ default_hooks = dict(
     model_summary=dict(type="ModelSummaryHook"),
     throughput=dict(type="ThroughputHook"),
 )
-# An experiment's own hooks, beside these.
-custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl", timeout=600),
 )
-# What wraps the model where several processes train. MMEngine finds it by its whole name only. Batches are on their
-# device already.
+# The wrapper of the model where several processes train. MMEngine finds it by its whole name only. With device_ids=None
+# it leaves the batches, which are on their device already, alone.
 model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcast_buffers=False)
 
 # Curves and images go to the files that tools/analysis_tools/analyze_logs.py reads. `tracker = "tensorboard"`, in an
@@ -37,9 +37,6 @@ model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcas
 # sends nothing (requirements/wandb.txt).
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
-log_level = "INFO"
 # The seed of the order of the data, of what is drawn from it, and of new weights and dropout.
 seed = 0
 randomness = dict(seed="${seed}")
-load_from = None
-resume = False

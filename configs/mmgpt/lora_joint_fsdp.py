@@ -1,5 +1,5 @@
-# lora_joint_packed with a model that the GPUs share (FSDP2): each holds a part of every weight, and gathers a layer
-# when that computes. By tools/analysis_tools/memory_plan.py --world-size 8 --shard each of 8 GPUs takes 13.9 GiB.
+# lora_joint_packed with one model that the GPUs share (FSDP2): each holds a part of every weight, and gathers a layer
+# when it computes with it. By tools/analysis_tools/memory_plan.py --world-size 8 --shard each of 8 GPUs takes 13.9 GiB.
 _base_ = "./lora_joint_packed.py"
 
 model = dict(module=dict(checkpointing=True))

@@ -1,4 +1,4 @@
-# lora_joint with the image tower of Hugging Face's CLIP ViT-L/14 (SigLIP's load the same way).
+# lora_joint with the image encoder of Hugging Face's CLIP ViT-L/14 (SigLIP and others load the same way).
 _base_ = "./lora_joint.py"
 
 vision_model = dict(

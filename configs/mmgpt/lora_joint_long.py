@@ -5,7 +5,7 @@ _base_ = "./lora_joint_packed.py"
 
 max_length = 2048
 accumulative_counts = 4
-warmup_iters = 400  # in batches: 100 steps of 4
+warmup_iters = 400  # counted in batches: 100 steps of 4
 model = dict(module=dict(checkpointing=True))
 train_dataloader = dict(batch_size=4, batch_sampler=dict(language_batch_size=4))
 default_hooks = dict(checkpoint=dict(interval=200))

@@ -4,7 +4,7 @@ _base_ = "./lora_joint.py"
 
 row_length = 2048
 accumulative_counts = 1
-warmup_iters = 100  # in batches, which are steps here
+warmup_iters = 100  # counted in batches, each of which is a step here
 train_dataloader = dict(
     batch_size=16, batch_sampler=dict(language_batch_size=16), collate_fn=dict(row_length="${row_length}")
 )

@@ -2,4 +2,4 @@
 # VQAv2 points (arXiv:2308.01390, table 5).
 _base_ = "./lora_joint.py"
 
-train_tokens = ["<image>", "<|endofchunk|>"]
+model = dict(train_tokens=["<image>", "<|endofchunk|>"])

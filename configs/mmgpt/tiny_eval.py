@@ -1,10 +1,9 @@
-# The tiny model's held-out questions, each after `shots` answered ones of the training data. One command each:
-# --cfg-options shots=4, --seeds 0 1 2 for three draws of them, --controls other for the same questions about other
-# pictures.
+# The tiny model's held-out questions, each after `shots` answered ones of the training data (--cfg-options shots=4).
+# --seeds 0 1 2 draws these examples three times, --controls other asks the same questions about other images.
 _base_ = "./tiny_lora_joint.py"
 
 shots = 0
-similar = None  # or what tools/dataset_converters/image_features.py wrote: the most similar pictures
+similar = None  # With a file of tools/dataset_converters/image_features.py, the examples have the most similar images.
 max_length = 512
 
 

@@ -1,4 +1,4 @@
-# tiny_eval by likelihood: the questions with choices, of which the likeliest is taken.
+# tiny_eval by likelihood: its eight families of questions with choices, of which the likeliest is taken.
 _base_ = "./tiny_eval.py"
 
 question_steps = "${rank_steps}"

@@ -1,4 +1,4 @@
-# tiny_lora_joint on features of its frozen image tower, which are computed once, before training:
+# tiny_lora_joint on features of its frozen image encoder, which are computed once, before training:
 #   python tools/dataset_converters/cache_features.py configs/mmgpt/tiny_lora_cached.py
 _base_ = "./tiny_lora_joint.py"
 

@@ -5,7 +5,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import partial, reduce
 from pathlib import Path
@@ -13,10 +13,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgpt.compat.names import (
+    FORMER_VALUES,
     advice_on,
     present_variable,
-    refuse_removed,
     warn_of_names,
+    warn_of_removed,
     with_present_names,
 )
 from mmgpt.utils.choices import suggest
@@ -67,7 +68,10 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
     for name in values:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{path}: {name!r} cannot be the name of a variable in a config")
-    sources = {**_old_sources(values, path), **values.pop("sources", {})}
+    needed = [name for name in values if name.partition("_")[0] == "needed" and isinstance(values[name], dict)]
+    if needed and folder is None:
+        warn_of_names(dict.fromkeys(needed, "dict(path=..., source=...)"), path)
+    sources = {**_old_sources(values, needed), **values.pop("sources", {})}
     resolved = {key: _resolve(value, values, key, (), sources) for key, value in values.items()}
     if sources:
         resolved["sources"] = sources
@@ -114,17 +118,8 @@ def check_exists(path: str | os.PathLike) -> None:
 
 
 def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dict:
-    """Options by their present names; variables of an earlier release in ``cfg`` become settings there.
-
-    Raises:
-        ValueError: one of these has no present name.
-    """
+    """Options by their present names; variables of an earlier release in ``cfg`` become settings there."""
     benchmark, renamed = options.get("benchmark", cfg.get("benchmark")), {}
-    refuse_removed(cfg, path)
-    refuse_removed((option.partition(".")[0] for option in options), "--cfg-options")
-    if isinstance(cfg.get("sizes"), dict) and {"vision", "language", "_delete_"}.issuperset(cfg.sizes):
-        renamed["sizes"] = "the config files of the language model and the image encoder"
-        cfg.pop("sizes")
     for old in list(cfg):
         new = present_variable(old, benchmark)
         if new:
@@ -139,13 +134,21 @@ def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dic
         renamed |= {old: new} if new else {}
         present[(new or old) + dot + rest] = value
     warn_of_names(renamed, path)
+    warn_of_removed([name for name in cfg if advice_on(name) and not _is_used(name, cfg)], path)
     return present
 
 
-def _old_sources(values: dict, path: str | os.PathLike) -> dict[str, str]:
-    """The sources of files, taken from where an earlier release has them: in `needed` and `needed_...`, by path."""
-    names = [name for name in values if name.partition("_")[0] == "needed" and isinstance(values[name], dict)]
-    warn_of_names(dict.fromkeys(names, "dict(path=..., source=...)"), path)
+def _is_used(name: str, part: object) -> bool:
+    """Whether a value within a config refers to a variable."""
+    if isinstance(part, (dict, Config)):
+        return any(_is_used(name, value) for value in part.values())
+    if isinstance(part, (list, tuple)):
+        return any(_is_used(name, value) for value in part)
+    return isinstance(part, str) and name in VARIABLE.findall(part)
+
+
+def _old_sources(values: dict, names: Iterable[str]) -> dict[str, str]:
+    """The sources of files as an earlier release has them, by path, taken from variables of these names."""
     entries = {key: text for name in names for key, text in values.pop(name).items() if key != "_delete_"}
     return {_resolve(key, values, "needed", (), {}): text for key, text in entries.items()}
 
@@ -235,6 +238,8 @@ def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...], sou
         return plain_value(value, place)
 
     def variable(name: str) -> object:
+        if name not in values and name in FORMER_VALUES:
+            return deepcopy(FORMER_VALUES[name])
         if name not in values:
             # Variables of the same kind, such as own_..., are suggested if there are any.
             alike = [other for other in values if other.startswith(name.partition("_")[0] + "_")]

@@ -1,8 +1,8 @@
 """Presets: short names in a config or an option that stand for parts of a config.
 
 `benchmark` names a file of configs/benchmarks, `style` one of the styles that this file lists, `answering` how
-questions with choices are answered, `tracker` the backends of the visualizer. `load_config` replaces them by what they
-stand for.
+questions with choices are answered, `tracker` the backends of the visualizer, and `validate` says whether the config's
+`validation` is part of training. `load_config` replaces them by what they stand for.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ TRACKERS = {
     # Nothing is sent; `wandb sync` does that later.
     "wandb_offline": [LOCAL, {"type": "WandbVisBackend", "init_kwargs": {"project": "mmgpt", "mode": "offline"}}],
 }
-PRESETS = ("benchmark", "style", "answering", "tracker")
+PRESETS = ("benchmark", "style", "answering", "tracker", "validate")
 
 
 def benchmarks() -> list[str]:
@@ -37,7 +37,8 @@ def benchmarks() -> list[str]:
 def apply_presets(cfg: Config, options: Mapping[str, object]) -> None:
     """Replaces the presets of a config, changed in place, by what they stand for.
 
-    1. A tracker sets the visualizer's backends.
+    1. A tracker sets the visualizer's backends; `validate` sets those of `val_dataloader`, `val_evaluator`, `val_cfg`
+       that the config does not set itself, and the checkpoint hook's `save_best`.
     2. A benchmark is merged under the config's own `test_dataloader`, `test_evaluator` and `test_cfg`, as if its file
        were a base of the config. A benchmark that an option names replaces the config's own test data instead; of the
        loader, settings such as the batch size stay.
@@ -48,13 +49,21 @@ def apply_presets(cfg: Config, options: Mapping[str, object]) -> None:
 
     Raises:
         KeyError: there is no such benchmark, style, way of answering or tracker.
-        ValueError: a style or a way of answering comes without a benchmark that has it.
+        ValueError: a style or a way of answering comes without a benchmark that has it, or `validate` without
+            `validation`.
     """
-    benchmark, style, answering, tracker = (options.get(name, cfg.get(name)) for name in PRESETS)
-    for name in PRESETS:
+    benchmark, style, answering, tracker, validate = (options.get(name, cfg.get(name)) for name in PRESETS)
+    validation = cfg.get("validation")
+    for name in (*PRESETS, "validation"):
         cfg.pop(name, None)
     if tracker is not None:
         cfg.merge_from_dict({"visualizer.vis_backends": _choose("tracker", tracker, TRACKERS)})
+    if validate:
+        if not validation:
+            raise ValueError("validate=True: the config has no `validation` (see configs/mmgpt/lora_joint.py)")
+        for name in ("val_dataloader", "val_evaluator", "val_cfg"):
+            cfg.setdefault(name, validation[name])
+        cfg.merge_from_dict({"default_hooks.checkpoint": {"save_best": validation["save_best"], "rule": "greater"}})
     if benchmark is None:
         for name, value in (("style", style), ("answering", answering)):
             if value not in (None, INSTRUCTION):

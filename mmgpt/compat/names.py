@@ -23,16 +23,24 @@ ARGUMENTS = {
 }
 # Variables of a config, by the place that they have now. A `{benchmark}` in a name is the one that is chosen.
 VARIABLES = {
+    "weight_decay": "optim_wrapper.optimizer.weight_decay",
+    "train_tokens": "model.train_tokens",
     "answering_{benchmark}": "answering",
     "eval_{benchmark}": "test_dataloader.dataset",
     "metric_{benchmark}": "test_evaluator",
 }
-# Variables without such a place, which are refused: patterns, and what to do instead.
+# Values of variables that went, for configs that refer to them.
+FORMER_VALUES = {"weight_decay": 0.1, "train_tokens": None, "custom_hooks": [], "load_from": None}
+# Variables without such a place: patterns, and what to do instead.
 REMOVED = {
+    r"(eval|metric|task|answering)_(aokvqa|aokvqa_direct|coco_caption|flickr30k|gqa|language|nocaps|ocr_vqa|okvqa|pope|"
+    r"scienceqa|snli_ve|textvqa|vizwiz|vqav2|vqav2_test_dev)": "a benchmark is a file of configs/benchmarks now: it is "
+    "chosen by `benchmark`, and sets test_dataloader, test_evaluator and test_cfg",
     r"(length|length_penalty|cut_at)_(vqa|caption)|(generation|template|cut_at|caption_question)_(instruction|"
     r"openflamingo)|steps_(ranking|generation)": "a style is a file of configs/benchmarks/styles now: set generation, "
     "question_template or test_cfg.cut_at instead",
     r"track_(files|tensorboard|wandb|wandb_offline)": "set visualizer.vis_backends instead",
+    r"sizes": "sizes are read from the config files of the language model and the image encoder now",
 }
 
 
@@ -53,13 +61,7 @@ def with_present_names(values: Mapping, source: object) -> dict:
 
 def advice_on(name: str) -> str:
     """What an error about an unknown variable adds where an earlier release had one of that name."""
-    if name == "sizes":
-        return "; sizes are read from the config files of the language model and the image encoder now"
-    if re.fullmatch(r"(eval|metric|task|answering)_\w+", name):
-        return (
-            "; a benchmark is a file of configs/benchmarks now: choose it by `benchmark`, and set test_dataloader, ..."
-        )
-    return ""
+    return next((f"; {advice}" for pattern, advice in REMOVED.items() if re.fullmatch(pattern, name)), "")
 
 
 def present_variable(name: str, benchmark: object) -> str | None:
@@ -72,12 +74,15 @@ def present_variable(name: str, benchmark: object) -> str | None:
     return {old.format(benchmark=benchmark): new for old, new in VARIABLES.items()}.get(name)
 
 
-def refuse_removed(names: Iterable[str], source: object) -> None:
-    """Raises a ValueError, which says what to do instead, when a variable among `names` is one of REMOVED."""
+def warn_of_removed(names: Iterable[str], source: object) -> None:
+    """Logs a warning, which says what to do instead, about variables of a config that are among REMOVED."""
+    by_advice: dict[str, list[str]] = {}
     for name in names:
-        for pattern, advice in REMOVED.items():
-            if re.fullmatch(pattern, name):
-                raise ValueError(f"{source} sets {name!r}, a variable of an earlier release: {advice}")
+        by_advice.setdefault(advice_on(name), []).append(name)
+    for advice, removed in by_advice.items():
+        if advice:
+            text = f"{source} sets {', '.join(removed)} without effect{advice}"
+            print_log(text, "current", logging.WARNING)
 
 
 def warn_of_names(renamed: Mapping[str, str], source: object) -> None:

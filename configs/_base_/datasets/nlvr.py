@@ -17,7 +17,7 @@ _judge = [
     "${image_steps}",
     "${answer_steps}",
 ]
-# Drawn boxes, each statement with six pictures of them in different order, one of which is shown at a time.
+# NLVR: drawn boxes. Each statement has six images of them in different order, one of which is shown at a time.
 nlvr = dict(
     type="InstructionDataset",
     name="nlvr",
@@ -27,7 +27,7 @@ nlvr = dict(
     data_prefix=dict(img=dict(path="nlvr/train/images", source="NLVR (github.com/lil-lab/nlvr, its folder nlvr)")),
     pipeline=[dict(type="PickImage"), *_judge],
 )
-# Two photographs each, left and right.
+# NLVR2: each statement is about two photographs, left and right.
 _nlvr2 = dict(
     type="InstructionDataset",
     parser=dict(path="nlvr2", source="NLVR2's photographs, on request (github.com/lil-lab/nlvr)"),
@@ -42,7 +42,7 @@ nlvr2 = dict(
     ),
     **_nlvr2,
 )
-# The same as one list, which the published loader reads.
+# NLVR2 as one list, which the published loader reads.
 nlvr2_lavis = dict(
     name="nlvr2_lavis",
     ann_file=dict(

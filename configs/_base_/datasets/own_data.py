@@ -1,4 +1,4 @@
-# Data of one's own, in the schema of docs/data.md: with images, and in text only.
+# Your own data, in the schema of docs/data.md: with images, and in text only.
 _own = dict(type="InstructionDataset", parser="conversation", data_root="${data_root}")
 own_images = dict(
     name="own_images",

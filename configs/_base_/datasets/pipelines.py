@@ -1,17 +1,18 @@
-"""What all datasets share: where the data is, and the steps from an image and a conversation to model inputs.
+"""Variables and pipelines of all datasets: where the data is, and the steps from image and text to model inputs.
 
-`language_model` (the folder whose tokenizer is used) comes from the model's base file.
+`language_model`, the folder whose tokenizer is used, comes from the base file of the model.
 """
 
 data_root = "data"
 image_size = 224
-image_mean = [0.48145466, 0.4578275, 0.40821073]  # CLIP's
+# These are the mean and the deviation of the images that CLIP was trained on.
+image_mean = [0.48145466, 0.4578275, 0.40821073]
 image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"
-question_template = "${prompt_template}"  # of evaluation
+question_template = "${prompt_template}"  # Evaluation uses this one.
 max_length = 512
-tokenization = "segments"  # "stripped" for the published weights
-on_error = "raise"  # "skip": train without broken records and images, which are counted in the log
+tokenization = "segments"  # The published weights need "stripped".
+on_error = "raise"  # "skip" trains without broken records and images, and counts them in the log.
 
 _prepare = dict(
     type="PrepareImages",
@@ -29,7 +30,8 @@ _tokenize = dict(
 _ask = dict(type="FormatPrompt", template="${question_template}", open_last=True)
 
 pixel_steps = [dict(type="LoadImages"), _prepare]
-# With image_steps = "${feature_steps}" and the folder, images are not opened (docs/data.md, "Cached image features").
+# With image_steps = "${feature_steps}" and a folder as feature_cache, features are read instead of images
+# (docs/data.md, "Cached image features").
 feature_steps = [dict(type="LoadFeatures", cache="${feature_cache}", steps="${pixel_steps}")]
 feature_cache = None
 image_steps = "${pixel_steps}"
@@ -39,8 +41,8 @@ answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _token
 example_steps = []
 # Evaluation: the last answer is left to the model.
 question_steps = [_ask, _tokenize, dict(type="PackInputs")]
-# Evaluation by likelihood: of the answers offered, the model takes the one that it finds likeliest.
-rank_per_token = False  # True: by the mean over the tokens of an answer, not by their sum
+# Evaluation by likelihood: the answer is the likeliest of those offered.
+rank_per_token = False  # True ranks by the mean over the tokens of an answer instead of their sum.
 _rank = dict(type="AddCandidates", tokenize=_tokenize, per_token="${rank_per_token}")
 rank_steps = [_ask, _tokenize, _rank, dict(type="PackInputs")]
 # Evaluation by how likely the right answers are.

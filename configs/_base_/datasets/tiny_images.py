@@ -1,4 +1,4 @@
-# The pictures of the tiny world, for training on it and for pretraining its base.
+# Settings of the tiny world's images, for training on it and for pretraining its base.
 _base_ = "./pipelines.py"
 
 image_size = 64

@@ -52,7 +52,7 @@ dolly = _dataset("dolly", "dolly", "dolly/train.jsonl", images="")
 alpaca = _dataset("alpaca", "alpaca", "alpaca_gpt4/train.json", images="")
 baize = _dataset("baize", "baize", "baize/train.json", images="")
 
-# Those that are tested too; a description has no single right answer.
+# These families are tested too. A description has no single right answer.
 _visual = [colour, shape, colour_options, shape_options, count, position, yes_no, relation, caption, rationale]
 _visual += [words, digits, third_turn]
 _language = [dolly, alpaca, baize]

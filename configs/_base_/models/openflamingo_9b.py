@@ -14,12 +14,12 @@ flamingo_weights = dict(
 
 vision = dict(type="OpenCLIPVision", path="${vision_model}")
 language = dict(path="${language_model}", dtype="bfloat16")
-# max_frames and max_media: with a number, embeddings for the frame and for the place of the image.
+# With numbers for max_frames and max_media, the resampler has embeddings of the frame and of the image's position.
 perceiver = dict(depth=6, num_latents=64, dim_head=64, heads=8, max_frames=None, max_media=None)
 gated = dict(every_n_layers=4, dim_head=64, heads=8)
 generation = dict(max_new_tokens=128, num_beams=3)
 
-# Fields of peft's LoraConfig. The resampler and the image encoder get none.
+# The keys are fields of peft's LoraConfig. The resampler and the image encoder get no LoRA.
 lora = dict(
     r=16,
     lora_alpha=16,
@@ -27,9 +27,6 @@ lora = dict(
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "to_q", "to_kv", "to_out", "ff.1", "ff.3"],
     exclude_modules=r"(vision|perceiver)\..*",
 )
-
-# Tokens whose embedding rows are trained too: see lora_joint_tokens.py.
-train_tokens = None
 
 model = dict(
     type="LoRAModel",
@@ -45,5 +42,6 @@ model = dict(
         generation="${generation}",
     ),
     lora="${lora}",
-    train_tokens="${train_tokens}",
+    # Tokens whose embedding rows are trained too: see lora_joint_tokens.py.
+    train_tokens=None,
 )

@@ -5,7 +5,7 @@ language_model = "checkpoints/tiny/language"
 vision_model = "checkpoints/tiny/vision"
 flamingo_weights = "checkpoints/tiny/flamingo.safetensors"
 
-# The second of the tower's four stages: 8 x 8 patches of 8 pixels.
+# The features are those of the encoder's second stage of four: 8 x 8 patches of 8 pixels.
 vision = dict(_delete_=True, type="OpenCLIPVision", path="${vision_model}", layer=2)
 language = dict(_delete_=True, path="${language_model}")
 perceiver = dict(depth=2, num_latents=16, dim_head=32, heads=4, ff_mult=2)

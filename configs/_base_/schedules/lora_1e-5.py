@@ -1,16 +1,17 @@
-# The recipe of MultiModal-GPT: AdamW at 1e-5, 100 warm-up steps, cosine, one epoch over the visual data. Weight decay
-# only on the matrices of the gated cross-attention blocks. Each GPU: batch size 1, 16 batches a step.
+# The recipe of MultiModal-GPT: AdamW at 1e-5, 100 warm-up steps, cosine, one epoch over the visual data. Only the
+# matrices of the gated cross-attention blocks have weight decay. On each GPU a step has 16 batches of one sample.
 lr = 1e-5
-weight_decay = 0.1
 accumulative_counts = 16
-warmup_iters = 1600  # in batches: 100 steps of 16; 0 or 1: none. Longer than the run, it is cut to a twentieth of that
+# The warm-up is counted in batches: 100 steps of 16. With 0 or 1 there is none, and one that is longer than the run is
+# cut to a twentieth of it.
+warmup_iters = 1600
 max_epochs = 1
 
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="TrainableOptimWrapperConstructor",
     paramwise_cfg=dict(decayed="gated"),
-    optimizer=dict(type="AdamW", lr="${lr}", weight_decay="${weight_decay}"),
+    optimizer=dict(type="AdamW", lr="${lr}", weight_decay=0.1),
     clip_grad=dict(max_norm=1.0),
     accumulative_counts="${accumulative_counts}",
 )
