@@ -147,7 +147,7 @@ class StubStop(Hook):
 
 
 def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
-    """Configs with 7 visual and 5 language samples and 2 epochs, for LoRA and for gated blocks and resampler in full."""
+    """Configs with 7 visual and 5 language samples and 2 epochs, for LoRA, and for gated blocks and resampler."""
     image_id = load_tokenizer(flamingo["language"]["path"]).convert_tokens_to_ids("<image>")
     models = {"lora": {"type": "LoRAModel", "module": flamingo, "lora": "${lora}"}, "full": flamingo}
     paths = {name: folder / f"{name}.py" for name in models}
