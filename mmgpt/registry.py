@@ -1,11 +1,11 @@
-"""Registries of mmgpt: children of MMEngine's, so that a config can name parts of both (default scope ``mmgpt``)."""
+"""Registries of mmgpt, children of MMEngine's, so that a config can name components of both (scope ``mmgpt``)."""
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope="mmgpt", locations=[f"mmgpt.{place}" for place in locations])
+    return Registry(name, parent=parent, scope="mmgpt", locations=[f"mmgpt.{module}" for module in locations])
 
 
 MODELS = _child("model", root.MODELS, "models")
@@ -24,7 +24,7 @@ PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"]
 SCORES = Registry("scoring rule", scope="mmgpt", locations=["mmgpt.evaluation.metrics"])
 # Functions without arguments that return a prompt template, see `datasets.prompts.find_template`.
 PROMPTS = Registry("prompt template", scope="mmgpt", locations=["mmgpt.datasets.prompts"])
-# Nothing of ours is in these; they keep MMEngine from warning that the scope has no such registry.
+# These registries have no components of ours; without them, MMEngine would warn that the scope lacks them.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS)
 PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a tuned model: sets up, makes the tiny world, tunes on it, evaluates, answers questions.
+# From a fresh clone to a tuned model: installs, creates the tiny world, tunes on it, evaluates, answers questions.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 cd "$ROOT"
@@ -9,7 +9,7 @@ rm -rf "$OUT"
 mkdir -p "$OUT"
 SECONDS_JSON=
 
-# timed NAME COMMAND...: run the command and note how long it took.
+# timed NAME COMMAND...: run the command and record its seconds.
 timed() {
     local name=$1 start end
     shift
@@ -20,8 +20,8 @@ timed() {
     echo "{$SECONDS_JSON}" >"$OUT/seconds.json"
 }
 
-# MMEngine's log is in the work directory; here the progress bar is enough. On two cores, a process that loads data takes
-# more from the training than it saves it.
+# MMEngine's log is in the work directory, so only the progress bar is shown. On two cores, a process that loads data
+# slows the training down.
 tune() {
     "$PYTHON" tools/train.py "$CONFIG" --work-dir "$OUT" --cfg-options train_dataloader.num_workers=0 >"$OUT/train.txt"
 }
@@ -30,13 +30,13 @@ echo "1/3 making the tiny world in data/tiny"
 timed data "$PYTHON" projects/tiny_world/generate.py data/tiny --overwrite
 echo "2/3 tuning with LoRA (log: $OUT/train.txt)"
 timed train tune
-echo "3/3 evaluating on held-out pictures"
+echo "3/3 evaluating on held-out images"
 "$PYTHON" tools/analysis_tools/quickstart_report.py "$CONFIG" "$OUT/latest.pth" --out "$OUT" --seconds "$OUT/seconds.json"
 
 python=python
 [[ $PYTHON == "$VENV/bin/python" ]] && python=.venv/bin/python
-pictures=(data/tiny/images/heldout/*.png)
+images=(data/tiny/images/heldout/*.png)
 echo
 echo "Talk to it:"
-echo "    $python demo/chat.py $CONFIG $OUT/latest.pth --image ${pictures[0]}"
+echo "    $python demo/chat.py $CONFIG $OUT/latest.pth --image ${images[0]}"
 echo "    $python demo/gradio_demo.py $CONFIG $OUT/latest.pth"

@@ -1,12 +1,12 @@
-# Sourced by tools/quickstart.sh and tests/run.sh: leaves a Python with everything the project needs in $PYTHON.
+# Sourced by tools/quickstart.sh and tests/run.sh: sets $PYTHON to a Python with everything the project needs.
 #
 # An activated environment (venv or conda) that satisfies the requirements is used; only this project is installed into
-# it, where it has none. Otherwise .venv in the project's root is made once, and used again as long as
-# requirements/tested.txt and the place stay the same.
+# it, if it is not there. Otherwise .venv is created in the project's root, and used again as long as
+# requirements/tested.txt and the project's folder stay the same.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
-# Written last, so that an installation that was cut off is not taken for a whole one.
+# This file is written last, so that an interrupted installation is not taken for a complete one.
 STAMP=$VENV/.mmgpt-installed
 
 find_python() {
@@ -27,13 +27,13 @@ install_project() {
     "$PYTHON" -m pip install --disable-pip-version-check --no-build-isolation --no-deps --editable "$ROOT"
 }
 
-# Without it, tools/train.py and demo/chat.py would not find mmgpt outside of this script. -I leaves out PYTHONPATH.
+# Outside of this script, tools/train.py and demo/chat.py need the installed package. -I ignores PYTHONPATH.
 install_if_absent() {
-    local found
-    found=$("$PYTHON" -I -c 'import importlib.util as u; print(getattr(u.find_spec("mmgpt"), "origin", ""))')
-    if [[ -n $found ]]; then
-        [[ $found -ef $ROOT/mmgpt/__init__.py ]] ||
-            echo "Note: outside of this script, the activated environment takes mmgpt from $found."
+    local origin
+    origin=$("$PYTHON" -I -c 'import importlib.util as u; print(getattr(u.find_spec("mmgpt"), "origin", ""))')
+    if [[ -n $origin ]]; then
+        [[ $origin -ef $ROOT/mmgpt/__init__.py ]] ||
+            echo "Note: outside of this script, the activated environment takes mmgpt from $origin."
     elif ! install_project; then
         echo "The project could not be installed into the activated environment; set PYTHONPATH=$ROOT for its commands."
     fi
@@ -53,12 +53,12 @@ use_activated() {
     fi
 }
 
-use_own() {
-    local wanted current base
-    wanted=$ROOT$'\n'$(cksum <"$ROOT/requirements/tested.txt")
+use_venv() {
+    local stamp current base
+    stamp=$ROOT$'\n'$(cksum <"$ROOT/requirements/tested.txt")
     current=$(cat "$STAMP" 2>/dev/null || true)
     PYTHON=$VENV/bin/python
-    if [[ $current == "$wanted" && -x $PYTHON ]]; then
+    if [[ $current == "$stamp" && -x $PYTHON ]]; then
         return
     fi
     if [[ ${current%%$'\n'*} != "$ROOT" || ! -x $PYTHON ]]; then
@@ -70,9 +70,9 @@ use_own() {
     rm -f "$STAMP"
     "$PYTHON" -m pip install --disable-pip-version-check -r "$ROOT/requirements/tested.txt"
     install_project
-    echo "$wanted" >"$STAMP"
+    echo "$stamp" >"$STAMP"
 }
 
-use_activated || use_own
+use_activated || use_venv
 export PATH="$(dirname "$PYTHON"):$PATH"
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"

@@ -1,8 +1,8 @@
-"""What a folder that `export` or `merge` wrote says of itself: data, which is read without running any of it.
+"""Description of an exported folder (`mmgpt.json`): its config as data, which is read without running any code.
 
-`mmgpt.json` holds the model and the chat pipeline as a config has them, the paths of the base as variables, and which
-files of weights there are. A `type` in it is the bare name of one of this project's own classes: a registry would
-import whatever a dotted name stands for, and look up in MMEngine's what it does not know. `"${here}"` is the folder.
+It holds the model and the chat pipeline as a config has them, the paths of the base as variables, and the names of the
+weight files. A `type` in it is the bare name of one of this project's classes: a registry would import whatever a
+dotted name stands for, and search MMEngine's registries for a name that it does not have. `"${here}"` is the folder.
 """
 
 import ast
@@ -23,9 +23,9 @@ from mmgpt.utils.config_variables import VARIABLE
 
 from .files import PARTS, file_fingerprint, read_settings
 
-DESCRIPTION, OLD = "mmgpt.json", "config.py"  # the latter in folders of before, and a Python file
+DESCRIPTION, OLD = "mmgpt.json", "config.py"  # earlier releases wrote the latter, a Python file
 FORMAT = 1
-# LoRA in peft's own format, and every other trained tensor.
+# LoRA in peft's own format, and the other trainable tensors.
 ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
 HERE = "${here}"
 # The classes that a description may name, by the key that they stand under. All their arguments are plain data: none of
@@ -47,34 +47,35 @@ TYPES = {
         "OfferOptions",
     ),
 }
-# Arguments with which transformers fetches and runs code.
+# Arguments with which transformers downloads and runs code.
 CODE = ("auto_map", "trust_remote_code", "custom_generate", "attn_implementation", "experts_implementation")
-DEEPEST = 40  # levels within each other, of which Python's own functions take some hundreds
-# A new language model's settings, where `type` is a word of transformers.
+MAX_DEPTH = 40  # of nested values; Python's own functions fail at some hundreds
+# Settings of a new language model, in which transformers uses `type` for other things.
 LANGUAGE_SETTINGS = re.compile(r"\.language\.config\b")
 
 
 def exported_folder(path: str | os.PathLike) -> Path | None:
-    """The exported folder that a user names, by itself or by the description in it; None for a config file."""
+    """The exported folder that a path names, which is the folder or its description; None for a config file."""
     path = Path(path)
     if path.is_dir():
         return path
-    named = path.name == DESCRIPTION or (path.name == OLD and not path.exists())
-    return path.parent if named and (path.parent / DESCRIPTION).is_file() else None
+    is_description = path.name == DESCRIPTION or (path.name == OLD and not path.exists())
+    return path.parent if is_description and (path.parent / DESCRIPTION).is_file() else None
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder describes itself, as `export` writes it now or did before."""
+    """Whether a folder has a description, in the present format or in that of earlier releases."""
     return any((folder / name).is_file() for name in (DESCRIPTION, OLD))
 
 
 def write_description(folder: Path, values: Mapping, weights: Iterable[str], imports: Iterable[str] = ()) -> None:
-    """Writes `mmgpt.json` into a folder whose weights are written.
+    """Write `mmgpt.json` into a folder whose weights are written.
 
     Args:
+        folder: exported folder.
         values: `model`, `chat_pipeline`, and the variables that they refer to.
-        weights: the files of weights in the folder.
-        imports: modules that register classes of somebody's own; they are left out where all are the project's.
+        weights: names of the weight files in the folder.
+        imports: modules that register foreign classes; they are left out where all classes are the project's.
     """
     values = {key: _bare(value) for key, value in values.items()}
     if any(_foreign(values)):
@@ -88,16 +89,16 @@ def write_description(folder: Path, values: Mapping, weights: Iterable[str], imp
 
 
 def read_description(folder: Path, trust: bool = False) -> Config:
-    """The config that a folder describes, its weights complete.
+    """The config of an exported folder, whose weight files are checked.
 
     Args:
-        folder: that `export` or `merge` wrote, now or with a `config.py`.
-        trust: whether classes of somebody's own are imported; what is imported is printed.
+        folder: folder that `export` or `merge` wrote, with `mmgpt.json` or with the `config.py` of earlier releases.
+        trust: whether modules with foreign classes are imported; their names are printed.
 
     Raises:
-        FileNotFoundError: there is no description, or what it names is not in the folder.
-        ValueError: it is damaged, holds what no description has, or needs to be trusted; the files are not those that
-            were written.
+        FileNotFoundError: the folder has no description, or lacks a file that the description names.
+        ValueError: the description is damaged, has an entry that is not allowed there, or needs to be trusted; a weight
+            file is not the one that was written.
     """
     values, file = _read(folder)
     check_weights(folder)
@@ -109,22 +110,23 @@ def read_description(folder: Path, trust: bool = False) -> Config:
             raise ValueError(
                 f"{file} is a program, not plain settings, and is not run: --trust (trust=True in Python) runs it"
             )
-        said = f"{file} was written by an earlier mmgpt; it is read as plain settings: export the model again"
-        print_log(said, "current", logging.WARNING)
+        text = f"{file} was written by an earlier mmgpt; it is read as plain settings: export the model again"
+        print_log(text, "current", logging.WARNING)
     _check(values, file)
     values = with_present_names(values, file)
     _trust(file, list(_foreign(values)), values.get("imports", []), trust)
-    kept = {key: value for key, value in values.items() if key not in ("format", "files", "imports")}
-    kept = {**_replaced(kept, HERE, str(folder.absolute())), "default_scope": "mmgpt"}
+    config = {key: value for key, value in values.items() if key not in ("format", "files", "imports")}
+    config = {**_replaced(config, HERE, str(folder.absolute())), "default_scope": "mmgpt"}
     text = file.read_text(encoding="utf-8")
-    return Config(kept, cfg_text=text, filename=str(file), format_python_code=False)
+    return Config(config, cfg_text=text, filename=str(file), format_python_code=False)
 
 
 def check_weights(folder: Path) -> dict[str, dict]:
-    """The files of weights that a folder's description names, each of which is there as it was written.
+    """Check the weight files of a folder against its description, and return their entries by name.
 
     Raises:
-        FileNotFoundError, ValueError: one is not, or weights are there that it does not name.
+        FileNotFoundError, ValueError: a file is missing or is not the one that was written, or the folder has a weight
+            file that the description does not name.
     """
     values, file = _read(folder)
     if values is None:
@@ -136,15 +138,15 @@ def check_weights(folder: Path) -> dict[str, dict]:
         raise ValueError(f"{file}: `files` has to name the weights of the folder, with their bytes and fingerprint")
     if isinstance(model, Mapping) and model.get("type") == "LoRAModel" and ADAPTER not in files:
         raise FileNotFoundError(f"{folder} has no {ADAPTER}: without it, the model would answer as before tuning")
-    for name, written in files.items():
+    for name, entry in files.items():
         path = folder / name
         if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else "is missing"
-            raise FileNotFoundError(f"{path}, which {file.name} names, {what}: copy the whole folder")
+            problem = "is a folder, not a file" if path.is_dir() else "is missing"
+            raise FileNotFoundError(f"{path}, which {file.name} names, {problem}: copy the whole folder")
         size = path.stat().st_size
-        if size != written.get("bytes", size):
-            raise ValueError(f"{path} has {size} bytes, and {written['bytes']} when it was written: copy it again")
-        if written and file_fingerprint(path) != written.get("fingerprint"):
+        if size != entry.get("bytes", size):
+            raise ValueError(f"{path} has {size} bytes, and {entry['bytes']} when it was written: copy it again")
+        if entry and file_fingerprint(path) != entry.get("fingerprint"):
             raise ValueError(f"{path} is not the file that {file.name} was written with: it has another content")
     extra = [name for name in (ADAPTER, TRAINED) if name not in files and (folder / name).exists()]
     if extra:
@@ -153,16 +155,18 @@ def check_weights(folder: Path) -> dict[str, dict]:
 
 
 def _read(folder: Path) -> tuple[dict | None, Path]:
-    """The content of a folder's description and its file; None of an old one that is not plain."""
+    """The content of a folder's description, and its file; None as content of a Python file with more than literals."""
     if (folder / DESCRIPTION).is_file():
         return read_settings(folder / DESCRIPTION), folder / DESCRIPTION
     if (folder / OLD).is_file():
         return read_plain_config(folder / OLD), folder / OLD
-    raise FileNotFoundError(f"{folder} is no exported model: it has no {DESCRIPTION}, and no {OLD} as older ones have")
+    raise FileNotFoundError(
+        f"{folder} is not an exported model: it has no {DESCRIPTION}, nor the {OLD} of earlier releases"
+    )
 
 
 def read_plain_config(file: Path) -> dict | None:
-    """The assignments of a Python file, read and not run; None where there is anything but names for literals."""
+    """The assignments of a Python file, which is not run; None where it has anything but names for literals."""
     try:
         statements = ast.parse(file.read_text(encoding="utf-8")).body
         values = {}
@@ -171,15 +175,15 @@ def read_plain_config(file: Path) -> dict | None:
             values[target.id] = _literal(statement.value)
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
         return None
-    # MMEngine's name for the folder of a config.
+    # `fileDirname` is MMEngine's name for the folder of a config.
     return _replaced(values, re.compile(r"\{\{\s*fileDirname\s*\}\}"), HERE)
 
 
 def _literal(node: ast.expr) -> object:
-    """A value of `Config.dump`: a literal, dict(...) of literals, or float('inf'). ValueError for anything else."""
+    """A value as `Config.dump` writes it: a literal, dict(...) of literals, or float('inf'); otherwise a ValueError."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         if not all(isinstance(argument, ast.Dict) for argument in node.args) or not all(k.arg for k in node.keywords):
-            raise ValueError("no dict of literals")
+            raise ValueError("not a dict of literals")
         return dict(*map(_literal, node.args), **{item.arg: _literal(item.value) for item in node.keywords})
     if isinstance(node, ast.Call) and ast.unparse(node) in ("float('inf')", "float('-inf')", "float('nan')"):
         return float(node.args[0].value)
@@ -191,7 +195,7 @@ def _literal(node: ast.expr) -> object:
 
 
 def _check(values: Mapping, file: Path) -> None:
-    """Raises a ValueError for what no description has: it could reach code, or nothing would read it."""
+    """Raise a ValueError for entries that are not allowed: they could reach code, or nothing would read them."""
     if file.name == DESCRIPTION and values.get("format") != FORMAT:
         raise ValueError(f"{file}: format={values.get('format')!r}, this version of mmgpt reads {FORMAT}")
     known = ("model", "chat_pipeline", "format", "files", "imports")
@@ -209,76 +213,75 @@ def _check(values: Mapping, file: Path) -> None:
     if not isinstance(imports, list) or not all(isinstance(name, str) for name in imports):
         raise ValueError(f"{file}: `imports` has to be a list of names of modules, got {imports!r}")
     variables = {name for name, value in values.items() if isinstance(value, str)} | {"here"}
-    for place, key, value in _entries(values, ""):
-        if place.count(".") + place.count("[") > DEEPEST:
-            raise ValueError(f"{file}: {key} is nested more than {DEEPEST} levels deep")
+    for name, key, value in _entries(values, ""):
+        if name.count(".") + name.count("[") > MAX_DEPTH:
+            raise ValueError(f"{file}: {key} is nested more than {MAX_DEPTH} levels deep")
         if key.startswith("_") or key in CODE:
-            raise ValueError(f"{file}: {place} has no place in a description: it can name code to run")
+            raise ValueError(f"{file}: {name} has no place in a description: it can name code to run")
         if isinstance(value, str):
-            unknown = [name for name in VARIABLE.findall(value) if name not in variables]
-            inner = (
-                "." not in place and "[" not in place and [name for name in VARIABLE.findall(value) if name != "here"]
-            )
-            if unknown or inner:
-                raise ValueError(f"{file}: {place}={value!r} refers to what is no path among the variables there")
+            references = VARIABLE.findall(value)
+            is_variable = "." not in name and "[" not in name
+            # A variable must not refer to other variables.
+            if not variables.issuperset(references) or (is_variable and set(references) - {"here"}):
+                raise ValueError(f"{file}: {name}={value!r} refers to something else than the path variables there")
 
 
 def _foreign(values: Mapping) -> Iterator[tuple[str, object, tuple[str, ...]]]:
-    """(dotted name, value, choices) of each `type` that names none of the project's own classes."""
-    for place, key, value in _entries({key: values.get(key) for key in ("model", "chat_pipeline")}, ""):
-        if key != "type" or LANGUAGE_SETTINGS.search(place):
+    """Yield (dotted name, value, choices) of each `type` that is not one of the project's own classes."""
+    for name, key, value in _entries({key: values.get(key) for key in ("model", "chat_pipeline")}, ""):
+        if key != "type" or LANGUAGE_SETTINGS.search(name):
             continue
-        choices = TYPES.get(re.sub(r"(\[\d+\])+$", "", place.removesuffix(".type")).rpartition(".")[2], ())
+        choices = TYPES.get(re.sub(r"(\[\d+\])+$", "", name.removesuffix(".type")).rpartition(".")[2], ())
         if not isinstance(value, str) or value not in choices:
-            yield place, value, choices
+            yield name, value, choices
 
 
 def _trust(file: Path, foreign: list[tuple[str, object, tuple[str, ...]]], imports: list[str], trust: bool) -> None:
-    """Imports what a description needs beside the project's own. ValueError when it is not to be trusted."""
+    """Import the modules that foreign classes of a description need; a ValueError where the folder is not trusted."""
     if not foreign and not imports:
         return
     dotted = [value.rpartition(".")[0] for _, value, _ in foreign if isinstance(value, str) and "." in value]
     modules = ", ".join(dict.fromkeys([*imports, *dotted]))
-    said = [
-        f"{place}={value!r} is none of mmgpt's own classes ({', '.join(choices) or 'none belongs there'})"
-        for place, value, choices in foreign
+    reasons = [
+        f"{name}={value!r} is none of mmgpt's own classes ({', '.join(choices) or 'none belongs there'})"
+        for name, value, choices in foreign
     ]
-    said = "; ".join([*said, *([f"it asks for the import of {modules}"] if modules else [])])
+    reasons += [f"it asks for the import of {modules}"] * bool(modules)
     if not trust:
         raise ValueError(
-            f"{file}: {said}. Such code can do anything: --trust (trust=True in Python) allows it, where you trust the "
-            "author of the folder and have that code"
+            f"{file}: {'; '.join(reasons)}. Such code can do anything: --trust (trust=True in Python) allows "
+            "it, where you trust the author of the folder and have that code"
         )
-    print(f"{file} is trusted: {said}", file=sys.stderr, flush=True)
-    for name in imports:
-        import_module(name)
+    print(f"{file} is trusted: {'; '.join(reasons)}", file=sys.stderr, flush=True)
+    for module in imports:
+        import_module(module)
 
 
-def _entries(value: object, place: str, key: str = "") -> Iterator[tuple[str, str, object]]:
-    """(dotted name, key, value) of everything within a value."""
+def _entries(value: object, name: str, key: str = "") -> Iterator[tuple[str, str, object]]:
+    """Yield (dotted name, key, value) of every value within a nested value."""
     if isinstance(value, Mapping):
-        for name, item in value.items():
-            inner = f"{place}.{name}" if place else str(name)
-            yield inner, str(name), item
-            yield from _entries(item, inner, str(name))
+        for inner_key, item in value.items():
+            inner_name = f"{name}.{inner_key}" if name else str(inner_key)
+            yield inner_name, str(inner_key), item
+            yield from _entries(item, inner_name, str(inner_key))
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
-            yield f"{place}[{i}]", key, item
-            yield from _entries(item, f"{place}[{i}]", key)
+            yield f"{name}[{i}]", key, item
+            yield from _entries(item, f"{name}[{i}]", key)
 
 
 def _is_files(files: object) -> bool:
-    """Whether it names files within a folder, at least one, each with what is known of it."""
+    """Whether a value is a non-empty table of files within a folder, each with its size and fingerprint."""
     return (
         isinstance(files, Mapping)
         and bool(files)
-        and all(isinstance(known, Mapping) and {"bytes", "fingerprint"} <= known.keys() for known in files.values())
+        and all(isinstance(entry, Mapping) and {"bytes", "fingerprint"} <= entry.keys() for entry in files.values())
         and not any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in files)
     )
 
 
 def _replaced(value: object, old: str | re.Pattern, new: str) -> object:
-    """A config with another text for one within its strings."""
+    """A config in whose strings one text is replaced by another."""
     if isinstance(value, Mapping):
         return {key: _replaced(item, old, new) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -289,12 +292,12 @@ def _replaced(value: object, old: str | re.Pattern, new: str) -> object:
 
 
 def _bare(value: object) -> object:
-    """A config whose types are named without 'mmgpt.', by which configs of MMEngine's newer style name classes."""
+    """A config whose types do not begin with 'mmgpt.', as classes in configs of MMEngine's newer style do."""
     if isinstance(value, Mapping):
-        named = {key: _bare(item) for key, item in value.items()}
-        if isinstance(named.get("type"), str) and named["type"].startswith("mmgpt."):
-            named["type"] = named["type"].rpartition(".")[2]
-        return named
+        items = {key: _bare(item) for key, item in value.items()}
+        if isinstance(items.get("type"), str) and items["type"].startswith("mmgpt."):
+            items["type"] = items["type"].rpartition(".")[2]
+        return items
     return [_bare(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -1,4 +1,4 @@
-"""Configs of datasets whose samples get wrong images (mmgpt/datasets/controls.py)."""
+"""Dataset configs of the control with shuffled images (see mmgpt/datasets/controls.py)."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,9 @@ KINDS = ("other", "zero")
 
 
 def with_control(dataset: Mapping, kind: str) -> dict:
-    """The config of a JointDataset or an InstructionDataset, its pictures under an ImageControl of that kind."""
+    """The config of a JointDataset or an InstructionDataset with its images replaced by an ImageControl of a kind."""
     if "visual" in dataset:
-        parts = [with_control(part, kind) for part in dataset["visual"] or ()]
-        return {**dataset, "visual": parts}
+        return {**dataset, "visual": [with_control(member, kind) for member in dataset["visual"] or ()]}
     if dataset.get("source", "visual") != "visual":
         return dict(dataset)
     return dict(type="ImageControl", dataset=dict(dataset), kind=kind)

@@ -1,4 +1,4 @@
-"""The option --cfg-options of every tool: NAME=VALUE pairs on the command line, and what a VALUE means."""
+"""The option --cfg-options of every tool: NAME=VALUE pairs on the command line, and the notation of a VALUE."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ QUOTES = ("'", '"')
 
 
 class ConfigOptions(argparse.Action):
-    """argparse action that gathers NAME=VALUE arguments in a dict from the names to what `parse_value` reads."""
+    """argparse action that collects NAME=VALUE arguments in a dict of the names and the values of `parse_value`."""
 
     def __call__(
         self,
@@ -33,18 +33,18 @@ class ConfigOptions(argparse.Action):
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, changes: str = "the config") -> None:
-    """Add --cfg-options, which changes what ``changes`` names, to the parser of a tool."""
-    words = f"change {changes}; quotes keep a comma: \"name='a, b'\""
-    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, metavar="NAME=VALUE", help=words)
+    """Add --cfg-options to the parser of a tool; ``changes`` names what it changes, for the help text."""
+    text = f"change {changes}; quotes keep a comma: \"name='a, b'\""
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, metavar="NAME=VALUE", help=text)
 
 
 def parse_value(text: str) -> object:
-    """What the text of a value means, in the notation of MMEngine's DictAction, but with its blanks.
+    """Parse a value in the notation of MMEngine's DictAction, except that blanks are kept.
 
     - 1, 1e-5, true, None: a number, a bool (in any case), None.
-    - 'text' or "text": the text between the quotes as it stands, with its commas, brackets and backslashes.
-    - a,b or [a, b]: a list; (a, b): a tuple; {'a': 1}: a dict, whose keys are in quotes. Elements are values in turn.
-    - Anything else is a text without the blanks at its ends; quotes and brackets inside of it belong to it.
+    - 'text' or "text": the string between the quotes, with its commas, brackets and backslashes.
+    - a,b or [a, b]: a list; (a, b): a tuple; {'a': 1}: a dict with quoted keys. Elements are values in turn.
+    - Anything else is a string without the blanks at its ends; quotes and brackets inside of it belong to it.
 
     Raises:
         ValueError: a quote or a bracket is not closed.
@@ -52,22 +52,23 @@ def parse_value(text: str) -> object:
     text = text.strip()
     if "," not in text and not text.startswith((*QUOTES, *CLOSING)):
         return _scalar(text)
-    parts, _ = _parts(text)
-    return _value(text) if parts == [text] else [_value(part) for part in parts]
+    items, _ = _split(text)
+    return _value(text) if items == [text] else [_value(item) for item in items]
 
 
-def _value(part: str) -> object:
-    """The value of a text that has no comma outside of quotes and brackets."""
-    part = part.strip()
-    if part.startswith(QUOTES):
-        return part[1:-1]
-    if part.startswith(tuple(CLOSING)):
-        parts, end = _parts(part, 1, CLOSING[part[0]])
-        if end == len(part):  # else it only begins with a bracket, as the pattern (q|v)_proj does
-            if part[0] == "{":
-                return _dict(part, parts)
-            return (tuple if part[0] == "(" else list)(map(_value, parts))
-    return _scalar(part)
+def _value(item: str) -> object:
+    """Parse a value that has no comma outside of quotes and brackets."""
+    item = item.strip()
+    if item.startswith(QUOTES):
+        return item[1:-1]
+    if item.startswith(tuple(CLOSING)):
+        items, end = _split(item, 1, CLOSING[item[0]])
+        # A string may begin with a bracket as well: the pattern (q|v)_proj does.
+        if end == len(item):
+            if item[0] == "{":
+                return _dict(item, items)
+            return (tuple if item[0] == "(" else list)(map(_value, items))
+    return _scalar(item)
 
 
 def _scalar(text: str) -> object:
@@ -79,36 +80,36 @@ def _scalar(text: str) -> object:
     return None if text == "None" else text
 
 
-def _dict(text: str, parts: Sequence[str]) -> dict | str:
-    """The dict of parts "'key': value"; the text itself if none of them begins with a quote, as in '{question}'."""
-    if parts and not any(part.strip().startswith(QUOTES) for part in parts):
+def _dict(text: str, items: Sequence[str]) -> dict | str:
+    """The dict of items "'key': value"; the text itself if no item begins with a quote, as in '{question}'."""
+    if items and not any(item.strip().startswith(QUOTES) for item in items):
         return text
     result = {}
-    for part in map(str.strip, parts):
-        end = _after_quote(part, 0, "}") if part.startswith(QUOTES) else 0
-        value = part[end:].strip()
+    for item in map(str.strip, items):
+        end = _after_quote(item, 0, "}") if item.startswith(QUOTES) else 0
+        value = item[end:].strip()
         if not (end and value.startswith(":")):
-            raise ValueError(f"{part!r} in a dict is not of the form 'key': value")
-        result[part[1 : end - 1]] = _value(value[1:])
+            raise ValueError(f"{item!r} in a dict is not of the form 'key': value")
+        result[item[1 : end - 1]] = _value(value[1:])
     return result
 
 
-def _parts(text: str, at: int = 0, closing: str = "") -> tuple[list[str], int]:
-    """The parts between commas from a position on until a bracket closes, or to the end, and the position after them.
+def _split(text: str, at: int = 0, closing: str = "") -> tuple[list[str], int]:
+    """Split at commas, from a position to the closing bracket or the end -> the items, and the position after them.
 
-    Commas in quotes and in further brackets do not count, and an empty last part goes, as in DictAction.
+    Commas in quotes and in inner brackets do not split, and an empty last item is dropped, as in DictAction.
     """
-    parts, start = [], at
+    items, start = [], at
     while at < len(text) and text[at] != closing:
         before = text[start:at].strip()
         begins = not before or (closing == "}" and before.endswith(":"))
         if text[at] == ",":
-            parts.append(text[start:at])
+            items.append(text[start:at])
             start = at = at + 1
         elif begins and text[at] in QUOTES:
             at = _after_quote(text, at, closing)
         elif text[at] in "([" or (begins and text[at] == "{"):
-            at = _parts(text, at + 1, CLOSING[text[at]])[1]
+            at = _split(text, at + 1, CLOSING[text[at]])[1]
         elif text[at] in ")]":
             raise ValueError(f"a {text[at]} is too much (a text with brackets and commas needs quotes of its own)")
         else:
@@ -116,14 +117,14 @@ def _parts(text: str, at: int = 0, closing: str = "") -> tuple[list[str], int]:
     if closing and at == len(text):
         raise ValueError(f"a {closing} is missing (a text with brackets needs quotes of its own)")
     if text[start:at].strip():
-        parts.append(text[start:at])
-    return parts, at + len(closing)
+        items.append(text[start:at])
+    return items, at + len(closing)
 
 
 def _after_quote(text: str, at: int, closing: str) -> int:
-    """The position after the quote that closes the one at a position: the first one at the end of a part."""
-    ends = re.compile(rf"{text[at]}(?=\s*(?:$|[,{re.escape(closing)}{':' * (closing == '}')}]))")
-    found = ends.search(text, at + 1)
-    if found is None:
+    """The position after the quote that closes the quote at a position: the first one at the end of an item."""
+    pattern = re.compile(rf"{text[at]}(?=\s*(?:$|[,{re.escape(closing)}{':' * (closing == '}')}]))")
+    match = pattern.search(text, at + 1)
+    if match is None:
         raise ValueError(f"a {text[at]} is missing at the end of {text[at:]}")
-    return found.end()
+    return match.end()

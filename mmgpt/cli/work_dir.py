@@ -1,4 +1,4 @@
-"""The folder of a run: whether it can be written, and the newest complete checkpoint in it."""
+"""The work directory of a run: tests of its disk, and the newest complete checkpoint in it."""
 
 import errno
 import os
@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmgpt.utils.atomic import remove_abandoned
@@ -14,17 +13,17 @@ from mmgpt.utils.atomic import remove_abandoned
 from .failures import DiskFault, is_disk_fault
 
 LATEST = "latest.pth"
-STOPPED = "stopped.pth"  # of a run that a signal ended
-OWN_SHARDS = re.compile(r"(iter|epoch)_\d+\.shards")
+STOPPED = "stopped.pth"  # checkpoint of a run that a signal ended
+SHARDS_NAME = re.compile(r"(iter|epoch)_\d+\.shards")
 SHARD_FILES = (".safetensors", ".safetensors.index.json", ".metadata")
 CHECKPOINTS = ("iter_*.pth", "epoch_*.pth", STOPPED, LATEST)
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Make ``folder`` and try to write a file in it.
+    """Create ``folder`` and try to write a file in it.
 
     Raises:
-        ValueError: it cannot be made or written (DiskFault, where the disk is the reason); says why.
+        ValueError: the folder cannot be created or written (DiskFault, where the disk is the reason).
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -39,7 +38,7 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 def check_space(folder: str | os.PathLike, size: int) -> None:
-    """Raise a DiskFault if ``folder`` has not room for ``size`` bytes of a checkpoint: now, not after hours."""
+    """Raise a DiskFault if ``folder`` has no room for a checkpoint of ``size`` bytes, now instead of after hours."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise DiskFault(
@@ -49,7 +48,7 @@ def check_space(folder: str | os.PathLike, size: int) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a file of torch.save is there as a whole: the list of what is in it stands at its end."""
+    """Whether a file of torch.save exists and is complete, which shows in the archive's directory at its end."""
     try:
         with zipfile.ZipFile(path) as file:
             return any(name.endswith("/data.pkl") for name in file.namelist())
@@ -58,41 +57,37 @@ def is_complete(path: Path) -> bool:
 
 
 def newest_checkpoint(folder: str | os.PathLike) -> tuple[Path | None, list[Path]]:
-    """The complete checkpoint in ``folder`` that was written last, and the newer ones that are not complete.
+    """The complete checkpoint in ``folder`` that was written last, and the newer ones that are incomplete.
 
-    latest.pth is only one of the candidates: a run may have been killed between writing a checkpoint and naming it.
+    latest.pth is only one of the candidates: a run may be killed after it wrote a checkpoint and before it linked it.
     """
+
+    def age(path: Path) -> tuple[int, int]:
+        # Of two files written at the same time, the one of more steps counts as the newer.
+        number = path.stem.partition("_")[2]
+        try:
+            return path.stat().st_mtime_ns, int(number) if number.isdigit() else -1
+        except FileNotFoundError:  # A run that goes on may remove the file at this moment.
+            return 0, -1
+
+    paths = [path for pattern in CHECKPOINTS for path in Path(folder).glob(pattern) if path.exists()]
     incomplete: list[Path] = []
-    for path in sorted(_checkpoints(Path(folder)), key=_age, reverse=True):
+    for path in sorted(paths, key=age, reverse=True):
         if is_complete(path):
             return path, incomplete
         incomplete.append(path)
     return None, incomplete
 
 
-def remove_parts(folder: str | os.PathLike) -> None:
-    """Remove what writing a checkpoint left behind in a process that was killed, and nothing that others made."""
+def remove_incomplete(folder: str | os.PathLike) -> None:
+    """Remove the incomplete checkpoints that killed processes left behind, and no other files."""
     remove_abandoned(Path(folder))
     for path in Path(folder).glob("*.shards"):
-        if OWN_SHARDS.fullmatch(path.name) and not path.with_suffix(".pth").exists():
+        if SHARDS_NAME.fullmatch(path.name) and not path.with_suffix(".pth").exists():
             remove_shards(path)
 
 
 def remove_shards(folder: Path) -> None:
-    """Remove the folder of a sharded checkpoint; one that holds anything else stays."""
+    """Remove the folder of a sharded checkpoint, unless it holds other files, too."""
     if folder.is_dir() and all(path.name.endswith(SHARD_FILES) for path in folder.iterdir()):
         shutil.rmtree(folder)
-
-
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    for pattern in CHECKPOINTS:
-        yield from (path for path in folder.glob(pattern) if path.exists())
-
-
-def _age(path: Path) -> tuple[int, int]:
-    """When it was written; of two at the same time the one of more steps counts as the newer."""
-    number = path.stem.partition("_")[2]
-    try:
-        return path.stat().st_mtime_ns, int(number) if number.isdigit() else -1
-    except FileNotFoundError:  # removed in this moment, by a run that goes on
-        return 0, -1

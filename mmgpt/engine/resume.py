@@ -278,6 +278,9 @@ def change_lines(changes: Sequence[Change]) -> list[str]:
 def _check_end(meta: Mapping, loop: Mapping, source: str) -> None:
     """Raise a ValueError if the training loop of the config would end before the batch of a checkpoint."""
     batches, length = meta["iter"], meta.get("epoch_length")
+    for name in ("max_epochs", "max_iters"):
+        if not isinstance(loop.get(name, 0), (int, float)):
+            raise ValueError(f"cannot resume {source}: train_cfg.{name}={loop[name]!r} is not a number")
     epochs = loop.get("max_epochs")
     last = epochs * length if epochs is not None and length else loop.get("max_iters")
     if last is None or batches <= last:

@@ -1,1 +1,1 @@
-"""Small tools that know nothing of the rest of the package: atomic writes, locks, JSON files, versions."""
+"""Utilities that depend on nothing else in the package: atomic writes, locks, JSON files, versions."""

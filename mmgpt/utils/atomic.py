@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only when they are complete."""
+"""Atomic writes: files and folders that appear under their name only when they are complete."""
 
 import hashlib
 import os
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PART = ".part"  # what the name of an incomplete one ends in
-# NAME.MACHINE-PROCESS-START-RANDOM.part: names that nobody else gives, and that say who writes.
-OWN = re.compile(r".+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.part")
-LONGEST = 180  # file systems take names of 255 bytes
+PART = ".part"  # suffix of incomplete files and folders
+# NAME.MACHINE-PROCESS-START-RANDOM.part: a name that no user gives, and that identifies the writing process.
+PART_NAME = re.compile(r".+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.part")
+MAX_NAME = 180  # in bytes; file systems allow 255 for the whole name
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """Context manager that gives a path beside ``path`` to write a file or a folder to; it becomes ``path`` at the end.
+    """Context manager that returns a temporary path, whose file or folder is renamed to ``path`` at the end.
 
-    Its name is new each time, so that several processes can write the same file: the last one stays. It is on the disk
-    before it gets its name, so that a power cut leaves the old content or the new one. A file that is there is
-    replaced; a folder that is there has to be empty. When the block fails, or is interrupted, what it wrote is removed
-    and ``path`` stays as it was; an OSError of the block that names no file then names ``path``.
+    The temporary name is new each time, so that several processes can write the same file: the last one stays. The
+    content is synced to the disk before it is renamed, so that a power cut leaves the old content or the new one. An
+    existing file is replaced; an existing folder has to be empty. When the block fails or is interrupted, the temporary
+    file is removed and ``path`` stays as it was; an OSError of the block that names no file then names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,24 +42,24 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def part_path(path: Path) -> Path:
-    """A new path beside ``path`` for an incomplete one, which tells the process that writes it."""
-    name = path.name.encode()[:LONGEST].decode(errors="ignore")
+    """A new temporary path beside ``path``, whose name identifies the process that writes it."""
+    name = path.name.encode()[:MAX_NAME].decode(errors="ignore")
     owner = f"{_machine()}-{os.getpid()}-{_start(os.getpid())}"
     return path.with_name(f"{name}.{owner}-{secrets.token_hex(4)}{PART}")
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove the parts (of the file ``name``, or of all) that processes of this machine left which are dead now."""
-    start = None if name is None else name.encode()[:LONGEST].decode(errors="ignore") + "."
+    """Remove the temporary files (of the file ``name``, or of all) of processes of this machine that are dead now."""
+    start = None if name is None else name.encode()[:MAX_NAME].decode(errors="ignore") + "."
     for path in list(folder.iterdir()):
-        owner = OWN.fullmatch(path.name) if start is None or path.name.startswith(start) else None
+        owner = PART_NAME.fullmatch(path.name) if start is None or path.name.startswith(start) else None
         if owner and owner["machine"] == _machine() and _start(int(owner["process"])) != int(owner["start"]):
-            with suppress(OSError):  # another process removes it as well
+            with suppress(OSError):  # Another process may remove the same file.
                 remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -67,7 +67,7 @@ def remove(path: Path) -> None:
 
 
 def _machine() -> str:
-    """A short name of what process numbers belong to: the host, and the container on it."""
+    """Digest of the machine that process numbers belong to: the host, and the container on it."""
     with suppress(OSError):
         return _digest(f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino}")
     return _digest(socket.gethostname())
@@ -78,9 +78,9 @@ def _digest(text: str) -> str:
 
 
 def _start(process: int) -> int | None:
-    """When a process started, in ticks since the machine did (0 where that is not known); None when it is not alive."""
+    """Start time of a process in ticks since boot (0 where it is unknown); None when the process is not alive."""
     try:
-        # Field 22; the second field, the command's name, may hold blanks and brackets.
+        # The start time is field 22; field 2, the command's name, may contain blanks and brackets.
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else int(fields[18])
     except FileNotFoundError:
@@ -90,18 +90,18 @@ def _start(process: int) -> int | None:
         os.kill(process, 0)
     except ProcessLookupError:
         return None
-    except PermissionError:  # alive, of another user
+    except PermissionError:  # The process is alive and belongs to another user.
         pass
     return 0
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or all that is in a folder, written to the disk."""
+    """Sync a file, or everything in a folder, to the disk."""
     if path.is_symlink():
         return
     if path.is_dir():
-        for each in path.iterdir():
-            _sync(each)
+        for entry in path.iterdir():
+            _sync(entry)
         _sync_entries(path)
         return
     with path.open("rb") as file:
@@ -109,7 +109,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_entries(folder: Path) -> None:
-    """Have the names in a folder written to the disk, where its file system can do that (some of a network cannot)."""
+    """Sync the names in a folder to the disk, where its file system can do that (some network file systems cannot)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""How a config refers to its own top-level values."""
+"""Syntax by which a config refers to its own top-level values: ``${name}``."""
 
 import re
 

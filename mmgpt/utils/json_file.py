@@ -1,4 +1,4 @@
-"""JSON files that belong to a model or to results, read with messages that name them."""
+"""Reader of JSON files, whose error messages name the file."""
 
 import json
 import os
@@ -9,7 +9,7 @@ def read_json_object(path: str | os.PathLike) -> dict:
     """The object in a JSON file.
 
     Raises:
-        ValueError: the file is empty, no JSON, nested too deeply for Python, or holds something else than an object.
+        ValueError: the file is empty, is not JSON, is nested too deeply for Python, or does not hold an object.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))

@@ -1,4 +1,4 @@
-"""A folder that one run at a time writes to."""
+"""Lock of a folder, so that one run at a time writes to it."""
 
 import json
 import os
@@ -11,21 +11,21 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows has none
+except ImportError:  # Windows has no fcntl.
     fcntl = None
 
 NAME = ".lock"
-# The variable in which a launcher tells a process its number.
+# The environment variable in which a launcher passes a process its rank.
 RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
 
 
 def is_first_process(launcher: str) -> bool:
-    """Whether this is the first process of a run, before the processes have found each other."""
+    """Whether this is the first process of a run, before the process group is initialized."""
     return int(os.environ.get(RANKS.get(launcher, ""), 0)) == 0
 
 
 def was_deleted(folder: str | os.PathLike) -> bool:
-    """Whether the folder of a run that holds its lock was deleted (and perhaps made again) in the meantime."""
+    """Whether the folder that this run has locked was deleted (and perhaps created again) in the meantime."""
     return fcntl is not None and not (Path(folder) / NAME).exists()
 
 
@@ -34,10 +34,10 @@ def locked(folder: str | os.PathLike, advice: str) -> Iterator[None]:
     """Context manager during which no other process can hold the lock of ``folder``.
 
     The operating system frees the lock when its process ends, however it ends; on network file systems too, if they
-    have locks at all. The file tells who holds it. Where there are no locks, a line says so and the run goes on.
+    have locks at all. The lock file names the process. Where the file system has no locks, a warning is printed.
 
     Raises:
-        ValueError: another process holds it; names it, and ends in ``advice``.
+        ValueError: another process holds the lock; names the process, and ends in ``advice``.
     """
     path = Path(folder) / NAME
     descriptor = _acquire(path, advice) if fcntl else None
@@ -45,7 +45,7 @@ def locked(folder: str | os.PathLike, advice: str) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            with suppress(OSError):  # the folder was deleted
+            with suppress(OSError):  # The folder may have been deleted.
                 path.unlink()
             os.close(descriptor)
 
@@ -53,7 +53,7 @@ def locked(folder: str | os.PathLike, advice: str) -> Iterator[None]:
 def _acquire(path: Path, advice: str) -> int | None:
     """The descriptor of the locked file, or None where the file system has no locks.
 
-    A lock of POSIX belongs to the process: those that it forks to load data do not hold it on when it is killed.
+    A POSIX lock belongs to one process: DataLoader workers that it forked do not hold the lock when it is killed.
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,20 +71,20 @@ def _acquire(path: Path, advice: str) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
-        os.close(descriptor)  # the holder ended in between, and removed this file
-    before = _holder(descriptor)
-    if before:
-        print(f"{path.parent} was left by {before}, which did not end by itself: taken over")
-    this = dict(process=os.getpid(), host=socket.gethostname(), since=f"{datetime.now():%Y-%m-%d %H:%M:%S}")
+        os.close(descriptor)  # The holder ended in between, and removed this file.
+    previous = _holder(descriptor)
+    if previous:
+        print(f"{path.parent} was left by {previous}, which did not end by itself: taken over")
+    holder = dict(process=os.getpid(), host=socket.gethostname(), since=f"{datetime.now():%Y-%m-%d %H:%M:%S}")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(this).encode(), 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
     return descriptor
 
 
 def _holder(descriptor: int) -> str:
-    """Words for the process that wrote a lock's file; none for an empty file."""
+    """Description of the process that wrote a lock file, for messages; empty for an empty file."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {found['process']} on {found['host']} since {found['since']}"
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return ""

@@ -1,19 +1,19 @@
-"""The versions of what computes: Python and the packages that make weights, answers and scores."""
+"""Versions of Python and of the packages that weights, answers and scores depend on."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-# One of mmengine and onedl-mmengine gives the engine.
+# Either of these provides the module `mmengine`.
 ENGINES = ("mmengine", "onedl-mmengine")
 PACKAGES = ("mmgpt", "torch", *ENGINES, "transformers", "peft", "open_clip_torch", "pillow", "pycocoevalcap")
 
 
 def versions() -> dict[str, str]:
-    """The version of Python and of each of PACKAGES that is installed."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of those of PACKAGES that are installed."""
+    result = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            result[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return result

@@ -152,7 +152,7 @@ def test_a_config_file_and_a_checkpoint_and_a_progress_bar(chat_config, chat_che
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no exported model"):
+    with pytest.raises(FileNotFoundError, match="not an exported model"):
         MMGPTInferencer(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no config file"):
         MMGPTInferencer(tmp_path / "none.py")

@@ -192,8 +192,8 @@ def test_only_the_projects_own_classes_are_built(folder, change, place):
         (put("model", "module", "generation", value=dict(custom_generate="x")), "generation.custom_generate has no"),
         (put("model", "module", "generation", value=dict(trust_remote_code=True)), "trust_remote_code has no place"),
         (put("model", "module", "language", "config", value=dict(auto_map={})), "language.config.auto_map has no"),
-        (put("model", "module", "vision", value="${needed}"), "vision='.{needed}' refers to what is no path"),
-        (put("model", "module", "vision", value="${nowhere}"), "refers to what is no path"),
+        (put("model", "module", "vision", value="${needed}"), "vision='.{needed}' refers to something else than"),
+        (put("model", "module", "vision", value="${nowhere}"), "refers to something else than"),
         (put("vision", value="${language}${language}"), "vision='.{language}.{language}' refers to"),
         (put("model", value=[]), "`model` has to be an object"),
         (put("chat_pipeline", value="x"), "`model` has to be an object, and `chat_pipeline` a list"),
@@ -282,7 +282,7 @@ def test_weights_that_are_not_those_of_the_folder(folder):
 
 
 def test_a_folder_without_a_description(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no exported model: it has no mmgpt.json"):
+    with pytest.raises(FileNotFoundError, match="is not an exported model: it has no mmgpt.json"):
         load_config(tmp_path)
 
 

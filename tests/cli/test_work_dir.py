@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmgpt.cli.failures import DiskFault, is_disk_fault
-from mmgpt.cli.work_dir import check_space, check_writable, is_complete, newest_checkpoint, remove_parts
+from mmgpt.cli.work_dir import check_space, check_writable, is_complete, newest_checkpoint, remove_incomplete
 from mmgpt.utils.atomic import part_path
 
 
@@ -78,7 +78,7 @@ def test_parts_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
         (tmp_path / each).mkdir()
         (tmp_path / each / "a.safetensors").touch()
     (tmp_path / "iter_5.shards" / "notes.txt").touch()
-    remove_parts(tmp_path)
+    remove_incomplete(tmp_path)
     folders.remove("iter_4.shards")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, *folders])
 

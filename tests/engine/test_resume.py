@@ -174,6 +174,18 @@ def test_nothing_is_left_to_train(run, make_runner, tmp_path):
         run(resume=True, max_epochs=1)
 
 
+def test_a_number_of_epochs_that_is_not_a_number_is_refused(run):
+    run(max_epochs=1)
+    with pytest.raises(ValueError, match="cannot resume .*latest.pth: train_cfg.max_epochs='three' is not a number"):
+        run(resume=True, max_epochs="three")
+
+
+def test_a_learning_rate_that_the_optimizer_refuses_is_told_as_a_setting(run):
+    run(max_epochs=1)
+    with pytest.raises(ValueError, match="optim_wrapper.optimizer: Invalid learning rate: -1"):
+        run(resume=True, max_epochs=2, lr=-1)
+
+
 REFUSED = {
     "accumulative_counts=2": "optim_wrapper.accumulative_counts: 1 then, 2 now",
     "seed=1": "randomness.seed: 0 then, 1 now",

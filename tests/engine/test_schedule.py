@@ -161,6 +161,13 @@ def test_a_warm_up_from_nothing_is_refused(warm_up):
         fit_schedule([warm_up], 100, EPOCH)
 
 
+def test_a_warm_up_that_ends_before_it_begins_is_refused():
+    with pytest.raises(
+        ValueError, match=r"param_scheduler\[0\] \(LinearLR\): a warm-up from batch 0 to batch -5: its end"
+    ):
+        fit_schedule([linear(-5)], 100, EPOCH)
+
+
 @pytest.mark.parametrize(
     ("options", "first", "highest"),
     [

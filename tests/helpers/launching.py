@@ -1,4 +1,4 @@
-"""tools/train.py in processes of its own, on the stub config."""
+"""Runs of tools/train.py on the stub config, in processes of their own."""
 
 import os
 import socket
@@ -19,13 +19,13 @@ ENVIRONMENT = {
 
 
 def train(folder: Path, more: str, *arguments: object, timeout: float = 240) -> subprocess.CompletedProcess:
-    """A run in its own group of processes, with what it wrote."""
+    """Train in a process group of its own, and return the finished process with its output."""
     command = [sys.executable, str(ROOT / "tools" / "train.py"), str(write_config(folder, more=more))]
     return _run([*command, *map(str, arguments)], timeout)
 
 
 def train_on_two(folder: Path, more: str, *arguments: object, timeout: float = 240) -> subprocess.CompletedProcess:
-    """The same with tools/dist_train.sh and two processes, in the work directory `two`."""
+    """Train with tools/dist_train.sh in two processes, in the work directory `two`."""
     script = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(write_config(folder, more=more)), "2"]
     return _run([*script, "--work-dir", str(folder / "two"), *map(str, arguments)], timeout)
 

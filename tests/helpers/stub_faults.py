@@ -1,4 +1,4 @@
-"""Data whose samples have names, and some of which end, poison or interrupt a run, for tests of faults.
+"""Stub data whose samples have names, and of which some fail, give non-finite losses or send signals to the run.
 
 The configs of these tests import it by ``custom_imports``: append `FAULTY` to the stub config.
 """
@@ -29,7 +29,7 @@ train_dataloader['collate_fn'] = dict(type='named_collate')
 class NamedModel(StubModel):
     """The stub model on batches that have `metas`; its loss is that of the source 'stub'."""
 
-    def forward(self, x, y, metas=None, mode="loss", **rest):  # what the throughput counts
+    def forward(self, x, y, metas=None, mode="loss", **rest):  # rest: fields that the throughput counts
         outputs = super().forward(x, y.clamp(max=1e6), mode=mode)
         if mode != "loss":
             return outputs
@@ -45,7 +45,7 @@ class NamedModel(StubModel):
 
 @FUNCTIONS.register_module(force=True)
 def named_collate(samples: Sequence[dict]) -> dict:
-    """A batch with the fields of a real one that hooks look at."""
+    """A batch with those fields of a real one that hooks read."""
     metas = [sample.pop("meta") for sample in samples]
     mask = torch.ones(len(samples), 5, dtype=torch.long)
     return {**default_collate(samples), "metas": metas, "sources": ["stub"] * len(metas), "attention_mask": mask}
@@ -53,10 +53,11 @@ def named_collate(samples: Sequence[dict]) -> dict:
 
 @DATASETS.register_module(force=True)
 class FaultyData(StubData):
-    """Samples `infinite` make loss and gradients infinite, `huge` the gradients alone, `constant` the loss alone.
+    """Stub data with faulty samples, given by their indices.
 
-    Reading the sample number `raising` raises a RuntimeError; reading `signalled` sends `signum` to the process that
-    trains, or to all of its group, once: until `once`, a file, is there.
+    Samples of `infinite` make loss and gradients infinite, those of `huge` the gradients alone, those of `constant` the
+    loss alone. Reading the sample `raising` raises a RuntimeError. Reading the sample `signalled` sends `signum` to the
+    training process, or to its process group, unless the file `once` exists, which it then creates.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A tiny model with dropout and a frozen part, and data for it: small enough to train in tests of the engine.
+"""A tiny model with dropout and a frozen layer, and data for it: small enough to train in tests of the engine.
 
 The configs of these tests import it by ``custom_imports``; `write_config` writes such a config.
 """
@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 @MODELS.register_module(force=True)
 class StubModel(BaseModel):
-    """Regression with a frozen first layer, dropout, and noise from the generators of Python and NumPy."""
+    """Regression model with a frozen first layer, dropout, and noise from the generators of Python and NumPy."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -44,9 +44,9 @@ class StubModel(BaseModel):
 
 @DATASETS.register_module(force=True)
 class StubData(Dataset):
-    """``size`` fixed random samples; every index that is read is noted in ``log``, if that names a file.
+    """``size`` fixed random samples; every index that is read is appended to the file ``log``, if there is one.
 
-    ``seconds`` is how long reading takes; the sample number ``broken`` cannot be read.
+    Reading a sample takes ``seconds``; the sample ``broken`` cannot be read.
     """
 
     metainfo = {"name": "stub"}
@@ -70,14 +70,14 @@ class StubData(Dataset):
 
 
 class StubPart(list):
-    """A part of StubJoint: nothing but its length."""
+    """A dataset of StubJoint that has nothing but a length."""
 
     name, weight = "stub", 1.0
 
 
 @DATASETS.register_module(force=True)
 class StubJoint(StubData):
-    """The same as a JointDataset: the first 12 samples are visual, the rest is language."""
+    """The stub data as a JointDataset: the first 12 samples are visual, the rest is language."""
 
     visual_size, visual = 12, [StubPart(range(12))]
 
@@ -88,7 +88,7 @@ class StubJoint(StubData):
 
 @DATA_SAMPLERS.register_module(force=True)
 class StubBatchSampler:
-    """Batches of a sampler's indices; the first ``start`` are skipped without being read."""
+    """Batch sampler that skips the first ``start`` batches without reading them."""
 
     def __init__(self, sampler: object, batch_size: int) -> None:
         self.sampler, self.batch_size, self.start = sampler, batch_size, 0
@@ -104,7 +104,7 @@ class StubBatchSampler:
 
 @METRICS.register_module(force=True)
 class StubMetric(BaseMetric):
-    """Mean absolute error; a `broken` one fails once all is answered."""
+    """Mean absolute error; a `broken` metric fails after all samples are answered."""
 
     def __init__(self, broken: bool = False) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Trainings of a tiny Flamingo, alone or as one of several processes: ``torchrun two_processes.py RUNS.json``.
+"""Trainings of a tiny Flamingo in one process or two: ``torchrun two_processes.py RUNS.json``.
 
-The file holds lists of arguments of tools/train.py; each is a run. One start for all of them saves the imports.
+The file holds a list of arguments of tools/train.py for each run. Starting the processes once saves the imports.
 """
 
 import json
@@ -50,7 +50,7 @@ custom_hooks = [
     dict(type='StubGraphs'),
     dict(type='StubStop', after='${{stop}}')]
 lr, warmup_iters, max_epochs = {lr}, 2, 2
-# Where gradients are small, AdamW's own eps makes steps of the rounding of sums in another order.
+# With the default eps, AdamW turns rounding errors of small gradients into whole steps.
 optim_wrapper = dict(optimizer=dict(eps=1e-4))
 """
 SHARDED = "model_wrapper_cfg = dict(_delete_=True, type='mmgpt.ShardedDataParallel')\n"
@@ -58,7 +58,7 @@ SHARDED = "model_wrapper_cfg = dict(_delete_=True, type='mmgpt.ShardedDataParall
 
 @DATASETS.register_module(force=True)
 class StubConversations(Dataset):
-    """Random samples of differing lengths; every third of the visual ones has no image."""
+    """Random samples of different lengths; every third visual sample has no image."""
 
     metainfo = {}
 
@@ -85,7 +85,7 @@ class StubConversations(Dataset):
 
 @HOOKS.register_module(force=True)
 class StubCheckpointing(Hook):
-    """Gradient checkpointing of the language model."""
+    """Hook that turns on gradient checkpointing of the language model."""
 
     def __init__(self, on: bool) -> None:
         self.on = on
@@ -93,15 +93,15 @@ class StubCheckpointing(Hook):
     def before_train(self, runner: Runner) -> None:
         if not self.on:
             return
-        (language,) = [part for part in runner.model.modules() if isinstance(part, GatedCausalLM)]
+        (language,) = [module for module in runner.model.modules() if isinstance(module, GatedCausalLM)]
         set_activation_checkpointing(language, True)
 
 
 @HOOKS.register_module(force=True)
 class StubAnswers(Hook):
-    """Writes what each process answers in the middle of an epoch, one by a text and an image, the other by a text.
+    """Hook that writes the answers of each process in the middle of an epoch, one to an image, the other to text alone.
 
-    In between a checkpoint is saved as the best one is, whose validation has just been.
+    In between a checkpoint is saved in the same way as the best one is saved after a validation.
     """
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None):
@@ -113,17 +113,17 @@ class StubAnswers(Hook):
         batch = {"input_ids": torch.tensor(prompt), "metas": [{}]}
         if rank == 0:
             batch["pixels"] = torch.randn(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        answers = [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
+        answers = [row["prediction"] for _ in range(1 + rank) for row in model.test_step(batch)]
         with trainable_state_dicts(runner):
             runner.save_checkpoint(runner.work_dir, "best.pth", save_optimizer=False, by_epoch=False)
-        answers += [each["prediction"] for _ in range(1 + rank) for each in model.test_step(batch)]
+        answers += [row["prediction"] for _ in range(1 + rank) for row in model.test_step(batch)]
         Path(runner.work_dir, f"answers_{rank}.json").write_text(json.dumps(answers))
         model.train()
 
 
 @HOOKS.register_module(force=True)
 class StubGraphs(Hook):
-    """Writes how many graphs a run has compiled."""
+    """Hook that writes the number of graphs that a run has compiled."""
 
     def before_train(self, runner: Runner) -> None:
         torch._dynamo.utils.counters.clear()
@@ -134,7 +134,7 @@ class StubGraphs(Hook):
 
 @HOOKS.register_module(force=True)
 class StubStop(Hook):
-    """Ends the run after some batches as if it were killed."""
+    """Hook that ends the run after a number of batches, as if it were killed."""
 
     priority = "LOWEST"
 
@@ -147,7 +147,7 @@ class StubStop(Hook):
 
 
 def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
-    """Configs of 7 visual and 5 language samples and 2 epochs, that train LoRA, or the gated blocks and resampler."""
+    """Configs with 7 visual and 5 language samples and 2 epochs, for LoRA, and for gated blocks and resampler."""
     image_id = load_tokenizer(flamingo["language"]["path"]).convert_tokens_to_ids("<image>")
     models = {"lora": {"type": "LoRAModel", "module": flamingo, "lora": "${lora}"}, "full": flamingo}
     paths = {name: folder / f"{name}.py" for name in models}
@@ -161,7 +161,7 @@ def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
 
 def train(arguments: list[str]) -> None:
     """Run tools/train.py within this process."""
-    # MMEngine keeps these by config name and second, and would hand on those of the run before.
+    # MMEngine caches these by config name and second, and would return those of the previous run.
     for kind in (MMLogger, MessageHub, Visualizer):
         kind._instance_dict.clear()
     sys.argv = [str(ROOT / "tools" / "train.py"), *arguments]
@@ -173,12 +173,12 @@ def train(arguments: list[str]) -> None:
 
 
 def arguments(config: Path, name: str, options: list[str], *more: str) -> list[str]:
-    """Of tools/train.py, with a work directory of that name beside the config."""
+    """Arguments of tools/train.py, with a work directory of this name beside the config."""
     return [str(config), "--work-dir", str(config.parent / name.replace(" ", "_")), *more, "--cfg-options", *options]
 
 
 def train_on_two(folder: Path, runs: list[list[str]]) -> None:
-    """Do the runs, one after the other, in two processes that are started once; they must not hang."""
+    """Run trainings one after the other in two processes that are started once; they must not hang."""
     (folder / "runs.json").write_text(json.dumps(runs))
     environment = {
         **os.environ,
@@ -196,12 +196,12 @@ def train_on_two(folder: Path, runs: list[list[str]]) -> None:
 
 
 def checkpoint(folder: Path) -> dict:
-    """The newest one of a run."""
+    """The newest checkpoint of a run."""
     return read_weights(folder / "latest.pth")
 
 
 def logged(state: dict) -> dict[str, list[float]]:
-    """The loss of every batch by source, as the log of a checkpoint has it."""
+    """The loss of every batch by source, from the log in a checkpoint."""
     scalars = state["message_hub"]["log_scalars"]
     return {name: value["history"][0].tolist() for name, value in scalars.items() if name.startswith("train/loss")}
 
@@ -209,5 +209,5 @@ def logged(state: dict) -> dict[str, list[float]]:
 if __name__ == "__main__":
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
         train([*arguments, "--launcher", "pytorch"])
-        # What the first process wrote last is there before another run of the second looks for it.
+        # The next run of the second process may read the last file that the first one writes.
         torch.distributed.barrier()

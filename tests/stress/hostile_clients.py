@@ -1,6 +1,6 @@
-"""What attackers and broken clients send to a server of tools/serve.py, for load_server.py: harmless, and bounded.
+"""Requests of attackers and broken clients to a server of tools/serve.py, for load_server.py: harmless, and bounded.
 
-Each request has statuses that are right for it; where it gets another one, or none, that is kept as wrong.
+Each kind of request has its right statuses; a response with another status, or with none, is recorded as wrong.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ import httpx
 import openai
 
 MIB = 2**20
-HOLD = 3  # seconds at most that a connection is left as it is
-PATIENCE = 60  # seconds for a response
+HOLD = 3  # seconds at most for which a connection is left idle
+PATIENCE = 60  # seconds for which a response is awaited
 
 
 class Hostile:
-    """Clients that do everything wrong.
+    """Hostile and broken clients of one server.
 
     Args:
-        url: of the server.
-        key: its API key.
-        model: the name of its model.
-        conversations: valid ones, to be broken.
+        url: address of the server.
+        key: API key of the server.
+        model: name of its model.
+        conversations: valid conversations, from which broken requests are made.
 
     Attributes:
-        counts: how many requests of each kind there were.
-        wrong: what was answered as it should not be.
+        counts: number of requests of each kind.
+        wrong: messages about requests that got a wrong status.
     """
 
     def __init__(self, url: str, key: str, model: str, conversations: Sequence[list[dict]]):
@@ -52,7 +52,7 @@ class Hostile:
         ]
 
     async def keep_on(self, number: int, until: float) -> None:
-        """One client: kind after kind, in an order of its own."""
+        """Client that sends one kind after another, in a random order of its own."""
         rng = random.Random(number)
         while time.perf_counter() < until:
             kind = rng.choice(self.kinds)
@@ -65,7 +65,7 @@ class Hostile:
                 self._check(kind.__name__, error.status_code, 429, 503)
 
     async def never_end(self, until: float) -> None:
-        """One connection after the other whose body stops after its first byte, until the server closes it."""
+        """Client whose bodies stop after the first byte; it opens a new connection when the server closes the last."""
         while time.perf_counter() < until:
             with suppress(OSError):
                 reader, writer = await self._open(b"{", "Content-Length: 1000")
@@ -76,13 +76,13 @@ class Hostile:
                 writer.close()
 
     async def unfinished(self, rng: random.Random) -> None:
-        """A part of a body, and then nothing."""
+        """Send a part of a body, then wait and close."""
         _, writer = await self._open(self._body(rng)[: rng.randrange(1, 2000)], "Content-Length: 100000")
         await asyncio.sleep(rng.random() * HOLD)
         writer.close()
 
     async def oversize_chunks(self, rng: random.Random) -> None:
-        """A body in chunks that goes on beyond the limit."""
+        """Send a chunked body beyond the size limit."""
         reader, writer = await self._open(b"", "Transfer-Encoding: chunked")
         answer = asyncio.create_task(reader.read(1000))
         with suppress(OSError):
@@ -94,31 +94,31 @@ class Hostile:
         await self._expect("oversize_chunks", answer, writer, 413, 429)
 
     async def broken_base64(self, rng: random.Random) -> None:
-        """A picture that is none."""
+        """Send image data that is not an image."""
         url = rng.choice(["data:image/png;base64,@@@@", "data:image/png;base64,abc", "data:image/png;base64,aGFsbG8="])
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "what?"}]
         body = {"model": self.model, "messages": [{"role": "user", "content": content}]}
         await self._post("broken_base64", json.dumps(body).encode(), 400)
 
     async def no_json(self, rng: random.Random) -> None:
-        """A body that is no request."""
+        """Send a body that is not a JSON request."""
         await self._post("no_json", rng.choice([b"", b"{", b"[" * 1000, b"\xff\xfe", b"null", b"{}"]), 400)
 
     async def cut_request(self, rng: random.Random) -> None:
-        """A connection that ends in the middle of a body."""
+        """Abort the connection in the middle of a body."""
         body = self._body(rng)
         _, writer = await self._open(body[: len(body) // 2], f"Content-Length: {len(body)}")
         writer.transport.abort()
 
     async def cut_answer(self, rng: random.Random) -> None:
-        """A connection that ends before the answer."""
+        """Abort the connection before the answer."""
         body = self._body(rng)
         _, writer = await self._open(body, f"Content-Length: {len(body)}")
         await asyncio.sleep(rng.random() / 10)
         writer.transport.abort()
 
     async def cancelled_stream(self, rng: random.Random) -> None:
-        """A stream that is left after some pieces."""
+        """Close a stream after a few pieces."""
         async with openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0) as client:
             messages = rng.choice(self.conversations)
             stream = await client.chat.completions.create(model=self.model, messages=messages, stream=True)
@@ -127,19 +127,19 @@ class Hostile:
             await stream.close()
 
     async def head(self, rng: random.Random) -> None:
-        """HEAD, as probes ask."""
+        """Send HEAD requests, as probes do."""
         async with httpx.AsyncClient(timeout=PATIENCE) as client:
             path = rng.choice(["/health", "/metrics", "/v1/models", "/nowhere"])
             response = await client.head(self.url + path, headers={"Authorization": f"Bearer {self.key}"})
         self._check("head", response.status_code, 404 if path == "/nowhere" else 200)
 
     async def claims(self, rng: random.Random) -> None:
-        """A body that is said to be enormous."""
+        """Announce an enormous body."""
         reader, writer = await self._open(b"{", f"Content-Length: {10 ** rng.randrange(9, 20)}")
         await self._expect("claims", reader.read(1000), writer, 413)
 
     async def wrong_key(self, rng: random.Random) -> None:
-        """A large body with another key, where the server asks for one."""
+        """Send a large body with a wrong key, if the server needs a key."""
         if self.key != "none":
             reader, writer = await self._open(b"{" * 1000, "Content-Length: 1000000", key="wrong")
             await self._expect("wrong_key", reader.read(1000), writer, 401)
@@ -148,7 +148,7 @@ class Hostile:
         return json.dumps({"model": self.model, "messages": rng.choice(self.conversations)}).encode()
 
     async def _open(self, data: bytes, head: str, key: str | None = None):
-        """A connection on which the head of a chat request and these bytes were sent."""
+        """A connection on which the head of a chat request and the first bytes of its body were sent."""
         address = urlsplit(self.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         lines = ["POST /v1/chat/completions HTTP/1.1", "Host: a", "Content-Type: application/json", head]
@@ -177,5 +177,5 @@ class Hostile:
 
 
 def _status(data: bytes) -> int:
-    """The status of a response, 0 where there is none."""
+    """Status of a response; 0 where there is none."""
     return int(data[9:12]) if data.startswith(b"HTTP/1.1 ") else 0

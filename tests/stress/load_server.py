@@ -1,13 +1,13 @@
-"""Many clients at once at a server of tools/serve.py: how fast it is, what it refuses, and whether its answers stay.
+"""Load test of a server of tools/serve.py with many clients: its speed, its refusals, and whether its answers change.
 
 python tests/stress/load_server.py --images A.png B.png --questions "What is it?" "Which colour?"
 
-Every question about every picture, and by itself, alone and as a second turn, is asked once by a client alone, then by
-all clients in turn, every second time as a stream. With --hostile, so many clients beside them send what attackers and
-broken clients send (see hostile_clients.py), and with --unfinished so many connections have bodies that never end. It
-ends with exit code 1 when an answer differs from the one that a client alone got, when there was an error other than
-429 and 503, or when a hostile request was not answered as it should be. An API key is taken from MMGPT_API_KEY. Needs
-the package openai.
+Every question about every image, and every question without an image, as a first and as a second turn, is asked once by
+a single client, then by all clients in turn, every second time as a stream. --hostile adds clients that send what
+attackers and broken clients send (see hostile_clients.py), and --unfinished adds connections with bodies that never
+end. The exit code is 1 when an answer differs from the one for the single client, when there was an error other than
+429 and 503, or when a hostile request got a wrong status. An API key is taken from MMGPT_API_KEY. Needs the package
+openai.
 """
 
 import argparse
@@ -29,23 +29,23 @@ import openai
 from hostile_clients import Hostile
 
 REFUSALS = (429, 503)
-PAUSE = 0.1  # seconds before a client that was refused asks again
-SETTLE = 40  # seconds that the server has to close what hostile clients left open
+PAUSE = 0.1  # seconds after which a client that was refused asks again
+SETTLE = 40  # seconds that the server has to close the connections that hostile clients left open
 FIGURES = {"memory": "process_resident_memory_bytes", "files": "process_open_fds", "threads": "mmgpt_threads"}
 
 
 @dataclass
 class Counts:
-    """What came back.
+    """Counts of all answers and errors.
 
     Attributes:
-        answers: how many.
-        seconds: how long each took.
-        first: how long the first text took, of streams.
-        entry: how long streams waited to be let in, refusals included: until the response began, before any text.
-        tokens: of all answers.
-        errors: how many of each status, or kind where there is none.
-        different: questions whose answer was another one, with both.
+        answers: number of answers.
+        seconds: time of each answer.
+        first: time to the first text of each stream.
+        entry: time until the response of each stream began, before any text, refusals included.
+        tokens: number of tokens of all answers.
+        errors: number of errors by status, or by kind where there is no status.
+        different: (expected, actual) answers that differ.
     """
 
     answers: int = 0
@@ -61,9 +61,9 @@ class Load:
     """Clients of one server.
 
     Args:
-        url: of the server.
-        key: its API key.
-        max_tokens: of an answer.
+        url: address of the server.
+        key: API key of the server.
+        max_tokens: largest number of tokens of an answer.
     """
 
     def __init__(self, url: str, key: str, max_tokens: int):
@@ -72,14 +72,14 @@ class Load:
         self.counts = Counts()
 
     async def figures(self) -> dict[str, float]:
-        """What the server takes: MiB of memory, open files, threads."""
+        """Resources of the server: MiB of memory, open files, threads."""
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.key}"}, timeout=60) as client:
             text = (await client.get(f"{self.url}/metrics")).raise_for_status().text
         values = {key: float(re.search(rf"^{name} (\S+)$", text, re.M)[1]) for key, name in FIGURES.items()}
         return {**values, "memory": values["memory"] / 2**20}
 
     async def ask(self, messages: list[dict], stream: bool, since: float | None = None) -> str:
-        """An answer, counted; `since` is when it was asked for first, if it was refused before."""
+        """Ask for an answer and count it; `since` is the time of the first attempt, if earlier ones were refused."""
         begun, first, text = time.perf_counter(), None, ""
         settings = dict(model=self.model, messages=messages, temperature=0, max_tokens=self.max_tokens, stream=stream)
         if stream:
@@ -101,7 +101,7 @@ class Load:
         return text
 
     async def keep_asking(self, questions: Iterator[tuple[list[dict], str]], until: float) -> None:
-        """One client: question after question."""
+        """Client that asks question after question."""
         since = None
         for number, (messages, expected) in enumerate(questions):
             if time.perf_counter() > until:
@@ -150,61 +150,65 @@ class Load:
         return [*figures, last]
 
     def report(self, figures: Sequence[dict[str, float]]) -> bool:
-        """Print the figures; whether all is well."""
+        """Print the figures; whether there was no wrong answer and no unexpected error."""
         counts, hostile = self.counts, self.hostile
         print(f"answers      {counts.answers}, {counts.answers / self.took:.1f} a second, {spread(counts.seconds)}")
         print(f"first text   {spread(counts.first)}")
-        print(f"let in after {spread(counts.entry)}, at most {max(counts.entry, default=0):.3f} s")
+        print(f"entry        {spread(counts.entry)}, at most {max(counts.entry, default=0):.3f} s")
         print(f"tokens       {counts.tokens / self.took:.0f} a second")
         print(f"errors       {dict(counts.errors) or 'none'}")
         moments = "(before, after a minute or a tenth, half, three quarters and the end)"
         for name, unit in (("memory", " MiB"), ("files", ""), ("threads", "")):
-            print(f"{name:<12} {' '.join(f'{each[name]:.0f}' for each in figures)}{unit} {moments}")
+            print(f"{name:<12} {' '.join(f'{moment[name]:.0f}' for moment in figures)}{unit} {moments}")
         print(f"hostile      {dict(sorted(hostile.counts.items())) or 'none'}")
         for text in hostile.wrong[:5]:
             print(f"  wrong: {text}")
-        print(f"different    {len(counts.different)} answers from those to one client")
+        print(f"different    {len(counts.different)} answers from those for a single client")
         for expected, text in counts.different[:5]:
-            print(f"  {expected!r} alone, {text!r} here")
+            print(f"  {expected!r} for a single client, {text!r} here")
         return not counts.different and not hostile.wrong and set(counts.errors) <= set(REFUSALS)
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """Percentiles."""
+    """Percentiles of times, as text."""
     if len(seconds) < 2:
-        return "too few to tell"
+        return "too few answers for percentiles"
     cuts = quantiles(seconds, n=100, method="inclusive")
     return ", ".join(f"p{percent} {cuts[percent - 1]:.3f} s" for percent in (50, 95, 99))
 
 
 def conversations_of(images: Sequence[str], questions: Sequence[str]) -> list[list[dict]]:
-    """Every question about every picture, and by itself; each alone, and as a second turn behind the one before it."""
+    """Conversations with every question, about every image and about none, as the first turn and as the second one."""
     encoded = [base64.b64encode(Path(image).read_bytes()).decode() for image in images]
-    # The type is not looked at.
-    pictures = [[{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}] for data in encoded]
-    pictures.append([])
-    contents = [[*picture, {"type": "text", "text": question}] for picture, question in product(pictures, questions)]
+    # The server ignores the type in the address.
+    image_contents = [
+        [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}] for data in encoded
+    ]
+    contents = [
+        [*content, {"type": "text", "text": question}]
+        for content, question in product([*image_contents, []], questions)
+    ]
     single = [[{"role": "user", "content": content}] for content in contents]
     answer = {"role": "assistant", "content": "yes"}
     return single + [[*single[i - 1], answer, *messages] for i, messages in enumerate(single)]
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server")
-    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="pictures to ask about")
-    parser.add_argument("--questions", nargs="+", default=["What is in the picture?"], metavar="TEXT")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="address of the server")
+    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="images to ask about")
+    parser.add_argument("--questions", nargs="+", default=["What is in the image?"], metavar="TEXT")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--hostile", type=int, default=0, help="hostile clients beside them")
-    parser.add_argument("--unfinished", type=int, default=0, help="connections whose bodies never end")
+    parser.add_argument("--hostile", type=int, default=0, help="number of hostile clients")
+    parser.add_argument("--unfinished", type=int, default=0, help="number of connections whose bodies never end")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--max-tokens", type=int, default=64, help="of an answer")
+    parser.add_argument("--max-tokens", type=int, default=64, help="largest number of tokens of an answer")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, and say whether all is well."""
+    """Run the test; the exit code."""
     args = parse_args(arguments)
     load = Load(args.url, os.environ.get("MMGPT_API_KEY", "none"), args.max_tokens)
     conversations = conversations_of(args.images, args.questions)

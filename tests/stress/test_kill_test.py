@@ -1,4 +1,4 @@
-"""A run that is killed and resumed, by the script."""
+"""The kill test on the stub model, killed twice."""
 
 import random
 import runpy
@@ -21,17 +21,19 @@ def environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path, capsys):
+def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys):
     more = "train_dataloader['dataset'].update(seconds=0.02, size=60)\ndefault_hooks['checkpoint']['interval'] = 2\n"
     arguments = [write_config(tmp_path, more=more), "--work-dir", tmp_path / "runs", "--kills", 2, "--seconds", 0.2]
     assert SCRIPT["main"](list(map(str, arguments))) == 0
-    shown = capsys.readouterr().out
-    assert "equal, bit by bit" in shown and "2 of 2 kills" in shown and "between" in shown
+    output = capsys.readouterr().out
+    assert "equal, bit by bit" in output
+    assert "2 of 2 kills" in output
+    assert "between" in output
     states = [torch.load(tmp_path / "runs" / name / "latest.pth", weights_only=True) for name in ("whole", "killed")]
     assert states[0]["meta"]["iter"] == states[1]["meta"]["iter"] == 60
 
 
-def test_differences_are_named():
+def test_differences_between_checkpoints_are_named():
     a = {"x": [torch.ones(2), {"step": 3}], "y": torch.zeros(1)}
     b = {"x": [torch.ones(2), {"step": 4}], "y": torch.tensor([1e-45])}
     assert SCRIPT["differences"](a, a) == []
@@ -39,8 +41,8 @@ def test_differences_are_named():
     assert SCRIPT["differences"]({"x": 1}, {"y": 1}, "state") == ["state"]
 
 
-def test_a_run_that_fails_is_told(tmp_path):
+def test_a_run_that_fails_by_itself_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="exit code 1, see .*killed.log"):
         (tmp_path / "killed").mkdir()
         command = [sys.executable, "-c", "raise SystemExit(1)"]
-        SCRIPT["killed"](command, tmp_path / "killed", "write", random.Random(0), 1.0)
+        SCRIPT["start_and_kill"](command, tmp_path / "killed", "write", random.Random(0), 1.0)

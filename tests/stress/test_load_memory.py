@@ -1,4 +1,4 @@
-"""The peak is measured and printed; the weights of a tiny model are less than ten megabytes."""
+"""The memory test on a tiny model, whose weights are less than ten megabytes."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ TOOL = Path(__file__).parents[2] / "tests" / "stress" / "load_memory.py"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_it_prints_weights_and_peak(tiny_flamingo_config, tmp_path):
+def test_size_of_weights_and_peak_are_printed(tiny_flamingo_config, tmp_path):
     Config(dict(model=tiny_flamingo_config)).dump(tmp_path / "tiny.py")
     command = [sys.executable, str(TOOL), str(tmp_path / "tiny.py")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=TOOL.parents[2])

@@ -84,7 +84,7 @@ def test_slurm_is_told_more(start):
         (["dist_train.sh", "c.py"], 2, "dist_train.sh CONFIG GPUS [options of tools/train.py]"),
         (["dist_train.sh", "c.py", "--resume"], 2, "dist_train.sh CONFIG GPUS"),
         (["dist_train.sh", "gone.py", "2"], 1, "error: there is no config file 'gone.py'"),
-        (["dist_train.sh", "c.py", "all"], 1, "error: GPUS is 'all', not a number of processes"),
+        (["dist_train.sh", "c.py", "all"], 1, "error: GPUS is 'all': give the number of processes"),
         (["dist_test.sh", "c.py", "gone.pth", "2"], 1, "error: there is no checkpoint 'gone.pth'"),
         (["dist_test.sh", "c.py", "c.pth"], 2, "dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]"),
         (["slurm_train.sh", "part", "job"], 2, "slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]"),

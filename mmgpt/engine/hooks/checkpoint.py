@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import BaseLoop, Runner
 
-from mmgpt.cli.work_dir import LATEST, STOPPED, check_space, remove_parts, remove_shards
+from mmgpt.cli.work_dir import LATEST, STOPPED, check_space, remove_incomplete, remove_shards
 from mmgpt.engine import resume
 from mmgpt.engine.checkpoint import checked_state, to_plain_data
 from mmgpt.engine.loops import ResumableEpochLoop
@@ -58,7 +58,7 @@ class TrainableCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if is_main_process():
             _run_settings(runner)  # The files are fingerprinted now, since they may change before the first checkpoint.
-            remove_parts(self.out_dir)
+            remove_incomplete(self.out_dir)
             trainable = [weight for weight in unwrap_model(runner).parameters() if weight.requires_grad]
             # Adam keeps two tensors beside each trainable one.
             check_space(self.out_dir, 3 * sum(weight.numel() * weight.element_size() for weight in trainable))

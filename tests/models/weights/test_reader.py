@@ -97,7 +97,7 @@ def test_damaged_files_are_named(tmp_path):
         state_and_tuning(read_weights(tmp_path / "pickle.pt"), "pickle.pt")
     with pytest.raises(FileNotFoundError, match="gone.pt"):
         read_weights(tmp_path / "gone.pt")
-    with pytest.raises(FileNotFoundError, match="no exported model"):
+    with pytest.raises(FileNotFoundError, match="not an exported model"):
         read_weights(tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_empty_files_and_folders_in_place_of_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=f"{name} cannot be read as tensors and plain data"):
             read_weights(tmp_path / name)
     (tmp_path / "b.safetensors").mkdir()
-    with pytest.raises(FileNotFoundError, match="b.safetensors is no exported model"):
+    with pytest.raises(FileNotFoundError, match="b.safetensors is not an exported model"):
         read_weights(tmp_path / "b.safetensors")
 
 
