@@ -1,4 +1,4 @@
-"""The committed base of the tiny experiment: what its configs make, and a run over it that is killed and resumed."""
+"""The committed base of the tiny experiment, its pretraining, and runs on it, one of them killed and resumed."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def worlds(tmp_path_factory):
     [PRETRAINING / "tiny_pretrain.py", PRETRAINING / "tiny_pretrain_pairs.py", CONFIGS / "tiny_lora_joint.py"],
     ids=lambda path: path.stem,
 )
-def test_the_committed_base_has_the_shapes_that_the_config_makes(config, monkeypatch):
+def test_the_committed_base_has_the_shapes_of_its_configs(config, monkeypatch):
     monkeypatch.chdir(ROOT)
     new = MODELS.build(load_config(PRETRAINING / "tiny_pretrain.py").model).state_dict()
     cfg = load_config(config).model
@@ -46,7 +46,7 @@ def test_the_committed_base_has_the_shapes_that_the_config_makes(config, monkeyp
     assert not torch.equal(new["perceiver.latents"], committed["perceiver.latents"]) or config.stem == "tiny_pretrain"
 
 
-def test_the_committed_image_encoder_is_what_its_config_makes(monkeypatch):
+def test_the_committed_image_encoder_has_the_shapes_of_its_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     new = MODELS.build(load_config(PRETRAINING / "tiny_pretrain_vision.py").model).vision.state_dict()
     committed = MODELS.build(load_config(CONFIGS / "tiny_lora_joint.py").vision).state_dict()
@@ -54,7 +54,7 @@ def test_the_committed_image_encoder_is_what_its_config_makes(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tiny_pretrain_vision.py", "tiny_pretrain.py"])
-def test_a_short_pretraining_learns(name, worlds, tmp_path):
+def test_the_loss_falls_in_a_short_pretraining(name, worlds, tmp_path):
     options = [f"data_root={worlds / 'pretrain'}", "max_epochs=3", "warmup_iters=5", "default_hooks.logger.interval=2"]
     options.append("log_processor.window_size=2")
     result = tool("train.py", PRETRAINING / name, "--work-dir", tmp_path / "run", "--cfg-options", *options)
@@ -86,7 +86,7 @@ def test_a_killed_run_reaches_the_same_final_loss_when_resumed(worlds, tmp_path)
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_the_tiny_model_is_tested_by_the_command(worlds, tmp_path):
+def test_the_test_command_evaluates_the_tiny_model(worlds, tmp_path):
     out = tmp_path / "metrics.json"
     options = ["--out", out, "--work-dir", tmp_path, "--cfg-options", f"data_root={worlds / 'tiny'}"]
     result = tool("test.py", CONFIGS / "tiny_lora_joint.py", *options)

@@ -66,10 +66,38 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
             user-defined pieces, such as line breaks and spaces in a row, are ordinary text that is never split.
         names: names by id that replace those of placeholders.
     """
+    spec = model.normalizer_spec
     pieces = [(names.get(i, piece.piece), piece.score, piece.type) for i, piece in enumerate(model.pieces)]
-    symbols = [piece for piece, _, kind in pieces if kind == USER_DEFINED and not is_mark(piece)]
-    tokenizer = Tokenizer(_bpe(model, pieces) if model.trainer_spec.model_type == BPE else _unigram(model, pieces))
-    spec, normalization = model.normalizer_spec, []
+
+    # 1. The model.
+    unknown_id, byte_fallback = model.trainer_spec.unk_id, model.trainer_spec.byte_fallback
+    if model.trainer_spec.model_type == BPE:
+        # sentencepiece merges the two neighbors whose union has the best score; control pieces are never a union.
+        scores = {piece: score for piece, score, kind in pieces if kind in (NORMAL, USER_DEFINED)}
+        merges = [
+            (-score, len(piece[:cut]), piece[:cut], piece[cut:])
+            for piece, score in scores.items()
+            for cut in range(1, len(piece))
+            if piece[:cut] in scores and piece[cut:] in scores
+        ]
+        tokenizer = Tokenizer(
+            models.BPE(
+                {piece: i for i, (piece, _, _) in enumerate(pieces)},
+                [(left, right) for _, _, left, right in sorted(merges)],
+                unk_token=pieces[unknown_id][0],
+                fuse_unk=True,
+                byte_fallback=byte_fallback,
+            )
+        )
+    else:
+        # sentencepiece finds only these two kinds in a text; the tokenizers library would use any piece with a good
+        # score.
+        lowest = min(score for _, score, _ in pieces) - 1000
+        vocabulary = [(piece, score if kind in (NORMAL, USER_DEFINED) else lowest) for piece, score, kind in pieces]
+        tokenizer = Tokenizer(models.Unigram(vocabulary, unknown_id, byte_fallback))
+
+    # 2. Normalization, symbols that are never split, and decoding.
+    normalization = []
     if spec.precompiled_charsmap:
         normalization.append(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
@@ -78,6 +106,7 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
         normalization.append(normalizers.Prepend(SPACE))
     tokenizer.normalizer = normalizers.Sequence([*normalization, normalizers.Replace(" ", SPACE)])
     decoding = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    symbols = [piece for piece, _, kind in pieces if kind == USER_DEFINED and not is_mark(piece)]
     if not spec.add_dummy_prefix:
         tokenizer.add_tokens([AddedToken(symbol, normalized=True, special=False) for symbol in symbols])
     else:
@@ -92,6 +121,8 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
             tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(patterns)), "isolated")
         decoding.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(decoding)
+
+    # 3. Special tokens, marks, and the start of a text.
     for piece, _, kind in pieces:
         if kind in (UNKNOWN, CONTROL):
             tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True)])
@@ -114,28 +145,3 @@ def first_difference(file: Path, tokenizer: Tokenizer, texts=PROBES) -> str | No
         if tokenizer.encode(text, add_special_tokens=False).ids != model.encode(text):
             return text
     return None
-
-
-def _bpe(model: ModelProto, pieces: list[tuple[str, float, int]]) -> models.BPE:
-    # sentencepiece merges the two neighbors whose union has the best score; control pieces are never a union.
-    scores = {piece: score for piece, score, kind in pieces if kind in (NORMAL, USER_DEFINED)}
-    merges = [
-        (-score, len(piece[:cut]), piece[:cut], piece[cut:])
-        for piece, score in scores.items()
-        for cut in range(1, len(piece))
-        if piece[:cut] in scores and piece[cut:] in scores
-    ]
-    return models.BPE(
-        {piece: i for i, (piece, _, _) in enumerate(pieces)},
-        [(left, right) for _, _, left, right in sorted(merges)],
-        unk_token=pieces[model.trainer_spec.unk_id][0],
-        fuse_unk=True,
-        byte_fallback=model.trainer_spec.byte_fallback,
-    )
-
-
-def _unigram(model: ModelProto, pieces: list[tuple[str, float, int]]) -> models.Unigram:
-    # sentencepiece finds only these two kinds in a text; the tokenizers library would take any piece with a good score.
-    lowest = min(score for _, score, _ in pieces) - 1000
-    vocabulary = [(piece, score if kind in (NORMAL, USER_DEFINED) else lowest) for piece, score, kind in pieces]
-    return models.Unigram(vocabulary, model.trainer_spec.unk_id, model.trainer_spec.byte_fallback)

@@ -57,13 +57,13 @@ model = dict(
     lora=dict(r=2, target_modules=["q_proj", "to_q"], init_lora_weights=False, exclude_modules=r"vision\\..*"),
 )
 """
-# Of the images two are in several samples, and one sample has none.
+# Two images are in several samples, and one sample has no image.
 SAMPLES = [["a.png"], ["b.png", "c.png"], [], ["a.png"], ["d.png", "b.png"]]
 
 
 @pytest.fixture
 def config(tmp_path, tiny_llama, tiny_clip):
-    """Config file whose data are small noisy pictures."""
+    """Config file whose data are small noisy images."""
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     for name in ("a", "b", "c", "d"):
@@ -85,7 +85,7 @@ def tool(monkeypatch):
 
 @pytest.fixture
 def fill(tool, config):
-    """A function that runs the tool, two images at a time, in float32 unless told otherwise."""
+    """A function that runs the tool, two images at a time, in float32 by default."""
 
     def run(*arguments, dtype="float32"):
         options = ["--workers", "1", "--batch-size", "2", "--device", "cpu", "--dtype", dtype]
@@ -144,7 +144,7 @@ def test_packed_rows_are_the_same_with_the_cache(config, fill):
     assert_close(gradients, plain_gradients)
 
 
-def test_half_precision_is_near(config, fill, tmp_path):
+def test_features_in_float16_are_close_to_those_in_float32(config, fill, tmp_path):
     fill(dtype="float16")
     assert {value.dtype for value in stored(tmp_path).values()} == {torch.float16}
     batch, losses, _ = train_once(config)
@@ -152,7 +152,7 @@ def test_half_precision_is_near(config, fill, tmp_path):
     torch.testing.assert_close(losses, train_once(config, PIXELS)[1], rtol=1e-3, atol=0)
 
 
-def test_an_interrupted_fill_goes_on(tool, config, fill, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_fill_is_continued(tool, config, fill, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, "IMAGES_PER_FILE", 2)
     fill()
     whole, files = stored(tmp_path), list((tmp_path / "cache" / "features").iterdir())
@@ -181,7 +181,7 @@ def test_an_interrupted_fill_goes_on(tool, config, fill, tmp_path, monkeypatch, 
     assert "4 images, 4 of them in" in capsys.readouterr().out and len(calls) == 3
 
 
-def test_a_changed_image_is_computed_anew(config, fill, tmp_path, capsys):
+def test_a_changed_image_is_encoded_again(config, fill, tmp_path, capsys):
     fill()
     before = stored(tmp_path).keys()
     Image.new("RGB", (50, 50), "red").save(tmp_path / "images" / "d.png")
@@ -201,7 +201,7 @@ def test_the_cache_of_another_image_encoder_is_refused(config, fill):
         train_once(config, {"vision.final_norm": True})
 
 
-def test_another_preparation_is_refused(config, fill):
+def test_other_pixel_steps_are_refused(config, fill):
     fill()
     with pytest.raises(ValueError, match="prepared by .*'size': 32.*, the pipeline prepares them by .*'size': 16"):
         train_once(config, {"image_size": 16})
@@ -230,7 +230,7 @@ def test_features_without_a_cache_are_refused(config, fill, tmp_path):
         train_once(config)
 
 
-def test_images_that_cannot_be_read_are_named_at_the_end(config, fill, tmp_path):
+def test_unreadable_images_are_listed_at_the_end(config, fill, tmp_path):
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
     os.remove(tmp_path / "images" / "c.png")
     with pytest.raises(ValueError, match=r"2 images cannot be read:\n.*cannot read.*a.png.*\n.*No such file.*c.png"):
@@ -243,7 +243,7 @@ def test_images_that_cannot_be_read_are_named_at_the_end(config, fill, tmp_path)
         fill()
 
 
-def test_mistakes_in_the_command(tool, config, fill, monkeypatch):
+def test_wrong_options_are_named(tool, config, fill, monkeypatch):
     for options, words in {
         "image_steps=${pixel_steps}": "must read one cache: set image_steps=.*found: no LoadFeatures",
         "feature_cache=None": "found: None",
@@ -256,7 +256,7 @@ def test_mistakes_in_the_command(tool, config, fill, monkeypatch):
         fill("--workers", 0)
 
 
-def test_numbers_beyond_half_precision(tool):
+def test_features_beyond_the_range_of_float16_are_refused(tool):
     vision = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(vision.weight, 1e5)
     with pytest.raises(ValueError, match="beyond the range of torch.float16: use --dtype float32"):
@@ -264,6 +264,6 @@ def test_numbers_beyond_half_precision(tool):
     assert tool.encode(vision, torch.ones(1, 1), torch.float32).item() == 1e5
 
 
-def test_processes_that_prepare_images(config, fill, tmp_path):
+def test_worker_processes_give_the_same_features(config, fill, tmp_path):
     fill("--workers", 2)
     assert len(stored(tmp_path)) == 4

@@ -22,7 +22,7 @@ STEPS = [dict(type="LoadImages"), dict(type="PrepareImages", size=32, mean=[0.5]
 
 @pytest.fixture
 def config(tmp_path, tiny_clip):
-    """A config with two questions about pictures, and three examples of which one shows the first of these."""
+    """A config with two questions about images, and three examples, one of which has the first question's image."""
     draw = np.random.default_rng(0)
     for name in "abcd":
         Image.fromarray(draw.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{name}.png")
@@ -33,16 +33,16 @@ def config(tmp_path, tiny_clip):
     data = dict(type="InstructionDataset", parser="conversation", data_root=str(tmp_path), data_prefix=dict(img=""))
     add = dict(type="AddExamples", shots=0, similar=None, dataset=dict(data, ann_file="shown.jsonl", pipeline=[]))
     asked = dict(data, ann_file="asked.jsonl", pipeline=[add, "${pixel_steps}"])
-    parts = dict(
+    values = dict(
         model=dict(type="LoRAModel", module=dict(vision=dict(type="OpenCLIPVision", path=tiny_clip))),
         pixel_steps=STEPS,
         test_dataloader=dict(dataset=asked),
     )
-    (tmp_path / "config.py").write_text("\n".join(f"{key} = {value!r}" for key, value in parts.items()))
+    (tmp_path / "config.py").write_text("\n".join(f"{key} = {value!r}" for key, value in values.items()))
     return tmp_path / "config.py"
 
 
-def test_vectors_are_means_of_features(config, tmp_path, tiny_clip, capsys):
+def test_vectors_are_mean_patch_features(config, tmp_path, tiny_clip, capsys):
     out = tmp_path / "v.safetensors"
     main([str(config), "--out", str(out), "--workers", "1", "--batch-size", "3", "--device", "cpu"])
     assert "4 images, 32 numbers each" in capsys.readouterr().out
@@ -59,13 +59,13 @@ def test_vectors_are_means_of_features(config, tmp_path, tiny_clip, capsys):
     add = dict(type="AddExamples", shots=2, similar=str(out), dataset=dict(shown, ann_file="shown.jsonl", pipeline=[]))
     asked = DATASETS.build(dict(shown, ann_file="asked.jsonl", pipeline=[add]))
     assert sorted(asked[0]["examples"]) == ["c", "d"]
-    known = dict(zip(images, torch.nn.functional.normalize(features, dim=1), strict=True))
-    likeness = {name: known[str(tmp_path / f"{name}.png")] @ known[str(tmp_path / "b.png")] for name in "acd"}
+    vectors = dict(zip(images, torch.nn.functional.normalize(features, dim=1), strict=True))
+    likeness = {name: vectors[str(tmp_path / f"{name}.png")] @ vectors[str(tmp_path / "b.png")] for name in "acd"}
     assert asked[1]["examples"] == sorted(likeness, key=likeness.get)[1:]
 
 
-def test_an_image_that_cannot_be_read_is_named(config, tmp_path):
-    (tmp_path / "c.png").write_bytes(b"no picture")
+def test_an_unreadable_image_is_named(config, tmp_path):
+    (tmp_path / "c.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="an image cannot be read: .*c.png"):
         main([str(config), "--out", str(tmp_path / "v.safetensors"), "--workers", "1", "--device", "cpu"])
     assert not (tmp_path / "v.safetensors").exists()

@@ -1,4 +1,4 @@
-"""tools/model_converters/weights.py without published files; with them, see tests/parity/test_layouts.py."""
+"""tools/model_converters/weights.py without published files; for those see tests/parity/test_layouts.py."""
 
 import json
 import sys
@@ -40,14 +40,14 @@ def pretrained(tiny_flamingo_config, tmp_path):
     return tmp_path / "pretrain.py", tmp_path / "latest.pth", model
 
 
-def test_base_writes_what_was_trained(run, pretrained, tiny_flamingo_config, tmp_path, capsys):
+def test_base_writes_the_trained_components(run, pretrained, tiny_flamingo_config, tmp_path, capsys):
     config, checkpoint, model = pretrained
     run("base", config, checkpoint, tmp_path / "base")
     base = dict(
         language=dict(path=str(tmp_path / "base/language")), weights=str(tmp_path / "base/flamingo.safetensors")
     )
     again = MODELS.build(tiny_flamingo_config | base).state_dict()
-    # It is stored in half precision.
+    # The files are in float16.
     for name, value in model.state_dict().items():
         torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-3)
     assert f"written: {tmp_path / 'base'}" in capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_base_of_a_language_model_with_invalid_generation_settings(run, base_say
     assert not {"temperature", "top_p", "num_return_sequences"} & set(written)
 
 
-def test_base_holds_an_image_encoder_that_was_trained(run, tiny_flamingo_config, tmp_path):
+def test_base_has_the_trained_image_encoder(run, tiny_flamingo_config, tmp_path):
     model_config = {**tiny_flamingo_config, "frozen": []}
     Config(dict(model=model_config)).dump(tmp_path / "pretrain.py")
     model = MODELS.build(model_config)
@@ -78,14 +78,14 @@ def test_base_holds_an_image_encoder_that_was_trained(run, tiny_flamingo_config,
         torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3, atol=1e-3)
 
 
-def test_base_is_not_made_of_lora(run, tiny_flamingo_config, tmp_path):
+def test_base_of_a_model_with_lora_is_refused(run, tiny_flamingo_config, tmp_path):
     model_config = dict(type="LoRAModel", module=tiny_flamingo_config, lora=dict(target_modules=["q_proj"]))
     Config(dict(model=model_config)).dump(tmp_path / "tuned.py")
     with pytest.raises(ValueError, match="tuned.py has LoRA, which a base cannot hold: merge it"):
         run("base", tmp_path / "tuned.py", "no such checkpoint", tmp_path / "base")
 
 
-def test_publish_needs_no_lora(run, pretrained, tmp_path):
+def test_a_model_without_lora_is_published(run, pretrained, tmp_path):
     config, checkpoint, model = pretrained
     run("publish", config, checkpoint, tmp_path / "published")
     state = read_weights(tmp_path / "published" / "checkpoint.pt")

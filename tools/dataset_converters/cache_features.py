@@ -68,14 +68,14 @@ class PreparedImages(Dataset):
             return str(error)
 
 
-def feature_steps(part: object) -> Iterator[dict]:
-    """The configs of LoadFeatures anywhere in a part of a config."""
-    if isinstance(part, Mapping):
-        if part.get("type") == "LoadFeatures":
-            yield part
-        part = list(part.values())
-    if isinstance(part, (list, tuple)):
-        for item in part:
+def feature_steps(config: object) -> Iterator[dict]:
+    """The configs of LoadFeatures anywhere in a config."""
+    if isinstance(config, Mapping):
+        if config.get("type") == "LoadFeatures":
+            yield config
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for item in config:
             yield from feature_steps(item)
 
 

@@ -44,12 +44,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def with_examples(part):
-    """A part of a config in which each AddExamples draws one example at random, so that its dataset is built."""
-    if isinstance(part, Mapping):
-        copy = {key: with_examples(value) for key, value in part.items()}
-        return copy | dict(shots=1, similar=None) if part.get("type") == "AddExamples" else copy
-    return [with_examples(item) for item in part] if isinstance(part, (list, tuple)) else part
+def with_examples(config):
+    """A config in which each AddExamples draws one example at random, so that its dataset is built."""
+    if isinstance(config, Mapping):
+        copy = {key: with_examples(value) for key, value in config.items()}
+        return copy | dict(shots=1, similar=None) if config.get("type") == "AddExamples" else copy
+    return [with_examples(item) for item in config] if isinstance(config, (list, tuple)) else config
 
 
 def datasets(config: Mapping) -> Iterator[InstructionDataset]:
@@ -95,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workers = args.workers if args.workers > 1 else 0
     prepared = PreparedImages(images, cfg.pixel_steps)
     features = mean_features(vision, DataLoader(prepared, args.batch_size, num_workers=workers, collate_fn=collate))
-    with atomic_write(args.out) as part:
-        part.write_bytes(save({"features": features}, {"images": json.dumps(images)}))
+    with atomic_write(args.out) as temporary:
+        temporary.write_bytes(save({"features": features}, {"images": json.dumps(images)}))
     print(f"{len(images)} images, {features.shape[1]} numbers each: {args.out}")
 
 

@@ -21,9 +21,9 @@ TOLERANCE = 1e-3
 
 def write_fingerprint(vision: nn.Module, pixels: Tensor, folder: str | os.PathLike) -> None:
     """Writes pixels (N, 3, H, W) and their features into a folder."""
-    with atomic_write(Path(folder) / FILE) as part:
+    with atomic_write(Path(folder) / FILE) as temporary:
         # The files of save_file can be read by their owner only.
-        part.write_bytes(save({"pixels": pixels.contiguous(), "features": _features(vision, pixels)}))
+        temporary.write_bytes(save({"pixels": pixels.contiguous(), "features": _features(vision, pixels)}))
 
 
 def check_fingerprint(vision: nn.Module, folder: str | os.PathLike) -> bool:

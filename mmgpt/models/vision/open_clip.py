@@ -96,7 +96,7 @@ def open_clip_name(path: str | None, model: str | None) -> str:
     """The name that open_clip.create_model takes for a folder or a model; a JSON file is registered under its stem.
 
     Raises:
-        FileNotFoundError, ValueError: as `OpenCLIPVision` says.
+        FileNotFoundError, ValueError: see `OpenCLIPVision`.
     """
     import open_clip
 

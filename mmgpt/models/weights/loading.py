@@ -35,17 +35,22 @@ def check_fit(
     ours, required, allowed = model.state_dict(), set(required), set(allowed)
     shared = {name: value for name, value in state.items() if name in allowed}
     fitting = {name: value for name, value in shared.items() if ours[name].shape == value.shape}
-    kinds = {name: (_kind(value), kind_of(ours[name].dtype)) for name, value in fitting.items()}
+    kinds = {}
+    for name, value in fitting.items():
+        # A file's tensor may be without values, or sparse.
+        has_values = not value.is_meta and value.layout == torch.strided
+        kind = kind_of(value.dtype) if has_values else "no values" if value.is_meta else f"{value.layout} values"
+        kinds[name] = kind, kind_of(ours[name].dtype)
     problems = {
         "are missing in it": sorted(required - state.keys()),
-        "are in it but not known here": sorted(state.keys() - allowed),
+        "are in it but not in the model": sorted(state.keys() - allowed),
         "have another shape": sorted(
             f"{name} {tuple(value.shape)} instead of {tuple(ours[name].shape)}"
             for name, value in shared.items()
             if name not in fitting
         ),
         "hold another kind of numbers": sorted(
-            f"{name} {theirs} instead of {kind}" for name, (theirs, kind) in kinds.items() if theirs != kind
+            f"{name} {kind} instead of {expected}" for name, (kind, expected) in kinds.items() if kind != expected
         ),
     }
     if not any(problems.values()):
@@ -67,13 +72,6 @@ def check_fit(
             f"  its gated blocks stand before the layers {theirs}, the model's before {gated}: see gated.every_n_layers"
         )
     raise ValueError("\n".join([f"{source} does not belong to the model of this config:", *lines]))
-
-
-def _kind(value: Tensor) -> str:
-    """Same as `kind_of`, for a file's tensor, which may be without values or sparse."""
-    if value.is_meta or value.layout != torch.strided:
-        return "no values" if value.is_meta else f"{value.layout} values"
-    return kind_of(value.dtype)
 
 
 def check_tuning(model: nn.Module, tuning: Mapping | None, source: str) -> None:

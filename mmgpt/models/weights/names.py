@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from mmgpt.models.gated_lm import GatedDecoderLayer
 
 GATED = ".gated."
-# What peft puts into names, differently in a model and in a file.
+# Parts of names that peft's wrappers add, differently in a model and in a file.
 WRAPPERS = (
     (re.compile(r"^(peft\.)?base_model\.model\."), ""),
-    # Names of LoRA tensors keep it: where two parameters of one module have updates, it tells the inner one's apart.
+    # LoRA tensors keep it in their names, since it tells the updates of two parameters of one module apart.
     (re.compile(r"\.base_layer(?=\.)(?!\.(base_layer\.)*lora_)"), ""),
     (re.compile(r"(\.(lora_|trainable_tokens_)\w+)\.default(?=\.|$)"), r"\1"),
     (re.compile(r"(lora_magnitude_vector)\.weight$"), r"\1"),
 )
-# What OpenFlamingo and MultiModal-GPT call the language model, its decoder layers and the gated blocks between them.
+# Names in OpenFlamingo and MultiModal-GPT of the language model, its decoder layers and the gated blocks between them.
 PUBLISHED = (
     (re.compile(r"^lang_encoder\.(base_model\.model\.)?"), "language.model."),
     (re.compile(r"\.gated_cross_attn_layer\."), ".gated."),

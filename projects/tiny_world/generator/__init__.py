@@ -1,1 +1,1 @@
-"""The tiny world: small pictures whose facts are all known, and what can be said and asked about them."""
+"""Generator of the tiny world: small images with known facts, and texts, questions and dialogues about them."""

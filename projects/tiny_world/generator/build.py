@@ -1,4 +1,4 @@
-"""Makes all files of the tiny world in one folder."""
+"""Generation of all files of the tiny world in one folder."""
 
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -9,17 +9,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import layouts, text_tasks
-from .pictures import draw_picture, scan_split
+from .drawing import draw_image, scan_split
 from .questions import FAMILIES
 from .scenes import draw_scene
 
 FIRST_ID = {"train": 0, "heldout": 1_000_000, "pretrain": 2_000_000}
-ASKED = 0.65  # share of the training scenes that a family asks about
+QUESTION_SHARE = 0.65  # share of the training scenes that have a question of a family
 PRETRAIN_MIX = (("shapes", 0.70), ("word", 0.12), ("digits", 0.18))
 
 
 class Job(NamedTuple):
-    """One picture to draw: everything about it follows from the job."""
+    """One image to draw, with all that determines it."""
 
     image: str  # name relative to the folder of images
     seed: tuple
@@ -27,11 +27,11 @@ class Job(NamedTuple):
     split: str
     count: int | None = None
     unseen: bool = False
-    described: bool = False  # is also written to cc_sbu_align, as JPEG
+    described: bool = False  # whether it is also written to cc_sbu_align, as JPEG
 
 
 class Sizes(NamedTuple):
-    """How many scenes of shapes each split has; the numbers of all other things follow."""
+    """Numbers of scenes of shapes in each split, from which all other numbers follow."""
 
     train: int
     heldout: int
@@ -39,7 +39,7 @@ class Sizes(NamedTuple):
 
 
 def build(folder, seed, sizes, workers):
-    """Draws the pictures and writes every file below `folder`, which must exist and be empty."""
+    """Draws the images and writes every file below `folder`, which must exist and be empty."""
     scenes = dict(_draw_all(folder, list(_jobs(seed, sizes)), workers))
     layouts.write_json(folder / "scenes.json", scenes)
     if sizes.train:
@@ -66,7 +66,7 @@ def _split_jobs(seed, split, counts):
             number += 1
             if kind == "shapes":
                 job = job._replace(described=split == "heldout" or split == "train" and index % 3 == 0)
-                if split == "heldout":  # of 12 scenes 4 hold one object, 6 two, 1 three, 1 four
+                if split == "heldout":  # of 12 scenes, 4 have one object, 6 two, 1 three and 1 four
                     job = job._replace(count=(1, 2, 2, 1, 2, 3, 1, 2, 2, 1, 2, 4)[index % 12], unseen=index % 20 < 7)
             yield job
 
@@ -76,10 +76,10 @@ def _draw_all(folder, jobs, workers):
         (folder / "images" / job.image).parent.mkdir(parents=True, exist_ok=True)
         if job.described:
             _described(folder, job).parent.mkdir(parents=True, exist_ok=True)
-    bar = dict(total=len(jobs), desc="pictures", unit="", mininterval=0.5)
+    bar = dict(total=len(jobs), desc="images", unit="", mininterval=0.5)
     if workers < 2:
         return list(tqdm((_draw(folder, job) for job in jobs), **bar))
-    scan_split()  # read once here, not once in every process
+    scan_split()  # cached here, before the processes are forked
     with ProcessPoolExecutor(workers) as pool:
         return list(tqdm(pool.map(_draw, [folder] * len(jobs), jobs, chunksize=100), **bar))
 
@@ -87,10 +87,10 @@ def _draw_all(folder, jobs, workers):
 def _draw(folder, job):
     rng = np.random.default_rng(job.seed)
     facts = draw_scene(job.kind, job.split, rng, job.count, job.unseen)
-    picture = Image.fromarray(draw_picture(facts, rng))
-    picture.save(folder / "images" / job.image, compress_level=1)
+    image = Image.fromarray(draw_image(facts, rng))
+    image.save(folder / "images" / job.image, compress_level=1)
     if job.described:
-        picture.save(_described(folder, job), quality=95, subsampling=0)
+        image.save(_described(folder, job), quality=95, subsampling=0)
     return job.image, facts
 
 
@@ -100,54 +100,54 @@ def _described(folder, job):
 
 def _of_split(scenes, split):
     """{kind: [(image, facts)]} of one split."""
-    parts = {"shapes": [], "word": [], "digits": []}
+    by_kind = {"shapes": [], "word": [], "digits": []}
     for image, facts in scenes.items():
         if facts["split"] == split:
-            parts[facts["kind"]].append((image, facts))
-    return parts
+            by_kind[facts["kind"]].append((image, facts))
+    return by_kind
 
 
 def _write_train(folder, scenes, seed, text_count):
     shapes = scenes["shapes"]
     for family in FAMILIES:
         rng = _rng(seed, "train", family)
-        chosen = [pair for pair in shapes if rng.random() < ASKED]
-        records = layouts.aokvqa_records(family, "train", layouts.ask(family, chosen, rng))
+        pairs = [pair for pair in shapes if rng.random() < QUESTION_SHARE]
+        records = layouts.aokvqa_records(family, "train", layouts.ask(family, pairs, rng))
         layouts.write_json(folder / f"aokvqa/train_{family}.json", records)
     rng = _rng(seed, "train", "dialogue")
-    chosen = [pair for pair in shapes if rng.random() < ASKED]
-    layouts.write_json(folder / "llava/train_dialogue.json", layouts.llava_records(chosen, rng))
+    pairs = [pair for pair in shapes if rng.random() < QUESTION_SHARE]
+    layouts.write_json(folder / "llava/train_dialogue.json", layouts.llava_records(pairs, rng))
     _write_shared(folder, "train", scenes, shapes, shapes[::3], seed, text_count)
 
 
 def _write_heldout(folder, scenes, seed, count):
     many, few = count // 2, count // 6  # questions on scenes of one or two objects, and of more
-    parts = [[p for p in scenes["shapes"] if (len(p[1]["objects"]) > 2) == crowded] for crowded in (False, True)]
+    groups = [[p for p in scenes["shapes"] if (len(p[1]["objects"]) > 2) == crowded] for crowded in (False, True)]
     for family in FAMILIES:
         rng = _rng(seed, "heldout", family)
         pairs = [
-            pair for part, quota in zip(parts, (many, few), strict=True) for pair in _quota(family, part, quota, rng)
+            pair for group, quota in zip(groups, (many, few), strict=True) for pair in _quota(family, group, quota, rng)
         ]
         layouts.write_json(folder / f"aokvqa/heldout_{family}.json", layouts.aokvqa_records(family, "heldout", pairs))
     rng = _rng(seed, "heldout", "dialogue")
     records = [
         record
-        for part, quota in zip(parts, (many, few), strict=True)
-        for record in layouts.llava_records(rng.sample(part, len(part)), rng)[:quota]
+        for group, quota in zip(groups, (many, few), strict=True)
+        for record in layouts.llava_records(rng.sample(group, len(group)), rng)[:quota]
     ]
     layouts.write_json(folder / "llava/heldout_dialogue.json", records)
-    shown = parts[0][:many] + parts[1][:few]
-    _write_shared(folder, "heldout", scenes, shown, scenes["shapes"], seed, many)
+    captioned = groups[0][:many] + groups[1][:few]
+    _write_shared(folder, "heldout", scenes, captioned, scenes["shapes"], seed, many)
 
 
 def _quota(family, scenes, quota, rng, passes=4):
-    """Up to `quota` different (image, Question)s, going over the scenes again where they do not suffice."""
-    found = {}
+    """Up to `quota` different (image, Question) pairs, in several passes over the scenes where one gives too few."""
+    pairs = {}
     for _ in range(passes):
         for image, question in layouts.ask(family, rng.sample(scenes, len(scenes)), rng):
-            if len(found) < quota:
-                found.setdefault((image, question.text), (image, question))
-    return list(found.values())
+            if len(pairs) < quota:
+                pairs.setdefault((image, question.text), (image, question))
+    return list(pairs.values())
 
 
 def _write_shared(folder, split, scenes, captioned, described, seed, text_count):
@@ -180,12 +180,12 @@ def _write_pretrain(folder, scenes, seed):
     pairs = [pair for kind in ("shapes", "word", "digits") for pair in scenes[kind]]
     records = layouts.statement_records(pairs, _rng(seed, "pretrain", "statements"))
     layouts.write_json(folder / "pretrain/captions.json", records)
-    layouts.write_json(folder / "pretrain/pairs.json", layouts.telling_apart(records, pairs))
+    layouts.write_json(folder / "pretrain/pairs.json", layouts.distinguishing_records(records, pairs))
     rng = _rng(seed, "pretrain", "text")
     lines = [text_tasks.draw_task(text_tasks.plain_line, "pretrain", rng) for _ in range(min(20_000, len(pairs)))]
     layouts.write_json(folder / "pretrain/text.json", [dict(instruction="", input="", output=line) for line in lines])
 
 
 def _rng(seed, *names):
-    """A generator of its own for each file, so that a change of one file leaves the others as they were."""
+    """The random generator of one file; with one a file, a change of one file leaves the others as they are."""
     return random.Random("/".join(map(str, (seed, *names))))

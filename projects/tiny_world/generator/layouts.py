@@ -1,4 +1,4 @@
-"""Writes the facts of scenes in the layouts of the real data sets.
+"""Annotation records of scenes in the layouts of published datasets.
 
 Image names in the records are relative to the folder `images` of the data.
 """
@@ -10,9 +10,9 @@ from .dialogues import reading, three_turns
 from .questions import FAMILIES
 from .statements import captions, description, statements
 
-NAMED_BY_ONE = re.compile(r"the \w+ is \w+\.|the \w+ shape is an? \w+\.")
-ABOUT_ONE = re.compile(
-    NAMED_BY_ONE.pattern + r"|relative to .*|the \w+ \w+ is (at|in) the .*|.*: (yes|no)\.|the number of .*"
+UNIQUE = re.compile(r"the \w+ is \w+\.|the \w+ shape is an? \w+\.")
+ABOUT_ONE_OBJECT = re.compile(
+    UNIQUE.pattern + r"|relative to .*|the \w+ \w+ is (at|in) the .*|.*: (yes|no)\.|the number of .*"
 )
 
 
@@ -44,27 +44,26 @@ def statement_records(scenes, rng):
     return [dict(image=i, caption=statements(s, rng), image_id=f"coco_{image_id(i)}") for i, s in scenes]
 
 
-def telling_apart(records, scenes):
-    """Of `statement_records`: pictures of several digits whole, and of several shapes what tells these apart.
+def distinguishing_records(records, scenes):
+    """The records of `statement_records` for images of several digits, and of several shapes with a unique one.
 
-    A picture counts where a colour alone or a shape alone names one of its things.
+    An object is unique where its colour alone or its shape alone names it. Of the statements about shapes, those about
+    single objects are used.
     """
-    by_image, kept = dict(scenes), []
+    by_image, distinguishing = dict(scenes), []
     for record in records:
         scene = by_image[record["image"]]
         if scene["kind"] == "digits" and len(scene["digits"]) > 1:
-            kept.append(record)
-        if (
-            scene["kind"] == "shapes"
-            and len(scene["objects"]) > 1
-            and any(map(NAMED_BY_ONE.fullmatch, record["caption"]))
-        ):
-            kept.append({**record, "caption": [line for line in record["caption"] if ABOUT_ONE.fullmatch(line)]})
-    return kept
+            distinguishing.append(record)
+        if scene["kind"] == "shapes" and len(scene["objects"]) > 1 and any(map(UNIQUE.fullmatch, record["caption"])):
+            distinguishing.append(
+                {**record, "caption": [line for line in record["caption"] if ABOUT_ONE_OBJECT.fullmatch(line)]}
+            )
+    return distinguishing
 
 
 def aokvqa_records(family, split, pairs):
-    """A-OKVQA records of (image, Question)s: the official keys, and `image` as MultiModal-GPT reads it."""
+    """A-OKVQA records of (image, Question) pairs: the official keys, and `image` as MultiModal-GPT reads it."""
     return [
         dict(
             split=split,
@@ -83,9 +82,9 @@ def aokvqa_records(family, split, pairs):
 
 
 def ask(family, scenes, rng):
-    """(image, Question) of a family for each scene that allows one."""
-    asked = ((image, FAMILIES[family](scene, rng)) for image, scene in scenes)
-    return [(image, question) for image, question in asked if question is not None]
+    """(image, Question) pairs of a family, for the scenes that have such a question."""
+    pairs = ((image, FAMILIES[family](scene, rng)) for image, scene in scenes)
+    return [(image, question) for image, question in pairs if question is not None]
 
 
 def ocr_vqa_records(scenes, split, rng):

@@ -1,4 +1,4 @@
-"""Questions about a scene that have exactly one right answer in it.
+"""Questions about a scene with exactly one correct answer.
 
 Each family is a function (scene, rng) -> `Question`, or None when the scene allows no such question. rng is a
 random.Random.
@@ -15,11 +15,11 @@ from .vocabulary import (
     SHAPES,
     article,
     pair_name,
-    place,
     plural,
     position,
     related,
     relation,
+    with_preposition,
 )
 
 
@@ -53,7 +53,7 @@ def ask_shape(scene, rng):
 
 
 def ask_count(scene, rng):
-    """How many objects there are, in all or of one colour or shape (then any number from zero on, evenly)."""
+    """The number of objects, of all or of one colour or shape (then any number from zero on is equally likely)."""
     things = scene["objects"]
     if rng.random() < 0.5:
         noun, count = "shapes", len(things)
@@ -85,7 +85,7 @@ def ask_yes_no(scene, rng):
 
 
 def ask_relation(scene, rng):
-    """Where one object is, seen from another."""
+    """The position of one object relative to another."""
     if len(scene["objects"]) < 2:
         return None
     one, two = rng.sample(scene["objects"], 2)
@@ -97,7 +97,7 @@ def ask_relation(scene, rng):
 
 
 def ask_with_reason(scene, rng):
-    """A question whose reason names one object whole: its colour, shape and place."""
+    """A question whose reason names colour, shape and position of one object."""
     return rng.choice((ask_colour, ask_shape, ask_position))(scene, rng)
 
 
@@ -115,12 +115,12 @@ FAMILIES = {
 
 
 def options(answer, near, all_names, rng):
-    """Four options in random order: the answer, then what else is in the scene, then other names of the kind."""
+    """Four options in random order: the answer, other names in the scene, and then other names of the kind."""
     near = [name for name in dict.fromkeys(near) if name != answer]
     far = [name for name in all_names if name != answer and name not in near]
-    chosen = [answer, *(rng.sample(near, len(near)) + rng.sample(far, len(far)))[:3]]
-    rng.shuffle(chosen)
-    return chosen
+    choices = [answer, *(rng.sample(near, len(near)) + rng.sample(far, len(far)))[:3]]
+    rng.shuffle(choices)
+    return choices
 
 
 def _only(key, scene, rng):
@@ -130,7 +130,7 @@ def _only(key, scene, rng):
 
 
 def _where(thing):
-    return f"the {pair_name(thing)} is {place(position(thing))}"
+    return f"the {pair_name(thing)} is {with_preposition(position(thing))}"
 
 
 def _count_of_colour(things, rng):
@@ -144,7 +144,7 @@ def _count_of_shape(things, rng):
 
 
 def _evenly(present, names, rng):
-    """A name, such that each number of times that a name can occur here is equally likely."""
+    """A name and its count in the scene, drawn such that each possible count is equally likely."""
     by_count = {}
     for name in names:
         by_count.setdefault(present.count(name), []).append(name)

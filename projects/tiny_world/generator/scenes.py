@@ -1,25 +1,25 @@
-"""Draws the facts of a scene; see `draw_scene` for their layout."""
+"""Random facts of a scene; see `draw_scene` for their layout."""
 
-from . import pictures
+from . import drawing
 from .vocabulary import CANVAS, PAIRS, RADII, SEEN_PAIRS, UNSEEN_PAIRS, WORDS
 
 COUNTS, COUNT_WEIGHTS = (1, 2, 3, 4), (0.3, 0.4, 0.2, 0.1)
 CELL = CANVAS / 3
-SHARED = 0.25  # how often an object takes the colour of an earlier one, and how often the shape
+SHARED = 0.25  # probability that an object has the colour of an earlier one, and that it has its shape
 
 
 def draw_scene(kind, split, rng, count=None, unseen=False):
-    """The facts of one picture, as they are written to scenes.json.
+    """The facts of one image, as they are written to scenes.json.
 
     Args:
         kind (str): 'shapes', 'word' or 'digits'.
-        split (str): 'train', 'heldout' or 'pretrain'; only 'heldout' holds the unseen pairs and held-out scans.
-        rng (np.random.Generator): the only source of chance.
+        split (str): 'train', 'heldout' or 'pretrain'; only 'heldout' has the unseen pairs and the held-out scans.
+        rng (np.random.Generator): the only source of randomness.
         count (int | None): number of objects; drawn when None.
         unseen (bool): begin with one of the unseen pairs of colour and shape.
 
     Returns:
-        dict: kind, split, unseen (bool), dark (background), objects, word, digits, and what belongs to the kind.
+        dict: kind, split, unseen (bool), dark (background), objects, word, digits, and further keys of the kind.
             Boxes are [x0, y0, x1, y1] in pixels, from the top left corner.
     """
     facts = dict(kind=kind, split=split, unseen=False, dark=bool(rng.random() < 0.5), objects=[], word=None, digits=[])
@@ -37,29 +37,29 @@ def draw_scene(kind, split, rng, count=None, unseen=False):
 
 def _draw_objects(split, rng, count, unseen):
     allowed = PAIRS if split == "heldout" else SEEN_PAIRS
-    chosen = [UNSEEN_PAIRS[rng.integers(len(UNSEEN_PAIRS))]] if unseen else []
-    while len(chosen) < count:
-        pair = _next_pair(allowed, chosen, rng)
-        if pair in allowed and pair not in chosen:  # a pair names one object
-            chosen.append(pair)
-    rng.shuffle(chosen)
+    pairs = [UNSEEN_PAIRS[rng.integers(len(UNSEEN_PAIRS))]] if unseen else []
+    while len(pairs) < count:
+        pair = _next_pair(allowed, pairs, rng)
+        if pair in allowed and pair not in pairs:  # a pair names one object
+            pairs.append(pair)
+    rng.shuffle(pairs)
     cells = sorted(rng.permutation(9)[:count].tolist())
-    return [_draw_object(pair, *divmod(cell, 3), rng) for pair, cell in zip(chosen, cells, strict=True)]
+    return [_draw_object(pair, *divmod(cell, 3), rng) for pair, cell in zip(pairs, cells, strict=True)]
 
 
-def _next_pair(allowed, chosen, rng):
+def _next_pair(allowed, pairs, rng):
     colour, shape = allowed[rng.integers(len(allowed))]
     draw = rng.random()
-    if not chosen or draw > 2 * SHARED:
+    if not pairs or draw > 2 * SHARED:
         return colour, shape
-    other = chosen[rng.integers(len(chosen))]
+    other = pairs[rng.integers(len(pairs))]
     return (other[0], shape) if draw < SHARED else (colour, other[1])
 
 
 def _draw_object(pair, row, col, rng):
     size = ("small", "large")[rng.integers(2)]
     radius = RADII[size][rng.integers(3)]
-    # Half pixels, so that a few hundred cached masks serve all pictures.
+    # Positions are multiples of half a pixel, so that a few hundred cached masks suffice for all images.
     x, y = (_inside((cell + 0.5) * CELL + rng.uniform(-2, 2), radius) for cell in (col, row))
     box = [x - radius, y - radius, x + radius, y + radius]
     return dict(colour=pair[0], shape=pair[1], size=size, row=row, col=col, box=box)
@@ -71,25 +71,25 @@ def _inside(centre, radius):
 
 def _draw_word(rng):
     word = WORDS[rng.integers(len(WORDS))]
-    fits = [size for size in pictures.FONT_SIZES if pictures.word_mask(word, size).shape[1] <= CANVAS - 4]
+    fits = [size for size in drawing.FONT_SIZES if drawing.word_mask(word, size).shape[1] <= CANVAS - 4]
     size = int(fits[rng.integers(len(fits))])
-    height, width = pictures.word_mask(word, size).shape
-    return dict(word=word, font_size=size, box=_somewhere(width, height, rng))
+    height, width = drawing.word_mask(word, size).shape
+    return dict(word=word, font_size=size, box=_random_box(width, height, rng))
 
 
 def _draw_digits(split, rng):
-    part = pictures.scan_split()["heldout" if split == "heldout" else "train"]
+    scans = drawing.scan_split()["heldout" if split == "heldout" else "train"]
     count = int(rng.choice((1, 2, 3), p=(0.4, 0.35, 0.25)))
     side, gap = int(rng.integers(16, 21)), int(rng.integers(0, 2))
-    x, y, _, _ = _somewhere(count * (side + gap) - gap, side, rng)
+    x, y, _, _ = _random_box(count * (side + gap) - gap, side, rng)
     digits = []
-    for scan in rng.choice(part, count, replace=False).tolist():
-        digit = int(pictures.digit_scans()[1][scan])
+    for scan in rng.choice(scans, count, replace=False).tolist():
+        digit = int(drawing.digit_scans()[1][scan])
         digits.append(dict(digit=digit, scan=scan, box=[x, y, x + side, y + side]))
         x += side + gap
     return digits
 
 
-def _somewhere(width, height, rng):
+def _random_box(width, height, rng):
     x, y = int(rng.integers(1, CANVAS - width)), int(rng.integers(1, CANVAS - height))
     return [x, y, x + width, y + height]

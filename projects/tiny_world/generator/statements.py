@@ -1,4 +1,4 @@
-"""Plain sentences about a scene: captions, descriptions, and statements for pretraining. None asks or instructs."""
+"""Plain sentences about a scene: captions, descriptions, and statements for pretraining."""
 
 from .vocabulary import (
     COLOURS,
@@ -9,19 +9,19 @@ from .vocabulary import (
     article,
     joined,
     pair_name,
-    place,
     plural,
     position,
     related,
     relation,
+    with_preposition,
 )
 
 OPENINGS = ("", "there is ", "a picture of ", "we see ", "the image shows ")
 
 
 def captions(scene):
-    """Five wordings of everything a scene of shapes shows, objects in reading order."""
-    phrases = joined([f"a {o['size']} {pair_name(o)} {place(position(o))}" for o in scene["objects"]])
+    """Five wordings of a caption of all objects of a scene of shapes, in reading order."""
+    phrases = joined([f"a {o['size']} {pair_name(o)} {with_preposition(position(o))}" for o in scene["objects"]])
     return [opening + phrases for opening in OPENINGS]
 
 
@@ -29,18 +29,18 @@ def description(scene):
     """A scene of shapes in several sentences."""
     things = scene["objects"]
     lines = [f"the picture shows {_shapes(len(things))}."]
-    lines += [f"{article(o['size'] + ' ' + pair_name(o))} is {place(position(o))}." for o in things]
+    lines += [f"{article(o['size'] + ' ' + pair_name(o))} is {with_preposition(position(o))}." for o in things]
     lines += [_related(one, two) for one, two in zip(things, things[1:], strict=False)]
     lines.append(f"the background is {'dark' if scene['dark'] else 'light'}.")
     return " ".join(lines)
 
 
 def statements(scene, rng):
-    """All plain statements about a scene that are true and short, in no special order.
+    """True, short statements about a scene, without duplicates.
 
     Args:
         scene (dict): see `scenes.draw_scene`.
-        rng (random.Random): chooses what is denied, and which relations are told when there are many.
+        rng (random.Random): chooses the absent objects, and some of the relations where there are many.
     """
     if scene["kind"] == "word":
         return [f"the word is {scene['word']}.", f"it says {scene['word']}."]
@@ -63,7 +63,7 @@ def _digit_statements(scene):
 
 
 def _about(thing, things):
-    name, where = pair_name(thing), place(position(thing))
+    name, where = pair_name(thing), with_preposition(position(thing))
     yield f"the {name} is {thing['size']}."
     yield f"the {name} is {where}."
     yield f"{where} is {article(name)}."
@@ -95,9 +95,9 @@ def _presence(scene, rng):
 
 
 def absent_pair(scene, rng):
-    """The name of an object that a scene lacks; half of the time something in it has this colour or shape.
+    """The name of an object that a scene lacks; half of the time, an object in it has its colour or shape.
 
-    Outside the held-out split the unseen pairs are never named: a model would learn that they never occur.
+    Outside the held-out split, the unseen pairs are never named, or a model would learn that they do not occur.
     """
     present = {(o["colour"], o["shape"]) for o in scene["objects"]}
     colours, shapes = {colour for colour, _ in present}, {shape for _, shape in present}
@@ -112,7 +112,7 @@ def _relations(things, rng, most=4):
     pairs = [(one, two) for one in things for two in things if one is not two]
     for one, two in rng.sample(pairs, min(most, len(pairs))):
         yield _related(one, two)
-        # With the relation last, it has to be seen: both things are named before it.
+        # With the relation at the end, the names of both objects do not give it away.
         yield f"relative to the {pair_name(two)} the {pair_name(one)} is {relation(one, two)}."
 
 

@@ -1,31 +1,31 @@
-"""Tasks on text alone. Each answer has to be worked out from the words given; no list of answers could hold it."""
+"""Tasks on text alone, whose answers have to be worked out from the words of the task."""
 
 import zlib
 
-from .vocabulary import COLOURS, DIGITS, NUMBERS, POSITION_NAMES, SHAPES, WORDS, place
+from .vocabulary import COLOURS, DIGITS, NUMBERS, POSITION_NAMES, SHAPES, WORDS, with_preposition
 
 WORD_POOL = (*WORDS, *COLOURS, *SHAPES)
-HELD_OUT_SHARE = 8  # one in so many lists of words is held out
-PLACES = ("first", "second", "third")
+HELD_OUT_INTERVAL = 8  # one of 8 lists of words is held out
+ORDINALS = ("first", "second", "third")
 
 
-def belongs(given, split):
-    """Whether what a task gives may be used in a split ('heldout' or any other): settled by its words alone."""
-    held_out = zlib.crc32(given.encode()) % HELD_OUT_SHARE == 0
+def belongs(words, split):
+    """Whether a task with these words belongs to a split ('heldout' or any other)."""
+    held_out = zlib.crc32(words.encode()) % HELD_OUT_INTERVAL == 0
     return held_out == (split == "heldout")
 
 
 def draw_task(task, split, rng):
-    """One record of a task, such as belongs to the split.
+    """A random record of a task that belongs to the split.
 
     Args:
-        task (callable): rng -> (the words it gives, the record).
+        task (callable): rng -> (words of the task, record).
         split (str): 'heldout' or any other.
-        rng (random.Random): the only source of chance.
+        rng (random.Random): the only source of randomness.
     """
     while True:
-        given, record = task(rng)
-        if belongs(given, split):
+        words, record = task(rng)
+        if belongs(words, split):
             return record
 
 
@@ -35,7 +35,7 @@ def dolly(rng):
     kind = rng.choice(("place", "last", "count", "twice"))
     if kind == "place":
         index = rng.randrange(3)
-        question, answer = f"What is the {PLACES[index]} word?", words[index]
+        question, answer = f"What is the {ORDINALS[index]} word?", words[index]
     elif kind == "last":
         question, answer = "What is the last word?", words[-1]
     else:
@@ -45,12 +45,12 @@ def dolly(rng):
         question, answer = "Which word occurs twice?", word
         if kind == "count":
             question, answer = f"How many times does the word {word} occur?", NUMBERS[times]
-    given = " ".join(words)
-    return given, dict(instruction=question, context=given, response=answer, category="closed_qa")
+    text = " ".join(words)
+    return text, dict(instruction=question, context=text, response=answer, category="closed_qa")
 
 
 def alpaca(rng):
-    """An Alpaca record: words to repeat, turn round, change, or find the odd one in."""
+    """An Alpaca record: words to repeat, reverse or change, or the odd one out to find."""
     kind = rng.choice(("repeat", "reverse", "replace", "odd"))
     words = _draw_words(rng, 2, 4)
     if kind == "repeat":
@@ -65,58 +65,58 @@ def alpaca(rng):
         words = [usual] * rng.randint(2, 4) + [odd]
         rng.shuffle(words)
         instruction, answer = "Which word is the odd one out?", [odd]
-    given = " ".join(words)
-    return given, dict(instruction=instruction, input=given, output=" ".join(answer))
+    text = " ".join(words)
+    return text, dict(instruction=instruction, input=text, output=" ".join(answer))
 
 
 def baize(rng):
-    """A Baize record: two or three things are told, a turn each, and one of them is asked back in the last turn."""
-    told = _draw_facts(rng)
-    name, value = rng.choice(told)
-    turns = [(f"My {key} is {fact}.", "thank you") for key, fact in told] + [(f"What was my {name}?", value)]
+    """A Baize record: two or three facts, a turn each, and a question about one of them in the last turn."""
+    facts = _draw_facts(rng)
+    name, value = rng.choice(facts)
+    turns = [(f"My {key} is {fact}.", "thank you") for key, fact in facts] + [(f"What was my {name}?", value)]
     lines = [f"[|Human|] {question}\n[|AI|] {answer}\n" for question, answer in turns]
     text = "The conversation between human and AI assistant.\n" + "".join(lines) + "[|Human|] "
-    return _facts_alone(told), dict(topic=name, input=text)
+    return _values(facts), dict(topic=name, input=text)
 
 
 def plain_line(rng):
     """A line of plain text that holds copying and counting, without a question or an instruction."""
     words = _draw_words(rng, 2, 5)
-    told = " ".join(words)
+    text = " ".join(words)
     kind = rng.randrange(6)
     if kind == 0:
-        line = f"{told}. the first is {words[0]}. the last is {words[-1]}. backwards: {' '.join(words[::-1])}."
+        line = f"{text}. the first is {words[0]}. the last is {words[-1]}. backwards: {' '.join(words[::-1])}."
     elif kind == 1:
         index = rng.randrange(min(len(words), 3))
-        line = f"{told}. the {PLACES[index]} word is {words[index]}. again: {told}."
+        line = f"{text}. the {ORDINALS[index]} word is {words[index]}. again: {text}."
     elif kind == 2:
         old, new = rng.choice(words), _other_word(words, rng)
-        line = f"{told}. {new} for {old}: {' '.join(new if word == old else word for word in words)}."
+        line = f"{text}. {new} for {old}: {' '.join(new if word == old else word for word in words)}."
     elif kind == 3:
         many = words + [words[0]] * rng.randint(0, 2)
         rng.shuffle(many)
-        told = " ".join(many)
-        line = f"{told}. " + " ".join(f"{word}: {NUMBERS[many.count(word)]}." for word in words)
+        text = " ".join(many)
+        line = f"{text}. " + " ".join(f"{word}: {NUMBERS[many.count(word)]}." for word in words)
     elif kind == 4:
-        told, line = _recalled(rng)
+        text, line = _recalled(rng)
     else:
-        told, line = _spoken(rng)
-    return told, line
+        text, line = _answer_words(rng)
+    return text, line
 
 
-def _spoken(rng):
-    """Sentences with the words that answers have and statements have not."""
+def _answer_words(rng):
+    """Sentences with words that occur in answers and not in statements."""
     colour, shape, where = rng.choice(list(COLOURS)), rng.choice(SHAPES), rng.choice(POSITION_NAMES)
-    thing = f"the {colour} {shape} is {place(where)}"
+    thing = f"the {colour} {shape} is {with_preposition(where)}"
     closing = rng.choice(("thank you.", f"The answer was {shape}.", f"Because of the {shape}, thank you."))
     return thing, f"The answer is {rng.choice((colour, shape, where))}. Because {thing}. {closing}"
 
 
 def _recalled(rng):
-    told = _draw_facts(rng)
-    name, value = rng.choice(told)
-    line = " ".join(f"my {key} is {fact}." for key, fact in told) + f" my {name} was {value}."
-    return _facts_alone(told), line
+    facts = _draw_facts(rng)
+    name, value = rng.choice(facts)
+    line = " ".join(f"my {key} is {fact}." for key, fact in facts) + f" my {name} was {value}."
+    return _values(facts), line
 
 
 def _draw_facts(rng):
@@ -124,8 +124,8 @@ def _draw_facts(rng):
     return rng.sample(facts, rng.randint(2, 3))
 
 
-def _facts_alone(told):
-    return " ".join(fact for _, fact in told)
+def _values(facts):
+    return " ".join(value for _, value in facts)
 
 
 def _draw_words(rng, low, high):

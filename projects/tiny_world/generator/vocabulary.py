@@ -1,4 +1,4 @@
-"""Every name the tiny world uses, and the few rules of grammar that go with them."""
+"""Names of the tiny world, and the rules of grammar for them."""
 
 CANVAS = 64  # pixels, width and height
 COLOURS = {
@@ -13,7 +13,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 RADII = {"small": (5.5, 6.0, 6.5), "large": (8.5, 9.0, 9.5)}  # pixels
-# No two of them share a colour or a shape: what is known of each part must be put together anew.
+# No two of them share a colour or a shape, so that a model must combine a known colour with a known shape.
 UNSEEN_PAIRS = (("red", "star"), ("green", "circle"), ("blue", "triangle"), ("yellow", "cross"))
 PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in UNSEEN_PAIRS)
@@ -47,13 +47,13 @@ def plural(noun):
     return noun + ("es" if noun.endswith("s") else "s")
 
 
-def joined(parts):
+def joined(phrases):
     """Phrases as a list in a sentence: 'a', 'a and b', 'a, b and c'."""
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
 def pair_name(thing):
-    """What an object is called: 'red circle'."""
+    """The name of an object: 'red circle'."""
     return f"{thing['colour']} {thing['shape']}"
 
 
@@ -62,18 +62,18 @@ def position(thing):
     return POSITIONS[thing["row"]][thing["col"]]
 
 
-def place(name):
-    """A position as it stands in a sentence: 'at the top left', 'in the centre'."""
+def with_preposition(name):
+    """A position in a sentence: 'at the top left', 'in the centre'."""
     return f"in the {name}" if name == "centre" else f"at the {name}"
 
 
 def relation(thing, other):
-    """Where one object is, seen from another: 'left', 'above and right', ..."""
+    """The position of one object relative to another: 'left', 'above and right', ..."""
     return RELATIONS[1 + _sign(thing["row"] - other["row"])][1 + _sign(thing["col"] - other["col"])]
 
 
 def related(name):
-    """A relation as it stands before a noun: 'left of', 'above', 'below and right of'."""
+    """A relation before a noun: 'left of', 'above', 'below and right of'."""
     return name if name in ("above", "below") else f"{name} of"
 
 

@@ -44,11 +44,11 @@ def test_hugging_face_features_are_the_patches_before_or_after_the_last_norm(fam
     whole = AutoModel.from_config(config).eval()
     whole.save_pretrained(tmp_path)
     model = MODELS.build(dict(type="HFVision", path=str(tmp_path), final_norm=True)).eval()
-    tower = getattr(whole.vision_model, "vision_model", whole.vision_model)
-    hidden = tower(PIXELS, output_hidden_states=True).hidden_states[-1]
+    encoder = getattr(whole.vision_model, "vision_model", whole.vision_model)
+    hidden = encoder(PIXELS, output_hidden_states=True).hidden_states[-1]
     patches = hidden[:, 1:] if family == "clip" else hidden
     assert model(PIXELS).shape == (2, 16, 32)
-    assert_close(model(PIXELS), tower.post_layernorm(patches))
+    assert_close(model(PIXELS), encoder.post_layernorm(patches))
     before = MODELS.build(dict(type="HFVision", path=str(tmp_path))).eval()
     assert_close(before(PIXELS), patches)
     random = MODELS.build(dict(type="HFVision", path=str(tmp_path), pretrained=False)).eval()

@@ -22,10 +22,10 @@ MMPRETRAIN = {  # open_clip's names of tensors, and mmpretrain's
 }
 
 
-def as_mmpretrain(tower):
+def as_mmpretrain(encoder):
     """The weights of an open_clip image encoder under mmpretrain's names."""
     state = {}
-    for name, value in tower.state_dict().items():
+    for name, value in encoder.state_dict().items():
         for theirs, ours in MMPRETRAIN.items():
             name = name.replace(theirs, ours)
         embedding = name in ("cls_token", "pos_embed")

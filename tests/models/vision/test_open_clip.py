@@ -44,8 +44,8 @@ def test_open_clip_stage_of_a_resnet(tmp_path):
     (tmp_path / "a-resnet.json").write_text(json.dumps(description))
     model = MODELS.build(dict(type="OpenCLIPVision", model=str(tmp_path / "a-resnet.json"), layer=2)).eval()
     pixels = torch.randn(1, 3, 64, 64)
-    tower = model.tower
-    expected = tower.layer2(tower.layer1(tower.stem(pixels))).flatten(2).transpose(1, 2)
+    encoder = model.tower
+    expected = encoder.layer2(encoder.layer1(encoder.stem(pixels))).flatten(2).transpose(1, 2)
     assert model.width == 64 and expected.shape == (1, 64, 64)
     assert_close(model(pixels), expected)
 

@@ -31,7 +31,7 @@ def test_a_file_that_does_not_fit_is_refused(model, tiny_flamingo_config, tmp_pa
     with pytest.raises(ValueError, match="(?s)flamingo.safetensors .* 1 are missing in it: perceiver.lat"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(path)))
     save_file(state | {"perceiver.latents": latents[:2], "perceiver.eyes": latents.clone()}, path)
-    with pytest.raises(ValueError, match=r"(?s)not known here: perceiver.eyes.* \(2, 32\) instead of \(4, 32\)"):
+    with pytest.raises(ValueError, match=r"(?s)not in the model: perceiver.eyes.* \(2, 32\) instead of \(4, 32\)"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(path)))
     with pytest.raises(FileNotFoundError, match="no weights"):
         MODELS.build(dict(tiny_flamingo_config, weights=str(tmp_path / "none.safetensors")))

@@ -161,7 +161,7 @@ def mmpretrain_file(content, folder, tiny_llama, tiny_clip):
 def folder_of_shards(content, folder, tiny_llama, tiny_clip):
     """A checkpoint whose shards are pickles, with the pickled list of shards of torch's own format."""
     (folder / "iter_3.shards").mkdir(parents=True)
-    for name in (".metadata", "part.safetensors"):
+    for name in (".metadata", "shard.safetensors"):
         (folder / "iter_3.shards" / name).write_bytes(pickle.dumps(content))
     shards = {"folder": "iter_3.shards", "files": 1}
     torch.save({"state_dict": {}, "meta": {"shards": shards}}, folder / "iter_3.pth")

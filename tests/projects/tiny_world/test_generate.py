@@ -1,4 +1,4 @@
-"""The tiny world's files: complete, deterministic, held out where they say so, readable by the project's parsers."""
+"""The files of the tiny world: complete, deterministic, with right answers, readable by mmgpt's parsers."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import generate
 import numpy as np
 import pytest
 from generator import build as generator_build
-from generator.pictures import scan_split
+from generator.drawing import scan_split
 from generator.vocabulary import (
     COLOURS,
     DIGITS,
@@ -62,7 +62,7 @@ def test_same_arguments_make_the_same_bytes_with_any_number_of_processes(tmp_pat
     assert contents(make(tmp_path / "other", *sizes, "--seed", 1)) != one
 
 
-def test_complete_data_is_reused_and_other_data_is_not_replaced_unasked(tmp_path, capsys):
+def test_complete_data_is_reused_and_other_data_replaced_only_with_overwrite(tmp_path, capsys):
     out = make(tmp_path / "tiny", "--train-scenes", 12, "--heldout-scenes", 0)
     before = (out / "scenes.json").stat().st_mtime_ns
     make(out, "--train-scenes", 12, "--heldout-scenes", 0)
@@ -74,18 +74,18 @@ def test_complete_data_is_reused_and_other_data_is_not_replaced_unasked(tmp_path
     assert sum(s["kind"] == "shapes" for s in read(out / "scenes.json").values()) == 24
 
 
-def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
+def test_a_folder_of_other_files_is_never_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(SystemExit, match="was not made by this tool"):
         make(tmp_path, "--overwrite")
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_a_cut_run_leaves_nothing_under_the_name(tmp_path, monkeypatch):
-    def cut(*_):
+def test_an_interrupted_run_leaves_no_folder(tmp_path, monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generator_build, "_write_train", cut)
+    monkeypatch.setattr(generator_build, "_write_train", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "tiny", "--train-scenes", 6, "--heldout-scenes", 0)
     assert not (tmp_path / "tiny").exists()
@@ -131,7 +131,7 @@ def test_digits_are_split_by_scan(scenes):
     assert sorted([*scan_split()["train"], *scan_split()["heldout"]]) == list(range(1797))
 
 
-def test_scenes_hold_what_they_should(scenes):
+def test_objects_of_a_scene_are_distinct_and_inside_the_image(scenes):
     for scene in scenes.values():
         objects = scene["objects"]
         assert len(objects) == len(pairs(scene)) == len({(o["row"], o["col"]) for o in objects})
@@ -144,7 +144,7 @@ def test_scenes_hold_what_they_should(scenes):
     assert set(counts) == {1, 2, 3, 4}
 
 
-def test_pictures_show_what_the_scenes_say(world, scenes):
+def test_images_show_their_scenes(world, scenes):
     names = list(COLOURS)
     for image, scene in scenes.items():
         pixels = np.asarray(Image.open(world / "images" / image)).astype(int)
@@ -263,7 +263,7 @@ def caption_of(objects):
 
 
 def test_pretraining_statements_are_true_and_of_every_kind(world, scenes):
-    held, verdicts = set(), []
+    patterns, verdicts = set(), []
     for record in read(world / "pretrain/captions.json"):
         scene = scenes[record["image"]]
         assert scene["split"] == "pretrain"
@@ -280,13 +280,13 @@ def test_pretraining_statements_are_true_and_of_every_kind(world, scenes):
             if line.endswith(f"{caption}."):
                 continue
             assert is_true(line, scene["objects"]), (line, scene)
-            held.add(next(pattern for pattern, _ in FACTS if re.fullmatch(pattern, line[:-1])))
+            patterns.add(next(pattern for pattern, _ in FACTS if re.fullmatch(pattern, line[:-1])))
             verdicts += re.findall(r": (yes|no)\.", line)
-    assert len(held) == len(FACTS) - 1  # 'there is no' is only a reason
+    assert len(patterns) == len(FACTS) - 1  # 'there is no' is only a reason
     assert verdicts.count("yes") == verdicts.count("no")
 
 
-def test_pretraining_pairs_are_the_statements_that_tell_several_things_apart(world, scenes):
+def test_pretraining_pairs_are_statements_about_single_objects_among_several(world, scenes):
     whole = {record["image"]: record["caption"] for record in read(world / "pretrain/captions.json")}
     records = read(world / "pretrain/pairs.json")
     assert records and len(records) < len(whole)
@@ -313,7 +313,7 @@ def test_captions_have_five_wordings_of_the_whole_scene(world, scenes, split):
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
-def test_reading_answers_are_in_the_picture(world, scenes, split):
+def test_answers_about_words_and_digits_follow_from_the_scene(world, scenes, split):
     for name in ("words", "digits"):
         found = read(world / f"ocr_vqa/{split}_{name}.json")
         assert len(found) == {"train words": 30, "train digits": 50}.get(f"{split} {name}", 240)
@@ -378,7 +378,7 @@ def test_the_projects_parsers_read_every_file(world):
     assert read_files == 2 * 9 + 2 + 3 + 4 + 2 + 2 + 2
 
 
-def test_the_tower_is_trained_on_all_that_is_drawn():
+def test_the_image_encoder_has_a_class_for_each_label_that_is_drawn():
     classes = load_config(ROOT / "projects/tiny_world/configs/tiny_pretrain_vision.py").classes
     drawn = dict(colour=COLOURS, shape=SHAPES, size=RADII, cell=range(len(POSITION_NAMES)), word=WORDS)
     assert classes == {name: list(values) for name, values in drawn.items()} | dict(digit=list(map(int, DIGITS)))

@@ -1,4 +1,4 @@
-"""Labels of patches, written out by hand."""
+"""Labels of patches against labels written out by hand."""
 
 import json
 
@@ -22,7 +22,7 @@ def dataset(folder, boxes, **options):
     return DATASETS.build(config)
 
 
-def test_patches_inside_a_box_get_its_labels_and_touched_ones_count_for_nothing(tmp_path):
+def test_patches_inside_a_box_get_its_labels_and_touched_ones_are_ignored(tmp_path):
     data = dataset(tmp_path, [{"box": [8, 8, 21, 16], "colour": "blue", "cell": 1}])
     assert len(data) == 1
     item = data[0]
@@ -39,7 +39,7 @@ def test_a_box_without_a_label_is_background_for_it(tmp_path):
     assert labels["colour"].sum() == 2
 
 
-def test_grey_pictures_have_no_colour_labels(tmp_path):
+def test_grey_images_have_no_colour_labels(tmp_path):
     item = dataset(tmp_path, [{"box": [8, 8, 24, 16], "colour": "red", "cell": 2}], grey=1.0)[0]
     assert torch.equal(item["pixels"][0], item["pixels"][2])
     assert (item["labels"]["colour"] == -100).all()

@@ -1,4 +1,4 @@
-"""The tiny world's tasks on text: right, worked out from what is given, and held out by content."""
+"""The tiny world's tasks on text: correct answers, and a held-out split by content."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from generator.questions import FAMILIES, ask_count, ask_yes_no
 from generator.statements import absent_pair
 from generator.vocabulary import COLOURS, NUMBERS, UNSEEN_PAIRS
 
-PLACES = ("first", "second", "third")
+ORDINALS = ("first", "second", "third")
 
 
 def draws(task, split, count=400):
@@ -19,7 +19,7 @@ def draws(task, split, count=400):
 
 def solve_dolly(question, words):
     if found := re.fullmatch(r"What is the (\w+) word\?", question):
-        return words[-1] if found[1] == "last" else words[PLACES.index(found[1])]
+        return words[-1] if found[1] == "last" else words[ORDINALS.index(found[1])]
     if found := re.fullmatch(r"How many times does the word (\w+) occur\?", question):
         return NUMBERS[words.count(found[1])]
     [twice] = {word for word in words if words.count(word) == 2}
@@ -47,7 +47,7 @@ def test_alpaca_answers_follow_from_the_input(split):
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
-def test_baize_asks_back_what_was_said(split):
+def test_baize_asks_for_an_earlier_fact(split):
     for record in draws(text_tasks.baize, split):
         assert record["input"].count("[|Human|]") == record["input"].count("[|AI|]") + 1
         told = dict(re.findall(r"My (\w+) is (\w+)\.", record["input"]))
@@ -101,7 +101,7 @@ def test_counts_of_one_kind_are_spread_over_what_the_scene_allows():
     assert 0.45 < of_colour.count("zero") / len(of_colour) < 0.55
 
 
-def test_a_family_that_a_scene_does_not_allow_asks_nothing():
+def test_a_family_without_a_question_for_a_scene_gives_none():
     twins = scene(thing("pink", "star"), thing("pink", "cross", 1, 1))
     rng = random.Random(0)
     assert FAMILIES["shape"](twins, rng) is None

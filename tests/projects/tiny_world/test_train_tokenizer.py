@@ -1,4 +1,4 @@
-"""The tiny world's tokenizer: about one token a word, any text back again, Llama's layout."""
+"""The tiny world's tokenizer: Llama's layout, about one token a word, any text is decoded as it was."""
 
 import re
 
@@ -64,7 +64,7 @@ def test_sentences_have_about_one_token_a_word(tokenizer, data):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_any_text_comes_back(tokenizer, text):
+def test_any_text_is_decoded_as_it_was(tokenizer, text):
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
     assert tokenizer.decode(encoded) == text
     assert tokenizer.unk_token_id not in encoded

@@ -1,4 +1,4 @@
-"""Draws a scene's facts as pixels."""
+"""Drawing of scenes as pixels."""
 
 import math
 from functools import cache, lru_cache
@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 from .vocabulary import CANVAS, COLOURS
 
 FONT_SIZES = tuple(range(14, 21))
-FINE = 8  # masks are drawn this much larger and reduced, for smooth edges
+OVERSAMPLING = 8  # factor by which masks are drawn larger, for smooth edges
 TRAIN_SCANS = 1400
 
 
-def draw_picture(facts, rng):
-    """The picture of a scene.
+def draw_image(facts, rng):
+    """The image of a scene.
 
     Args:
-        facts (dict): what `scenes.draw_scene` drew.
+        facts (dict): see `scenes.draw_scene`.
         rng (np.random.Generator): background, ink, jitter of colours, noise.
 
     Returns:
@@ -53,10 +53,10 @@ def _shape_at(thing):
 @cache
 def _shape_mask(shape, radius, x, y):
     side = math.ceil(max(x, y) + radius)
-    image = Image.new("L", (side * FINE, side * FINE))
-    outline = [((x + dx * radius) * FINE, (y + dy * radius) * FINE) for dx, dy in _outline(shape)]
+    image = Image.new("L", (side * OVERSAMPLING, side * OVERSAMPLING))
+    outline = [((x + dx * radius) * OVERSAMPLING, (y + dy * radius) * OVERSAMPLING) for dx, dy in _outline(shape)]
     ImageDraw.Draw(image).polygon(outline, fill=255)
-    return np.asarray(image.reduce(FINE), dtype=np.float64) / 255
+    return np.asarray(image.reduce(OVERSAMPLING), dtype=np.float64) / 255
 
 
 def _outline(shape):
@@ -105,7 +105,7 @@ def scan_mask(scan, side):
 @lru_cache(maxsize=1)
 def digit_scans():
     """scikit-learn's bundled scans of handwritten digits: images (1797, 8, 8) from 0 to 16, labels (1797,)."""
-    from sklearn.datasets import load_digits  # slow to import, and only digits need it
+    from sklearn.datasets import load_digits  # takes seconds to import, and only digits need it
 
     data = load_digits()
     return data.images, data.target
@@ -113,6 +113,6 @@ def digit_scans():
 
 @lru_cache(maxsize=1)
 def scan_split():
-    """Which scans belong to which split: the same for every seed, so that held-out scans stay unseen."""
+    """Indices of the scans of each split, equal for every seed, so that held-out scans stay unseen."""
     order = np.random.default_rng(0).permutation(len(digit_scans()[1]))
     return {"train": order[:TRAIN_SCANS], "heldout": order[TRAIN_SCANS:]}
