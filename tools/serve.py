@@ -19,19 +19,19 @@ from mmgpt.server.settings import Settings
 KEY = "MMGPT_API_KEY"
 LIMITS = {
     "max_body": "MiB of a request",
-    "max_images": "pictures of a conversation",
-    "max_pixels": "millions of pixels of all pictures of a conversation",
+    "max_images": "images of a conversation",
+    "max_pixels": "millions of pixels of all images of a conversation",
     "max_turns": "questions of a conversation",
     "max_characters": "characters of all texts of a conversation",
-    "max_tokens": "the longest answer that can be asked for",
-    "body_timeout": "seconds in which the body of a request arrives",
+    "max_tokens": "largest max_tokens of a request",
+    "body_timeout": "seconds in which the body of a request has to arrive",
     "time_limit": "seconds for an answer, waiting included",
-    "shutdown_limit": "seconds that answers under way get when the server is told to end",
+    "shutdown_limit": "seconds for running answers when the server shuts down",
 }
 
 
 def positive(text: str) -> int:
-    """An argument that counts something."""
+    """argparse type of a whole number above 0."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, got {text!r}")
     return int(text)
@@ -44,11 +44,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the model, in requests; default: that of the config or folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: to other machines, too")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
-    parser.add_argument("--api-key", default=os.environ.get(KEY), help=f"that requests must bring; {KEY} is safer")
-    parser.add_argument("--allow-hosts", default="", metavar="HOST,...", help="where pictures may be fetched from")
-    parser.add_argument("--max-batch", type=positive, default=16, help="answers that grow at once")
-    parser.add_argument("--max-waiting", type=positive, default=32, help="requests that wait beside them")
-    parser.add_argument("--cache", type=positive, default=1024, help="MiB to remember conversations and pictures in")
+    parser.add_argument("--api-key", default=os.environ.get(KEY), help=f"of requests; the variable {KEY} is safer")
+    parser.add_argument("--allow-hosts", default="", metavar="HOST,...", help="hosts to download images from")
+    parser.add_argument("--max-batch", type=positive, default=16, help="answers that are generated at once")
+    parser.add_argument("--max-waiting", type=positive, default=32, help="requests that wait for these")
+    parser.add_argument("--cache", type=positive, default=1024, help="MiB for cached prefixes and images")
     defaults = {field.name: field.default for field in fields(Settings)}
     for name, text in LIMITS.items():
         option = f"--{name.replace('_', '-')}"
@@ -59,7 +59,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_settings(args: argparse.Namespace) -> Settings:
-    """What the command line allows."""
+    """Settings of the server from its options."""
     return Settings(
         name=args.name or Path(args.config).resolve().name.removesuffix(".py"),
         api_key=args.api_key or None,
@@ -70,9 +70,9 @@ def read_settings(args: argparse.Namespace) -> Settings:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Load the model, then answer until the process is told to end."""
+    """Load the model, then serve it until SIGTERM or Ctrl-C."""
     args = parse_args(arguments)
-    from mmgpt.server.run import make_server  # takes seconds: not before the command line is understood
+    from mmgpt.server.run import make_server  # The import takes seconds, so that --help comes first.
 
     settings, model = read_settings(args), chat_arguments(args)
     # How many come in is the server's own count, so that the scheduler turns none of them away.

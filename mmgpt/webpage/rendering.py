@@ -64,7 +64,7 @@ def answer_stats(answer: Answer) -> str:
     if answer.completion_tokens > 1 and seconds > 0:
         stats.append(f"{(answer.completion_tokens - 1) / seconds:.1f} tokens/s")
     stats.append(f"first after {answer.seconds_to_first:.2f} s")
-    stats.append(f"prompt {answer.prompt_tokens} tokens, {answer.cached_tokens} of them kept from before")
+    stats.append(f"prompt {answer.prompt_tokens} tokens, {answer.cached_tokens} of them cached")
     ends = {"cancelled": "stopped", "length": "cut: the longest answer was reached"}
     return " · ".join([*stats, *filter(None, [ends.get(answer.finish_reason)])])
 

@@ -111,11 +111,11 @@ def test_answer_stats():
     answer.completion_tokens, answer.seconds_to_first, answer.seconds = 11, 0.5, 2.5
     answer.prompt_tokens, answer.cached_tokens, answer.finish_reason = 40, 30, "length"
     assert rendering.answer_stats(answer) == (
-        "11 tokens · 5.0 tokens/s · first after 0.50 s · prompt 40 tokens, 30 of them kept from before"
+        "11 tokens · 5.0 tokens/s · first after 0.50 s · prompt 40 tokens, 30 of them cached"
         " · cut: the longest answer was reached"
     )
     answer.completion_tokens, answer.finish_reason = 1, "stop"
-    assert "tokens/s" not in rendering.answer_stats(answer) and rendering.answer_stats(answer).endswith("before")
+    assert "tokens/s" not in rendering.answer_stats(answer) and rendering.answer_stats(answer).endswith("cached")
 
 
 def test_images_of_examples_lie_beside_their_file(tmp_path):
