@@ -1,4 +1,4 @@
-"""The whole command on a tiny model: what it prints and writes."""
+"""tools/analysis_tools/benchmark.py on a tiny model: printed tables and written files."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ def report(tmp_path, *arguments):
     return json.loads((tmp_path / "report.json").read_text())
 
 
-def test_sections(tmp_path, capsys):
+def test_report_of_all_sections_but_startup(tmp_path, capsys):
     # Without 'startup', which starts processes for seconds.
     measured = ["training", "decoding", "growth"]
     made = report(tmp_path, "--only", *measured)
@@ -46,13 +46,13 @@ def test_one_section_and_more_rounds(tmp_path):
     assert made["growth"]["images"]["sizes"] == [0, 1, 2]
 
 
-def test_one_way_of_lora(tmp_path):
+def test_merged_lora_alone(tmp_path):
     made = report(tmp_path, "--only", "decoding", "--lora", "merged")
     names = [row["name"] for row in made["rows"]]
     assert "decode, 3 beams, batch 8" in names and not any("unmerged" in name for name in names)
 
 
-def test_mistakes(tmp_path):
+def test_wrong_arguments_are_refused(tmp_path):
     with pytest.raises(ValueError, match="--rounds 0"):
         report(tmp_path, "--rounds", "0")
     with pytest.raises(SystemExit):
