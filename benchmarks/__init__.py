@@ -1,1 +1,1 @@
-"""How fast a config's model is, beside the bare parts that it is made of and beside a peer of the same sizes."""
+"""Speed of a config's model, compared with its bare components and with a peer of the same sizes."""

@@ -1,4 +1,4 @@
-"""How the time of a step of training grows with rows, length and images, beside that of its bare parts."""
+"""Growth of the time of a training step with rows, length and images, compared with its bare components."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,22 +13,22 @@ from torch import nn
 from mmgpt.models import flamingo_of
 from mmgpt.models.memory.planner import Sizes, example
 
-from .parts import bare_language, learn, resampler, tower
+from .parts import bare_language, forward_backward, image_encoder, resampler
 from .rounds import Times
-from .training import Row, learn_text, own_step, text_of
+from .training import Row, own_step, text_of, transformers_step
 
 Axes = Mapping[str, Sequence[int]]
 
 AXES: Axes = {"rows": (1, 2, 4, 8), "length": (64, 128, 256, 512, 1024), "images": (0, 1, 2, 4, 8)}
-# What does not grow.
-USUAL = Sizes(rows=1, length=128, images=1)
+# Sizes of the axes that are not varied.
+DEFAULT_SIZES = Sizes(rows=1, length=128, images=1)
 OURS, BARE = "ours", "bare parts"
-# What noise may add to an exponent.
+# Margin for noise in an exponent.
 TOLERANCE = 0.1
 
 
 class Law(NamedTuple):
-    """Seconds for a size n: constant + linear * n + quadratic * n^2, none of them negative."""
+    """Seconds as a function of a size n: constant + linear * n + quadratic * n^2, with coefficients of at least 0."""
 
     constant: float
     linear: float
@@ -38,69 +38,70 @@ class Law(NamedTuple):
         return self.constant + self.linear * n + self.quadratic * n * n
 
     def exponent(self, n: float) -> float:
-        """The power with which time grows at a size: by how many percent for one percent more."""
+        """Exponent of the growth at a size: percent of time for one percent of size."""
         return (self.linear * n + 2 * self.quadratic * n * n) / self(n)
 
 
 def fit(sizes: Sequence[float], seconds: Sequence[float]) -> Law:
-    """The law with the least squares of relative errors."""
+    """The law with the least squared relative errors."""
     n, weight = np.asarray(sizes, float), 1 / np.asarray(seconds, float)
     scale = n.max()
     terms = np.stack([np.ones_like(n), n / scale, (n / scale) ** 2], axis=1)
-    found, _ = nnls(terms * weight[:, None], np.ones_like(n))
-    return Law(*map(float, found / [1, scale, scale**2]))
+    coefficients, _ = nnls(terms * weight[:, None], np.ones_like(n))
+    return Law(*map(float, coefficients / [1, scale, scale**2]))
 
 
-def rows(model: nn.Module, cfg: Config, axes: Axes = AXES, usual: Sizes = USUAL) -> dict[str, Row]:
-    """A step of ours and of its bare parts for each size on each axis.
+def rows(model: nn.Module, cfg: Config, axes: Axes = AXES, default: Sizes = DEFAULT_SIZES) -> dict[str, Row]:
+    """A training step and its bare components for each size on each axis.
 
-    The bare parts are tower, resampler, and the language model with LoRA; all tokens but the first are learned.
+    The bare components are image encoder, resampler, and the language model with LoRA. All tokens but the first are
+    supervised.
 
     Args:
-        model: of the config; it is left in training mode.
+        model: model of the config; it is left in training mode.
         cfg: the config.
-        axes: sizes of each field of Sizes that grows.
-        usual: the sizes of what does not grow meanwhile.
+        axes: field of Sizes -> its sizes.
+        default: the sizes of the other fields.
     """
     model.train()
     bare = bare_language(model, cfg, lora="lora" in cfg).train()
-    keep = partial(flamingo_of(model).checkpoint, False)
-    found = {}
+    no_checkpointing = partial(flamingo_of(model).checkpoint, False)
+    cases = {}
     for axis, sizes in axes.items():
         for n in sizes:
-            batch = model.data_preprocessor(example(model, usual._replace(**{axis: n})), training=True)
-            learned = batch["labels"][:, 1:].numel()
-            found[name(axis, n, OURS)] = Row(model, partial(own_step, model), [batch], learned, keep)
-            found[name(axis, n, BARE)] = Row(model, partial(_bare_step, model, bare), [batch], learned, keep)
-    return found
+            batch = model.data_preprocessor(example(model, default._replace(**{axis: n})), training=True)
+            supervised = batch["labels"][:, 1:].numel()
+            for kind, step in ((OURS, partial(own_step, model)), (BARE, partial(_bare_step, model, bare))):
+                cases[name(axis, n, kind)] = Row(model, step, [batch], supervised, no_checkpointing)
+    return cases
 
 
-def name(axis: str, size: int, of: str) -> str:
-    """The name of a row."""
-    return f"{axis} {size}, {of}"
+def name(axis: str, size: int, kind: str) -> str:
+    """Name of a row; `kind` is OURS or BARE."""
+    return f"{axis} {size}, {kind}"
 
 
 def laws(times: Times, axes: Axes = AXES) -> dict[str, dict]:
-    """For each axis its sizes, the medians and laws of OURS and BARE, and whether ours grows no faster.
+    """For each axis its sizes, the median times and the laws of OURS and BARE, and whether ours grows no faster.
 
-    It does when its exponent at the largest size is above that of the bare parts by more than TOLERANCE.
+    Ours grows faster when its exponent at the largest size exceeds that of the bare components by more than TOLERANCE.
     """
-    found = {}
+    result = {}
     for axis, sizes in axes.items():
-        seconds = {of: [median(times[name(axis, n, of)]) for n in sizes] for of in (OURS, BARE)}
-        fitted = {of: fit(sizes, some) for of, some in seconds.items()}
-        exponents = {of: law.exponent(sizes[-1]) for of, law in fitted.items()}
-        found[axis] = dict(
+        seconds = {kind: [median(times[name(axis, n, kind)]) for n in sizes] for kind in (OURS, BARE)}
+        fitted = {kind: fit(sizes, medians) for kind, medians in seconds.items()}
+        exponents = {kind: law.exponent(sizes[-1]) for kind, law in fitted.items()}
+        result[axis] = dict(
             sizes=list(sizes),
             seconds=seconds,
-            laws={of: law._asdict() for of, law in fitted.items()},
+            laws={kind: law._asdict() for kind, law in fitted.items()},
             exponents=exponents,
             grows_no_faster=exponents[OURS] <= exponents[BARE] + TOLERANCE,
         )
-    return found
+    return result
 
 
 def _bare_step(model: nn.Module, bare: nn.Module, batch: dict) -> None:
     if "pixels" in batch:
-        learn(lambda: resampler(model, tower(model, batch["pixels"].flatten(0, 1))))
-    learn_text(bare, text_of(batch))
+        forward_backward(lambda: resampler(model, image_encoder(model, batch["pixels"].flatten(0, 1))))
+    transformers_step(bare, text_of(batch))

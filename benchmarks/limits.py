@@ -1,4 +1,4 @@
-"""What a device does at most, as measured: products of matrices, and the moving of bytes."""
+"""Measured limits of a device: matrix products and memory traffic."""
 
 from typing import NamedTuple
 
@@ -7,26 +7,26 @@ import torch
 from .rounds import Timer
 
 ROUNDS = 10
-# Large enough that starting a product, and caches, do not count.
+# Matrices and buffers are large, so that launch overhead and caches are negligible.
 WIDTH, WIDTH_ON_CPU = 8192, 1024
 BYTES = 2**28
 
 
 class Limits(NamedTuple):
-    """Multiplications and additions of matrix products a second, and bytes of memory read or written a second."""
+    """Limits per second: multiplications and additions in matrix products, and bytes read from or written to memory."""
 
     operations: float
     bytes: float
 
 
 def limits(device: torch.device, dtype: torch.dtype) -> Limits:
-    """The best of some rounds.
+    """The limits of a device, each the best of ROUNDS measurements.
 
     Args:
-        dtype: of the matrices.
+        dtype: type of the matrices.
     """
-    width, timer = WIDTH_ON_CPU if device.type == "cpu" else WIDTH, Timer(device, own=True)
-    # Random numbers: products of equal ones take a GPU less power, and less time.
+    width, timer = WIDTH_ON_CPU if device.type == "cpu" else WIDTH, Timer(device, process_time=True)
+    # The numbers are random, since products of equal numbers take a GPU less power and less time.
     matrix, out = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
     source, target = (torch.ones(BYTES, device=device, dtype=torch.uint8) for _ in range(2))
 
@@ -37,13 +37,13 @@ def limits(device: torch.device, dtype: torch.dtype) -> Limits:
     return Limits(2 * width**3 / product, 2 * BYTES / best(lambda: target.copy_(source)))
 
 
-def share(row: dict, most: Limits) -> dict[str, float]:
-    """`share`, how much of what the device can do a row does: of products in training, of memory in decoding.
+def share(row: dict, device_limits: Limits) -> dict[str, float]:
+    """The `share` of the device's limit that a row reaches: of matrix products in training, of memory in decoding.
 
-    Nothing for rows without `operations`, and without `weight_bytes`, the weights that each token is multiplied by.
+    Empty for rows with neither `operations` nor `weight_bytes` (bytes of the weights that a token is multiplied by).
     """
     if "operations" in row:
-        return {"share": row["operations"] / row["seconds"] / most.operations}
+        return {"share": row["operations"] / row["seconds"] / device_limits.operations}
     if "weight_bytes" in row:
-        return {"share": row["weight_bytes"] / row["seconds"] / most.bytes}
+        return {"share": row["weight_bytes"] / row["seconds"] / device_limits.bytes}
     return {}

@@ -1,4 +1,4 @@
-"""A peer of a model: transformers' Idefics, which is built like Flamingo, at the same sizes."""
+"""Peer of a model: transformers' Idefics, which has Flamingo's architecture, at the same sizes."""
 
 import torch
 import transformers
@@ -11,8 +11,8 @@ from transformers import AutoModelForImageTextToText, IdeficsConfig
 from mmgpt.models import GatedCausalLM, LoRAModel, flamingo_of
 from mmgpt.models.media import attended_images
 
-# Where our config's names of layers with LoRA are in the peer.
-LORA_PLACES = {
+# Names of layers with LoRA in our configs -> regular expressions for the corresponding layers of the peer.
+LORA_LAYERS = {
     **{f"{x}_proj": rf"model\.layers\.\d+\.self_attn\.{x}_proj" for x in "qkvo"},
     **{f"{x}_proj": rf"model\.layers\.\d+\.mlp\.{x}_proj" for x in ("gate", "up", "down")},
     "to_q": r"model\.gated_cross_attn_layers\.\d+\.cross_attn\.q_proj",
@@ -24,26 +24,27 @@ LORA_PLACES = {
 
 
 def build_peer(model: nn.Module, cfg: Config) -> nn.Module:
-    """An IdeficsForVisionText2Text of a model's sizes, with random weights, and LoRA where the model has it.
+    """An IdeficsForVisionText2Text of a model's sizes, with random weights, and with LoRA if the model has it.
 
-    The same parts are frozen and trained. Equal are the language model (width, layers, heads, feed-forward,
-    vocabulary), the tower, the resampler and the number of gated blocks, and so are the parameters of these parts to a
-    hundredth. A gated block is Idefics' own: as many heads as the language model (ours have a number of their own),
-    and its feed-forward of three matrices (ours has two, 4 times as wide as the text). With configs/mmgpt/benchmark.py
-    a block of it has 1.005 times our parameters, and all LoRA 1.03 times; the whole models are equal to a thousandth.
+    The same components are frozen and trainable. The language model (width, layers, heads, feed-forward, vocabulary),
+    the image encoder, the resampler and the number of gated blocks are equal, and the parameters of these components
+    are equal to 1 %. Gated blocks are Idefics' own: they have as many heads as the language model (ours have their own
+    number) and a feed-forward of three matrices (ours has two, of 4 times the text's width). With
+    configs/mmgpt/benchmark.py such a block has 1.005 times our parameters, and LoRA 1.03 times; the whole models are
+    equal to 0.1 %.
 
     Args:
         model: a Flamingo, or a LoRAModel around one.
-        cfg: the model's, for `lora`.
+        cfg: config of the model, with the key `lora`.
 
     Raises:
-        ValueError: Idefics has no such model: it is made of Llama, without grouped keys, and of open_clip's ViT.
+        ValueError: Idefics has no such model; it combines Llama without grouped keys with open_clip's ViT.
     """
     flamingo = flamingo_of(model)
     language = flamingo.language.model
     config = IdeficsConfig(
         **_language_sizes(flamingo.language),
-        vision_config=_tower_sizes(flamingo.vision),
+        vision_config=_image_encoder_sizes(flamingo.vision),
         use_resampler=True,
         perceiver_config=_resampler_sizes(flamingo.perceiver),
     )
@@ -59,35 +60,36 @@ def build_peer(model: nn.Module, cfg: Config) -> nn.Module:
 
 
 def peer_inputs(model: nn.Module, batch: dict) -> dict[str, Tensor]:
-    """The arguments of the peer's forward for one of our batches, of rows that are not packed.
+    """The arguments of the peer's forward for one of our batches with unpacked rows.
 
-    Idefics looks at the empty places of rows with fewer images than others, too. Of a batch without images it is given
-    one of zeros, and its latents at once, so that it need not look at it: it refuses to read text alone.
+    Idefics also encodes the empty image positions of rows with fewer images than others. It refuses text without
+    images: for a batch without images it gets the latents of a zero image, which it need not encode.
 
     Args:
-        model: ours, for its `image_attention`.
-        batch: as `collate_conversations` makes it, on the model's device.
+        model: our model, which determines the image that a token attends to.
+        batch: batch of `collate_conversations`, on the model's device.
     """
     flamingo = flamingo_of(model)
     language, pixels = flamingo.language, batch["pixels"]
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels") if key in batch}
     rows, length = batch["input_ids"].shape
     if pixels is None:
-        # Until 5.23 transformers wants an axis for the images of a row.
+        # Before 5.23 transformers expects an axis for the images of a row.
         images = (1,) if Version(transformers.__version__) < Version("5.23") else ()
         shape = rows, *images, *flamingo.perceiver.latents.shape
         inputs["perceiver_embeddings"] = batch["input_ids"].new_zeros(shape, dtype=language.dtype)
         inputs["image_attention_mask"] = torch.zeros_like(batch["input_ids"])[..., None]
         return inputs
-    read = attended_images(
+    attended = attended_images(
         batch["input_ids"] == language.image_token_id, batch["image_counts"], language.image_attention
     )
-    places = torch.arange(pixels.shape[1], device=read.device)
-    return {**inputs, "pixel_values": pixels, "image_attention_mask": (read[..., None] == places).long()}
+    numbers = torch.arange(pixels.shape[1], device=attended.device)
+    mask = (attended[..., None] == numbers).long()
+    return {**inputs, "pixel_values": pixels, "image_attention_mask": mask}
 
 
 def peers(row: str) -> str:
-    """The name of the peer's row beside one of ours."""
+    """Name of the peer's row that corresponds to one of ours."""
     return f"peer: {row}"
 
 
@@ -96,10 +98,10 @@ def _language_sizes(language: GatedCausalLM) -> dict:
     layers, gated = config.num_hidden_layers, len(language.gated_layers)
     if config.model_type != "llama" or config.num_key_value_heads != config.num_attention_heads or layers % gated:
         raise ValueError(f"a peer needs a Llama with as many keys as heads, gated at even distances, not {config}")
-    same = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+    shared = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
             "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id", "pad_token_id")  # fmt: skip
     vocabulary = language.get_input_embeddings().num_embeddings
-    return {name: getattr(config, name) for name in same} | dict(
+    return {name: getattr(config, name) for name in shared} | dict(
         vocab_size=vocabulary,
         cross_layer_interval=layers // gated,
         freeze_text_layers=False,
@@ -107,7 +109,7 @@ def _language_sizes(language: GatedCausalLM) -> dict:
     )
 
 
-def _tower_sizes(vision: nn.Module) -> dict:
+def _image_encoder_sizes(vision: nn.Module) -> dict:
     tower = getattr(vision, "tower", None)
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
     if blocks is None:
@@ -133,10 +135,10 @@ def _resampler_sizes(perceiver: nn.Module) -> dict:
 
 
 def _lora_fields(lora: dict) -> dict:
-    unknown = set(lora["target_modules"]) - set(LORA_PLACES)
+    unknown = set(lora["target_modules"]) - set(LORA_LAYERS)
     if unknown:
         raise ValueError(
-            f"lora.target_modules: a peer has LoRA in {', '.join(LORA_PLACES)} only, not {sorted(unknown)}"
+            f"lora.target_modules: a peer has LoRA in {', '.join(LORA_LAYERS)} only, not {sorted(unknown)}"
         )
-    places = "|".join(LORA_PLACES[name] for name in lora["target_modules"])
-    return {**{key: value for key, value in lora.items() if key != "exclude_modules"}, "target_modules": places}
+    layers = "|".join(LORA_LAYERS[name] for name in lora["target_modules"])
+    return {**{key: value for key, value in lora.items() if key != "exclude_modules"}, "target_modules": layers}

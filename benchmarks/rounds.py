@@ -1,4 +1,4 @@
-"""Measuring things in turns, so that what else runs on the machine slows all of them alike."""
+"""Measurements in turns, so that other programs on the machine slow all cases alike."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,18 +16,18 @@ Times = Mapping[str, list[float]]
 
 
 class Timer:
-    """Seconds of calls, with what a GPU still computes waited for.
+    """Timer of calls, which waits for a GPU to finish.
 
     Args:
-        device: where they compute.
-        own: whether a single thread's work is measured by the time that the processor gives to this process, which
-            other programs do not slow, instead of by the clock on the wall. What only waits counts nothing then.
+        device: device that the calls compute on.
+        process_time: on a CPU with a single thread, measure the processor time of this process, which other programs
+            do not slow and in which waiting does not count, instead of wall-clock time.
     """
 
-    def __init__(self, device: torch.device, own: bool = False):
+    def __init__(self, device: torch.device, process_time: bool = False):
         self.device = device
-        alone = own and device.type == "cpu" and torch.get_num_threads() == 1
-        self.clock = time.process_time if alone else time.perf_counter
+        single_thread = device.type == "cpu" and torch.get_num_threads() == 1
+        self.clock = time.process_time if process_time and single_thread else time.perf_counter
 
     def __call__(self, work: Callable[[], object]) -> float:
         """Seconds that `work` takes."""
@@ -44,23 +44,24 @@ class Timer:
 
 @dataclass(frozen=True)
 class Decoding:
-    """The tokens of an answer after the first; called, it gives the seconds of each.
+    """Case of decoding: called, it returns the seconds per token after the first.
 
     Attributes:
-        model: its input embeddings are looked up once a step.
-        timer: of its device.
-        work: makes so many `tokens`.
-        reads: whether each step multiplies by all weights of the model; the peer's has an image tower, too.
+        model: model whose input embeddings are looked up once per step.
+        timer: timer of its device.
+        work: call that generates as many `tokens`.
+        reads_all_weights: whether each step multiplies by all weights of the model; the peer has an image encoder, too,
+            which decoding does not use.
     """
 
     model: nn.Module
     timer: Timer
     work: Callable[[], object]
     tokens: int
-    reads: bool = True
+    reads_all_weights: bool = True
 
     def __call__(self) -> float:
-        """From the start of the step that makes the second one."""
+        """Seconds per token, from the start of the step that generates the second token."""
         starts: list[float] = []
         hook = self.model.get_input_embeddings().register_forward_pre_hook(lambda *_: starts.append(self.timer.clock()))
         begin = self.timer.clock()
@@ -69,21 +70,22 @@ class Decoding:
         return (end - starts[1 - self.tokens]) / (self.tokens - 1)
 
     def figures(self) -> dict[str, int]:
-        """weight_bytes: of what each step multiplies by; not the table of embeddings, unless it is the head as well."""
-        if not self.reads:
+        """`weight_bytes`: bytes of the weights of each step, with the embeddings only if they are tied to the head."""
+        if not self.reads_all_weights:
             return {}
         table = self.model.get_input_embeddings().weight
         tied = table is self.model.get_output_embeddings().weight
-        return dict(weight_bytes=sum(each.nbytes for each in self.model.parameters() if tied or each is not table))
+        weights = [weight for weight in self.model.parameters() if tied or weight is not table]
+        return dict(weight_bytes=sum(weight.nbytes for weight in weights))
 
 
 def in_turns(cases: Mapping[str, Case], rounds: int, name: str = "rounds") -> dict[str, list[float]]:
-    """What each case gives, round by round: A B C, then C B A, and so on; a first round, which warms up, is forgotten.
+    """The seconds of each case in each round: A B C, then C B A, and so on, after a warm-up round.
 
     Args:
-        cases: each measures itself once and gives its seconds, so that it can leave out what prepares it.
-        rounds: how many are kept.
-        name: of the progress bar.
+        cases: functions that measure themselves once and return seconds, which need not include their preparation.
+        rounds: number of rounds without the warm-up.
+        name: name of the progress bar.
     """
     times: dict[str, list[float]] = {case: [] for case in cases}
     order = list(cases)
@@ -99,15 +101,15 @@ def in_turns(cases: Mapping[str, Case], rounds: int, name: str = "rounds") -> di
 
 
 def ratio(times: Times, ours: str, *others: str) -> float:
-    """How many times longer a case takes than some others together: the median over the rounds, each by itself."""
-    return median(times[ours][i] / sum(times[each][i] for each in others) for i in range(len(times[ours])))
+    """Ratio of the time of one case to that of several others together: the median of the ratios in each round."""
+    return median(times[ours][i] / sum(times[other][i] for other in others) for i in range(len(times[ours])))
 
 
 def peak_bytes(work: Callable[[], object], known: Iterable[Tensor], device: torch.device) -> int:
-    """The most bytes of tensors that live at once while `work` runs, beside those that were there before.
+    """Peak bytes of the tensors that `work` allocates.
 
     Args:
-        known: tensors that `work` is given; not counted where they are looked at anew (CPU).
+        known: tensors that exist before; on the CPU they would be counted otherwise when `work` makes views of them.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Samples of random tokens and images, as long as the published data's, and the batches that training makes of them."""
+"""Samples of random tokens and images, as long as those of the published data, and training batches of them."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,9 +18,10 @@ from mmgpt.models import flamingo_of
 
 
 class Lengths(NamedTuple):
-    """How long samples of a source are, in tokens, and the bounds of the share that their answers are of them.
+    """Distribution of the lengths in tokens of a source's samples.
 
-    Lengths are log-normal within bounds; `spread` is the standard deviation of their logarithm.
+    Lengths are log-normal within bounds. `spread` is the standard deviation of their logarithm, `answer` the bounds of
+    the share of the answers.
     """
 
     shortest: int
@@ -30,24 +31,24 @@ class Lengths(NamedTuple):
     answer: tuple[float, float]
 
     def quantiles(self, count: int, shrink: float) -> list[int]:
-        """Lengths of so many samples, evenly spaced quantiles (few random ones would seldom have a long one)."""
-        law = NormalDist(log(self.median), self.spread)
-        drawn = [exp(law.inv_cdf((i + 0.5) / count)) for i in range(count)]
-        return [max(int(min(max(length, self.shortest), self.longest) * shrink), 4) for length in drawn]
+        """Lengths of `count` samples: evenly spaced quantiles, since few random lengths seldom include a long one."""
+        distribution = NormalDist(log(self.median), self.spread)
+        lengths = [exp(distribution.inv_cdf((i + 0.5) / count)) for i in range(count)]
+        return [max(int(min(max(length, self.shortest), self.longest) * shrink), 4) for length in lengths]
 
 
-# A guess at the published mix, whose lengths nobody has published: prompts of its template, most visual answers of a
-# few words, most language ones of some sentences, all cut at 512 tokens.
+# The lengths of the published mixture are unknown. This is an estimate: prompts of its template, visual answers mostly
+# of a few words and language answers of some sentences, all cut at 512 tokens.
 LENGTHS = {
     "visual": Lengths(60, 90, 250, 0.4, (0.1, 0.5)),
     "language": Lengths(60, 170, 512, 0.6, (0.3, 0.8)),
 }
-# Tokens before the image: those that open a prompt of the published template.
+# Number of tokens with which the published template begins, before the image.
 BEFORE_IMAGE = 24
 
 
 class Words(NamedTuple):
-    """What samples are made of: ids of ordinary tokens, that of `<image>`, and the side of an image in pixels."""
+    """Vocabulary of the samples: ids of ordinary tokens, the id of `<image>`, and the side of an image in pixels."""
 
     ordinary: Tensor
     image: int
@@ -55,21 +56,21 @@ class Words(NamedTuple):
 
 
 def words_of(model: torch.nn.Module, side: int) -> Words:
-    """Those of a model with a tokenizer, whose images are `side` pixels wide and high."""
+    """The vocabulary of a model's tokenizer, for images of `side` x `side` pixels."""
     tokenizer = model.tokenizer
     ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     return Words(torch.tensor(ordinary), flamingo_of(model).language.image_token_id, side)
 
 
 class DrawnSamples:
-    """A part of a JointDataset: samples as PackInputs gives them, of one source.
+    """Dataset of one source for a JointDataset, with samples as PackInputs returns them.
 
     Args:
-        source: 'visual' (one image each) or 'language'.
+        source: 'visual' (samples with one image) or 'language'.
         count: number of samples.
-        words: what they are made of.
-        shrink: what all lengths are multiplied by.
-        seed: of tokens, pixels, and which share of a sample is learned.
+        words: vocabulary of the samples.
+        shrink: factor of all lengths.
+        seed: seed of the tokens, the pixels, and the share of each answer.
     """
 
     weight = 1.0
@@ -86,34 +87,33 @@ class DrawnSamples:
         return self.samples[idx % len(self.samples)]
 
     def text_length(self, idx: int) -> int:
-        """What JointBatchSampler sorts by."""
+        """Length of a sample in tokens, by which JointBatchSampler sorts."""
         return len(self[idx]["input_ids"])
 
     def _draw(self, words: Words, rng: np.random.Generator, length: int) -> dict:
-        learned = max(round(length * rng.uniform(*LENGTHS[self.source].answer)), 1)
+        supervised = max(round(length * rng.uniform(*LENGTHS[self.source].answer)), 1)
         ids = words.ordinary[torch.from_numpy(rng.integers(len(words.ordinary), size=length))]
         pixels = None
         if self.source == "visual":
-            ids[min(BEFORE_IMAGE, length - learned - 1)] = words.image
+            ids[min(BEFORE_IMAGE, length - supervised - 1)] = words.image
             pixels = torch.from_numpy(rng.standard_normal((1, 3, words.side, words.side), np.float32))
-        labels = torch.where(torch.arange(length) < length - learned, IGNORE_INDEX, ids)
+        labels = torch.where(torch.arange(length) < length - supervised, IGNORE_INDEX, ids)
         return dict(pixels=pixels, input_ids=ids, labels=labels, source=self.source, meta=dict(dataset=self.name))
 
 
 def batches(
-    parts: Sequence[DrawnSamples], size: int, grouped: bool = False, row_length: int | None = None
+    datasets: Sequence[DrawnSamples], size: int, grouped: bool = False, row_length: int | None = None
 ) -> list[dict]:
-    """One epoch of training batches, each of `size` samples of each part.
+    """One epoch of training batches, each with `size` samples of each dataset.
 
     Args:
-        parts: of different sources, equally long.
-        size: divides their length.
-        grouped: rows of like length share a batch.
-        row_length: of rows that hold several samples; None: each sample is a row.
+        datasets: datasets of different sources and equal lengths.
+        size: number that divides their length.
+        grouped: whether rows of similar lengths share a batch.
+        row_length: length of packed rows; None for one sample per row.
     """
-    halves = {part.source: [part] for part in parts}
-    joint = JointDataset(**halves)
-    count = len(parts[0]) // size
+    joint = JointDataset(**{dataset.source: [dataset] for dataset in datasets})
+    count = len(datasets[0]) // size
     sampler = JointBatchSampler(DefaultSampler(joint, seed=0), size, size, sorted_batches=count if grouped else 1)
     collate = partial(collate_conversations, row_length=row_length)
     return [collate([joint[i] for i in indices]) for indices in sampler]

@@ -1,4 +1,4 @@
-"""How long it takes to begin: from the start of a process to its first training step or token, and to load weights."""
+"""Startup times: from the start of a process to its first training step or token, and of loading weights."""
 
 import os
 import subprocess
@@ -21,25 +21,29 @@ from mmgpt.cli.config import flamingo_config
 from .parts import bare_language
 from .rounds import Case, Timer, Times, ratio
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 STEP, TOKEN, HELP, PACKAGE, LOADING = "first training step", "first token", "train.py --help", "import mmgpt", "loading"
 IMPORTS, LANGUAGE = f"{TOKEN}: imports", f"{LOADING}: language model"
-# What no training and no chat can do without.
+# The libraries that training and chat cannot do without.
 LIBRARIES = "import torch, transformers.generation, peft, open_clip, mmengine.runner"
 
 
 def check(cfg: Config) -> None:
-    """Raises a FileNotFoundError when files of the training data are missing."""
+    """Check that the files of the training data exist.
+
+    Raises:
+        FileNotFoundError: files are missing; lists them.
+    """
     check_files(cfg, skip=("val_dataloader", "test_dataloader", "test_evaluator", "load_from"))
 
 
 def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
-    """Everything that is measured, by name.
+    """All cases by name.
 
     Args:
-        cfg: as `load_config` gives it.
-        folder: an empty one, for the config, a picture, weights, and what training writes.
-        device: of the model; training takes a GPU where there is one.
+        cfg: config from `load_config`.
+        folder: an empty folder for the config, an image, weights, and the output of training.
+        device: device of the model; training uses a GPU if there is one.
     """
     config, image = folder / "config.py", folder / "image.png"
     cfg.dump(config)
@@ -61,7 +65,7 @@ def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
 
 
 def ratios(times: Times) -> dict[str, float]:
-    """How much longer a beginning takes than what it cannot do without."""
+    """Ratios of startup times to those of the imports or weights that cannot be avoided."""
     return {
         "first_step_over_imports": ratio(times, STEP, IMPORTS),
         "first_token_over_imports": ratio(times, TOKEN, IMPORTS),
@@ -69,24 +73,24 @@ def ratios(times: Times) -> dict[str, float]:
     }
 
 
-def until(command: Sequence[str], tells: Callable[[list[str]], bool], given: str = "") -> float:
-    """Seconds from the start of a process until the lines that it has printed tell what is waited for; it is killed.
+def until(command: Sequence[str], condition: Callable[[list[str]], bool], stdin: str = "") -> float:
+    """Seconds from the start of a process until its printed lines meet a condition; then the process is killed.
 
     Args:
-        given: for it to read.
+        stdin: text that the process reads.
 
     Raises:
-        ValueError: it ended before; with its last lines.
+        ValueError: the process ended before; with its last lines.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     start, lines = time.perf_counter(), []
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
-        process.stdin.write(given)
+        process.stdin.write(stdin)
         process.stdin.flush()
         for line in process.stdout:
             lines.append(line)
-            if tells(lines):
+            if condition(lines):
                 seconds = time.perf_counter() - start
                 process.kill()
                 return seconds
@@ -94,12 +98,12 @@ def until(command: Sequence[str], tells: Callable[[list[str]], bool], given: str
 
 
 def stepped(lines: Sequence[str]) -> bool:
-    """Whether the last line is MMEngine's about a step of training."""
+    """Whether the last line is MMEngine's log line of a training step."""
     return "(train)" in lines[-1] and "loss:" in lines[-1]
 
 
 def answered(lines: Sequence[str]) -> bool:
-    """Whether the terminal's chat has printed its first answer."""
+    """Whether demo/chat.py has printed its first answer."""
     return any(line.startswith("Ask a question") for line in lines[:-1])
 
 
@@ -108,7 +112,7 @@ def _tool(script: str, *arguments: object) -> list[str]:
 
 
 def _saved(cfg: Config, folder: Path, device: str) -> Config:
-    """The config with a language model of random weights that are in a folder, instead of its own."""
+    """The config with a language model whose random weights are saved in a folder."""
     model = build_model(cfg, device=device)
     bare_language(model, cfg, lora=False).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmgpt.cli.config import plain_config
@@ -31,9 +31,11 @@ def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation:
     loader, template = cfg["test_dataloader"], cfg.get("question_template")
     return {
         "model": plain_config(cfg["model"]),
-        "model_files": {str(path): sha256(path) for name in named_files(cfg["model"]) for path in _described(name)},
+        "model_files": {
+            str(path): sha256(path) for name in named_files(cfg["model"]) for path in _files(name, "*.json")
+        },
         "model_weights": fingerprints({"model": cfg["model"]}),
-        "checkpoint": {str(path): sha256(path) for path in _files(checkpoint)},
+        "checkpoint": {str(path): sha256(path) for path in (_files(checkpoint, "**/*") if checkpoint else ())},
         "generation": dict(generation),
         "prompt_template": template and find_template(template),
         "data": plain_config(loader["dataset"]),
@@ -75,13 +77,7 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(checkpoint: str | Path | None) -> Iterator[Path]:
-    if checkpoint is None:
-        return
-    path = Path(checkpoint)
-    yield from sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-
-
-def _described(name: str) -> Iterator[Path]:
-    path = Path(name)
-    yield from sorted(path.glob("*.json")) if path.is_dir() else [path]
+def _files(path: str | Path, pattern: str) -> list[Path]:
+    """The file itself, or the files in a folder that match a pattern."""
+    path = Path(path)
+    return sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else [path]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -58,35 +57,32 @@ def _draw(rows: Sequence[dict]) -> Figure:
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[2.1, 1.5] * lines)
     for index, row in enumerate(rows):
         line, column = divmod(index, columns)
-        _draw_image(figure.add_subplot(grid[2 * line, column]), row)
-        _draw_texts(figure.add_subplot(grid[2 * line + 1, column]), row)
+
+        # 1. The image, under the name of its dataset.
+        axes = figure.add_subplot(grid[2 * line, column])
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(wrap(row.get("dataset") or "", 34, 1), fontsize=9, parse_math=False)
+        image = row.get("image")
+        if image is None:
+            axes.text(0.5, 0.5, "no image", ha="center", va="center", color="grey")
+        else:
+            image = upright_rgb(image if isinstance(image, Image.Image) else Image.open(image))
+            # Small images are enlarged with hard pixel edges, since smoothing would show what the model never saw.
+            axes.imshow(image, interpolation="nearest" if max(image.size) <= SMALL else "antialiased")
+
+        # 2. The texts below it.
+        axes = figure.add_subplot(grid[2 * line + 1, column])
+        axes.axis("off")
+        prediction, color = row["prediction"] or "(no answer)", COLORS[row["correct"]]
+        texts = [(wrap(row["question"], 40, 4), "black")]
+        if row["answer"] is None:
+            texts.append((wrap(prediction, 40, 6), color))
+        else:
+            texts.append((wrap(f"given: {prediction}", 40, 3), color))
+            texts.append((wrap(f"expected: {row['answer']}", 40, 3), "dimgrey"))
+        top = 1.0
+        for text, color in texts:
+            write_text(axes, 0, top, text, color)
+            top -= 0.125 * (text.count("\n") + 1) + 0.02
     return figure
-
-
-def _draw_image(axes: Axes, row: dict) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(wrap(row.get("dataset") or "", 34, 1), fontsize=9, parse_math=False)
-    image = row.get("image")
-    if image is None:
-        axes.text(0.5, 0.5, "no image", ha="center", va="center", color="grey")
-        return
-    if not isinstance(image, Image.Image):
-        image = Image.open(image)
-    image = upright_rgb(image)
-    # Small images are enlarged with hard pixel edges, since smoothing would show what the model never saw.
-    axes.imshow(image, interpolation="nearest" if max(image.size) <= SMALL else "antialiased")
-
-
-def _draw_texts(axes: Axes, row: dict) -> None:
-    axes.axis("off")
-    texts = [(wrap(row["question"], 40, 4), "black")]
-    prediction, color = row["prediction"] or "(no answer)", COLORS[row["correct"]]
-    if row["answer"] is None:
-        texts.append((wrap(prediction, 40, 6), color))
-    else:
-        texts += [(wrap(f"given: {prediction}", 40, 3), color), (wrap(f"expected: {row['answer']}", 40, 3), "dimgrey")]
-    top = 1.0
-    for text, color in texts:
-        write_text(axes, 0, top, text, color)
-        top -= 0.125 * (text.count("\n") + 1) + 0.02

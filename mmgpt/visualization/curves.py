@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from mmgpt.visualization.figures import new_figure, save, wrap
@@ -50,7 +49,23 @@ def read_scalars(paths: Sequence[str | Path]) -> Run:
     for path in map(Path, paths):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; it would hold the training scalars")
-        for name, values in _points(path).items():
+
+        # 1. The scalars of this file: name -> step -> value.
+        scalars: dict[str, dict[float, float]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if not isinstance(record, dict):
+                continue
+            step = record.get("step", record.get("iter"))
+            for name, value in record.items():
+                if step is not None and name not in STEP_KEYS and isinstance(value, (int, float)):
+                    scalars.setdefault(name, {})[step] = value
+
+        # 2. They replace earlier values from their first step on.
+        for name, values in scalars.items():
             earlier = {step: value for step, value in points.get(name, {}).items() if step < min(values)}
             points[name] = earlier | values
     if not points:
@@ -93,9 +108,27 @@ def draw_curves(
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(4 * columns, 3.2 * rows)
-    for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        _draw_panel(axes, panel, {name: run for name, run in runs.items() if panel in run}, weight)
+    for position, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        values: list[float] = []
+        for number, (name, run) in enumerate((name, run) for name, run in runs.items() if panel in run):
+            points, color = run[panel], f"C{number % 10}"
+            # The legend leaves out labels that start with an underscore. A single point is visible with a marker only.
+            label, marker = wrap(name, 24, 2).lstrip("_"), "." if len(points) == 1 else ""
+            if weight:
+                axes.plot(*zip(*points, strict=True), linewidth=1, alpha=0.25, color=color)
+            smoothed = smooth({panel: points}, weight)[panel]
+            axes.plot(*zip(*smoothed, strict=True), linewidth=1.3, label=label, marker=marker, color=color)
+            values += [value for _, value in points]
+        axes.set_title(PANELS.get(panel, panel), fontsize=10, parse_math=False)
+        axes.set_xlabel("step", fontsize=9)
+        axes.grid(alpha=0.3)
+        # A logarithmic axis suits a loss that falls by a factor of ten.
+        if panel != "lr" and min(values) > 0 and max(values) > 10 * min(values):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         if len(runs) > 1:
             for text in axes.legend(fontsize=8).get_texts():
                 text.set_parse_math(False)
@@ -105,41 +138,3 @@ def draw_curves(
 def names_in(runs: Mapping[str, Run]) -> list[str]:
     """The names of all scalars of the runs."""
     return sorted({name for run in runs.values() for name in run})
-
-
-def _draw_panel(axes: Axes, panel: str, runs: Mapping[str, Run], weight: float) -> None:
-    values: list[float] = []
-    for number, (name, run) in enumerate(runs.items()):
-        # The legend leaves out labels that start with an underscore. A single point is visible with a marker only.
-        label, marker, color = wrap(name, 24, 2).lstrip("_"), "." if len(run[panel]) == 1 else "", f"C{number % 10}"
-        if weight:
-            axes.plot(*zip(*run[panel], strict=True), linewidth=1, alpha=0.25, color=color)
-        smoothed = smooth({panel: run[panel]}, weight)[panel]
-        axes.plot(*zip(*smoothed, strict=True), linewidth=1.3, label=label, marker=marker, color=color)
-        values += [value for _, value in run[panel]]
-    axes.set_title(PANELS.get(panel, panel), fontsize=10, parse_math=False)
-    axes.set_xlabel("step", fontsize=9)
-    axes.grid(alpha=0.3)
-    # A logarithmic axis suits a loss that falls by a factor of ten.
-    if panel != "lr" and min(values) > 0 and max(values) > 10 * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-
-
-def _points(path: Path) -> dict[str, dict[float, float]]:
-    """The scalars of one file as name -> step -> value."""
-    points: dict[str, dict[float, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if not isinstance(record, dict):
-            continue
-        step = record.get("step", record.get("iter"))
-        for name, value in record.items():
-            if step is not None and name not in STEP_KEYS and isinstance(value, (int, float)):
-                points.setdefault(name, {})[step] = value
-    return points

@@ -1,4 +1,4 @@
-"""The model of configs/mmgpt/benchmark.py at a size that is measured in no time."""
+"""The model of configs/mmgpt/benchmark.py at a tiny size."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SMALL = {
     "language.config.intermediate_size": 48,
     "language.config.num_hidden_layers": 4,
     "language.config.num_attention_heads": 2,
-    "vision.model": "tests/benchmark/small_tower.json",
+    "vision.model": "tests/benchmarks/small_image_encoder.json",
     "image_size": 32,
     "perceiver.depth": 1,
     "perceiver.num_latents": 4,
@@ -25,11 +25,11 @@ SMALL = {
 
 @pytest.fixture(scope="package")
 def small_cfg():
-    """Two gated blocks in four layers, a ViT of one layer for 32 x 32 pixels."""
+    """A config with two gated blocks in four layers, and a ViT of one layer for 32 x 32 pixels."""
     return load_config("configs/mmgpt/benchmark.py", SMALL)
 
 
 @pytest.fixture(scope="package")
 def small_model(small_cfg):
-    """In evaluation mode, on the CPU, with LoRA."""
+    """The model of the config in evaluation mode, on the CPU, with LoRA."""
     return build_model(small_cfg, device="cpu")

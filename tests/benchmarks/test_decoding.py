@@ -3,12 +3,12 @@
 import pytest
 
 from benchmarks.decoding import (
-    AGAIN,
+    CACHED,
+    ENCODER,
     GATED,
-    KEPT,
     LANGUAGE,
     RESAMPLER,
-    TOWER,
+    UNCACHED,
     Setting,
     Sides,
     part,
@@ -40,10 +40,10 @@ def test_all_rows_and_their_ratios(small_cfg):
     }  # fmt: skip
 
 
-def test_ratios_are_of_what_belongs_together():
+def test_ratios_are_of_corresponding_rows():
     prefill, decode = Setting(True).first, Setting(True, 3, 8).next
-    times = {prefill: 8.0, peers(prefill): 16.0, decode: 3.0, peers(decode): 2.0, KEPT: 1.0, AGAIN: 4.0}
-    times |= {part(prefill, name): 1.0 for name in (LANGUAGE, TOWER, RESAMPLER, GATED)}
+    times = {prefill: 8.0, peers(prefill): 16.0, decode: 3.0, peers(decode): 2.0, CACHED: 1.0, UNCACHED: 4.0}
+    times |= {part(prefill, name): 1.0 for name in (LANGUAGE, ENCODER, RESAMPLER, GATED)}
     times |= {part(decode, LANGUAGE): 1.0, part(decode, GATED): 0.5}
     assert ratios({name: [each] for name, each in times.items()}) == {
         "prefill_over_parts": 2.0,
@@ -55,7 +55,7 @@ def test_ratios_are_of_what_belongs_together():
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_all_make_equally_many_tokens(small_sides, beams):
+def test_all_sides_generate_equally_many_tokens(small_sides, beams):
     asked = [question(number, 3, 32) for number in range(2)]
     cases = small_sides.decoding(asked, 5, Setting(False, beams, 2))
     models = {

@@ -11,19 +11,19 @@ AXES = {"rows": (1, 2), "length": (16, 32), "images": (0, 2)}
 
 
 @pytest.mark.parametrize("law", [Law(0.5, 0.25, 0.0), Law(0.0, 0.1, 0.003), Law(1.0, 0.0, 0.5)])
-def test_a_fit_finds_a_known_law(law):
+def test_fit_recovers_a_known_law(law):
     sizes = (1, 2, 4, 8, 16)
     found = fit(sizes, [law(n) for n in sizes])
     assert found == pytest.approx(law, abs=1e-9)
 
 
-def test_exponents():
+def test_exponents_of_laws():
     assert Law(0, 2, 0).exponent(8) == pytest.approx(1)
     assert Law(0, 0, 2).exponent(8) == pytest.approx(2)
     assert Law(16, 2, 0).exponent(8) == pytest.approx(0.5)
 
 
-def test_growth_that_its_operation_does_not_have_is_told():
+def test_growth_beyond_that_of_the_bare_components_is_reported():
     sizes = (1, 2, 4, 8)
 
     def times(ours):
@@ -39,7 +39,7 @@ def test_growth_that_its_operation_does_not_have_is_told():
     assert worse["exponents"][OURS] == pytest.approx((8 + 64) / 41)
 
 
-def test_rows_are_of_the_sizes(small_model, small_cfg):
+def test_rows_have_the_sizes_of_the_axes(small_model, small_cfg):
     rows = growth.rows(small_model, small_cfg, AXES, Sizes(1, 24, 1))
     shapes = {key: tuple(row.inputs[0]["input_ids"].shape) for key, row in rows.items()}
     assert shapes[name("rows", 2, OURS)] == shapes[name("rows", 2, BARE)] == (2, 24)
@@ -49,9 +49,9 @@ def test_rows_are_of_the_sizes(small_model, small_cfg):
     assert all(row() > 0 for row in rows.values())
 
 
-def test_the_bare_parts_look_at_all_images(small_model, small_cfg, monkeypatch):
+def test_the_bare_components_encode_all_images(small_model, small_cfg, monkeypatch):
     looked = []
-    monkeypatch.setattr(growth, "tower", lambda model, images: looked.append(len(images)) or torch.zeros(1))
+    monkeypatch.setattr(growth, "image_encoder", lambda model, images: looked.append(len(images)) or torch.zeros(1))
     monkeypatch.setattr(growth, "resampler", lambda model, features: features)
     rows = growth.rows(small_model, small_cfg, AXES, Sizes(1, 24, 1))
     rows[name("images", 2, BARE)](), rows[name("rows", 2, BARE)](), rows[name("images", 0, BARE)]()

@@ -20,11 +20,11 @@ def test_limits_are_of_the_best_round(small, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_limits_are_measured(small, dtype):
+def test_limits_are_positive(small, dtype):
     assert all(each > 0 for each in limits(torch.device("cpu"), dtype))
 
 
-def test_share_is_of_products_or_of_memory():
+def test_share_of_products_or_of_memory():
     most = Limits(operations=100.0, bytes=10.0)
     assert share(dict(seconds=2.0, operations=50.0), most) == {"share": 0.25}
     assert share(dict(seconds=2.0, weight_bytes=5), most) == {"share": 0.25}

@@ -3,7 +3,7 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.parts import GatedProducts, bare_language, learn, resampler, tower
+from benchmarks.parts import GatedProducts, bare_language, forward_backward, image_encoder, resampler
 from mmgpt.models import GatedCrossAttentionBlock
 from mmgpt.models.media import Media
 from tests.helpers.tolerances import assert_close
@@ -26,25 +26,25 @@ def test_the_language_model_has_the_sizes_and_the_lora_of_its_own_layers(small_m
     assert parameters(merged, trained=True) == 0
 
 
-def test_tower_and_resampler_together_are_what_the_model_sees(small_model):
+def test_image_encoder_and_resampler_equal_encode_images(small_model):
     images = torch.randn(3, 3, 32, 32)
-    features = tower(small_model, images)
+    features = image_encoder(small_model, images)
     assert features.shape == (3, 16, 16) and not features.requires_grad
     latents = resampler(small_model, features)
     assert_close(latents, small_model.module.encode_images(images[None])[0])
 
 
-def test_a_tower_that_is_trained_in_part_keeps_its_gradients(small_model):
+def test_a_partly_frozen_image_encoder_keeps_its_gradients(small_model):
     """With LoRA in it, say."""
     weight = next(small_model.module.vision.parameters())
     weight.requires_grad_(True)
     try:
-        assert tower(small_model, torch.randn(1, 3, 32, 32)).requires_grad
+        assert image_encoder(small_model, torch.randn(1, 3, 32, 32)).requires_grad
     finally:
         weight.requires_grad_(False)
 
 
-def test_gated_products_are_all_that_the_blocks_multiply(small_model):
+def test_gated_products_have_all_operations_of_the_blocks(small_model):
     rows, tokens, latents = 2, 5, 8
     blocks = [m for m in small_model.module.language.modules() if isinstance(m, GatedCrossAttentionBlock)]
     x, seen = torch.randn(rows, tokens, 32, requires_grad=True), torch.randn(rows, 2, 4, 16)
@@ -54,7 +54,7 @@ def test_gated_products_are_all_that_the_blocks_multiply(small_model):
                 out = block(x, Media(seen, None, None))
                 out.sum().backward() if backward else None
         with FlopCounterMode(display=False) as products, torch.set_grad_enabled(backward):
-            learn(GatedProducts(small_model, rows, tokens, latents))
+            forward_backward(GatedProducts(small_model, rows, tokens, latents))
         assert products.get_total_flops() == real.get_total_flops() > 0
     small_model.zero_grad()
 
@@ -69,9 +69,9 @@ def test_cached_keys_are_not_projected_again(small_model):
     assert new.get_total_flops() - cached.get_total_flops() == 2 * 2 * 4 * (16 * 64 + 2 * 16 + 2 * 64)
 
 
-def test_learning_goes_back_only_where_something_is_trained():
+def test_backward_only_with_trainable_parameters():
     weight = torch.ones(3, requires_grad=True)
-    learn(lambda: weight * 2)
+    forward_backward(lambda: weight * 2)
     assert weight.grad.tolist() == [2, 2, 2]
-    learn(lambda: weight.detach() * 2)
+    forward_backward(lambda: weight.detach() * 2)
     assert weight.grad.tolist() == [2, 2, 2]

@@ -30,7 +30,7 @@ def batch(small_model):
     return dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, pixels=pixels, image_counts=counts)
 
 
-def test_parts_of_equal_size(small_model, small_cfg, peer):
+def test_components_are_of_equal_size(small_model, small_cfg, peer):
     flamingo, core = small_model.module, peer.get_base_model().model
     assert parameters(core.perceiver_resampler) == parameters(flamingo.perceiver)
     # open_clip's has an output projection (16 x 16) behind its last norm.
@@ -44,7 +44,7 @@ def test_parts_of_equal_size(small_model, small_cfg, peer):
     assert len(core.gated_cross_attn_layers) == len(blocks) == 2
 
 
-def test_the_same_is_trained(peer):
+def test_the_same_components_are_trainable(peer):
     trained = {name.split("lora_")[0] for name, each in peer.named_parameters() if each.requires_grad}
     assert trained and all("layers" in name and "vision" not in name for name in trained)
     assert all("lora_" in name for name, each in peer.named_parameters() if each.requires_grad)
@@ -54,7 +54,7 @@ def test_the_same_is_trained(peer):
     assert not any("model.layers" in name and "mlp" in name for name in trained)
 
 
-def test_without_lora_its_parts_are_frozen_as_ours(small_cfg, small_model):
+def test_without_lora_the_same_components_are_frozen(small_cfg, small_model):
     merged = build_model(small_cfg, device="cpu").peft.merge_and_unload()
     merged.frozen = ("vision", "language")
     core = build_peer(merged, small_cfg).model
@@ -65,7 +65,7 @@ def test_without_lora_its_parts_are_frozen_as_ours(small_cfg, small_model):
 
 
 @pytest.mark.parametrize("image_attention", ["latest", "next"])
-def test_a_token_reads_the_image_that_it_reads_in_ours(small_model, batch, image_attention, monkeypatch):
+def test_a_token_attends_to_the_same_image_as_in_our_model(small_model, batch, image_attention, monkeypatch):
     language = small_model.module.language
     monkeypatch.setattr(language, "image_attention", image_attention)
     is_image = batch["input_ids"] == language.image_token_id
@@ -85,13 +85,13 @@ def test_a_step_with_and_without_images(small_model, peer, batch):
     peer.zero_grad()
 
 
-def test_other_towers_have_no_peer():
+def test_other_image_encoders_have_no_peer():
     cfg = load_config("configs/mmgpt/benchmark.py", {"vision.model": "configs/_base_/models/tiny_tower.json"})
     with pytest.raises(ValueError, match="Vision Transformer of open_clip as its tower, not ModifiedResNet"):
         build_peer(build_model(cfg, device="cpu"), cfg)
 
 
-def test_lora_at_another_place_has_no_peer(small_model, small_cfg):
+def test_lora_in_other_layers_has_no_peer(small_model, small_cfg):
     cfg = deepcopy(small_cfg)
     cfg.lora.target_modules = ["q_proj", "embed_tokens"]
     with pytest.raises(ValueError, match=r"not \['embed_tokens'\]"):

@@ -33,7 +33,7 @@ def made():
     return dict(rounds=3, rows=rows, growth=laws(grown, {"rows": (1, 2, 4)}), **ratios)
 
 
-def test_rows_have_medians_and_what_their_cases_know(made):
+def test_rows_have_medians_and_the_figures_of_their_cases(made):
     step, *_, answer = made["rows"]
     assert step == dict(
         section="training",
@@ -54,11 +54,11 @@ def test_rows_have_medians_and_what_their_cases_know(made):
 
 
 @pytest.mark.parametrize("row, kind", [("step", "ours"), ("step: part", "limit"), ("peer: step", "peer")])
-def test_kinds(row, kind):
+def test_kinds_of_rows(row, kind):
     assert report.kind(row) == kind
 
 
-def test_tables_show_all(made, capsys):
+def test_tables_show_rows_ratios_and_growth(made, capsys):
     print_tables(report.tables(made))
     printed = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in printed.splitlines() if "│" in line}
@@ -71,7 +71,7 @@ def test_tables_show_all(made, capsys):
     assert "training, medians of 3 rounds" in printed
 
 
-def test_files(made, tmp_path):
+def test_written_files(made, tmp_path):
     paths = report.write(made, tmp_path / "new")
     assert [path.name for path in paths] == ["report.json", "rows.png", "growth.png"]
     assert json.loads(paths[0].read_text()) == made
@@ -80,7 +80,7 @@ def test_files(made, tmp_path):
     assert [path.name for path in only] == ["report.json"]
 
 
-def test_the_setting_names_device_and_versions():
+def test_setting_names_device_and_versions():
     found = report.setting(torch.device("cpu"))
     assert found["device"].endswith("CPU") and found["threads"] == 1
     assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])

@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks.rounds import Decoding, Timer, in_turns, peak_bytes, ratio
 
 
-def test_turns_go_back_and_forth_and_the_first_is_forgotten():
+def test_turns_alternate_their_order_and_the_first_round_warms_up():
     called = []
 
     def case(name, values):
@@ -21,28 +21,28 @@ def test_turns_go_back_and_forth_and_the_first_is_forgotten():
     assert "".join(called) == "abbaab"
 
 
-def test_a_ratio_is_the_median_of_the_rounds_own():
+def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
     # The machine was ten times slower in the last round: medians of the times would give 4 / (1 + 1).
     times = {"ours": [2.0, 4.0, 40.0], "one": [1.0, 1.0, 10.0], "other": [1.0, 1.0, 30.0]}
     assert ratio(times, "ours", "one", "other") == 1.0
     assert ratio(times, "ours", "one") == 4.0
 
 
-def test_a_timer_does_the_work_once():
+def test_a_timer_runs_the_work_once():
     done = []
     assert Timer(torch.device("cpu"))(lambda: done.append(1)) > 0
     assert done == [1]
 
 
-def test_processor_time_is_of_one_thread_and_only_where_it_is_asked_for():
+def test_process_time_needs_a_single_thread_on_a_cpu():
     cpu = torch.device("cpu")
-    assert Timer(cpu).clock is time.perf_counter and Timer(cpu, own=True).clock is time.process_time
-    assert Timer(torch.device("cuda"), own=True).clock is time.perf_counter
+    assert Timer(cpu).clock is time.perf_counter and Timer(cpu, process_time=True).clock is time.process_time
+    assert Timer(torch.device("cuda"), process_time=True).clock is time.perf_counter
     torch.set_num_threads(2)
-    assert Timer(cpu, own=True).clock is time.perf_counter
+    assert Timer(cpu, process_time=True).clock is time.perf_counter
 
 
-def test_peak_is_of_what_lives_at_once_and_is_new():
+def test_peak_bytes_count_new_tensors_that_live_at_once():
     given = torch.zeros(1000)
 
     def work():
@@ -55,12 +55,12 @@ def test_peak_is_of_what_lives_at_once_and_is_new():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_peak_on_a_gpu():
+def test_peak_bytes_on_a_gpu():
     given = torch.zeros(1 << 20, device="cuda")
     assert peak_bytes(lambda: given + 1, [given], given.device) == pytest.approx(4 << 20, rel=0.01)
 
 
-def test_time_per_token_starts_with_the_second():
+def test_time_per_token_starts_with_the_second_token():
     model = nn.Embedding(2, 2)
     model.get_input_embeddings = lambda: model
     timer = Timer(torch.device("cpu"))

@@ -21,7 +21,7 @@ def drawn(words):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_lengths_lie_around_their_median_and_within_their_bounds(source):
+def test_lengths_have_their_median_and_bounds(source):
     kind = LENGTHS[source]
     lengths = kind.quantiles(101, 1.0)
     assert lengths[50] == kind.median
@@ -32,7 +32,7 @@ def test_lengths_lie_around_their_median_and_within_their_bounds(source):
     assert LENGTHS["visual"].median < LENGTHS["language"].median
 
 
-def test_words_are_no_special_tokens(small_model, words):
+def test_words_exclude_special_tokens(small_model, words):
     special = set(small_model.tokenizer.all_special_ids)
     assert words.image in special and words.side == 32
     assert not special & set(words.ordinary.tolist())
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_samples(words, drawn):
 
 
 def contents(made):
-    """The learned tokens of each sample, whatever row and batch it is in."""
+    """The supervised tokens of each sample, whatever row and batch it is in."""
     found = []
     for batch in made:
         owners = batch["samples"]

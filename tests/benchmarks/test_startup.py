@@ -1,4 +1,4 @@
-"""Beginnings: a process is watched until it says so; weights are loaded from files."""
+"""Startup times: processes are timed until they print a line; weights are loaded from files."""
 
 import sys
 
@@ -11,23 +11,23 @@ from benchmarks.startup import LANGUAGE, LOADING, answered, ratios, rows, steppe
 PRINTS = "import time; print('one'); print(input()); time.sleep(60)"
 
 
-def test_a_process_is_watched_until_it_tells():
+def test_until_waits_for_the_lines_of_a_process():
     seen = []
 
-    def tells(lines):
+    def condition(lines):
         seen.extend(lines[-1:])
         return "two" in lines[-1]
 
-    seconds = until([sys.executable, "-c", PRINTS], tells, "two\n")
+    seconds = until([sys.executable, "-c", PRINTS], condition, "two\n")
     assert 0 < seconds < 50 and seen == ["one\n", "two\n"]
 
 
-def test_a_process_that_ends_early():
+def test_until_refuses_a_process_that_ends_early():
     with pytest.raises(ValueError, match="(?s)ended early:.*ZeroDivisionError"):
         until([sys.executable, "-c", "1 / 0"], lambda lines: False)
 
 
-def test_what_is_waited_for():
+def test_conditions_recognize_the_lines_of_training_and_chat():
     assert stepped(["x", "11/23 12:00:00 - mmengine - INFO - Iter(train) [ 1/99]  lr: 2e-3  loss: 6.7\n"])
     assert not stepped(["11/23 12:00:00 - mmengine - INFO - Iter(train) [ 1/99]\n", "loss: 3"])
     assert answered(["x goes with the next question\n", "Ask a question; /help lists the commands.\n", "red\n"])

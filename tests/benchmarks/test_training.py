@@ -9,6 +9,7 @@ from benchmarks import training
 from benchmarks.samples import DrawnSamples, batches, words_of
 from benchmarks.training import (
     COMPILED,
+    ENCODER,
     GATED,
     GROUPED,
     LANGUAGE,
@@ -17,7 +18,6 @@ from benchmarks.training import (
     MIXED,
     PACKED,
     RESAMPLER,
-    TOWER,
     VISUAL,
     Row,
     checkpointing,
@@ -28,7 +28,7 @@ from mmgpt.datasets.instruction import SOURCES
 from mmgpt.models import flamingo_of
 from tests.helpers.tolerances import TERMS, rounding
 
-JOINT = (MIXED, GROUPED, PACKED, TOWER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED, peers(MIXED))
+JOINT = (MIXED, GROUPED, PACKED, ENCODER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED, peers(MIXED))
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def stance():
     torch.compiler.set_stance("default")
 
 
-def test_rows_learn_the_same_tokens(rows):
-    assert len({rows[name].learned for name in JOINT}) == 1
-    singles = rows[VISUAL].learned + rows[LANGUAGE].learned
-    assert singles == rows[MIXED].learned > rows[VISUAL].learned > 0
-    assert rows[peers(VISUAL)].learned == rows[VISUAL].learned
+def test_variants_of_the_joint_step_have_the_same_supervised_tokens(rows):
+    assert len({rows[name].supervised for name in JOINT}) == 1
+    singles = rows[VISUAL].supervised + rows[LANGUAGE].supervised
+    assert singles == rows[MIXED].supervised > rows[VISUAL].supervised > 0
+    assert rows[peers(VISUAL)].supervised == rows[VISUAL].supervised
     assert {f"{name}, checkpointing" for name in (VISUAL, LANGUAGE, MIXED, GROUPED, PACKED)} < rows.keys()
 
 
@@ -63,13 +63,13 @@ def test_every_row_runs_and_leaves_no_gradient(rows):
         assert row.model.training, name
 
 
-def test_other_learned_tokens_are_an_error(small_model, small_cfg, drawn, monkeypatch):
+def test_different_numbers_of_supervised_tokens_are_refused(small_model, small_cfg, drawn, monkeypatch):
     def fewer(*args, row_length=None, **how):
         made = batches(*args, row_length=row_length, **how)
         return made[:1] if row_length else made
 
     monkeypatch.setattr(training, "batches", fewer)
-    with pytest.raises(ValueError, match="other learned tokens.*packed"):
+    with pytest.raises(ValueError, match="different numbers of supervised tokens.*packed"):
         training.rows(small_model, small_cfg, drawn, 2, 64)
 
 
@@ -77,7 +77,7 @@ def trained(model):
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def test_what_is_trained_gets_gradients_and_nothing_else(rows, small_model):
+def test_only_trainable_parameters_get_gradients(rows, small_model):
     for name in (MIXED, LANGUAGE_MIXED, LANGUAGE_PACKED, peers(MIXED)):
         row = rows[name]
         row.work(row.inputs[0])
@@ -121,14 +121,14 @@ def products(row):
 
 
 def test_packing_saves_operations(rows):
-    counts = {name: products(rows[name]) for name in (PACKED, GROUPED, MIXED, TOWER, RESAMPLER, GATED)}
+    counts = {name: products(rows[name]) for name in (PACKED, GROUPED, MIXED, ENCODER, RESAMPLER, GATED)}
     assert max(counts[PACKED], counts[GROUPED]) < counts[MIXED]
-    assert counts[TOWER] + counts[RESAMPLER] + counts[GATED] < counts[PACKED] / 2
+    assert counts[ENCODER] + counts[RESAMPLER] + counts[GATED] < counts[PACKED] / 2
 
 
-def test_figures_of_a_known_product():
+def test_figures_of_a_matrix_product():
     model = torch.nn.Linear(30, 20, bias=False)
-    found = Row(model, lambda x: model(x).sum().backward(), [torch.ones(10, 30)] * 2, learned=7).figures()
+    found = Row(model, lambda x: model(x).sum().backward(), [torch.ones(10, 30)] * 2, supervised=7).figures()
     # Two batches, forward and the weight's gradient; the latter lives beside the output and its gradient.
     assert (found["learned"], found["operations"]) == (7, 2 * 2 * (2 * 10 * 20 * 30))
     assert 4 * 20 * 30 < found["peak_bytes"] < 4 * (20 * 30 + 3 * 10 * 20)
@@ -142,7 +142,7 @@ def test_a_row_adds_up_its_batches_and_frees_gradients_between_them():
         seen.append((x, model.weight.grad))
         model(torch.ones(2)).sum().backward()
 
-    assert Row(model, work, [1, 2], learned=3, before=lambda: seen.append("before"))() > 0
+    assert Row(model, work, [1, 2], supervised=3, before=lambda: seen.append("before"))() > 0
     assert seen == ["before", (1, None), (2, None)]
 
 
@@ -170,7 +170,7 @@ def test_ratios_are_of_the_rows_that_they_name():
     }
 
 
-def test_compiled_layers(small_cfg, drawn, stance):
+def test_compiled_steps_are_measured(small_cfg, drawn, stance):
     cfg = Config({**small_cfg.to_dict(), "compile": dict(backend="aot_eager")})
     rows = training.rows(build_model(cfg, device="cpu"), cfg, drawn, 2, 64)
     counts = torch._dynamo.utils.counters["stats"]

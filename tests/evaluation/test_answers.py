@@ -66,12 +66,12 @@ def test_predictions_are_written_as_json_lines(tmp_path):
 
 
 def test_a_group_with_a_missing_dataset_has_no_mean(monkeypatch):
-    said = []
-    monkeypatch.setattr(answers, "print_log", lambda text, *_: said.append(text))
+    warnings = []
+    monkeypatch.setattr(answers, "print_log", lambda text, *_: warnings.append(text))
     metric = AnswerAccuracy(groups=dict(visual=["colour", "color"], both=["colour", "dolly"]))
     scores = Evaluator(metric).offline_evaluate(SAMPLES)
     assert "accuracy/visual_mean" not in scores and "accuracy/both_mean" in scores and "accuracy/colour" in scores
-    assert len(said) == 1 and "no mean of group 'visual': no question of ['color'] was evaluated" in said[0]
+    assert len(warnings) == 1 and "no mean of group 'visual': no question of ['color'] was evaluated" in warnings[0]
 
 
 def test_an_empty_group_and_empty_data_are_refused():

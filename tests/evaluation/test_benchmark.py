@@ -15,8 +15,8 @@ def sample(name, prediction, **more):
 
 def scores(rule, samples, **settings):
     metric = METRICS.build(dict(type="BenchmarkScores", rule=rule, **settings))
-    found = Evaluator(metric).offline_evaluate(samples, chunk_size=3)
-    return {key.removeprefix(f"{rule}/"): value for key, value in found.items()}
+    results = Evaluator(metric).offline_evaluate(samples, chunk_size=3)
+    return {key.removeprefix(f"{rule}/"): value for key, value in results.items()}
 
 
 def voted(name, prediction, count, **tags):
@@ -58,8 +58,8 @@ def test_keys_begin_with_the_rule_or_the_prefix():
 def aokvqa_direct(dataset, predictions):
     """A-OKVQA's eval_predictions.py for direct answers."""
     easy = [question for question in dataset if not question["difficult_direct_answer"]]
-    found = [sum(answer == predictions[q["question_id"]] for answer in q["direct_answers"]) for q in easy]
-    return 100 * sum(min(1.0, count / 3.0) for count in found) / len(easy)
+    counts = [sum(answer == predictions[q["question_id"]] for answer in q["direct_answers"]) for q in easy]
+    return 100 * sum(min(1.0, count / 3.0) for count in counts) / len(easy)
 
 
 def test_aokvqa_equals_its_script_on_random_predictions():
@@ -160,7 +160,7 @@ def test_mmpretrain_counts_images_with_a_hint_as_text_and_guesses_what_it_cannot
     unreadable = [question | {"pred_answer": "perhaps", "gt_answer": 0, "has_image": True}] * 100
     theirs.process(None, unreadable)
     assert 0.2 < theirs.compute_metrics(theirs.results)["all_acc"] < 0.8
-    ours = [one | {"prediction": "perhaps", "id": str(name)} for name in range(3) for one in ours]
+    ours = [question | {"prediction": "perhaps", "id": str(name)} for name in range(3) for question in ours]
     assert scores("choice", ours)["accuracy"] == 0
 
 
@@ -169,18 +169,24 @@ def test_gqa_by_structural_and_semantic_type():
     gold = [(rng.choice(words), rng.choice(["query", "verify"]), rng.choice(["attr", "rel"])) for _ in range(100)]
     predicted = [rng.choice(words) for _ in gold]
     samples = [
-        sample(name, said, answer=answer, tags={"structural": structural, "semantic": semantic})
-        for name, (said, (answer, structural, semantic)) in enumerate(zip(predicted, gold, strict=True))
+        sample(name, prediction, answer=answer, tags={"structural": structural, "semantic": semantic})
+        for name, (prediction, (answer, structural, semantic)) in enumerate(zip(predicted, gold, strict=True))
     ]
     ours = scores("exact", samples, by=["structural", "semantic"])
 
-    def share(place, value):  # GQA's eval.py: predicted == answer
-        met = [(said, answer) for said, (answer, *types) in zip(predicted, gold, strict=True) if types[place] == value]
-        return 100 * sum(said == answer for said, answer in met) / len(met)
+    def share(index, value):  # GQA's eval.py: predicted == answer
+        met = [
+            (prediction, answer)
+            for prediction, (answer, *types) in zip(predicted, gold, strict=True)
+            if types[index] == value
+        ]
+        return 100 * sum(prediction == answer for prediction, answer in met) / len(met)
 
-    assert ours["accuracy"] == sum(said == answer for said, (answer, *_) in zip(predicted, gold, strict=True))
-    for place, tag, value in ((0, "structural", "query"), (0, "structural", "verify"), (1, "semantic", "rel")):
-        assert ours[f"{tag}/{value}/accuracy"] == pytest.approx(share(place, value))
+    assert ours["accuracy"] == sum(
+        prediction == answer for prediction, (answer, *_) in zip(predicted, gold, strict=True)
+    )
+    for index, tag, value in ((0, "structural", "query"), (0, "structural", "verify"), (1, "semantic", "rel")):
+        assert ours[f"{tag}/{value}/accuracy"] == pytest.approx(share(index, value))
 
 
 def test_mmpretrain_takes_articles_and_number_words_for_equal_in_gqa():
@@ -202,16 +208,23 @@ def test_ocr_vqa_is_exact_but_for_case_and_a_closing_stop(prediction, right):
 
 def test_snli_ve_is_a_choice_of_three_labels():
     labels = ["entailment", "neutral", "contradiction"]
-    said = ["Entailment.", "neutral", "maybe"]
-    samples = [sample(text, text, answer=label, choices=labels) for text, label in zip(said, labels, strict=True)]
+    predictions = ["Entailment.", "neutral", "maybe"]
+    samples = [
+        sample(text, text, answer=label, choices=labels) for text, label in zip(predictions, labels, strict=True)
+    ]
     assert scores("choice", samples)["accuracy"] == pytest.approx(200 / 3)
 
 
 def test_pope_by_category():
-    said = [("random", "Yes", "yes"), ("random", "No.", "yes"), ("popular", "yes", "no"), ("popular", "no", "no")]
+    predictions = [
+        ("random", "Yes", "yes"),
+        ("random", "No.", "yes"),
+        ("popular", "yes", "no"),
+        ("popular", "no", "no"),
+    ]
     samples = [
         sample(name, text, answer=answer, tags={"category": category})
-        for name, (category, text, answer) in enumerate(said)
+        for name, (category, text, answer) in enumerate(predictions)
     ]
     ours = scores("yes_no", samples, by=["category"])
     assert ours["accuracy"] == 50 and ours["F1"] == 50 and ours["category/random/recall"] == 50

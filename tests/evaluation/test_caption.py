@@ -21,27 +21,34 @@ REFERENCES = [
     ["An X-ray of a hand"],
 ]
 METEOR = 22.67503148373519
-SAID = ["a dog running on the beach", "Two men playing chess in a park.", "", "a hand"]
+PREDICTIONS = ["a dog running on the beach", "Two men playing chess in a park.", "", "a hand"]
 
 
-def samples(said=SAID, tags=lambda place: {}):
+def samples(predictions=PREDICTIONS, tags=lambda number: {}):
     return [
-        {"id": str(place), "dataset": "coco", "prediction": text, "answer": "", "answers": true, "tags": tags(place)}
-        for place, (text, true) in enumerate(zip(said, REFERENCES, strict=True))
+        {
+            "id": str(number),
+            "dataset": "coco",
+            "prediction": text,
+            "answer": "",
+            "answers": references,
+            "tags": tags(number),
+        }
+        for number, (text, references) in enumerate(zip(predictions, REFERENCES, strict=True))
     ]
 
 
 def scores(predictions, by=()):
     metric = METRICS.build(dict(type="BenchmarkScores", rule="caption", by=by))
-    found = Evaluator(metric).offline_evaluate(predictions, chunk_size=3)
-    return {key.removeprefix("caption/"): value for key, value in found.items()}
+    results = Evaluator(metric).offline_evaluate(predictions, chunk_size=3)
+    return {key.removeprefix("caption/"): value for key, value in results.items()}
 
 
 @pytest.fixture
 def warnings(monkeypatch):
-    said = []
-    monkeypatch.setattr(caption, "print_log", lambda text, *_: said.append(text))
-    return said
+    messages = []
+    monkeypatch.setattr(caption, "print_log", lambda text, *_: messages.append(text))
+    return messages
 
 
 class Nothing:
@@ -64,13 +71,13 @@ class Annotations:
         return list(self.imgToAnns)
 
 
-def pycocoevalcap_scores(monkeypatch, said, references):
+def pycocoevalcap_scores(monkeypatch, predictions, references):
     """All scores of pycocoevalcap's own evaluation but METEOR and SPICE, under our names."""
     import pycocoevalcap.eval
 
     monkeypatch.setattr(pycocoevalcap.eval, "Meteor", Nothing)
     monkeypatch.setattr(pycocoevalcap.eval, "Spice", Nothing)
-    evaluation = pycocoevalcap.eval.COCOEvalCap(Annotations(references), Annotations([[text] for text in said]))
+    evaluation = pycocoevalcap.eval.COCOEvalCap(Annotations(references), Annotations([[text] for text in predictions]))
     evaluation.evaluate()
     names = {f"BLEU-{n}": f"Bleu_{n}" for n in range(1, 5)} | {"ROUGE-L": "ROUGE_L", "CIDEr": "CIDEr"}
     return {ours: 100 * evaluation.eval[theirs] for ours, theirs in names.items()}
@@ -79,7 +86,7 @@ def pycocoevalcap_scores(monkeypatch, said, references):
 @needs_java
 def test_scores_equal_pycocoevalcap_and_spice_is_left_out_without_its_files(monkeypatch, warnings):
     ours = scores(samples())
-    theirs = pycocoevalcap_scores(monkeypatch, SAID, REFERENCES)
+    theirs = pycocoevalcap_scores(monkeypatch, PREDICTIONS, REFERENCES)
     # METEOR as pycocoevalcap 1.2 gives it: its second start would take as long as all other tests here.
     assert ours == pytest.approx(theirs | {"METEOR": METEOR, "questions": 4}) and 50 < ours["CIDEr"] < 1000
     assert len(warnings) == 1 and "SPICE is left out: stanford-corenlp-3.6.0.jar and" in warnings[0]
@@ -88,8 +95,8 @@ def test_scores_equal_pycocoevalcap_and_spice_is_left_out_without_its_files(monk
 @needs_java
 def test_a_group_of_images_is_scored_on_its_own(monkeypatch, warnings):
     monkeypatch.setattr(caption, "_meteor", lambda predictions, targets: {})
-    ours = scores(samples(tags=lambda place: {"domain": "in" if place < 2 else "out"}), by=["domain"])
-    theirs = pycocoevalcap_scores(monkeypatch, SAID[:2], REFERENCES[:2])
+    ours = scores(samples(tags=lambda number: {"domain": "in" if number < 2 else "out"}), by=["domain"])
+    theirs = pycocoevalcap_scores(monkeypatch, PREDICTIONS[:2], REFERENCES[:2])
     assert {name: ours[f"domain/in/{name}"] for name in theirs} == pytest.approx(theirs)
     assert ours["domain/out/questions"] == 2 and ours["domain/in/CIDEr"] != pytest.approx(ours["CIDEr"])
 
@@ -97,8 +104,8 @@ def test_a_group_of_images_is_scored_on_its_own(monkeypatch, warnings):
 @needs_java
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
 def test_a_line_break_in_a_caption_does_not_shift_the_next_captions(line_break):
-    kept = [caption.CaptionRule().judge(sample) for sample in samples([f"a{line_break}dog", *SAID[1:]])]
-    tokens = caption._official_tokens(dict(enumerate(row["prediction"] for row in kept)))
+    rows = [caption.CaptionRule().judge(sample) for sample in samples([f"a{line_break}dog", *PREDICTIONS[1:]])]
+    tokens = caption._official_tokens(dict(enumerate(row["prediction"] for row in rows)))
     assert tokens == {0: ["a dog"], 1: ["two men playing chess in a park"], 2: [""], 3: ["a hand"]}
 
 

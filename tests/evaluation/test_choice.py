@@ -57,9 +57,9 @@ def test_a_choice_that_is_offered_twice_is_read_by_its_letter():
 def llava_reads(text, choices):
     """The index that LLaVA's eval_science_qa.py reads from an answer, or -1."""
     letters = "ABCDE"[: len(choices)]
-    found = re.fullmatch(r"\s*([A-E])\s*", text) or re.match(r"([A-E])\. ", text)
-    found = found or re.search(r"The answer is ([A-E])\.", text) or re.search(r"The answer is ([A-E])", text)
-    return letters.index(found[1]) if found and found[1] in letters else -1
+    match = re.fullmatch(r"\s*([A-E])\s*", text) or re.match(r"([A-E])\. ", text)
+    match = match or re.search(r"The answer is ([A-E])\.", text) or re.search(r"The answer is ([A-E])", text)
+    return letters.index(match[1]) if match and match[1] in letters else -1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from tests.helpers.evaluation_files import row, write
 
 
 def evaluation(name, rows, rule="exact"):
-    return SavedEvaluation(name, {}, rule, [dict(each, score=float(each["prediction"] == "red")) for each in rows])
+    return SavedEvaluation(
+        name, {}, rule, [dict(values, score=float(values["prediction"] == "red")) for values in rows]
+    )
 
 
 def pairs(*scores):
@@ -19,16 +21,16 @@ def pairs(*scores):
 def test_samples_pair_up_in_any_order():
     # Two of the same id and question, as two turns of a conversation may be, pair up in their order.
     rows = [row(0), row(1, id="x", prediction="a"), row(2, id="x", prediction="b"), row(3, dataset="shape")]
-    other = [dict(each, prediction="red") for each in reversed(rows)]
+    other = [dict(values, prediction="red") for values in reversed(rows)]
     other[1], other[2] = other[2], other[1]
     paired = pair_up(evaluation("A", rows), evaluation("B", other))
     assert [pair.first["index"] for pair in paired] == [pair.second["index"] for pair in paired] == [0, 1, 2, 3]
 
 
 def test_missing_samples_are_named():
-    one, other = [row(i) for i in range(6)], [row(0), row(1, question="What?")]
+    first, second = [row(i) for i in range(6)], [row(0), row(1, question="What?")]
     with pytest.raises(ValueError) as error:
-        pair_up(evaluation("A", one), evaluation("B", other))
+        pair_up(evaluation("A", first), evaluation("B", second))
     assert "5 are not in B, such as dataset 'colour', id 'q1' ('What colour is it?')" in str(error.value)
     assert "and 1 are not in A, such as dataset 'colour', id 'q1' ('What?')" in str(error.value)
     assert "q4" not in str(error.value)
@@ -42,39 +44,39 @@ def test_other_answers_and_other_rules_are_refused():
 
 
 def test_statistics_of_a_change():
-    made = change(pairs(*[(0, 1)] * 7, *[(1, 0)] * 2, *[(1, 1)] * 8, *[(0, 0)] * 3))
-    assert (made.questions, made.wins, made.losses, made.both_right, made.both_wrong) == (20, 7, 2, 8, 3)
-    assert (made.first, made.second, made.difference) == pytest.approx((50, 75, 25))
+    result = change(pairs(*[(0, 1)] * 7, *[(1, 0)] * 2, *[(1, 1)] * 8, *[(0, 0)] * 3))
+    assert (result.questions, result.wins, result.losses, result.both_right, result.both_wrong) == (20, 7, 2, 8, 3)
+    assert (result.first, result.second, result.difference) == pytest.approx((50, 75, 25))
     # Nine coins, seven or more of one side: 2 * (36 + 9 + 1) / 2**9.
-    assert made.p == pytest.approx(92 / 512)
+    assert result.p == pytest.approx(92 / 512)
 
 
 def test_the_interval_equals_a_paired_bootstrap():
     scores = [(0, 1)] * 30 + [(1, 0)] * 10 + [(1, 1)] * 60
-    made = change(pairs(*scores))
+    result = change(pairs(*scores))
     gains = 100 * np.diff(scores)[:, 0]
     draw = np.random.default_rng(1)
     means = [draw.choice(gains, len(gains)).mean() for _ in range(4000)]
-    assert (made.low, made.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=1.1)
+    assert (result.low, result.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=1.1)
     # Unpaired, it would be as wide as the scores themselves vary.
-    assert made.high - made.low < 27
+    assert result.high - result.low < 27
 
 
 def test_scores_between_zero_and_one():
-    made = change(pairs((0.3, 0.6), (0.3, 0.3), (0.6, 0.6), (1, 0.9)))
-    assert (made.wins, made.losses, made.both_right, made.both_wrong) == (1, 1, 1, 1)
-    assert made.difference == pytest.approx(5)
+    result = change(pairs((0.3, 0.6), (0.3, 0.3), (0.6, 0.6), (1, 0.9)))
+    assert (result.wins, result.losses, result.both_right, result.both_wrong) == (1, 1, 1, 1)
+    assert result.difference == pytest.approx(5)
 
 
 def test_equal_scores_have_an_empty_interval():
-    made = change(pairs((1, 1), (0, 0)))
-    assert (made.difference, made.low, made.high, made.p) == (0, 0, 0, 1)
+    result = change(pairs((1, 1), (0, 0)))
+    assert (result.difference, result.low, result.high, result.p) == (0, 0, 0, 1)
 
 
 def test_differing_settings_have_dotted_names():
-    one = {"model": {"lora": {"r": 16}, "type": "X"}, "data": [{"name": "a"}], "seed": 0, "cut_at": []}
-    other = {"model": {"lora": {"r": 64}, "type": "X"}, "data": [{"name": "a"}, {"name": "b"}], "cut_at": []}
-    assert differing(one, other) == {"model.lora.r": (16, 64), "seed": (0, None), "data.1.name": (None, "b")}
+    first = {"model": {"lora": {"r": 16}, "type": "X"}, "data": [{"name": "a"}], "seed": 0, "cut_at": []}
+    second = {"model": {"lora": {"r": 64}, "type": "X"}, "data": [{"name": "a"}, {"name": "b"}], "cut_at": []}
+    assert differing(first, second) == {"model.lora.r": (16, 64), "seed": (0, None), "data.1.name": (None, "b")}
 
 
 def test_saved_evaluations_pair_up(tmp_path):

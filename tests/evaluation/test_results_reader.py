@@ -19,8 +19,8 @@ TEN = ["red"] * 2 + ["pink"] * 8
 def test_rows_come_in_the_order_of_the_data_and_are_scored_by_exact_match(tmp_path):
     rows = [row(1, prediction="Red. "), row(0, prediction="blue"), row(2, answers=["red", "blue"], prediction="blue")]
     evaluation = read_evaluation(write(tmp_path, rows))
-    assert [each["index"] for each in evaluation.rows] == [0, 1, 2]
-    assert [each["score"] for each in evaluation.rows] == [0, 1, 1] and evaluation.rule == "exact"
+    assert [saved_row["index"] for saved_row in evaluation.rows] == [0, 1, 2]
+    assert [saved_row["score"] for saved_row in evaluation.rows] == [0, 1, 1] and evaluation.rule == "exact"
     assert read_evaluation(tmp_path / "result.json") == evaluation
 
 
@@ -34,7 +34,10 @@ def test_saved_scores_take_precedence_and_rows_that_do_not_count_are_left_out(tm
     metrics = dict(type="BenchmarkScores", rule="direct_answer")
     rows = [row(0, score=0.25), row(1, answers=TEN, tags=dict(difficult_direct_answer="true")), row(2, answers=TEN)]
     evaluation = read_evaluation(write(tmp_path, rows, metrics=metrics))
-    assert [(each["id"], each["score"]) for each in evaluation.rows] == [("q0", 0.25), ("q2", pytest.approx(2 / 3))]
+    assert [(saved_row["id"], saved_row["score"]) for saved_row in evaluation.rows] == [
+        ("q0", 0.25),
+        ("q2", pytest.approx(2 / 3)),
+    ]
 
 
 @pytest.mark.parametrize(

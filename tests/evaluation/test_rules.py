@@ -74,7 +74,7 @@ def test_samples_without_references_are_found_before_anything_is_answered(config
 def test_a_saved_evaluation_is_scored_by_the_rule(config, tmp_path):
     evaluation = read_evaluation(write(tmp_path / "evaluation", ROWS, metrics=config.test_evaluator[::-1]))
     assert evaluation.rule == "first_letter"
-    assert [(each["id"], each["score"]) for each in evaluation.rows] == [("q0", 1), ("q1", 0), ("q3", 1)]
+    assert [(saved_row["id"], saved_row["score"]) for saved_row in evaluation.rows] == [("q0", 1), ("q1", 0), ("q3", 1)]
 
 
 def test_an_unknown_rule_is_refused_with_the_choices(tmp_path):

@@ -32,7 +32,11 @@ def test_says_yes(text, yes):
 
 def rows(true_yes, missed, false_yes, true_no):
     kinds = {(True, True): true_yes, (False, True): missed, (True, False): false_yes, (False, False): true_no}
-    return [{"predicted": said, "expected": true} for (said, true), count in kinds.items() for _ in range(count)]
+    return [
+        {"predicted": predicted, "expected": expected}
+        for (predicted, expected), count in kinds.items()
+        for _ in range(count)
+    ]
 
 
 def test_scores_are_in_percent():
@@ -52,12 +56,16 @@ def test_scores_equal_scikit_learn_on_random_answers():
     rng = random.Random(0)
     for _ in range(20):
         judged = [{"predicted": rng.random() < 0.6, "expected": rng.random() < 0.5} for _ in range(50)]
-        said, true = ([row[key] for row in judged] for key in ("predicted", "expected"))
-        precision, recall, f1, _ = precision_recall_fscore_support(true, said, average="binary")
-        wanted = dict(
-            accuracy=accuracy_score(true, said), precision=precision, recall=recall, F1=f1, yes=sum(said) / 50
+        predicted, expected = ([row[key] for row in judged] for key in ("predicted", "expected"))
+        precision, recall, f1, _ = precision_recall_fscore_support(expected, predicted, average="binary")
+        reference = dict(
+            accuracy=accuracy_score(expected, predicted),
+            precision=precision,
+            recall=recall,
+            F1=f1,
+            yes=sum(predicted) / 50,
         )
-        assert YesNoRule().summarize(judged) == pytest.approx({name: 100 * score for name, score in wanted.items()})
+        assert YesNoRule().summarize(judged) == pytest.approx({name: 100 * score for name, score in reference.items()})
 
 
 def test_the_right_answer_is_yes_or_no():

@@ -57,11 +57,13 @@ def test_scores_and_sheets_of_one_evaluation(tool, first, sheets, capsys):
     shown = lines(printed)
     assert shown["colour"] == ["20", "50.0"] and shown["words"] == ["2", "0.0"]
     assert shown["what"] == ["colour", "20", "50.0"] and shown["say"] == ["it", "2", "0.0"]
-    made = [first / "analysis" / name for name in ("worst.png", "random.png")]
-    assert all(path.stat().st_size > 1000 and str(path) in printed for path in made)
-    assert len(sheets["worst"]) == 11 and not any(each["correct"] for each in sheets["worst"])
-    assert len(sheets["random"]) == 11 and any(each["correct"] for each in sheets["random"])
-    assert {each["image"].getpixel((0, 0)) for each in sheets["worst"] if each["images"]} == {(255, 0, 0)}
+    sheet_files = [first / "analysis" / name for name in ("worst.png", "random.png")]
+    assert all(path.stat().st_size > 1000 and str(path) in printed for path in sheet_files)
+    assert len(sheets["worst"]) == 11 and not any(shown_row["correct"] for shown_row in sheets["worst"])
+    assert len(sheets["random"]) == 11 and any(shown_row["correct"] for shown_row in sheets["random"])
+    assert {shown_row["image"].getpixel((0, 0)) for shown_row in sheets["worst"] if shown_row["images"]} == {
+        (255, 0, 0)
+    }
 
 
 def test_worst_answers_come_first_and_random_ones_are_reproducible(tool, tmp_path, sheets):
@@ -70,10 +72,12 @@ def test_worst_answers_come_first_and_random_ones_are_reproducible(tool, tmp_pat
     before = dict(sheets)
     tool.main([str(folder), "--count", "6", "--out", str(tmp_path / "again")])
     assert before == sheets and (tmp_path / "again" / "worst.png").is_file()
-    scores = [each["score"] for each in sheets["worst"]]
+    scores = [shown_row["score"] for shown_row in sheets["worst"]]
     assert scores == sorted(scores) and len(scores) == 6 and scores[3] < scores[4]
-    assert [each["correct"] for each in sheets["worst"]] == [score >= 0.5 for score in scores]
-    assert [each["index"] for each in sheets["random"]] != sorted(each["index"] for each in sheets["random"])
+    assert [shown_row["correct"] for shown_row in sheets["worst"]] == [score >= 0.5 for score in scores]
+    assert [shown_row["index"] for shown_row in sheets["random"]] != sorted(
+        shown_row["index"] for shown_row in sheets["random"]
+    )
 
 
 def test_no_sheet_of_worst_answers_when_all_are_correct(tool, tmp_path, capsys):
@@ -100,8 +104,8 @@ def test_two_evaluations_are_compared(tool, first, second, capsys):
     assert "model.lora.r" in page.all("settings")[0].text and "64" in page.all("settings")[0].text
     wins, losses = page.all(name="section")
     assert "12, 3 shown" in wins.text and len(wins.all(name="article")) == 3
-    assert [each.text.split()[-1] for each in losses.all("origin")] in (["q1", "q3"], ["q3", "q1"])
-    assert all(len(each.all(name="img")) == 1 for each in losses.all(name="article"))
+    assert [element.text.split()[-1] for element in losses.all("origin")] in (["q1", "q3"], ["q3", "q1"])
+    assert all(len(element.all(name="img")) == 1 for element in losses.all(name="article"))
 
 
 def test_both_images_are_shown_where_they_differ(tool, first, tmp_path):
@@ -109,7 +113,7 @@ def test_both_images_are_shown_where_they_differ(tool, first, tmp_path):
     rows += [row(i, dataset="words", question="Say it.", images=[]) for i in (20, 21)]
     tool.main([str(first), str(write(tmp_path / "control", rows)), "--out", str(tmp_path / "out")])
     _, losses = read_page(tmp_path / "out" / "against-first.html").all(name="section")
-    assert {len(each.all(name="img")) for each in losses.all(name="article")} == {2}
+    assert {len(element.all(name="img")) for element in losses.all(name="article")} == {2}
 
 
 def test_results_that_cannot_be_compared_are_refused(tool, first, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The whole command on a tiny model: what it prints and writes."""
+"""tools/analysis_tools/benchmark.py on a tiny model: printed tables and written files."""
 
 import importlib.util
 import json
@@ -20,39 +20,39 @@ def report(tmp_path, *arguments):
     return json.loads((tmp_path / "report.json").read_text())
 
 
-def test_sections(tmp_path, capsys):
+def test_report_of_all_sections_but_startup(tmp_path, capsys):
     # Without 'startup', which starts processes for seconds.
-    measured = ["training", "decoding", "growth"]
-    made = report(tmp_path, "--only", *measured)
+    sections = ["training", "decoding", "growth"]
+    results = report(tmp_path, "--only", *sections)
     printed = capsys.readouterr().out
-    wanted = {"joint_step_over_parts", "joint_step_over_peer", "decode_over_parts", "decode_over_peer"}
-    wanted |= {"prefill_over_parts", "prefill_over_peer"}
-    assert wanted <= made["ratios"].keys() and all(name in printed for name in made["ratios"])
-    assert made["operation_ratios"].keys() < made["ratios"].keys()
-    assert made["peak_ratios"].keys() == {name for name in made["operation_ratios"] if name.endswith("over_peer")}
-    assert all(each > 0 for each in made["limits"].values()) and "% of limit" in printed
-    shares = {row["name"] for row in made["rows"] if "share" in row}
+    names = {"joint_step_over_parts", "joint_step_over_peer", "decode_over_parts", "decode_over_peer"}
+    names |= {"prefill_over_parts", "prefill_over_peer"}
+    assert names <= results["ratios"].keys() and all(name in printed for name in results["ratios"])
+    assert results["operation_ratios"].keys() < results["ratios"].keys()
+    assert results["peak_ratios"].keys() == {name for name in results["operation_ratios"] if name.endswith("over_peer")}
+    assert all(limit > 0 for limit in results["limits"].values()) and "% of limit" in printed
+    shares = {row["name"] for row in results["rows"] if "share" in row}
     assert {"joint step, packed", "decode, 1 beam, batch 1", "decode, 1 beam, batch 1: language model"} < shares
-    assert {row["section"] for row in made["rows"]} == set(measured) - {"growth"}
-    assert set(made["growth"]) == {"rows", "length", "images"}
-    assert made["rounds"] == 1 and made["config"] == "configs/mmgpt/benchmark.py"
-    assert made["command"].startswith("tools/analysis_tools/benchmark.py --quick --out")
+    assert {row["section"] for row in results["rows"]} == set(sections) - {"growth"}
+    assert set(results["growth"]) == {"rows", "length", "images"}
+    assert results["rounds"] == 1 and results["config"] == "configs/mmgpt/benchmark.py"
+    assert results["command"].startswith("tools/analysis_tools/benchmark.py --quick --out")
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "rows.png", "growth.png"}
 
 
 def test_one_section_and_more_rounds(tmp_path):
-    made = report(tmp_path, "--only", "growth", "--rounds", "2")
-    assert not made["rows"] and not made["ratios"] and made["rounds"] == 2
-    assert made["growth"]["images"]["sizes"] == [0, 1, 2]
+    results = report(tmp_path, "--only", "growth", "--rounds", "2")
+    assert not results["rows"] and not results["ratios"] and results["rounds"] == 2
+    assert results["growth"]["images"]["sizes"] == [0, 1, 2]
 
 
-def test_one_way_of_lora(tmp_path):
-    made = report(tmp_path, "--only", "decoding", "--lora", "merged")
-    names = [row["name"] for row in made["rows"]]
+def test_merged_lora_alone(tmp_path):
+    results = report(tmp_path, "--only", "decoding", "--lora", "merged")
+    names = [row["name"] for row in results["rows"]]
     assert "decode, 3 beams, batch 8" in names and not any("unmerged" in name for name in names)
 
 
-def test_mistakes(tmp_path):
+def test_wrong_arguments_are_refused(tmp_path):
     with pytest.raises(ValueError, match="--rounds 0"):
         report(tmp_path, "--rounds", "0")
     with pytest.raises(SystemExit):

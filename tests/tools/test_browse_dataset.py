@@ -106,7 +106,7 @@ def ids(tmp_path, name):
     page = read_page(tmp_path / "work_dirs" / "mix" / "browse" / f"{name}.html")
     sections = page.all(name="section")
     return {
-        int(section.all(name="h2")[0].text.split()[1]): [each.text.split()[-1] for each in section.all("origin")]
+        int(section.all(name="h2")[0].text.split()[1]): [element.text.split()[-1] for element in section.all("origin")]
         for section in sections
     }
 
@@ -143,21 +143,21 @@ def test_tokens_images_and_padding_are_those_of_the_model(tmp_path, run):
     assert run("--batches", 1) == 0
     page = read_page(tmp_path / "work_dirs" / "mix" / "browse" / "train-epoch0-rank0of1.html")
     photo, _, text = page.all(name="article")
-    assert "".join(each.text for each in photo.all("t", "supervised")) == " red</s>"
-    assert "".join(each.text for each in text.all("t", "supervised")) == " one two</s>"
-    assert [each.text for each in photo.all("t", "image")] == ["<image>1"] and not text.all("t", "image")
+    assert "".join(element.text for element in photo.all("t", "supervised")) == " red</s>"
+    assert "".join(element.text for element in text.all("t", "supervised")) == " one two</s>"
+    assert [element.text for element in photo.all("t", "image")] == ["<image>1"] and not text.all("t", "image")
     assert "16 × 16" in photo.all(name="figure")[0].text and "images/red.png, 20 × 30" in photo.text
     counts = [int(article.all("counts")[0].text.split()[0]) for article in (photo, text)]
     longest = max(counts)
-    told = [int(article.all("counts")[0].text.split(", ")[2].split()[0]) for article in (photo, text)]
-    assert told == [longest - count for count in counts] and len(text.all("t")) == counts[1]
+    paddings = [int(article.all("counts")[0].text.split(", ")[2].split()[0]) for article in (photo, text)]
+    assert paddings == [longest - count for count in counts] and len(text.all("t")) == counts[1]
 
 
 def test_the_test_split_is_padded_at_the_left(tmp_path, run):
     assert run("--split", "test") == 0
     [section] = read_page(tmp_path / "work_dirs/mix/browse/test-epoch0-rank0of1.html").all(name="section")
     assert [bool(article.all("pad")) for article in section.all(name="article")] == [True, True, True, False]
-    assert all(each.text.endswith(", left") for each in section.all("pad"))
+    assert all(element.text.endswith(", left") for element in section.all("pad"))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_only_one_dataset(tmp_path, run, name, shown):
 def test_png_is_ignored_with_a_warning_and_the_page_goes_to_another_folder(tmp_path, run, capsys):
     assert run("--png", "--batches", 2, "--out", "pages") == 0
     assert [path.name for path in (tmp_path / "pages").iterdir()] == ["train-epoch0-rank0of1.html"]
-    assert "--png is ignored" in "".join(capsys.readouterr())
+    assert "warning: --png is ignored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

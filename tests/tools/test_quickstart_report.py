@@ -111,7 +111,7 @@ def experiment(world, tiny_llama):
 
 
 @pytest.fixture(scope="module")
-def made(tool, world, experiment):
+def results(tool, world, experiment):
     config, work_dir = experiment
     arguments = [str(config), str(work_dir / "latest.pth"), "--out", str(world / "out"), "--data-root", str(world)]
     printed = io.StringIO()
@@ -120,8 +120,8 @@ def made(tool, world, experiment):
     return world / "out", json.loads((world / "out/report.json").read_text()), printed.getvalue()
 
 
-def test_main_scores_are_of_one_and_two_objects(made):
-    report = made[1]
+def test_main_scores_are_of_one_and_two_objects(results):
+    report = results[1]
     counts = {"colour": 4, "digits": 3}
     assert report["tuned"] == {"visual_mean": 100, "colour": 100, "digits": 100, "dolly": 66.67,
                                "counts": counts | {"dolly": 3}}  # fmt: skip
@@ -130,29 +130,29 @@ def test_main_scores_are_of_one_and_two_objects(made):
     assert report["zero_image"] == {"visual_mean": 0, "colour": 0, "digits": 0, "counts": counts}
 
 
-def test_another_samples_image_changes_the_answer_but_not_the_questions(made):
-    other = made[1]["other_image"]
+def test_another_samples_image_changes_the_answer_but_not_the_questions(results):
+    other = results[1]["other_image"]
     assert other["counts"] == {"colour": 4, "digits": 3}
     # Three digit images of three colours: none keeps its own.
     assert other["digits"] == 0 and other["colour"] < 100
 
 
-def test_scores_by_scene(made):
-    report = made[1]
+def test_scores_by_scene(results):
+    report = results[1]
     assert {n: part["counts"]["colour"] for n, part in report["by_objects"].items()} == {"1": 2, "2": 2, "3": 1, "4": 1}
     assert report["unseen_pairs"]["counts"] == {"colour": 2} and report["seen_pairs"]["counts"] == {"colour": 2}
     assert report["text_only"] == {"dolly": 66.67}
     assert report["by_objects"]["4"]["visual_mean"] == 100
 
 
-def test_seconds_are_added_up(made):
-    seconds = made[1]["seconds"]
+def test_seconds_are_added_up(results):
+    seconds = results[1]["seconds"]
     assert seconds["data"] == 3.5 and seconds["tuning"] == 40 and seconds["evaluate"] > 0
     assert seconds["total"] == pytest.approx(43.5 + seconds["evaluate"])
 
 
-def test_tables_are_printed_and_files_written(made):
-    out, _, printed = made
+def test_tables_are_printed_and_files_written(results):
+    out, _, printed = results
     for text in ("tuned", "before", "other image", "zero image", "colour", "digits", "dolly", "unseen pairs", "66.7"):
         assert text in printed
     for name in ("report.json", "pictures.png", "curves.png"):
@@ -161,11 +161,11 @@ def test_tables_are_printed_and_files_written(made):
     assert len(answers) == 12
 
 
-def test_the_sheet_shows_the_first_questions_of_each_visual_family(tool, experiment, world, made):
+def test_the_sheet_shows_the_first_questions_of_each_visual_family(tool, experiment, world, results):
     cfg = load_config(experiment[0], dict(data_root=str(world)))
     scenes = tool.Scenes(world / "scenes.json")
     parts = tool.Evaluation(cfg, None, scenes).datasets
-    rows = [json.loads(line) for line in (made[0] / "answers/tuned.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (results[0] / "answers/tuned.jsonl").read_text().splitlines()]
     chosen = tool.sheet_rows(rows, parts)
     assert [row["dataset"] for row in chosen] == ["colour", "colour", "digits", "digits"]
     assert all(row["image"].is_file() for row in chosen)

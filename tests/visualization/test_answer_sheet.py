@@ -83,7 +83,7 @@ def test_images_side_by_side():
     red, blue = Image.new("RGB", (10, 64), "red"), Image.new("RGB", (20, 8), "blue")
     both = side_by_side([red, blue])
     assert both.size == (32, 64)
-    assert [both.getpixel(place) for place in ((0, 63), (10, 0), (31, 7), (31, 8))] == [
+    assert [both.getpixel(position) for position in ((0, 63), (10, 0), (31, 7), (31, 8))] == [
         (255, 0, 0),
         (255, 255, 255),
         (0, 0, 255),

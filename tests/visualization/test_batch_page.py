@@ -27,10 +27,10 @@ def figures(shown):
 def test_supervised_tokens_and_no_others_are_colored(tmp_path):
     tokens = [START, piece("What"), piece(" is"), piece(" a", True), piece(" cup", True), END]
     [shown] = page(tmp_path, row(sample(*tokens))).all("tokens")
-    assert [each.text for each in shown.all("t")] == ["<s>", "What", " is", " a", " cup", "</s>"]
-    assert [each.text for each in shown.all("t", "supervised")] == [" a", " cup", "</s>"]
-    assert [each.text for each in shown.all("t", "special")] == ["<s>", "</s>"]
-    assert [each.text for each in shown.all("t", "space")] == [" is", " a", " cup"]
+    assert [element.text for element in shown.all("t")] == ["<s>", "What", " is", " a", " cup", "</s>"]
+    assert [element.text for element in shown.all("t", "supervised")] == [" a", " cup", "</s>"]
+    assert [element.text for element in shown.all("t", "special")] == ["<s>", "</s>"]
+    assert [element.text for element in shown.all("t", "space")] == [" is", " a", " cup"]
     assert shown.all("t")[0].attributes["title"] == "id 10"
     # White space between the boxes would be white space that the model does not get.
     assert shown.text == "<s>What is a cup</s>"
@@ -40,9 +40,9 @@ def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
     [shown] = page(
         tmp_path, row(sample(piece("a\n\nb"), piece("\t"), piece("\u202e\u200b\ud800"), piece("😀é赤")))
     ).all("tokens")
-    assert [each.text for each in shown.all("t")] == ["a⏎\n⏎\nb", "⇥\t", "U+202EU+200BU+D800", "😀é赤"]
-    assert [each.text for each in shown.all(name="i")] == ["⏎", "⏎", "⇥", "U+202E", "U+200B", "U+D800"]
-    assert [each.text for each in shown.all("t", "broken")] == ["a⏎\n⏎\nb"]
+    assert [element.text for element in shown.all("t")] == ["a⏎\n⏎\nb", "⇥\t", "U+202EU+200BU+D800", "😀é赤"]
+    assert [element.text for element in shown.all(name="i")] == ["⏎", "⏎", "⇥", "U+202E", "U+200B", "U+D800"]
+    assert [element.text for element in shown.all("t", "broken")] == ["a⏎\n⏎\nb"]
 
 
 def test_signs_in_the_text_are_text(tmp_path):
@@ -50,12 +50,12 @@ def test_signs_in_the_text_are_text(tmp_path):
     assert shown.text == "⏎ ·" and not shown.all(name="i")
 
 
-@pytest.mark.parametrize(("left", "right", "told"), [(0, 37, "padding × 37, right"), (5, 0, "padding × 5, left")])
-def test_padding_is_counted_and_at_its_side(tmp_path, left, right, told):
+@pytest.mark.parametrize(("left", "right", "text"), [(0, 37, "padding × 37, right"), (5, 0, "padding × 5, left")])
+def test_padding_is_counted_and_at_its_side(tmp_path, left, right, text):
     [article] = page(tmp_path, row(sample(piece("a"), piece("b", True)), left=left, right=right)).all(name="article")
     [shown] = article.all("pad")
-    assert shown.text == told
-    parts = [each for each in article.all("words")[0].children if not isinstance(each, str)]
+    assert shown.text == text
+    parts = [element for element in article.all("words")[0].children if not isinstance(element, str)]
     assert [part.classes for part in parts] == ([["pad"], ["tokens"]] if left else [["tokens"], ["pad"]])
     share = 100 * (left + right) / (2 + left + right)
     [counts] = article.all("counts")
@@ -98,16 +98,18 @@ def test_a_row_names_its_sample_and_what_was_cut(tmp_path):
     [article] = page(tmp_path, row(sample(piece("a"), cut=True, images=3), number=5)).all(name="article")
     assert article.all(name="b")[0].text == "Row 5"
     assert article.all("origin")[0].text == "photos visual · data/train.json, record 7, id x"
-    assert [each.text for each in article.all("warn")] == ["cut at 64 tokens", "0 of 3 images"]
+    assert [element.text for element in article.all("warn")] == ["cut at 64 tokens", "0 of 3 images"]
 
 
 def test_image_tokens_and_their_images_share_number_and_color(tmp_path):
     image = piece("<image>", kind="image")
     shown = page(tmp_path, row(sample(image, piece("a"), image, pictures=[picture(1), picture(2, colour="blue")])))
-    places, pictures = shown.all("tokens")[0].all("t", "image"), shown.all(name="figure")
-    assert [each.text for each in places] == ["<image>1", "<image>2"]
-    assert [each.attributes["href"] for each in places] == ["#" + each.attributes["id"] for each in pictures]
-    colors = [[name for name in each.classes if re.fullmatch(r"c\d", name)] for each in places + pictures]
+    tokens, pictures = shown.all("tokens")[0].all("t", "image"), shown.all(name="figure")
+    assert [element.text for element in tokens] == ["<image>1", "<image>2"]
+    assert [element.attributes["href"] for element in tokens] == [
+        "#" + element.attributes["id"] for element in pictures
+    ]
+    colors = [[name for name in element.classes if re.fullmatch(r"c\d", name)] for element in tokens + pictures]
     assert colors == [["c1"], ["c2"], ["c1"], ["c2"]]
     assert "image 2, 8 × 8" in pictures[1].text and "of images/a.png, 40 × 30" in pictures[1].text
 
@@ -140,8 +142,8 @@ def test_a_packed_row_shows_each_of_its_samples(tmp_path):
     assert [part.all("counts")[0].text for part in parts[1:]] == ["3 tokens, 2 supervised", "4 tokens, 1 supervised"]
     assert [len(part.all("pad")) for part in parts] == [0, 0, 1]
     assert "3 samples" in article.text
-    ids = [each.attributes["id"] for each in article.all(name="figure")]
-    assert [each.attributes["href"][1:] for each in article.all("t", "image")] == ids and len(set(ids)) == 3
+    ids = [element.attributes["id"] for element in article.all(name="figure")]
+    assert [element.attributes["href"][1:] for element in article.all("t", "image")] == ids and len(set(ids)) == 3
 
 
 def test_data_is_text_and_never_markup(tmp_path):
@@ -153,9 +155,9 @@ def test_data_is_text_and_never_markup(tmp_path):
     plain = page(
         tmp_path, row(sample(*[piece("a")] * 3, piece("a", kind="image"), pictures=[picture()])), about={"b": 1}
     )
-    assert [each.name for each in shown.all()] == [each.name for each in plain.all()]
+    assert [element.name for element in shown.all()] == [element.name for element in plain.all()]
     assert not shown.all(name="script") and len(shown.all(name="img")) == 2
-    assert [each.text.removesuffix("1") for each in shown.all("tokens")[0].all("t")] == [HOSTILE] * 4
+    assert [element.text.removesuffix("1") for element in shown.all("tokens")[0].all("t")] == [HOSTILE] * 4
     assert shown.all(name="h1")[0].text == HOSTILE and shown.all("origin")[0].text.count(HOSTILE) == 3
 
 

@@ -35,7 +35,7 @@ def cells(element):
 def test_statistics_of_the_comparison(tmp_path):
     shown = page(tmp_path, tables={"dataset": {"colour": BETTER, "shape": WORSE}})
     assert shown.all(name="h1")[0].text == "after against before"
-    figures = dict(zip(*([each.text for each in shown.all(name=name)] for name in ("dt", "dd")), strict=True))
+    figures = dict(zip(*([element.text for element in shown.all(name=name)] for name in ("dt", "dd")), strict=True))
     assert figures == {
         "questions": "20",
         "before": "50.0 %",
@@ -44,7 +44,7 @@ def test_statistics_of_the_comparison(tmp_path):
         "95 % interval": "+5.0 … +45.0",
         "sign test": "p = 0.180",
     }
-    assert [each.text.strip() for each in shown.all("key")[0].all(name="span")] == [
+    assert [element.text.strip() for element in shown.all("key")[0].all(name="span")] == [
         "both right 8",
         "wins 7",
         "losses 2",
@@ -54,7 +54,9 @@ def test_statistics_of_the_comparison(tmp_path):
         ["colour", "20", "50.0", "75.0", "+25.0", "+5.0 … +45.0", "7", "2", "0.180"],
         ["shape", "4", "75.0", "25.0", "−50.0", "−90.0 … −10.0", "0", "2", "< 0.001"],
     ]
-    assert [each.classes for each in shown.all(name="table")[0].all(name="td") if each.text in ("+25.0", "−50.0")] == [
+    assert [
+        element.classes for element in shown.all(name="table")[0].all(name="td") if element.text in ("+25.0", "−50.0")
+    ] == [
         ["better"],
         ["worse"],
     ]
@@ -72,8 +74,8 @@ def test_differing_settings(tmp_path):
 
 
 def test_wins_and_losses(tmp_path):
-    lost = case(scores=(0.9, 0.3), answers=("pink", "blue"))
-    wins, losses = page(tmp_path, wins=[case()], losses=[lost]).all(name="section")
+    loss = case(scores=(0.9, 0.3), answers=("pink", "blue"))
+    wins, losses = page(tmp_path, wins=[case()], losses=[loss]).all(name="section")
     assert wins.all(name="h2")[0].text == "Wins 7, 1 shown" and losses.all(name="h2")[0].text == "Losses 2, 1 shown"
     [first, second, expected] = wins.all(name="dd")
     assert (first.text, first.classes) == ("✗ blue", ["worse"]) and (second.text, second.classes) == (
@@ -81,8 +83,8 @@ def test_wins_and_losses(tmp_path):
         ["better"],
     )
     assert expected.text == "red (9), pink (1)"
-    assert [each.text for each in losses.all(name="dd")[:2]] == ["✓ pink (0.90)", "✗ blue (0.30)"]
-    assert [each.text for each in wins.all(name="dt")] == ["before", "after", "expected"]
+    assert [element.text for element in losses.all(name="dd")[:2]] == ["✓ pink (0.90)", "✗ blue (0.30)"]
+    assert [element.text for element in wins.all(name="dt")] == ["before", "after", "expected"]
 
 
 def test_no_text_acts_on_the_page(tmp_path):
@@ -104,11 +106,14 @@ def test_no_text_acts_on_the_page(tmp_path):
 def test_images_are_in_the_page_and_large_ones_reduced(tmp_path):
     large = Image.effect_noise((1000, 500), 90).convert("RGB")
     shown = page(tmp_path, wins=[case(images=[Image.new("RGB", (8, 4), "red"), large])])
-    small, reduced_one = (each.attributes for each in shown.all("cases")[0].all(name="img"))
-    assert small["class"] == "hard" and (small["width"], small["height"]) == ("160", "80")
-    kinds = [each["src"].partition(";")[0] for each in (small, reduced_one)]
+    small_image, large_image = (element.attributes for element in shown.all("cases")[0].all(name="img"))
+    assert small_image["class"] == "hard" and (small_image["width"], small_image["height"]) == ("160", "80")
+    kinds = [element["src"].partition(";")[0] for element in (small_image, large_image)]
     assert kinds == ["data:image/png", "data:image/jpeg"]
-    opened = [Image.open(BytesIO(base64.b64decode(each["src"].partition(",")[2]))) for each in (small, reduced_one)]
+    opened = [
+        Image.open(BytesIO(base64.b64decode(element["src"].partition(",")[2])))
+        for element in (small_image, large_image)
+    ]
     assert opened[0].getpixel((0, 0)) == (255, 0, 0) and opened[1].size == (MAX_SIDE, MAX_SIDE // 2)
 
 

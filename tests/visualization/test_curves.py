@@ -33,8 +33,8 @@ def test_one_run_has_a_panel_for_each_scalar(tmp_path):
 
 
 def test_five_panels_take_two_rows(tmp_path):
-    one, two = (draw_curves({"": run(ALL + more)}, tmp_path / "c.png", ALL + ["x"]) for more in ([], ["x"]))
-    assert one == two and Image.open(two).size[1] == 2 * Image.open(draw_curves({"": run(ALL)}, one)).size[1]
+    first, second = (draw_curves({"": run(ALL + more)}, tmp_path / "c.png", ALL + ["x"]) for more in ([], ["x"]))
+    assert first == second and Image.open(second).size[1] == 2 * Image.open(draw_curves({"": run(ALL)}, first)).size[1]
 
 
 def test_several_runs_with_different_scalars_and_hostile_names(tmp_path):
@@ -59,10 +59,10 @@ def test_a_resumed_run_goes_on_where_it_was_resumed(tmp_path):
     start(tmp_path, "20260102", ["loss"], [3, 4, 5], scale=20)
     # tools/test.py in the same folder
     start(tmp_path, "20260103", ["accuracy"], [1])
-    found = find_scalars(tmp_path)
-    assert [path.parts[-3] for path in found] == ["20260101", "20260102", "20260103"]
-    assert [step for step, _ in read_scalars(found)["loss"]] == [1, 2, 3, 4, 5]
-    assert read_scalars(found)["loss"][1:3] == [(2, 1), (3, pytest.approx(20 / 3))]
+    files = find_scalars(tmp_path)
+    assert [path.parts[-3] for path in files] == ["20260101", "20260102", "20260103"]
+    assert [step for step, _ in read_scalars(files)["loss"]] == [1, 2, 3, 4, 5]
+    assert read_scalars(files)["loss"][1:3] == [(2, 1), (3, pytest.approx(20 / 3))]
 
 
 def test_a_run_that_started_anew_replaces_the_one_before(tmp_path):
@@ -82,9 +82,9 @@ def test_a_run_by_its_folder_its_log_and_its_file(tmp_path):
 
 def test_smoothing():
     points = [(1, 4.0), (2, 0.0), (3, 2.0)]
-    made = smooth({"loss": points, "lr": points}, 0.5)
-    assert made["lr"] == points
-    assert made["loss"] == [(1, 4), (2, pytest.approx(2 / 1.5)), (3, pytest.approx((1 + 0 + 2) / 1.75))]
+    smoothed = smooth({"loss": points, "lr": points}, 0.5)
+    assert smoothed["lr"] == points
+    assert smoothed["loss"] == [(1, 4), (2, pytest.approx(2 / 1.5)), (3, pytest.approx((1 + 0 + 2) / 1.75))]
     assert smooth({"loss": points}, 0) == {"loss": points}
 
 

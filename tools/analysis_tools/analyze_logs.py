@@ -35,15 +35,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def named(paths: Sequence[str]) -> dict[str, str]:
     """Runs by the names of their folders, or by their paths where several have the same name."""
-    names = [_folder(Path(path).resolve()).name for path in paths]
+    names = []
+    for path in map(Path, paths):
+        depth = {".json": 1, ".log": 0}.get(path.suffix)
+        folder = path.resolve() if depth is None else path.resolve().parents[depth]
+        names.append(folder.name)
     count = Counter(names)
     return {name if count[name] == 1 else path: path for name, path in zip(names, paths, strict=True)}
-
-
-def _folder(path: Path) -> Path:
-    if path.suffix == ".json":
-        return path.parents[1]
-    return path.parent if path.suffix == ".log" else path
 
 
 def table(runs: Mapping[str, Run], keys: Sequence[str], weight: float) -> Table:

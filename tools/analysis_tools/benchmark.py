@@ -1,13 +1,13 @@
-"""How fast a config's model is, beside the bare parts that it is made of and a peer of the same sizes.
+"""Speed of a config's model, compared with its bare components and with a peer of the same sizes.
 
     python tools/analysis_tools/benchmark.py
     python tools/analysis_tools/benchmark.py --quick --only training
 
-Everything of a section is measured in one process and in turns, so that what else runs on the machine slows all of it.
-A ratio is the median of the ratios within each round. Sections: 'training' (steps on random samples as long as the
-published data's), 'decoding' (answers of a chat), 'startup' (from the start of a process to the first step of training
-and to the first token, loading; the config's training data has to be there), 'growth' (a step of training against rows,
-length and images). The peer is transformers' Idefics at the same sizes, with random weights.
+The cases of a section are measured in one process and in turns, so that other programs on the machine slow all of them
+alike. A ratio is the median of the ratios within each round. Sections: 'training' (steps on random samples as long as
+those of the published data), 'decoding' (answers of a chat), 'startup' (from the start of a process to the first
+training step and to the first token, and loading; needs the config's training data), 'growth' (a training step as a
+function of rows, length and images). The peer is transformers' Idefics of the same sizes, with random weights.
 """
 
 import argparse
@@ -42,23 +42,23 @@ from mmgpt.models.memory.compile import check_options  # noqa: E402
 from mmgpt.models.memory.planner import Sizes  # noqa: E402
 from mmgpt.visualization.tables import print_tables  # noqa: E402
 
-# Of a joint step: neighbouring batches that are sorted by length together, where they are.
+# Batches of a joint step. With grouped rows, these are sorted by length together.
 BATCHES = 2
-# Of packed rows, where the config does not say: the longest sample just fits.
+# Length of packed rows if the config does not set it: the longest sample just fits.
 ROW_LENGTH = max(lengths.longest for lengths in LENGTHS.values())
 
 
 class Scale(NamedTuple):
-    """How much is measured.
+    """Amount of work to measure.
 
     Attributes:
-        rounds: turns of each row.
-        samples: of each source in a batch.
-        shrink: what the lengths of samples are multiplied by.
-        answer: tokens of an answer.
-        words: of a question.
-        merges: whether LoRA is merged, of the models that answer.
-        axes, usual: of `growth.rows`.
+        rounds: number of measurements of each row.
+        samples: samples of each source in a batch.
+        shrink: factor of the lengths of samples.
+        answer: length of an answer in tokens.
+        words: length of a question in words.
+        merges: whether LoRA is merged, of each model that answers.
+        axes, default_sizes: arguments of `growth.rows`.
     """
 
     rounds: int
@@ -68,12 +68,12 @@ class Scale(NamedTuple):
     words: int
     merges: tuple[bool, ...]
     axes: growth.Axes
-    usual: Sizes
+    default_sizes: Sizes
 
 
-FULL = Scale(7, 4, 1.0, 64, 60, (True, False), growth.AXES, growth.USUAL)
-AXES = {"rows": (1, 2, 3), "length": (16, 32, 48), "images": (0, 1, 2)}
-QUICK = Scale(1, 2, 1 / 8, 4, 8, FULL.merges, AXES, Sizes(1, 16, 1))
+FULL = Scale(7, 4, 1.0, 64, 60, (True, False), growth.AXES, growth.DEFAULT_SIZES)
+QUICK_AXES = {"rows": (1, 2, 3), "length": (16, 32, 48), "images": (0, 1, 2)}
+QUICK = Scale(1, 2, 1 / 8, 4, 8, FULL.merges, QUICK_AXES, Sizes(1, 16, 1))
 
 Figures = Callable[[Times], dict]
 
@@ -88,18 +88,18 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=["merged", "unmerged"],
         default=["merged", "unmerged"],
-        help="how models answer, each three times in memory (default: both)",
+        help="LoRA of the models that answer; each takes three times its memory (default: both)",
     )
-    parser.add_argument("--quick", action="store_true", help="few, short samples and one round, to see that it runs")
-    parser.add_argument("--rounds", type=int, help=f"turns of each row (default: {FULL.rounds})")
+    parser.add_argument("--quick", action="store_true", help="few and short samples and one round, as a test")
+    parser.add_argument("--rounds", type=int, help=f"measurements of each row (default: {FULL.rounds})")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), help="folder (default: %(default)s)")
     parser.add_argument("--device", help="default: the first GPU, or the CPU")
     add_cfg_options(parser)
     return parser.parse_args(arguments)
 
 
-def of_training(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """What is measured of training, and what becomes of it."""
+def training_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Cases of training steps, and the function that makes figures of their times."""
     model = build_model(cfg, device=device)
     words = words_of(model, cfg.image_size)
     drawn = [DrawnSamples(source, BATCHES * scale.samples, words, scale.shrink) for source in SOURCES]
@@ -108,14 +108,14 @@ def of_training(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Ca
     return cases, partial(_rows_and_ratios, "training", cases, training.ratios)
 
 
-def of_decoding(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Likewise of answers."""
+def decoding_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Cases of answers, and the function that makes figures of their times."""
     cases = decoding.rows(cfg, device=device, tokens=scale.answer, words=scale.words, merges=scale.merges)
     return cases, partial(_rows_and_ratios, "decoding", cases, decoding.ratios)
 
 
-def of_startup(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Likewise of beginnings."""
+def startup_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Cases of startup, and the function that makes figures of their times."""
     folder = TemporaryDirectory()
     cases = startup.rows(cfg, Path(folder.name), device)
 
@@ -126,45 +126,50 @@ def of_startup(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Cas
     return cases, figures
 
 
-def of_growth(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Likewise of steps of many sizes."""
-    cases = growth.rows(build_model(cfg, device=device), cfg, scale.axes, scale.usual)
+def growth_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
+    """Cases of training steps of many sizes, and the function that makes figures of their times."""
+    cases = growth.rows(build_model(cfg, device=device), cfg, scale.axes, scale.default_sizes)
     return cases, lambda times: {"growth": growth.laws(times, scale.axes)}
 
 
 def _rows_and_ratios(section: str, cases: Mapping[str, Case], ratios: Figures, times: Times) -> dict:
     rows = report.row_figures(section, cases, times)
-    found = {"rows": rows, "ratios": ratios(times)}
+    result = {"rows": rows, "ratios": ratios(times)}
     for name, key in (("operation_ratios", "operations"), ("peak_ratios", "peak_bytes")):
         figures = report.in_place_of_times(rows, key)
-        found[name] = ratios(figures) if figures else {}
-    # The peaks of parts are not one after the other in a step: their sum says nothing.
-    found["peak_ratios"] = {name: value for name, value in found["peak_ratios"].items() if "_over_peer" in name}
-    return found
+        result[name] = ratios(figures) if figures else {}
+    # The peaks of components overlap in a step, so that ratios to their sum are meaningless.
+    result["peak_ratios"] = {name: value for name, value in result["peak_ratios"].items() if "_over_peer" in name}
+    return result
 
 
-SECTIONS = {"training": of_training, "decoding": of_decoding, "startup": of_startup, "growth": of_growth}
+SECTIONS = {
+    "training": training_section,
+    "decoding": decoding_section,
+    "startup": startup_section,
+    "growth": growth_section,
+}
 
 
 def measure(section: str, cfg: Config, device: torch.device, scale: Scale, rounds: int) -> dict:
-    """Rows, ratios and growth of a section, as far as it has them; its models are freed afterwards."""
+    """The results of a section, some of rows, ratios and growth; its models are freed afterwards."""
     cases, figures = SECTIONS[section](cfg, str(device), scale)
-    found = figures(in_turns(cases, rounds, section))
+    result = figures(in_turns(cases, rounds, section))
     del cases, figures
     if cfg.get("compile"):
         torch.compiler.set_stance("default")
     gc.collect()
     torch.cuda.empty_cache()
-    return found
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure section by section; write after each, then print."""
+    """Measure section by section, write the report after each, and print it at the end."""
     args = parse_args(arguments)
-    scale = (QUICK if args.quick else FULL)._replace(merges=tuple(each == "merged" for each in args.lora))
+    scale = (QUICK if args.quick else FULL)._replace(merges=tuple(lora == "merged" for lora in args.lora))
     rounds = scale.rounds if args.rounds is None else args.rounds
     if rounds < 1:
-        raise ValueError(f"--rounds {rounds}: at least one is measured")
+        raise ValueError(f"--rounds {rounds} must be at least 1")
     init_default_scope("mmgpt")
     MMLogger.get_current_instance().setLevel("WARNING")
     cfg, device = load_config(args.config, args.cfg_options), find_device(args.device)
@@ -172,11 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "startup" in args.only:
         startup.check(cfg)
     language = flamingo_config(cfg).language
-    most = limits(device, getattr(torch, language.get("dtype") or "float32"))
+    device_limits = limits(device, getattr(torch, language.get("dtype") or "float32"))
     command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
-    made = {**report.setting(device), "config": args.config, "rounds": rounds, "command": command}
-    made |= {
-        "limits": most._asdict(),
+    results = {
+        **report.setting(device),
+        "config": args.config,
+        "rounds": rounds,
+        "command": command,
+        "limits": device_limits._asdict(),
         "rows": [],
         "ratios": {},
         "operation_ratios": {},
@@ -185,9 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for section in args.only:
         for key, value in measure(section, cfg, device, scale, rounds).items():
-            made[key] = made[key] + [row | share(row, most) for row in value] if key == "rows" else made[key] | value
-        paths = report.write(made, args.out)
-    print_tables(report.tables(made))
+            if key == "rows":
+                results["rows"] += [row | share(row, device_limits) for row in value]
+            else:
+                results[key] |= value
+        paths = report.write(results, args.out)
+    print_tables(report.tables(results))
     print("\n".join(map(str, paths)))
 
 

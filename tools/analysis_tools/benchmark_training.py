@@ -1,9 +1,9 @@
-"""How fast some configs learn from their batches, side by side: forward and backward, without loading data.
+"""Speed of training with several configs, side by side: forward and backward pass, without data loading.
 
     python tools/analysis_tools/benchmark_training.py configs/mmgpt/tiny_lora_joint.py configs/mmgpt/tiny_lora_packed.py
 
-The configs take turns, a few batches each, so that what else runs on the machine slows all of them. Printed are medians
-over the rounds, and the time of a sample relative to the first config.
+The configs take turns, a few batches each, so that other programs on the machine slow all of them alike. The table has
+medians over the rounds, and the time per sample relative to the first config.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from mmgpt.visualization.tables import print_tables  # noqa: E402
 
 
 class Round(NamedTuple):
-    """What some batches held and took: samples, rows, places for tokens, tokens, seconds."""
+    """Counts of some batches (`positions` are tokens and padding) and the seconds that they took."""
 
     samples: int
     rows: int
-    places: int
+    positions: int
     tokens: int
     seconds: float
 
@@ -46,67 +46,67 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", metavar="CONFIG")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each config (default: 7)")
-    parser.add_argument("--batches", type=int, default=5, help="batches a turn (default: 5)")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each config (default: 7)")
+    parser.add_argument("--batches", type=int, default=5, help="batches per measurement (default: 5)")
     parser.add_argument("--device", help="default: the first GPU, or the CPU")
     add_cfg_options(parser, "all configs")
     return parser.parse_args(arguments)
 
 
-def batches(cfg: Config) -> Iterator[dict]:
+def training_batches(cfg: Config) -> Iterator[dict]:
     """The training batches of a config, epoch after epoch."""
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=cfg.get("seed", 0))
     while True:
         yield from loader
 
 
-def learn(model: torch.nn.Module, some: Sequence[dict]) -> Round:
-    """One turn: losses and gradients of some batches."""
-    some = [model.data_preprocessor(batch, training=True) for batch in some]
+def measure(model: torch.nn.Module, batches: Sequence[dict]) -> Round:
+    """One measurement: forward and backward pass of some batches."""
+    batches = [model.data_preprocessor(batch, training=True) for batch in batches]
 
     def steps() -> None:
-        for batch in some:
+        for batch in batches:
             model.zero_grad(set_to_none=True)
             own_step(model, batch)
 
     seconds = Timer(next(model.parameters()).device)(steps)
-    ids = [batch["input_ids"] for batch in some]
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in some)
-    samples = sum(len(batch["metas"]) for batch in some)
+    ids = [batch["input_ids"] for batch in batches]
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    samples = sum(len(batch["metas"]) for batch in batches)
     return Round(samples, sum(map(len, ids)), sum(map(torch.numel, ids)), tokens, seconds)
 
 
 def table(rounds: dict[str, list[Round]]) -> Table:
-    """Medians by config."""
+    """Table of the medians by config."""
     result = Table()
     for heading in ("config", "ms a sample", "relative", "tokens/s", "rows a sample", "padding"):
         result.add_column(heading, justify="left" if heading == "config" else "right")
     first = None
     for name, turns in rounds.items():
-        each = median(turn.seconds / turn.samples for turn in turns)
-        first = first or each
+        per_sample = median(turn.seconds / turn.samples for turn in turns)
+        first = first or per_sample
         speed = median(turn.tokens / turn.seconds for turn in turns)
-        samples, rows, places, tokens, _ = map(sum, zip(*turns, strict=True))
-        cells = (f"{1e3 * each:.2f}", f"{each / first:.2f}", f"{speed:.0f}", f"{rows / samples:.2f}")
-        result.add_row(name, *cells, f"{1 - tokens / places:.0%}")
+        samples, rows, positions, tokens, _ = map(sum, zip(*turns, strict=True))
+        cells = (f"{1e3 * per_sample:.2f}", f"{per_sample / first:.2f}", f"{speed:.0f}", f"{rows / samples:.2f}")
+        result.add_row(name, *cells, f"{1 - tokens / positions:.0%}")
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build, let them take turns, print."""
+    """Build the models, measure them in turns, print the table."""
     args = parse_args(arguments)
     init_default_scope("mmgpt")
     configs = {path: load_config(path, args.cfg_options) for path in args.configs}
     models = {path: build_model(cfg, device=args.device).train() for path, cfg in configs.items()}
-    data = {path: batches(cfg) for path, cfg in configs.items()}
+    data = {path: training_batches(cfg) for path, cfg in configs.items()}
     rounds: dict[str, list[Round]] = {path: [] for path in configs}
     with progress_bar("rounds", args.rounds + 1) as bar:
         for number in range(args.rounds + 1):
             for path, model in models.items():
-                done = learn(model, list(islice(data[path], args.batches)))
-                # The first round warms up.
+                result = measure(model, list(islice(data[path], args.batches)))
+                # The first round is a warm-up.
                 if number:
-                    rounds[path].append(done)
+                    rounds[path].append(result)
             bar.update()
     print_tables({f"Forward and backward, medians of {args.rounds} rounds of {args.batches} batches": table(rounds)})
 

@@ -7,12 +7,12 @@ order. No model is built.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from logging import WARNING
 from pathlib import Path
 
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files, load_config, tool
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = {"split": args.split, "epoch": args.epoch, "rank": f"{args.rank} of {args.world_size}"}
     about |= {"only dataset": args.dataset} if args.dataset else {}
     if args.png:
-        print_log("--png is ignored: the HTML page shows what the sheets of batches showed", "current", WARNING)
+        print("warning: --png is ignored: the HTML page shows what the sheets of batches showed", file=sys.stderr)
     print(f"written: {write_page(batches, args.config, about, f'{stem}.html')}")
 
 
