@@ -56,14 +56,13 @@ class Prefiller:
         if self.cache.limit:
             keys = [self._keys(request, ids) for request, ids in zip(requests, prompts, strict=True)]
             prefixes = [self.cache.longest(row[:-1]) for row in keys]
-        for request, prefix in zip(requests, prefixes, strict=True):
-            self.count(request, len(prefix))
         prefills: dict[int, Prefill] = {}
         # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only.
         for rows in _batches([len(prefix) for prefix in prefixes], [ids.shape[1] for ids in prompts]):
             batch = [[column[row] for row in rows] for column in (prompts, images, prefixes)]
             for row, (logits, prefix) in zip(rows, prefill(self.language, *batch), strict=True):
                 prefills[row] = Prefill(images[row], logits, prefix)
+                self.count(requests[row], len(prefixes[row]))
                 if self.cache.limit:
                     # A copy can be cached without the other rows of the batch.
                     self.cache.add(keys[row], prefix if len(rows) == 1 else prefix.copy())
@@ -110,6 +109,11 @@ class Prefiller:
 
     def _keys(self, request: GenerationRequest, ids: Tensor) -> np.ndarray:
         return token_keys(self.language, ids, request.digests, request.scope)
+
+
+def same_prefill(request: GenerationRequest, other: GenerationRequest) -> bool:
+    """Whether two requests can share a prefill: neither has beams, or has to be alone."""
+    return request.beams == other.beams == 1 and not (request.alone or other.alone)
 
 
 @torch.no_grad()
