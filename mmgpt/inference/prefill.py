@@ -157,8 +157,8 @@ def prefill(
         cache = DynamicCache([tuple(map(torch.cat, zip(*layer, strict=True))) for layer in pairs])
     # No mask hides the padding: it is on the right, where no token of a causal model attends to it.
     positions = torch.arange(start, ids.shape[1], device=ids.device).expand(len(ids), -1)
-    last = torch.tensor(lengths, device=ids.device) - 1 - start
-    keep, index = last.unique(return_inverse=True)
+    # Logits are computed at the columns in which some prompt ends.
+    columns = sorted({length - start - 1 for length in lengths})
     out = model(
         ids[:, start:],
         torch.ones_like(ids),
@@ -166,13 +166,13 @@ def prefill(
         cache=cache,
         media=_media(model, ids, images, start),
         use_cache=True,
-        logits_to_keep=1 if max(lengths) == min(lengths) else keep,
+        logits_to_keep=1 if len(columns) == 1 else torch.tensor(columns, device=ids.device),
     )
     prefills = []
     for row, length in enumerate(lengths):
-        index_of_row = slice(row, row + 1), slice(None), slice(length)
-        prefix = PrefixKV(tuple((layer.keys[index_of_row], layer.values[index_of_row]) for layer in cache.layers))
-        prefills.append((out.logits[row : row + 1, index[row]], prefix))
+        index = slice(row, row + 1), slice(None), slice(length)
+        prefix = PrefixKV(tuple((layer.keys[index], layer.values[index]) for layer in cache.layers))
+        prefills.append((out.logits[row : row + 1, columns.index(length - start - 1)], prefix))
     return prefills
 
 
