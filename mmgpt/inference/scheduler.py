@@ -158,7 +158,7 @@ class Scheduler:
                 if rows:
                     self._batch.add([prefills[row].prefix for row in rows], [prefills[row].images for row in rows])
                     self._running += [group[row] for row in rows]
-                self._starting = []
+                self._starting, prefills = [], []  # the KV of the prefills is not held beside that of the batch
                 for request, reason in zip(group, reasons, strict=True):
                     if reason is not None:
                         self._finish(request, reason)
