@@ -1,4 +1,4 @@
-"""Questions in, judged answers out: one pass of a model over a data loader."""
+"""One pass of a model over a data loader, with each answer judged."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,16 +11,16 @@ from mmgpt.evaluation.metrics.answers import judge
 
 
 def answer_all(
-    model: torch.nn.Module, loader: Iterable, seen: Callable[[int], object] | None = None, threads: int = 1
+    model: torch.nn.Module, loader: Iterable, progress: Callable[[int], object] | None = None, threads: int = 1
 ) -> list[dict]:
-    """Let a model (eval mode, with MMEngine's ``test_step``) answer every batch of a loader; judge each answer.
+    """Judged answers of a model to every batch of a loader.
 
     Args:
-        model: keeps no state between calls, so that several threads can ask it at once.
-        loader: batches as the collate function makes them.
-        seen: called with the number of questions after each batch, e.g. to move a progress bar.
-        threads: batches answered at once, each by a thread of its own that computes on one core. For small models on
-            a CPU this is faster than one batch on all cores, whose threads mostly wait for each other.
+        model: in eval mode, with MMEngine's ``test_step``, which several threads may call at once.
+        loader: batches of the collate function.
+        progress: called with the number of questions after each batch, e.g. to move a progress bar.
+        threads: number of batches answered at once, each in a thread of its own on one core. For small models on a CPU
+            this is faster than one batch on all cores, whose threads mostly wait for each other.
 
     Returns:
         Rows of ``mmgpt.evaluation.metrics.answers.judge``, in the order of the loader.
@@ -29,33 +29,33 @@ def answer_all(
     def answer(batch) -> list[dict]:
         # The inference mode of the calling thread does not reach this one.
         with torch.inference_mode():
-            return [judge(said) for said in model.test_step(batch)]
+            return [judge(row) for row in model.test_step(batch)]
 
     rows: list[dict] = []
 
     def take(future) -> None:
         answers = future.result()
         rows.extend(answers)
-        if seen:
-            seen(len(answers))
+        if progress:
+            progress(len(answers))
 
-    waiting: deque = deque()
-    with _one_core_each(threads) as alone, ThreadPoolExecutor(threads, **alone) as pool:
+    futures: deque = deque()
+    with _one_core_each(threads) as arguments, ThreadPoolExecutor(threads, **arguments) as pool:
         for batch in loader:
-            waiting.append(pool.submit(answer, batch))
-            # Not all batches are loaded at once: one more than there are threads.
-            if len(waiting) > threads:
-                take(waiting.popleft())
-        while waiting:
-            take(waiting.popleft())
+            futures.append(pool.submit(answer, batch))
+            # At most one batch more than there are threads is loaded at a time.
+            if len(futures) > threads:
+                take(futures.popleft())
+        while futures:
+            take(futures.popleft())
     return rows
 
 
 @contextmanager
 def _one_core_each(threads: int) -> Iterator[dict]:
-    """Arguments of ThreadPoolExecutor with which each of several threads computes on one core.
+    """Context manager with arguments of ThreadPoolExecutor by which each of several threads computes on one core.
 
-    torch's number of threads also becomes that of threads started later, so it is set back at the end.
+    Threads that start later take over torch's number of threads, so it is restored at the end.
     """
     before = torch.get_num_threads()
     try:
@@ -65,6 +65,6 @@ def _one_core_each(threads: int) -> Iterator[dict]:
 
 
 def cpu_threads(model: torch.nn.Module, most: int = 8) -> int:
-    """How many batches to answer at once: one per core that torch would use, on a GPU one."""
+    """Number of batches to answer at once: on a CPU one per core that torch would use, on a GPU one."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     return min(torch.get_num_threads(), most) if on_cpu else 1

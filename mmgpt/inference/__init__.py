@@ -1,1 +1,1 @@
-"""Continuous batching: scheduler, decoding batch, KV cache, prefix cache, prefill, beam search, detokenizer."""
+"""Inference: scheduler, prefill, decoding batch, caches, sampling, beam search, detokenizer, scoring, predictions."""

@@ -17,7 +17,9 @@ from .sampling import SampledToken
 
 
 def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether one call of generate can answer both requests: their arguments are equal, and nothing is drawn."""
+    """Whether one call of generate can answer both requests: with the same arguments, without sampling, none alone."""
+    if request.alone or other.alone:
+        return False
     try:
         return request.arguments == other.arguments and not request.arguments.get("do_sample")
     except (RuntimeError, ValueError):  # the comparison of tensors or arrays has no single truth value

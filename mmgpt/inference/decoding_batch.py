@@ -28,23 +28,19 @@ class DecodingBatch:
 
     def add(self, prefixes: Sequence[PrefixKV], images: Sequence[Sequence[EncodedImage]]) -> None:
         """Appends sequences as the last rows, each with its images."""
-        length = max(map(len, prefixes))
-        if self.lengths:
-            length = max(length, self.cache.get_seq_length())
-        # Layer by layer, so that only one of them exists twice at a time.
-        layers = self.cache.layers if self.lengths else [None] * len(prefixes[0].layers)
-        for number, layer in enumerate(layers):
-            kept = [] if layer is None else [(layer.keys, layer.values)]
-            pairs = [*kept, *(prefix.layers[number] for prefix in prefixes)]
-            joined = [torch.cat([_padded(x, length) for x in kind]) for kind in zip(*pairs, strict=True)]
-            if layer is None:
-                layers[number] = joined
-            else:
-                layer.keys, layer.values = joined
-        if not self.lengths:
-            self.cache = preallocated_cache(layers)
-        self.lengths += map(len, prefixes)
         self.images += [row[-1] if row else None for row in images]
+        lengths, prefixes = list(map(len, prefixes)), list(prefixes)
+        if not self.lengths:
+            # The first sequence needs no copy: a preallocated cache does not change the tensors that it begins with.
+            self.cache = preallocated_cache(prefixes.pop(0).layers)
+        length = max(self.cache.get_seq_length(), *lengths)
+        for number, layer in enumerate(self.cache.layers if prefixes else ()):
+            pairs = [(layer.keys, layer.values), *(prefix.layers[number] for prefix in prefixes)]
+            layer.keys, layer.values = (
+                torch.cat([F.pad(x, (0, 0, length - x.shape[2], 0)) for x in tensors])
+                for tensors in zip(*pairs, strict=True)
+            )
+        self.lengths += lengths
         self.media = self._media()
 
     def prefix(self, row: int) -> PrefixKV:
@@ -88,8 +84,3 @@ class DecodingBatch:
         rows = [(image or stand_in).cache for image in self.images]
         cache = {i: tuple(torch.cat(kind) for kind in zip(*(row[i] for row in rows), strict=True)) for i in rows[0]}
         return Media(None, None, has_image, cache)
-
-
-def _padded(x: Tensor, length: int) -> Tensor:
-    """(B, heads, S, d) -> (B, heads, length, d), with zeros before the S tokens."""
-    return F.pad(x, (0, 0, length - x.shape[2], 0))

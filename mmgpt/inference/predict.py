@@ -12,7 +12,7 @@ from mmgpt.registry import FUNCTIONS
 
 from .answer import Answer
 from .request import GenerationRequest
-from .sampling import Sampler
+from .sampling import Sampler, sampling_config
 from .scheduler import Scheduler
 from .scoring import Candidate, Prompts, score_candidates
 
@@ -49,10 +49,10 @@ def predict(
         columns = zip(metas, best, scores, strict=True)
         return [{**meta, "prediction": meta["choices"][i], "scores": row} for meta, i, row in columns]
     arguments = generation_arguments(flamingo.tokenizer, flamingo.generation, flamingo.language.ends)
-    requests = []
+    config, requests = sampling_config(flamingo.language, arguments), []
     for row, count in enumerate(counts.tolist()):
         prompt, seed = ids[row][mask[row].bool()][None], draw_seed(arguments)
-        sampler = Sampler(flamingo.language, arguments, prompt, seed)
+        sampler = Sampler(flamingo.language, config, prompt, seed)
         own_pixels = pixels[row, :count] if count else None
         requests.append(GenerationRequest(prompt, own_pixels, sampler, Answer(), arguments, seed=seed))
     # Batches of evaluation have no prefix worth the memory of a cache that outlives them.

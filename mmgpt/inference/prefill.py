@@ -56,14 +56,13 @@ class Prefiller:
         if self.cache.limit:
             keys = [self._keys(request, ids) for request, ids in zip(requests, prompts, strict=True)]
             prefixes = [self.cache.longest(row[:-1]) for row in keys]
-        for request, prefix in zip(requests, prefixes, strict=True):
-            self.count(request, len(prefix))
         prefills: dict[int, Prefill] = {}
         # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only.
         for rows in _batches([len(prefix) for prefix in prefixes], [ids.shape[1] for ids in prompts]):
             batch = [[column[row] for row in rows] for column in (prompts, images, prefixes)]
             for row, (logits, prefix) in zip(rows, prefill(self.language, *batch), strict=True):
                 prefills[row] = Prefill(images[row], logits, prefix)
+                self.count(requests[row], len(prefixes[row]))
                 if self.cache.limit:
                     # A copy can be cached without the other rows of the batch.
                     self.cache.add(keys[row], prefix if len(rows) == 1 else prefix.copy())
@@ -112,6 +111,11 @@ class Prefiller:
         return token_keys(self.language, ids, request.digests, request.scope)
 
 
+def same_prefill(request: GenerationRequest, other: GenerationRequest) -> bool:
+    """Whether two requests can share a prefill: neither has beams, or has to be alone."""
+    return request.beams == other.beams == 1 and not (request.alone or other.alone)
+
+
 @torch.no_grad()
 def encode_images(model: GatedCausalLM, latents: Tensor) -> list[EncodedImage]:
     """Images with their keys and values in each gated block, from latents (T, N, D)."""
@@ -153,8 +157,8 @@ def prefill(
         cache = DynamicCache([tuple(map(torch.cat, zip(*layer, strict=True))) for layer in pairs])
     # No mask hides the padding: it is on the right, where no token of a causal model attends to it.
     positions = torch.arange(start, ids.shape[1], device=ids.device).expand(len(ids), -1)
-    last = torch.tensor(lengths, device=ids.device) - 1 - start
-    keep, index = last.unique(return_inverse=True)
+    # Logits are computed at the columns in which some prompt ends.
+    columns = sorted({length - start - 1 for length in lengths})
     out = model(
         ids[:, start:],
         torch.ones_like(ids),
@@ -162,13 +166,13 @@ def prefill(
         cache=cache,
         media=_media(model, ids, images, start),
         use_cache=True,
-        logits_to_keep=1 if max(lengths) == min(lengths) else keep,
+        logits_to_keep=1 if len(columns) == 1 else torch.tensor(columns, device=ids.device),
     )
     prefills = []
     for row, length in enumerate(lengths):
-        index_of_row = slice(row, row + 1), slice(None), slice(length)
-        prefix = PrefixKV(tuple((layer.keys[index_of_row], layer.values[index_of_row]) for layer in cache.layers))
-        prefills.append((out.logits[row : row + 1, index[row]], prefix))
+        index = slice(row, row + 1), slice(None), slice(length)
+        prefix = PrefixKV(tuple((layer.keys[index], layer.values[index]) for layer in cache.layers))
+        prefills.append((out.logits[row : row + 1, columns.index(length - start - 1)], prefix))
     return prefills
 
 

@@ -26,6 +26,7 @@ class GenerationRequest:
         detokenizer: makes the text of the answer's pieces; None: the caller decodes `tokens` at the end.
         seed: the sampler's.
         scope: cached prefixes are shared among requests of one scope only.
+        alone: whether the request shares no prefill or beam search with others, after an error in one that it shared.
         tokens: generated so far.
         digests: of the images (see `prefix_cache.image_digest`).
     """
@@ -38,6 +39,7 @@ class GenerationRequest:
     detokenizer: AnswerDetokenizer | None = None
     seed: int | None = None
     scope: str = ""
+    alone: bool = False
     tokens: list[int] = field(default_factory=list)
     digests: tuple[bytes, ...] = ()
 

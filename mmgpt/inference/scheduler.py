@@ -16,7 +16,7 @@ from mmgpt.models import flamingo_of
 from .answer import Busy
 from .beam_search import beam_search, same_settings
 from .decoding_batch import DecodingBatch
-from .prefill import Prefiller
+from .prefill import Prefiller, same_prefill
 from .request import GenerationRequest
 
 IDLE = 10.0  # seconds without a request, after which the thread ends; the next request starts another one
@@ -33,7 +33,8 @@ class Scheduler:
     3. Decode one token of every sequence in the batch.
     4. Settle the finished requests: they leave the batch, and their KV goes to the prefix cache.
 
-    An error of one request ends that request; an error of a forward pass ends the requests of that pass.
+    An error of one request, in prefill or sampling, ends that request; an error of a decoding step ends those in the
+    batch.
 
     Args:
         model: a Flamingo, or a LoRAModel around one, in eval mode.
@@ -130,14 +131,13 @@ class Scheduler:
                 apart = first.beams > 1 or not attention_only
                 if apart and self._running:
                     break  # It is the turn of this request: no later one overtakes it.
+                if not apart:
+                    size, fits = self.max_batch - len(self._running), partial(same_prefill, first)
+                else:
+                    together = attention_only or self.pad_recurrent
+                    size, fits = self.max_batch // first.beams if together else 1, partial(same_settings, first)
                 with self._change:
-                    if not apart:
-                        room = islice(self._waiting, self.max_batch - len(self._running))
-                        group = list(takewhile(lambda request: request.beams == 1, room))
-                    else:
-                        together = attention_only or self.pad_recurrent
-                        others = islice(self._waiting, 1, max(1, self.max_batch // first.beams) if together else 1)
-                        group = [first, *takewhile(partial(same_settings, first), others)]
+                    group = [first, *takewhile(fits, islice(self._waiting, 1, max(1, size)))]
                     self._starting = [self._waiting.popleft() for _ in group]
                 try:
                     if apart:
@@ -145,16 +145,22 @@ class Scheduler:
                         self.counts["completion_tokens"] += sum(len(request.tokens) for request in group)
                     else:
                         prefills = self.prefiller(group)
-                        reasons = [
-                            self._sample(*pair) for pair in zip(group, (p.logits for p in prefills), strict=True)
-                        ]
+                        reasons = list(map(self._sample, group, (prefill.logits for prefill in prefills)))
                 except Exception as error:
                     reasons = [error] * len(group)
+                    if len(group) > 1 and not any(request.tokens for request in group):
+                        # One of the requests may have caused the error: each is tried again without the others.
+                        for request in group:
+                            request.alone = True
+                        with self._change:
+                            self._waiting.extendleft(reversed(group))
+                            self._starting = []
+                        continue
                 rows = [row for row, reason in enumerate(reasons) if reason is None]
                 if rows:
                     self._batch.add([prefills[row].prefix for row in rows], [prefills[row].images for row in rows])
                     self._running += [group[row] for row in rows]
-                self._starting = []
+                self._starting, prefills = [], []  # the KV of the prefills is not held beside that of the batch
                 for request, reason in zip(group, reasons, strict=True):
                     if reason is not None:
                         self._finish(request, reason)
@@ -163,7 +169,7 @@ class Scheduler:
             if not self._running:
                 return
             logits = self._batch.step([request.tokens[-1] for request in self._running])
-            reasons = [self._sample(*pair) for pair in zip(self._running, logits[:, None], strict=True)]
+            reasons = list(map(self._sample, self._running, logits[:, None]))
 
             # 4. Settle what is finished.
             if not any(reasons):

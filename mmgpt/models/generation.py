@@ -17,17 +17,17 @@ from .transformers_names import CACHE
 
 BEAM_SCORES = ("answer", "text")
 DEFAULT_LENGTH = 20  # tokens, transformers' own
-# Settings that act although nobody sets them: in any case, in sampling, in beam search.
+# Settings whose defaults have an effect: always, in sampling, in beam search.
 ALWAYS = ("do_sample", "num_beams")
-DRAWING = ("temperature", "top_k", "top_p")
+SAMPLING = ("temperature", "top_k", "top_p")
 BEAMS = ("length_penalty", "early_stopping")
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[int]:
-    """Ids of the tokens that end an answer: the tokenizer's end of sequence, which training teaches, and the base's.
+    """Ids of the tokens that end an answer: the tokenizer's end of sequence, used in training, and the base's own ends.
 
-    The base's are those of generation_config.json, or of config.json where that names none. A warning says where
-    they leave the tokenizer's out, or name an id that no token of the base has: it can end nothing.
+    The base's ends are those of generation_config.json, or of config.json where that names none. A warning says where
+    they leave the tokenizer's out, or name an id that no token of the base has: such an id ends no answer.
 
     Args:
         tokenizer: of `load_tokenizer`.
@@ -39,18 +39,19 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     config = language.get("config")
     files = [Path(language["path"]) / name for name in (GENERATION, CONFIG)]
     settings = {"language.config": config} if config else {str(file): read_settings(file) for file in files}
-    *_, described = settings.values()
-    known = _base_tokens(tokenizer, (described.get("text_config") or described).get("vocab_size") or 0)
-    stated = {
-        source: _token_ids(each.get("eos_token_id"), known, source, strict=False) for source, each in settings.items()
+    *_, model_config = settings.values()
+    vocabulary = _base_tokens(tokenizer, (model_config.get("text_config") or model_config).get("vocab_size") or 0)
+    base_ends = {
+        source: _token_ids(values.get("eos_token_id"), vocabulary, source, strict=False)
+        for source, values in settings.items()
     }
-    taught = tokenizer.eos_token_id
-    ends = list(dict.fromkeys([taught, *next(filter(None, stated.values()), ())]))
-    others = {source: _named(tokenizer, ids) for source, ids in stated.items() if ids and taught not in ids}
-    if others:
-        told = " and ".join(f"{source} with {names}" for source, names in others.items())
+    eos = tokenizer.eos_token_id
+    ends = list(dict.fromkeys([eos, *next(filter(None, base_ends.values()), ())]))
+    differing = {source: _named(tokenizer, ids) for source, ids in base_ends.items() if ids and eos not in ids}
+    if differing:
+        sources = " and ".join(f"{source} with {names}" for source, names in differing.items())
         print_log(
-            f"the tokenizer ends texts with {_named(tokenizer, [taught])}, which training teaches, but {told}: "
+            f"the tokenizer ends texts with {_named(tokenizer, [eos])}, the end that training uses, but {sources}: "
             f"answers end with {_named(tokenizer, ends)}",
             "current",
             logging.WARNING,
@@ -59,45 +60,48 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
 
 
 def use_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> None:
-    """Let a language model's configs, with which it is saved, name the special tokens that it is used with."""
+    """Writes the special tokens that a language model is used with into its configs, which are saved with it."""
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
         config.eos_token_id = as_stated(ends)
 
 
-def generation_arguments(tokenizer: PreTrainedTokenizerBase, given: Mapping, ends: Sequence[int] = ()) -> dict:
-    """Arguments of transformers' generate: greedy, and without `<image>` and padding, unless `given` says otherwise.
+def generation_arguments(tokenizer: PreTrainedTokenizerBase, settings: Mapping, ends: Sequence[int] = ()) -> dict:
+    """Arguments of transformers' generate; by default greedy, with `<image>` and padding suppressed.
 
-    A token that ends the answer is not suppressed, also where it is the padding.
+    A token that ends the answer is not suppressed, even if it is the padding.
 
     Args:
         tokenizer: of the model.
-        given: transformers' own arguments, and two of ours. `beam_scores="text"` scores beams as the published code did
-            (see `beams`), instead of "answer", transformers' own way. `end_token` names the only token that ends an
-            answer, as `eos_token_id` does by its id; None: `ends`.
+        settings: transformers' own arguments, and two of ours. `beam_scores="text"` scores beams as the published code
+            did (see `compat.beams`), instead of "answer", transformers' own way. `end_token` names the only token that
+            ends an answer, as `eos_token_id` does by its id; None: `ends`.
         ends: the model's, of `answer_ends`; by default the tokenizer's end of sequence.
 
     Raises:
         ValueError: unknown `beam_scores`, `end_token` or `eos_token_id`, or both of the latter; names the choices.
     """
-    given, ends = dict(given), list(ends) or [tokenizer.eos_token_id]
-    scores, end = given.pop("beam_scores", "answer"), given.pop("end_token", None)
+    settings, model_ends = dict(settings), list(ends) or [tokenizer.eos_token_id]
+    scores, end = settings.pop("beam_scores", "answer"), settings.pop("end_token", None)
     if scores not in BEAM_SCORES:
         raise ValueError(f"beam_scores={scores!r}: choose one of {', '.join(BEAM_SCORES)}")
-    own = ends
+    ends = model_ends
     if end is not None:
-        own = [_end_token_id(tokenizer, end)]
-        if "eos_token_id" in given:
-            raise ValueError(f"end_token={end!r} and eos_token_id={given['eos_token_id']!r}: give one of them")
-    elif "eos_token_id" in given:
-        own = _token_ids(given.pop("eos_token_id"), _base_tokens(tokenizer), "generation")
-    unwanted = {tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), tokenizer.pad_token_id} - set(own)
-    arguments = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "suppress_tokens": sorted(unwanted)}
-    if own != ends:
-        arguments["eos_token_id"] = as_stated(own)
-    if scores == "text" and (given.get("num_beams") or 1) > 1:
-        arguments["custom_generate"] = PublishedBeams(tuple(own), CACHE)
-    return {**arguments, **given}
+        choices = [token for token in tokenizer.all_special_tokens if token != IMAGE_TOKEN]
+        if end not in choices:
+            raise ValueError(f"end_token={end!r}: choose one of {', '.join(choices)}")
+        if "eos_token_id" in settings:
+            raise ValueError(f"end_token={end!r} and eos_token_id={settings['eos_token_id']!r}: give one of them")
+        ends = [tokenizer.convert_tokens_to_ids(end)]
+    elif "eos_token_id" in settings:
+        ends = _token_ids(settings.pop("eos_token_id"), _base_tokens(tokenizer), "generation")
+    suppressed = {tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), tokenizer.pad_token_id} - set(ends)
+    arguments = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "suppress_tokens": sorted(suppressed)}
+    if ends != model_ends:
+        arguments["eos_token_id"] = as_stated(ends)
+    if scores == "text" and (settings.get("num_beams") or 1) > 1:
+        arguments["custom_generate"] = PublishedBeams(tuple(ends), CACHE)
+    return {**arguments, **settings}
 
 
 def generation_config(model: GenerationMixin, arguments: Mapping) -> GenerationConfig:
@@ -114,59 +118,53 @@ def generation_config(model: GenerationMixin, arguments: Mapping) -> GenerationC
     return config
 
 
-def settings_in_force(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase, given: Mapping) -> dict:
-    """All that decides how a model's answers are generated, as plain data under transformers' names.
+def settings_in_force(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase, settings: Mapping) -> dict:
+    """The effective generation settings of a model, as plain data under transformers' names.
 
-    Besides these: `end_token` where it is given, `beam_scores` where there are beams, and `tokens`, the texts of ids.
+    There are three further names: `end_token` where it is set, `beam_scores` in beam search, and `tokens`, the texts
+    of ids.
 
     Args:
         model: a GatedCausalLM.
         tokenizer: of the model.
-        given: as for `generation_arguments`.
+        settings: as for `generation_arguments`.
 
     Raises:
         ValueError: as `generation_arguments` says, or an argument is unknown to transformers.
     """
-    settings = generation_config(model, generation_arguments(tokenizer, given, model.ends)).to_dict()
-    neutral, beams = generation_config(model, {}).to_dict(), (settings["num_beams"] or 1) > 1
-    acting = (*ALWAYS, *(DRAWING if settings["do_sample"] else ()), *(BEAMS if beams else ()))
-    told = {name: value for name, value in settings.items() if name in acting or value != neutral.get(name)}
-    if "max_length" not in told:
-        told.setdefault("max_new_tokens", DEFAULT_LENGTH)
-    told["eos_token_id"] = as_ids(settings["eos_token_id"])
-    told["suppress_tokens"] = as_ids(settings["suppress_tokens"])
-    if given.get("end_token") is not None:
-        told["end_token"] = given["end_token"]
+    values = generation_config(model, generation_arguments(tokenizer, settings, model.ends)).to_dict()
+    defaults, beams = generation_config(model, {}).to_dict(), (values["num_beams"] or 1) > 1
+    names = (*ALWAYS, *(SAMPLING if values["do_sample"] else ()), *(BEAMS if beams else ()))
+    effective = {name: value for name, value in values.items() if name in names or value != defaults.get(name)}
+    if "max_length" not in effective:
+        effective.setdefault("max_new_tokens", DEFAULT_LENGTH)
+    ends, suppressed = as_ids(values["eos_token_id"]), as_ids(values["suppress_tokens"])
+    effective |= {"eos_token_id": ends, "suppress_tokens": suppressed}
+    if settings.get("end_token") is not None:
+        effective["end_token"] = settings["end_token"]
     if beams:
-        told["beam_scores"] = given.get("beam_scores", "answer")
-    told["tokens"] = {i: tokenizer.convert_ids_to_tokens(i) for i in told["eos_token_id"] + told["suppress_tokens"]}
-    return json.loads(json.dumps(told, default=str))
+        effective["beam_scores"] = settings.get("beam_scores", "answer")
+    effective["tokens"] = {i: tokenizer.convert_ids_to_tokens(i) for i in ends + suppressed}
+    return json.loads(json.dumps(effective, default=str))
 
 
 def _base_tokens(tokenizer: PreTrainedTokenizerBase, rows: float = inf) -> set[int]:
-    """Ids that can end a text, of a base with so many rows in its tables: tokens that Flamingo adds to it cannot."""
+    """Ids of tokens that can end a text of a base with so many rows in its embedding; tokens that we added cannot."""
     added = (*ADDED_TOKENS, PAD_TOKEN)
     vocabulary = tokenizer.get_vocab().items()
     return {i for token, i in vocabulary if token != IMAGE_TOKEN and (i < rows or token not in added)}
 
 
-def _end_token_id(tokenizer: PreTrainedTokenizerBase, end: str) -> int:
-    choices = [token for token in tokenizer.all_special_tokens if token != IMAGE_TOKEN]
-    if end not in choices:
-        raise ValueError(f"end_token={end!r}: choose one of {', '.join(choices)}")
-    return tokenizer.convert_tokens_to_ids(end)
+def _token_ids(value: object, vocabulary: Collection[int], source: str, strict: bool = True) -> list[int]:
+    """The `eos_token_id` of a source as a list of ids of the vocabulary.
 
-
-def _token_ids(value: object, known: Collection[int], source: str, strict: bool = True) -> list[int]:
-    """The ids that some source names as `eos_token_id`, all of them known.
-
-    Unknown numbers are an error, or else left out with a warning: the files of small copies of a model have those of
-    the large one. Anything but a number is an error (ValueError).
+    A number that is not in the vocabulary is an error if `strict`, else left out with a warning: small copies of a
+    model often keep the files of the large one. Anything but a number is an error (ValueError).
     """
     ids = as_ids(value)
-    unknown = [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or i not in known]
+    unknown = [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or i not in vocabulary]
     if unknown and (strict or not all(type(i) is int for i in unknown)):
-        choices = f"ids of tokens, which go from 0 to {max(known)}, {IMAGE_TOKEN} left out"
+        choices = f"ids of tokens, which go from 0 to {max(vocabulary)}, {IMAGE_TOKEN} left out"
         raise ValueError(f"{source}: eos_token_id={value!r}: choose among the {choices}")
     if unknown:
         text = f"{source}: eos_token_id={value!r}: no token of the base has the id {', '.join(map(str, unknown))}"

@@ -25,7 +25,7 @@ def test_tokens_weigh_the_same():
 
 
 def test_rows_without_their_score_are_named():
-    with pytest.raises(ValueError, match="sample '1' of dataset 'a' has not the one score"):
+    with pytest.raises(ValueError, match="sample '1' of dataset 'a' does not have one score"):
         Perplexity().process(None, [dict(META, dataset="a", scores=[1.0, 2.0], candidate_tokens=[1, 1])])
     with pytest.raises(ValueError, match="no answer to score"):
         Perplexity().compute_metrics([])

@@ -326,6 +326,22 @@ def test_a_failing_choice_is_the_end_of_one_answer(chat):
     assert [answers[i].text() for i in (0, 2)] == [reference(chat, questions()[i]) for i in (0, 2)]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_failing_prefill_is_the_end_of_one_answer(chat, beams):
+    many = uncached(chat)
+    settings = dict(num_beams=beams)
+    with many.scheduler.paused():
+        answers = [many.submit(questions()[i], settings) for i in (0, 1, 4)]
+        for request in many.scheduler._requests():
+            if request.answer is answers[1]:
+                request.pixels = torch.zeros(1, 3, 7)
+    with pytest.raises((RuntimeError, ValueError)):
+        answers[1].text()
+    expected = [reference(chat, questions()[i], **settings) for i in (0, 4)]
+    assert [answers[i].text() for i in (0, 2)] == expected
+    assert many.stats()["failed"] == 1
+
+
 @pytest.mark.parametrize("generation, message", [
     (dict(temperature=-1.0, do_sample=True), "temperature"),
     (dict(top_p=7.0, do_sample=True), "top_p"),

@@ -1,4 +1,4 @@
-"""How likely the right answers are to a model."""
+"""Perplexity of right answers."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,18 +15,18 @@ class Perplexity(BaseMetric):
     For samples whose only candidate is the right answer: AddCandidates(answers="answer").
 
     Args:
-        collect_device, prefix, collect_dir: as in MMEngine's BaseMetric.
+        collect_device, prefix, collect_dir: those of MMEngine's BaseMetric.
     """
 
     default_prefix = "language"
 
     def check(self, samples: Iterable[dict]) -> None:
-        """Raise a ValueError that names a sample whose answer will not be the one candidate."""
+        """Raises a ValueError that names a sample whose answer is not its only candidate."""
         for sample in samples:
             _check_single(sample, "candidates")
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Takes the scores of one batch; they travel in its samples, so ``data_batch`` is not needed."""
+        """Takes the log-likelihoods of a batch's answers from its samples; ``data_batch`` is not used."""
         for sample in data_samples:
             _check_single(sample, "scores")
             self.results.append((sample["dataset"], sample["scores"][0], sample["candidate_tokens"][0]))
@@ -37,15 +37,17 @@ class Perplexity(BaseMetric):
             raise ValueError("Perplexity: there is no answer to score; the test data is empty")
         scores = _summary(results)
         for name in dict.fromkeys(name for name, _, _ in results):
-            own = _summary([row for row in results if row[0] == name])
-            scores |= {f"{name}/{key}": value for key, value in own.items()}
+            summary = _summary([row for row in results if row[0] == name])
+            scores |= {f"{name}/{key}": value for key, value in summary.items()}
         return scores
 
 
 def _check_single(sample: dict, key: str) -> None:
     if len(sample.get(key, ())) != 1:
         place = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
-        raise ValueError(f'{place} has not the one score of its answer: use "${{likelihood_steps}}" in its pipeline')
+        raise ValueError(
+            f'{place} does not have one score, that of its answer: use "${{likelihood_steps}}" in its pipeline'
+        )
 
 
 def _summary(rows: Sequence[tuple[str, float, int]]) -> dict[str, float]:

@@ -1,0 +1,85 @@
+"""Evaluation batches answered by the scheduler against transformers' generate of the whole batch."""
+
+import pytest
+import torch
+
+from mmgpt.inference import prefill
+from mmgpt.registry import MODELS
+from tests.models.test_flamingo import batch
+
+LENGTH = 6
+
+
+@pytest.fixture
+def model(tiny_flamingo_config):
+    torch.manual_seed(3)
+    return MODELS.build(tiny_flamingo_config).eval()
+
+
+def left_padded(model):
+    """Three prompts with 1, 2 and 0 images, of 9, 8 and 6 tokens."""
+    data = batch(model)
+    ids, mask = data["input_ids"].clone(), torch.ones(3, 9, dtype=torch.long)
+    image = model.language.image_token_id
+    for row, padding in ((1, 1), (2, 3)):
+        assert not (ids[row, :padding] == image).any()
+        ids[row, :padding], mask[row, :padding] = model.tokenizer.pad_token_id, 0
+    return dict(input_ids=ids, attention_mask=mask, pixels=data["pixels"], image_counts=data["image_counts"])
+
+
+def predictions(model, inputs, **generation):
+    model.generation = generation
+    return [row["prediction"] for row in model(**inputs, metas=[{}] * 3, mode="predict")]
+
+
+def generated(model, inputs, **generation):
+    """The same answers by transformers' generate."""
+    ids, ends = model.generate(**inputs, **generation).tolist(), model.ends(generation)
+    answers = [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in ids]
+    return [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in answers]
+
+
+SETTINGS = [dict(), dict(repetition_penalty=1.5), dict(num_beams=3), dict(num_beams=3, beam_scores="text")]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_predictions_equal_transformers_with_left_padding(model, settings):
+    inputs, settings = left_padded(model), dict(settings, max_new_tokens=LENGTH)
+    assert predictions(model, inputs, **settings) == generated(model, inputs, **settings)
+    assert len(set(predictions(model, inputs, **settings))) == 3
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_models_with_a_recurrent_state_are_answered_in_one_padded_batch(model, beams, monkeypatch):
+    monkeypatch.setattr(prefill, "is_attention_only", lambda language: False)
+    inputs, settings, rows = left_padded(model), dict(max_new_tokens=LENGTH, num_beams=beams), []
+    expected, generate = generated(model, inputs, **settings), model.language.generate
+    monkeypatch.setattr(
+        model.language, "generate", lambda input_ids, **rest: rows.append(len(input_ids)) or generate(input_ids, **rest)
+    )
+    assert predictions(model, inputs, **settings) == expected
+    assert rows == [3]
+
+
+def test_sampling_follows_torchs_seed(model):
+    inputs, settings, answers = left_padded(model), dict(max_new_tokens=LENGTH, do_sample=True, temperature=3.0), []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        answers.append(predictions(model, inputs, **settings))
+    assert answers[0] == answers[2] != answers[1]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_answers_without_sampling_leave_torchs_generator_alone(model, settings):
+    inputs, before = left_padded(model), torch.get_rng_state()
+    predictions(model, inputs, **settings, max_new_tokens=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_failing_model_fails_the_batch(model, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model.language, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predictions(model, left_padded(model), max_new_tokens=2)
