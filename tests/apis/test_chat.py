@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmgpt.apis import Chat, Conversation, build_model, read_picture
+from mmgpt.apis import Chat, Conversation, build_model, read_image
 from mmgpt.cli import load_config
 from mmgpt.datasets import InstructionDataset, prompts
 from mmgpt.datasets.instruction import build_pipeline
@@ -62,7 +62,7 @@ def conversation_of(turns, picture):
     parts[0].insert(0, {"type": "image"})
     asked = [dict(question=question, answer=answer) for question, (_, answer) in zip(parts, turns, strict=True)]
     del asked[-1]["answer"]
-    return Conversation(asked, [read_picture(picture)])
+    return Conversation(asked, [read_image(picture)])
 
 
 def test_ask_builds_that_conversation(chat, picture):
