@@ -324,7 +324,7 @@ data_root = '{root}'
 base = '{root}/base'
 model = dict(type='LoRAModel', lora=dict(r=4, lora_alpha=8, target_modules=['q_proj', 'v_proj']), module=dict(
     type='Flamingo', language=dict(path='${{base}}', dtype='bfloat16'), weights='{root}/flamingo.safetensors',
-    reading='latest', generation=dict(num_beams=3), gated=dict(every_n_layers=4)))
+    image_attention='latest', generation=dict(num_beams=3), gated=dict(every_n_layers=4)))
 tokenize = dict(type='TokenizeSegments', tokenizer='${{base}}', max_length=64)
 steps = [dict(type='FormatPrompt', template='short'), '${{tokenize}}']
 train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='collate_conversations'), dataset=dict(
