@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, IdeficsConfig
 
 from mmgpt.models import GatedCausalLM, LoRAModel, flamingo_of
-from mmgpt.models.media import images_read
+from mmgpt.models.media import attended_images
 
 # Where our config's names of layers with LoRA are in the peer.
 LORA_PLACES = {
@@ -65,7 +65,7 @@ def peer_inputs(model: nn.Module, batch: dict) -> dict[str, Tensor]:
     one of zeros, and its latents at once, so that it need not look at it: it refuses to read text alone.
 
     Args:
-        model: ours, for its reading rule.
+        model: ours, for its `image_attention`.
         batch: as `collate_conversations` makes it, on the model's device.
     """
     flamingo = flamingo_of(model)
@@ -79,7 +79,9 @@ def peer_inputs(model: nn.Module, batch: dict) -> dict[str, Tensor]:
         inputs["perceiver_embeddings"] = batch["input_ids"].new_zeros(shape, dtype=language.dtype)
         inputs["image_attention_mask"] = torch.zeros_like(batch["input_ids"])[..., None]
         return inputs
-    read = images_read(batch["input_ids"] == language.image_token_id, batch["image_counts"], language.reading)
+    read = attended_images(
+        batch["input_ids"] == language.image_token_id, batch["image_counts"], language.image_attention
+    )
     places = torch.arange(pixels.shape[1], device=read.device)
     return {**inputs, "pixel_values": pixels, "image_attention_mask": (read[..., None] == places).long()}
 

@@ -5,8 +5,8 @@ lora_weights = "checkpoints/mmgpt-lora-v0-release.pt"
 needed = {"${lora_weights}": "LoRA weights of MultiModal-GPT v0 (download.openmmlab.com/mmgpt/v0)"}
 load_from = "${lora_weights}"
 
-# The published code lets a token read the next image, and an `<image>` token its own.
-model = dict(module=dict(reading="next"))
+# In the published code a token attends to the next image, and an `<image>` token to its own.
+model = dict(module=dict(image_attention="next"))
 # The tokenizer of 2023: no white space around `<image>`, prompt and answer in one piece.
 tokenization = "stripped"
 # transformers of 2023 scored beams over the whole text, and the published code suppresses no token.

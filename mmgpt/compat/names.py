@@ -17,7 +17,9 @@ TYPES = {
     "UnevenDataParallel": "UnusedParamsDDP",
 }
 # Arguments by the present name of their type.
-ARGUMENTS: dict[str, dict[str, str]] = {}
+ARGUMENTS = {
+    "Flamingo": {"reading": "image_attention"},
+}
 
 
 def with_present_names(values: Mapping, source: object) -> dict:

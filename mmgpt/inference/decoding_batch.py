@@ -92,7 +92,7 @@ def _media_of(model: GatedCausalLM, ids: Tensor, images: Sequence[SeenImage], st
         return None
     counts = torch.tensor([len(images)], device=ids.device)
     latents = images[0].latents.shape[1]
-    mask = media_mask(ids == model.image_token_id, counts, len(images), latents, model.reading)[:, start:]
+    mask = media_mask(ids == model.image_token_id, counts, len(images), latents, model.image_attention)[:, start:]
     joined = {i: tuple(torch.cat(kind, dim=2) for kind in zip(*(image.cache[i] for image in images), strict=True))
               for i in model.gated_layers}  # fmt: skip
     return Media(None, mask, None, joined)
@@ -160,7 +160,7 @@ class Growing:
         device = self.model.device
         present = [[image is not None] for image in self.images]
         has_image = None if all(self.images) else torch.tensor(present, device=device)
-        if self.model.reading == "next":
+        if self.model.image_attention == "next":
             return Media(None, torch.zeros(len(self.images), 1, 0, dtype=torch.bool, device=device), has_image)
         rows = [(image or seen).cache for image in self.images]
         cache = {i: tuple(torch.cat(kind) for kind in zip(*(row[i] for row in rows), strict=True)) for i in seen.cache}

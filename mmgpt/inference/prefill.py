@@ -58,7 +58,9 @@ class Reader:
         new = [request.names.index(name) for name, image in images.items() if image is None]
         if new:
             pixels, places = request.pixels[None, new], torch.tensor([new])
-            latents = self.flamingo.encode(pixels.to(request.ids.device), places=places.to(request.ids.device))[0]
+            latents = self.flamingo.encode_images(
+                pixels.to(request.ids.device), positions=places.to(request.ids.device)
+            )[0]
             for place, image in zip(new, see(self.language, latents), strict=True):
                 images[request.names[place]] = image
                 self.kept.keep_image(request.names[place], image)

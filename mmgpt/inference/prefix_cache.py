@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmgpt.inference.decoding_batch import Known, SeenImage
 from mmgpt.models.gated_lm import GatedCausalLM
-from mmgpt.models.media import images_read
+from mmgpt.models.media import attended_images
 
 
 class Text(NamedTuple):
@@ -105,7 +105,9 @@ def names_of(model: GatedCausalLM, ids: Tensor, images: Sequence[bytes], scope: 
     names[:, 2] = int.from_bytes(hashlib.sha256(scope.encode()).digest()[:8], signed=True)
     names[:, 0] = ids[0].cpu().numpy()
     if images:
-        read = images_read(ids == model.image_token_id, torch.tensor([len(images)], device=ids.device), model.reading)
+        read = attended_images(
+            ids == model.image_token_id, torch.tensor([len(images)], device=ids.device), model.image_attention
+        )
         known = np.array([1, *(int.from_bytes(name[:8], signed=True) for name in images)])
         names[:, 1] = known[read[0].cpu().numpy() + 1]
     return names

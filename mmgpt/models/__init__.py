@@ -1,4 +1,4 @@
-"""Flamingo, its parts, and the LoRA wrapper."""
+"""Flamingo, its components, and the LoRA wrapper."""
 
 from .flamingo import Flamingo
 from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer

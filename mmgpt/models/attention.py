@@ -34,7 +34,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def computed_as(x: Tensor, weight: Tensor) -> AbstractContextManager:
-    """Within it float32 weights, which small steps of training need, compute in the lower precision of their input."""
+    """Context manager in which float32 weights, which small training steps need, compute in the input's precision."""
     mixed = weight.dtype == torch.float32 and x.dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(x.device.type, x.dtype) if mixed else nullcontext()
 
@@ -62,7 +62,7 @@ class PerceiverAttention(nn.Module):
 
 
 class MaskedCrossAttention(nn.Module):
-    """Text attends to the image latents that `Media.mask` opens for it; a token with nothing to read gets zero."""
+    """Tokens attend to the image latents that `Media.mask` allows; a token that attends to none gets zero."""
 
     def __init__(self, dim: int, dim_visual: int, index: int, dim_head: int = 64, heads: int = 8):
         super().__init__()
@@ -74,7 +74,7 @@ class MaskedCrossAttention(nn.Module):
         self.to_out = nn.Linear(inner, dim, bias=False)
 
     def keys_values(self, media: Media) -> tuple[Tensor, Tensor]:
-        """Keys and values of the latents, each (B, heads, T * N, d), projected once when there is a cache."""
+        """Keys and values of the latents, each (B, heads, T * N, d), projected only once where there is a cache."""
         if media.cache is not None and self.index in media.cache:
             return media.cache[self.index]
         with computed_as(media.features, self.norm.weight):
@@ -92,8 +92,8 @@ class MaskedCrossAttention(nn.Module):
         k, v = self.keys_values(media)
         if media.mask is None:
             return self.to_out(merge_heads(scaled_dot_product_attention(q, k, v)))
-        reads = media.mask.any(dim=-1, keepdim=True)
-        # Softmax over nothing is NaN: such a token is let read everything, and its result is multiplied by zero.
-        mask = (media.mask | ~reads).unsqueeze(1)
+        attends = media.mask.any(dim=-1, keepdim=True)
+        # Softmax over nothing is NaN: a token that attends to nothing attends to all, and its result is set to zero.
+        mask = (media.mask | ~attends).unsqueeze(1)
         out = merge_heads(scaled_dot_product_attention(q, k, v, attn_mask=mask))
-        return self.to_out(out) * reads.to(out.dtype)
+        return self.to_out(out) * attends.to(out.dtype)

@@ -17,7 +17,7 @@ from .generation import answer_ends, answer_texts, generation_arguments, setting
 from .generation_files import as_ids
 from .language import fitted_language_model, load_language_model
 from .loss import IGNORE_INDEX, attach_to_graph, chunked_cross_entropy, sums_by_source
-from .media import count_images, image_samples, narrowed, places_in_samples
+from .media import count_images, image_samples, only_tokens_with_images, positions_in_samples
 from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
 from .ranking import Candidate, Prompts, rank
@@ -28,29 +28,56 @@ from .vision.fingerprint import is_known
 from .weights.names import load_parts
 
 MODES = ("tensor", "loss", "predict")
-PARTS = ("vision", "perceiver", "language")
+FREEZABLE = ("vision", "perceiver", "language")
 
 
 @MODELS.register_module()
 class Flamingo(BaseModel):
-    """A language model that reads images between its words.
+    """Vision-language model: a language model whose tokens attend to images by gated cross-attention.
+
+    1. Image encoder: pixels (N, 3, H, W) -> patch features (N, P, D), without gradients where it is frozen.
+    2. Perceiver resampler: the patch features of each image -> N latents.
+    3. Language model: tokens (B, L) go through its decoder layers; the gated blocks between them attend to the latents.
+    4. Loss of the label tokens, a mean for each source; or answers.
+
+    Shapes: B batch, L text tokens, T images, N latents, P patches, D width of image features, H W pixels.
+
+    Each component is built by MODELS from `dict(type=..., ...)`, so that a config can name another one, also from a
+    module of `custom_imports`. What it needs (a component that lacks it is refused at build):
+
+    - `vision`: `forward(pixels)` (N, 3, H, W) -> (N, P, D), and `width`, the D. `pretrained=False` says that its
+      weights are random.
+    - `perceiver`: built with `dim` D. `forward(features, positions)` takes (B, T, F, P, D), F frames an image, and the
+      images' positions in their samples (B, T), and returns (B, T, N, D). `takes_positions=False` says that latents do
+      not depend on positions. A `GradientCheckpointingLayer` of transformers can be checkpointed and compiled.
+    - `gated`: built with `dim` (of the language model), `dim_visual` D and `index` (of the decoder layer).
+      `forward(hidden_states, media)` returns hidden states (B, L, dim); `apply_block` handles the tokens without an
+      image. `keys_values(media)` returns what it computes of the images alone, two tensors (B, heads, T * N, d), from
+      `media.cache` at its index where they are there. `attn_gate` is a parameter that is zero while no image gets in.
+    - `language`: wraps a causal language model of transformers; a subclass of GatedCausalLM, or a class with its
+      arguments and methods. Arguments beside those of `load_language_model` are its own.
 
     Args:
         vision: config of an image encoder, and `dtype` of its weights, e.g. 'bfloat16'; None: as they are.
         language: arguments of `load_language_model`; its `path` also holds the tokenizer. With `precision` 'int8' or
-            'int4' its matrices are quantized when the model is moved to its device, also if that is the CPU.
-        perceiver: arguments of PerceiverResampler, without the width.
-        gated: arguments of GatedCrossAttentionBlock, and `every_n_layers` and `dtype` of GatedCausalLM.
-        reading: which image a token reads, 'latest' or 'next' (see `media_mask`).
+            'int4' its matrices are quantized when the model is moved to its device, also if that is the CPU. The type
+            is GatedCausalLM unless it names another.
+        perceiver: config of the resampler, of type PerceiverResampler unless it names another.
+        gated: config of the gated blocks, of type GatedCrossAttentionBlock unless it names another, and
+            `every_n_layers` and `dtype` of GatedCausalLM.
+        image_attention: which image a token attends to, 'latest' or 'next' (see `attended_images`).
         weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
-        frozen: parts that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver', 'language'
-            (the gated blocks stay trainable). The published training freezes vision and language.
+        frozen: components that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver' and
+            'language' (the gated blocks stay trainable). The published training freezes vision and language.
         feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
         loss_chunk: number of tokens whose logits exist at once in training.
         checkpointing: whether training keeps only the inputs of decoder layers, gated blocks and resampler, and
             computes the rest again in the backward pass: a third more time, a fraction of the memory.
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
+
+    Raises:
+        ValueError: an argument does not fit another one, or a component lacks what is needed of it.
     """
 
     def __init__(
@@ -59,7 +86,7 @@ class Flamingo(BaseModel):
         language: dict,
         perceiver: dict | None = None,
         gated: dict | None = None,
-        reading: str = "latest",
+        image_attention: str = "latest",
         weights: str | None = None,
         frozen: Sequence[str] = ("vision", "language"),
         feature_cache: str | None = None,
@@ -69,9 +96,9 @@ class Flamingo(BaseModel):
         data_preprocessor: dict | None = None,
     ):
         super().__init__(data_preprocessor)
-        unknown = set(frozen) - set(PARTS)
+        unknown = set(frozen) - set(FREEZABLE)
         if unknown:
-            raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(PARTS)}")
+            raise ValueError(f"frozen={sorted(unknown)}: choose among {', '.join(FREEZABLE)}")
         if feature_cache is not None and "vision" not in frozen:
             raise ValueError(f"feature_cache={feature_cache!r}: cached features are of a frozen image encoder only")
         precision = language.get("precision")
@@ -82,12 +109,12 @@ class Flamingo(BaseModel):
         self.tokenizer = load_tokenizer(language["path"])
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         ends = answer_ends(self.tokenizer, language)
-        generation_arguments(self.tokenizer, self.generation, ends)  # what is wrong in them shows before weights load
+        generation_arguments(self.tokenizer, self.generation, ends)  # raises before weights are loaded
         self.vision = build_component("vision", {key: value for key, value in vision.items() if key != "dtype"})
         if vision.get("dtype"):
             self.vision.to(getattr(torch, vision["dtype"]))
         self.perceiver = build_component("perceiver", perceiver or {}, dim=self.vision.width)
-        self.language = self._gated_language(language, ends, dict(gated or {}), reading)
+        self.language = self._build_language(language, ends, dict(gated or {}), image_attention)
         self._freeze()
         self.checkpoint(checkpointing)
         # None: the resampler and the gated blocks are new. See `check_image_path`.
@@ -98,7 +125,7 @@ class Flamingo(BaseModel):
             quantize(self.language.model, precision)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
 
-    def _gated_language(self, language: dict, ends: Sequence[int], gated: dict, reading: str) -> nn.Module:
+    def _build_language(self, language: dict, ends: Sequence[int], gated: dict, image_attention: str) -> nn.Module:
         base = {key: value for key, value in language.items() if key not in ("type", "precision")}
         wrapper = {}
         if "type" in language:
@@ -113,7 +140,7 @@ class Flamingo(BaseModel):
             dim_visual=self.vision.width,
             image_token_id=self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
             every_n_layers=gated.pop("every_n_layers", 4),
-            reading=reading,
+            image_attention=image_attention,
             dtype=gated.pop("dtype", None),
             block=gated,
         )
@@ -126,7 +153,7 @@ class Flamingo(BaseModel):
                 parameter.requires_grad_(True)
 
     def checkpoint(self, on: bool) -> None:
-        """From now on training keeps all activations, or only some inputs (see `checkpointing` of the class)."""
+        """Switch activation checkpointing of training on or off (see `checkpointing` of the class)."""
         set_activation_checkpointing(self.language, on)
         if on:
             self.language.disable_input_require_grads()
@@ -135,34 +162,38 @@ class Flamingo(BaseModel):
             self.perceiver._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def init_weights(self) -> None:
-        """Nothing: every part was built with its weights, and MMEngine must not walk into foreign modules."""
+        """Do nothing: components are built with their weights, and MMEngine must not change foreign modules."""
 
     def train(self, mode: bool = True) -> "Flamingo":
-        """As in torch, but a frozen image encoder stays in evaluation mode (batch statistics, dropout)."""
+        """Same as torch's, except that a frozen image encoder stays in evaluation mode (batch statistics, dropout)."""
         super().train(mode)
         if "vision" in self.frozen:
             self.vision.eval()
         return self
 
-    def encode(self, pixels: Tensor, image_counts: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+    def encode_images(
+        self, pixels: Tensor, image_counts: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
         """Images (B, T, 3, H, W), frames (B, T, F, 3, H, W) or cached features (B, T, P, D) -> latents (B, T, N, D).
 
-        With image_counts (B,), only the first of the T places of each row hold images; the others are not looked at
-        and give zeros. `places` (B, T) are the images' places in their samples, by default those in their rows.
+        Args:
+            pixels: of T images in each row.
+            image_counts: (B,) how many of a row are images; the others are padding, which is not encoded and gives
+                zeros. None: T.
+            positions: (B, T), the images' positions in their samples; None: those in their rows.
         """
         batch, images = pixels.shape[:2]
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
-        row_places = torch.arange(images, device=pixels.device).expand(batch, -1)
-        real = row_places < counts[:, None]
-        # Of shapes that do not depend on tensors of the device: see tools/analysis_tools/memory_plan.py.
-        real = real.nonzero(as_tuple=True)
+        columns = torch.arange(images, device=pixels.device).expand(batch, -1)
+        # The indices come from integers alone, which are real in the memory planner, where the images are fake.
+        real = (columns < counts[:, None]).nonzero(as_tuple=True)
         if len(real[0]):
-            seen = look(self.vision, pixels[real], self.takes_features)
-        else:  # blank pictures, of any size
-            seen = pixels.new_zeros(0, 1, 1, self.vision.width)
-        places = row_places if places is None else places
-        dtype = next((weight.dtype for weight in self.perceiver.parameters()), seen.dtype)
-        latents = self.perceiver(seen.to(dtype)[:, None], places[real][:, None])[:, 0]
+            features = look(self.vision, pixels[real], self.takes_features)
+        else:  # blank images, of any size
+            features = pixels.new_zeros(0, 1, 1, self.vision.width)
+        positions = columns if positions is None else positions
+        dtype = next((weight.dtype for weight in self.perceiver.parameters()), features.dtype)
+        latents = self.perceiver(features.to(dtype)[:, None], positions[real][:, None])[:, 0]
         return latents.new_zeros(batch, images, *latents.shape[1:]).index_put(real, latents)
 
     def forward(
@@ -179,19 +210,19 @@ class Flamingo(BaseModel):
         totals: dict[str, Tensor] | None = None,
         mode: str = "tensor",
     ):
-        """One batch as the collate function makes it.
+        """Logits, losses or answers of a batch as the collate function makes it.
 
         Args:
             input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
-            pixels: (B, T, 3, H, W), or as in `encode`; None when no row has an image.
+            pixels: (B, T, 3, H, W), or as in `encode_images`; None when no row has an image.
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
-            samples: (B, L) number of each token's sample where rows hold several of them, -1 for padding; it takes the
-                place of attention_mask. None: each row is a sample.
+            samples: (B, L) sample ids, the number of each token's sample in packed rows, -1 for padding; given instead
+                of attention_mask. None: each row is a sample.
             candidates: for each sample the answers to choose among by likelihood (see `ranking.Candidate`), instead of
                 generation in mode 'predict'.
             sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
-            totals: what the loss of each source is divided by, instead of the number of its learned tokens here.
+            totals: what the loss of each source is divided by, instead of the number of its label tokens here.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
 
         Raises:
@@ -206,7 +237,8 @@ class Flamingo(BaseModel):
             return self.predict((input_ids, attention_mask, pixels, image_counts), candidates, metas)
         # 1. The images become latents (B, T, N, D), and a mask says which of them each token attends to.
         latents, image_counts = self._encoded(input_ids, pixels, image_counts, samples)
-        media = narrowed(self.language.media(input_ids, latents, image_counts, samples), input_ids.shape[1])
+        media = self.language.media(input_ids, latents, image_counts, samples)
+        media = only_tokens_with_images(media, input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
@@ -234,17 +266,17 @@ class Flamingo(BaseModel):
         return attach_to_graph(means, [weight for weight in self.parameters() if weight.requires_grad])
 
     def _encoded(
-        self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
+        self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, sample_ids: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor]:
-        """Latents (B, T, N, D) of a batch's images, None without any, and how many each row has (B,)."""
+        """Latents (B, T, N, D) of a batch's images, None without any, and the number of images of each row (B,)."""
         is_image = input_ids == self.language.image_token_id
         counts = count_images(is_image, 0 if pixels is None else pixels.shape[1], image_counts)
         if pixels is None:
             return None, counts
-        places = None
-        if samples is not None:
-            places = places_in_samples(image_samples(is_image, samples, pixels.shape[1]))
-        return self.encode(pixels, counts, places), counts
+        positions = None
+        if sample_ids is not None:
+            positions = positions_in_samples(image_samples(is_image, sample_ids, pixels.shape[1]))
+        return self.encode_images(pixels, counts, positions), counts
 
     def predict(self, prompts: tuple, candidates: Sequence[Sequence[dict]] | None, metas: Sequence[dict]) -> list[dict]:
         """Answers as text: each meta with its 'prediction', and the 'scores' of its choices where it has candidates.

@@ -1,8 +1,8 @@
 """A frozen causal language model with gated cross-attention blocks before its layers (arXiv:2204.14198, section 2.2).
 
 The images travel as an argument (`Media`) through the language model's own keyword arguments: no layer keeps state.
-Some models (MPT, BLOOM, GPT-J) do not hand their keyword arguments on; their gated layers take the images from the
-`ForwardCall` under way, and hand them to their block as an argument all the same.
+Some models (MPT, BLOOM, GPT-J) do not pass keyword arguments on; their gated layers take the images from the current
+`ForwardCall`, and pass them to their block as an argument all the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +22,23 @@ from mmgpt.registry import MODELS
 from .attention import MaskedCrossAttention, computed_as, feed_forward
 from .components import build_component
 from .generation_files import as_ids
-from .media import READING_RULES, Media, apply_block, media_of
+from .media import IMAGE_ATTENTION, Media, apply_block, media_of
 from .packing import takes_positions
 from .transformers_names import CACHE, cache_argument
 
 
 @MODELS.register_module()
 class GatedCrossAttentionBlock(GradientCheckpointingLayer):
-    """Cross-attention and feed-forward, each scaled by tanh of a learned gate; text without an image skips it."""
+    """Cross-attention to image latents and a feed-forward, each scaled by tanh of a trained gate (paper, figure 4).
+
+    Args:
+        dim: width of the hidden states.
+        dim_visual: D, the width of the latents.
+        index: of the decoder layer that the block stands before.
+        dim_head, heads: width of a head, and their number.
+        ff_mult: width of the feed-forward, as a multiple of `dim`.
+        gate_init: the gates at first; at 0 the block changes nothing.
+    """
 
     def __init__(
         self,
@@ -48,7 +57,7 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
         self.ff_gate = nn.Parameter(torch.full((1,), float(gate_init)))
 
     def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
-        """hidden_states (B, L, dim) -> (B, L, dim)."""
+        """hidden_states (B, L, dim) -> (B, L, dim); tokens of samples without an image stay as they are."""
         return apply_block(partial(self._attend, media=media), hidden_states, media)
 
     def _attend(self, rows: Tensor, media: Media) -> Tensor:
@@ -63,7 +72,7 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
 
 @dataclass
 class ForwardCall:
-    """One forward call of a GatedCausalLM: its media, and the numbers of the gated layers that have not taken them."""
+    """One forward call of a GatedCausalLM: its media, and the indices of the layers that have not taken them yet."""
 
     media: Media | None
     waiting: set[int]
@@ -75,7 +84,11 @@ _CALL: ContextVar[ForwardCall | None] = ContextVar("call", default=None)
 
 @contextmanager
 def forward_call(media: Media | None, layers: Sequence[int]) -> Iterator[None]:
-    """Within it each of the gated layers with these numbers may take the media once; ValueError when only some did."""
+    """Context manager in which each gated layer with one of these indices may take the media once.
+
+    Raises:
+        ValueError: some layers have taken them and others not.
+    """
     call = ForwardCall(media, set(layers))
     token = _CALL.set(call)
     try:
@@ -96,14 +109,14 @@ class GatedDecoderLayer(nn.Module):
         self.index = index
 
     def __getattr__(self, name: str):
-        # Some models ask their layers for attributes (attention_type, layer_idx): those are the inner layer's.
+        # Some models read attributes of their layers (attention_type, layer_idx), which are the inner layer's.
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("decoder"), name)
 
     def forward(self, hidden_states: Tensor, *args, **kwargs):
-        """As the inner layer (its arguments are the foreign model's), with `media` taken out of the keywords."""
+        """Same as the inner layer's, whose arguments these are, after the block; `media` may be among the keywords."""
         media = kwargs.pop("media") if "media" in kwargs else self._take()
         if media is not None:
             hidden_states = self.gated(hidden_states, media)
@@ -114,7 +127,7 @@ class GatedDecoderLayer(nn.Module):
         if call is None or index not in call.waiting:
             raise ValueError(
                 f"{type(self.decoder).__name__} {index} was called without its media and would never see an image: its "
-                "model does not hand keyword arguments on, and is compiled, or calls it twice, or outside GatedCausalLM"
+                "model does not pass keyword arguments on, and is compiled, or calls it twice, or outside GatedCausalLM"
             )
         call.waiting.remove(index)
         return call.media
@@ -128,30 +141,39 @@ def gated_layers(model: nn.Module) -> list[GatedDecoderLayer]:
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The language model's list of decoder layers, found by its structure; ValueError when there is not exactly one."""
     count = model.config.num_hidden_layers
-    found = [
+    lists = [
         module
         for module in model.modules()
         if isinstance(module, nn.ModuleList)
         and len(module) == count
         and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
     ]
-    if len(found) != 1:
-        raise ValueError(f"{type(model).__name__}: {len(found)} lists of {count} decoder layers found, expected one")
-    return found[0]
+    if len(lists) != 1:
+        raise ValueError(f"{type(model).__name__}: {len(lists)} lists of {count} decoder layers found, expected one")
+    return lists[0]
 
 
 @MODELS.register_module()
 class GatedCausalLM(PreTrainedModel, GenerationMixin):
-    """A Hugging Face causal language model that reads image latents.
+    """Hugging Face causal language model whose tokens attend to images by gated blocks before some of its layers.
+
+    1. `media`: latents (B, T, N, D) and input_ids (B, L) -> the `Media` that say which latents each token attends to.
+    2. The language model's own forward hands the media to its layers.
+    3. Each gated layer: hidden states (B, L, dim) -> gated block -> decoder layer -> (B, L, dim).
+    4. The language model's own head: logits (B, L, vocabulary), or those that `hidden_states` leaves to its caller.
 
     Args:
         model: the language model; every `every_n_layers`-th decoder layer is wrapped (the published models: 4).
         dim_visual: D, the width of the latents.
         image_token_id: id of `<image>`.
-        reading: the rule of `media_mask`.
-        block: arguments of GatedCrossAttentionBlock (dim_head, heads, ff_mult, gate_init).
+        image_attention: which image a token attends to, 'latest' or 'next' (see `attended_images`).
+        block: config of the gated blocks; their type is GatedCrossAttentionBlock unless it names another.
         dtype: of the gated blocks' weights, 'float32' where they are trained beside a bfloat16 language model, in whose
             dtype they compute all the same; None: the language model's.
+
+    Raises:
+        ValueError: unknown `image_attention`, a number of layers that the model does not have, or decoder layers that
+            are not found.
     """
 
     _supports_sdpa = True
@@ -164,19 +186,19 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         dim_visual: int,
         image_token_id: int,
         every_n_layers: int = 4,
-        reading: str = "latest",
+        image_attention: str = "latest",
         block: dict | None = None,
         dtype: str | None = None,
     ):
-        if reading not in READING_RULES:
-            raise ValueError(f"reading={reading!r}: choose one of {', '.join(READING_RULES)}")
+        if image_attention not in IMAGE_ATTENTION:
+            raise ValueError(f"image_attention={image_attention!r}: choose one of {', '.join(IMAGE_ATTENTION)}")
         super().__init__(model.config)
-        self.image_token_id, self.reading = image_token_id, reading
+        self.image_token_id, self.image_attention = image_token_id, image_attention
         self.takes_positions, self.cache_argument = takes_positions(model), cache_argument(model.forward)
         layers = decoder_layers(model)
-        named = next(name for name, part in model.named_modules() if part is layers)
-        # The module that calls the decoder layers and gives hidden states.
-        self.stack = f"model.{named}".rpartition(".")[0]
+        name = next(name for name, module in model.named_modules() if module is layers)
+        # The module that calls the decoder layers and returns hidden states.
+        self.stack = f"model.{name}".rpartition(".")[0]
         if not 1 <= every_n_layers <= len(layers):
             raise ValueError(f"every_n_layers={every_n_layers} for a language model of {len(layers)} layers")
         dim = model.get_input_embeddings().weight.shape[1]
@@ -186,23 +208,24 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             gated.to(getattr(torch, dtype) if dtype else model.dtype)
             layers[index] = GatedDecoderLayer(gated, layers[index], index)
         self.model = model
-        # Its special tokens alone: other settings of a base, such as a repetition penalty, would act on every answer.
+        # Only special tokens are taken over: other settings of a base, such as a repetition penalty, would act on every
+        # answer.
         base = model.generation_config
         ids = {name: getattr(base, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         self.generation_config = GenerationConfig(**ids)
 
     @property
     def ends(self) -> list[int]:
-        """Ids of the tokens that end a text, where generation is not told of others."""
+        """Ids of the tokens that end an answer, unless generation arguments name others."""
         return as_ids(self.generation_config.eos_token_id)
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        """True: the language model inside has chosen how its experts are computed, if it has any, and keeps it."""
+        """True: the language model inside has chosen how its experts, if it has any, are computed."""
         return True
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: the parts come with their weights."""
+        """Do nothing: components come with their weights."""
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding of the language model."""
@@ -213,13 +236,13 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         return self.model.get_output_embeddings()
 
     def media(
-        self, input_ids: Tensor, features: Tensor | None, image_counts: Tensor | None, samples: Tensor | None = None
+        self, input_ids: Tensor, features: Tensor | None, image_counts: Tensor | None, sample_ids: Tensor | None = None
     ) -> Media | None:
-        """The `Media` of a batch of input_ids (B, L); None without images. The rest is as for `media_of`."""
+        """The `Media` of a batch of input_ids (B, L), None without images; other arguments are those of `media_of`."""
         if features is None:
             return None
         is_image = input_ids == self.image_token_id
-        return media_of(features.to(self.dtype), is_image, image_counts, self.reading, samples)
+        return media_of(features.to(self.dtype), is_image, image_counts, self.image_attention, sample_ids)
 
     def image_keys_values(self, latents: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """Keys and values of images, latents (T, N, dim_visual), by layer index: each (T, heads, N, d)."""
@@ -236,10 +259,10 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         **kwargs,
     ):
-        """The language model's forward (further keywords are its own) -> its output, logits (B, L, vocabulary).
+        """The output of the language model's forward, with logits (B, L, vocabulary); further keywords are its own.
 
-        `position_ids` (B, L) do not reach a model that takes none; generate makes them for every model. The KV cache
-        may come under either of its names, and reaches the language model under the one that it takes.
+        `position_ids` (B, L) are dropped for a model that takes none, since `generate` makes them for every model. The
+        KV cache may come under either of its names, and reaches the language model under the one that it takes.
         """
         kwargs.update(input_ids=input_ids, attention_mask=attention_mask, media=media)
         kwargs[self.cache_argument] = past_key_values if cache is None else cache
@@ -282,7 +305,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         media_cache: dict | None = None,
         **kwargs,
     ) -> dict:
-        """As in transformers (whose keywords these are); the mask of the whole text is cut to the tokens to compute."""
+        """Same as transformers', whose keywords these are; the media mask is cut to the tokens that are computed."""
         prepare = self.model.prepare_inputs_for_generation
         if CACHE in kwargs:
             kwargs[cache_argument(prepare)] = kwargs.pop(CACHE)
@@ -298,11 +321,16 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self, input_ids: Tensor, media_features: Tensor | None = None, use_cache: bool = True, **kwargs
     ) -> Tensor:
         """transformers' generate (and its keywords); the images' keys and values are projected once per call."""
-        # use_cache is always said: MPT's own default is to compute the whole text again for every token.
-        media_cache = {} if use_cache else None
-        # Nor do processes that share the weights wait for each other's answers: they gather all weights before.
-        own = dict(media_features=media_features, media_cache=media_cache, use_cache=use_cache, synced_gpus=False)
-        return super().generate(input_ids, **own, **kwargs)
+        return super().generate(
+            input_ids,
+            media_features=media_features,
+            media_cache={} if use_cache else None,
+            # MPT's own default is to compute the whole sequence again for every token.
+            use_cache=use_cache,
+            # Processes that share the weights do not wait for each other's answers: they gather all weights before.
+            synced_gpus=False,
+            **kwargs,
+        )
 
 
 def _with_submodule(model: nn.Module, path: str, module: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Whether images reach a language model that is about to be trained, and can teach it anything."""
+"""Checks that images reach a language model that is about to be trained or asked."""
 
 import logging
 
@@ -11,12 +11,12 @@ from .gated_lm import gated_layers
 
 
 def check_image_path(model: nn.Module) -> None:
-    """Refuse to train a Flamingo, or a LoRAModel around one, whose images cannot reach or teach it.
+    """Refuse to train a Flamingo, or a LoRAModel around one, that images cannot reach or teach anything.
 
     The image path consists of the resampler and the gated blocks, which Flamingo adds to two pretrained models; for a
-    new pair of them they are new. It may be loaded, trained in full, or trained in a part (LoRA in the gated blocks).
-    Any other model passes. What keeps random weights beside that is warned of: images reach the model through it all
-    the same, and a random image encoder is what its config asks for.
+    new pair of models they are new. They may be loaded, trained in full, or trained partly (LoRA in the gated blocks).
+    Other models pass. Random weights that are frozen elsewhere are only warned of: images reach the model through them
+    all the same, and a random image encoder is what its config asks for.
 
     Raises:
         ValueError: all gates are zero and frozen, or the whole path is random and frozen.
@@ -26,7 +26,7 @@ def check_image_path(model: nn.Module) -> None:
         return
     blocks = [layer.gated for layer in gated_layers(flamingo)]
     reason = None
-    # Gates of the feed-forward let nothing of an image in.
+    # The gates of the feed-forward do not matter, since it sees no image.
     if all(hasattr(block, "attn_gate") and _is_closed(block.attn_gate) for block in blocks):
         reason = "the gates (attn_gate) of all gated blocks are zero and frozen, so that images never reach the model"
     elif flamingo.weights is None and not _trains(flamingo.perceiver, *blocks):
@@ -46,14 +46,12 @@ def check_image_path(model: nn.Module) -> None:
         random += ["resampler"] * (not _trains(flamingo.perceiver))
         random += ["gated blocks"] * any(not weight.requires_grad for block in blocks for weight in block.parameters())
     if random:
-        text = (
-            f"random weights that are frozen stay in: {', '.join(random)}. Images are seen through them; load weights"
-        )
-        print_log(f"{text}, or train them", "current", logging.WARNING)
+        text = f"frozen random weights: {', '.join(random)}. Images pass through them; load weights, or train them"
+        print_log(text, "current", logging.WARNING)
 
 
 def tell_unseen_images(model: nn.Module) -> None:
-    """Warn of a Flamingo, or a LoRAModel around one, that is about to answer, and whose gates let no image through."""
+    """Warn of a Flamingo, or a LoRAModel around one, that is about to answer although its gates let no image in."""
     gates = [getattr(layer.gated, "attn_gate", None) for layer in gated_layers(model)]
     if gates and all(gate is not None and not _value(gate).any() for gate in gates):
         print_log(
@@ -65,12 +63,12 @@ def tell_unseen_images(model: nn.Module) -> None:
 
 
 def _is_closed(gate: nn.Parameter) -> bool:
-    """Whether a gate is zero for good."""
+    """Whether a gate is zero and stays so."""
     return not gate.requires_grad and not _value(gate).any()
 
 
 def _value(gate: nn.Parameter) -> Tensor:
-    """A gate's value. Where gates are sharded, all processes ask."""
+    """A gate's value; where gates are sharded, all processes have to call this."""
     return gate.full_tensor() if isinstance(gate, DTensor) else gate
 
 

@@ -19,7 +19,7 @@ from mmgpt.cli.files import read_settings
 
 from .generation_files import base_generation_config, check_no_code
 
-# Known by these names here, too: code that loads a language model loads its tokenizer.
+# Code that loads a language model loads its tokenizer, and imports both from here.
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
 from .weights.reader import check_base, check_index, stored_dtypes
 
@@ -39,7 +39,11 @@ MPT_COMPUTES = {
 
 
 def fitted_language_model(tokenizer: PreTrainedTokenizerBase, language: dict) -> PreTrainedModel:
-    """The model of `load_language_model` (whose arguments `language` has) with the tables of a tokenizer."""
+    """A language model whose embedding and output head have a row for each token of a tokenizer.
+
+    Args:
+        language: arguments of `load_language_model`.
+    """
     if "config" in language:
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         language = {**language, "config": {"vocab_size": len(tokenizer), **ids, **language["config"]}}
@@ -69,10 +73,10 @@ def load_language_model(
     else:
         model_config = _config_of(path)
     _check_computed(model_config, path)
-    # Which attention: transformers' own choice, as not every model has the fused one.
+    # transformers chooses the attention implementation, as not every model has the fused one.
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False)
-    # Given here, so that transformers does not refuse a folder for the settings in its generation_config.json.
+    # With this argument transformers does not refuse a folder for the settings in its generation_config.json.
     generation = base_generation_config(path)
     check_index(path)
     stored = {} if getattr(model_config, "quantization_config", None) else stored_dtypes(path)
@@ -90,20 +94,20 @@ def load_language_model(
     check_base(model, stored, path)
     # transformers loads two different tables as two although config.json says that they are one, but then goes by the
     # config when it resizes or saves them, and would throw the output head away.
-    for each in (model.config, model.config.get_text_config()):
-        each.tie_word_embeddings = is_tied(model)
+    for settings in (model.config, model.config.get_text_config()):
+        settings.tie_word_embeddings = is_tied(model)
     return model
 
 
 def is_tied(language: nn.Module) -> bool:
-    """Whether the token embedding and the output head of a causal language model are one table."""
+    """Whether the token embedding and the output head of a causal language model share their weights."""
     return language.get_input_embeddings().weight is language.get_output_embeddings().weight
 
 
 def _check_loaded(model: PreTrainedModel, loaded: dict, message: str) -> None:
     # transformers leaves tied weights and the buffers that its older versions stored out of these lists.
     problems = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in sorted(loaded[f"{kind}_keys"])]
-    problems += [f"{name} is {tuple(is_)}, not {tuple(wanted)}" for name, is_, wanted in loaded["mismatched_keys"]]
+    problems += [f"{name} is {tuple(shape)}, not {tuple(ours)}" for name, shape, ours in loaded["mismatched_keys"]]
     if problems:
         head = model.get_output_embeddings()
         one_table = problems == [f"missing {name}.weight" for name, module in model.named_modules() if module is head]
@@ -147,19 +151,19 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
 
 @torch.no_grad()
 def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives the tables one row for each token and no more, as the published code does and its weights have them.
+    """Resize embedding and output head to one row for each token, as the published code does and its weights have them.
 
-    A new row is the mean of the others, so that every load agrees. Rows beyond the last token (padding) go.
+    A new row is the mean of the others, so that every load agrees. Rows beyond the last token (padding) are dropped.
     """
     # len(tokenizer) would cut rows in use of a vocabulary with holes.
-    known, wanted = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
-    if wanted == known:
+    rows, tokens = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    if tokens == rows:
         return
-    model.resize_token_embeddings(wanted, mean_resizing=False)
+    model.resize_token_embeddings(tokens, mean_resizing=False)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tables = {id(table): table for table in (embedding.weight, head.weight, getattr(head, "bias", None))}
     for table in tables.values():
         if table is not None:
-            table[known:] = table[:known].float().mean(dim=0).to(table.dtype)
-    text = f"token table of the language model: {known} rows, now {wanted}; a new one is the mean of the others"
+            table[rows:] = table[:rows].float().mean(dim=0).to(table.dtype)
+    text = f"token embedding of the language model: {rows} rows, now {tokens}; a new row is the mean of the others"
     print_log(text, "current")

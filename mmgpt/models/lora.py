@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmgpt.registry import MODELS
 
-from .flamingo import PARTS, Flamingo
+from .flamingo import FREEZABLE, Flamingo
 from .language import is_tied
 
 # The values of two fields that work here, and why no other does. peft's other initialisations change the base's
@@ -61,10 +61,10 @@ ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 @MODELS.register_module()
 class LoRAModel(BaseModel):
-    """A frozen model with trained low-rank updates in some of its layers.
+    """A frozen Flamingo with trainable low-rank updates in some of its layers.
 
     Args:
-        module: config of the model.
+        module: config of the Flamingo.
         lora: fields of peft's LoraConfig, passed on as they are (r, lora_alpha, target_modules, use_dora, ...), except
             that target_modules="all-linear" means the linear layers of the language model and its gated blocks, without
             the output head.
@@ -87,9 +87,9 @@ class LoRAModel(BaseModel):
                 )
             config.trainable_token_indices = {embedding: _token_ids(module.tokenizer, train_tokens)}
         self.peft = get_peft_model(module, config)
-        # peft freezes every part: the image encoder's running statistics may not move either, no checkpoint holds them.
-        module.frozen = PARTS
-        # What bias="lora_only" trains is no update beside the weights: `disabled` needs the values of before.
+        # peft freezes all components; running statistics of the image encoder, which no checkpoint holds, stay too.
+        module.frozen = FREEZABLE
+        # bias="lora_only" trains the biases themselves, whose initial values `disabled` needs.
         for number, bias in enumerate(self._trained_biases()):
             self.register_buffer(f"initial_bias_{number}", bias.detach().clone(), persistent=False)
         self.train(self.training)
@@ -110,18 +110,18 @@ class LoRAModel(BaseModel):
         return self.module.tokenizer
 
     def init_weights(self) -> None:
-        """Nothing: the parts were built with their weights."""
+        """Do nothing: components are built with their weights."""
 
     def forward(self, *args, **kwargs):
-        """As the wrapped model, whose arguments these are."""
+        """Same as the wrapped model's, whose arguments these are."""
         return self.module(*args, **kwargs)
 
     def generate(self, *args, **kwargs):
-        """As the wrapped model, whose arguments these are."""
+        """Same as the wrapped model's, whose arguments these are."""
         return self.module.generate(*args, **kwargs)
 
     def settings_in_force(self, *args, **kwargs) -> dict:
-        """As the wrapped model, whose arguments these are."""
+        """Same as the wrapped model's, whose arguments these are."""
         return self.module.settings_in_force(*args, **kwargs)
 
     @contextmanager
@@ -139,17 +139,17 @@ class LoRAModel(BaseModel):
                     bias.data = value
 
     def adapted_layers(self) -> dict[str, BaseTunerLayer]:
-        """The layers that carry an update, by the names that they have in the wrapped model without LoRA."""
+        """The layers with an update, by their names in the wrapped model without LoRA."""
         named = self.module.named_modules()
         return {name.replace(".base_layer", ""): layer for name, layer in named if isinstance(layer, BaseTunerLayer)}
 
     def layers_taken(self, **changes) -> set[str]:
-        """Names of the modules that its target_modules take; `changes` are other values for peft's fields."""
+        """Names of the modules that target_modules take; `changes` are other values for fields of LoraConfig."""
         named = (name.replace(".base_layer", "") for name, _ in self.module.named_modules())
         return set(_matched((n for n in named if ".lora_" not in n), self.peft.peft_config["default"], **changes))
 
     def unmergeable_layers(self) -> list[str]:
-        """Names of the layers whose update has a bias (lora_bias=True) while the layer has none to add it to."""
+        """Names of the layers without a bias whose update has one (lora_bias=True)."""
         if not self.peft.peft_config["default"].lora_bias:
             return []
         return [name for name, layer in self.adapted_layers().items() if layer.get_base_layer().bias is None]
@@ -176,7 +176,7 @@ def lora_config(lora: Mapping) -> LoraConfig:
         if lora.get(name) and lora[name] != _default(known[name]):
             raise ValueError(f"lora.{name} is not supported: {reason}")
     for name, (choices, reason) in CHOICES.items():
-        # By their texts, as 1 is True, too.
+        # Their texts are compared, since 1 == True.
         if name in lora and repr(lora[name]) not in map(repr, choices):
             raise ValueError(f"lora.{name}={lora[name]!r}: {reason}; choose one of {', '.join(map(repr, choices))}")
     for name, kind in SETTINGS.items():
@@ -193,8 +193,8 @@ def lora_config(lora: Mapping) -> LoraConfig:
     return LoraConfig(**lora)
 
 
-def _check_known(given: Iterable[str], kind: str, choices: Iterable[str], known: Container[str]) -> None:
-    unknown = [name for name in given if name not in known]
+def _check_known(names: Iterable[str], kind: str, choices: Iterable[str], known: Container[str]) -> None:
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{kind} has no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
 
@@ -204,7 +204,7 @@ def _default(field: Field) -> object:
 
 
 def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
-    """Names of the layers of a Flamingo that a LoraConfig adapts, whose target_modules="all-linear" is written out.
+    """Names of the layers of a Flamingo that a LoraConfig adapts; its target_modules="all-linear" becomes their names.
 
     Raises:
         ValueError: an entry of the config reaches no layer, or one in which an update would do nothing or harm; names
@@ -228,14 +228,14 @@ def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
         if name in harm:
             raise ValueError(f"lora takes {name}, {harm[name]}; choose other layers, or exclude it by exclude_modules")
     _check_exclusions(layers, config)
-    _check_places(layers, targets, config)
+    _check_choices(layers, targets, config)
     if config.use_bdlora and not all(isinstance(modules[name], nn.Linear) for name in targets):
         raise ValueError("lora.use_bdlora: only nn.Linear layers take it; leave others out of target_modules")
     return targets
 
 
 def short_name(name: str) -> str:
-    """The end of a layer's name by which target_modules chooses it: its last part, with the one before a number."""
+    """The end of a layer's name by which target_modules chooses it, with what stands before a number."""
     return re.search(r"[^.]+(\.\d+)*$", name)[0]
 
 
@@ -247,7 +247,7 @@ def _matched(names: Iterable[str], config: LoraConfig, **changes: object) -> lis
 
 
 def _harm(module: nn.Module) -> dict[str, str]:
-    """The layers of a Flamingo in which an update would train nothing, or be another model when it is merged: why."""
+    """The layers of a Flamingo in which an update would train nothing, or would change when merged, with the reason."""
     harm, language = {}, module.language
     tables = (language.get_input_embeddings(), language.get_output_embeddings()) if is_tied(language) else ()
     for name, part in module.named_modules():
@@ -264,23 +264,23 @@ def _harm(module: nn.Module) -> dict[str, str]:
 
 
 def _check_target_modules(modules: Mapping[str, nn.Module], config: LoraConfig, choices: str) -> list[str]:
-    wanted, found = config.target_modules, []
-    for entry in [wanted] if isinstance(wanted, str) else sorted(wanted or ()):
-        target = entry if isinstance(wanted, str) else [entry]
-        taken = _matched(modules, config, target_modules=target)
-        if not taken:
+    target_modules, names = config.target_modules, []
+    for entry in [target_modules] if isinstance(target_modules, str) else sorted(target_modules or ()):
+        target = entry if isinstance(target_modules, str) else [entry]
+        matches = _matched(modules, config, target_modules=target)
+        if not matches:
             anywhere = _matched(modules, config, target_modules=target, exclude_modules=None, **ALL_LAYERS)
             why = "only modules that exclude_modules or layers_to_transform leaves out" if anywhere else "no module"
             raise ValueError(f"lora.target_modules: {entry!r} matches {why}; choose among {choices}")
-        for name in taken:
+        for name in matches:
             if not isinstance(modules[name], ADAPTABLE):
                 kind = type(modules[name]).__name__
                 raise ValueError(
                     f"lora.target_modules: {entry!r} takes {name}, a {kind}, which LoRA does not adapt; choose among "
                     f"{choices}"
                 )
-        found += taken
-    return found
+        names += matches
+    return names
 
 
 def _parameter_owners(module: nn.Module, config: LoraConfig) -> list[str]:
@@ -288,13 +288,13 @@ def _parameter_owners(module: nn.Module, config: LoraConfig) -> list[str]:
     owners = []
     for entry in config.target_parameters or ():
         names = (name for name, _ in module.named_parameters(remove_duplicate=False))
-        found = [name for name in names if name == entry or name.endswith(f".{entry}")]
-        if not found:
+        matches = [name for name in names if name == entry or name.endswith(f".{entry}")]
+        if not matches:
             raise ValueError(f"lora.target_parameters: {entry!r} matches no parameter of this model")
-        outside = [name for name in found if not name.startswith("language.")]
+        outside = [name for name in matches if not name.startswith("language.")]
         if outside:
             raise ValueError(f"lora.target_parameters: {entry!r} takes {outside[0]}, outside of the language model")
-        owners += [name.rpartition(".")[0] for name in found]
+        owners += [name.rpartition(".")[0] for name in matches]
     return owners
 
 
@@ -309,8 +309,8 @@ def _check_exclusions(layers: Iterable[str], config: LoraConfig) -> None:
             )
 
 
-def _check_places(layers: Iterable[str], targets: Iterable[str], config: LoraConfig) -> None:
-    """Raises a ValueError for a field that is about some of the adapted layers, and an entry of it about none."""
+def _check_choices(layers: Iterable[str], targets: Iterable[str], config: LoraConfig) -> None:
+    """Raises a ValueError for a field that chooses among the adapted layers, and has an entry that fits none."""
     indices, lists = config.layers_to_transform, config.layers_pattern or ()
     for index in [indices] if isinstance(indices, int) else indices or ():
         if not _matched(layers, config, layers_to_transform=[index]):
@@ -329,7 +329,7 @@ def _check_places(layers: Iterable[str], targets: Iterable[str], config: LoraCon
 
 
 def _embedding(module: nn.Module) -> str:
-    """The token embedding's name, which every family chooses for itself (embed_tokens, embed_in, wte)."""
+    """The name of the token embedding, which differs by family (embed_tokens, embed_in, wte)."""
     if is_tied(module.language):
         # peft would train the rows of the embedding alone, and merge them into both: another model.
         raise ValueError("train_tokens: this language model's embedding is tied to its output head; leave it None")

@@ -1,4 +1,4 @@
-"""The images of a batch as its text may read them (Flamingo, arXiv:2204.14198, section 2.3)."""
+"""The images of a batch, and which of them each token attends to (Flamingo, arXiv:2204.14198, section 2.3)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,18 +6,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-READING_RULES = ("latest", "next")
+IMAGE_ATTENTION = ("latest", "next")
 
 
 class Media(NamedTuple):
-    """What the text may read of the images, handed as an argument to every gated layer.
+    """Images as an argument of every gated block: latents, and masks that say who attends to them.
 
-    features (B, T, N, D): N latents of each of T images; None where the cache has their keys and values. mask
-    (B, L, T * N) bool: the latents a token may read; None: all of them; without columns: none. has_image (B, L), or
-    (B, 1) for whole rows, bool: tokens of samples with an image, the others pass the gated blocks unchanged; None: all
-    have one. cache: keys and values of `features` by block number, filled at the first step of a generation; None
-    computes them each time. tokens: rows (R, 1) and columns (R, K) of the tokens that all this is about, where gated
-    blocks leave the others out (see `narrowed`); then B and L above are R and K.
+    Attributes:
+        features: (B, T, N, D), N latents of each of T images; None where the cache has their keys and values.
+        mask: (B, L, T * N) bool, the latents that a token attends to; None: all of them; without columns: none.
+        has_image: (B, L), or (B, 1) for whole rows, bool: tokens of samples with an image. The others pass the gated
+            blocks unchanged. None: all have one.
+        cache: keys and values of `features` by layer index, filled in the first step of a generation; None computes
+            them in each step.
+        tokens: rows (R, 1) and columns (R, K) of the tokens that go through the gated blocks (see
+            `only_tokens_with_images`); then B and L above are R and K. None: all tokens.
     """
 
     features: Tensor | None
@@ -31,7 +34,7 @@ def apply_block(block: Callable[[Tensor], Tensor], hidden_states: Tensor, media:
     """Hidden states (B, L, dim) after a block that only tokens of samples with an image go through: (B, L, dim).
 
     Args:
-        block: a function (R, K, dim) -> (R, K, dim) of the tokens that `media` is about; see `Media`.
+        block: a function (R, K, dim) -> (R, K, dim) of the tokens that `media` is about.
     """
     rows = hidden_states if media.tokens is None else hidden_states[media.tokens]
     updated = block(rows)
@@ -40,23 +43,23 @@ def apply_block(block: Callable[[Tensor], Tensor], hidden_states: Tensor, media:
     return updated if media.tokens is None else hidden_states.index_put(media.tokens, updated)
 
 
-def count_images(is_image: Tensor, places: int, image_counts: Tensor | None) -> Tensor:
+def count_images(is_image: Tensor, images: int, image_counts: Tensor | None) -> Tensor:
     """Number of images of each row: (B,).
 
     Args:
         is_image: (B, L) bool, the `<image>` tokens.
-        places: T, for images of a row.
-        image_counts: (B,) how many of them are taken; None: T.
+        images: T, the most images that a row can have.
+        image_counts: (B,) how many of them it has; None: T.
 
     Raises:
-        ValueError: a row has not as many `<image>` tokens.
+        ValueError: a row has another number of `<image>` tokens.
     """
     tokens = is_image.sum(dim=1)
-    counts = torch.full_like(tokens, places) if image_counts is None else image_counts.clamp(max=places)
-    wrong = tokens != counts
-    # The published code reads such rows anyway, each image by another token than its own or by none.
-    if wrong.any():
-        row = wrong.nonzero()[0].item()
+    counts = torch.full_like(tokens, images) if image_counts is None else image_counts.clamp(max=images)
+    differs = tokens != counts
+    # The published code takes such rows, and lets tokens attend to an image of another token or to none.
+    if differs.any():
+        row = differs.nonzero()[0].item()
         raise ValueError(
             f"row {row} has {tokens[row].item()} `<image>` tokens and {counts[row].item()} images: "
             "each image needs one token"
@@ -65,25 +68,26 @@ def count_images(is_image: Tensor, places: int, image_counts: Tensor | None) -> 
 
 
 def media_of(
-    features: Tensor, is_image: Tensor, image_counts: Tensor, reading: str, samples: Tensor | None = None
+    features: Tensor, is_image: Tensor, image_counts: Tensor, image_attention: str, sample_ids: Tensor | None = None
 ) -> Media:
     """The `Media` of a batch with images.
 
     Args:
         features: (B, T, N, D).
-        is_image, image_counts, reading: as for `images_read`.
-        samples: (B, L), the sample of each token in rows of several (see `packing`), which see their own images.
+        is_image, image_counts, image_attention: as for `attended_images`.
+        sample_ids: (B, L), the sample of each token in packed rows (see `packing`), whose tokens attend to images of
+            their own sample; None: each row is a sample.
     """
     images, latents = features.shape[1:3]
-    owners = None
-    if samples is not None:
-        owners = samples[:, :, None] == image_samples(is_image, samples, images)[:, None, :]
-    mask = media_mask(is_image, image_counts, images, latents, reading, owners)
-    return Media(features, mask, image_counts[:, None] > 0 if owners is None else owners.any(dim=-1))
+    same_sample = None
+    if sample_ids is not None:
+        same_sample = sample_ids[:, :, None] == image_samples(is_image, sample_ids, images)[:, None, :]
+    mask = media_mask(is_image, image_counts, images, latents, image_attention, same_sample)
+    return Media(features, mask, image_counts[:, None] > 0 if same_sample is None else same_sample.any(dim=-1))
 
 
-def narrowed(media: Media | None, length: int) -> Media | None:
-    """The same for the tokens of samples with an image only, in rows as long as the longest of their texts together.
+def only_tokens_with_images(media: Media | None, length: int) -> Media | None:
+    """The same for tokens of samples with an image only, in rows as long as the most of them in a row.
 
     Args:
         media: of whole rows, without a cache; None gives None.
@@ -91,60 +95,66 @@ def narrowed(media: Media | None, length: int) -> Media | None:
     """
     if media is None:
         return None
-    has = media.has_image.expand(-1, length)
-    rows, longest = has.any(dim=1).nonzero(), int(has.sum(dim=1).max())
-    # Blank pictures: all take part, so that every weight has a gradient.
-    if not longest or (len(rows), longest) == has.shape:
+    has_image = media.has_image.expand(-1, length)
+    rows, longest = has_image.any(dim=1).nonzero(), int(has_image.sum(dim=1).max())
+    # In a batch of blank images alone all tokens take part, so that every weight has a gradient.
+    if not longest or (len(rows), longest) == has_image.shape:
         return media
-    columns = (~has[rows[:, 0]]).int().argsort(dim=1, stable=True)[:, :longest].contiguous()
+    columns = (~has_image[rows[:, 0]]).int().argsort(dim=1, stable=True)[:, :longest].contiguous()
     features, mask = media.features[rows[:, 0]], media.mask[rows, columns]
-    return Media(features, mask, has[rows, columns], tokens=(rows, columns))
+    return Media(features, mask, has_image[rows, columns], tokens=(rows, columns))
 
 
-def images_read(is_image: Tensor, image_counts: Tensor, reading: str) -> Tensor:
-    """The number of the image that each token reads, from 0 on, -1 for none: (B, L).
+def attended_images(is_image: Tensor, image_counts: Tensor, image_attention: str) -> Tensor:
+    """The index of the image that each token attends to, -1 for none: (B, L).
 
     Args:
         is_image: (B, L) bool, the `<image>` tokens.
         image_counts: (B,) number of images of each row.
-        reading: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or 'next' (an
-            `<image>` token reads its own image, any other token the next one after it: the published MultiModal-GPT).
+        image_attention: 'latest' (the latest image at or before the token: the Flamingo paper, OpenFlamingo v2) or
+            'next' (an `<image>` token attends to its own image, any other token to the next one after it: the
+            published MultiModal-GPT).
     """
-    seen = is_image.long().cumsum(dim=1)
-    if reading == "latest":
-        index = seen - 1
+    images_so_far = is_image.long().cumsum(dim=1)
+    if image_attention == "latest":
+        index = images_so_far - 1
     else:
-        index = seen - is_image.long()
-        index = index.masked_fill(index >= seen[:, -1:], -1)
+        index = images_so_far - is_image.long()
+        index = index.masked_fill(index >= images_so_far[:, -1:], -1)
     return index.masked_fill(index >= image_counts[:, None], -1)
 
 
 def media_mask(
-    is_image: Tensor, image_counts: Tensor, images: int, latents: int, reading: str, owners: Tensor | None = None
+    is_image: Tensor,
+    image_counts: Tensor,
+    images: int,
+    latents: int,
+    image_attention: str,
+    same_sample: Tensor | None = None,
 ) -> Tensor:
-    """Which latents each token may read: (B, L, T * N) bool.
+    """Which latents each token attends to: (B, L, T * N) bool.
 
     Args:
-        is_image, image_counts, reading: as for `images_read`; the rest of the T places of a row is padding.
+        is_image, image_counts, image_attention: as for `attended_images`; further images of a row are padding.
         images, latents: T and N.
-        owners: (B, L, T) bool, the images of each token's own sample; None: all of its row.
+        same_sample: (B, L, T) bool, the images of each token's own sample; None: all of its row.
     """
-    index = images_read(is_image, image_counts, reading)
-    reads = index[..., None] == torch.arange(images, device=is_image.device)
-    if owners is not None:
-        reads = reads & owners
-    return reads.repeat_interleave(latents, dim=-1)
+    index = attended_images(is_image, image_counts, image_attention)
+    attends = index[..., None] == torch.arange(images, device=is_image.device)
+    if same_sample is not None:
+        attends = attends & same_sample
+    return attends.repeat_interleave(latents, dim=-1)
 
 
-def image_samples(is_image: Tensor, samples: Tensor, images: int) -> Tensor:
-    """The sample of each image: is_image and samples (B, L) -> (B, T); -2, which no token has, where there is none."""
-    row, place = is_image.nonzero(as_tuple=True)
-    number = (is_image.long().cumsum(dim=1) - 1)[row, place]
-    owners = samples.new_full((len(samples), images), -2)
-    owners[row, number] = samples[row, place]
-    return owners
+def image_samples(is_image: Tensor, sample_ids: Tensor, images: int) -> Tensor:
+    """The sample of each image: is_image and sample_ids (B, L) -> (B, T); -2, which no token has, for padding."""
+    row, column = is_image.nonzero(as_tuple=True)
+    index = (is_image.long().cumsum(dim=1) - 1)[row, column]
+    samples = sample_ids.new_full((len(sample_ids), images), -2)
+    samples[row, index] = sample_ids[row, column]
+    return samples
 
 
-def places_in_samples(owners: Tensor) -> Tensor:
-    """How many images of its own sample come before each: `image_samples` (B, T) -> (B, T)."""
-    return (owners[:, :, None] == owners[:, None, :]).tril(-1).sum(dim=-1)
+def positions_in_samples(samples: Tensor) -> Tensor:
+    """The number of images of its own sample before each image: `image_samples` (B, T) -> (B, T)."""
+    return (samples[:, :, None] == samples[:, None, :]).tril(-1).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The Perceiver resampler: any number of patch features of an image becomes N latents (Flamingo, arXiv:2204.14198)."""
+"""Perceiver resampler: any number of patch features of an image -> N latents (Flamingo, arXiv:2204.14198, 2.1)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from .attention import PerceiverAttention, feed_forward
 
 @MODELS.register_module()
 class PerceiverResampler(GradientCheckpointingLayer):
-    """Features (B, T, F, P, D) of T images of F frames -> latents (B, T, N, D).
+    """Resampler of patch features by cross-attention: T images of F frames (B, T, F, P, D) -> latents (B, T, N, D).
 
     Args:
         dim: D, the width of the image features.
         depth: number of attention + feed-forward layers.
         num_latents: N.
         max_frames: with a number, a learned embedding is added for the frame (F <= max_frames).
-        max_media: with a number, a learned embedding is added for the place of the image in its sample.
+        max_media: with a number, a learned embedding is added for the position of the image in its sample.
     """
 
     def __init__(
@@ -46,10 +46,12 @@ class PerceiverResampler(GradientCheckpointingLayer):
         """Whether the latents of an image depend on its position in its sample."""
         return self.media_time_embs is not None
 
-    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """(B, T, F, P, D) -> (B, T, N, D).
 
-        `places` (B, T) are the images' places in their samples, by default 0 to T - 1.
+        Args:
+            x: patch features.
+            positions: (B, T), the images' positions in their samples; None: 0 to T - 1.
 
         Raises:
             ValueError: more images or frames than there are embeddings.
@@ -60,10 +62,10 @@ class PerceiverResampler(GradientCheckpointingLayer):
             x = x + self.frame_embs[:frames, None]
         x = x.flatten(2, 3)
         if self.media_time_embs is not None:
-            places = torch.arange(images, device=x.device) if places is None else places
-            if places.numel():
-                self._check("images", int(places.max()) + 1, self.media_time_embs)
-            x = x + self.media_time_embs[places]
+            positions = torch.arange(images, device=x.device) if positions is None else positions
+            if positions.numel():
+                self._check("images", int(positions.max()) + 1, self.media_time_embs)
+            x = x + self.media_time_embs[positions]
         x = x.flatten(0, 1)
         latents = self.latents.expand(batch * images, -1, -1)
         for attention, feed in self.layers:

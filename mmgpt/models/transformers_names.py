@@ -1,4 +1,4 @@
-"""Names that transformers changed within the versions that this project allows, each looked up where it is defined.
+"""Names that differ between the versions of transformers that this project allows, looked up where they are defined.
 
 5.23 renamed gradient checkpointing to activation checkpointing; 5.24 renamed the KV cache from `past_key_values` to
 `cache`. Models from elsewhere may keep an old name for longer, or take a new one sooner, than the transformers that
@@ -23,9 +23,9 @@ def cache_argument(function: Callable) -> str:
 
 
 def set_activation_checkpointing(model: PreTrainedModel, on: bool) -> None:
-    """Lets a model compute its layers again in the backward pass, or keep their activations.
+    """Switch activation checkpointing of a model on or off, without reentrant checkpoints.
 
-    Reentrant checkpoints train nothing behind frozen inputs, silently, unless the embedding has gradients.
+    Those silently train nothing behind frozen inputs, unless the embedding has gradients.
     """
     kind = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_enable") else "gradient"
     if on:

@@ -31,7 +31,7 @@ def test_tower_and_resampler_together_are_what_the_model_sees(small_model):
     features = tower(small_model, images)
     assert features.shape == (3, 16, 16) and not features.requires_grad
     latents = resampler(small_model, features)
-    assert_close(latents, small_model.module.encode(images[None])[0])
+    assert_close(latents, small_model.module.encode_images(images[None])[0])
 
 
 def test_a_tower_that_is_trained_in_part_keeps_its_gradients(small_model):

@@ -64,12 +64,12 @@ def test_without_lora_its_parts_are_frozen_as_ours(small_cfg, small_model):
         assert not any(each.requires_grad for each in part.parameters())
 
 
-@pytest.mark.parametrize("reading", ["latest", "next"])
-def test_a_token_reads_the_image_that_it_reads_in_ours(small_model, batch, reading, monkeypatch):
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
+def test_a_token_reads_the_image_that_it_reads_in_ours(small_model, batch, image_attention, monkeypatch):
     language = small_model.module.language
-    monkeypatch.setattr(language, "reading", reading)
+    monkeypatch.setattr(language, "image_attention", image_attention)
     is_image = batch["input_ids"] == language.image_token_id
-    ours = media_mask(is_image, batch["image_counts"], 2, 1, reading)
+    ours = media_mask(is_image, batch["image_counts"], 2, 1, image_attention)
     assert torch.equal(peer_inputs(small_model, batch)["image_attention_mask"].bool(), ours)
 
 

@@ -313,7 +313,7 @@ data_root = '{root}'
 base = '{root}/base'
 model = dict(type='LoRAModel', lora=dict(r=4, lora_alpha=8, target_modules=['q_proj', 'v_proj']), module=dict(
     type='Flamingo', language=dict(path='${{base}}', dtype='bfloat16'), weights='{root}/flamingo.safetensors',
-    reading='latest', generation=dict(num_beams=3), gated=dict(every_n_layers=4)))
+    image_attention='latest', generation=dict(num_beams=3), gated=dict(every_n_layers=4)))
 tokenize = dict(type='TokenizeSegments', tokenizer='${{base}}', max_length=64)
 steps = [dict(type='FormatPrompt', template='short'), '${{tokenize}}']
 train_dataloader = dict(batch_size=2, num_workers=0, collate_fn=dict(type='collate_conversations'), dataset=dict(
@@ -436,7 +436,7 @@ def test_files_of_other_content_are_another_run(conversations, tmp_path, name, l
         ),
         ({"model.module.language.dtype": "float32"}, "model.module.language.dtype: 'bfloat16' then, 'float32' now"),
         ({"model.module.language.precision": "int4"}, "model.module.language.precision: None then, 'int4' now"),
-        ({"model.module.reading": "next"}, "model.module.reading: 'latest' then, 'next' now"),
+        ({"model.module.image_attention": "next"}, "model.module.image_attention: 'latest' then, 'next' now"),
         ({"model.module.gated.every_n_layers": 2}, "model.module.gated.every_n_layers: 4 then, 2 now"),
         ({"model.module.frozen": ["language"]}, "model.module.frozen: None then, ['language'] now"),
         ({"model.train_tokens": ["<image>"]}, "model.train_tokens: None then, ['<image>'] now"),

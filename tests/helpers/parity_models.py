@@ -80,13 +80,18 @@ def checkpoint(name: str) -> dict[str, Tensor]:
     return torch.load(PARITY / "flamingo" / name, weights_only=True)
 
 
-def flamingo_config(reading: str = "next", weights: str = "checkpoint.pt") -> dict:
+def flamingo_config(image_attention: str = "next", weights: str = "checkpoint.pt") -> dict:
     """Config of the Flamingo of the reference folder."""
     (description,) = (PARITY / "clip").glob("*.json")
     vision = dict(type="OpenCLIPVision", model=str(description), pretrained=str(description.with_suffix(".pt")))
     language, weights = str(PARITY / "llama"), str(PARITY / "flamingo" / weights)
     return dict(
-        type="Flamingo", vision=vision, language=dict(path=language), reading=reading, weights=weights, **sizes()
+        type="Flamingo",
+        vision=vision,
+        language=dict(path=language),
+        image_attention=image_attention,
+        weights=weights,
+        **sizes(),
     )
 
 
@@ -105,18 +110,18 @@ def build_flamingo(**changes) -> Flamingo:
     return model
 
 
-def build_lora(reading: str = "next") -> LoRAModel:
+def build_lora(image_attention: str = "next") -> LoRAModel:
     """The same with the reference LoRA, in evaluation mode."""
-    model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(reading), lora=lora_config())).eval()
+    model = MODELS.build(dict(type="LoRAModel", module=flamingo_config(image_attention), lora=lora_config())).eval()
     copy_head(model.module)
     load_trained(model, PARITY / "lora" / "bare_state_dict.pt")
     return model
 
 
 @cache
-def built(kind: str, reading: str = "next") -> Flamingo | LoRAModel:
+def built(kind: str, image_attention: str = "next") -> Flamingo | LoRAModel:
     """One model of each kind ('base', 'lora') for all tests, which must not change it."""
-    return {"base": build_flamingo, "lora": build_lora}[kind](reading=reading)
+    return {"base": build_flamingo, "lora": build_lora}[kind](image_attention=image_attention)
 
 
 @torch.no_grad()

@@ -54,10 +54,10 @@ class Check:
         self.texts = [self.texts[row] for row in rows]
 
 
-@pytest.mark.parametrize("reading", ["latest", "next"])
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_texts_that_come_and_go_are_computed_as_alone(family, reading):
-    check = Check(gated(family, reading))
+def test_texts_that_come_and_go_are_computed_as_alone(family, image_attention):
+    check = Check(gated(family, image_attention))
     made = texts(check.model)
     check.add(*made[0])
     check.step()

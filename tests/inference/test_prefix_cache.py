@@ -82,17 +82,17 @@ def test_images_go_last_and_the_longest_unused_first():
 
 
 @pytest.mark.parametrize(
-    ("reading", "expected"), [("latest", [1, "a", "a", "b", "b"]), ("next", ["a", "a", "b", "b", 1])]
+    ("image_attention", "expected"), [("latest", [1, "a", "a", "b", "b"]), ("next", ["a", "a", "b", "b", 1])]
 )
-def test_a_token_is_named_with_the_image_that_it_reads(reading, expected):
+def test_a_token_is_named_with_the_image_that_it_reads(image_attention, expected):
     ids = torch.tensor([[7, IMAGE, 8, IMAGE, 9]])
     images = {name: name.encode() * 8 for name in ("a", "b")}
     numbers = {name: int.from_bytes(value, signed=True) for name, value in images.items()}
-    found = names_of(gated(reading=reading), ids, list(images.values()))
+    found = names_of(gated(image_attention=image_attention), ids, list(images.values()))
     assert found[:, 0].tolist() == ids[0].tolist()
     assert found[:, 1].tolist() == [numbers.get(name, name) for name in expected]
     # Without images a text skips the gated blocks.
-    assert names_of(gated(reading=reading), ids, [])[:, 1].tolist() == [0] * 5
+    assert names_of(gated(image_attention=image_attention), ids, [])[:, 1].tolist() == [0] * 5
 
 
 def test_names_of_images():

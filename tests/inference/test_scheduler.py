@@ -20,7 +20,7 @@ LENGTH = 8
 @pytest.fixture(scope="module", params=["latest", "next"])
 def chat(request, chat_config):
     # Before tuning: the random LoRA of chat_checkpoint makes attention so sharp that rounding decides between beams.
-    options = {"model.module.reading": request.param}
+    options = {"model.module.image_attention": request.param}
     torch.manual_seed(0)  # whatever tests ran before: the resampler and the gated blocks are random
     return Chat.from_config(chat_config, None, "cpu", options, dict(bad_words_ids=WORDS, max_new_tokens=LENGTH))
 
@@ -46,7 +46,7 @@ class Looks:
     def __init__(self, chat, monkeypatch):
         self.images = self.tokens = 0
         flamingo, language = chat.engine.reader.flamingo, chat.engine.language
-        encode, forward = flamingo.encode, language.model.forward
+        encode, forward = flamingo.encode_images, language.model.forward
 
         def counted_encode(pixels, *args, **kwargs):
             self.images += pixels.shape[1]
@@ -56,7 +56,7 @@ class Looks:
             self.tokens += kwargs["input_ids"].shape[1]
             return forward(*args, **kwargs)
 
-        monkeypatch.setattr(flamingo, "encode", counted_encode)
+        monkeypatch.setattr(flamingo, "encode_images", counted_encode)
         monkeypatch.setattr(language.model, "forward", counted_forward)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from mmgpt.compat.names import with_present_names
 from mmgpt.registry import MODELS
 from tests.helpers.tolerances import assert_close
 
@@ -87,7 +88,7 @@ def test_blank_pictures_change_nothing(model):
 def test_blank_pictures_have_no_places(tiny_flamingo_config):
     perceiver = {**tiny_flamingo_config["perceiver"], "max_media": 2}
     model = MODELS.build({**tiny_flamingo_config, "perceiver": perceiver})
-    assert not model.encode(torch.zeros(1, 1, 3, 1, 1), torch.tensor([0])).any()
+    assert not model.encode_images(torch.zeros(1, 1, 3, 1, 1), torch.tensor([0])).any()
 
 
 def test_texts_alone_teach_nothing_where_only_images_are_learned(model):
@@ -114,18 +115,18 @@ def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_c
 
 def test_rows_without_an_image_are_not_encoded(model):
     pixels = torch.randn(3, 2, 3, 32, 32)
-    out = model.encode(pixels, torch.tensor([2, 0, 1]))
-    assert_close(out[0], model.encode(pixels)[0])
-    assert_close(out[2, 0], model.encode(pixels)[2, 0])
+    out = model.encode_images(pixels, torch.tensor([2, 0, 1]))
+    assert_close(out[0], model.encode_images(pixels)[0])
+    assert_close(out[2, 0], model.encode_images(pixels)[2, 0])
     assert not out[1].any()
 
 
 def test_images_of_a_row_are_encoded_one_by_one(model):
     pixels = torch.randn(1, 2, 3, 32, 32)
-    out = model.encode(pixels)
+    out = model.encode_images(pixels)
     assert out.shape == (1, 2, 4, 32)
-    assert_close(out[:, 1:], model.encode(pixels[:, 1:]))
-    assert model.encode(pixels[:, :, None].expand(1, 2, 3, 3, 32, 32)).shape == (1, 2, 4, 32)
+    assert_close(out[:, 1:], model.encode_images(pixels[:, 1:]))
+    assert model.encode_images(pixels[:, :, None].expand(1, 2, 3, 3, 32, 32)).shape == (1, 2, 4, 32)
 
 
 def test_predict_answers_each_row(model):
@@ -220,6 +221,13 @@ def test_bfloat16_language_model(tiny_flamingo_config):
     assert model.language.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
+def test_the_earlier_name_of_image_attention_is_accepted():
+    model = dict(type="LoRAModel", module=dict(type="Flamingo", image_attention="latest", reading="next"))
+    assert with_present_names(dict(model=model), "a.py")["model"]["module"] == dict(
+        type="Flamingo", image_attention="next"
+    )
+
+
 def test_unknown_mode_names_the_choices(model):
     with pytest.raises(ValueError, match="mode='train': choose one of tensor, loss, predict"):
         model(torch.ones(1, 2, dtype=torch.long), mode="train")
@@ -233,5 +241,5 @@ def test_an_image_encoder_in_bfloat16(model, tiny_flamingo_config):
     assert {each.dtype for each in low.perceiver.parameters()} == {torch.float32}
     low.perceiver.load_state_dict(model.perceiver.state_dict())
     pixels = batch(model)["pixels"]
-    expected, found = model.encode(pixels), low.encode(pixels)
+    expected, found = model.encode_images(pixels), low.encode_images(pixels)
     assert 0 < (found - expected).norm() < 0.03 * expected.norm()

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mmgpt.models.gated_lm import GatedCausalLM, forward_call
-from mmgpt.models.media import media_mask, narrowed
+from mmgpt.models.media import media_mask, only_tokens_with_images
 from mmgpt.models.transformers_names import set_activation_checkpointing
 from tests.helpers.tolerances import assert_close
 
@@ -39,9 +39,9 @@ def language_model(family="llama"):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def gated(family="llama", reading="latest", gate_init=0.7, every_n_layers=2):
+def gated(family="llama", image_attention="latest", gate_init=0.7, every_n_layers=2):
     block = dict(dim_head=8, heads=2, gate_init=gate_init)
-    model = GatedCausalLM(language_model(family), 16, IMAGE, every_n_layers, reading, block).eval()
+    model = GatedCausalLM(language_model(family), 16, IMAGE, every_n_layers, image_attention, block).eval()
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if ".gated." in name and "gate" not in name.rsplit(".", 1)[-1]:
@@ -74,13 +74,13 @@ def greedy(model, ids, attention, features, counts, steps):
 
 
 @pytest.mark.parametrize(
-    ("reading", "expected"),
+    ("image_attention", "expected"),
     [("latest", [-1, 0, 0, 1, 1]), ("next", [0, 0, 1, 1, -1])],
 )
-def test_reading_rules(reading, expected):
+def test_image_attention(image_attention, expected):
     """Text, image, text, image, text."""
     is_image = torch.tensor([[False, True, False, True, False]])
-    mask = media_mask(is_image, torch.tensor([2]), images=2, latents=3, reading=reading)
+    mask = media_mask(is_image, torch.tensor([2]), images=2, latents=3, image_attention=image_attention)
     assert mask.shape == (1, 5, 6)
     for token, image in enumerate(expected):
         row = [image == t for t in range(2) for _ in range(3)]
@@ -89,14 +89,14 @@ def test_reading_rules(reading, expected):
 
 def test_images_that_are_padding_are_never_read():
     is_image = torch.tensor([[True, True, False]])
-    mask = media_mask(is_image, torch.tensor([1]), images=2, latents=1, reading="latest")
+    mask = media_mask(is_image, torch.tensor([1]), images=2, latents=1, image_attention="latest")
     assert mask.tolist() == [[[True, False], [False, False], [False, False]]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("reading", ["latest", "next"])
-def test_cached_greedy_generation_equals_the_plain_loop(family, reading):
-    model = gated(family, reading)
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
+def test_cached_greedy_generation_equals_the_plain_loop(family, image_attention):
+    model = gated(family, image_attention)
     ids, attention, features, counts = batch()
     expected = greedy(model, ids, attention, features, counts, 6)
     arguments = dict(attention_mask=attention, media_features=features, image_counts=counts)
@@ -212,9 +212,9 @@ def test_gated_blocks_stand_before_every_nth_layer():
         gated(every_n_layers=5)
 
 
-def test_unknown_reading_rule_names_the_choices():
-    with pytest.raises(ValueError, match="reading='previous': choose one of latest, next"):
-        gated(reading="previous")
+def test_unknown_image_attention_names_the_choices():
+    with pytest.raises(ValueError, match="image_attention='previous': choose one of latest, next"):
+        gated(image_attention="previous")
 
 
 @pytest.mark.parametrize("family", ["llama", "mpt"])
@@ -304,7 +304,7 @@ def test_gated_blocks_compute_for_tokens_of_samples_with_an_image_only(packed):
     ids, attention, features, counts = batch()
     samples = torch.tensor([[0] * 3 + [1] * 7, [2] * 4 + [3] * 4 + [4] * 2, [5] * 10]) if packed else None
     media = model.media(ids, features, counts, samples)
-    few, seen = narrowed(media, ids.shape[1]), []
+    few, seen = only_tokens_with_images(media, ids.shape[1]), []
     assert few.mask.shape[:2] == (2, 8 if packed else 10)
     for name, layer in model.named_modules():
         if name.endswith(".gated"):

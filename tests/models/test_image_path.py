@@ -107,13 +107,13 @@ def test_what_is_trained_or_loaded_passes(build, weights, warned):
 )
 def test_what_keeps_random_weights_is_told(build, warned, lora, changes, parts):
     check_image_path(build(lora, **changes))
-    assert len(warned) == 1 and f"stay in: {parts}." in warned[0]
+    assert len(warned) == 1 and f"frozen random weights: {parts}." in warned[0]
 
 
 def test_a_random_image_encoder_is_told_unless_it_is_trained(build, warned):
     vision = dict(type="OpenCLIPVision", model=str(ROOT / "configs/_base_/models/tiny_tower.json"))
     check_image_path(build(vision=vision))
-    assert len(warned) == 1 and "stay in: image encoder." in warned[0]
+    assert len(warned) == 1 and "frozen random weights: image encoder." in warned[0]
     check_image_path(build(vision=vision, frozen=["language"]))
     assert len(warned) == 1
 

@@ -34,10 +34,10 @@ def make_samples(image, vocabulary, pixels):
     return made
 
 
-@pytest.mark.parametrize("reading", ["latest", "next"])
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "bloom"])
-def test_tokens_of_a_row_see_their_own_sample_only(family, reading):
-    model = gated(family, reading)
+def test_tokens_of_a_row_see_their_own_sample_only(family, image_attention):
+    model = gated(family, image_attention)
     made = make_samples(IMAGE, VOCABULARY, (4, 16))  # latents in the place of pixels
     batch = collate_conversations(made, row_length=20)
     ids, samples, counts = batch["input_ids"], batch["samples"], batch["image_counts"]

@@ -31,11 +31,11 @@ def alone(model, prompts, row, candidate):
     return candidate.weight * float(sum(counted))
 
 
-@pytest.mark.parametrize("reading", ["latest", "next"])
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_are_those_of_single_passes(family, reading, monkeypatch):
+def test_scores_are_those_of_single_passes(family, image_attention, monkeypatch):
     monkeypatch.setattr(ranking, "TOKENS", 30)
-    model = gated(family, reading)
+    model = gated(family, image_attention)
     ids, attention, features, counts = batch()
     prompts, candidates = Prompts(ids, attention, features, counts), make_candidates(3)
     with torch.no_grad():

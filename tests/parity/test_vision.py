@@ -18,4 +18,4 @@ def test_visual_tokens_are_those_before_the_last_norm():
 def test_resampled_images():
     arrays = expected_arrays("visual")
     latents = arrays["perceiver_out"]
-    assert_close(built("base").encode(arrays["images"][: len(latents), None]), latents, ACTIVATIONS)
+    assert_close(built("base").encode_images(arrays["images"][: len(latents), None]), latents, ACTIVATIONS)
