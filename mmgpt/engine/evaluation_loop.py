@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
 from mmgpt.datasets.prompts import check_ends
 from mmgpt.engine.loops import seed_iteration
-from mmgpt.engine.trainable import bare_model
 from mmgpt.evaluation.predictions import Predictions
 from mmgpt.evaluation.readiness import check_questions, questions_of
 from mmgpt.evaluation.results import RESULT, circumstances, digests, evaluation_settings, write_json
@@ -79,7 +79,7 @@ class EvaluationLoop(TestLoop):
         super().__init__(runner, loader, evaluator)
         self.resume, self.cut_at = resume, tuple(cut_at)
         # Summing files of gigabytes is for one process.
-        model = bare_model(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         # Models of other kinds need not generate.
         generation = getattr(model, "settings_in_force", dict)()
         told = [evaluation_settings(runner.cfg, runner._load_from, generation) if is_main_process() else None]
