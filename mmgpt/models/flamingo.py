@@ -6,13 +6,14 @@ from functools import partial
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.registry import MODELS
 
 from .components import build_component
+from .gated_lm import gated_layers
 from .generation import answer_ends, answer_texts, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
 from .language import fitted_language_model, load_language_model
@@ -110,47 +111,48 @@ class Flamingo(BaseModel):
         self.frozen, self.generation, self.loss_chunk = tuple(frozen), dict(generation or {}), loss_chunk
         ends = answer_ends(self.tokenizer, language)
         generation_arguments(self.tokenizer, self.generation, ends)  # raises before weights are loaded
+
+        # 1. Image encoder and resampler.
         self.vision = build_component("vision", {key: value for key, value in vision.items() if key != "dtype"})
         if vision.get("dtype"):
             self.vision.to(getattr(torch, vision["dtype"]))
         self.perceiver = build_component("perceiver", perceiver or {}, dim=self.vision.width)
-        self.language = self._build_language(language, ends, dict(gated or {}), image_attention)
-        self._freeze()
+
+        # 2. Language model, in a wrapper with gated blocks. Arguments that are not those of loading are the wrapper's.
+        base = {key: value for key, value in language.items() if key not in ("type", "precision")}
+        wrapper = {}
+        if "type" in language:
+            loading = inspect.signature(load_language_model).parameters
+            wrapper = {key: base.pop(key) for key in [*base] if key not in loading} | {"type": language["type"]}
+        model = fitted_language_model(self.tokenizer, base)
+        use_special_tokens(model, self.tokenizer, ends)
+        block = dict(gated or {})
+        self.language = build_component(
+            "language",
+            wrapper,
+            model=model,
+            dim_visual=self.vision.width,
+            image_token_id=self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+            every_n_layers=block.pop("every_n_layers", 4),
+            image_attention=image_attention,
+            dtype=block.pop("dtype", None),
+            block=block,
+        )
+
+        # 3. What is trained, and how.
+        for name in self.frozen:
+            getattr(self, name).requires_grad_(False)
+        for layer in gated_layers(self.language):
+            layer.gated.requires_grad_(True)
         self.checkpoint(checkpointing)
-        # None: the resampler and the gated blocks are new. See `check_image_path`.
+
+        # 4. Weights. None: the resampler and the gated blocks are new (see `check_image_path`).
         self.weights = weights
         if weights is not None:
             load_parts(self, weights)
         if precision is not None:
             quantize(self.language.model, precision)
         self.takes_features = feature_cache is not None and is_known(self.vision, feature_cache)
-
-    def _build_language(self, language: dict, ends: Sequence[int], gated: dict, image_attention: str) -> nn.Module:
-        base = {key: value for key, value in language.items() if key not in ("type", "precision")}
-        wrapper = {}
-        if "type" in language:
-            arguments = inspect.signature(load_language_model).parameters
-            wrapper = {key: base.pop(key) for key in [*base] if key not in arguments} | {"type": language["type"]}
-        model = fitted_language_model(self.tokenizer, base)
-        use_special_tokens(model, self.tokenizer, ends)
-        return build_component(
-            "language",
-            wrapper,
-            model=model,
-            dim_visual=self.vision.width,
-            image_token_id=self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-            every_n_layers=gated.pop("every_n_layers", 4),
-            image_attention=image_attention,
-            dtype=gated.pop("dtype", None),
-            block=gated,
-        )
-
-    def _freeze(self) -> None:
-        for name in self.frozen:
-            getattr(self, name).requires_grad_(False)
-        for name, parameter in self.language.named_parameters():
-            if ".gated." in name:
-                parameter.requires_grad_(True)
 
     def checkpoint(self, on: bool) -> None:
         """Switch activation checkpointing of training on or off (see `checkpointing` of the class)."""

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +57,13 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, media: Media) -> Tensor:
         """hidden_states (B, L, dim) -> (B, L, dim); tokens of samples without an image stay as they are."""
-        return apply_block(partial(self._attend, media=media), hidden_states, media)
 
-    def _attend(self, rows: Tensor, media: Media) -> Tensor:
-        with computed_as(rows, self.attn_gate):
-            x = rows + self.attn(rows, media) * self.attn_gate.tanh()
-            return (x + self.ff(x) * self.ff_gate.tanh()).to(rows.dtype)
+        def block(rows: Tensor) -> Tensor:
+            with computed_as(rows, self.attn_gate):
+                x = rows + self.attn(rows, media) * self.attn_gate.tanh()
+                return (x + self.ff(x) * self.ff_gate.tanh()).to(rows.dtype)
+
+        return apply_block(block, hidden_states, media)
 
     def keys_values(self, media: Media) -> tuple[Tensor, Tensor]:
         """Keys and values of the latents, each (B, heads, T * N, d), those of the cache where it has them."""
@@ -117,20 +117,21 @@ class GatedDecoderLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args, **kwargs):
         """Same as the inner layer's, whose arguments these are, after the block; `media` may be among the keywords."""
-        media = kwargs.pop("media") if "media" in kwargs else self._take()
+        if "media" in kwargs:
+            media = kwargs.pop("media")
+        else:
+            call = _CALL.get()
+            if call is None or self.index not in call.waiting:
+                raise ValueError(
+                    f"{type(self.decoder).__name__} {self.index} was called without its media and would never see an "
+                    "image: its model does not pass keyword arguments on, and is compiled, or calls it twice, or "
+                    "outside GatedCausalLM"
+                )
+            call.waiting.remove(self.index)
+            media = call.media
         if media is not None:
             hidden_states = self.gated(hidden_states, media)
         return self.decoder(hidden_states, *args, **kwargs)
-
-    def _take(self) -> Media | None:
-        call, index = _CALL.get(), self.index
-        if call is None or index not in call.waiting:
-            raise ValueError(
-                f"{type(self.decoder).__name__} {index} was called without its media and would never see an image: its "
-                "model does not pass keyword arguments on, and is compiled, or calls it twice, or outside GatedCausalLM"
-            )
-        call.waiting.remove(index)
-        return call.media
 
 
 def gated_layers(model: nn.Module) -> list[GatedDecoderLayer]:

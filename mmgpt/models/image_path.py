@@ -27,7 +27,8 @@ def check_image_path(model: nn.Module) -> None:
     blocks = [layer.gated for layer in gated_layers(flamingo)]
     reason = None
     # The gates of the feed-forward do not matter, since it sees no image.
-    if all(hasattr(block, "attn_gate") and _is_closed(block.attn_gate) for block in blocks):
+    gates = [getattr(block, "attn_gate", None) for block in blocks]
+    if all(gate is not None and not gate.requires_grad and not _value(gate).any() for gate in gates):
         reason = "the gates (attn_gate) of all gated blocks are zero and frozen, so that images never reach the model"
     elif flamingo.weights is None and not _trains(flamingo.perceiver, *blocks):
         reason = (
@@ -60,11 +61,6 @@ def tell_unseen_images(model: nn.Module) -> None:
             "current",
             logging.WARNING,
         )
-
-
-def _is_closed(gate: nn.Parameter) -> bool:
-    """Whether a gate is zero and stays so."""
-    return not gate.requires_grad and not _value(gate).any()
 
 
 def _value(gate: nn.Parameter) -> Tensor:

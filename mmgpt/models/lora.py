@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 
 from mmengine.model import BaseModel
 from peft import LoraConfig, get_peft_model
@@ -170,10 +170,11 @@ def lora_config(lora: Mapping) -> LoraConfig:
     for name, kinds in NUMBERS.items():
         if name in lora and (isinstance(lora[name], bool) or not isinstance(lora[name], kinds)):
             raise ValueError(f"lora.{name}={lora[name]!r}: give {'a whole number' if kinds is int else 'a number'}")
-    known = {field.name: field for field in fields(LoraConfig)}
-    _check_known(lora, "lora: peft's LoraConfig", known.keys() - REFUSED.keys(), known)
+    names = {field.name for field in fields(LoraConfig)}
+    _check_known(lora, "lora: peft's LoraConfig", names - REFUSED.keys(), names)
+    defaults = LoraConfig()
     for name, reason in REFUSED.items():
-        if lora.get(name) and lora[name] != _default(known[name]):
+        if lora.get(name) and lora[name] != getattr(defaults, name):
             raise ValueError(f"lora.{name} is not supported: {reason}")
     for name, (choices, reason) in CHOICES.items():
         # Their texts are compared, since 1 == True.
@@ -199,10 +200,6 @@ def _check_known(names: Iterable[str], kind: str, choices: Iterable[str], known:
         raise ValueError(f"{kind} has no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
 
 
-def _default(field: Field) -> object:
-    return field.default if field.default is not MISSING else field.default_factory()
-
-
 def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
     """Names of the layers of a Flamingo that a LoraConfig adapts; its target_modules="all-linear" becomes their names.
 
@@ -211,7 +208,7 @@ def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
             the entry, and the choices.
     """
     modules, harm = dict(module.named_modules()), _harm(module)
-    layers = [name for name, part in modules.items() if isinstance(part, ADAPTABLE)]
+    layers = [name for name, layer in modules.items() if isinstance(layer, ADAPTABLE)]
     usable = _matched([name for name in layers if name not in harm], config, target_modules=r".*", **ALL_LAYERS)
     choices = ", ".join(sorted({short_name(name) for name in usable}))
     if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
@@ -250,13 +247,13 @@ def _harm(module: nn.Module) -> dict[str, str]:
     """The layers of a Flamingo in which an update would train nothing, or would change when merged, with the reason."""
     harm, language = {}, module.language
     tables = (language.get_input_embeddings(), language.get_output_embeddings()) if is_tied(language) else ()
-    for name, part in module.named_modules():
-        if any(part is table for table in tables):
+    for name, child in module.named_modules():
+        if any(child is table for table in tables):
             harm[name] = (
                 "but this language model's embedding and output head are one table, which an update would change in "
                 "one of its two uses only, and in both when it is merged"
             )
-        if isinstance(part, nn.MultiheadAttention):
+        if isinstance(child, nn.MultiheadAttention):
             harm[f"{name}.out_proj"] = (
                 "a part of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
             )
@@ -334,7 +331,7 @@ def _embedding(module: nn.Module) -> str:
         # peft would train the rows of the embedding alone, and merge them into both: another model.
         raise ValueError("train_tokens: this language model's embedding is tied to its output head; leave it None")
     embedding = module.language.get_input_embeddings()
-    return next(name for name, part in module.named_modules() if part is embedding)
+    return next(name for name, child in module.named_modules() if child is embedding)
 
 
 def _token_ids(tokenizer, tokens: list[str]) -> list[int]:

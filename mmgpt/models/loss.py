@@ -27,8 +27,9 @@ def chunked_cross_entropy(
     """
     if len(states) <= chunk:
         return cross_entropy(logits(states).float(), targets, reduction="none")
-    chunks = zip(states.split(chunk), targets.split(chunk), strict=True)
-    return torch.cat([checkpoint(chunked_cross_entropy, *some, logits, chunk, use_reentrant=False) for some in chunks])
+    pairs = zip(states.split(chunk), targets.split(chunk), strict=True)
+    # Each chunk ends in the branch above; the backward pass computes it again.
+    return torch.cat([checkpoint(chunked_cross_entropy, *pair, logits, chunk, use_reentrant=False) for pair in pairs])
 
 
 def sums_by_source(

@@ -57,11 +57,8 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor) -> dict[str, Tenso
         raise ValueError(
             f"rows of {sample_ids.shape[1]} tokens, more than the window of {config.model_type!r}, {window}"
         )
-    inputs = {"attention_mask": _mask(sample_ids, model.dtype)}
-    return {**inputs, "position_ids": positions(sample_ids)} if with_positions else inputs
-
-
-def _mask(sample_ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores: 0 for tokens of the same sample up to the token itself: (B, 1, L, L)."""
+    # What is added to attention scores (B, 1, L, L): 0 for tokens of the same sample up to the token itself.
     attends = (sample_ids[:, None, :] == sample_ids[:, :, None]).tril()
-    return torch.zeros_like(attends, dtype=dtype).masked_fill(~attends, torch.finfo(dtype).min)[:, None]
+    mask = torch.zeros_like(attends, dtype=model.dtype).masked_fill(~attends, torch.finfo(model.dtype).min)
+    inputs = {"attention_mask": mask[:, None]}
+    return {**inputs, "position_ids": positions(sample_ids)} if with_positions else inputs
