@@ -34,7 +34,7 @@ def test_masked_cross_attention_opens_only_the_mask():
     torch.testing.assert_close(out[:, 1:], expected)
 
 
-def test_unreadable_rows_have_finite_gradients():
+def test_tokens_that_attend_to_nothing_have_finite_gradients():
     layer = MaskedCrossAttention(16, 8, 0, dim_head=4, heads=2)
     media = Media(torch.randn(1, 1, 2, 8), torch.zeros(1, 3, 2, dtype=torch.bool), torch.tensor([[True]]))
     layer(torch.randn(1, 3, 16), media).sum().backward()

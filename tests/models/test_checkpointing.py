@@ -51,25 +51,25 @@ def compare(config, lora=None, **changes):
     return again[1]
 
 
-def test_lora_learns_the_same(tiny_flamingo_config):
+def test_lora_gives_equal_gradients(tiny_flamingo_config):
     found = compare(tiny_flamingo_config, dict(LORA, lora_dropout=0.2))
     assert sum("lora_B" in name for name in found) == 4 * 4 + 2 * 5
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
 
 
-def test_lora_learns_the_same_where_layers_get_no_keywords(tiny_flamingo_config, tiny_v2):
+def test_lora_gives_equal_gradients_where_layers_get_no_keywords(tiny_flamingo_config, tiny_v2):
     lora = dict(LORA, target_modules=["to_q", "ff.1"])
     found = compare(dict(tiny_flamingo_config, language=dict(path=tiny_v2)), lora)
     assert all(gradient.abs().sum() > 0 for gradient in found.values()) and len(found) == 2 * 2 * 2
 
 
 @pytest.mark.parametrize("frozen", [("vision", "language"), ()])
-def test_whole_parts_learn_the_same(tiny_flamingo_config, frozen):
+def test_full_training_gives_equal_gradients(tiny_flamingo_config, frozen):
     found = compare(tiny_flamingo_config, frozen=frozen)
     assert any(name.startswith("perceiver.") for name in found) and any(".gated." in name for name in found)
 
 
-def test_layers_with_nothing_trained_before_them_are_not_passed_backwards(tiny_flamingo_config):
+def test_layers_before_all_trainable_ones_get_no_backward_pass(tiny_flamingo_config):
     model = built(tiny_flamingo_config, True)
     passed = []
     model.language.model.model.layers[0].register_full_backward_hook(lambda *_: passed.append(0))
@@ -79,7 +79,7 @@ def test_layers_with_nothing_trained_before_them_are_not_passed_backwards(tiny_f
 
 
 @pytest.mark.parametrize("family", WITHOUT_KEYWORDS)
-def test_images_from_the_call_under_way_are_there_in_the_second_forward_too(family):
+def test_the_recomputed_forward_gets_its_images_from_the_context(family):
     ids, attention, features, counts = gated_batch()
     found = []
     for checkpointing in (False, True):

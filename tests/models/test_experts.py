@@ -45,7 +45,7 @@ def gradients(model):
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.requires_grad}
 
 
-def test_a_model_of_experts_is_trained_and_merged(model, tmp_path):
+def test_a_mixture_of_experts_is_trained_and_merged(model, tmp_path):
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -56,8 +56,8 @@ def test_a_mixed_batch_equals_one_pass_per_source(model):
     assert_close(mixed["loss_language"], model(**language, mode="loss")["loss_language"])
 
 
-def test_losses_are_divided_by_what_is_given(model):
-    """The sources are those with a total, be they in this batch or not."""
+def test_losses_are_divided_by_totals_where_they_are_given(model):
+    """The losses are those of the sources with a total, also of sources that this batch does not have."""
     data = batch(model)
     own = model(**data, mode="loss")
     totals = {"visual": torch.tensor(16.0), "other": torch.tensor(3.0)}
@@ -70,8 +70,8 @@ def test_losses_are_divided_by_what_is_given(model):
     assert model(**nothing, totals={}, mode="loss") == {"loss_none": 0}
 
 
-def test_blank_pictures_change_nothing(model):
-    """Which are of any size, as no one looks at them; resampler and gated blocks are in the graph, with zeros."""
+def test_blank_images_give_equal_losses_and_gradients_of_zero(model):
+    """Their size does not matter, since they are not encoded; resampler and gated blocks are in the graph."""
     data = batch(model)
     data = dict(input_ids=data["input_ids"][2:], attention_mask=data["attention_mask"][2:], labels=data["labels"][2:])
     blank = dict(pixels=torch.zeros(1, 1, 3, 1, 1), image_counts=torch.tensor([0]))
@@ -85,13 +85,13 @@ def test_blank_pictures_change_nothing(model):
         assert trained and all(weight.grad is not None and not weight.grad.any() for weight in trained)
 
 
-def test_blank_pictures_have_no_places(tiny_flamingo_config):
+def test_blank_images_need_no_position_embeddings(tiny_flamingo_config):
     perceiver = {**tiny_flamingo_config["perceiver"], "max_media": 2}
     model = MODELS.build({**tiny_flamingo_config, "perceiver": perceiver})
     assert not model.encode_images(torch.zeros(1, 1, 3, 1, 1), torch.tensor([0])).any()
 
 
-def test_texts_alone_teach_nothing_where_only_images_are_learned(model):
+def test_a_batch_of_texts_gives_no_gradient_where_only_the_image_path_is_trained(model):
     data = batch(model)
     model.zero_grad()
     losses = model(data["input_ids"][2:], labels=data["labels"][2:], mode="loss")
@@ -99,7 +99,7 @@ def test_texts_alone_teach_nothing_where_only_images_are_learned(model):
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_families_of_openflamingo_v2_are_built_trained_and_asked(tiny_flamingo_config, tiny_v2):
+def test_families_of_openflamingo_v2_are_trained_and_generate(tiny_flamingo_config, tiny_v2):
     model = MODELS.build(dict(tiny_flamingo_config, language=dict(path=tiny_v2))).eval()
     data = batch(model)
     logits = model(**data, mode="tensor")
@@ -193,12 +193,12 @@ def test_each_image_needs_one_token(model, change, message):
         model.generate(data["input_ids"], pixels=data["pixels"], image_counts=data["image_counts"])
 
 
-def test_without_counts_every_place_holds_an_image(model):
+def test_without_counts_each_row_has_all_its_images(model):
     data = {key: value[1:2] for key, value in batch(model).items()}
     assert torch.equal(model(**data), model(**data | {"image_counts": None}))
 
 
-def test_frozen_parts_have_no_gradient_and_stay_in_eval_mode(tiny_flamingo_config):
+def test_frozen_components_have_no_gradient_and_vision_stays_in_eval_mode(tiny_flamingo_config):
     model = MODELS.build(tiny_flamingo_config).train()
     assert not model.vision.training and model.perceiver.training
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
@@ -233,7 +233,7 @@ def test_unknown_mode_names_the_choices(model):
         model(torch.ones(1, 2, dtype=torch.long), mode="train")
 
 
-def test_an_image_encoder_in_bfloat16(model, tiny_flamingo_config):
+def test_bfloat16_image_encoder_stays_close_to_float32(model, tiny_flamingo_config):
     vision = dict(tiny_flamingo_config["vision"], dtype="bfloat16")
     torch.manual_seed(0)
     low = MODELS.build(dict(tiny_flamingo_config, vision=vision)).eval()

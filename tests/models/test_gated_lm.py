@@ -77,7 +77,7 @@ def greedy(model, ids, attention, features, counts, steps):
     ("image_attention", "expected"),
     [("latest", [-1, 0, 0, 1, 1]), ("next", [0, 0, 1, 1, -1])],
 )
-def test_image_attention(image_attention, expected):
+def test_image_attention_says_which_image_a_token_attends_to(image_attention, expected):
     """Text, image, text, image, text."""
     is_image = torch.tensor([[False, True, False, True, False]])
     mask = media_mask(is_image, torch.tensor([2]), images=2, latents=3, image_attention=image_attention)
@@ -87,7 +87,7 @@ def test_image_attention(image_attention, expected):
         assert mask[0, token].tolist() == row
 
 
-def test_images_that_are_padding_are_never_read():
+def test_no_token_attends_to_padding_images():
     is_image = torch.tensor([[True, True, False]])
     mask = media_mask(is_image, torch.tensor([1]), images=2, latents=1, image_attention="latest")
     assert mask.tolist() == [[[True, False], [False, False], [False, False]]]
@@ -218,7 +218,7 @@ def test_unknown_image_attention_names_the_choices():
 
 
 @pytest.mark.parametrize("family", ["llama", "mpt"])
-def test_a_failed_forward_leaves_nothing_behind(family):
+def test_a_failed_forward_leaves_no_state(family):
     model = gated(family)
     ids, attention, features, counts = batch()
     media = model.media(ids, features, counts)
@@ -256,7 +256,7 @@ def test_threads_do_not_see_each_others_images(family):
 
 
 @pytest.mark.parametrize("family", WITHOUT_KEYWORDS)
-def test_a_layer_that_cannot_know_its_images_is_refused(family):
+def test_a_layer_without_its_media_is_refused(family):
     model = gated(family)
     ids, attention, features, counts = batch()
     media = model.media(ids, features, counts)

@@ -58,20 +58,20 @@ def test_lora_on_new_gates_is_refused(build, lora):
     assert "flamingo_weights" in str(refused.value) and "configs/mmgpt/full_joint.py" in str(refused.value)
 
 
-def test_so_it_is_in_other_families(build, tiny_v2):
+def test_lora_on_new_gates_is_refused_in_other_families(build, tiny_v2):
     """Where LoRA finds nothing in the language model, gradients were zero throughout."""
     with pytest.raises(ValueError, match="of all gated blocks are zero and frozen"):
         check_image_path(build({**LORA, "target_modules": ["to_q", "ff.1"]}, language=dict(path=tiny_v2)))
 
 
-def test_so_it_is_on_a_file_of_gates_that_are_zero(build, tmp_path):
+def test_lora_on_loaded_gates_of_zero_is_refused(build, tmp_path):
     path = str(tmp_path / "new.safetensors")
     save_file({name: value.contiguous() for name, value in new_tensors(build()).items()}, path)
     with pytest.raises(ValueError, match=r"zero and frozen.*flamingo_weights \(now '.*new\.safetensors'\)"):
         check_image_path(build(LORA, weights=path))
 
 
-def test_the_gates_of_attention_count_and_one_that_is_open_is_enough(build, weights):
+def test_one_open_attention_gate_is_enough(build, weights):
     model = build(LORA, weights=weights)
     with torch.no_grad():
         for block in blocks(model)[1:]:
@@ -91,7 +91,7 @@ def test_a_path_that_is_random_and_frozen_is_refused(build):
         check_image_path(build(LANGUAGE_ONLY, gate=0.5))
 
 
-def test_what_is_trained_or_loaded_passes(build, weights, warned):
+def test_a_trained_or_loaded_image_path_passes(build, weights, warned):
     """New gates that are trained; LoRA on what was loaded, in the language model alone, too."""
     for model in (build(), build(LORA, weights=weights), build(LANGUAGE_ONLY, weights=weights)):
         check_image_path(model)
@@ -105,12 +105,12 @@ def test_what_is_trained_or_loaded_passes(build, weights, warned):
         (LORA, dict(gate=0.5), "resampler, gated blocks"),
     ],
 )
-def test_what_keeps_random_weights_is_told(build, warned, lora, changes, parts):
+def test_frozen_random_weights_are_warned_of(build, warned, lora, changes, parts):
     check_image_path(build(lora, **changes))
     assert len(warned) == 1 and f"frozen random weights: {parts}." in warned[0]
 
 
-def test_a_random_image_encoder_is_told_unless_it_is_trained(build, warned):
+def test_a_frozen_random_image_encoder_is_warned_of(build, warned):
     vision = dict(type="OpenCLIPVision", model=str(ROOT / "configs/_base_/models/tiny_tower.json"))
     check_image_path(build(vision=vision))
     assert len(warned) == 1 and "frozen random weights: image encoder." in warned[0]
@@ -118,7 +118,7 @@ def test_a_random_image_encoder_is_told_unless_it_is_trained(build, warned):
     assert len(warned) == 1
 
 
-def test_a_model_that_is_no_flamingo_passes():
+def test_other_models_pass():
     check_image_path(torch.nn.Linear(2, 2))
 
 
@@ -143,7 +143,7 @@ def test_the_command_refuses_before_the_first_step(tmp_path, tiny_llama, tiny_cl
     assert "Traceback" not in done.stderr and not list((tmp_path / "run").glob("*.pth"))
 
 
-def test_a_model_that_answers_without_its_images_is_told(build, weights, monkeypatch):
+def test_closed_gates_are_warned_of_before_answers(build, weights, monkeypatch):
     lines = []
     monkeypatch.setattr("mmgpt.models.image_path.print_log", lambda text, *_: lines.append(text))
     tell_unseen_images(build(LORA, weights=weights))

@@ -20,7 +20,7 @@ SOURCES = ["visual", "language", "visual"]
 
 
 def labelled():
-    """A batch of three rows of which 5, 4 and 3 tokens are learned, at places of their own."""
+    """A batch of three rows with 5, 4 and 3 label tokens, at different positions."""
     ids, attention, features, counts = gated_batch()
     labels = torch.full_like(ids, -100)
     labels[0, 5:], labels[1, 3:7], labels[2, [1, 2, 9]] = ids[0, 5:], ids[1, 3:7], ids[2, [1, 2, 9]]
@@ -28,7 +28,7 @@ def labelled():
 
 
 def token_losses_by_source(model, inputs, labels, sample_ids=None, sources=None, chunk=1024, names=None):
-    """As Flamingo computes its loss, for a language model alone: sum and number of the losses of each source."""
+    """Sum and number of the losses of each source, as Flamingo computes them, for a language model alone."""
     states, logits = model.hidden_states(**inputs)
     targets = labels[:, 1:]
     supervised = (targets != -100).nonzero(as_tuple=True)
@@ -83,7 +83,7 @@ def test_samples_of_a_packed_row_belong_to_their_sources(family):
         assert_close(total, each[here].sum())
 
 
-def test_without_sources_all_is_text_and_where_nothing_is_learned_the_sum_is_zero():
+def test_without_sources_all_is_text_and_without_labels_the_sum_is_zero():
     model = gated()
     ids, attention, features, counts, labels = labelled()
     inputs = dict(input_ids=ids, attention_mask=attention, media=model.media(ids, features, counts))
@@ -134,7 +134,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("chunk", [5, 100])
-def test_no_more_logits_than_those_of_a_chunk_ever_exist(chunk):
+def test_logits_exist_for_one_chunk_at_a_time(chunk):
     model = gated()
     model.get_output_embeddings().requires_grad_(False)
     model.get_input_embeddings().requires_grad_(False)

@@ -36,7 +36,7 @@ def make_samples(image, vocabulary, pixels):
 
 @pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "bloom"])
-def test_tokens_of_a_row_see_their_own_sample_only(family, image_attention):
+def test_packed_tokens_attend_to_their_own_sample_only(family, image_attention):
     model = gated(family, image_attention)
     made = make_samples(IMAGE, VOCABULARY, (4, 16))  # latents in the place of pixels
     batch = collate_conversations(made, row_length=20)

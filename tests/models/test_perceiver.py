@@ -21,7 +21,7 @@ def test_order_of_patches_does_not_matter_but_their_content_does():
     assert not torch.allclose(model(x), model(x + torch.randn_like(x)))
 
 
-def test_frame_and_media_embeddings_tell_places_apart():
+def test_frame_and_media_embeddings_tell_positions_apart():
     model = PerceiverResampler(16, depth=1, num_latents=2, dim_head=4, heads=2, max_frames=2, max_media=3)
     one = torch.randn(1, 1, 1, 5, 16)
     out = model(one.expand(1, 3, 1, 5, 16))
