@@ -10,7 +10,7 @@ from PIL import Image
 from mmgpt.apis.conversation import Conversation
 from mmgpt.apis.pictures import read_picture
 from mmgpt.datasets.conversation import question_text
-from mmgpt.datasets.parsers.own import conversation
+from mmgpt.datasets.parsers.schema import conversation
 from mmgpt.datasets.records import parse_record
 
 RECORDS = (".jsonl", ".json")

@@ -7,10 +7,10 @@ from mmgpt.datasets.conversation import (
     count_images,
     lead_text,
     leading_images,
+    literal_media_marks,
     place_images,
     question_text,
     text_part,
-    unread_marks,
 )
 
 
@@ -30,7 +30,7 @@ def test_images_without_a_place_come_first():
 @pytest.mark.parametrize(("images", "marks"), [(1, 2), (2, 1), (0, 1)])
 def test_counts_must_fit(images, marks):
     turns = [{"question": [IMAGE_PART] * marks}]
-    with pytest.raises(ValueError, match=f"{images} images, but {marks} image places"):
+    with pytest.raises(ValueError, match=f"{images} images, but {marks} image contents"):
         place_images(turns, images)
 
 
@@ -53,11 +53,11 @@ def test_lead_text_goes_behind_leading_images():
         ({"images": "a.jpg", "turns": [{"question": "a"}]}, "images must be a list of paths, got 'a.jpg'"),
         ({"images": [3], "turns": [{"question": "a"}]}, "images must be a list"),
         ({"images": [], "turns": []}, "at least one turn"),
-        ({"images": [], "turns": [{"answer": "a"}]}, "a question must be a string or a list of parts, got None"),
+        ({"images": [], "turns": [{"answer": "a"}]}, "a question must be a string or a list of contents, got None"),
         ({"images": [], "turns": [{"question": [{"type": "video"}]}]}, "a question must be"),
         ({"images": [], "turns": [{"question": "a", "answer": 4}]}, "answer must be a string, got 4"),
         ({"images": [], "turns": [{"question": "a", "choices": "ab"}]}, "choices must be a list of strings, got 'ab'"),
-        ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image places"),
+        ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image contents"),
         ({"images": [], "turns": [{"question": "a"}]}, r"id must be a string \('' where .* none\), got None"),
         ({"images": [], "turns": [{"question": "a"}], "tags": {"kind": 3}}, "tag 'kind' must be a string or a list"),
         (
@@ -87,7 +87,7 @@ def test_check_sample_names_the_value(sample, message):
     ],
 )
 def test_marks_that_are_read_as_text(question, marks):
-    assert unread_marks({"turns": [{"question": question, "answer": "<video>"}]}) == marks
+    assert literal_media_marks({"turns": [{"question": question, "answer": "<video>"}]}) == marks
 
 
 def test_tags_are_texts_or_lists_of_them():

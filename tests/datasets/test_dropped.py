@@ -48,7 +48,7 @@ def test_records_that_the_parser_refuses_are_left_out(build, broken_records, log
     with pytest.raises(ValueError, match="dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'"):
         build(broken_records)
     dataset = build(broken_records | dict(on_error="skip"))
-    assert ids(dataset) == ["1", "2", "4", "5"] and dataset.lost.totals["refused"] == 2
+    assert ids(dataset) == ["1", "2", "4", "5"] and dataset.dropped.totals["refused"] == 2
     first, second, whole = logged
     assert re.match(r"refused: dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'", first)
     assert "record 3" in second and "a record must be an object, got 'text'" in second
@@ -67,7 +67,7 @@ def test_samples_that_cannot_be_read_are_replaced_by_the_next(build, caption_con
     (tmp_path / "images" / "captions_2.png").write_bytes(b"no image")
     dataset = build(config)
     assert ids(dataset) == [f"captions_{i}.png" for i in (1, 1, 3, 3)]
-    assert dataset.lost.totals == dict(refused=0, failed=2, skipped=0, cut=0)
+    assert dataset.dropped.totals == dict(refused=0, failed=2, skipped=0, cut=0)
     _, missing, damaged = logged[:3]
     for words, line in (("record 0", missing), ("captions_0.png': no such file", missing), ("record 2", damaged)):
         assert line.startswith("failed: dataset 'captions', file ") and words in line
@@ -78,7 +78,7 @@ def test_when_nothing_can_be_read_it_ends(build, caption_config):
     dataset = build(failing(caption_config(2, on_error="skip"), MemoryError, "captions_0.png", "captions_1.png"))
     with pytest.raises(ValueError, match="no sample of dataset 'captions' has anything to learn, or .* see the log"):
         dataset[0]
-    assert dataset.lost.totals["failed"] == 2
+    assert dataset.dropped.totals["failed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_lengths_of_samples_that_fail(build, dolly_config):
     assert "record 1, id '1'" in raised.value.__notes__[0]
     dataset = build(config | dict(on_error="skip"))
     lengths = [dataset.text_length(i) for i in range(6)]
-    assert lengths[1] == lengths[4] == 0 < lengths[0] == lengths[2] and dataset.lost.totals["failed"] == 0
+    assert lengths[1] == lengths[4] == 0 < lengths[0] == lengths[2] and dataset.dropped.totals["failed"] == 0
     no_prompt = [step for step in dataset.pipeline.transforms if not isinstance(step, FormatPrompt)]
     with pytest.raises(ValueError, match="has no FormatPrompt"):
         build(config | dict(on_error="skip", pipeline=no_prompt)).text_length(0)
@@ -122,7 +122,7 @@ def test_workers_log_into_the_file_and_count_together(build, caption_config, tmp
     loader = DataLoader(dataset, batch_size=None, sampler=range(6), num_workers=2, persistent_workers=True)
     for epoch in (1, 2):
         assert ids(loader) == [f"captions_{i}.png" for i in (0, 2, 2, 3, 5, 5)]
-        assert dataset.lost.totals["failed"] == 2 * epoch
+        assert dataset.dropped.totals["failed"] == 2 * epoch
     log = (tmp_path / "run.log").read_text()
     for record in (1, 4):
         assert f"record {record}, id 'captions_{record}.png': RuntimeError: odd" in log
@@ -146,7 +146,7 @@ def test_an_unknown_way(build, dolly_config):
 def test_it_reaches_the_parts_that_have_none(build, caption_config, dolly_config):
     own = dolly_config(["red"], name="own", on_error="raise")
     dataset = build(dict(type="JointDataset", visual=[caption_config(1)], language=[own], on_error="skip"))
-    assert [part.skips for part in (*dataset.visual, *dataset.language)] == [True, False]
+    assert [part.skip_errors for part in (*dataset.visual, *dataset.language)] == [True, False]
 
 
 def test_folders_when_skipping(build, caption_config, tmp_path, make_images, logged):

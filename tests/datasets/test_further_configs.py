@@ -65,7 +65,7 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
         assert (sample["pixels"].shape if images else sample["pixels"]) == (
             (len(images), 3, 16, 16) if images else None
         )
-    assert dataset.lost.totals["skipped"] == 0
+    assert dataset.dropped.totals["skipped"] == 0
 
 
 def test_one_experiment_has_all_sources(data_root, tiny_llama):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgpt.datasets.image_files import is_hidden, look_at
+from mmgpt.datasets.image_files import check_image_file, is_hidden
 from tests.helpers.corrupt_data import encoded, png_of_size
 
 
@@ -16,7 +16,7 @@ def picture():
 def test_a_whole_picture(tmp_path, picture, kind):
     path = tmp_path / "a"
     path.write_bytes(encoded(picture, kind))
-    assert look_at(str(path)) == (str(path), (64, 48), "", "")
+    assert check_image_file(str(path)) == (str(path), (64, 48), "", "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
@@ -24,15 +24,15 @@ def test_a_truncated_picture(tmp_path, picture, kind):
     content = encoded(picture, kind)
     path = tmp_path / "a"
     path.write_bytes(content[: len(content) // 2])
-    found = look_at(str(path))
-    assert (found.problem, found.size) == ("unreadable_image", None) and found.what
+    found = check_image_file(str(path))
+    assert (found.problem, found.size) == ("unreadable_image", None) and found.message
 
 
 def test_a_whole_picture_with_more_behind_it(tmp_path, picture):
     (tmp_path / "a").write_bytes(encoded(picture, "JPEG") + b"written by a camera")
-    assert not look_at(str(tmp_path / "a")).problem
+    assert not check_image_file(str(tmp_path / "a")).problem
     (tmp_path / "a").write_bytes(encoded(picture, "JPEG") + bytes(40))
-    assert not look_at(str(tmp_path / "a")).problem
+    assert not check_image_file(str(tmp_path / "a")).problem
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_a_whole_picture_with_more_behind_it(tmp_path, picture):
 )
 def test_no_readable_picture(tmp_path, content, words):
     (tmp_path / "a.png").write_bytes(content)
-    found = look_at(str(tmp_path / "a.png"))
-    assert found.problem == "unreadable_image" and words in found.what
+    found = check_image_file(str(tmp_path / "a.png"))
+    assert found.problem == "unreadable_image" and words in found.message
 
 
 @pytest.mark.parametrize("path", ["._1.jpg", ".cache/1.jpg", "a/.hidden/1.jpg", "__MACOSX/a/1.jpg", "a/._1.txt"])
@@ -56,8 +56,8 @@ def test_hidden_files(path):
 
 
 def test_no_file(tmp_path):
-    assert look_at(str(tmp_path / "gone.jpg"))[2:] == ("missing_image", "no such file")
-    assert look_at(str(tmp_path))[2:] == ("unreadable_image", "a folder, not a file")
+    assert check_image_file(str(tmp_path / "gone.jpg"))[2:] == ("missing_image", "no such file")
+    assert check_image_file(str(tmp_path))[2:] == ("unreadable_image", "a folder, not a file")
 
 
 def test_unusual_pictures(tmp_path, picture):
@@ -79,7 +79,7 @@ def test_unusual_pictures(tmp_path, picture):
     }
     for what, content in cases.items():
         (tmp_path / "a").write_bytes(content)
-        assert look_at(str(tmp_path / "a"))[2:] == ("unusual_image", what)
+        assert check_image_file(str(tmp_path / "a"))[2:] == ("unusual_image", what)
 
 
 def test_the_pixels_of_a_whole_picture_are_not_read(tmp_path, picture, monkeypatch):
@@ -89,4 +89,4 @@ def test_the_pixels_of_a_whole_picture_are_not_read(tmp_path, picture, monkeypat
         (tmp_path / kind).write_bytes(encoded(picture, kind, exif=turned))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
     for kind in ("JPEG", "PNG"):
-        assert look_at(str(tmp_path / kind)).what == "turned by its EXIF orientation 3"
+        assert check_image_file(str(tmp_path / kind)).message == "turned by its EXIF orientation 3"

@@ -127,7 +127,7 @@ def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, log
     dataset = build(dolly_config(["red", "", "blue " * 60, "red"], max_length=60))
     answers = [data["meta"]["answer"] for data in dataset]
     # The empty answer is replaced by the next sample, whose own answer is cut.
-    assert answers[1] == answers[2] and (dataset.lost.totals["skipped"], dataset.lost.totals["cut"]) == (1, 2)
+    assert answers[1] == answers[2] and (dataset.dropped.totals["skipped"], dataset.dropped.totals["cut"]) == (1, 2)
     assert all((data["labels"] != -100).any() for data in dataset)
     [skipped] = [line for line in logged if line.startswith("skipped")][:1]
     assert "dataset 'dolly'" in skipped and "dolly.jsonl', record 1, id '1'" in skipped and "empty" in skipped
@@ -139,13 +139,13 @@ def test_a_question_that_fills_the_limit_is_skipped(build, dolly_config, logged)
     dataset = build(dolly_config(["red", "red"], max_length=12))
     with pytest.raises(ValueError, match="no sample of dataset 'dolly' has anything to learn"):
         dataset[0]
-    assert dataset.lost.totals["skipped"] == 2 and "tokens of its answers are cut away" in logged[-1]
+    assert dataset.dropped.totals["skipped"] == 2 and "tokens of its answers are cut away" in logged[-1]
 
 
 def test_many_skips_are_summed_up(build, dolly_config, logged):
     dataset = build(dolly_config(["red"] + [""] * 150))
     dataset[1]
-    assert dataset.lost.totals["skipped"] == 150
+    assert dataset.dropped.totals["skipped"] == 150
     summary = [line for line in logged if "so far" in line]
     assert summary == [f"dataset dolly: {count} samples with nothing to learn so far" for count in (10, 100)]
     assert sum(line.startswith("skipped") for line in logged) == 5
@@ -172,7 +172,7 @@ def test_errors_name_file_record_and_value(build, tmp_path, caption_config):
     with pytest.raises(ValueError, match=message):
         build(caption_config(1) | dict(ann_file=str(path)))
     path.write_text(json.dumps([{"conversations": [{"from": "human", "value": "<image> <image>"}], "image": "a.png"}]))
-    with pytest.raises(ValueError, match="dataset 'x', file '.*bad.json', record 0: 1 images, but 2 image places"):
+    with pytest.raises(ValueError, match="dataset 'x', file '.*bad.json', record 0: 1 images, but 2 image contents"):
         build(dict(type="InstructionDataset", parser="llava", name="x", ann_file=str(path)))
 
 
@@ -234,10 +234,10 @@ def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_p
         (dict(source="audio"), "source='audio': choose among visual, language"),
         (dict(sample=0), "sample=0: at least one record"),
         (dict(sample=-3), "sample=-3: at least one record"),
-        (dict(weight=-0.5), "dataset 'captions': weight=-0.5 is no number above 0"),
-        (dict(weight=0), "weight=0 is no number above 0, or 0 in a joint dataset"),
-        (dict(weight="1/4"), "weight='1/4' is no number"),
-        (dict(weight=float("inf")), "weight=inf is no number"),
+        (dict(weight=-0.5), "dataset 'captions': weight=-0.5 must be a number above 0"),
+        (dict(weight=0), "weight=0 must be a number above 0 .0 leaves a dataset out of a JointDataset"),
+        (dict(weight="1/4"), "weight='1/4' must be a number"),
+        (dict(weight=float("inf")), "weight=inf must be a number"),
     ],
 )
 def test_wrong_arguments(build, caption_config, change, message):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmgpt.datasets.mixture import LANGUAGE, VISUAL, Mixture, mix_table
+from mmgpt.datasets.mixture import LANGUAGE, VISUAL, Mixture, mixture_table
 from tests.datasets.test_samplers import Part
 
 
@@ -72,7 +72,7 @@ def test_rounding():
 
 def test_the_table_of_a_mix():
     visual, language = mixture((80, 0.5, "photos"), (30, 2, "clevr")), mixture((10, 1, "text"), stream=LANGUAGE)
-    assert [line.split() for line in mix_table([(visual, 100), (language, 25)]).splitlines()[1:]] == [
+    assert [line.split() for line in mixture_table([(visual, 100), (language, 25)]).splitlines()[1:]] == [
         ["dataset", "source", "samples", "weight", "per", "epoch", "share"],
         ["photos", "visual", "80", "0.5", "40", "32.0%"],
         ["clevr", "visual", "30", "2", "60", "48.0%"],

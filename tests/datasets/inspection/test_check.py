@@ -6,16 +6,16 @@ import pytest
 from mmengine.config import ConfigDict
 from PIL import Image
 
-from mmgpt.datasets.inspection.check import ERRORS, WARNINGS, check_parts, images_of, read_parts
-from mmgpt.datasets.inspection.sample_texts import SampleTexts
+from mmgpt.datasets.inspection.check import ERRORS, WARNINGS, check_datasets, images_of, read_datasets
+from mmgpt.datasets.inspection.text_checks import TextChecks
 from mmgpt.registry import PARSERS
 
 
-def look(workers=1, seen=None, **splits):
+def look(workers=1, progress=None, **splits):
     """Figures and findings of a config with these datasets."""
     cfg = ConfigDict({f"{split}_dataloader": dict(batch_size=1, dataset=data) for split, data in splits.items()})
-    parts = list(read_parts(cfg))
-    return check_parts(parts, images_of(parts), workers, seen)
+    parts = list(read_datasets(cfg))
+    return check_datasets(parts, images_of(parts), workers, progress)
 
 
 def joint(visual=(), language=(), **more):
@@ -66,7 +66,9 @@ def test_marks_of_media_that_are_text(dolly_config, caplog):
 def test_a_clean_set(build, caption_config, dolly_config):
     visual, text = caption_config(3), dolly_config(["red", "blue square"])
     amounts = []
-    figures, findings = look(seen=amounts.append, train=joint([visual], [text], seed=5), test=caption_config(2, "held"))
+    figures, findings = look(
+        progress=amounts.append, train=joint([visual], [text], seed=5), test=caption_config(2, "held")
+    )
     assert findings == [] and sum(amounts) == 3 + 2 + 2 + 5
     assert [(each["split"], each["dataset"], each["source"]) for each in figures] == [
         ("train", "captions", "visual"),
@@ -225,6 +227,6 @@ def test_a_mark_in_the_file_of_the_questions(tmp_path, dolly_config):
 
 def test_what_processes_are_given_can_be_pickled(caption_config):
     """Where processes are not forked (macOS, Windows), they get copies."""
-    [part] = read_parts(dict(train_dataloader=dict(dataset=caption_config(2))))
-    texts = SampleTexts(part.dataset, part.samples)
+    [part] = read_datasets(dict(train_dataloader=dict(dataset=caption_config(2))))
+    texts = TextChecks(part.dataset, part.samples)
     assert list(pickle.loads(pickle.dumps(texts))) == list(texts)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmgpt.datasets import ImageControl, JointDataset, PatchLabelDataset, collate_conversations
-from mmgpt.datasets.inspection.views import SMALL, name_of, read_rows, shown_parts
+from mmgpt.datasets.inspection.views import THUMBNAIL, name_of, read_rows, shown_parts
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_extreme_originals_are_made_small(build, caption_config, tmp_path):
         Image.new("RGB", size, "red").save(tmp_path / "images" / f"captions_{i}.png")
     _, rows = rows_of(dataset, [0, 1])
     wide, dot = (row.samples[0].pictures[0] for row in rows)
-    assert wide.size == (20000, 20) and wide.original.size == (SMALL, 1)
+    assert wide.size == (20000, 20) and wide.original.size == (THUMBNAIL, 1)
     assert dot.size == dot.original.size == (1, 1) and dot.seen.size == (16, 16)
 
 

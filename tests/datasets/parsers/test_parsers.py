@@ -87,7 +87,7 @@ def test_llava_image_alone_and_in_a_later_turn():
     [(("<image> <image> which?", "a"), "1.jpg", 1, 2), (("<image> which?", "a"), ["1.jpg", "2.jpg"], 2, 1)],
 )
 def test_as_many_images_as_marks(values, image, images, marks):
-    with pytest.raises(ValueError, match=f"{images} images, but {marks} image places"):
+    with pytest.raises(ValueError, match=f"{images} images, but {marks} image contents"):
         check_sample(llava(*values, image=image))
 
 

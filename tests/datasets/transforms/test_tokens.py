@@ -144,7 +144,7 @@ def test_open_prompt_that_is_too_long(tokenizer):
 
 
 def test_counts_of_images_and_places_must_fit(tokenizer):
-    with pytest.raises(ValueError, match="file 'f.json', record 1, id 'x': 2 images, but 1 image places"):
+    with pytest.raises(ValueError, match="file 'f.json', record 1, id 'x': 2 images, but 1 image contents"):
         tokens(tokenizer, [{"question": [{"type": "image"}]}], images=2)
 
 

@@ -10,8 +10,8 @@ import torch.distributed
 import torch.multiprocessing as multiprocessing
 
 from mmgpt.datasets.instruction import InstructionDataset
-from mmgpt.datasets.sample_bytes import pack
-from mmgpt.datasets.shared import load_once
+from mmgpt.datasets.load_once import load_once
+from mmgpt.datasets.serialized import serialize
 from mmgpt.registry import PARSERS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -53,7 +53,7 @@ def fail(rank, folder):
             load_once(partial(load, error))
         told.append([type(raised.value).__name__, str(raised.value)])
     # They are still in step.
-    return {"told": told, "then": list(load_once(lambda: pack([{"id": "a"}])))}
+    return {"told": told, "then": list(load_once(lambda: serialize([{"id": "a"}])))}
 
 
 class Odd(Exception):
@@ -80,5 +80,5 @@ def test_one_process_reads_and_an_error_reaches_both(tmp_path):
 
 
 def test_a_process_alone_keeps_its_own():
-    packed = pack([{"id": "a"}])
+    packed = serialize([{"id": "a"}])
     assert load_once(lambda: packed) is packed
