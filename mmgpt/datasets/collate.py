@@ -47,7 +47,9 @@ def collate_conversations(
     if row_length is not None and padding_side == "left":
         raise ValueError("row_length is for training, whose padding_side is 'right'")
     if not batch:
-        return _empty_batch(pad_token_id)
+        token, absent = torch.ones(1, 1, dtype=torch.long), dict.fromkeys(("pixels", "samples", "candidates"))
+        tensors = {"input_ids": token * pad_token_id, "labels": token * IGNORE_INDEX, "attention_mask": token}
+        return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
     length, numbers = 0, [[i] for i in range(len(batch))]
     if row_length is not None:
         lengths = [len(sample["input_ids"]) for sample in batch]
@@ -58,13 +60,19 @@ def collate_conversations(
         length, numbers = pack_rows(lengths, row_length)
     rows = [_join_samples(batch, sorted(row)) for row in numbers]
     candidates = [sample.get("candidates") or [] for sample in batch]
+    pixels, with_images = None, [row["pixels"] for row in rows if row["pixels"] is not None]
+    if with_images:
+        pixels = with_images[0].new_zeros(len(rows), max(map(len, with_images)), *with_images[0].shape[1:])
+        for row_pixels, row in zip(pixels, rows, strict=True):
+            if row["pixels"] is not None:
+                row_pixels[: len(row["pixels"])] = row["pixels"]
 
     def pad(key: str, value: int) -> Tensor:
         padded = pad_sequence([row[key] for row in rows], True, value, padding_side)
         return F.pad(padded, (0, max(0, length - padded.shape[1])), value=value)
 
     return {
-        "pixels": _stack_images([row["pixels"] for row in rows]),
+        "pixels": pixels,
         "image_counts": torch.tensor([0 if row["pixels"] is None else len(row["pixels"]) for row in rows]),
         "input_ids": pad("input_ids", pad_token_id),
         "labels": pad("labels", IGNORE_INDEX),
@@ -86,14 +94,6 @@ def learned_tokens(batch: dict) -> dict[str, int]:
     return dict(zip(SOURCES, counts.tolist(), strict=True))
 
 
-def _empty_batch(pad_token_id: int) -> dict:
-    """Batch without samples: one row of one token without a label."""
-    ones = torch.ones(1, 1, dtype=torch.long)
-    tensors = {"input_ids": ones * pad_token_id, "labels": ones * IGNORE_INDEX, "attention_mask": ones}
-    absent = dict.fromkeys(("pixels", "samples", "candidates"))
-    return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
-
-
 def _join_samples(batch: Sequence[dict], indices: Sequence[int]) -> dict:
     """Samples of one row as one sequence, with the index of each token's sample."""
     row = [batch[i] for i in indices]
@@ -107,16 +107,3 @@ def _join_samples(batch: Sequence[dict], indices: Sequence[int]) -> dict:
         "pixels": torch.cat(pixels) if pixels else None,
         "samples": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
     }
-
-
-def _stack_images(rows: Sequence[Tensor | None]) -> Tensor | None:
-    """Images of rows, (B, T, 3, H, W), padded with zeros; None when no row has an image."""
-    with_images = [row for row in rows if row is not None]
-    if not with_images:
-        return None
-    image_count = max(len(row) for row in with_images)
-    pixels = with_images[0].new_zeros(len(rows), image_count, *with_images[0].shape[1:])
-    for row_pixels, row in zip(pixels, rows, strict=True):
-        if row is not None:
-            row_pixels[: len(row)] = row
-    return pixels

@@ -118,8 +118,12 @@ def check_sample(sample: dict) -> dict:
         raise ValueError(f"a sample needs a list with at least one turn, got {turns!r}")
     for turn in turns:
         question = turn.get("question")
-        if not isinstance(question, str) and not (isinstance(question, list) and all(map(_is_content, question))):
+        if not isinstance(question, str) and not isinstance(question, list):
             raise ValueError(f"a question must be a string or a list of contents, got {question!r}")
+        for content in question if isinstance(question, list) else ():
+            kind = content.get("type") if isinstance(content, dict) else None
+            if kind != "image" and not (kind == "text" and isinstance(content.get("text"), str)):
+                raise ValueError(f"a question must be a string or a list of contents, got {question!r}")
         for key, value in turn.items():
             if key in TEXT_KEYS and not isinstance(value, str):
                 raise ValueError(f"{key} must be a string, got {value!r}")
@@ -138,9 +142,3 @@ def check_sample(sample: dict) -> dict:
 
 def _is_text_list(value) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _is_content(content) -> bool:
-    if not isinstance(content, dict) or content.get("type") not in ("image", "text"):
-        return False
-    return is_image(content) or isinstance(content.get("text"), str)

@@ -66,7 +66,14 @@ class FeatureCache:
                 f"{_as_json(steps)}: name another feature_cache"
             )
         self.files = sorted((Path(folder) / FILES).glob("*.safetensors"))
-        file_keys = [_read_keys(file) for file in self.files]
+        file_keys = []
+        for file in self.files:
+            try:
+                with safe_open(file, "np") as content:
+                    file_keys.append(content.get_tensor("keys"))
+            except SafetensorError as error:
+                reason = f"{file} is damaged ({error})"
+                raise ValueError(f"{reason}: delete it, and fill the cache again by `{FILL_COMMAND}`") from error
         self.ends = np.cumsum([len(keys) for keys in file_keys], dtype=np.int64)
         keys = np.concatenate([np.empty(0, np.int64), *file_keys])
         self.order = np.argsort(keys)
@@ -128,16 +135,6 @@ def _check_transparency(folder: str | os.PathLike, meta: dict) -> None:
             f"the features in {folder} are of images that were read without their transparency, which is laid on white "
             f"now: delete the folder and fill it again by `{FILL_COMMAND}`, or name another feature_cache"
         )
-
-
-def _read_keys(file: Path) -> np.ndarray:
-    try:
-        with safe_open(file, "np") as content:
-            return content.get_tensor("keys")
-    except SafetensorError as error:
-        raise ValueError(
-            f"{file} is damaged ({error}): delete it, and fill the cache again by `{FILL_COMMAND}`"
-        ) from error
 
 
 def _as_json(steps: Sequence[dict]) -> list:

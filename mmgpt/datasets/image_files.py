@@ -71,22 +71,17 @@ def check_image_file(path: str) -> ImageFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                if _is_huge(image) or not _has_complete_end(path, image.format):
+                with open(path, "rb") as file:
+                    file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
+                    end = file.read().rstrip(b"\0")
+                is_complete = image.format in ENDS and end.endswith(ENDS[image.format])
+                if _is_huge(image) or not is_complete:
                     image.load()
                 message = "; ".join(_unusual_properties(image))
                 return ImageFile(path, image.size, "unusual_image" if message else "", message)
     # Pillow's plugins raise errors of any type for damaged files.
     except Exception as error:
         return ImageFile(path, problem="unreadable_image", message=str(error) or type(error).__name__)
-
-
-def _has_complete_end(path: str, image_format: str | None) -> bool:
-    """Whether a file ends like a complete file of its format; False where that is not known."""
-    if image_format not in ENDS:
-        return False
-    with open(path, "rb") as file:
-        file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
-        return file.read().rstrip(b"\0").endswith(ENDS[image_format])
 
 
 def _is_huge(image: Image.Image) -> bool:

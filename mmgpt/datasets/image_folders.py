@@ -26,8 +26,11 @@ def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[st
     for sample in samples:
         for image in sample["images"]:
             first_images.setdefault(os.path.dirname(image), (os.path.join(prefix, image), sample))
-    exists = _folder_exists if skip_errors else os.path.isfile
-    missing = [(path, sample) for path, sample in first_images.values() if not exists(path)]
+    missing = [
+        (path, sample)
+        for path, sample in first_images.values()
+        if not (os.path.isdir(os.path.dirname(path) or ".") if skip_errors else os.path.isfile(path))
+    ]
     if not missing:
         return
     path, sample = missing[0]
@@ -37,7 +40,3 @@ def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[st
         raise error
     count = f"{len(missing)} of {len(first_images)} image folders are missing"
     print_log(f"{count}: {error}", "current", logging.WARNING)
-
-
-def _folder_exists(path: str) -> bool:
-    return os.path.isdir(os.path.dirname(path) or ".")

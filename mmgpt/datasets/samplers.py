@@ -87,33 +87,28 @@ class JointBatchSampler(Sampler):
             for number in numbers:
                 drawn = language[number * language_size : (number + 1) * language_size]
                 if self.visual:
-                    start = (epoch * len(self) + number) * language_size
-                    drawn = [self._endless(language_epoch, start + step) for step in range(language_size)]
+                    drawn, start = [], (epoch * len(self) + number) * language_size
+                    for position in range(start, start + language_size):
+                        position = position * self.sampler.world_size + self.sampler.rank
+                        language_pass, index = divmod(position, len(self.language))
+                        drawn.append(int(language_epoch(language_pass)[index]))
                 batches.append((visual[number * size : (number + 1) * size], drawn))
             yield from self._sort(batches, epoch, first)[max(self.start - first, 0) :]
 
     def _sort(self, batches: list[tuple[list[int], list[int]]], epoch: int, first: int) -> list[list[int]]:
         """Batches (visual, language) -> as many batches of indices, sorted by length of text (step 4 of the class)."""
         if len(batches) > 1:
-            sorted_halves = [self._by_length(half) for half in zip(*batches, strict=True)]
+            sorted_halves = []
+            for half in zip(*batches, strict=True):
+                indices = (index for batch in half for index in batch)
+                ordered = iter(sorted(indices, key=self.sampler.dataset.text_length))
+                sorted_halves.append([list(islice(ordered, len(batch))) for batch in half])
             batches = list(zip(*sorted_halves, strict=True))
             if self.sampler.shuffle:
                 order = np.random.default_rng([self.sampler.seed, BATCHES, epoch, first]).permutation(len(batches))
                 batches = [batches[i] for i in order]
         return [visual + language for visual, language in batches]
 
-    def _by_length(self, batches: tuple[list[int], ...]) -> list[list[int]]:
-        """Samples of some batches, the short ones first, in batches of the same sizes as before."""
-        indices = (index for batch in batches for index in batch)
-        ordered = iter(sorted(indices, key=self.sampler.dataset.text_length))
-        return [list(islice(ordered, len(batch))) for batch in batches]
-
     def _one_epoch(self, mixture: Mixture, number: int) -> list[int]:
         """Samples of this process in one epoch."""
         return mixture.epoch(number)[self.sampler.rank :: self.sampler.world_size].tolist()
-
-    def _endless(self, language_epoch, position: int) -> int:
-        """Sample number `position` of this process in the endless stream of language samples."""
-        sampler = self.sampler
-        epoch, index = divmod(position * sampler.world_size + sampler.rank, len(self.language))
-        return int(language_epoch(epoch)[index])

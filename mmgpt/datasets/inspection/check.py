@@ -143,6 +143,7 @@ def check_datasets(
     Returns:
         Figures of each dataset (see `_figures`), and the findings of all.
     """
+    # 1. Check texts and image files, in several processes.
     checks = [TextChecks(checked.dataset, checked.samples) for checked in datasets]
     loader = DataLoader(
         ConcatDataset([*checks, ImageFiles(images)]),
@@ -150,12 +151,34 @@ def check_datasets(
         num_workers=workers if workers > 1 else 0,
         collate_fn=list,
     )
-    results = _results(loader, progress)
-    texts = [list(islice(results, len(check))) for check in checks]
-    files = {file.path: file for file in results}
+    results = []
+    for chunk in loader:
+        results += chunk
+        if progress:
+            progress(len(chunk))
+    remaining = iter(results)
+    texts = [list(islice(remaining, len(check))) for check in checks]
+    files = {file.path: file for file in remaining}
     for checked, dataset_texts in zip(datasets, texts, strict=True):
-        _find_problems(checked, dataset_texts, files)
-        _find_duplicates(checked, dataset_texts)
+        # 2. Find problems of texts and image files.
+        for text in dataset_texts:
+            if text.problem:
+                checked.find(text.problem, text.message, text.record, text.id)
+        for sample in checked.parsed:
+            for mark in literal_media_marks(sample):
+                checked.find("unread_mark", f"{mark!r:.80} is text in a question", sample["record"], sample["id"])
+            for path in read_images(checked.dataset, sample):
+                file = files[path]
+                if file.problem:
+                    checked.find(file.problem, f"{path}: {file.message}", sample["record"], sample["id"])
+        # 3. Find duplicates.
+        by_key: dict[bytes, TextCheck] = {}
+        for text in dataset_texts:
+            first = by_key.setdefault(text.key, text)
+            if first is not text:
+                value = f"same images and turns as record {first.record}, id {first.id!r}"
+                checked.find("duplicate", value, text.record, text.id)
+    # 4. Find samples and images of the other splits in the training split.
     _find_training_data(datasets, texts)
     figures = [_figures(checked, dataset_texts, files) for checked, dataset_texts in zip(datasets, texts, strict=True)]
     return figures, [finding for checked in datasets for finding in checked.findings]
@@ -178,35 +201,6 @@ def lazy_datasets(config: Mapping) -> Iterator[InstructionDataset]:
         if not isinstance(dataset, InstructionDataset):
             raise ValueError(f"a dataset of type {kind!r} cannot be checked, only InstructionDataset")
         yield dataset
-
-
-def _results(loader: DataLoader, progress: Callable[[int], object] | None) -> Iterator:
-    for chunk in loader:
-        yield from chunk
-        if progress:
-            progress(len(chunk))
-
-
-def _find_problems(checked: CheckedDataset, texts: Sequence[TextCheck], files: Mapping[str, ImageFile]) -> None:
-    for text in texts:
-        if text.problem:
-            checked.find(text.problem, text.message, text.record, text.id)
-    for sample in checked.parsed:
-        for mark in literal_media_marks(sample):
-            checked.find("unread_mark", f"{mark!r:.80} is text in a question", sample["record"], sample["id"])
-        for path in read_images(checked.dataset, sample):
-            file = files[path]
-            if file.problem:
-                checked.find(file.problem, f"{path}: {file.message}", sample["record"], sample["id"])
-
-
-def _find_duplicates(checked: CheckedDataset, texts: Sequence[TextCheck]) -> None:
-    by_key: dict[bytes, TextCheck] = {}
-    for text in texts:
-        first = by_key.setdefault(text.key, text)
-        if first is not text:
-            value = f"same images and turns as record {first.record}, id {first.id!r}"
-            checked.find("duplicate", value, text.record, text.id)
 
 
 def _find_training_data(datasets: Sequence[CheckedDataset], texts: Sequence[Sequence[TextCheck]]) -> None:

@@ -130,20 +130,17 @@ def read_rows(batch: Mapping, datasets: Sequence[InstructionDataset], only: str 
     rows = []
     for number, indices in enumerate(sample_indices.tolist()):
         runs = [(index, len(list(run))) for index, run in groupby(indices)]
-        if only is None or any(batch["metas"][index]["dataset"] == only for index, _ in runs if index >= 0):
-            rows.append(_row(batch, number, runs, datasets))
+        if only is not None and all(batch["metas"][index]["dataset"] != only for index, _ in runs if index >= 0):
+            continue
+        samples, start, images = [], 0, 0
+        for index, length in runs:
+            if index >= 0:
+                samples.append(_sample(batch, number, index, slice(start, start + length), images, datasets))
+                images += len(samples[-1].pictures)
+            start += length
+        left, right = (length if index < 0 else 0 for index, length in (runs[0], runs[-1]))
+        rows.append(Row(number, samples, left, right))
     return rows
-
-
-def _row(batch: Mapping, number: int, runs: Sequence[tuple[int, int]], datasets: Sequence[InstructionDataset]) -> Row:
-    samples, start, images = [], 0, 0
-    for index, length in runs:
-        if index >= 0:
-            samples.append(_sample(batch, number, index, slice(start, start + length), images, datasets))
-            images += len(samples[-1].pictures)
-        start += length
-    left, right = (length if index < 0 else 0 for index, length in (runs[0], runs[-1]))
-    return Row(number, samples, left, right)
 
 
 def _sample(
@@ -158,23 +155,19 @@ def _sample(
     count = sum(piece.kind == "image" for piece in pieces)
     pictures = []
     if count:
-        pictures = _pictures(dataset, meta["images"], batch["pixels"][row, before : before + count], before)
+        prepare = next((step for step in dataset.pipeline.transforms if isinstance(step, PrepareImages)), None)
+        if prepare is None:
+            raise ValueError(f"dataset {dataset.name!r} has no pixels to show: set image_steps='${{pixel_steps}}'")
+        pixels = prepare.restore(batch["pixels"][row, before : before + count]).numpy()
+        folder = dataset.data_prefix.get("img", "")
+        # Images whose <image> token is cut off are not among the pixels.
+        files = meta["images"][: len(pixels)]
+        originals = LoadImages()({"image_folder": folder, "images": files})["pil"]
+        for prepared, file, original in zip(pixels, files, originals, strict=False):
+            size = original.size
+            original.thumbnail((THUMBNAIL, THUMBNAIL))
+            number = before + len(pictures) + 1
+            pictures.append(Picture(number, Image.fromarray(prepared), os.path.join(folder, file), size, original))
     cut = len(ids) == step.max_length and ids[-1] not in (step.special[EOS], step.special[END_OF_CHUNK])
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))
     return Sample(*origin, pieces, pictures, len(meta["images"]), step.max_length, cut)
-
-
-def _pictures(dataset: InstructionDataset, files: Sequence[str], pixels: torch.Tensor, before: int) -> list[Picture]:
-    prepare = next((step for step in dataset.pipeline.transforms if isinstance(step, PrepareImages)), None)
-    if prepare is None:
-        raise ValueError(f"dataset {dataset.name!r} has no pixels to show: set image_steps='${{pixel_steps}}'")
-    folder = dataset.data_prefix.get("img", "")
-    # Images whose <image> token is cut off are not among the pixels.
-    originals = LoadImages()({"image_folder": folder, "images": files[: len(pixels)]})["pil"]
-    pictures = []
-    for prepared, file, original in zip(prepare.restore(pixels).numpy(), files, originals, strict=False):
-        size = original.size
-        original.thumbnail((THUMBNAIL, THUMBNAIL))
-        number = before + len(pictures) + 1
-        pictures.append(Picture(number, Image.fromarray(prepared), os.path.join(folder, file), size, original))
-    return pictures

@@ -13,6 +13,10 @@ def aokvqa(record: dict) -> dict:
     answer is the right choice; without one the direct answer that most annotators gave; without both (test split)
     empty. The tag `difficult_direct_answer` ('true' or 'false') marks questions whose direct answers are not evaluated.
     """
+    if has(record, "image"):
+        image = field(record, "image")
+    else:
+        image = f"{field(record, 'split')}2017/{field(record, 'image_id', int):012d}.jpg"
     turn = {"question": field(record, "question").strip(), "answer": ""}
     for key, record_key in (("answers", "direct_answers"), ("choices", "choices"), ("rationales", "rationales")):
         if record.get(record_key):
@@ -22,7 +26,7 @@ def aokvqa(record: dict) -> dict:
         turn["answer"] = right_choice(text_list(record, "choices"), index, "correct_choice_idx")
     elif "answers" in turn:
         turn["answer"] = majority(turn["answers"])
-    sample = {"id": name_of(record, "question_id"), "images": [_image(record)], "turns": [turn]}
+    sample = {"id": name_of(record, "question_id"), "images": [image], "turns": [turn]}
     if has(record, "difficult_direct_answer"):
         difficult = field(record, "difficult_direct_answer", bool)
         sample["tags"] = {"difficult_direct_answer": str(difficult).lower()}
@@ -44,6 +48,9 @@ def scienceqa(record: dict, split: str | None = None) -> dict | None:
     if split is not None and field(record, "split") != split:
         return None
     choices, image = text_list(record, "choices"), record.get("image")
+    grade = field(record, "grade").removeprefix("grade")
+    if not grade.isdecimal():
+        raise ValueError(f"key 'grade' must be 'grade1' to 'grade12', got {record['grade']!r:.80}")
     hint = optional_text(record, "hint").strip()
     turn = {"question": field(record, "question").strip(), "choices": choices}
     turn["answer"] = right_choice(choices, field(record, "answer", int), "answer")
@@ -55,20 +62,7 @@ def scienceqa(record: dict, split: str | None = None) -> dict | None:
         "turns": [turn],
         "tags": {
             "subject": field(record, "subject"),
-            "grade": _grade_group(field(record, "grade")),
+            "grade": "1-6" if int(grade) < 7 else "7-12",
             "context": [kind for kind, value in (("text", hint), ("image", image)) if value] or "none",
         },
     }
-
-
-def _grade_group(grade: str) -> str:
-    number = grade.removeprefix("grade")
-    if not number.isdecimal():
-        raise ValueError(f"key 'grade' must be 'grade1' to 'grade12', got {grade!r:.80}")
-    return "1-6" if int(number) < 7 else "7-12"
-
-
-def _image(record: dict) -> str:
-    if has(record, "image"):
-        return field(record, "image")
-    return f"{field(record, 'split')}2017/{field(record, 'image_id', int):012d}.jpg"

@@ -37,7 +37,11 @@ def nlvr2(record: dict) -> dict:
     The former have `identifier` ('train-10171-0-0': split, set, pair, sentence) and, in the training split only,
     `directory`; the latter the two paths as `images`.
     """
-    images = text_list(record, "images") if has(record, "images") else _pair(record)
+    if has(record, "images"):
+        images = text_list(record, "images")
+    else:
+        stem = field(record, "identifier").rpartition("-")[0]
+        images = [f"{_folder(record)}{stem}-img{side}.png" for side in (0, 1)]
     if len(images) != 2:
         raise ValueError(f"key 'images' must hold the left and the right image, got {images!r:.80}")
     return _statement(name_of(record, "identifier"), images, record, "sentence", "label", TRUTH)
@@ -61,11 +65,6 @@ def _statement(name: str, images: list[str], record: dict, text: str, label: str
         if turn["answer"] not in choices:
             raise ValueError(f"key {label!r} must be one of {', '.join(choices)}, got {record[label]!r:.80}")
     return {"id": name, "images": images, "turns": [turn]}
-
-
-def _pair(record: dict) -> list[str]:
-    stem = field(record, "identifier").rpartition("-")[0]
-    return [f"{_folder(record)}{stem}-img{side}.png" for side in (0, 1)]
 
 
 def _folder(record: dict) -> str:

@@ -30,7 +30,13 @@ def vqa(record: dict, image: str = "{image}", answer: str | None = None, tags: S
     """
     turn = {"question": field(record, "question").strip(), "answer": ""}
     key = answer or next((key for key in ANSWER_KEYS if has(record, key)), None)
-    answers = _answers(record, key) if key else []
+    answers = []
+    if key:
+        value = field(record, key, (str, list))
+        if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+            answers = [field(entry, "answer").strip() for entry in value]
+        else:
+            answers = text_list(record, key)
     only_known_media(record)
     if answers:
         turn.update(answer=majority(answers), answers=answers)
@@ -70,19 +76,9 @@ def ocr_vqa(record: dict, split: str | None = None) -> dict | None:
     questions, answers = text_list(record, "questions"), text_list(record, "answers")
     if len(questions) != len(answers):
         raise ValueError(f"{len(questions)} questions, but {len(answers)} answers")
-    image = _image(record)
+    if has(record, "filename"):
+        image = field(record, "filename")
+    else:
+        image = field(record, "id") + PurePosixPath(field(record, "imageURL")).suffix
     turns = [{"question": question, "answer": answer} for question, answer in zip(questions, answers, strict=True)]
     return {"id": name_of(record, "id") or PurePosixPath(image).stem, "images": [image], "turns": turns}
-
-
-def _answers(record: dict, key: str) -> list[str]:
-    value = field(record, key, (str, list))
-    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
-        return [field(entry, "answer").strip() for entry in value]
-    return text_list(record, key)
-
-
-def _image(record: dict) -> str:
-    if has(record, "filename"):
-        return field(record, "filename")
-    return field(record, "id") + PurePosixPath(field(record, "imageURL")).suffix

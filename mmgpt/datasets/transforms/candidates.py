@@ -56,7 +56,10 @@ class AddCandidates:
             if len(ids) > self.tokenize.max_length:
                 reason = f"{len(ids)} tokens with the answer {answer!r}, the limit is {self.tokenize.max_length}"
                 raise SampleError(reason, SampleLocation.of(results))
-        prefix = _prefix_length(encoded)
+        # The common prefix ends where the answer of any text begins.
+        prompt_length = min(next(i for i, label in enumerate(labels) if label != IGNORE_INDEX) for _, labels in encoded)
+        equal = takewhile(lambda column: len(set(column)) == 1, zip(*(ids for ids, _ in encoded), strict=False))
+        prefix = min(prompt_length, sum(1 for _ in equal))
         results["choices"], results["candidates"], results["candidate_tokens"] = answers, [], []
         for ids, labels in encoded:
             count = sum(label != IGNORE_INDEX for label in labels)
@@ -68,10 +71,3 @@ class AddCandidates:
         results["labels"] = torch.full_like(results["input_ids"], IGNORE_INDEX)
         results["image_tokens"] = self.tokenize.count_images(results["input_ids"])
         return results
-
-
-def _prefix_length(encoded: Sequence[tuple[list[int], list[int]]]) -> int:
-    """Number of tokens that all encoded texts begin with, before the answer of any of them."""
-    prompt = min(next(i for i, label in enumerate(labels) if label != IGNORE_INDEX) for _, labels in encoded)
-    equal = takewhile(lambda column: len(set(column)) == 1, zip(*(ids for ids, _ in encoded), strict=False))
-    return min(prompt, sum(1 for _ in equal))

@@ -58,27 +58,24 @@ class AddExamples:
         return results
 
     def _choose(self, results: dict) -> list[dict]:
+        if not self.shots:
+            return []
         own_images, chosen = set(_paths(results)), []
-        for index in self._candidates(results) if self.shots else ():
+        if self.nearest:
+            candidates = self.nearest(_paths(results))
+        else:
+            size = len(self.dataset)
+            candidates = map(int, results["rng"].choice(size, min(size, self.shots + SPARE), replace=False))
+        for index in candidates:
             example = self.dataset.pipeline(self.dataset.get_data_info(index))
             if own_images.isdisjoint(_paths(example)):
                 chosen.append(example)
             if len(chosen) == self.shots:
                 return chosen[::-1] if self.nearest else chosen
-        if self.shots:
-            raise SampleError(
-                f"{len(chosen)} examples of other images among the {len(self.dataset)} samples of "
-                f"{self.dataset.ann_file}, but shots={self.shots}",
-                SampleLocation.of(results),
-            )
-        return []
-
-    def _candidates(self, results: dict) -> Iterator[int]:
-        """Indices of possible examples, in the order of preference."""
-        if self.nearest:
-            return self.nearest(_paths(results))
-        size = len(self.dataset)
-        return map(int, results["rng"].choice(size, min(size, self.shots + SPARE), replace=False))
+        reason = (
+            f"{len(chosen)} examples of other images among the {len(self.dataset)} samples of {self.dataset.ann_file}"
+        )
+        raise SampleError(f"{reason}, but shots={self.shots}", SampleLocation.of(results))
 
 
 class Nearest:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mmgpt.datasets.feature_cache import FILL_COMMAND, CacheMiss, FeatureCache, image_key
 from mmgpt.registry import TRANSFORMS
@@ -32,18 +31,15 @@ class LoadFeatures:
         self.folder, self.cache = cache, FeatureCache(cache, steps)
 
     def __call__(self, results: dict) -> dict:
-        folder = Path(results.get("image_folder", ""))
-        features = [self._read(folder / image, results) for image in results["images"]]
+        features = []
+        for image in results["images"]:
+            path = Path(results.get("image_folder", ""), image)
+            try:
+                features.append(self.cache.read(image_key(path)))
+            except FileNotFoundError as error:
+                raise MissingImageError("no such file", SampleLocation.of(results, image=path)) from error
+            except KeyError as error:
+                reason = f"no features in {self.folder} of the file as it is now: `{FILL_COMMAND}` adds them"
+                raise CacheMiss(reason, SampleLocation.of(results, image=path)) from error
         results["pixels"] = torch.stack(features) if features else None
         return results
-
-    def _read(self, path: Path, results: dict) -> Tensor:
-        try:
-            return self.cache.read(image_key(path))
-        except FileNotFoundError as error:
-            raise MissingImageError("no such file", SampleLocation.of(results, image=path)) from error
-        except KeyError as error:
-            raise CacheMiss(
-                f"no features in {self.folder} of the file as it is now: `{FILL_COMMAND}` adds them",
-                SampleLocation.of(results, image=path),
-            ) from error

@@ -35,8 +35,18 @@ class LoadImages:
     """
 
     def __call__(self, results: dict) -> dict:
-        folder = Path(results.get("image_folder", ""))
-        results["pil"] = [_read(folder / image, results) for image in results["images"]]
+        results["pil"] = []
+        for name in results["images"]:
+            path = Path(results.get("image_folder", ""), name)
+            if not path.is_file():
+                raise MissingImageError("no such file", SampleLocation.of(results, image=path))
+            try:
+                with Image.open(path) as image:
+                    results["pil"].append(upright_rgb(image))
+            # Pillow's plugins raise errors of any type for damaged files.
+            except Exception as error:
+                reason = f"cannot be read: {str(error) or type(error).__name__}"
+                raise SampleError(reason, SampleLocation.of(results, image=path)) from error
         return results
 
 
@@ -95,23 +105,23 @@ class EachImage:
     def __call__(self, results: dict) -> dict:
         # A chat, whose samples have no generator, transforms every image in the same way.
         rng = results.get("rng") or np.random.default_rng(0)
+        images = []
         with _global_seed(int(rng.integers(2**32))):
-            images = zip(results["pil"], results["images"], strict=True)
-            results["pil"] = [self._transformed(image, path, results) for image, path in images]
+            for image, path in zip(results["pil"], results["images"], strict=True):
+                shape = (image.height, image.width)
+                pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
+                inputs = {"img": pixels, "img_shape": shape, "ori_shape": shape, "img_path": path}
+                for transform in self.transforms:
+                    inputs = transform(inputs)
+                    pixels = None if inputs is None else inputs.get("img")
+                    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+                        is_array = isinstance(pixels, np.ndarray)
+                        kind = f"{pixels.dtype} {pixels.shape}" if is_array else type(pixels).__name__
+                        reason = f"{type(transform).__name__} gives {kind} as `img`, not uint8 (H, W, 3)"
+                        raise SampleError(reason, SampleLocation.of(results, image=path))
+                images.append(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
+        results["pil"] = images
         return results
-
-    def _transformed(self, image: Image.Image, path: str, results: dict) -> Image.Image:
-        shape = (image.height, image.width)
-        pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
-        inputs = {"img": pixels, "img_shape": shape, "ori_shape": shape, "img_path": path}
-        for transform in self.transforms:
-            inputs = transform(inputs)
-            output = None if inputs is None else inputs.get("img")
-            if not isinstance(output, np.ndarray) or output.dtype != np.uint8 or output.shape[2:] != (3,):
-                kind = f"{output.dtype} {output.shape}" if isinstance(output, np.ndarray) else type(output).__name__
-                reason = f"{type(transform).__name__} gives {kind} as `img`, not uint8 (H, W, 3)"
-                raise SampleError(reason, SampleLocation.of(results, image=path))
-        return Image.fromarray(np.ascontiguousarray(output[..., ::-1]))
 
 
 @contextmanager
@@ -174,15 +184,3 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _upper_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-def _read(path: Path, results: dict) -> Image.Image:
-    if not path.is_file():
-        raise MissingImageError("no such file", SampleLocation.of(results, image=path))
-    try:
-        with Image.open(path) as image:
-            return upright_rgb(image)
-    # Pillow's plugins raise errors of any type for damaged files.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise SampleError(f"cannot be read: {reason}", SampleLocation.of(results, image=path)) from error

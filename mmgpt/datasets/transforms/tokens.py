@@ -1,7 +1,7 @@
 """From text segments to token ids, with labels that are exact by segment."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -47,15 +47,9 @@ class TextSpan(NamedTuple):
     special: bool = False
 
 
-@lru_cache(maxsize=4)
-def _tokenizer(folder: str):
-    # The pipelines of all datasets share one tokenizer.
-    return load_tokenizer(folder)
-
-
-@lru_cache(maxsize=4)
-def _plain_text(tokenizer) -> PlainText:
-    return PlainText(tokenizer, is_mark)
+# The pipelines of all datasets share one tokenizer.
+_shared_tokenizer = lru_cache(maxsize=4)(load_tokenizer)
+_shared_plain_text = lru_cache(maxsize=4)(partial(PlainText, is_mark=is_mark))
 
 
 @TRANSFORMS.register_module()
@@ -86,8 +80,8 @@ class TokenizeSegments:
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans
-        self.tokenizer = _tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        self.plain_text = _plain_text(self.tokenizer)
+        self.tokenizer = _shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.plain_text = _shared_plain_text(self.tokenizer)
         self.max_length = max_length
         # Current Llama tokenizers do not add a space before one; sentencepiece and the tokenizer of 2023 do.
         self.doubled = (" ", "▁") if tokenization == "stripped" and self._text_ids("x") == self._text_ids(" x") else ()
@@ -118,7 +112,12 @@ class TokenizeSegments:
         characters = max(LONG_TEXT, CHARACTERS * self.max_length)
         while True:
             first_segments = beginning(segments, characters)
-            ids, labels = self._encode(first_segments)
+            bos = self.tokenizer.bos_token_id
+            ids, labels = ([], []) if bos is None else ([bos], [IGNORE_INDEX])
+            for span in self.spans(first_segments):
+                span_ids, has_label = self._encode_span(span)
+                ids += span_ids
+                labels += [token if label else IGNORE_INDEX for token, label in zip(span_ids, has_label, strict=True)]
             if first_segments is segments:
                 return ids, labels
             if len(ids) >= self.max_length + MARGIN:
@@ -126,15 +125,6 @@ class TokenizeSegments:
                 has_labels = any(segment.learned for segment in segments[len(first_segments) - 1 :])
                 return [*ids, ids[-1]], [*labels, ids[-1] if has_labels else IGNORE_INDEX]
             characters *= 4
-
-    def _encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
-        bos = self.tokenizer.bos_token_id
-        ids, labels = ([], []) if bos is None else ([bos], [IGNORE_INDEX])
-        for span in self.spans(segments):
-            span_ids, has_label = self._encode_span(span)
-            ids += span_ids
-            labels += [token if label else IGNORE_INDEX for token, label in zip(span_ids, has_label, strict=True)]
-        return ids, labels
 
     def _encode_span(self, span: TextSpan) -> tuple[list[int], list[bool]]:
         """Token ids, and for each whether it has a label."""

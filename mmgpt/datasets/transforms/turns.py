@@ -133,17 +133,15 @@ class GiveReason:
         for turn in results["turns"]:
             if turn.get("answer") and turn.get("rationales") and results["rng"].random() < self.prob:
                 turn["question"] = add_text(turn["question"], _choose(results, self.questions))
-                turn["answer"] = f"The answer is {turn['answer']}. Because {_sentences(turn['rationales'])}"
+                reasons = dict.fromkeys(turn["rationales"])
+                sentences = (text if text.endswith((".", "!", "?")) else f"{text}." for text in reasons)
+                turn["answer"] = f"The answer is {turn['answer']}. Because {' '.join(sentences)}"
                 turn["answers"] = [turn["answer"]]
         return results
 
 
 def _choose(results: dict, items: Sequence):
     return items[int(results["rng"].integers(len(items)))]
-
-
-def _sentences(texts: Sequence[str]) -> str:
-    return " ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in dict.fromkeys(texts))
 
 
 def _check_wordings(items: Sequence[str], name: str) -> list[str]:
