@@ -55,7 +55,7 @@ def test_records_that_the_parser_refuses_are_left_out(build, broken_records, log
     assert re.match(r"dataset dolly: 4 of 6 records of .*dolly.jsonl \(2 refused by the parser\)", whole)
 
 
-def test_nothing_left_is_an_error(build, dolly_config, monkeypatch):
+def test_no_records_left_is_an_error(build, dolly_config, monkeypatch):
     monkeypatch.setitem(PARSERS.module_dict, "none", lambda record: record["none"])
     with pytest.raises(ValueError, match=r"none of 2 records belongs to dataset 'dolly' \(2 refused by the parser\)"):
         build(dolly_config(["red", "blue"], parser="none", on_error="skip"))
@@ -74,7 +74,7 @@ def test_samples_that_cannot_be_read_are_replaced_by_the_next(build, caption_con
     assert damaged.count("record 2") == 1 and "captions_2.png': cannot be read: " in damaged
 
 
-def test_when_nothing_can_be_read_it_ends(build, caption_config):
+def test_no_readable_sample_is_an_error(build, caption_config):
     dataset = build(failing(caption_config(2, on_error="skip"), MemoryError, "captions_0.png", "captions_1.png"))
     with pytest.raises(ValueError, match="no sample of dataset 'captions' has anything to learn, or .* see the log"):
         dataset[0]
@@ -94,7 +94,7 @@ def test_any_error_names_the_sample(build, caption_config, error, workers):
     assert len(re.findall(place, said)) == 1
 
 
-def test_the_place_is_said_once(build, caption_config, tmp_path):
+def test_location_is_in_the_message_once(build, caption_config, tmp_path):
     dataset = build(caption_config(2))
     (tmp_path / "images" / "captions_1.png").unlink()
     with pytest.raises(FileNotFoundError) as raised:
@@ -130,7 +130,7 @@ def test_workers_log_into_the_file_and_count_together(build, caption_config, tmp
 
 
 @pytest.mark.parametrize("more", [dict(test_mode=True), dict(open_last=True)])
-def test_an_evaluation_skips_nothing(build, caption_config, steps, more):
+def test_on_error_skip_in_an_evaluation_is_an_error(build, caption_config, steps, more):
     open_last = more.pop("open_last", False)
     config = caption_config(1) | dict(pipeline=steps(16, open_last=open_last)) | more
     assert len(build(config)) == 1
@@ -138,18 +138,18 @@ def test_an_evaluation_skips_nothing(build, caption_config, steps, more):
         build(config | dict(on_error="skip"))
 
 
-def test_an_unknown_way(build, dolly_config):
+def test_unknown_on_error_is_an_error(build, dolly_config):
     with pytest.raises(ValueError, match="on_error='ignore': choose among raise, skip"):
         build(dolly_config(["red"], on_error="ignore"))
 
 
-def test_it_reaches_the_parts_that_have_none(build, caption_config, dolly_config):
+def test_on_error_is_passed_on_to_datasets_without_one(build, caption_config, dolly_config):
     own = dolly_config(["red"], name="own", on_error="raise")
     dataset = build(dict(type="JointDataset", visual=[caption_config(1)], language=[own], on_error="skip"))
     assert [part.skip_errors for part in (*dataset.visual, *dataset.language)] == [True, False]
 
 
-def test_folders_when_skipping(build, caption_config, tmp_path, make_images, logged):
+def test_missing_folders_are_logged_when_skipping(build, caption_config, tmp_path, make_images, logged):
     make_images("here/1.png")
     path = tmp_path / "two.json"
     names = ["here/gone.png", "there/0.png", "here/1.png"]

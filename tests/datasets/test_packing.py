@@ -29,7 +29,7 @@ def test_rows_have_the_length_with_the_smallest_size(lengths, most, length, samp
     assert pack_rows(lengths, most) == (length, samples)
 
 
-def test_no_length_of_rows_has_fewer_places():
+def test_no_other_row_length_has_a_smaller_size():
     rows = pack_rows(LENGTHS, 512)
     assert rows.size == min(length * len(fill_rows(LENGTHS, length)) for length in range(64, 513, 64))
     assert rows.size < 1.02 * sum(LENGTHS)

@@ -39,7 +39,7 @@ def test_text_only():
         ({"images": ["1.jpg"], "turns": [{"question": [{"type": "image"}] * 2}]}, "1 images, but 2 image contents"),
     ],
 )
-def test_errors_name_the_key(record, message):
+def test_errors_name_the_unknown_key(record, message):
     with pytest.raises(ValueError, match=message):
         check_sample(find_parser("conversation")(record))
 
