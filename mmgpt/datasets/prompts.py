@@ -58,10 +58,10 @@ PLACEHOLDERS = {"image": IMAGE, "question": "{question}", "context": "{context}"
 
 
 class Segment(NamedTuple):
-    """Stretch of a prompt; `learned` if its tokens have labels, `special` if it is one token (`<image>` or an end)."""
+    """Stretch of a prompt: `supervised` if its tokens have labels, `special` if it is one token (`<image>`, an end)."""
 
     text: str
-    learned: bool = False
+    supervised: bool = False
     special: bool = False
 
 
@@ -112,7 +112,7 @@ def format_turns(template: Mapping[str, str], turns: Sequence[dict], open_last: 
         if not segment.text:
             continue
         last = joined[-1] if joined else None
-        if last and not last.special and not segment.special and last.learned == segment.learned:
+        if last and not last.special and not segment.special and last.supervised == segment.supervised:
             joined[-1] = last._replace(text=last.text + segment.text)
         else:
             joined.append(segment)

@@ -17,8 +17,8 @@ def test_one_turn_with_image_and_context():
         Segment(START + "### Image:\n"),
         Segment("<image>", special=True),
         Segment("\n\n### Instruction:\nWhat is it?\n\n### Input:\nA hint.\n\n### Response:\n"),
-        Segment("a bus", learned=True),
-        Segment(EOS, learned=True, special=True),
+        Segment("a bus", supervised=True),
+        Segment(EOS, supervised=True, special=True),
     ]
 
 
@@ -37,8 +37,8 @@ def test_open_prompt_is_the_beginning_of_the_full_one():
 
 def test_empty_answer_has_no_labels():
     segments = format_turns(SHORT, [{"question": "a", "answer": ""}, {"question": "c", "answer": "d"}])
-    assert [s.text for s in segments if s.learned] == ["d", EOS]
-    assert not any(s.learned for s in format_turns(SHORT, [{"question": "a", "answer": ""}]))
+    assert [s.text for s in segments if s.supervised] == ["d", EOS]
+    assert not any(s.supervised for s in format_turns(SHORT, [{"question": "a", "answer": ""}]))
 
 
 def test_leading_images_have_sections_inner_ones_stay_inline():

@@ -49,7 +49,7 @@ class AddCandidates:
     def __call__(self, results: dict) -> dict:
         answers = self.offered(results)
         # Answers before the last one, of a dialogue or of examples, are part of the prompt.
-        prompt = [segment._replace(learned=False) for segment in results["segments"]]
+        prompt = [segment._replace(supervised=False) for segment in results["segments"]]
         template = results["template"]
         encoded = [self.tokenize.encode([*prompt, *answer_segments(template, answer)]) for answer in answers]
         for answer, (ids, _) in zip(answers, encoded, strict=True):

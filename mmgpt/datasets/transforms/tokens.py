@@ -43,7 +43,7 @@ class TextSpan(NamedTuple):
     """Text that is encoded as a whole, and for each character whether its token has a label; or one special token."""
 
     text: str
-    learned: list[bool]
+    supervised: list[bool]
     special: bool = False
 
 
@@ -122,23 +122,23 @@ class TokenizeSegments:
                 return ids, labels
             if len(ids) >= self.max_length + MARGIN:
                 # One token represents the rest, so that an answer in it counts as cut off.
-                has_labels = any(segment.learned for segment in segments[len(first_segments) - 1 :])
+                has_labels = any(segment.supervised for segment in segments[len(first_segments) - 1 :])
                 return [*ids, ids[-1]], [*labels, ids[-1] if has_labels else IGNORE_INDEX]
             characters *= 4
 
     def _encode_span(self, span: TextSpan) -> tuple[list[int], list[bool]]:
         """Token ids, and for each whether it has a label."""
-        text, learned, special = span
+        text, supervised, special = span
         if special:
-            return [self.special[text]], learned[:1]
+            return [self.special[text]], supervised[:1]
         if text.startswith(self.doubled):
-            text, learned = " " + text, learned[:1] + learned
-        if len(set(learned)) < 2:
+            text, supervised = " " + text, supervised[:1] + supervised
+        if len(set(supervised)) < 2:
             ids = self._text_ids(text)
-            return ids, learned[:1] * len(ids)
+            return ids, supervised[:1] * len(ids)
         ids, spans = self.plain_text(text)
         # A token across two segments belongs to the segment in which it ends.
-        return ids, [learned[end - 1] for _, end in spans]
+        return ids, [supervised[end - 1] for _, end in spans]
 
     def _text_ids(self, text: str) -> list[int]:
         return self.plain_text(text)[0]
@@ -160,7 +160,7 @@ def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]
 
 def segment_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
     """A span for each segment."""
-    return (TextSpan(text, [learned] * len(text), special) for text, learned, special in segments)
+    return (TextSpan(text, [supervised] * len(text), special) for text, supervised, special in segments)
 
 
 def stripped_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
@@ -173,8 +173,8 @@ def stripped_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
         text = prompt_text(run)
         start = len(text) - len(text.lstrip()) if before and before[-1].text == IMAGE else 0
         end = len(text.rstrip()) if after and after[0].text == IMAGE else len(text)
-        learned = [segment.learned for segment in run for _ in segment.text]
-        yield TextSpan(text[start:end], learned[start:end])
+        supervised = [segment.supervised for segment in run for _ in segment.text]
+        yield TextSpan(text[start:end], supervised[start:end])
 
 
 @TRANSFORMS.register_module()

@@ -26,7 +26,7 @@ def tokens(tokenizer, turns, images=0, max_length=200, template="short", open_la
 
 
 def stripped(tokenizer, *segments):
-    """Ids without the start, and the learned ones."""
+    """Ids without the start, and the label ids."""
     ids, labels = TokenizeSegments(tokenizer, 99, "stripped").encode(segments)
     assert ids[0] == tokenizer.bos_token_id
     assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
@@ -40,10 +40,10 @@ def plain(tokenizer, text):
 def test_only_answers_and_their_ends_have_labels(tokenizer):
     turns = [{"question": "what colour", "answer": "red"}, {"question": "what shape", "answer": "a circle"}]
     out, _ = tokens(tokenizer, turns, images=1)
-    learned = out["labels"] != -100
+    has_label = out["labels"] != -100
     assert out["input_ids"].dtype == out["labels"].dtype == torch.int64
-    assert torch.equal(out["labels"][learned], out["input_ids"][learned])
-    assert tokenizer.decode(out["input_ids"][learned]).split() == ["red</s>", "a", "circle</s>"]
+    assert torch.equal(out["labels"][has_label], out["input_ids"][has_label])
+    assert tokenizer.decode(out["input_ids"][has_label]).split() == ["red</s>", "a", "circle</s>"]
     assert out["input_ids"][0] == tokenizer.bos_token_id and out["image_tokens"] == 1
     assert (out["input_ids"] == tokenizer.bos_token_id).sum() == 1
 
@@ -85,36 +85,36 @@ def test_stripped_text_touches_its_images(tokenizer):
 
 def test_whitespace_is_stripped_across_segments(tokenizer):
     image = tokenizer.convert_tokens_to_ids(IMAGE)
-    ids, learned = stripped(tokenizer, PLACE, Segment("\n"), Segment(" red\n", True), Segment(" "), PLACE)
-    assert ids == [image, *plain(tokenizer, "red"), image] and learned == plain(tokenizer, "red")
+    ids, label_ids = stripped(tokenizer, PLACE, Segment("\n"), Segment(" red\n", True), Segment(" "), PLACE)
+    assert ids == [image, *plain(tokenizer, "red"), image] and label_ids == plain(tokenizer, "red")
 
 
 def test_stripped_prompt_and_answer_are_encoded_as_one_text(tokenizer):
-    ids, learned = stripped(tokenizer, Segment("\nwhat\n"), Segment("red\n", True), END, Segment("\nno"))
+    ids, label_ids = stripped(tokenizer, Segment("\nwhat\n"), Segment("red\n", True), END, Segment("\nno"))
     eos = [tokenizer.eos_token_id]
     assert ids == plain(tokenizer, "\nwhat\nred\n") + eos + plain(tokenizer, "\nno")
-    assert plain(tokenizer, "red\n") != learned[:-1] == tokenizer.convert_tokens_to_ids(["r", "e", "d", "\n"])
+    assert plain(tokenizer, "red\n") != label_ids[:-1] == tokenizer.convert_tokens_to_ids(["r", "e", "d", "\n"])
 
 
 def test_a_token_across_two_segments_belongs_to_the_one_where_it_ends(tokenizer):
-    _, learned = stripped(tokenizer, Segment("what "), Segment("red", True), Segment(" no"))
-    assert learned == plain(tokenizer, "red") and len(learned) == 1
+    _, label_ids = stripped(tokenizer, Segment("what "), Segment("red", True), Segment(" no"))
+    assert label_ids == plain(tokenizer, "red") and len(label_ids) == 1
 
 
 def test_all_tokens_of_an_answer_that_comes_first_have_labels(tokenizer):
-    _, learned = stripped(tokenizer, Segment("x", True), Segment(" no"))
-    assert learned == plain(tokenizer, "x") and len(learned) == 2
+    _, label_ids = stripped(tokenizer, Segment("x", True), Segment(" no"))
+    assert label_ids == plain(tokenizer, "x") and len(label_ids) == 2
 
 
 def test_leading_space_follows_the_prefix_space(tokenizer, monkeypatch):
     """Also with a tokenizer that puts no space in front of one, as Llama's of transformers 5 does."""
-    ids, learned = stripped(tokenizer, Segment(" red"), Segment(" red", True))
-    assert tokenizer.decode(ids) == " red red" and learned == plain(tokenizer, "red")
+    ids, label_ids = stripped(tokenizer, Segment(" red"), Segment(" red", True))
+    assert tokenizer.decode(ids) == " red red" and label_ids == plain(tokenizer, "red")
     monkeypatch.setattr(tokenizer.backend_tokenizer, "normalizer", None)
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     monkeypatch.setattr(tokenizer.backend_tokenizer, "pre_tokenizer", metaspace)
     assert plain(tokenizer, " red") == plain(tokenizer, "red")
-    assert stripped(tokenizer, Segment(" red"), Segment(" red", True)) == (ids, learned)
+    assert stripped(tokenizer, Segment(" red"), Segment(" red", True)) == (ids, label_ids)
 
 
 def test_unknown_tokenization(tokenizer):
