@@ -9,7 +9,7 @@ from PIL import Image
 from mmgpt.apis.conversation import Conversation
 from mmgpt.apis.images import read_image
 from mmgpt.datasets.conversation import question_text
-from mmgpt.datasets.parsers.own import conversation
+from mmgpt.datasets.parsers.schema import conversation
 from mmgpt.datasets.records import parse_record
 
 ANNOTATION_SUFFIXES = (".jsonl", ".json")

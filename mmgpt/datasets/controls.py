@@ -1,4 +1,4 @@
-"""Datasets with the wrong image, to see whether a model looks."""
+"""Evaluation datasets with shuffled or blank images, to measure how much a model uses the image."""
 
 from collections import defaultdict
 
@@ -14,18 +14,18 @@ from .transforms import LoadFeatures
 
 @DATASETS.register_module()
 class ImageControl:
-    """A dataset for evaluation whose samples get wrong images; samples without images stay.
+    """Control for evaluation: the samples of a dataset with wrong images; samples without images stay the same.
 
-    What is passed on as `images` names those that are shown.
+    The `images` of a sample name the images that the model gets.
 
     Args:
-        dataset: config of an InstructionDataset, or one.
-        kind: 'other' gives each sample the images of another sample, of other files and equally many, before they are
+        dataset: InstructionDataset, or its config.
+        kind: 'other' gives each sample the images of another sample, from other files and equally many, before they are
             loaded; 'zero' gives pixels that are all zero.
-        seed: of the exchange.
+        seed: seed of the shuffling.
 
     Raises:
-        ValueError: unknown kind, no other image to exchange with, or 'zero' without pixels (of cached features).
+        ValueError: unknown kind, only one image to shuffle, or 'zero' with cached features, which have no pixels.
     """
 
     def __init__(self, dataset: dict | InstructionDataset, kind: str, seed: int = 0):
@@ -35,21 +35,21 @@ class ImageControl:
         if kind == "zero" and any(isinstance(step, LoadFeatures) for step in self.dataset.pipeline.transforms):
             raise ValueError(f"kind='zero': dataset {self.dataset.name!r} reads cached features, which have no pixels")
         self.kind = kind
-        self.exchange = _exchange(self.dataset, seed) if kind == "other" else {}
+        self.shuffled = _shuffled_images(self.dataset, seed) if kind == "other" else {}
 
     @property
     def name(self) -> str:
-        """The dataset's name."""
+        """Name of the dataset."""
         return self.dataset.name
 
     @property
     def source(self) -> str:
-        """The dataset's source."""
+        """Source of the dataset."""
         return self.dataset.source
 
     @property
     def metainfo(self) -> dict:
-        """The dataset's meta information."""
+        """Meta information of the dataset."""
         return self.dataset.metainfo
 
     def __len__(self) -> int:
@@ -61,24 +61,24 @@ class ImageControl:
             pixels = data["pixels"]
             return data if pixels is None else dict(data, pixels=torch.zeros_like(pixels))
         info = self.dataset.get_data_info(idx)
-        info["images"] = list(self.exchange.get(tuple(info["images"]), info["images"]))
+        info["images"] = list(self.shuffled.get(tuple(info["images"]), info["images"]))
         return self.dataset.transform(info)
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
 
-def _exchange(dataset: InstructionDataset, seed: int) -> dict[tuple, tuple]:
-    """For the images of each sample those of another: the next ones in a shuffled circle of equally many."""
-    circles = defaultdict(dict)
+def _shuffled_images(dataset: InstructionDataset, seed: int) -> dict[tuple, tuple]:
+    """Images of each sample -> images of another: the next ones in a random cycle of those that are equally many."""
+    by_count = defaultdict(dict)
     for i in range(len(dataset)):
         images = tuple(dataset.get_data_info(i)["images"])
-        circles[len(images)][images] = None
-    exchange = {}
-    for count, circle in circles.items():
-        if count and len(circle) < 2:
-            raise ValueError(f"dataset {dataset.name!r}: no other image to exchange {next(iter(circle))} with")
-        images = list(circle)
+        by_count[len(images)][images] = None
+    shuffled = {}
+    for count, cycle in by_count.items():
+        if count and len(cycle) < 2:
+            raise ValueError(f"dataset {dataset.name!r}: no other image to exchange {next(iter(cycle))} with")
+        images = list(cycle)
         order = np.random.default_rng([seed, count]).permutation(len(images))
-        exchange.update({images[a]: images[b] for a, b in zip(order, np.roll(order, -1), strict=True)})
-    return exchange
+        shuffled.update({images[a]: images[b] for a, b in zip(order, np.roll(order, -1), strict=True)})
+    return shuffled

@@ -1,10 +1,10 @@
-"""The one sample schema, and its check.
+"""Schema of a sample, its check, and functions on questions and turns.
 
 A sample is `{'id': str, 'images': [path, ...], 'turns': [turn, ...]}`, and `'tags': {name: str | [str, ...]}` where
-scores are wanted by groups of samples. A turn is `{'question': str | [part, ...],
-'answer': str, 'context': str, 'answers': [str], 'choices': [str], 'rationales': [str]}`, of which only the question is
-needed; a part is `{'type': 'image'}` or `{'type': 'text', 'text': str}`.
-A question that is a string is literal text throughout: `<image>` typed in it is no image.
+scores are reported by groups of samples. A turn is `{'question': str | [content, ...], 'answer': str, 'context': str,
+'answers': [str], 'choices': [str], 'rationales': [str]}`, of which only the question is required; a content is
+`{'type': 'image'}` or `{'type': 'text', 'text': str}`. A question that is a string is literal text: `<image>` typed in
+it is not an image.
 """
 
 import re
@@ -22,48 +22,48 @@ LIST_KEYS = ("answers", "choices", "rationales")
 
 
 def text_part(text: str) -> dict:
-    """A part of a question that is text."""
+    """Text content of a question."""
     return {"type": "text", "text": text}
 
 
-def is_image(part: dict) -> bool:
-    """Whether a part of a question is the place of an image."""
-    return part["type"] == "image"
+def is_image(content: dict) -> bool:
+    """Whether a content of a question is an image."""
+    return content["type"] == "image"
 
 
 def question_parts(question: str | Sequence[dict]) -> list[dict]:
-    """A question as a list of parts, empty texts left out."""
-    parts = [text_part(question)] if isinstance(question, str) else question
-    return [part for part in parts if is_image(part) or part["text"]]
+    """Contents of a question, without empty texts."""
+    contents = [text_part(question)] if isinstance(question, str) else question
+    return [content for content in contents if is_image(content) or content["text"]]
 
 
 def question_text(question: str | Sequence[dict]) -> str:
-    """The text of a question, without the places of images."""
-    return "".join(part["text"] for part in question_parts(question) if not is_image(part))
+    """Text of a question, without its images."""
+    return "".join(content["text"] for content in question_parts(question) if not is_image(content))
 
 
-def unread_marks(sample: dict) -> list[str]:
-    """Marks of media that other projects put into texts, each once, as they stand in the texts of a sample's questions.
+def literal_media_marks(sample: dict) -> list[str]:
+    """Different marks of media, as other projects put them into texts, in the texts of a sample's questions.
 
-    They are read as text, whatever was meant by them.
+    They are read as text, whatever their author meant.
     """
     texts = (question_text(turn["question"]) for turn in sample["turns"])
     return list(dict.fromkeys(mark for text in texts if "<" in text for mark in MEDIA_MARK.findall(text)))
 
 
 def add_text(question: str | Sequence[dict], text: str) -> str | list[dict]:
-    """A question with text put behind it, one space between; a new object, the old one is not changed."""
-    joined = f" {text}" if question_text(question) else text
-    return question + joined if isinstance(question, str) else [*question, text_part(joined)]
+    """New question with a text after it, separated by a space."""
+    suffix = f" {text}" if question_text(question) else text
+    return question + suffix if isinstance(question, str) else [*question, text_part(suffix)]
 
 
-def leading_images(parts: Sequence[dict]) -> int:
-    """How many images some parts begin with."""
-    return next((i for i, part in enumerate(parts) if not is_image(part)), len(parts))
+def leading_images(contents: Sequence[dict]) -> int:
+    """Number of images before the first text."""
+    return next((i for i, content in enumerate(contents) if not is_image(content)), len(contents))
 
 
 def lead_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
-    """A question with text put before it, behind its leading images, a blank line between; empty text adds nothing."""
+    """New question with a text before it, after its leading images, separated by a blank line; '' adds nothing."""
     if not text:
         return question
     if isinstance(question, str):
@@ -73,81 +73,72 @@ def lead_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
 
 
 def count_images(turns: Sequence[dict]) -> int:
-    """The number of image places in the questions of some turns."""
+    """Number of image contents in the questions of some turns."""
     questions = [turn["question"] for turn in turns if not isinstance(turn["question"], str)]
-    return sum(is_image(part) for question in questions for part in question)
+    return sum(is_image(content) for question in questions for content in question)
 
 
 def place_images(turns: Sequence[dict], images: int) -> list[dict]:
-    """Turns with a place for every image.
+    """Turns with an image content for every image.
 
-    Where no question has an image part, all images belong to the start of the first turn.
+    Where no question has one, all images are put at the start of the first turn.
 
     Args:
-        turns: of one sample; not changed.
+        turns: turns of one sample; not changed.
         images: number of images of the sample.
 
     Raises:
-        ValueError: the image parts are not as many as the images.
+        ValueError: the questions have another number of image contents.
     """
-    marks = count_images(turns)
-    if marks == images:
+    contents = count_images(turns)
+    if contents == images:
         return list(turns)
-    if marks:
-        raise ValueError(f"{images} images, but {marks} image places in its questions")
+    if contents:
+        raise ValueError(f"{images} images, but {contents} image contents in its questions")
     first = dict(turns[0], question=[IMAGE_PART] * images + question_parts(turns[0]["question"]))
     return [first, *turns[1:]]
 
 
+def each_turn(sample: dict) -> Iterator[dict]:
+    """A sample for each turn of a sample whose images belong to all turns."""
+    for number, turn in enumerate(sample["turns"]):
+        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])
+
+
 def check_sample(sample: dict) -> dict:
-    """Returns a sample as it is when it follows the schema.
+    """The sample itself, if it follows the schema.
 
     Raises:
-        ValueError: it does not; names the key and the value.
+        ValueError: it does not follow the schema; names the key and the value.
     """
     images, turns = sample.get("images"), sample.get("turns")
-    if not _strings(images):
+    if not _is_text_list(images):
         raise ValueError(f"images must be a list of paths, got {images!r}")
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"a sample needs a list with at least one turn, got {turns!r}")
     for turn in turns:
-        _check_turn(turn)
-    marks = count_images(turns)
-    if marks and marks != len(images):
-        raise ValueError(f"{len(images)} images, but {marks} image places in its questions")
+        question = turn.get("question")
+        if not isinstance(question, str) and not isinstance(question, list):
+            raise ValueError(f"a question must be a string or a list of contents, got {question!r}")
+        for content in question if isinstance(question, list) else ():
+            kind = content.get("type") if isinstance(content, dict) else None
+            if kind != "image" and not (kind == "text" and isinstance(content.get("text"), str)):
+                raise ValueError(f"a question must be a string or a list of contents, got {question!r}")
+        for key, value in turn.items():
+            if key in TEXT_KEYS and not isinstance(value, str):
+                raise ValueError(f"{key} must be a string, got {value!r}")
+            if key in LIST_KEYS and not _is_text_list(value):
+                raise ValueError(f"{key} must be a list of strings, got {value!r}")
+    contents = count_images(turns)
+    if contents and contents != len(images):
+        raise ValueError(f"{len(images)} images, but {contents} image contents in its questions")
     for name, value in sample.get("tags", {}).items():
-        if not isinstance(value, str) and not _strings(value):
+        if not isinstance(value, str) and not _is_text_list(value):
             raise ValueError(f"tag {name!r} must be a string or a list of strings, got {value!r}")
     if not isinstance(sample.get("id"), str):
         raise ValueError(f"id must be a string ('' where the record has none), got {sample.get('id')!r}")
     return sample
 
 
-def _check_turn(turn: dict) -> None:
-    if not _is_question(turn.get("question")):
-        raise ValueError(f"a question must be a string or a list of parts, got {turn.get('question')!r}")
-    for key, value in turn.items():
-        if key in TEXT_KEYS and not isinstance(value, str):
-            raise ValueError(f"{key} must be a string, got {value!r}")
-        if key in LIST_KEYS and not _strings(value):
-            raise ValueError(f"{key} must be a list of strings, got {value!r}")
-
-
-def _strings(value) -> bool:
+def _is_text_list(value) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _is_question(question) -> bool:
-    return isinstance(question, str) or (isinstance(question, list) and all(map(_is_part, question)))
-
-
-def _is_part(part) -> bool:
-    if not isinstance(part, dict) or part.get("type") not in ("image", "text"):
-        return False
-    return is_image(part) or isinstance(part.get("text"), str)
-
-
-def each_turn(sample: dict) -> Iterator[dict]:
-    """A sample for each turn of one whose images belong to all of them."""
-    for number, turn in enumerate(sample["turns"]):
-        yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])

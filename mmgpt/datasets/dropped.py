@@ -1,4 +1,4 @@
-"""Counting and logging the samples that training leaves out, or learns only a part of."""
+"""Counters of the samples that training drops, and of truncated answers."""
 
 import logging
 
@@ -8,7 +8,7 @@ from torch.utils.data import get_worker_info
 
 from mmgpt.utils.errors import SampleError, SampleLocation
 
-SHOWN = 5  # each of the first is logged; then only every power of ten
+LOGGED = 5  # the first samples of each kind are logged, then only every power of ten
 KINDS = {
     "refused": "records refused by the parser",
     "failed": "samples that could not be read",
@@ -19,11 +19,11 @@ PROCESSES = 256
 
 
 class DroppedSamples:
-    """Counters of one dataset, which its worker processes share with the process that started them.
+    """Counters of one dataset, which its worker processes share with the main process.
 
     Attributes:
-        counts: int64 (PROCESSES, kinds) in shared memory. Each process adds to a row of its own, so that none needs to
-            wait for another: the first row is the main process's, then one for each worker.
+        counts: int64 (PROCESSES, kinds) in shared memory. Each process adds to its own row, so that none has to wait
+            for another: the first row is the main process's, the others are those of the workers.
     """
 
     def __init__(self, name: str):
@@ -32,27 +32,27 @@ class DroppedSamples:
 
     @property
     def totals(self) -> dict[str, int]:
-        """How many there are of each of KINDS, in all processes together; a sample counts anew in each epoch."""
+        """Counts of all processes by kind; a sample counts anew in each epoch."""
         return dict(zip(KINDS, self.counts.sum(0).tolist(), strict=True))
 
-    def add(self, kind: str, what: str) -> None:
-        """Count one of KINDS; `what` says which sample it is and why, and is logged if it is one of the first."""
+    def add(self, kind: str, message: str) -> None:
+        """Count one of KINDS, and log the message, which names sample and reason, if it is one of the first."""
         worker = get_worker_info()
         row = 0 if worker is None else 1 + worker.id % (PROCESSES - 1)
         self.counts[row, list(KINDS).index(kind)] += 1
         count = self.totals[kind]
-        if count <= SHOWN:
-            print_log(f"{kind}: {what}", "current", logging.WARNING)
+        if count <= LOGGED:
+            print_log(f"{kind}: {message}", "current", logging.WARNING)
         elif str(count).strip("0") == "1":
             print_log(f"dataset {self.name}: {count} {KINDS[kind]} so far", "current", logging.WARNING)
 
     def add_answer(self, info: dict, skipped: bool) -> None:
-        """Count a sample after its transforms, if it lost its answers or a part of them."""
+        """Count a sample after its transforms, if its answers are empty, cut off or truncated."""
         if skipped or (info.get("cut") and info["cut"][2]):
             self.add("skipped" if skipped else "cut", f"{SampleLocation.of(info)}: {self.reason(info)}")
 
     def add_failure(self, info: dict, error: Exception) -> None:
-        """Count a sample whose transforms raised."""
+        """Count a sample whose transforms raised an error."""
         if not isinstance(error, SampleError):
             # Messages of other errors say little without the type.
             name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -61,8 +61,8 @@ class DroppedSamples:
 
     @staticmethod
     def reason(info: dict) -> str:
-        """Why a sample lost its answers, or a part of them."""
+        """Reason why a sample has no answer, or only a part of it."""
         if "cut" not in info:
             return "nothing to learn: its answer is empty"
-        length, limit, lost = info["cut"]
-        return f"{length} tokens, the limit is {limit}: {lost} tokens of its answers are cut away"
+        length, limit, dropped_tokens = info["cut"]
+        return f"{length} tokens, the limit is {limit}: {dropped_tokens} tokens of its answers are cut away"

@@ -1,4 +1,4 @@
-"""The dataset: an annotation file in any format that a parser reads."""
+"""Dataset of an annotation file in any format that has a parser."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +11,13 @@ from mmengine.logging import print_log
 from mmgpt.registry import DATASETS, TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
 
-from .conversation import each_turn, unread_marks
+from .conversation import each_turn, literal_media_marks
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
-from .folders import check_folders
+from .image_folders import check_image_folders
+from .load_once import load_once
 from .records import expecting, find_parser, parse_record, read_records, record_id
-from .sample_bytes import SampleBytes, pack
-from .shared import load_once
+from .serialized import SerializedSamples, serialize
 from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
@@ -29,40 +29,40 @@ IMAGE_SCOPES = ("mmcv.", "mmpretrain.")
 
 @DATASETS.register_module()
 class InstructionDataset(BaseDataset):
-    """Conversations, with images or without, read by a parser.
+    """Conversations, with images or without, read from an annotation file by a parser.
 
-    An index beyond the length means a later epoch: `dataset[epoch * len(dataset) + i]`. All randomness of a sample
-    comes from (seed, epoch, i), so that it differs by epoch without any state in worker processes.
+    An index beyond the length means a later epoch: `dataset[epoch * len(dataset) + i]`. All randomness of a sample is a
+    function of (seed, epoch, i), so that it differs by epoch without any state in worker processes.
 
-    A training sample with nothing to learn (its answer is empty or cut away by the length limit) is counted in `lost`,
-    logged, and replaced by the next one; a partly cut answer is counted too. With `test_mode=True` the former is an
+    A training sample without label tokens (its answer is empty or cut off by the length limit) is counted in `dropped`,
+    logged, and replaced by the next one; a truncated answer is counted too. With `test_mode=True` the former is an
     error.
 
     With `on_error='skip'`, a sample whose transforms raise (an image is missing or damaged) is counted and replaced
-    too, and a record that the parser refuses is left out. Otherwise the error names the sample, if only in a note.
+    too, and a record that the parser refuses is left out. Otherwise the error names the sample.
 
-    In a distributed run one process of each machine reads the annotation file (see `load_once`).
+    In a distributed run one process of each node reads the annotation file (see `load_once`).
 
     Args:
         parser: name in PARSERS, or `dict(type=name, **options)`.
-        source: 'visual' or 'language': which of the two losses its samples count in.
-        name: in logs and metrics; default the parser's.
-        sample: number of records drawn at random by `seed`; None or more than there are: all.
-        weight: passes over it in one epoch of a mix (see Mixture).
-        seed: of that draw and of the transforms.
-        on_error: 'raise', or 'skip' to go on without what is broken; for training only.
-        pipeline: transforms; a list within the list is spliced in, so that configs can share stretches.
-        expect: keys of the records and regular expressions that their values match, such as dict(split='val'): the file
-            of another split is an error then.
-        single_turns: make each turn a sample of its own, its number in the id: for benchmarks that ask several
+        source: 'visual' or 'language': the loss that its samples count in.
+        name: name in logs and metrics; default the parser's.
+        sample: number of records, drawn at random by `seed`; None (or a number above that of the records): all records.
+        weight: passes over the dataset in one epoch of a mixture (see Mixture).
+        seed: seed of that draw and of the transforms.
+        on_error: 'raise', or 'skip' to continue without broken records and samples; for training only.
+        pipeline: transforms; nested lists are spliced in, so that configs can share parts of a pipeline.
+        expect: keys of the records and regular expressions that their values must match, such as dict(split='val'): the
+            file of another split is an error then.
+        single_turns: make each turn a sample of its own, with its number in the id: for benchmarks that ask several
             questions about an image (OCR-VQA).
         base: BaseDataset's own arguments (ann_file, data_root, data_prefix=dict(img=...), test_mode, ...). A format of
-            two files (VQAv2) names that of the questions in `data_prefix` too: dict(img=..., questions=...).
+            two files (VQAv2) has the file of the questions in `data_prefix` too: dict(img=..., questions=...).
 
     Raises:
-        ValueError: empty or unreadable annotation file, unknown parser or source, a record that the parser cannot
-            read (names file, record, key), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation.
-        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_folders`).
+        ValueError: unreadable or empty annotation file, unknown parser or source, a record that the parser refuses (a
+            SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation.
+        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`).
     """
 
     def __init__(
@@ -85,45 +85,41 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r}: choose among {', '.join(ON_ERROR)}")
-        self.parse, self.skips = expecting(find_parser(parser), expect or {}), on_error == "skip"
+        self.parse, self.skip_errors = expecting(find_parser(parser), expect or {}), on_error == "skip"
         self.single_turns = single_turns
         self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
         if not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
-            raise ValueError(f"dataset {self.name!r}: weight={weight!r} is no number above 0, or 0 in a joint dataset")
-        self.lost = DroppedSamples(self.name)
+            reason = f"weight={weight!r} must be a number above 0 (0 leaves a dataset out of a JointDataset)"
+            raise ValueError(f"dataset {self.name!r}: {reason}")
+        self.dropped = DroppedSamples(self.name)
         steps = build_pipeline(pipeline)
-        if self.skips and (base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)):
+        is_evaluation = base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)
+        if self.skip_errors and is_evaluation:
             raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")
         super().__init__(pipeline=steps, **base)
 
     def records(self) -> Iterator[dict]:
-        """The records of its annotation file (and of the file with the questions, where the format has two)."""
+        """Records of the annotation file, joined with those of the questions' file where the format has two files."""
         return read_records(self.ann_file, self.data_prefix.get("questions"))
 
-    def load_data_list(self) -> SampleBytes:
-        """All samples of the file (of `sample` records drawn at random), checked, without opening images."""
+    def load_data_list(self) -> SerializedSamples:
+        """All samples of the file (or `sample` of them, drawn at random), checked, without opening images."""
         return load_once(self._read)
 
-    def _read(self) -> SampleBytes:
+    def _read(self) -> SerializedSamples:
         numbers = count()
-        # In this order, no number is taken when the records end.
-        parsed = (self._sample(number, record) for record, number in zip(self.records(), numbers, strict=False))
-        samples = pack(self.draw(pack(sample for sample in parsed if sample is not None)))
-        records, refused = next(numbers), self.lost.totals["refused"]
-        left_out = f" ({refused} refused by the parser)" if refused else ""
+        # In this order, zip takes no number when the records end.
+        parsed = (self._parse(number, record) for record, number in zip(self.records(), numbers, strict=False))
+        samples = serialize(self.draw(serialize(sample for sample in parsed if sample is not None)))
+        records, refused = next(numbers), self.dropped.totals["refused"]
+        dropped = f" ({refused} refused by the parser)" if refused else ""
         if not samples:
-            raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{left_out}")
+            raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{dropped}")
         if self.loads_images:
-            where = dict(dataset=self.name, file=self.ann_file)
-            check_folders(samples, self.data_prefix.get("img", ""), where, self.skips)
-        self._warn_of_marks(samples)
-        said = f"dataset {self.name}: {len(samples)} of {records} records of {self.ann_file}{left_out}"
-        print_log(said, "current", logging.WARNING if refused else logging.INFO)
-        return samples
-
-    def _warn_of_marks(self, samples: Sequence[dict]) -> None:
-        marked = [(sample["record"], marks[0]) for sample in samples if (marks := unread_marks(sample))]
+            origin = dict(dataset=self.name, file=self.ann_file)
+            check_image_folders(samples, self.data_prefix.get("img", ""), origin, self.skip_errors)
+        marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
         if marked:
             record, mark = marked[0]
             text = (
@@ -131,29 +127,42 @@ class InstructionDataset(BaseDataset):
             )
             text += f" that are read as text, the first {mark!r:.80} in record {record}"
             print_log(text, "current", logging.WARNING)
+        text = f"dataset {self.name}: {len(samples)} of {records} records of {self.ann_file}{dropped}"
+        print_log(text, "current", logging.WARNING if refused else logging.INFO)
+        return samples
+
+    def _parse(self, number: int, record: dict) -> dict | None:
+        try:
+            with located(SampleLocation(self.name, self.ann_file, number, record_id(record))):
+                return parse_record(self.parse, number, record)
+        except SampleError as error:
+            if not self.skip_errors:
+                raise
+            self.dropped.add("refused", str(error))
+            return None
 
     def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
-        """Those of all samples (of their turns: `single_turns`) that the dataset keeps: `sample`, in their order."""
+        """Samples (or their turns, with `single_turns`) of the dataset: `sample` of them at random, in their order."""
         if self.single_turns:
             samples = [single for sample in samples for single in each_turn(sample)]
         if self.sample is None or self.sample >= len(samples):
             return samples
-        kept = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
-        return [samples[i] for i in sorted(kept)]
+        indices = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
+        return [samples[i] for i in sorted(indices)]
 
     @property
     def loads_images(self) -> bool:
-        """Whether the pipeline reads the images of samples, or features of them."""
+        """Whether the pipeline reads images, or cached features of them."""
         return any(isinstance(step, READERS) for step in self.pipeline.transforms)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
-        """A sample before its transforms; `idx` may lie in a later epoch."""
+        """Sample before its transforms; `idx` may be in a later epoch."""
         epoch, position = divmod(idx, len(self))
         return self.equip(super().get_data_info(position), max(epoch, 0), position)
 
     def equip(self, sample: dict, epoch: int, position: int) -> dict:
-        """A sample with what its transforms need: where it comes from, and its random numbers in an epoch."""
+        """Sample with what its transforms need: its location, the image folder and its random generator in an epoch."""
         return dict(
             sample,
             dataset=self.name,
@@ -169,21 +178,38 @@ class InstructionDataset(BaseDataset):
             data = self.prepare_data(max(epoch, 0) * len(self) + (position + step) % len(self))
             if data is not None:
                 return data
-        failed = ", or those that have cannot be read: see the log" if self.lost.totals["failed"] else ""
+        failed = ", or those that have cannot be read: see the log" if self.dropped.totals["failed"] else ""
         raise ValueError(f"{self.ann_file}: no sample of dataset {self.name!r} has anything to learn{failed}")
 
     def __iter__(self) -> Iterator[dict]:
-        # Without it, iteration would go on for ever, from epoch to epoch.
+        # Python's default iteration would never end, because every index is valid in some epoch.
         return (self[i] for i in range(len(self)))
 
     def prepare_data(self, idx: int) -> dict | None:
-        """One sample through the pipeline; None when nothing is left to learn."""
+        """Sample after the pipeline; None without label tokens."""
         return self.transform(self.get_data_info(idx))
 
-    def text_length(self, idx: int) -> int:
-        """Characters of a sample's prompts and answers in its epoch; no image is opened.
+    def transform(self, info: dict) -> dict | None:
+        """Output of the pipeline for a sample of `get_data_info`; None, and counted, where the sample is dropped."""
+        try:
+            with located(SampleLocation.of(info)):
+                data = self.pipeline(info)
+        # Image decoders and transforms raise errors of any type for a broken sample.
+        except Exception as error:
+            if not self.skip_errors or isinstance(error, CacheMiss):
+                raise
+            self.dropped.add_failure(info, error)
+            return None
+        # The transforms write into `info` itself, so that it has the reason why there is no output.
+        if data is None and self.test_mode:
+            raise SampleError(self.dropped.reason(info), SampleLocation.of(info))
+        self.dropped.add_answer(info, skipped=data is None)
+        return data
 
-        With `on_error='skip'` a sample that fails has none; it is counted when it is read.
+    def text_length(self, idx: int) -> int:
+        """Number of characters of a sample's prompts and answers in its epoch; images are not opened.
+
+        With `on_error='skip'` the length of a sample that fails is 0; it is counted when it is read.
 
         Raises:
             ValueError: the pipeline has no FormatPrompt.
@@ -193,12 +219,12 @@ class InstructionDataset(BaseDataset):
             with located(SampleLocation.of(info)):
                 return sum(len(segment.text) for segment in _apply(steps, info)["segments"])
         except Exception:
-            if self.skips:
+            if self.skip_errors:
                 return 0
             raise
 
     def text_only(self, info: dict, last: type) -> dict | None:
-        """What the transforms up to the first `last` make of a sample, those of images left out.
+        """Output of the transforms up to the first of type `last`, without those of images.
 
         Raises:
             ValueError: the pipeline has no `last`.
@@ -212,36 +238,9 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"dataset {self.name!r}: its pipeline has no {last.__name__}, so its texts have no length")
         return [step for step in steps[: end + 1] if not isinstance(step, IMAGE_STEPS)]
 
-    def transform(self, info: dict) -> dict | None:
-        """What the pipeline makes of a sample of `get_data_info`, or None; what is lost is counted."""
-        try:
-            with located(SampleLocation.of(info)):
-                data = self.pipeline(info)
-        # Whatever a decoder or a transform runs into with this sample.
-        except Exception as error:
-            if not self.skips or isinstance(error, CacheMiss):
-                raise
-            self.lost.add_failure(info, error)
-            return None
-        # The transforms write into `info` itself, so that it tells why nothing came out.
-        if data is None and self.test_mode:
-            raise SampleError(self.lost.reason(info), SampleLocation.of(info))
-        self.lost.add_answer(info, skipped=data is None)
-        return data
-
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        packed, self.data_list = pack(self.data_list), []
-        return packed.data, packed.ends
-
-    def _sample(self, number: int, record: dict) -> dict | None:
-        try:
-            with located(SampleLocation(self.name, self.ann_file, number, record_id(record))):
-                return parse_record(self.parse, number, record)
-        except SampleError as error:
-            if not self.skips:
-                raise
-            self.lost.add("refused", str(error))
-            return None
+        samples, self.data_list = serialize(self.data_list), []
+        return samples.data, samples.ends
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:
@@ -260,8 +259,8 @@ def build_pipeline(steps: Sequence) -> list:
         if isinstance(step, (list, tuple)):
             transforms += build_pipeline(step)
         elif isinstance(step, dict):
-            of_images = isinstance(step["type"], str) and step["type"].startswith(IMAGE_SCOPES)
-            transforms.append(EachImage([step]) if of_images else TRANSFORMS.build(step))
+            is_image_transform = str(step.get("type")).startswith(IMAGE_SCOPES)
+            transforms.append(EachImage([step]) if is_image_transform else TRANSFORMS.build(step))
         else:
             transforms.append(step)
     return transforms

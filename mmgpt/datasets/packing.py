@@ -1,4 +1,4 @@
-"""Several samples in one row of text."""
+"""Packing of several samples into one row of text."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,45 +7,45 @@ STEP = 64  # tokens; lengths of rows are multiples of it
 
 
 class Rows(NamedTuple):
-    """Rows of equal length, and the numbers of the samples in each."""
+    """Rows of equal length, and the indices of the samples in each."""
 
     length: int
     samples: list[list[int]]
 
     @property
-    def places(self) -> int:
-        """Tokens of all rows, padding included."""
+    def size(self) -> int:
+        """Number of tokens in all rows, padding included."""
         return self.length * len(self.samples)
 
 
-def pack_rows(lengths: Sequence[int], most: int) -> Rows:
-    """Samples in rows with the least padding: of all lengths that rows can have, the one with the fewest places.
+def pack_rows(lengths: Sequence[int], max_length: int) -> Rows:
+    """Samples packed with the least padding: of all lengths that rows can have, the one with the smallest size.
 
-    Where several have as few, the shortest: its tokens attend to fewer others.
+    Among lengths with the same size the shortest is chosen, since its tokens attend to fewer others.
 
     Args:
-        lengths: of the samples, in tokens.
-        most: length of a row at most; no sample is longer.
+        lengths: lengths of the samples in tokens, none above `max_length`.
+        max_length: longest row.
     """
     shortest = -(-max(lengths) // STEP) * STEP
-    tried = [*range(shortest, most, STEP), most]
-    return min((Rows(length, fill_rows(lengths, length)) for length in tried), key=lambda rows: rows.places)
+    candidates = [*range(shortest, max_length, STEP), max_length]
+    return min((Rows(length, fill_rows(lengths, length)) for length in candidates), key=lambda rows: rows.size)
 
 
-def fill_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Numbers of the samples of each row, long ones first, each in the first row with room for it (first fit).
+def fill_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    """Indices of the samples of each row by first fit: the longest first, each in the first row that has room for it.
 
     Args:
-        lengths: of the samples, in tokens.
-        room: length of a row; no sample is longer.
+        lengths: lengths of the samples in tokens, none above `row_length`.
+        row_length: length of a row.
     """
     rows: list[list[int]] = []
-    left: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((row for row, free in enumerate(left) if free >= lengths[number]), len(rows))
+    free: list[int] = []
+    for sample in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((row for row, room in enumerate(free) if room >= lengths[sample]), len(rows))
         if row == len(rows):
             rows.append([])
-            left.append(room)
-        rows[row].append(number)
-        left[row] -= lengths[number]
+            free.append(row_length)
+        rows[row].append(sample)
+        free[row] -= lengths[sample]
     return rows

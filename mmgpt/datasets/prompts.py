@@ -1,4 +1,4 @@
-"""Prompt templates as data, and the one function that turns a conversation into text segments."""
+"""Prompt templates, and the text segments of a conversation in a template."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from mmgpt.registry import PROMPTS
 from .conversation import is_image, leading_images, question_parts
 
 IMAGE = "<image>"
-EOS = "<eos>"  # stands for the tokenizer's own end of sequence
+EOS = "<eos>"  # replaced by the tokenizer's end of sequence
 END_OF_CHUNK = "<|endofchunk|>"  # OpenFlamingo's end of an answer
 
 SHORT = {
@@ -54,14 +54,14 @@ TEMPLATES["openflamingo_vqa"] = {
 for _name, _template in TEMPLATES.items():
     PROMPTS.register_module(_name, module=partial(dict, _template))
 ENDS = (EOS, END_OF_CHUNK)
-PLACES = {"image": IMAGE, "question": "{question}", "context": "{context}"}
+PLACEHOLDERS = {"image": IMAGE, "question": "{question}", "context": "{context}"}
 
 
 class Segment(NamedTuple):
-    """A stretch of a prompt: whether it is learned, and whether it is special (`<image>` or an end: one token)."""
+    """Stretch of a prompt: `supervised` if its tokens have labels, `special` if it is one token (`<image>`, an end)."""
 
     text: str
-    learned: bool = False
+    supervised: bool = False
     special: bool = False
 
 
@@ -82,46 +82,55 @@ def find_template(template: str | Mapping[str, str]) -> dict[str, str]:
     template = {**template, "end": template.get("end", EOS)}
     if set(template) != set(SHORT):
         raise ValueError(f"a prompt template has the keys {', '.join(SHORT)}, got {', '.join(template)}")
-    for key, mark in PLACES.items():
-        if mark not in template[key]:
-            raise ValueError(f"a prompt template's {key!r} must hold {mark}, got {template[key]!r}")
+    for key, placeholder in PLACEHOLDERS.items():
+        if placeholder not in template[key]:
+            raise ValueError(f"a prompt template's {key!r} must hold {placeholder}, got {template[key]!r}")
     if template["end"] not in ENDS:
         raise ValueError(f"a prompt template's 'end' is one of {', '.join(ENDS)}, got {template['end']!r}")
     return template
 
 
 def format_turns(template: Mapping[str, str], turns: Sequence[dict], open_last: bool = False) -> list[Segment]:
-    """The segments of a conversation: prompts, and after each its answer and its end, both learned.
+    """Segments of a conversation: prompts, each followed by its answer and the end of the answer, which have labels.
 
     Args:
         template: see `find_template`.
-        turns: with their image parts in place (see `conversation.place_images`).
-        open_last: leave the last answer out, so that the text ends where a model goes on. A last turn without an
-            answer is open in any case; an empty answer before it is not learned.
+        turns: turns with an image content for every image (see `conversation.place_images`).
+        open_last: leave out the last answer, so that a model can continue the text. A last turn without an answer is
+            open in any case; an empty answer of an earlier turn has no labels.
     """
     segments = []
     for number, turn in enumerate(turns):
         answer = turn.get("answer", "")
-        last = number == len(turns) - 1
-        segments += _prompt(template, turn, first=number == 0)
-        if last and (open_last or not answer):
+        segments += _prompt_segments(template, turn, is_first=number == 0)
+        if number == len(turns) - 1 and (open_last or not answer):
             break
         segments += answer_segments(template, answer)
-    return list(_merged(segments))
+    # Neighboring texts are joined, so that a tokenizer sees them as a whole.
+    joined: list[Segment] = []
+    for segment in segments:
+        if not segment.text:
+            continue
+        last = joined[-1] if joined else None
+        if last and not last.special and not segment.special and last.supervised == segment.supervised:
+            joined[-1] = last._replace(text=last.text + segment.text)
+        else:
+            joined.append(segment)
+    return joined
 
 
 def answer_segments(template: Mapping[str, str], answer: str) -> list[Segment]:
-    """An answer and its end, both learned where there is an answer."""
+    """An answer and its end, both with labels unless the answer is empty."""
     return [Segment(answer, bool(answer)), Segment(template["end"], bool(answer), True)]
 
 
 def check_ends(template: Mapping[str, str], eos: str, ends: Collection[str]) -> None:
-    """Log a warning where generation goes on behind the token with which a template teaches answers to end.
+    """Logs a warning if generation does not stop at the token with which a template ends answers.
 
     Args:
         template: see `find_template`.
         eos: the tokenizer's end of sequence.
-        ends: the tokens at which generation stops.
+        ends: tokens at which generation stops.
     """
     end = eos if template["end"] == EOS else template["end"]
     if end not in ends:
@@ -131,44 +140,25 @@ def check_ends(template: Mapping[str, str], eos: str, ends: Collection[str]) -> 
 
 
 def prompt_text(segments: Sequence[Segment]) -> str:
-    """Segments as one string, special ones by their names."""
+    """Text of segments, special ones by their names."""
     return "".join(segment.text for segment in segments)
 
 
-def _prompt(template: Mapping[str, str], turn: dict, first: bool) -> Iterator[Segment]:
-    parts = question_parts(turn["question"])
-    leading = leading_images(parts)
-    yield Segment(template["start"] if first else template["next"])
-    for _ in range(leading):
-        yield from _around_image(template["image"])
-    # Split, not formatted: braces in a user's text are text.
+def _prompt_segments(template: Mapping[str, str], turn: dict, is_first: bool) -> Iterator[Segment]:
+    """Segments of a turn before its answer, some of them empty."""
+    contents = question_parts(turn["question"])
+    images = leading_images(contents)
+    yield Segment(template["start"] if is_first else template["next"])
+    before, _, after = template["image"].partition(IMAGE)
+    for _ in range(images):
+        yield from (Segment(before), Segment(IMAGE, special=True), Segment(after))
+    # The template is split, not formatted, because braces in a user's text are text.
     before, _, after = template["question"].partition("{question}")
     yield Segment(before)
-    for part in parts[leading:]:
-        yield Segment(IMAGE, special=True) if is_image(part) else Segment(part["text"])
+    for content in contents[images:]:
+        yield Segment(IMAGE, special=True) if is_image(content) else Segment(content["text"])
     yield Segment(after)
     if turn.get("context"):
         before, _, after = template["context"].partition("{context}")
         yield Segment(before + turn["context"] + after)
     yield Segment(template["response"])
-
-
-def _around_image(text: str) -> Iterator[Segment]:
-    before, _, after = text.partition(IMAGE)
-    yield from (Segment(before), Segment(IMAGE, special=True), Segment(after))
-
-
-def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
-    """Neighbouring texts of one kind as one segment, so that a tokenizer sees them whole; empty ones go."""
-    held = None
-    for segment in segments:
-        if not segment.text:
-            continue
-        if held and not (held.special or segment.special) and held.learned == segment.learned:
-            held = held._replace(text=held.text + segment.text)
-            continue
-        if held:
-            yield held
-        held = segment
-    if held:
-        yield held

@@ -207,7 +207,14 @@ def _non_finite_numbers(value, keys: tuple[str, ...] = ()) -> Iterator[tuple[str
 def _object_records(content: dict) -> list:
     """Records of a file whose content is an object."""
     if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
-        return _image_records(content["images"], content["annotations"])
+        images = content["images"]
+        by_image = {_integer(f"image {i}", image, "id"): [] for i, image in enumerate(images)}
+        for i, annotation in enumerate(content["annotations"]):
+            image = _integer(f"annotation {i}", annotation, "image_id")
+            if image not in by_image:
+                raise SampleError(f"annotation {i}: no image has its image_id {image}")
+            by_image[image].append(annotation)
+        return [{**image, "annotations": by_image[image["id"]]} for image in images]
     key = next((key for key in LIST_KEYS if key in content), None)
     if key is None:
         if not all(isinstance(record, dict) for record in content.values()):
@@ -218,17 +225,6 @@ def _object_records(content: dict) -> list:
     if not strings or not isinstance(content[key], list):
         return content[key]
     return [{**strings, **record} if isinstance(record, dict) else record for record in content[key]]
-
-
-def _image_records(images: list[dict], annotations: list[dict]) -> list[dict]:
-    """A record for each image, with its annotations."""
-    by_image = {_integer(f"image {i}", image, "id"): [] for i, image in enumerate(images)}
-    for i, annotation in enumerate(annotations):
-        image = _integer(f"annotation {i}", annotation, "image_id")
-        if image not in by_image:
-            raise SampleError(f"annotation {i}: no image has its image_id {image}")
-        by_image[image].append(annotation)
-    return [{**image, "annotations": by_image[image["id"]]} for image in images]
 
 
 def _integer(name: str, item, key: str) -> int:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mmengine.evaluator import BaseMetric
 from torch.utils.data import Dataset
 
-from mmgpt.datasets.inspection.check import Part
+from mmgpt.datasets.inspection.check import CheckedDataset
 from mmgpt.datasets.instruction import InstructionDataset
-from mmgpt.datasets.joint import JointDataset, parts_of
+from mmgpt.datasets.joint import JointDataset, mixed_datasets
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt
 from mmgpt.registry import DATASETS, METRICS
 from mmgpt.utils.errors import SampleLocation, located
@@ -51,8 +51,8 @@ def formats(dataset: InstructionDataset) -> bool:
     return any(isinstance(step, FormatPrompt) for step in dataset.pipeline.transforms)
 
 
-def questions_of_parts(parts: Sequence[Part]) -> Questions:
-    """The questions of datasets that check_dataset reads."""
+def questions_of_parts(parts: Sequence[CheckedDataset]) -> Questions:
+    """The questions of datasets that are being checked."""
     return Questions(
         lambda: (
             (part.dataset, part.dataset.equip(sample, 0, i)) for part in parts for i, sample in enumerate(part.samples)
@@ -60,7 +60,7 @@ def questions_of_parts(parts: Sequence[Part]) -> Questions:
     )
 
 
-def unjudgeable(config: Mapping | Sequence[Mapping], parts: Sequence[Part]) -> Iterator[str]:
+def unjudgeable(config: Mapping | Sequence[Mapping], parts: Sequence[CheckedDataset]) -> Iterator[str]:
     """Why metrics of a config could not judge answers to the samples of some datasets: one sentence per metric."""
     try:
         metrics = build_metrics(config)
@@ -108,7 +108,7 @@ def check_evaluation(cfg: Mapping) -> None:
 def _leaves(dataset: Dataset) -> list[Dataset]:
     """The datasets inside joint datasets and wrappers."""
     if isinstance(dataset, JointDataset):
-        inner = parts_of(dataset)
+        inner = mixed_datasets(dataset)
     elif hasattr(dataset, "dataset"):
         inner = [dataset.dataset]
     else:

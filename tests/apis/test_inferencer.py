@@ -113,7 +113,7 @@ def test_written_files(inferencer, images, tmp_path, monkeypatch):
         ("missing.png", "input 1: image 'missing.png': no such file"),
         (dict(images=["notes.txt"], question="what?"), "input 1: image 'notes.txt': cannot be read"),
         (dict(images="0.png", question="what?"), "input 1: images must be a list"),
-        (dict(images=["0.png", "1.png"], turns=[dict(question=[IMAGE])]), "input 1: 2 images, but 1 image places"),
+        (dict(images=["0.png", "1.png"], turns=[dict(question=[IMAGE])]), "input 1: 2 images, but 1 image contents"),
         (dict(images=["0.png"], question=" "), "input 1: the question is empty"),
         (dict(image="0.png", question="what?"), "input 1: unknown key 'image': a record has id, images, turns"),
         (dict(turns=[dict(question="a?"), dict(question="b?")]), "input 1: turn 0 has no answer"),

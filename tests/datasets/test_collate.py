@@ -47,7 +47,7 @@ def test_samples_that_share_rows():
     assert batch["sources"] == ["visual", "visual", "language"] and batch["metas"][1] == {"id": "5"}
 
 
-def test_rows_are_no_longer_than_their_samples_need():
+def test_packed_rows_are_as_short_as_possible():
     samples = [sample(length, 0) for length in (70, 40, 30, 60, 50)]
     batch = collate_conversations(samples, 9, row_length=2048)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["samples"].shape == (1, 256)
@@ -70,7 +70,7 @@ def test_rows_of_several_samples_are_not_padded_on_the_left():
         collate_conversations([sample(3, 0)], padding_side="left", row_length=6)
 
 
-def test_a_batch_of_no_samples_learns_nothing():
+def test_batch_without_samples_has_no_labels():
     batch = collate_conversations([], 9)
     assert batch.keys() == collate_conversations([sample(3, 0)]).keys()
     assert batch["input_ids"].tolist() == [[9]] and batch["labels"].tolist() == [[-100]]
@@ -81,7 +81,7 @@ def test_a_batch_of_no_samples_learns_nothing():
 
 
 @pytest.mark.parametrize("row_length", [None, 6])
-def test_learned_tokens_are_those_with_a_token_before_them(row_length):
+def test_label_tokens_have_a_token_before_them(row_length):
     samples = [sample(3, 1), sample(5, 2), sample(4, 0, "language")]
     samples[1]["labels"] = torch.tensor([1, -100, -100, 4, 5])
     assert learned_tokens(collate_conversations(samples, row_length=row_length)) == {"visual": 4, "language": 3}

@@ -10,7 +10,7 @@ def shown(dataset):
     return [(tuple(data["meta"]["images"]), data["meta"]["id"], data["pixels"]) for data in dataset]
 
 
-def test_other_image_is_really_another(build, caption_config):
+def test_other_kind_gives_images_of_another_sample(build, caption_config):
     config = caption_config(5)
     plain, other = shown(build(config)), shown(ImageControl(config, "other"))
     assert [sample for _, sample, _ in plain] == [sample for _, sample, _ in other]
@@ -22,14 +22,14 @@ def test_other_image_is_really_another(build, caption_config):
     assert len(orders) > 1
 
 
-def test_zero_image(build, caption_config):
+def test_zero_kind_gives_zero_pixels(build, caption_config):
     control = ImageControl(build(caption_config(3)), "zero")
     assert all((pixels == 0).all() and pixels.shape == (1, 3, 16, 16) for _, _, pixels in shown(control))
     assert len(control) == 3 and control.name == "captions" and control.metainfo == {}
 
 
 @pytest.mark.parametrize("kind", ["other", "zero"])
-def test_samples_without_images_stay(build, dolly_config, kind):
+def test_samples_without_images_do_not_change(build, dolly_config, kind):
     config = dolly_config(["red", "blue"])
     for a, b in zip(build(config), ImageControl(config, kind), strict=True):
         assert torch.equal(a["input_ids"], b["input_ids"]) and b["pixels"] is None

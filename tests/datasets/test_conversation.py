@@ -7,19 +7,19 @@ from mmgpt.datasets.conversation import (
     count_images,
     lead_text,
     leading_images,
+    literal_media_marks,
     place_images,
     question_text,
     text_part,
-    unread_marks,
 )
 
 
-def test_a_typed_mark_is_text():
+def test_image_mark_in_a_string_is_text():
     turns = [{"question": "what does <image> mean?"}]
     assert count_images(turns) == 0 and question_text(turns[0]["question"]) == "what does <image> mean?"
 
 
-def test_images_without_a_place_come_first():
+def test_images_without_contents_come_first():
     turns = [{"question": "a"}, {"question": "b"}]
     placed = place_images(turns, 2)
     assert placed[0]["question"] == [IMAGE_PART, IMAGE_PART, text_part("a")] and placed[1] == turns[1]
@@ -28,19 +28,19 @@ def test_images_without_a_place_come_first():
 
 
 @pytest.mark.parametrize(("images", "marks"), [(1, 2), (2, 1), (0, 1)])
-def test_counts_must_fit(images, marks):
+def test_number_of_image_contents_must_equal_that_of_images(images, marks):
     turns = [{"question": [IMAGE_PART] * marks}]
-    with pytest.raises(ValueError, match=f"{images} images, but {marks} image places"):
+    with pytest.raises(ValueError, match=f"{images} images, but {marks} image contents"):
         place_images(turns, images)
 
 
-def test_add_text_leaves_the_question_alone():
+def test_add_text_does_not_change_the_question():
     parts = [IMAGE_PART]
     assert add_text(parts, "what?") == [IMAGE_PART, text_part("what?")] and parts == [IMAGE_PART]
     assert add_text("what?", "why?") == "what? why?" and add_text("", "why?") == "why?"
 
 
-def test_lead_text_goes_behind_leading_images():
+def test_lead_text_follows_leading_images():
     parts = [IMAGE_PART, text_part("what?"), IMAGE_PART]
     assert lead_text("Look.", parts) == [IMAGE_PART, text_part("Look.\n\n"), text_part("what?"), IMAGE_PART]
     assert lead_text("Look.", "what?") == "Look.\n\nwhat?" and lead_text("", parts) is parts
@@ -53,11 +53,11 @@ def test_lead_text_goes_behind_leading_images():
         ({"images": "a.jpg", "turns": [{"question": "a"}]}, "images must be a list of paths, got 'a.jpg'"),
         ({"images": [3], "turns": [{"question": "a"}]}, "images must be a list"),
         ({"images": [], "turns": []}, "at least one turn"),
-        ({"images": [], "turns": [{"answer": "a"}]}, "a question must be a string or a list of parts, got None"),
+        ({"images": [], "turns": [{"answer": "a"}]}, "a question must be a string or a list of contents, got None"),
         ({"images": [], "turns": [{"question": [{"type": "video"}]}]}, "a question must be"),
         ({"images": [], "turns": [{"question": "a", "answer": 4}]}, "answer must be a string, got 4"),
         ({"images": [], "turns": [{"question": "a", "choices": "ab"}]}, "choices must be a list of strings, got 'ab'"),
-        ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image places"),
+        ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image contents"),
         ({"images": [], "turns": [{"question": "a"}]}, r"id must be a string \('' where .* none\), got None"),
         ({"images": [], "turns": [{"question": "a"}], "tags": {"kind": 3}}, "tag 'kind' must be a string or a list"),
         (
@@ -67,7 +67,7 @@ def test_lead_text_goes_behind_leading_images():
         ({"id": 7, "images": [], "turns": [{"question": "a"}]}, "id must be a string .* got 7"),
     ],
 )
-def test_check_sample_names_the_value(sample, message):
+def test_check_sample_names_the_wrong_value(sample, message):
     with pytest.raises(ValueError, match=message):
         check_sample(sample)
 
@@ -86,10 +86,10 @@ def test_check_sample_names_the_value(sample, message):
         ([IMAGE_PART, text_part("What?")], []),
     ],
 )
-def test_marks_that_are_read_as_text(question, marks):
-    assert unread_marks({"turns": [{"question": question, "answer": "<video>"}]}) == marks
+def test_media_marks_in_texts_are_found(question, marks):
+    assert literal_media_marks({"turns": [{"question": question, "answer": "<video>"}]}) == marks
 
 
-def test_tags_are_texts_or_lists_of_them():
+def test_tags_are_texts_or_lists_of_texts():
     sample = {"id": "", "images": [], "turns": [{"question": "a"}], "tags": {"kind": "b", "kinds": ["c", "d"]}}
     assert check_sample(sample) is sample

@@ -48,14 +48,14 @@ def test_records_that_the_parser_refuses_are_left_out(build, broken_records, log
     with pytest.raises(ValueError, match="dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'"):
         build(broken_records)
     dataset = build(broken_records | dict(on_error="skip"))
-    assert ids(dataset) == ["1", "2", "4", "5"] and dataset.lost.totals["refused"] == 2
+    assert ids(dataset) == ["1", "2", "4", "5"] and dataset.dropped.totals["refused"] == 2
     first, second, whole = logged
     assert re.match(r"refused: dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'", first)
     assert "record 3" in second and "a record must be an object, got 'text'" in second
     assert re.match(r"dataset dolly: 4 of 6 records of .*dolly.jsonl \(2 refused by the parser\)", whole)
 
 
-def test_nothing_left_is_an_error(build, dolly_config, monkeypatch):
+def test_no_records_left_is_an_error(build, dolly_config, monkeypatch):
     monkeypatch.setitem(PARSERS.module_dict, "none", lambda record: record["none"])
     with pytest.raises(ValueError, match=r"none of 2 records belongs to dataset 'dolly' \(2 refused by the parser\)"):
         build(dolly_config(["red", "blue"], parser="none", on_error="skip"))
@@ -67,18 +67,18 @@ def test_samples_that_cannot_be_read_are_replaced_by_the_next(build, caption_con
     (tmp_path / "images" / "captions_2.png").write_bytes(b"no image")
     dataset = build(config)
     assert ids(dataset) == [f"captions_{i}.png" for i in (1, 1, 3, 3)]
-    assert dataset.lost.totals == dict(refused=0, failed=2, skipped=0, cut=0)
+    assert dataset.dropped.totals == dict(refused=0, failed=2, skipped=0, cut=0)
     _, missing, damaged = logged[:3]
     for words, line in (("record 0", missing), ("captions_0.png': no such file", missing), ("record 2", damaged)):
         assert line.startswith("failed: dataset 'captions', file ") and words in line
     assert damaged.count("record 2") == 1 and "captions_2.png': cannot be read: " in damaged
 
 
-def test_when_nothing_can_be_read_it_ends(build, caption_config):
+def test_no_readable_sample_is_an_error(build, caption_config):
     dataset = build(failing(caption_config(2, on_error="skip"), MemoryError, "captions_0.png", "captions_1.png"))
     with pytest.raises(ValueError, match="no sample of dataset 'captions' has anything to learn, or .* see the log"):
         dataset[0]
-    assert dataset.lost.totals["failed"] == 2
+    assert dataset.dropped.totals["failed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_any_error_names_the_sample(build, caption_config, error, workers):
     assert len(re.findall(place, said)) == 1
 
 
-def test_the_place_is_said_once(build, caption_config, tmp_path):
+def test_location_is_in_the_message_once(build, caption_config, tmp_path):
     dataset = build(caption_config(2))
     (tmp_path / "images" / "captions_1.png").unlink()
     with pytest.raises(FileNotFoundError) as raised:
@@ -109,7 +109,7 @@ def test_lengths_of_samples_that_fail(build, dolly_config):
     assert "record 1, id '1'" in raised.value.__notes__[0]
     dataset = build(config | dict(on_error="skip"))
     lengths = [dataset.text_length(i) for i in range(6)]
-    assert lengths[1] == lengths[4] == 0 < lengths[0] == lengths[2] and dataset.lost.totals["failed"] == 0
+    assert lengths[1] == lengths[4] == 0 < lengths[0] == lengths[2] and dataset.dropped.totals["failed"] == 0
     no_prompt = [step for step in dataset.pipeline.transforms if not isinstance(step, FormatPrompt)]
     with pytest.raises(ValueError, match="has no FormatPrompt"):
         build(config | dict(on_error="skip", pipeline=no_prompt)).text_length(0)
@@ -122,7 +122,7 @@ def test_workers_log_into_the_file_and_count_together(build, caption_config, tmp
     loader = DataLoader(dataset, batch_size=None, sampler=range(6), num_workers=2, persistent_workers=True)
     for epoch in (1, 2):
         assert ids(loader) == [f"captions_{i}.png" for i in (0, 2, 2, 3, 5, 5)]
-        assert dataset.lost.totals["failed"] == 2 * epoch
+        assert dataset.dropped.totals["failed"] == 2 * epoch
     log = (tmp_path / "run.log").read_text()
     for record in (1, 4):
         assert f"record {record}, id 'captions_{record}.png': RuntimeError: odd" in log
@@ -130,7 +130,7 @@ def test_workers_log_into_the_file_and_count_together(build, caption_config, tmp
 
 
 @pytest.mark.parametrize("more", [dict(test_mode=True), dict(open_last=True)])
-def test_an_evaluation_skips_nothing(build, caption_config, steps, more):
+def test_on_error_skip_in_an_evaluation_is_an_error(build, caption_config, steps, more):
     open_last = more.pop("open_last", False)
     config = caption_config(1) | dict(pipeline=steps(16, open_last=open_last)) | more
     assert len(build(config)) == 1
@@ -138,18 +138,18 @@ def test_an_evaluation_skips_nothing(build, caption_config, steps, more):
         build(config | dict(on_error="skip"))
 
 
-def test_an_unknown_way(build, dolly_config):
+def test_unknown_on_error_is_an_error(build, dolly_config):
     with pytest.raises(ValueError, match="on_error='ignore': choose among raise, skip"):
         build(dolly_config(["red"], on_error="ignore"))
 
 
-def test_it_reaches_the_parts_that_have_none(build, caption_config, dolly_config):
+def test_on_error_is_passed_on_to_datasets_without_one(build, caption_config, dolly_config):
     own = dolly_config(["red"], name="own", on_error="raise")
     dataset = build(dict(type="JointDataset", visual=[caption_config(1)], language=[own], on_error="skip"))
-    assert [part.skips for part in (*dataset.visual, *dataset.language)] == [True, False]
+    assert [part.skip_errors for part in (*dataset.visual, *dataset.language)] == [True, False]
 
 
-def test_folders_when_skipping(build, caption_config, tmp_path, make_images, logged):
+def test_missing_folders_are_logged_when_skipping(build, caption_config, tmp_path, make_images, logged):
     make_images("here/1.png")
     path = tmp_path / "two.json"
     names = ["here/gone.png", "there/0.png", "here/1.png"]

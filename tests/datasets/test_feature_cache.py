@@ -33,12 +33,12 @@ def test_every_image_is_found_by_its_key(folder):
     assert len(list((folder / "features").iterdir())) == 3
 
 
-def test_an_empty_cache(tmp_path):
+def test_empty_cache_has_no_image(tmp_path):
     create_cache(tmp_path, STEPS, "float16")
     assert 0 not in FeatureCache(tmp_path, STEPS)
 
 
-def test_a_cache_of_images_without_their_transparency_is_refused(folder):
+def test_cache_without_an_entry_for_transparency_is_an_error(folder):
     meta = json.loads((folder / "meta.json").read_text())
     del meta["transparency"]
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -47,7 +47,7 @@ def test_a_cache_of_images_without_their_transparency_is_refused(folder):
             use()
 
 
-def test_a_file_is_known_by_path_size_and_time(tmp_path):
+def test_key_depends_on_path_size_and_time(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"12")
     other.write_bytes(b"12")
@@ -66,7 +66,7 @@ def test_a_file_is_known_by_path_size_and_time(tmp_path):
         image_key(tmp_path / "none")
 
 
-def test_half_written_files_are_not_read(folder):
+def test_incomplete_files_are_not_read(folder):
     (folder / "features" / "0.part").write_bytes(b"half")
     assert 7 in FeatureCache(folder, STEPS)
     file = sorted((folder / "features").glob("*.safetensors"))[0]
@@ -75,7 +75,7 @@ def test_half_written_files_are_not_read(folder):
         FeatureCache(folder, STEPS)
 
 
-def test_another_preparation_is_refused(folder):
+def test_cache_of_other_transforms_is_an_error(folder):
     other = [STEPS[0], dict(STEPS[1], size=32)]
     with pytest.raises(ValueError, match=r"prepared by .*'size': 16.*, the pipeline prepares them by .*'size': 32"):
         FeatureCache(folder, other)
@@ -88,7 +88,7 @@ def test_another_preparation_is_refused(folder):
 
 
 @pytest.mark.parametrize("place", [None, "nowhere"])
-def test_no_cache_names_the_command_that_fills_it(place):
+def test_missing_cache_names_the_command_that_fills_it(place):
     with pytest.raises(FileNotFoundError, match="no cached features there; fill it by `python .*cache_features.py"):
         FeatureCache(place, STEPS)
 

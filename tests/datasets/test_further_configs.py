@@ -65,7 +65,7 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
         assert (sample["pixels"].shape if images else sample["pixels"]) == (
             (len(images), 3, 16, 16) if images else None
         )
-    assert dataset.lost.totals["skipped"] == 0
+    assert dataset.dropped.totals["skipped"] == 0
 
 
 def test_one_experiment_has_all_sources(data_root, tiny_llama):
@@ -94,7 +94,7 @@ def test_a_missing_file_of_questions_is_listed_at_the_start(config):
 
 
 @pytest.mark.parametrize("config", ["nlvr"], indirect=True)
-def test_nlvr_shows_one_of_its_six_pictures(config):
+def test_nlvr_has_one_of_its_six_images(config):
     dataset = build(config, "nlvr")
     seen = {dataset[epoch * 2]["meta"]["images"][0] for epoch in range(40)}
     assert seen == {f"73/train-3476-2-{order}.png" for order in range(6)}

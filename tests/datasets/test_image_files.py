@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgpt.datasets.image_files import is_hidden, look_at
+from mmgpt.datasets.image_files import check_image_file, is_hidden
 from tests.helpers.corrupt_data import encoded, png_of_size
 
 
@@ -13,26 +13,26 @@ def picture():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-def test_a_whole_picture(tmp_path, picture, kind):
+def test_complete_image_has_no_problem(tmp_path, picture, kind):
     path = tmp_path / "a"
     path.write_bytes(encoded(picture, kind))
-    assert look_at(str(path)) == (str(path), (64, 48), "", "")
+    assert check_image_file(str(path)) == (str(path), (64, 48), "", "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-def test_a_truncated_picture(tmp_path, picture, kind):
+def test_truncated_image_is_unreadable(tmp_path, picture, kind):
     content = encoded(picture, kind)
     path = tmp_path / "a"
     path.write_bytes(content[: len(content) // 2])
-    found = look_at(str(path))
-    assert (found.problem, found.size) == ("unreadable_image", None) and found.what
+    found = check_image_file(str(path))
+    assert (found.problem, found.size) == ("unreadable_image", None) and found.message
 
 
-def test_a_whole_picture_with_more_behind_it(tmp_path, picture):
+def test_complete_image_with_trailing_bytes_has_no_problem(tmp_path, picture):
     (tmp_path / "a").write_bytes(encoded(picture, "JPEG") + b"written by a camera")
-    assert not look_at(str(tmp_path / "a")).problem
+    assert not check_image_file(str(tmp_path / "a")).problem
     (tmp_path / "a").write_bytes(encoded(picture, "JPEG") + bytes(40))
-    assert not look_at(str(tmp_path / "a")).problem
+    assert not check_image_file(str(tmp_path / "a")).problem
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,23 @@ def test_a_whole_picture_with_more_behind_it(tmp_path, picture):
         (png_of_size(10_000, 10_000), "truncated"),
     ],
 )
-def test_no_readable_picture(tmp_path, content, words):
+def test_unreadable_files_have_a_message(tmp_path, content, words):
     (tmp_path / "a.png").write_bytes(content)
-    found = look_at(str(tmp_path / "a.png"))
-    assert found.problem == "unreadable_image" and words in found.what
+    found = check_image_file(str(tmp_path / "a.png"))
+    assert found.problem == "unreadable_image" and words in found.message
 
 
 @pytest.mark.parametrize("path", ["._1.jpg", ".cache/1.jpg", "a/.hidden/1.jpg", "__MACOSX/a/1.jpg", "a/._1.txt"])
-def test_hidden_files(path):
+def test_hidden_files_are_recognized(path):
     assert is_hidden(path) and not is_hidden(path.replace("__MACOSX", "macos").replace("/.", "/").lstrip("."))
 
 
-def test_no_file(tmp_path):
-    assert look_at(str(tmp_path / "gone.jpg"))[2:] == ("missing_image", "no such file")
-    assert look_at(str(tmp_path))[2:] == ("unreadable_image", "a folder, not a file")
+def test_missing_files_and_folders_are_problems(tmp_path):
+    assert check_image_file(str(tmp_path / "gone.jpg"))[2:] == ("missing_image", "no such file")
+    assert check_image_file(str(tmp_path))[2:] == ("unreadable_image", "a folder, not a file")
 
 
-def test_unusual_pictures(tmp_path, picture):
+def test_unusual_properties_are_named(tmp_path, picture):
     turned = Image.Exif()
     turned[0x0112] = 6
     cases = {
@@ -79,14 +79,14 @@ def test_unusual_pictures(tmp_path, picture):
     }
     for what, content in cases.items():
         (tmp_path / "a").write_bytes(content)
-        assert look_at(str(tmp_path / "a"))[2:] == ("unusual_image", what)
+        assert check_image_file(str(tmp_path / "a"))[2:] == ("unusual_image", what)
 
 
-def test_the_pixels_of_a_whole_picture_are_not_read(tmp_path, picture, monkeypatch):
+def test_pixels_of_a_complete_image_are_not_decoded(tmp_path, picture, monkeypatch):
     for kind in ("JPEG", "PNG"):
         turned = Image.Exif()
         turned[0x0112] = 3
         (tmp_path / kind).write_bytes(encoded(picture, kind, exif=turned))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
     for kind in ("JPEG", "PNG"):
-        assert look_at(str(tmp_path / kind)).what == "turned by its EXIF orientation 3"
+        assert check_image_file(str(tmp_path / kind)).message == "turned by its EXIF orientation 3"

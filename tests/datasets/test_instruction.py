@@ -16,14 +16,14 @@ def same(a, b):
     return torch.equal(a["input_ids"], b["input_ids"]) and a["meta"] == b["meta"]
 
 
-def test_a_sample_with_its_image(build, caption_config):
+def test_sample_has_tokens_and_pixels(build, caption_config):
     data = build(caption_config(3))[1]
     assert data["pixels"].shape == (1, 3, 16, 16) and data["source"] == "visual"
     assert data["meta"]["images"] == ["captions_1.png"] and data["meta"]["id"] == "captions_1.png"
     assert data["meta"]["dataset"] == "captions" and data["meta"]["answers"] == ["a red circle", "a circle"]
 
 
-def test_the_config_is_left_alone_and_builds_twice(build, caption_config):
+def test_building_does_not_change_the_config(build, caption_config):
     config = caption_config(2)
     before = copy.deepcopy(config)
     assert same(build(config)[0], build(config)[0]) and config == before
@@ -38,7 +38,7 @@ def test_randomness_differs_by_epoch_and_index_and_is_reproducible(build, captio
     assert said != [[other[epoch * 4 + i]["meta"]["answer"] for i in range(4)] for epoch in range(8)]
 
 
-def test_length_of_the_text_as_its_epoch_draws_it(build, caption_config):
+def test_text_length_is_that_of_the_epoch(build, caption_config):
     dataset = build(caption_config(3))
     for image in (dataset.data_prefix["img"] + f"/captions_{i}.png" for i in range(3)):
         Path(image).write_text("not opened")
@@ -54,7 +54,7 @@ def answer_and_question(dataset, i):
     return info["turns"][0]["question"], info["turns"][0]["answer"]
 
 
-def test_the_text_is_the_same_without_the_images(build, caption_config):
+def test_text_only_equals_the_text_of_the_full_pipeline(build, caption_config):
     dataset = build(caption_config(3))
     whole = [dataset[i]["input_ids"] for i in range(6)]
     for i in range(3):
@@ -63,13 +63,13 @@ def test_the_text_is_the_same_without_the_images(build, caption_config):
     assert all(map(torch.equal, texts, whole))
 
 
-def test_no_text_length_without_a_prompt(build, caption_config):
+def test_text_length_without_a_prompt_is_an_error(build, caption_config):
     with pytest.raises(ValueError, match="'captions': its pipeline has no FormatPrompt"):
         build(caption_config(1, pipeline=[])).text_length(0)
 
 
 @pytest.mark.parametrize("serialize_data", [True, False])
-def test_iteration_ends_and_leaves_the_data_alone(build, caption_config, serialize_data):
+def test_iteration_ends_and_does_not_change_the_data(build, caption_config, serialize_data):
     dataset = build(caption_config(3, serialize_data=serialize_data))
     first, again = list(dataset), list(dataset)
     assert len(first) == 3 and all(map(same, first, again))
@@ -77,13 +77,13 @@ def test_iteration_ends_and_leaves_the_data_alone(build, caption_config, seriali
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_workers_read_the_same(build, caption_config, workers):
+def test_worker_processes_read_the_same_samples(build, caption_config, workers):
     dataset = build(caption_config(5))
     loader = DataLoader(dataset, batch_size=None, sampler=range(15), num_workers=workers)
     assert all(same(a, dataset[i]) for i, a in enumerate(loader))
 
 
-def test_drawing_some_records(build, dolly_config):
+def test_sample_draws_records_by_seed(build, dolly_config):
     config = dolly_config([f"red {i}" for i in range(20)])
     answers = [[d["meta"]["answer"] for d in build(config | dict(sample=5, seed=seed))] for seed in (0, 0, 1)]
     assert answers[0] == answers[1] != answers[2] and len(set(answers[0])) == 5
@@ -96,7 +96,7 @@ def test_a_list_in_the_pipeline_is_spliced_in(build, dolly_config, steps):
     assert same(build(config)[0], build(nested)[0])
 
 
-def test_parser_options_and_the_split(build, tmp_path, steps):
+def test_parser_options_choose_a_split(build, tmp_path, steps):
     book = dict(questions=["who"], answers=["me"], filename="a.png")
     path = tmp_path / "books.json"
     path.write_text(json.dumps([book | dict(split=1), book | dict(split=3)]))
@@ -118,7 +118,7 @@ def test_each_turn_is_a_sample_of_its_own(build, tmp_path, steps):
     assert len(build(config | dict(single_turns=True, sample=2))) == 2 and len(build(config)) == 2
 
 
-def test_a_file_of_another_split_is_told_with_file_and_record(build, dolly_config):
+def test_file_of_another_split_is_an_error_with_file_and_record(build, dolly_config):
     with pytest.raises(ValueError, match="'.*dolly.jsonl', record 0: instruction is 'what is 0', but 'x'"):
         build(dolly_config(["a"], expect=dict(instruction="x")))
 
@@ -127,7 +127,7 @@ def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, log
     dataset = build(dolly_config(["red", "", "blue " * 60, "red"], max_length=60))
     answers = [data["meta"]["answer"] for data in dataset]
     # The empty answer is replaced by the next sample, whose own answer is cut.
-    assert answers[1] == answers[2] and (dataset.lost.totals["skipped"], dataset.lost.totals["cut"]) == (1, 2)
+    assert answers[1] == answers[2] and (dataset.dropped.totals["skipped"], dataset.dropped.totals["cut"]) == (1, 2)
     assert all((data["labels"] != -100).any() for data in dataset)
     [skipped] = [line for line in logged if line.startswith("skipped")][:1]
     assert "dataset 'dolly'" in skipped and "dolly.jsonl', record 1, id '1'" in skipped and "empty" in skipped
@@ -139,13 +139,13 @@ def test_a_question_that_fills_the_limit_is_skipped(build, dolly_config, logged)
     dataset = build(dolly_config(["red", "red"], max_length=12))
     with pytest.raises(ValueError, match="no sample of dataset 'dolly' has anything to learn"):
         dataset[0]
-    assert dataset.lost.totals["skipped"] == 2 and "tokens of its answers are cut away" in logged[-1]
+    assert dataset.dropped.totals["skipped"] == 2 and "tokens of its answers are cut away" in logged[-1]
 
 
-def test_many_skips_are_summed_up(build, dolly_config, logged):
+def test_many_skipped_samples_are_logged_as_a_sum(build, dolly_config, logged):
     dataset = build(dolly_config(["red"] + [""] * 150))
     dataset[1]
-    assert dataset.lost.totals["skipped"] == 150
+    assert dataset.dropped.totals["skipped"] == 150
     summary = [line for line in logged if "so far" in line]
     assert summary == [f"dataset dolly: {count} samples with nothing to learn so far" for count in (10, 100)]
     assert sum(line.startswith("skipped") for line in logged) == 5
@@ -157,7 +157,7 @@ def test_nothing_to_learn_in_test_mode_is_an_error(build, dolly_config):
         dataset[1]
 
 
-def test_evaluation_leaves_the_answer_open(build, dolly_config, steps):
+def test_evaluation_prompt_has_no_answer(build, dolly_config, steps):
     data = build(dolly_config(["red"], test_mode=True) | dict(pipeline=steps(open_last=True)))[0]
     assert (data["labels"] == -100).all() and data["meta"]["answer"] == "red"
     assert data["meta"]["prompt"].endswith("### Response:\n")
@@ -172,7 +172,7 @@ def test_errors_name_file_record_and_value(build, tmp_path, caption_config):
     with pytest.raises(ValueError, match=message):
         build(caption_config(1) | dict(ann_file=str(path)))
     path.write_text(json.dumps([{"conversations": [{"from": "human", "value": "<image> <image>"}], "image": "a.png"}]))
-    with pytest.raises(ValueError, match="dataset 'x', file '.*bad.json', record 0: 1 images, but 2 image places"):
+    with pytest.raises(ValueError, match="dataset 'x', file '.*bad.json', record 0: 1 images, but 2 image contents"):
         build(dict(type="InstructionDataset", parser="llava", name="x", ann_file=str(path)))
 
 
@@ -187,7 +187,7 @@ def test_errors_name_file_record_and_value(build, tmp_path, caption_config):
         (lambda record: [record], "AttributeError: 'list' object"),
     ],
 )
-def test_a_parser_that_fails_is_told_with_file_and_record(build, tmp_path, monkeypatch, parse, words):
+def test_failing_parser_is_an_error_with_file_and_record(build, tmp_path, monkeypatch, parse, words):
     (tmp_path / "a.json").write_text(json.dumps([{"id": "q", "text": {}, "none": None, "list": []}]))
     monkeypatch.setitem(PARSERS.module_dict, "own", parse)
     with pytest.raises(ValueError) as raised:
@@ -211,13 +211,13 @@ def test_the_first_image_of_each_folder_must_exist(build, caption_config, tmp_pa
     assert len(build(config)) == 5
 
 
-def test_a_record_that_is_no_object(build, caption_config, tmp_path):
+def test_record_that_is_not_an_object_is_an_error(build, caption_config, tmp_path):
     (tmp_path / "bad.json").write_text('["text"]')
     with pytest.raises(ValueError, match="bad.json', record 0: a record must be an object, got 'text'"):
         build(caption_config(1) | dict(ann_file=str(tmp_path / "bad.json")))
 
 
-def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_path):
+def test_missing_image_is_an_error_by_default(build, caption_config, tmp_path):
     config = caption_config(2)
     (tmp_path / "images" / "captions_1.png").unlink()
     with pytest.raises(FileNotFoundError, match="captions.json', record 1, .*image '.*captions_1.png': no such file"):
@@ -234,10 +234,10 @@ def test_an_image_that_is_gone_is_never_passed_over(build, caption_config, tmp_p
         (dict(source="audio"), "source='audio': choose among visual, language"),
         (dict(sample=0), "sample=0: at least one record"),
         (dict(sample=-3), "sample=-3: at least one record"),
-        (dict(weight=-0.5), "dataset 'captions': weight=-0.5 is no number above 0"),
-        (dict(weight=0), "weight=0 is no number above 0, or 0 in a joint dataset"),
-        (dict(weight="1/4"), "weight='1/4' is no number"),
-        (dict(weight=float("inf")), "weight=inf is no number"),
+        (dict(weight=-0.5), "dataset 'captions': weight=-0.5 must be a number above 0"),
+        (dict(weight=0), "weight=0 must be a number above 0 .0 leaves a dataset out of a JointDataset"),
+        (dict(weight="1/4"), "weight='1/4' must be a number"),
+        (dict(weight=float("inf")), "weight=inf must be a number"),
     ],
 )
 def test_wrong_arguments(build, caption_config, change, message):
@@ -245,7 +245,7 @@ def test_wrong_arguments(build, caption_config, change, message):
         build(caption_config(1) | change)
 
 
-def test_missing_and_empty_annotation_files(build, caption_config, tmp_path):
+def test_missing_and_empty_annotation_files_are_an_error(build, caption_config, tmp_path):
     with pytest.raises(FileNotFoundError, match="no annotation file '.*absent.json'"):
         build(caption_config(1) | dict(ann_file=str(tmp_path / "absent.json")))
     (tmp_path / "empty.json").write_text("[]")
@@ -253,13 +253,13 @@ def test_missing_and_empty_annotation_files(build, caption_config, tmp_path):
         build(caption_config(1) | dict(ann_file=str(tmp_path / "empty.json")))
 
 
-def test_the_random_generator_is_the_samples_own(build, dolly_config):
+def test_each_sample_has_its_own_random_generator(build, dolly_config):
     dataset = build(dolly_config(["red", "blue"]))
     draws = [dataset.get_data_info(i)["rng"].random() for i in (0, 1, 2, 0)]
     assert draws[0] == draws[3] == np.random.default_rng([0, 0, 0]).random() and len(set(draws)) == 3
 
 
-def test_a_pipeline_of_cached_features_reads_images_and_its_text_needs_none(build, caption_config, steps, tmp_path):
+def test_text_length_with_cached_features_needs_no_features(build, caption_config, steps, tmp_path):
     images, text = steps(size=16)[:2], steps()
     create_cache(tmp_path / "cache", images, "float16")
     pipeline = [dict(type="LoadFeatures", cache=str(tmp_path / "cache"), steps=images), *text]

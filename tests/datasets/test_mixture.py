@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmgpt.datasets.mixture import LANGUAGE, VISUAL, Mixture, mix_table
+from mmgpt.datasets.mixture import LANGUAGE, VISUAL, Mixture, mixture_table
 from tests.datasets.test_samplers import Part
 
 
@@ -42,7 +42,7 @@ def test_an_epoch_of_two_passes():
     assert sorted(first) != first
 
 
-def test_passes_and_parts_have_orders_of_their_own():
+def test_passes_and_datasets_have_different_orders():
     epochs = drawn(mixture((40, 0.5), (40, 0.5)), 4)
     halves = [frozenset(i - first for _, i in epochs[n] if 0 <= i - first < 40) for n in (0, 2) for first in (0, 40)]
     assert len(set(halves)) == 4 and frozenset(range(20)) not in halves
@@ -53,7 +53,7 @@ def test_passes_and_parts_have_orders_of_their_own():
     assert {i for _, i in drawn(mixture((40, 0.5), seed=1), 1)[0]} != halves[0]
 
 
-def test_without_shuffling_passes_go_straight_on():
+def test_without_shuffling_passes_continue_in_order():
     mix = mixture((4, 0.5), (2,), shuffle=False, first=10)
     assert [mix.epoch(n).tolist() for n in range(3)] == [[10, 11, 14, 15], [12, 13, 114, 115], [110, 111, 214, 215]]
 
@@ -64,15 +64,15 @@ def test_whole_passes_are_only_shuffled_once():
     assert mixture((4,), (3,), stream=LANGUAGE, first=20, seed=5).epoch(3).tolist() == (300 + 20 + order).tolist()
 
 
-def test_rounding():
+def test_number_of_samples_is_rounded():
     assert mixture((7, 0.3), (10, 0.3), (1, 0.6)).counts == [2, 3, 1]
     with pytest.raises(ValueError, match="dataset 'part': weight=0.05 of its 7 samples is less than one an epoch"):
         mixture((100,), (7, 0.05))
 
 
-def test_the_table_of_a_mix():
+def test_mixture_table_has_a_line_for_each_dataset():
     visual, language = mixture((80, 0.5, "photos"), (30, 2, "clevr")), mixture((10, 1, "text"), stream=LANGUAGE)
-    assert [line.split() for line in mix_table([(visual, 100), (language, 25)]).splitlines()[1:]] == [
+    assert [line.split() for line in mixture_table([(visual, 100), (language, 25)]).splitlines()[1:]] == [
         ["dataset", "source", "samples", "weight", "per", "epoch", "share"],
         ["photos", "visual", "80", "0.5", "40", "32.0%"],
         ["clevr", "visual", "30", "2", "60", "48.0%"],

@@ -25,11 +25,11 @@ def test_rows_are_filled_by_first_fit():
         ([500, 10], 512, 512, [[0, 1]]),
     ],
 )
-def test_rows_have_the_length_with_the_fewest_places(lengths, most, length, samples):
+def test_rows_have_the_length_with_the_smallest_size(lengths, most, length, samples):
     assert pack_rows(lengths, most) == (length, samples)
 
 
-def test_no_length_of_rows_has_fewer_places():
+def test_no_other_row_length_has_a_smaller_size():
     rows = pack_rows(LENGTHS, 512)
-    assert rows.places == min(length * len(fill_rows(LENGTHS, length)) for length in range(64, 513, 64))
-    assert rows.places < 1.02 * sum(LENGTHS)
+    assert rows.size == min(length * len(fill_rows(LENGTHS, length)) for length in range(64, 513, 64))
+    assert rows.size < 1.02 * sum(LENGTHS)

@@ -17,8 +17,8 @@ def test_one_turn_with_image_and_context():
         Segment(START + "### Image:\n"),
         Segment("<image>", special=True),
         Segment("\n\n### Instruction:\nWhat is it?\n\n### Input:\nA hint.\n\n### Response:\n"),
-        Segment("a bus", learned=True),
-        Segment(EOS, learned=True, special=True),
+        Segment("a bus", supervised=True),
+        Segment(EOS, supervised=True, special=True),
     ]
 
 
@@ -35,10 +35,10 @@ def test_open_prompt_is_the_beginning_of_the_full_one():
     assert format_turns(SHORT, [turns[0], {"question": "c"}]) == opened
 
 
-def test_empty_answer_is_not_learned():
+def test_empty_answer_has_no_labels():
     segments = format_turns(SHORT, [{"question": "a", "answer": ""}, {"question": "c", "answer": "d"}])
-    assert [s.text for s in segments if s.learned] == ["d", EOS]
-    assert not any(s.learned for s in format_turns(SHORT, [{"question": "a", "answer": ""}]))
+    assert [s.text for s in segments if s.supervised] == ["d", EOS]
+    assert not any(s.supervised for s in format_turns(SHORT, [{"question": "a", "answer": ""}]))
 
 
 def test_leading_images_have_sections_inner_ones_stay_inline():
@@ -48,7 +48,7 @@ def test_leading_images_have_sections_inner_ones_stay_inline():
     assert text == section * 2 + "### Instruction:\nis it <image>?\n\n### Response:\n"
 
 
-def test_what_a_user_types_is_text():
+def test_braces_and_marks_of_users_are_text():
     turn = {"question": "{context} <image> {question}", "context": "{question} <eos>", "answer": "<image>"}
     segments = format_turns(SHORT, [turn])
     assert [s.text for s in segments if s.special] == [EOS]
@@ -83,8 +83,8 @@ def test_wording_of_openflamingo():
     )
     assert prompt_text(caption) == "<image>Output:A cat.<|endofchunk|>" * 2
     turn = {"question": [{"type": "image"}, {"type": "text", "text": "What?"}], "answer": "cat"}
-    told = format_turns(TEMPLATES["openflamingo_vqa"], [turn | {"context": "It purrs."}], open_last=True)
-    assert prompt_text(told) == "<image>Question:What? It purrs. Short answer:"
+    with_context = format_turns(TEMPLATES["openflamingo_vqa"], [turn | {"context": "It purrs."}], open_last=True)
+    assert prompt_text(with_context) == "<image>Question:What? It purrs. Short answer:"
     question = format_turns(TEMPLATES["openflamingo_vqa"], [turn, turn], open_last=True)
     assert prompt_text(question) == (
         "<image>Question:What? Short answer:cat<|endofchunk|><image>Question:What? Short answer:"

@@ -78,7 +78,7 @@ def test_lists_under_a_key(write, key):
     assert list(read_records(write(f'{{"info": {{}}, "{key}": [{{"a": 1}}]}}'))) == [{"a": 1}]
 
 
-def test_what_a_file_says_of_all_its_records(write):
+def test_strings_beside_the_list_are_added_to_each_record(write):
     text = '{"data_subtype": "val2014", "info": {}, "year": 2, "questions": [{"a": 1}, {"data_subtype": "own"}, 3]}'
     assert list(read_records(write(text))) == [{"data_subtype": "val2014", "a": 1}, {"data_subtype": "own"}, 3]
 
@@ -102,7 +102,7 @@ def test_annotations_are_joined_to_their_images(write):
         ("[]", "[]", "holds no record"),
     ],
 )
-def test_annotations_without_their_image(write, images, notes, message):
+def test_annotations_without_their_image_are_an_error(write, images, notes, message):
     path = write(f'{{"images": {images}, "annotations": {notes}}}')
     with pytest.raises(ValueError, match=f"file.json.*{message}"):
         list(read_records(path))
@@ -118,7 +118,7 @@ def test_records_of_another_split_are_refused():
     assert expecting(parse, {}) is parse
 
 
-def test_questions_of_another_file(write):
+def test_questions_of_a_second_file_are_joined(write):
     asked = write('{"questions": [{"question_id": 2, "question": "b"}, {"question_id": 1, "question": "a"}]}', "q.json")
     answered = write(
         '{"annotations": [{"question_id": 1, "answer": "x"}, {"question_id": 2, "answer": "y"}]}', "a.json"
@@ -143,12 +143,12 @@ def test_questions_of_another_file(write):
         ([{"question_id": [1]}], [{"question_id": 1}], "q.json', record 0, .*no key 'question_id'"),
     ],
 )
-def test_questions_that_do_not_fit(write, asked, answered, message):
+def test_questions_that_do_not_fit_are_an_error(write, asked, answered, message):
     with pytest.raises(ValueError, match=message):
         list(read_records(write(json.dumps(answered), "a.json"), write(json.dumps(asked), "q.json")))
 
 
-def test_one_record():
+def test_parse_record_checks_and_numbers_a_sample():
     parse = find_parser("dolly")
     record = {"instruction": "a", "context": "", "response": "b"}
     assert parse_record(parse, 7, record) == {

@@ -69,7 +69,7 @@ def test_one_epoch_is_one_pass_over_the_visual_data():
     assert [len(row) for row in language] == [1] * 4
 
 
-def test_language_goes_on_over_epochs_and_every_pass_is_complete():
+def test_language_stream_continues_over_epochs_in_complete_passes():
     batches = make(7, 6)
     drawn = flat(flat(split(batches, epoch(batches, number))[1]) for number in range(6))
     assert len(drawn) == 24
@@ -87,7 +87,7 @@ def test_orders_differ_by_epoch_and_seed_only():
 
 @pytest.mark.parametrize("visual", [11, 0])
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_processes_together_have_the_batches_of_one(world, visual):
+def test_processes_together_have_the_batches_of_one_process(world, visual):
     """The whole epoch, batch by batch and in order, its short end included, and no sample twice."""
     ranks = [make(visual, 5, rank=rank, world=world, language_batch=2) for rank in range(world)]
     alone = make(visual, 5, 2 * world, 2 * world)
@@ -106,7 +106,7 @@ def test_fewer_samples_than_processes():
     assert [epoch(one, 0) for one in ranks] == [[[0]], [[]], [[]], [[]]]
 
 
-def test_start_passes_over_batches_without_changing_the_rest():
+def test_start_skips_batches_without_changing_the_rest():
     batches = make(9, 4, language_batch=3)
     whole = epoch(batches, 3)
     batches.start = 2
@@ -115,7 +115,7 @@ def test_start_passes_over_batches_without_changing_the_rest():
     assert epoch(batches, 3) == whole
 
 
-def test_it_is_lazy():
+def test_iterating_draws_nothing_before_the_first_batch():
     batches = make(9, 4)
     batches.sampler.set_epoch(0)
     first = iter(batches)
@@ -142,7 +142,7 @@ def test_sorted_batches_hold_the_same_samples():
     assert sorted(map(len, after[0])) == [3, 4, 4, 4, 4, 4] and after[0] != before[0]
 
 
-def test_rows_of_a_sorted_batch_are_of_like_length():
+def test_rows_of_a_sorted_batch_have_similar_lengths():
     grouped = make(40, 24, batch=4, language_batch=2, group=5)
     visual, language = split(grouped, epoch(grouped, 1))
     lengths = [[[Sizes.length(*pair) for pair in row] for row in part[:5]] for part in (visual, language)]
@@ -168,7 +168,7 @@ def test_start_within_sorted_batches(start):
     assert epoch(batches, 3) == whole[start:]
 
 
-def test_at_least_one_batch_is_sorted():
+def test_sorted_batches_below_1_is_an_error():
     with pytest.raises(ValueError, match="sorted_batches=0"):
         make(5, 3, group=0)
 
@@ -184,19 +184,19 @@ def test_visual_only():
     assert [len(row) for row in epoch(make(5, 0, language_batch=1), 0)] == [2, 2, 1]
 
 
-def test_data_that_would_never_be_drawn():
+def test_data_that_would_never_be_drawn_is_an_error():
     with pytest.raises(ValueError, match="language_batch_size=0, but there are 3 such samples"):
         make(5, 3, language_batch=0)
     with pytest.raises(ValueError, match="batch_size=0, but there are 5"):
         make(5, 3, batch=0)
 
 
-def test_it_needs_a_joint_dataset():
+def test_other_datasets_are_refused():
     with pytest.raises(ValueError, match="needs a JointDataset, got list"):
         JointBatchSampler(SimpleNamespace(dataset=[1, 2]), 1)
 
 
-def test_the_order_without_weights_is_what_it_was_before_there_were_any():
+def test_order_without_weights_equals_that_of_earlier_releases():
     """Figures of runs depend on it."""
     whole, second = make(7, 5, language_batch=2), make(7, 5, language_batch=2, rank=1, world=2, seed=4)
     assert epoch(whole, 3) == [[41, 37, 55, 67], [39, 36, 69, 71], [40, 42, 70, 68], [38, 81, 82]]
@@ -214,7 +214,7 @@ def weighted(**more):
     return make([Part(5, 2.0), Part(8, 0.25)], [Part(4, 0.5), Part(3)], **more)
 
 
-def test_an_epoch_of_weighted_datasets():
+def test_epoch_has_each_dataset_by_its_weight():
     batches = weighted()
     epochs = [split(batches, epoch(batches, number)) for number in range(4)]
     assert len(batches) == 6 and all([len(row) for row in visual] == [2] * 6 for visual, _ in epochs)
@@ -254,7 +254,7 @@ def test_resuming_within_a_weighted_epoch(group):
         assert epoch(batches, 3) == whole[start:]
 
 
-def test_the_mix_is_logged(monkeypatch):
+def test_mixture_is_logged(monkeypatch):
     said = []
     monkeypatch.setattr(samplers, "print_log", lambda text, *_: said.append(text))
     make([Part(5, 2.0, "photos"), Part(8, 0.25)], [Part(4, 1.0, "text")], batch=3, language_batch=2)
@@ -264,7 +264,7 @@ def test_the_mix_is_logged(monkeypatch):
     assert [line.split()[-2:] for line in table.splitlines()[2:]] == [["10", "50.0%"], ["2", "10.0%"], ["8", "40.0%"]]
 
 
-def test_samples_that_come_again_are_drawn_anew(build, caption_config):
+def test_repeated_samples_have_new_random_choices(build, caption_config):
     """Twenty passes in one epoch: caption and question are chosen again each time."""
     dataset = build(dict(type="JointDataset", visual=[caption_config(2, weight=20)]))
     batches = JointBatchSampler(DefaultSampler(dataset, shuffle=True, seed=0), 2)
@@ -275,7 +275,7 @@ def test_samples_that_come_again_are_drawn_anew(build, caption_config):
         assert len(chosen) == 20 and len(set(chosen)) == 4
 
 
-def test_through_the_runner(caption_config, dolly_config):
+def test_batches_of_the_runner_are_mixed(caption_config, dolly_config):
     config = dict(
         batch_size=2,
         num_workers=0,

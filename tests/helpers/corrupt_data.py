@@ -1,4 +1,4 @@
-"""Image files with something the matter, for the checker and for training."""
+"""Corrupt and unusual image files, for tests of the checker and of training."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ RED, BLUE = (254, 0, 0), (0, 0, 254)
 
 
 def encoded(image, kind, **options):
-    """The bytes of an image file."""
+    """Bytes of an image file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -26,29 +26,29 @@ def png_of_size(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-def turned():
-    """EXIF data that says: turn it by a quarter."""
+def quarter_turn():
+    """EXIF data with an orientation of a quarter turn."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
 
 
 def transparent():
-    """Blue that is nowhere to be seen: white is."""
+    """Blue image that is fully transparent, so that it reads as white."""
     image = Image.new("RGBA", SIZE, BLUE)
     image.putalpha(0)
     return image
 
 
-def plant(folder):
-    """Writes all of them into a new folder."""
+def write_corrupt_images(folder):
+    """Writes the files into a new folder."""
     red, blue = Image.new("RGB", SIZE, RED), Image.new("RGB", SIZE, BLUE)
     files = {
         "truncated.jpg": encoded(Image.effect_noise(SIZE, 90), "JPEG")[:-200],
         "wide.png": encoded(Image.new("I;16", SIZE, 0x8040), "PNG"),
         "cmyk.jpg": encoded(red.convert("CMYK"), "JPEG"),
         "animated.gif": encoded(red, "GIF", save_all=True, append_images=[blue]),
-        "turned.jpg": encoded(red, "JPEG", exif=turned()),
+        "turned.jpg": encoded(red, "JPEG", exif=quarter_turn()),
         "glass.png": encoded(transparent(), "PNG"),
         "pixel.png": encoded(red.crop((0, 0, 1, 1)), "PNG"),
         "strip.png": encoded(red.resize((20_000, 20)), "PNG"),
@@ -62,7 +62,7 @@ def plant(folder):
         (folder / name).write_bytes(content)
 
 
-# What the checker says of each: kind, and words of the value.
+# Finding of the checker for each file: kind, and part of the value.
 FOUND = {
     "truncated.jpg": ("unreadable_image", "truncated"),
     "wide.png": ("unusual_image", "16 bits a pixel, of which the upper 8 are read"),
@@ -77,7 +77,7 @@ FOUND = {
     "folder.png": ("unreadable_image", "a folder, not a file"),
     "gone.png": ("missing_image", "no such file"),
 }
-# What training makes of each: words of the error, or the size and the colour of the picture.
+# Result of reading each file in training: part of the error, or size and color of the image.
 READ = {
     "truncated.jpg": "truncated",
     "wide.png": (SIZE, (0x80, 0x80, 0x80)),

@@ -61,7 +61,7 @@ def prompt_segments(text):
 
 
 def turn_segments(case):
-    answer = [Segment(case["answer"], learned=True), Segment(EOS, learned=True, special=True)]
+    answer = [Segment(case["answer"], supervised=True), Segment(EOS, supervised=True, special=True)]
     return prompt_segments(case["instruction"]) + answer
 
 

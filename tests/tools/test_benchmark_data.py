@@ -66,7 +66,7 @@ def test_medians_of_rounds(monkeypatch):
     assert asked[:2] == [[0, 2, 4, 6], [1, 3, 5, 7]] and len(asked) == 4
 
 
-def test_images_of_a_size(config, tmp_path, monkeypatch):
+def test_write_image_has_the_size(config, tmp_path, monkeypatch):
     path = benchmark_data.write_image(tmp_path / "a.jpg", (64, 48))
     assert Image.open(path).size == (64, 48) and Image.open(path).format == "JPEG"
     shown = []
@@ -77,7 +77,7 @@ def test_images_of_a_size(config, tmp_path, monkeypatch):
     assert shown == [(64, 48)]
 
 
-def test_the_image_replaces_those_of_samples(config, tmp_path):
+def test_image_replaces_those_of_samples(config, tmp_path):
     cfg = benchmark_data.load_config(config)
     dataset = benchmark_data.DATASETS.build(cfg.own_images)
     sizes = []
@@ -97,9 +97,9 @@ def test_memory_of_a_large_file(config, capsys):
     assert "Samples per second" not in output
 
 
-def test_waiting_is_a_share_of_what_follows_the_warm_up():
+def test_waiting_is_a_share_of_the_time_after_the_warm_up():
     warm = benchmark_data.WARM_UP
-    times = SimpleNamespace(waited=[5.0] * warm + [0.001, 0.001, 0.008], taken=[9.0] * warm + [0.1, 0.1, 0.3])
+    times = SimpleNamespace(waiting=[5.0] * warm + [0.001, 0.001, 0.008], total=[9.0] * warm + [0.1, 0.1, 0.3])
     assert [value for _, value in benchmark_data.step_figures(times)] == ["100 ms", "1.0 ms", "2.0%"]
 
 
@@ -110,14 +110,14 @@ def train(cfg, steps):
     return benchmark_data.train(cfg, steps)
 
 
-def test_training_is_measured_and_leaves_nothing(tmp_path, monkeypatch):
+def test_training_is_measured_and_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = benchmark_data.load_config(write_config(tmp_path), {"train_dataloader.dataset.seconds": 0.01})
     before = sorted(tmp_path.iterdir())
     times = train(cfg, 4)
-    assert len(times.waited) == len(times.taken) == 4
+    assert len(times.waiting) == len(times.total) == 4
     # Two samples, each of which takes ten milliseconds to read.
-    assert all(0.02 <= waited < taken for waited, taken in zip(times.waited, times.taken, strict=True))
+    assert all(0.02 <= waiting < total for waiting, total in zip(times.waiting, times.total, strict=True))
     assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(ValueError, match="the config trains for 12 steps only, not 13"):
         train(cfg, 13)
@@ -128,9 +128,9 @@ def test_training_is_measured_without_default_hooks(tmp_path, monkeypatch):
     for hooks in (None, {}):
         cfg = benchmark_data.load_config(write_config(tmp_path))
         cfg.default_hooks = hooks
-        assert len(train(cfg, 4).taken) == 4
+        assert len(train(cfg, 4).total) == 4
     cfg.pop("default_hooks")
-    assert len(train(cfg, 4).taken) == 4
+    assert len(train(cfg, 4).total) == 4
 
 
 def test_mistakes(config, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.helpers.corrupt_data import FOUND, plant
+from tests.helpers.corrupt_data import FOUND, write_corrupt_images
 
 TOOL = Path(__file__).parents[2] / "tools" / "analysis_tools" / "check_dataset.py"
 DATASETS = Path(__file__).parents[2] / "configs" / "_base_" / "datasets"
@@ -70,7 +70,7 @@ def run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_clean_set_passes(tmp_path, world, run, capsys, workers):
+def test_clean_datasets_exit_with_status_0(tmp_path, world, run, capsys, workers):
     assert run(world([record("a"), record("b")]), "--workers", workers) == 0
     shown = capsys.readouterr()
     assert "photos" in shown.out and "20x30" in shown.out and "0 errors, 0 warnings" in shown.out
@@ -108,7 +108,7 @@ test_evaluator = {metric!r}
     assert ("error: answers that the metrics could not judge in test dataset 'photos': 1" in out) is bool(problem)
 
 
-def test_errors_end_with_status_1(tmp_path, world, run, capsys):
+def test_errors_exit_with_status_1(tmp_path, world, run, capsys):
     records = [record(f"photo {i}") for i in range(8)] + [record("naïve", answer="")]
     config = world(records)
     for i in range(7):
@@ -134,7 +134,7 @@ def test_errors_end_with_status_1(tmp_path, world, run, capsys):
     }
 
 
-def test_warnings_alone_are_no_failure(world, run, capsys):
+def test_warnings_alone_exit_with_status_0(world, run, capsys):
     config = world([record("a"), record("b", answer="red " * 300), record("a")])
     assert run(config, "--cfg-options", "max_length=200", "--workers", 1) == 0
     shown = capsys.readouterr().out
@@ -169,7 +169,7 @@ def test_mistakes_in_the_command(world, run, capsys):
     assert "--workers 0: at least one process" in capsys.readouterr().err
 
 
-PLANTED = """
+CORRUPT = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
@@ -184,20 +184,20 @@ train_dataloader = dict(batch_size=1, dataset=dict(type="JointDataset", visual=_
 """
 
 
-def test_every_planted_fault_is_found_and_named(tmp_path, tiny_llama, run, capsys):
+def test_every_corrupt_file_is_found_and_named(tmp_path, tiny_llama, run, capsys):
     """Pictures and annotation files with something the matter, each of them once."""
-    plant(tmp_path / "images")
+    write_corrupt_images(tmp_path / "images")
     names = [*FOUND, "good.png"]
     lines = [json.dumps({"images": [name], "turns": [{"question": name, "answer": "Red."}]}) for name in names]
     (tmp_path / "photos.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
     (tmp_path / "used.jsonl").write_text(lines[-1] + '\n{"turns": [{"question": "a", "answer": NaN}]}')
     (tmp_path / "unused.json").write_text('[{"image": "good.png", "caption": "Red.", "score": NaN}]')
-    text = PLANTED.format(base=str(DATASETS / "pipelines.py"), tokenizer=tiny_llama, root=str(tmp_path))
-    (tmp_path / "planted.py").write_text(text)
-    assert run(tmp_path / "planted.py", "--workers", 1) == 1
+    text = CORRUPT.format(base=str(DATASETS / "pipelines.py"), tokenizer=tiny_llama, root=str(tmp_path))
+    (tmp_path / "corrupt.py").write_text(text)
+    assert run(tmp_path / "corrupt.py", "--workers", 1) == 1
     shown = capsys.readouterr().out
     assert "\n7 errors, 8 warnings; " in shown
-    report = json.loads((tmp_path / "work_dirs" / "planted" / "check_dataset.json").read_text(encoding="utf-8"))
+    report = json.loads((tmp_path / "work_dirs" / "corrupt" / "check_dataset.json").read_text(encoding="utf-8"))
     found = [(each["kind"], each["file"], each["record"], each["value"]) for each in report["findings"]]
     file = f"{tmp_path}/photos.jsonl"
     expected = [("unusual_file", file, None, "begins with a byte order mark, which is skipped")]

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from mmgpt.cli import load_config, tool
-from mmgpt.datasets.inspection.check import check_parts, images_of, read_parts
+from mmgpt.datasets.inspection.check import check_datasets, images_of, read_datasets
 from tests.helpers.converting import CONVERTERS, ROOT, picture, samples, write
 from tests.helpers.parsing import COCO_2014, DATA, parse
 
@@ -125,8 +125,8 @@ def test_the_printed_config_has_the_data_and_passes_the_check(tmp_path, convert,
     text = shown[shown.index("_base_") : shown.index("\nNext: ")].replace("./lora", f"{CONFIGS}/lora")
     options = dict(language_model=tiny_llama, image_size=16, max_length=1000)
     cfg = load_config(write(tmp_path / "my_our_photos.py", text), options)
-    parts = list(read_parts(cfg))
-    figures, findings = check_parts(parts, images_of(parts))
+    parts = list(read_datasets(cfg))
+    figures, findings = check_datasets(parts, images_of(parts))
     assert findings == [] and [each["split"] for each in figures] == ["train", "test"][: 1 + val]
     assert sum(each["samples"] for each in figures) == 8
     assert {each["source"] for each in figures} == {"visual" if visual else "language"}
@@ -152,8 +152,8 @@ def test_the_worked_example_of_the_guide(tmp_path, convert, capsys):
     assert len(differing) == len(changed) and all(line.startswith(changed) for line in differing)
     config = write(tmp_path / "my_photos.py", text.replace('"./tiny', f'"{CONFIGS}/tiny'))
     cfg = load_config(config, dict(language_model=str(ROOT / "checkpoints/tiny/language")))
-    parts = list(read_parts(cfg))
-    figures, findings = check_parts(parts, images_of(parts))
+    parts = list(read_datasets(cfg))
+    figures, findings = check_datasets(parts, images_of(parts))
     assert findings == [] and [each["samples"] for each in figures] == [16, 4]
     # A twentieth of all batches.
     assert cfg.warmup_iters == cfg.max_epochs * 16 // cfg.train_dataloader.batch_size // 20

@@ -1,10 +1,10 @@
-"""How fast a config's training data is read and prepared, and what it costs in memory (Linux).
+"""Speed of reading and preparing a config's training data, and its use of memory (Linux).
 
     python tools/analysis_tools/benchmark_data.py configs/mmgpt/tiny_lora_joint.py
 
-Prints samples per second of one core for each step of each training dataset's pipeline. --steps trains for real and
-prints how much of its time goes into waiting for data; --records loads a file of so many records and prints what the
-main process and each worker process hold of it. Times are CPU times where they can be: other programs on the machine
+Prints samples per second of one core for each step of each training dataset's pipeline. --steps trains the model and
+prints the share of time spent waiting for data; --records loads a file of so many records and prints the memory that it
+takes in the main process and in each worker. Times are CPU times where possible, so that other programs on the machine
 do not count.
 """
 
@@ -32,14 +32,14 @@ from mmgpt.cli import check_files, load_config, tool
 from mmgpt.cli.files import PARTS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets import InstructionDataset
-from mmgpt.datasets.joint import parts_of
+from mmgpt.datasets.joint import mixed_datasets
 from mmgpt.datasets.transforms import EachImage, LoadImages, PrepareImages, TokenizeSegments
 from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.registry import DATASETS
 from mmgpt.visualization.tables import print_tables
 
 STAGES = {LoadImages: "decode", EachImage: "prepare", PrepareImages: "prepare", TokenizeSegments: "tokenize"}
-# 'read' is a record with its random generator, 'prompt' is every transform that STAGES does not name.
+# 'read' is the access to a record and its random generator, 'prompt' is every transform that STAGES does not name.
 COLUMNS = ("read", "decode", "prepare", "prompt", "tokenize", "all")
 CHUNK = 1000  # records
 WARM_UP = 20  # training steps that are not counted
@@ -47,12 +47,12 @@ MB = 2**20
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+    """Command line arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
-    parser.add_argument("--samples", type=int, default=200, help="of each dataset, and round")
-    parser.add_argument("--rounds", type=int, default=5, help="the median of so many is printed")
-    parser.add_argument("--image-size", type=_size, help="WIDTHxHEIGHT: JPEGs of that size instead of the real images")
+    parser.add_argument("--samples", type=int, default=200, help="samples of each dataset in each round")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds, whose median is printed")
+    parser.add_argument("--image-size", type=_size, help="WIDTHxHEIGHT: JPEGs of that size replace the images")
     parser.add_argument("--steps", type=int, help=f"train so many steps instead, after {WARM_UP} to warm up")
     parser.add_argument("--records", type=int, help="load a generated file of so many records instead")
     parser.add_argument("--workers", type=int, default=2, help="processes that read the generated file")
@@ -66,7 +66,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def stage_seconds(dataset: InstructionDataset, indices: Sequence[int], image: Path | None = None) -> dict[str, float]:
-    """CPU seconds of each stage for some samples of a dataset, all of their images replaced by ``image`` if given."""
+    """CPU seconds of each stage for some samples of a dataset, with all their images replaced by ``image`` if given."""
     seconds = dict.fromkeys(COLUMNS[:-1], 0.0)
     for index in indices:
         start = time.process_time()
@@ -83,21 +83,22 @@ def stage_seconds(dataset: InstructionDataset, indices: Sequence[int], image: Pa
 
 
 def speeds(dataset: InstructionDataset, samples: int, rounds: int, image: Path | None) -> dict[str, float | None]:
-    """Samples per second of one core by stage, and of all stages together: medians of some rounds.
+    """Samples per second of one core by stage, and of all stages together: medians over rounds.
 
-    Each round has samples of its own, spread over the dataset. None for a stage that a dataset does not have.
+    Each round has other samples, spread over the dataset. None for a stage that a dataset does not have.
     """
-    measured = []
+    rounds_seconds = []
     stride = max(1, len(dataset) // samples)
     for number in range(1 + rounds):
         seconds = stage_seconds(dataset, range(number, number + samples * stride, stride), image)
-        measured.append(seconds | {"all": sum(seconds.values())})
-    typical = {stage: median(seconds[stage] for seconds in measured[1:]) for stage in COLUMNS}
-    return {stage: samples / each if each else None for stage, each in typical.items()}
+        rounds_seconds.append(seconds | {"all": sum(seconds.values())})
+    # The first round warms up caches.
+    medians = {stage: median(seconds[stage] for seconds in rounds_seconds[1:]) for stage in COLUMNS}
+    return {stage: samples / seconds if seconds else None for stage, seconds in medians.items()}
 
 
 def write_image(path: Path, size: tuple[int, int]) -> Path:
-    """Write a JPEG of some size (width, height) that is about as hard to decode as a photo."""
+    """Path of a new JPEG of a size (width, height) that takes about as long to decode as a photo."""
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
     noisy = np.asarray(smooth) + rng.normal(0, 8, (size[1], size[0], 3))
@@ -106,32 +107,26 @@ def write_image(path: Path, size: tuple[int, int]) -> Path:
 
 
 class Stop(Exception):
-    """Ends a training that is only measured."""
+    """Raised to end a training that is only measured."""
 
 
-class Times(Hook):
-    """Keeps the seconds of each step and those of waiting for its data, and ends training after some steps."""
+class StepTimes(Hook):
+    """Hook that records the seconds of each step and of waiting for its data, and ends training after some steps."""
 
     priority = "VERY_LOW"
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.waited, self.taken = steps, [], []
+        self.steps, self.waiting, self.total = steps, [], []
 
     def after_train_iter(self, runner: Runner, *_: object, **__: object) -> None:  # MMEngine passes batch and outputs
-        """Take what IterTimerHook has measured."""
-        for kept, name in ((self.waited, "data_time"), (self.taken, "time")):
-            kept.append(runner.message_hub.get_scalar(f"train/{name}").current())
-        if len(self.taken) == self.steps:
+        """Append the measurements of IterTimerHook."""
+        for seconds, name in ((self.waiting, "data_time"), (self.total, "time")):
+            seconds.append(runner.message_hub.get_scalar(f"train/{name}").current())
+        if len(self.total) == self.steps:
             raise Stop
 
 
-def _close_log(logger: logging.Logger) -> None:
-    for handler in [each for each in logger.handlers if isinstance(each, logging.FileHandler)]:
-        handler.close()
-        logger.removeHandler(handler)
-
-
-def train(cfg: Config, steps: int) -> Times:
+def train(cfg: Config, steps: int) -> StepTimes:
     """Train for some steps in a temporary folder, without checkpoints.
 
     Raises:
@@ -140,7 +135,7 @@ def train(cfg: Config, steps: int) -> Times:
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir, cfg.launcher = folder, "none"
         cfg.default_hooks = {**(cfg.get("default_hooks") or {}), "checkpoint": None}
-        runner, times = MMGPTRunner.from_cfg(cfg), Times(steps)
+        runner, times = MMGPTRunner.from_cfg(cfg), StepTimes(steps)
         runner.register_hook(times)
         try:
             runner.train()
@@ -148,12 +143,15 @@ def train(cfg: Config, steps: int) -> Times:
             runner.call_hook("after_train")
             return times
         finally:
-            _close_log(runner.logger)  # it goes with the folder
-    raise ValueError(f"the config trains for {len(times.taken)} steps only, not {steps}")
+            # The log file is removed with the folder.
+            for handler in [each for each in runner.logger.handlers if isinstance(each, logging.FileHandler)]:
+                handler.close()
+                runner.logger.removeHandler(handler)
+    raise ValueError(f"the config trains for {len(times.total)} steps only, not {steps}")
 
 
 def write_records(path: Path, count: int) -> Path:
-    """Write an annotation file of short conversations about an image each."""
+    """Path of a new annotation file of short conversations, each about one image."""
     with path.open("w") as file:
         for i in range(count):
             turn = {"question": f"What is on the table of picture {i}?", "answer": f"A cup with the number {i}."}
@@ -162,7 +160,7 @@ def write_records(path: Path, count: int) -> Path:
 
 
 def memory(process: int | str = "self") -> tuple[int, int]:
-    """Bytes that a process does not share with any other, and its share of all that it holds (its PSS)."""
+    """Private bytes of a process, and its proportional set size (PSS), which includes its share of shared memory."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     kilobytes = {name: int(line.split()[1]) for line in lines[1:] for name in [line.split(":")[0]]}
     return 1024 * (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]), 1024 * kilobytes["Pss"]
@@ -178,12 +176,12 @@ def memory_figures(folder: Path, count: int, workers: int) -> Iterator[tuple[str
     yield "main process: private, more than before", _mb(memory()[0] - before)
     loader = DataLoader(dataset, batch_size=CHUNK, num_workers=workers, collate_fn=len, shuffle=True)
     for number, _ in enumerate(loader, start=1):
-        # At the end each has read its share of all records; where that copied them, its private memory has grown.
-        for when, what in ((2 * workers, "first"), (len(loader) - workers, "last")):
-            if number == when:
-                private, pss = zip(*(memory(each.pid) for each in multiprocessing.active_children()), strict=True)
-                yield f"each worker at its {what} records: private", _mb(median(private))
-                yield f"each worker at its {what} records: PSS", _mb(median(pss))
+        # At the end each worker has read its share of the records; copies of them would be in its private memory.
+        for chunk, name in ((2 * workers, "first"), (len(loader) - workers, "last")):
+            if number == chunk:
+                private, pss = zip(*(memory(child.pid) for child in multiprocessing.active_children()), strict=True)
+                yield f"each worker at its {name} records: private", _mb(median(private))
+                yield f"each worker at its {name} records: PSS", _mb(median(pss))
 
 
 def _mb(count: float) -> str:
@@ -191,20 +189,20 @@ def _mb(count: float) -> str:
 
 
 def speed_table(cfg: Config, args: argparse.Namespace, folder: Path) -> Table:
-    """Samples per second of one core: a line for each training dataset, a column for each stage."""
+    """Table of samples per second of one core: a line for each training dataset, a column for each stage."""
     table = Table()
     table.add_column("dataset", no_wrap=True)
     for stage in COLUMNS:
         table.add_column(stage, justify="right")
     image = write_image(folder / "image.jpg", args.image_size) if args.image_size else None
-    for part in parts_of(DATASETS.build(cfg.train_dataloader.dataset)):
-        measured = speeds(part, args.samples, args.rounds, image)
-        table.add_row(part.name, *("–" if each is None else f"{each:,.0f}" for each in measured.values()))
+    for dataset in mixed_datasets(DATASETS.build(cfg.train_dataloader.dataset)):
+        by_stage = speeds(dataset, args.samples, args.rounds, image)
+        table.add_row(dataset.name, *("–" if speed is None else f"{speed:,.0f}" for speed in by_stage.values()))
     return table
 
 
 def figure_table(figures: Iterable[tuple[str, str]]) -> Table:
-    """A line for each figure."""
+    """Table with a line for each figure."""
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
@@ -213,17 +211,17 @@ def figure_table(figures: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def step_figures(times: Times) -> Iterator[tuple[str, str]]:
-    """How long steps take and how much of it is waiting for data, of what follows the warm-up."""
-    waited, taken = times.waited[WARM_UP:], times.taken[WARM_UP:]
-    yield "median step", f"{1000 * median(taken):.0f} ms"
-    yield "median wait for data", f"{1000 * median(waited):.1f} ms"
-    # Sorted batches wait for many at a time, which no median shows.
-    yield "share of all steps' time spent waiting", f"{sum(waited) / sum(taken):.1%}"
+def step_figures(times: StepTimes) -> Iterator[tuple[str, str]]:
+    """Median time of the steps after the warm-up, and the share of it spent waiting for data."""
+    waiting, total = times.waiting[WARM_UP:], times.total[WARM_UP:]
+    yield "median step", f"{1000 * median(total):.0f} ms"
+    yield "median wait for data", f"{1000 * median(waiting):.1f} ms"
+    # With sorted batches a few steps wait for many batches at a time, which a median does not show.
+    yield "share of all steps' time spent waiting", f"{sum(waiting) / sum(total):.1%}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+    """Measure and print tables."""
     args = parse_args(arguments)
     if min(args.samples, args.rounds, args.workers) < 1:
         raise ValueError("--samples, --rounds and --workers must be at least 1")

@@ -25,7 +25,7 @@ from mmgpt.cli.files import PARTS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.feature_cache import FeatureCache, add_features, create_cache, image_key
 from mmgpt.datasets.inspection.check import SPLITS, lazy_datasets
-from mmgpt.datasets.inspection.sample_texts import read_images
+from mmgpt.datasets.inspection.text_checks import read_images
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadFeatures
 from mmgpt.engine.hooks.progress_bar import progress_bar

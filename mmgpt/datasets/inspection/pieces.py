@@ -1,4 +1,4 @@
-"""Token ids as text that can be shown, token by token."""
+"""Token ids as text for people, token by token."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,16 +8,19 @@ from transformers import PreTrainedTokenizerBase
 from mmgpt.datasets.prompts import IMAGE
 from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-LONGEST = 4  # bytes, and so tokens at most, of a character in UTF-8
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+MAX_BYTES = 4  # bytes, and so tokens at most, of a character in UTF-8
 
 
 class Piece(NamedTuple):
-    """A token, or the few that make a character together.
+    """A token, or the few tokens that make a character together.
 
-    `text` is what is written there, the space that a token begins with included; `kind` is 'text', 'special' and
-    'image' (then it is the token's name), or 'bytes' (the name of a token that is no text, not even with those behind
-    it).
+    Attributes:
+        text: text of the tokens, including the space that a token begins with; for kinds other than 'text' the name of
+            the token.
+        ids: token ids.
+        learned: whether they have labels.
+        kind: 'text', 'special', 'image', or 'bytes' for a token that is not text, not even with those after it.
     """
 
     text: str
@@ -27,14 +30,14 @@ class Piece(NamedTuple):
 
 
 def to_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[Piece]:
-    """The pieces of a sequence, in order. Text that looks like a special token, but is none, is 'text'."""
+    """Pieces of a sequence, in order. Text that only looks like a special token is 'text'."""
     special, pieces, start = set(tokenizer.all_special_ids), [], 0
     while start < len(ids):
         name = tokenizer.convert_ids_to_tokens(ids[start])
         if ids[start] in special:
             text, count, kind = name, 1, "image" if name == IMAGE else "special"
         else:
-            text, count = _text(tokenizer, ids[start : start + LONGEST])
+            text, count = _text(tokenizer, ids[start : start + MAX_BYTES])
             text, count, kind = (text, count, "text") if count else (name, 1, "bytes")
         pieces.append(Piece(text, tuple(ids[start : start + count]), labels[start] != IGNORE_INDEX, kind))
         start += count
@@ -42,12 +45,12 @@ def to_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Se
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, int]:
-    """The text of as few of the first ids as make whole characters, and their number; 0 when they never do."""
-    # Behind something else: a tokenizer of sentencepiece drops the space that a text begins with.
+    """Text of the smallest number of first ids that are complete characters, and that number; 0 if there is none."""
+    # A sentencepiece tokenizer drops the space at the start of a text, so another token is put before it.
     before = tokenizer.decode([tokenizer.eos_token_id])
     for count in range(1, len(ids) + 1):
         decoded = tokenizer.decode([tokenizer.eos_token_id, *ids[:count]], clean_up_tokenization_spaces=False)
         text = decoded[len(before) :]
-        if text and UNFINISHED not in text:
+        if text and INCOMPLETE not in text:
             return text, count
     return "", 0

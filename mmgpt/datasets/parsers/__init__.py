@@ -1,9 +1,9 @@
-"""Annotation formats: a pure function each, from a record of the file to a sample (see `datasets.conversation`)."""
+"""Parsers: pure functions from a record of an annotation format to a sample (see `datasets.conversation`)."""
 
 from .caption import coco_caption, karpathy, minigpt4, nocaps
 from .choice import aokvqa, scienceqa
 from .dialogue import baize, llava, sharegpt
-from .own import conversation
+from .schema import conversation
 from .statement import nlvr, nlvr2, snli_ve
 from .text import alpaca, dolly
 from .vqa import ocr_vqa, pope, vqa

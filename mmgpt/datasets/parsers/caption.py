@@ -10,50 +10,50 @@ from .fields import field, has, name_of, only_known_media, tagged, text_list
 @PARSERS.register_module(name="coco_caption")
 def coco_caption(record: dict) -> dict:
     """`{'image': path, 'caption': str | [str, ...], 'image_id': str}`, as LAVIS and MultiModal-GPT distribute it."""
-    return _described(record, name_of(record, "image_id"), field(record, "image"), text_list(record, "caption"))
+    return _caption_sample(record, name_of(record, "image_id"), field(record, "image"), text_list(record, "caption"))
 
 
 @PARSERS.register_module(name="karpathy")
 def karpathy(record: dict, split: str) -> dict | None:
-    """An image of Karpathy's dataset_coco.json, dataset_flickr30k.json (cs.stanford.edu/people/karpathy/deepimagesent).
+    """Image of Karpathy's dataset_coco.json or dataset_flickr30k.json (cs.stanford.edu/people/karpathy/deepimagesent).
 
     Args:
         record: `filename`, `split`, `sentences` [{`raw`}]; COCO's have a `filepath` ('val2014') and a `cocoid`, too.
-        split: 'train', 'val', 'test' or, of COCO, 'restval' keeps only that split of the one file.
+        split: 'train', 'val', 'test' or (COCO) 'restval'; None is returned for records of the file's other splits.
     """
     if field(record, "split") != split:
         return None
     folder = f"{field(record, 'filepath')}/" if has(record, "filepath") else ""
-    name, captions = field(record, "filename"), _each(record, "sentences", "raw")
-    return _described(record, name_of(record, "cocoid") or PurePosixPath(name).stem, folder + name, captions)
+    name, captions = field(record, "filename"), _texts(record, "sentences", "raw")
+    return _caption_sample(record, name_of(record, "cocoid") or PurePosixPath(name).stem, folder + name, captions)
 
 
 @PARSERS.register_module(name="nocaps")
 def nocaps(record: dict) -> dict:
-    """An image of nocaps_val_4500_captions.json (nocaps.org) with its own annotations, as `read_records` joins them.
+    """Image record of nocaps_val_4500_captions.json (nocaps.org) with the annotations that `read_records` adds.
 
     Its `domain` ('in-domain', 'near-domain', 'out-domain') becomes a tag.
     """
-    captions, name = _each(record, "annotations", "caption"), str(field(record, "id", int))
-    return tagged(_described(record, name, field(record, "file_name"), captions), record, ["domain"])
+    captions, name = _texts(record, "annotations", "caption"), str(field(record, "id", int))
+    return tagged(_caption_sample(record, name, field(record, "file_name"), captions), record, ["domain"])
 
 
 @PARSERS.register_module(name="minigpt4")
 def minigpt4(record: dict) -> dict:
     """`{'image_id': str, 'caption': str}` of cc_sbu_align's filter_cap.json; the image is `<image_id>.jpg`."""
     image_id = str(field(record, "image_id", (str, int)))
-    return _described(record, image_id, f"{image_id}.jpg", text_list(record, "caption"))
+    return _caption_sample(record, image_id, f"{image_id}.jpg", text_list(record, "caption"))
 
 
-def _each(record: dict, key: str, text: str) -> list[str]:
+def _texts(record: dict, key: str, text: str) -> list[str]:
     entries = field(record, key, list)
     if not all(isinstance(entry, dict) for entry in entries) or not entries:
         raise ValueError(f"key {key!r} must hold at least one object, got {entries!r:.80}")
     return [field(entry, text).strip() for entry in entries]
 
 
-def _described(record: dict, name: str, image: str, captions: list[str]) -> dict:
+def _caption_sample(record: dict, name: str, image: str, captions: list[str]) -> dict:
     only_known_media(record)
-    # The question is left open for AskQuestion, the choice among several captions for PickAnswer.
+    # AskQuestion fills in the question, and PickAnswer chooses one of several captions.
     answer = captions[0] if len(captions) == 1 else ""
     return {"id": name, "images": [image], "turns": [{"question": "", "answer": answer, "answers": captions}]}

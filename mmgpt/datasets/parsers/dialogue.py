@@ -1,4 +1,4 @@
-"""Conversations: LLaVA's about images, ShareGPT's with images or without, Baize's in text."""
+"""Parsers of conversations: LLaVA and ShareGPT with images or without, Baize in text."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,57 +9,58 @@ from mmgpt.registry import PARSERS
 from .fields import field, has, name_of, no_images, only_known_media, text_list
 
 MARK = "<image>"
-# Marks at the start, text, marks at the end; white space next to these marks belongs to them.
+# Marks at the start, text, marks at the end; whitespace next to the marks at both ends belongs to them.
 ENDS = re.compile(rf"((?:{MARK}\s*)*)(.*?)((?:\s*{MARK})*)\Z", re.DOTALL)
 BAIZE_ROLE = re.compile(r"\[\|(Human|AI)\|\]")
 
 
 @PARSERS.register_module(name="llava")
 def llava(record: dict) -> dict:
-    """A record in the layout of LLaVA-Instruct-150K, of one turn or many: `conversations` of human and gpt in turn.
+    """Record in the layout of LLaVA-Instruct-150K: `conversations` with alternating entries of human and gpt.
 
-    `image` (or `images`) is a path or a list of them. `<image>` in a human value is the place of an image. LLaVA puts
-    the mark before or after the question at random, with a line break between: behind the question it means the same
-    as before it, and moves there. Within the text it stays, and so do line breaks next to it.
+    `image` (or `images`) is a path or a list of paths. `<image>` in a human's text is the position of an image. LLaVA
+    puts the mark before or after the question at random, with a line break between, which means the same: an image
+    after the question moves before it. Inside the text it stays, and so do line breaks next to it.
 
-    A question at the end that nobody answers is left out, unless it is the only one: then its turn is open.
+    A question at the end without an answer is left out, unless it is the only one: then its turn has an empty answer.
     """
     return _sample(record, _images(record), _turns(field(record, "conversations", list), marked_question))
 
 
 @PARSERS.register_module(name="sharegpt")
 def sharegpt(record: dict) -> dict:
-    """A conversation in ShareGPT's layout: LLaVA's, with a system text or without.
+    """Conversation in ShareGPT's layout: LLaVA's, with a system text or without.
 
-    The system text (the key `system`, or a first entry from 'system') opens the first question, behind its images.
-    What gpt says before the first question answers nothing and is left out. `<image>` is the place of an image only in
-    a record that has images; in any other it is text that somebody typed.
+    The system text (the key `system`, or a first entry from 'system') is put before the first question, after its
+    images. Text of gpt before the first question is left out. `<image>` is the position of an image only in a record
+    with images; in other records it is text.
     """
-    said, images = field(record, "conversations", list), _images(record)
+    entries, images = field(record, "conversations", list), _images(record)
     system = [field(record, "system").strip()] if has(record, "system") else []
-    if said and _role(said[0]) == "system":
-        system, said = [*system, _value(said[0], "system")], said[1:]
-    if said and _role(said[0]) == "gpt":
-        said = said[1:]
-    first, *others = _turns(said, marked_question if images else str)
+    if entries and _role(entries[0]) == "system":
+        system, entries = [*system, _value(entries[0], "system")], entries[1:]
+    if entries and _role(entries[0]) == "gpt":
+        entries = entries[1:]
+    first, *others = _turns(entries, marked_question if images else str)
     question = lead_text("\n\n".join(text for text in system if text), first["question"])
     return _sample(record, images, [dict(first, question=question), *others])
 
 
 @PARSERS.register_module(name="baize")
 def baize(record: dict) -> dict:
-    """A record of Baize's chat data: one string with `[|Human|]` and `[|AI|]` before what each of them says.
+    """Record of Baize's chat data: one string with `[|Human|]` and `[|AI|]` before the texts of each.
 
-    Every answered turn is kept. A record without one becomes an open turn, so that the dataset counts it.
+    All answered turns are used. A record without any becomes a turn with an empty answer, so that the dataset counts
+    it.
     """
-    _, *pieces = BAIZE_ROLE.split(field(record, "input"))
-    said = [(role, text.strip()) for role, text in zip(pieces[0::2], pieces[1::2], strict=True)]
+    _, *tokens = BAIZE_ROLE.split(field(record, "input"))
+    entries = [(role, text.strip()) for role, text in zip(tokens[0::2], tokens[1::2], strict=True)]
     turns = [
         {"question": question, "answer": answer}
-        for (asker, question), (answerer, answer) in zip(said, said[1:], strict=False)
+        for (asker, question), (answerer, answer) in zip(entries, entries[1:], strict=False)
         if (asker, answerer) == ("Human", "AI") and question and answer
     ]
-    return {"id": "", "images": [], "turns": turns or [{"question": said[0][1] if said else "", "answer": ""}]}
+    return {"id": "", "images": [], "turns": turns or [{"question": entries[0][1] if entries else "", "answer": ""}]}
 
 
 def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
@@ -70,21 +71,21 @@ def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
 
 
 def _images(record: dict) -> list[str]:
-    found = [text_list(record, key) for key in ("image", "images") if has(record, key)]
-    if len(found) == 2 and all(found) and found[0] != found[1]:
-        raise ValueError(f"'image' and 'images' name different files: {found[0]} and {found[1]!r:.80}")
-    return next(filter(None, found), [])
+    lists = [text_list(record, key) for key in ("image", "images") if has(record, key)]
+    if len(lists) == 2 and all(lists) and lists[0] != lists[1]:
+        raise ValueError(f"'image' and 'images' name different files: {lists[0]} and {lists[1]!r:.80}")
+    return next(filter(None, lists), [])
 
 
-def _turns(said: Sequence[dict], read: Callable[[str], str | list[dict]]) -> list[dict]:
-    """Questions, as `read` makes them of the human's values, with the answers that follow them."""
-    if not said:
+def _turns(entries: Sequence[dict], read: Callable[[str], str | list[dict]]) -> list[dict]:
+    """Turns of alternating entries; `read` makes a question of the text of a human."""
+    if not entries:
         raise ValueError("conversations is empty")
     turns = [
         {"question": read(_value(human, "human")), "answer": _value(answer, "gpt")}
-        for human, answer in zip(said[0::2], said[1::2], strict=False)
+        for human, answer in zip(entries[0::2], entries[1::2], strict=False)
     ]
-    return turns or [{"question": read(_value(said[0], "human")), "answer": ""}]
+    return turns or [{"question": read(_value(entries[0], "human")), "answer": ""}]
 
 
 def _role(entry: dict) -> str:
@@ -100,16 +101,16 @@ def _value(entry: dict, role: str) -> str:
 
 
 def marked_question(value: str) -> str | list[dict]:
-    """A text as it is, or its parts when it marks images by `<image>`.
+    """Question of a text: the text itself, or contents if it has marks `<image>`.
 
-    Marks at both ends become places at the start; where others lie between them only those before it do, so that
-    the places keep the order of the images.
+    Marks at both ends become images at the start. If there are others in between, only those at the start do, so that
+    the images keep their order.
     """
-    before, within, behind = ENDS.match(value).groups()
-    if MARK in within:
-        within, behind = within + behind, ""
-    ends = (before + behind).count(MARK)
-    if not ends and MARK not in within:
+    before, inside, after = ENDS.match(value).groups()
+    if MARK in inside:
+        inside, after = inside + after, ""
+    leading = (before + after).count(MARK)
+    if not leading and MARK not in inside:
         return value
-    parts = [part for text in within.split(MARK) for part in (IMAGE_PART, text_part(text))][1:]
-    return [IMAGE_PART] * ends + question_parts(parts)
+    contents = [content for text in inside.split(MARK) for content in (IMAGE_PART, text_part(text))][1:]
+    return [IMAGE_PART] * leading + question_parts(contents)

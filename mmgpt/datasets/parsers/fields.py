@@ -1,18 +1,18 @@
-"""What parsers share: reading a field of a record with an error that names it."""
+"""Functions that parsers share, for reading the fields of a record."""
 
 from collections import Counter
 from collections.abc import Iterable
 from string import Formatter
 
-# What other projects' records call media that are not images.
+# Keys of media other than images in the records of other projects.
 OTHER_MEDIA = ("video", "videos", "video_path", "video_file", "audio", "audios", "audio_path", "audio_file", "speech")
 OTHER_MEDIA += ("sound", "wav")
-# What they call images. A record that has one of these and none of ours would be trained on without its images.
+# Other keys of images. A record with one of these and none of ours would be trained on without its images.
 OTHER_IMAGES = ("image_path", "image_paths", "image_file", "image_url", "img", "imgs", "Image")
 
 
 def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
-    """The value of a key.
+    """Value of a key.
 
     Raises:
         ValueError: the record has no such key (names the keys it has), or the value has another type.
@@ -21,45 +21,45 @@ def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
         raise ValueError(f"no key {key!r}; keys found: {', '.join(map(str, record)) or 'none'}")
     if not isinstance(record[key], kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = " or ".join(each.__name__ for each in kinds)
-        raise ValueError(f"key {key!r} must be {wanted}, got {record[key]!r:.80}")
+        choices = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"key {key!r} must be {choices}, got {record[key]!r:.80}")
     return record[key]
 
 
 def has(record: dict, key: str) -> bool:
-    """Whether a record has a value under a key; null is the same as no such key."""
+    """Whether a record has a value other than null for a key."""
     return record.get(key) is not None
 
 
 def optional_text(record: dict, key: str) -> str:
-    """The text under a key, '' for null. The key has to be there all the same: a misspelt one would go unread."""
+    """Text of a key, '' for null. The key is required all the same: a misspelt one would be ignored without notice."""
     return "" if key in record and record[key] is None else field(record, key)
 
 
 def name_of(record: dict, *keys: str) -> str:
-    """The value of the first of some keys that a record has, as text; '' without any."""
+    """Value of the first key that a record has, as text; '' without any."""
     return next((str(record[key]) for key in keys if has(record, key)), "")
 
 
 def only_known_media(record: dict) -> None:
-    """Raises a ValueError for a record with a video or a sound, which would be trained on without it."""
+    """Raises a ValueError for a record with a video or a sound, which would be ignored in training."""
     _refuse(record, OTHER_MEDIA, "only images are read, under 'image' or 'images'")
 
 
 def no_images(record: dict, keys: Iterable[str] = OTHER_IMAGES) -> None:
-    """Raises a ValueError for a record without images of ours that has some under another key."""
+    """Raises a ValueError for a record with images under keys that the format does not have."""
     _refuse(record, keys, "this format has no images under that key")
 
 
 def _refuse(record: dict, keys: Iterable[str], reason: str) -> None:
-    """Raises a ValueError for a record that has a value under one of some keys."""
+    """Raises a ValueError for a record with a value for one of some keys."""
     key = next((key for key in keys if record.get(key)), None)
     if key:
         raise ValueError(f"key {key!r} ({record[key]!r:.80}): {reason}")
 
 
 def text_list(record: dict, key: str) -> list[str]:
-    """A list of texts, each stripped; a single string is a list of one."""
+    """Texts of a key, stripped; a single string is a list of one text."""
     value = field(record, key, (str, list))
     texts = [value] if isinstance(value, str) else value
     if not all(isinstance(text, str) for text in texts):
@@ -68,10 +68,10 @@ def text_list(record: dict, key: str) -> list[str]:
 
 
 def filled(pattern: str, record: dict) -> str:
-    """A pattern with keys of the record in braces, as `str.format` has them: '{split}/{image_id:012d}.jpg'.
+    """Text of a pattern with keys of the record in the syntax of `str.format`: '{split}/{image_id:012d}.jpg'.
 
     Raises:
-        ValueError: the record has no such key, or its value does not fit the pattern.
+        ValueError: the record does not have a key, or its value does not fit the pattern.
     """
     for _, key, _, _ in Formatter().parse(pattern):
         if key is not None:
@@ -83,18 +83,18 @@ def filled(pattern: str, record: dict) -> str:
 
 
 def tagged(sample: dict, record: dict, keys: Iterable[str]) -> dict:
-    """A sample with some keys of its record as `tags`."""
+    """Sample with keys of its record as `tags`."""
     tags = {key: field(record, key) for key in keys}
     return dict(sample, tags=tags) if tags else sample
 
 
 def right_choice(choices: list[str], index: int, key: str) -> str:
-    """The choice at an index; ValueError when there is none, which names the key of the index."""
+    """Choice at an index. Raises a ValueError that names the key of the index if there is none."""
     if not 0 <= index < len(choices):
         raise ValueError(f"{key} {index} with {len(choices)} choices")
     return choices[index]
 
 
 def majority(answers: list[str]) -> str:
-    """The answer that occurs most often, the first of those that tie."""
+    """Most frequent answer, the first of those that tie."""
     return Counter(answers).most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""Instructions without an image: Dolly and Alpaca."""
+"""Parsers of instructions without images: Dolly and Alpaca."""
 
 from mmgpt.registry import PARSERS
 
@@ -7,13 +7,13 @@ from .fields import OTHER_IMAGES, field, no_images, only_known_media, optional_t
 
 @PARSERS.register_module(name="dolly")
 def dolly(record: dict) -> dict:
-    """A line of databricks-dolly-15k.jsonl: instruction, context (or empty, or null), response."""
+    """Line of databricks-dolly-15k.jsonl: instruction, context (or empty, or null), response."""
     return _instruction(record, "instruction", "context", "response")
 
 
 @PARSERS.register_module(name="alpaca")
 def alpaca(record: dict) -> dict:
-    """A record in Stanford Alpaca's layout (alpaca_gpt4_data.json): instruction, input (or empty, or null), output."""
+    """Record in Stanford Alpaca's layout (alpaca_gpt4_data.json): instruction, input (or empty, or null), output."""
     return _instruction(record, "instruction", "input", "output")
 
 
@@ -21,6 +21,6 @@ def _instruction(record: dict, question: str, context: str, answer: str) -> dict
     only_known_media(record)
     no_images(record, ("image", "images", *OTHER_IMAGES))
     turn = {"question": field(record, question).strip(), "answer": field(record, answer).strip()}
-    # Leading blanks of a context may be its layout (code, tables): only what follows it goes.
-    given = optional_text(record, context).rstrip()
-    return {"id": "", "images": [], "turns": [dict(turn, context=given) if given else turn]}
+    # Leading spaces of a context may be its layout (code, tables), so only trailing ones are removed.
+    context_text = optional_text(record, context).rstrip()
+    return {"id": "", "images": [], "turns": [dict(turn, context=context_text) if context_text else turn]}

@@ -1,4 +1,4 @@
-"""Transforms of a sample: images, turns (all randomness), prompt (templates as data), tokens."""
+"""Transforms of a sample: images, turns, prompt, tokens. Each is a callable from a dict of results to a dict."""
 
 from .candidates import AddCandidates
 from .examples import AddExamples

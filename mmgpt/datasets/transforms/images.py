@@ -1,4 +1,4 @@
-"""Images: from files to the pixels that CLIP expects."""
+"""Loading and preprocessing of images."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import MissingImageError, SampleError, SampleLocation
 
-# EXIF orientations other than upright, and what turns each of them upright (EXIF 2.32, tag 0x0112).
+# The transposition that turns an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112).
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,29 +27,39 @@ UPRIGHT = {
 
 @TRANSFORMS.register_module()
 class LoadImages:
-    """Reads the images of a sample: `pil`, a list of images as `upright_rgb` gives them.
+    """Reads the images of a sample into `pil`, a list of PIL images from `upright_rgb`.
 
     Raises:
-        FileNotFoundError: an image does not exist; names it, the annotation file and the record.
-        ValueError: a file is no image or cannot be read to its end; names the same.
+        MissingImageError: an image does not exist.
+        SampleError: a file is not an image or is truncated.
     """
 
     def __call__(self, results: dict) -> dict:
-        folder = Path(results.get("image_folder", ""))
-        results["pil"] = [_read(folder / image, results) for image in results["images"]]
+        results["pil"] = []
+        for name in results["images"]:
+            path = Path(results.get("image_folder", ""), name)
+            if not path.is_file():
+                raise MissingImageError("no such file", SampleLocation.of(results, image=path))
+            try:
+                with Image.open(path) as image:
+                    results["pil"].append(upright_rgb(image))
+            # Pillow's plugins raise errors of any type for damaged files.
+            except Exception as error:
+                reason = f"cannot be read: {str(error) or type(error).__name__}"
+                raise SampleError(reason, SampleLocation.of(results, image=path)) from error
         return results
 
 
 @TRANSFORMS.register_module()
 class PrepareImages:
-    """CLIP's preprocessing of `pil`: shorter side to `size`, centre crop, normalisation.
+    """CLIP's preprocessing of `pil`: resizing of the shorter side to `size`, center crop, normalization.
 
-    Gives `pixels`, float32 (T, 3, size, size), or None for a sample without images.
+    Adds `pixels`, float32 (T, 3, size, size), or None for a sample without images.
 
     Args:
         size: side of the square in pixels.
-        mean: of the red, green and blue channel (of values from 0 to 1).
-        std: likewise.
+        mean: mean of the red, green and blue channel (of values from 0 to 1).
+        std: standard deviation of the channels, likewise.
         interpolation: 'bicubic' (CLIP), 'bilinear' or 'nearest'.
     """
 
@@ -66,7 +76,7 @@ class PrepareImages:
         return results
 
     def restore(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The pictures that normalised `pixels` (T, 3, H, W) are of: uint8 (T, H, W, 3)."""
+        """Images, uint8 (T, H, W, 3), from normalized `pixels` (T, 3, H, W)."""
         normalize = self.prepare.transforms[-1]
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
         return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
@@ -95,23 +105,23 @@ class EachImage:
     def __call__(self, results: dict) -> dict:
         # A chat, whose samples have no generator, transforms every image in the same way.
         rng = results.get("rng") or np.random.default_rng(0)
+        images = []
         with _global_seed(int(rng.integers(2**32))):
-            images = zip(results["pil"], results["images"], strict=True)
-            results["pil"] = [self._transformed(image, path, results) for image, path in images]
+            for image, path in zip(results["pil"], results["images"], strict=True):
+                shape = (image.height, image.width)
+                pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
+                inputs = {"img": pixels, "img_shape": shape, "ori_shape": shape, "img_path": path}
+                for transform in self.transforms:
+                    inputs = transform(inputs)
+                    pixels = None if inputs is None else inputs.get("img")
+                    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+                        is_array = isinstance(pixels, np.ndarray)
+                        kind = f"{pixels.dtype} {pixels.shape}" if is_array else type(pixels).__name__
+                        reason = f"{type(transform).__name__} gives {kind} as `img`, not uint8 (H, W, 3)"
+                        raise SampleError(reason, SampleLocation.of(results, image=path))
+                images.append(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
+        results["pil"] = images
         return results
-
-    def _transformed(self, image: Image.Image, path: str, results: dict) -> Image.Image:
-        shape = (image.height, image.width)
-        pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
-        inputs = {"img": pixels, "img_shape": shape, "ori_shape": shape, "img_path": path}
-        for transform in self.transforms:
-            inputs = transform(inputs)
-            output = None if inputs is None else inputs.get("img")
-            if not isinstance(output, np.ndarray) or output.dtype != np.uint8 or output.shape[2:] != (3,):
-                kind = f"{output.dtype} {output.shape}" if isinstance(output, np.ndarray) else type(output).__name__
-                reason = f"{type(transform).__name__} gives {kind} as `img`, not uint8 (H, W, 3)"
-                raise SampleError(reason, SampleLocation.of(results, image=path))
-        return Image.fromarray(np.ascontiguousarray(output[..., ::-1]))
 
 
 @contextmanager
@@ -130,11 +140,11 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An image in RGB, 8 bits a channel, turned upright by its EXIF orientation, its transparent pixels laid on white.
+    """Image in RGB with 8 bits per channel, turned upright by its EXIF orientation, on a white background.
 
-    The upper 8 bits of 16-bit greyscale are kept, as Pillow keeps them of 16-bit colour; its own conversion would make
+    Of 16-bit grayscale the upper 8 bits are used, as Pillow does for 16-bit color; Pillow's conversion would make
     nearly all of it white. Only the first frame of an animation is read. Apart from the orientation, metadata is
-    ignored, so metadata that is damaged does not matter.
+    ignored, so that damaged metadata does no harm.
     """
     image.load()
     turn = UPRIGHT.get(exif_orientation(image))
@@ -146,43 +156,31 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 (upright) where it has none that can be read.
+    """EXIF orientation of an image, 1 (upright) where it has none that can be read.
 
-    ImageOps.exif_transpose does not serve here: it writes all tags back, which fails for many that cameras write.
+    ImageOps.exif_transpose is not used because it writes all tags back, which fails for many tags of cameras.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    # Pillow raises whatever its reading of damaged tags runs into.
+    # Pillow raises errors of any type for damaged tags.
     except Exception:
         return 1
     return orientation if orientation in UPRIGHT else 1
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """An image with an alpha channel or a transparent colour as RGB, laid on white as a page or a browser shows it."""
-    colour = image.info.get("transparency")
+    """RGB image from one with an alpha channel or a transparent color, on white as in a browser."""
+    color = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        alpha = np.where(np.asarray(image) == colour, 0, 255).astype(np.uint8)
+        alpha = np.where(np.asarray(image) == color, 0, 255).astype(np.uint8)
         image = Image.merge("LA", (_upper_bits(image), Image.fromarray(alpha)))
-    elif isinstance(colour, tuple) and max(colour) > 255:
-        # The transparent colour of a 16-bit PNG, whose pixels Pillow has brought to 8 bits.
+    elif isinstance(color, tuple) and max(color) > 255:
+        # The transparent color of a 16-bit PNG has 16 bits, while Pillow has brought the pixels to 8 bits.
         image = image.copy()
-        image.info["transparency"] = tuple(value >> 8 for value in colour)
+        image.info["transparency"] = tuple(value >> 8 for value in color)
     image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-def _read(path: Path, results: dict) -> Image.Image:
-    if not path.is_file():
-        raise MissingImageError("no such file", SampleLocation.of(results, image=path))
-    try:
-        with Image.open(path) as image:
-            return upright_rgb(image)
-    # Pillow's plugins raise whatever their reading of a damaged file runs into.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise SampleError(f"cannot be read: {reason}", SampleLocation.of(results, image=path)) from error

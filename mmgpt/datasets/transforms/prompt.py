@@ -1,4 +1,4 @@
-"""The wording around questions and answers."""
+"""Formatting of conversations by a prompt template."""
 
 from collections.abc import Mapping
 
@@ -10,18 +10,17 @@ from mmgpt.utils.errors import SampleError, SampleLocation
 
 @TRANSFORMS.register_module()
 class FormatPrompt:
-    """Writes the turns of a sample into a template.
+    """Formats the turns of a sample by a prompt template.
 
-    Gives `segments` (see `prompts.Segment`), `prompt` (all text before the last answer), `question` (text),
-    `answer`, `answers` and `choices` of the last turn, the `template`, and `open` (whether the text ends without its
-    answer by order).
+    Adds `segments` (see `prompts.Segment`), `prompt` (all text before the last answer), `question` (its text),
+    `answer`, `answers` and `choices` of the last turn, the `template`, and `open` (the value of `open_last`).
 
     Args:
         template: name in PROMPTS, or the template itself (see `prompts.find_template`).
-        open_last: leave the last answer out: for evaluation and chat.
+        open_last: leave out the last answer, for evaluation and chat.
 
     Raises:
-        ValueError: the images of the sample are not as many as its image places; names file, record and both counts.
+        SampleError: the sample has another number of images than image contents.
     """
 
     def __init__(self, template: str | Mapping[str, str], open_last: bool = False):

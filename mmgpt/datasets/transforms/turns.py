@@ -1,4 +1,4 @@
-"""What is random in a sample: which answer, turn, image, wording. All of it is drawn from `results['rng']`."""
+"""Random choice of answers, turns, images and wordings, drawn from `results['rng']`."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from mmgpt.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class PickAnswer:
-    """Takes one of the `answers` of a turn as its answer; a turn without `answers` stays."""
+    """Chooses one of the `answers` of a turn as its answer; a turn without `answers` stays the same."""
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
             if turn.get("answers"):
-                turn["answer"] = _one(results, turn["answers"])
+                turn["answer"] = _choose(results, turn["answers"])
         return results
 
 
 @TRANSFORMS.register_module()
 class JoinAnswers:
-    """Joins some of the `answers` of a turn, in random order, into its answer: many statements about one image.
+    """Joins several `answers` of a turn, in random order, into its answer: many statements about one image.
 
     Args:
-        count: how many at most.
-        separator: between them.
+        count: largest number of answers.
+        separator: text between them.
     """
 
     def __init__(self, count: int, separator: str = " "):
@@ -42,67 +42,67 @@ class JoinAnswers:
 
 @TRANSFORMS.register_module()
 class PickTurn:
-    """Keeps one of several turns, for formats whose turns do not build on each other (OCR-VQA)."""
+    """Chooses one of several turns, for formats whose turns are independent (OCR-VQA)."""
 
     def __call__(self, results: dict) -> dict:
-        results["turns"] = [_one(results, results["turns"])]
+        results["turns"] = [_choose(results, results["turns"])]
         return results
 
 
 @TRANSFORMS.register_module()
 class PickImage:
-    """Keeps one of several images, for formats with variants of one picture (NLVR: its boxes in six orders).
+    """Chooses one of several images, for formats with variants of one image (NLVR: its boxes in six orders).
 
-    A sample without images stays.
+    A sample without images stays the same.
     """
 
     def __call__(self, results: dict) -> dict:
         if results["images"]:
-            results["images"] = [_one(results, results["images"])]
+            results["images"] = [_choose(results, results["images"])]
         return results
 
 
 @TRANSFORMS.register_module()
 class AskQuestion:
-    """Fills an empty question with one of a list.
+    """Replaces an empty question by one of a list.
 
     Args:
-        questions: the wordings.
+        questions: wordings.
     """
 
     def __init__(self, questions: Sequence[str]):
-        self.questions = _some(questions, "questions")
+        self.questions = _check_wordings(questions, "questions")
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
             if not question_text(turn["question"]):
-                turn["question"] = add_text(turn["question"], _one(results, self.questions))
+                turn["question"] = add_text(turn["question"], _choose(results, self.questions))
         return results
 
 
 @TRANSFORMS.register_module()
 class AddQuestion:
-    """Puts one of a list of questions behind a statement: 'There are two dogs. Is that so?'
+    """Adds one of a list of questions to a statement: 'There are two dogs. Is that so?'
 
     Args:
-        questions: the wordings.
+        questions: wordings.
     """
 
     def __init__(self, questions: Sequence[str]):
-        self.questions = _some(questions, "questions")
+        self.questions = _check_wordings(questions, "questions")
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
-            turn["question"] = add_text(turn["question"], _one(results, self.questions))
+            turn["question"] = add_text(turn["question"], _choose(results, self.questions))
         return results
 
 
 @TRANSFORMS.register_module()
 class OfferOptions:
-    """Names the choices behind the question: 'Options: a, b, c.'
+    """Adds the choices to the question: 'Options: a, b, c.'
 
     Args:
-        prob: how often, from 0 to 1.
+        prob: probability, from 0 to 1.
     """
 
     def __init__(self, prob: float = 1.0):
@@ -117,36 +117,34 @@ class OfferOptions:
 
 @TRANSFORMS.register_module()
 class GiveReason:
-    """Asks for the reason too and builds the answer: 'The answer is X. Because R.', R all different rationales.
+    """Asks for the reason and extends the answer: 'The answer is X. Because R.', where R are all different rationales.
 
-    The built answer is then the only right one: it replaces `answers`. A turn without answer or rationales stays.
+    The new answer is the only right one and replaces `answers`. A turn without answer or rationales stays the same.
 
     Args:
-        questions: wordings that ask for the reason; put behind the question.
-        prob: how often, from 0 to 1.
+        questions: wordings that ask for the reason, added to the question.
+        prob: probability, from 0 to 1.
     """
 
     def __init__(self, questions: Sequence[str], prob: float = 1.0):
-        self.questions, self.prob = _some(questions, "questions"), _probability(prob)
+        self.questions, self.prob = _check_wordings(questions, "questions"), _probability(prob)
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
             if turn.get("answer") and turn.get("rationales") and results["rng"].random() < self.prob:
-                turn["question"] = add_text(turn["question"], _one(results, self.questions))
-                turn["answer"] = f"The answer is {turn['answer']}. Because {_sentences(turn['rationales'])}"
+                turn["question"] = add_text(turn["question"], _choose(results, self.questions))
+                reasons = dict.fromkeys(turn["rationales"])
+                sentences = (text if text.endswith((".", "!", "?")) else f"{text}." for text in reasons)
+                turn["answer"] = f"The answer is {turn['answer']}. Because {' '.join(sentences)}"
                 turn["answers"] = [turn["answer"]]
         return results
 
 
-def _one(results: dict, items: Sequence):
+def _choose(results: dict, items: Sequence):
     return items[int(results["rng"].integers(len(items)))]
 
 
-def _sentences(texts: Sequence[str]) -> str:
-    return " ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in dict.fromkeys(texts))
-
-
-def _some(items: Sequence[str], name: str) -> list[str]:
+def _check_wordings(items: Sequence[str], name: str) -> list[str]:
     if isinstance(items, str) or not items:
         raise ValueError(f"{name} must be a list with at least one wording, got {items!r}")
     return list(items)

@@ -1,4 +1,4 @@
-"""A line in the log about what training leaves out."""
+"""Hook that logs the samples dropped by training and the answers that were truncated."""
 
 import logging
 
@@ -9,25 +9,29 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmgpt.datasets.dropped import KINDS
-from mmgpt.datasets.joint import parts_of
+from mmgpt.datasets.joint import mixed_datasets
 from mmgpt.registry import HOOKS
 
 
 @HOOKS.register_module()
 class DroppedSamplesHook(Hook):
-    """Logs at the end of each epoch what each training dataset lost since the start, in all processes together.
+    """Logs at the end of each epoch how many samples each training dataset has dropped, in all processes together.
 
-    Only the first process writes the log of a run, so that of what its others lose, single samples do not show there.
+    Only the first process writes the log of a run: single samples that other processes drop do not appear there.
     """
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Sum the counters and log those that are not zero."""
-        parts = parts_of(runner.train_dataloader.dataset)
-        for lost in (part.lost for part in parts if hasattr(part, "lost")):
-            counts = torch.tensor([lost.totals[kind] for kind in KINDS])
+        """Sum the counters of all processes and log those that are not zero."""
+        datasets = mixed_datasets(runner.train_dataloader.dataset)
+        for dropped in (dataset.dropped for dataset in datasets if hasattr(dataset, "dropped")):
+            counts = torch.tensor([dropped.totals[kind] for kind in KINDS])
             all_reduce(counts)
-            # Broken records are counted where the file is read, and told there.
-            found = {kind: int(count) for kind, count in zip(KINDS, counts, strict=True) if count and kind != "refused"}
-            if found:
-                said = ", ".join(f"{count} {KINDS[kind]}" for kind, count in found.items())
-                print_log(f"dataset {lost.name}: {said} since the start of this run", "current", logging.WARNING)
+            # Refused records are counted and logged when the file is read.
+            texts = [
+                f"{int(count)} {text}"
+                for (kind, text), count in zip(KINDS.items(), counts, strict=True)
+                if count and kind != "refused"
+            ]
+            if texts:
+                text = f"dataset {dropped.name}: {', '.join(texts)} since the start of this run"
+                print_log(text, "current", logging.WARNING)

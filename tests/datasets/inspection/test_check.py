@@ -6,24 +6,24 @@ import pytest
 from mmengine.config import ConfigDict
 from PIL import Image
 
-from mmgpt.datasets.inspection.check import ERRORS, WARNINGS, check_parts, images_of, read_parts
-from mmgpt.datasets.inspection.sample_texts import SampleTexts
+from mmgpt.datasets.inspection.check import ERRORS, WARNINGS, check_datasets, images_of, read_datasets
+from mmgpt.datasets.inspection.text_checks import TextChecks
 from mmgpt.registry import PARSERS
 from projects.tiny_world.patch_dataset import PatchLabelDataset
 
 
-def look(workers=1, seen=None, **splits):
+def look(workers=1, progress=None, **splits):
     """Figures and findings of a config with these datasets."""
     cfg = ConfigDict({f"{split}_dataloader": dict(batch_size=1, dataset=data) for split, data in splits.items()})
-    parts = list(read_parts(cfg))
-    return check_parts(parts, images_of(parts), workers, seen)
+    parts = list(read_datasets(cfg))
+    return check_datasets(parts, images_of(parts), workers, progress)
 
 
 def joint(visual=(), language=(), **more):
     return dict(type="JointDataset", visual=list(visual), language=list(language)) | more
 
 
-def told(findings):
+def summary(findings):
     """Kind, record, id and value of findings."""
     return [(found.kind, found.record, found.id, found.value) for found in findings]
 
@@ -56,18 +56,20 @@ def edit(config, change):
         file.write("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
 
 
-def test_marks_of_media_that_are_text(dolly_config, caplog):
+def test_media_marks_in_texts_are_warnings(dolly_config, caplog):
     config = dolly_config(["red", "blue"])
     edit(config, lambda records: [dict(records[0], instruction="<video> What?"), records[1]])
     _, findings = look(train=joint(language=[config]))
-    assert told(findings) == [("unread_mark", 0, "0", "'<video>' is text in a question")]
+    assert summary(findings) == [("unread_mark", 0, "0", "'<video>' is text in a question")]
     assert "unread_mark" in WARNINGS
 
 
-def test_a_clean_set(build, caption_config, dolly_config):
+def test_clean_datasets_have_figures_and_no_findings(build, caption_config, dolly_config):
     visual, text = caption_config(3), dolly_config(["red", "blue square"])
     amounts = []
-    figures, findings = look(seen=amounts.append, train=joint([visual], [text], seed=5), test=caption_config(2, "held"))
+    figures, findings = look(
+        progress=amounts.append, train=joint([visual], [text], seed=5), test=caption_config(2, "held")
+    )
     assert findings == [] and sum(amounts) == 3 + 2 + 2 + 5
     assert [(each["split"], each["dataset"], each["source"]) for each in figures] == [
         ("train", "captions", "visual"),
@@ -86,10 +88,10 @@ def test_a_clean_set(build, caption_config, dolly_config):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_fault_is_found_and_named(tmp_path, faulty, workers):
+def test_every_fault_is_a_finding_with_its_location(tmp_path, faulty, workers):
     figures, findings = look(workers, **faulty)
     images = tmp_path / "images"
-    found = told(findings)
+    found = summary(findings)
     assert ("missing_image", 1, "train_1.png", f"{images}/train_1.png: no such file") in found
     [[*place, words]] = [each for each in found if each[0] == "unreadable_image"]
     assert place == ["unreadable_image", 2, "train_2.png"] and words.startswith(f"{images}/train_2.png: ")
@@ -116,11 +118,11 @@ def test_every_fault_is_found_and_named(tmp_path, faulty, workers):
     assert figures[1]["tokens"]["max"] > 60 and figures[1]["tokens"]["above"] == 1 / 5
 
 
-def test_workers_change_nothing(faulty):
+def test_results_do_not_depend_on_the_number_of_workers(faulty):
     assert look(1, **faulty) == look(2, **faulty)
 
 
-def test_a_file_that_cannot_be_read_stops_only_its_dataset(tmp_path, dolly_config):
+def test_unreadable_file_stops_only_its_dataset(tmp_path, dolly_config):
     good, broken, empty = (dolly_config(["red"], name=name) for name in ("good", "broken", "empty"))
     good_line = (tmp_path / "broken.jsonl").read_text()
     (tmp_path / "broken.jsonl").write_text(good_line + '\n{"instruction": ')
@@ -128,37 +130,37 @@ def test_a_file_that_cannot_be_read_stops_only_its_dataset(tmp_path, dolly_confi
     figures, findings = look(train=joint(language=[broken, empty, good]))
     assert [each["records"] for each in figures] == [1, 0, 1] and figures[0]["tokens"]["max"] is None
     assert [found.dataset for found in findings] == ["broken", "empty"]
-    [(kind, record, name, value), (_, _, _, nothing)] = told(findings)
+    [(kind, record, name, value), (_, _, _, nothing)] = summary(findings)
     assert (kind, record, name) == ("annotation_file", None, None) and value.startswith("not valid JSON: line 2")
     assert nothing == "the annotation file holds no record"
 
 
-def test_a_dataset_that_no_record_belongs_to(dolly_config, monkeypatch):
+def test_dataset_without_records_is_an_error(dolly_config, monkeypatch):
     monkeypatch.setitem(PARSERS.module_dict, "nothing", lambda record: None)
     _, [found] = look(train=dolly_config(["red", "blue"], parser="nothing"))
-    assert told([found]) == [("annotation_file", None, None, "none of its 2 records belongs to the dataset")]
+    assert summary([found]) == [("annotation_file", None, None, "none of its 2 records belongs to the dataset")]
 
 
-def test_a_prompt_too_long_for_evaluation(dolly_config, steps):
+def test_prompt_above_the_limit_of_an_evaluation_is_an_error(dolly_config, steps):
     config = dolly_config(["red", "red"]) | dict(pipeline=steps(max_length=30, open_last=True))
     edit(config, lambda records: [records[0], dict(records[1], instruction="what " * 40)])
     [figures], findings = look(test=config)
     longest = figures["tokens"]["max"]
-    assert told(findings) == [("broken_record", 1, "1", f"a prompt of {longest} tokens, the limit is 30")]
+    assert summary(findings) == [("broken_record", 1, "1", f"a prompt of {longest} tokens, the limit is 30")]
     assert longest > 30 and figures["tokens"]["above"] == 0.5
 
 
-def test_a_transform_that_fails_is_told(caption_config, monkeypatch):
+def test_failing_transform_is_a_broken_record(caption_config, monkeypatch):
     monkeypatch.setattr("mmgpt.datasets.transforms.PickAnswer.__call__", lambda self, results: results["gone"])
     _, findings = look(train=caption_config(1))
-    assert told(findings) == [("broken_record", 0, "captions_0.png", "KeyError: 'gone'")]
+    assert summary(findings) == [("broken_record", 0, "captions_0.png", "KeyError: 'gone'")]
 
 
 def drawn(dataset):
     return [dataset.get_data_info(i)["record"] for i in range(len(dataset))]
 
 
-def test_texts_of_the_samples_drawn_and_images_of_all(tmp_path, build, caption_config, steps):
+def test_texts_are_those_of_drawn_samples_and_images_those_of_all(tmp_path, build, caption_config, steps):
     config = caption_config(6, sample=2)
     [figures], findings = look(train=config)
     assert (figures["records"], figures["samples"], figures["images"], findings) == (6, 2, 6, [])
@@ -179,7 +181,7 @@ def test_every_record_of_a_missing_image_is_named(tmp_path, caption_config):
     assert missing == [0, 1] and figures["images"] == 1
 
 
-def test_datasets_within_others(caption_config):
+def test_wrapped_datasets_are_checked(caption_config):
     control = dict(type="ImageControl", kind="zero", dataset=caption_config(2, "inner"))
     both = dict(type="ConcatDataset", datasets=[caption_config(1, "one"), caption_config(1, "two")])
     figures, _ = look(val=control, test=both)
@@ -190,7 +192,7 @@ def test_datasets_within_others(caption_config):
     ]
 
 
-def test_what_cannot_be_checked(caption_config):
+def test_datasets_of_other_types_are_refused(caption_config):
     with pytest.raises(ValueError, match="'PatchLabelDataset' cannot be checked, only InstructionDataset"):
         look(train=dict(type=PatchLabelDataset.__name__, classes={}, split="train"))
     with pytest.raises(ValueError, match="'captions': its pipeline has no TokenizeSegments"):
@@ -201,31 +203,31 @@ def test_what_cannot_be_checked(caption_config):
         look(train=joint([caption_config(1)]) | dict(type="JointDatset"))
 
 
-def test_what_a_mix_leaves_out_is_not_checked(caption_config):
+def test_datasets_with_weight_0_are_not_checked(caption_config):
     absent = dict(caption_config(1), name="absent", weight=0, ann_file="absent.json")
     figures, findings = look(train=joint([caption_config(2, weight=3), absent]))
     assert [(row["dataset"], row["samples"]) for row in figures] == [("captions", 2)] and not findings
 
 
-def test_marks_of_byte_order(tmp_path, dolly_config):
+def test_byte_order_mark_is_a_warning(tmp_path, dolly_config):
     config = dolly_config(["red", "blue"])
     (tmp_path / "dolly.jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "dolly.jsonl").read_bytes())
     words = "begins with a byte order mark, which is skipped"
-    assert told(look(train=config)[1]) == [("unusual_file", None, None, words)]
+    assert summary(look(train=config)[1]) == [("unusual_file", None, None, words)]
 
 
-def test_a_mark_in_the_file_of_the_questions(tmp_path, dolly_config):
+def test_byte_order_mark_of_the_questions_is_a_warning(tmp_path, dolly_config):
     answers = {"question_id": 1, "context": "", "response": "red"}
     config = dolly_config([]) | dict(data_prefix=dict(questions=str(tmp_path / "questions.json")))
     (tmp_path / "dolly.jsonl").write_text(json.dumps(answers))
     questions = json.dumps([{"question_id": 1, "instruction": "a"}])
     (tmp_path / "questions.json").write_text(questions, encoding="utf-8-sig")
     words = f"{tmp_path}/questions.json: begins with a byte order mark, which is skipped"
-    assert told(look(train=config)[1]) == [("unusual_file", None, None, words)]
+    assert summary(look(train=config)[1]) == [("unusual_file", None, None, words)]
 
 
-def test_what_processes_are_given_can_be_pickled(caption_config):
+def test_checks_can_be_pickled(caption_config):
     """Where processes are not forked (macOS, Windows), they get copies."""
-    [part] = read_parts(dict(train_dataloader=dict(dataset=caption_config(2))))
-    texts = SampleTexts(part.dataset, part.samples)
+    [part] = read_datasets(dict(train_dataloader=dict(dataset=caption_config(2))))
+    texts = TextChecks(part.dataset, part.samples)
     assert list(pickle.loads(pickle.dumps(texts))) == list(texts)

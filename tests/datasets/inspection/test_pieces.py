@@ -20,7 +20,7 @@ def shown(tokenizer, ids, labels=None):
 
 
 @pytest.mark.parametrize("text", ["what colour is a red circle?", "a\n\n### b:  c", "😀 é赤 \u202e", "<image></s><s>"])
-def test_texts_together_are_the_text(tokenizer, text):
+def test_texts_of_pieces_join_to_the_text(tokenizer, text):
     pieces = shown(tokenizer, plain(tokenizer, text))
     # Llama's tokenizer puts a space before a text.
     assert "".join(piece.text for piece in pieces) == " " + text
@@ -28,7 +28,7 @@ def test_texts_together_are_the_text(tokenizer, text):
     assert [i for piece in pieces for i in piece.ids] == plain(tokenizer, text)
 
 
-def test_a_token_keeps_its_space_and_a_character_is_one_piece(tokenizer):
+def test_token_includes_its_space_and_character_is_one_piece(tokenizer):
     pieces = shown(tokenizer, plain(tokenizer, "a red 😀x"))
     assert [piece.text for piece in pieces] == [" a", " red", " ", "😀", "x"]
     assert [len(piece.ids) for piece in pieces] == [1, 1, 1, 4, 1]
@@ -46,7 +46,7 @@ def test_special_tokens_have_their_names(tokenizer):
     ]
 
 
-def test_bytes_that_are_no_character(tokenizer):
+def test_bytes_that_are_not_a_character_have_the_name_of_the_token(tokenizer):
     first, *_ = tokenizer.convert_tokens_to_ids(["<0xF0>", "<0x9F>"])
     red = plain(tokenizer, "red")
     for ids in ([first, *red], [first], [first, tokenizer.eos_token_id], [first, first, *red]):
@@ -56,7 +56,7 @@ def test_bytes_that_are_no_character(tokenizer):
     assert [piece.kind for piece in pieces] == ["bytes", "bytes", "text"]
 
 
-def test_a_tokenizer_of_bytes():
+def test_byte_level_tokenizer_gives_whole_characters():
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw = Tokenizer(models.BPE({token: i for i, token in enumerate([*letters, "<e>", "Ġr"])}, [("Ġ", "r")]))
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmgpt.datasets import ImageControl, JointDataset, collate_conversations
-from mmgpt.datasets.inspection.views import SMALL, name_of, read_rows, shown_parts
+from mmgpt.datasets.inspection.views import THUMBNAIL, name_of, read_rows, shown_parts
 from projects.tiny_world.patch_dataset import PatchLabelDataset
 
 
@@ -51,7 +51,7 @@ def test_padding_at_the_left(joint):
     assert learned(rows[1].samples[0]) == " red</s>" and rows[1].left > 0
 
 
-def test_where_a_sample_is_from(joint, tmp_path):
+def test_sample_has_its_origin(joint, tmp_path):
     _, rows = rows_of(joint, [2, 4])
     picture, language = (row.samples[0] for row in rows)
     assert picture[:5] == ("captions", "visual", str(tmp_path / "captions.json"), 2, "captions_2.png")
@@ -59,7 +59,7 @@ def test_where_a_sample_is_from(joint, tmp_path):
     assert language.pictures == [] and language.images == 0
 
 
-def test_pictures_are_the_models_and_the_files(joint, tmp_path):
+def test_images_are_those_of_the_model_and_of_the_files(joint, tmp_path):
     _, rows = rows_of(joint, [3, 0, 2])
     for row, value, number in ((rows[1], 20, 0), (rows[2], 100, 2)):
         [picture] = row.samples[0].pictures
@@ -68,13 +68,13 @@ def test_pictures_are_the_models_and_the_files(joint, tmp_path):
         assert picture.size == picture.original.size == (40, 32) and np.all(np.asarray(picture.original) == value)
 
 
-def test_extreme_originals_are_made_small(build, caption_config, tmp_path):
+def test_extreme_originals_become_thumbnails(build, caption_config, tmp_path):
     dataset = build(caption_config(2))
     for i, size in enumerate([(20000, 20), (1, 1)]):
         Image.new("RGB", size, "red").save(tmp_path / "images" / f"captions_{i}.png")
     _, rows = rows_of(dataset, [0, 1])
     wide, dot = (row.samples[0].pictures[0] for row in rows)
-    assert wide.size == (20000, 20) and wide.original.size == (SMALL, 1)
+    assert wide.size == (20000, 20) and wide.original.size == (THUMBNAIL, 1)
     assert dot.size == dot.original.size == (1, 1) and dot.seen.size == (16, 16)
 
 
@@ -92,7 +92,7 @@ def test_two_images_keep_their_order(build, tmp_path, make_images, steps):
     assert [piece.kind for piece in row.samples[0].pieces].count("image") == 2 and not row.samples[0].cut
 
 
-def test_a_cut_sample(build, dolly_config):
+def test_truncated_sample_is_marked(build, dolly_config):
     whole = build(dolly_config(["one two yes no"]))[0]["input_ids"]
     for limit, cut in ((len(whole), False), (len(whole) - 1, True), (len(whole) - 3, True)):
         _, [row] = rows_of(build(dolly_config(["one two yes no"], max_length=limit)), [0])
@@ -109,7 +109,7 @@ def test_a_sample_that_ends_with_another_special_token_is_not_cut(build, dolly_c
         assert row.samples[0].cut == cut
 
 
-def test_an_image_behind_the_cut_is_told(build, tmp_path, make_images, steps):
+def test_image_after_the_limit_is_counted_but_not_shown(build, tmp_path, make_images, steps):
     dataset = two_images(build, tmp_path, make_images, steps)
     batch, _ = rows_of(dataset, [0])
     batch["input_ids"][0, -4:], batch["pixels"] = 70, batch["pixels"][:, :1]
@@ -142,7 +142,7 @@ def packed(samples, rows):
     }
 
 
-def test_a_packed_row_is_parted_where_its_samples_are(joint):
+def test_packed_row_is_split_into_its_samples(joint):
     samples = [joint[i] for i in range(5)]
     batch = packed(samples, [[3, 1, 0], [4, 2]])
     rows = read_rows(batch, shown_parts(joint))
@@ -167,7 +167,7 @@ def test_rows_of_one_dataset(joint):
     assert [row.number for row in read_rows(batch, shown_parts(joint), only="dolly")] == [1, 3]
 
 
-def test_which_datasets_can_be_shown(joint, build, caption_config, tmp_path):
+def test_datasets_of_other_types_are_refused(joint, build, caption_config, tmp_path):
     assert isinstance(joint, JointDataset) and [part.name for part in shown_parts(joint)] == ["captions", "dolly"]
     assert [name_of(joint, i) for i in (0, 2, 3, 4, 5, 8)] == ["captions"] * 2 + ["dolly"] * 2 + ["captions", "dolly"]
     single = build(caption_config(2))
@@ -178,7 +178,7 @@ def test_which_datasets_can_be_shown(joint, build, caption_config, tmp_path):
         shown_parts(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
 
 
-def test_an_exchanged_image_is_the_one_that_is_shown(build, caption_config):
+def test_image_control_shows_the_shuffled_image(build, caption_config):
     _, rows = rows_of(ImageControl(build(caption_config(2)), "other"), [0, 1])
     for row, value in zip(rows, (60, 20), strict=True):
         [picture] = row.samples[0].pictures

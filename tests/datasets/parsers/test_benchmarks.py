@@ -8,7 +8,7 @@ from tests.helpers.parsing import COCO_2014, parse
 TAGS = ["question_type", "answer_type"]
 
 
-def test_karpathys_files_hold_all_splits():
+def test_karpathy_files_have_all_splits():
     kept, other = parse({"type": "karpathy", "split": "test"}, "dataset_coco.json")
     assert other is None and kept["id"] == "391895"
     assert kept["images"] == ["val2014/COCO_val2014_000000391895.jpg"]
@@ -19,7 +19,7 @@ def test_karpathys_files_hold_all_splits():
     assert kept["turns"][0]["answer"] == "The man with a pierced ear wears glasses."
 
 
-def test_nocaps_joins_captions_to_images():
+def test_nocaps_has_the_captions_of_each_image():
     many, one = parse("nocaps", "nocaps_val_4500_captions.json")
     assert (many["id"], many["images"], many["tags"]) == ("0", ["0013ea2087020901.jpg"], {"domain": "in-domain"})
     assert many["turns"][0]["answers"] == [
@@ -29,7 +29,7 @@ def test_nocaps_joins_captions_to_images():
     assert one["turns"][0]["answers"] == ["A dinosaur skeleton."] and one["tags"] == {"domain": "out-domain"}
 
 
-def test_all_ten_answers_are_kept():
+def test_vqa_has_all_ten_answers():
     red, no = parse(
         {"type": "vqa", "image": COCO_2014, "tags": TAGS},
         "v2_mscoco_val2014_annotations.json",
@@ -42,13 +42,13 @@ def test_all_ten_answers_are_kept():
     assert boots["turns"][0]["answers"] == ["boots"] * 10 and boots["tags"] == {"answer_type": "other"}
 
 
-def test_gqas_tags_are_those_of_its_types():
+def test_gqa_tags_are_its_types():
     reader = {"type": "vqa", "image": "{imageId}.jpg", "tags": ["structural", "semantic"]}
     [sample] = parse(reader, "gqa_testdev_balanced_questions.json")
     assert sample["tags"] == {"structural": "verify", "semantic": "global"} and sample["turns"][0]["answer"] == "no"
 
 
-def test_aokvqa_tells_difficult_questions():
+def test_aokvqa_tags_difficult_questions():
     easy, difficult = parse("aokvqa", "aokvqa_val.json")
     assert easy["tags"] == {"difficult_direct_answer": "false"} and easy["turns"][0]["answer"] == "cigarette"
     assert difficult["tags"] == {"difficult_direct_answer": "true"}

@@ -25,17 +25,17 @@ def test_llava_with_several_images_and_turns():
         ("is <image> like\n<image>", ["is ", "IMAGE", " like\n", "IMAGE"]),
     ],
 )
-def test_places_of_images(value, expected):
+def test_image_marks_become_image_contents(value, expected):
     said = [{"from": "human", "value": value}, {"from": "gpt", "value": "a bus"}]
     [turn] = find_parser("llava")({"image": "1.jpg", "conversations": said})["turns"]
     assert texts(turn["question"]) == expected
 
 
 def test_sharegpt_puts_the_system_text_before_the_first_question():
-    told, _ = parse("sharegpt", "sharegpt.json")
-    first, second = told["turns"]
+    sample, _ = parse("sharegpt", "sharegpt.json")
+    first, second = sample["turns"]
     assert first["question"] == "You answer in one sentence.\n\nWhat does <image> mean in this HTML?"
-    assert first["answer"] == "It is a tag.\nBrowsers read it as img." and told["id"] == "QWJhYvA_0"
+    assert first["answer"] == "It is a tag.\nBrowsers read it as img." and sample["id"] == "QWJhYvA_0"
     assert second == {"question": "And </s>?", "answer": "It ends an s element."}
 
 
@@ -54,7 +54,7 @@ def sharegpt(*said, **more):
     return find_parser("sharegpt")({"conversations": [{"from": who, "value": what} for who, what in said], **more})
 
 
-def test_a_typed_mark_is_text_where_there_is_no_image():
+def test_image_mark_in_a_record_without_images_is_text():
     assert check_sample(sharegpt(("human", "<image>"), ("gpt", "a tag")))["turns"][0]["question"] == "<image>"
     assert sharegpt(("human", "<image>"), ("gpt", "a bus"), image="1.jpg")["turns"][0]["question"] == [IMAGE]
 
@@ -70,13 +70,13 @@ def test_a_typed_mark_is_text_where_there_is_no_image():
         ([("tool", "a")], "found 'tool' for 'human'"),
     ],
 )
-def test_sharegpt_wrong_order_of_speakers(said, message):
+def test_sharegpt_wrong_order_of_speakers_is_an_error(said, message):
     with pytest.raises(ValueError, match=message):
         sharegpt(*said)
 
 
 @pytest.mark.parametrize("parser", ["llava", "sharegpt"])
-def test_entries_that_are_no_objects(parser):
+def test_entries_that_are_not_objects_are_an_error(parser):
     with pytest.raises(ValueError, match="conversations must hold objects, got 'hello'"):
         find_parser(parser)({"conversations": ["hello", "hello"]})
     with pytest.raises(ValueError, match="no key 'from'; keys found: role"):

@@ -139,7 +139,7 @@ FORMATS = {
 KEYS = [(name, key) for name, each in FORMATS.items() for key in each.keys.split()]
 
 
-def test_every_parser_is_walked():
+def test_every_parser_is_tested():
     PARSERS.import_from_location()
     walked = {each.parser if isinstance(each.parser, str) else each.parser["type"] for each in FORMATS.values()}
     assert walked == set(PARSERS.module_dict)
@@ -148,7 +148,7 @@ def test_every_parser_is_walked():
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_real_shaped_file(name):
+def test_file_in_the_published_layout_is_read(name):
     """All its samples follow the schema, have a name, and ask or answer something."""
     wanted = FORMATS[name]
     dataset = wanted.dataset(DATA / wanted.file, wanted.questions and DATA / wanted.questions)
@@ -160,7 +160,7 @@ def test_a_real_shaped_file(name):
 
 
 @pytest.fixture
-def told(tmp_path):
+def parser_error(tmp_path):
     """A function that gives the error about a wrong record behind a right one, without file and record."""
 
     def error(name, wrong):
@@ -175,11 +175,11 @@ def told(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "key"), KEYS)
-def test_a_record_without_its_key(told, name, key):
+def test_missing_key_is_named(parser_error, name, key):
     record = FORMATS[name].first()
     del record[key]
     keys = ", ".join(record) or "none"
-    assert told(name, record) == f"no key {key!r}; keys found: {keys}"
+    assert parser_error(name, record) == f"no key {key!r}; keys found: {keys}"
 
 
 NULL = {("scienceqa", "hint"), ("dolly", "context"), ("alpaca", "input")}  # null is the same as ''
@@ -187,10 +187,10 @@ NULL = {("scienceqa", "hint"), ("dolly", "context"), ("alpaca", "input")}  # nul
 
 @pytest.mark.parametrize("value", [None, {"a": 1}, 1.5])
 @pytest.mark.parametrize(("name", "key"), KEYS)
-def test_a_value_of_another_type(told, name, key, value):
+def test_value_of_another_type_is_named(parser_error, name, key, value):
     if value is None and (name, key) in NULL:
         pytest.skip("null is the same as an empty text here")
-    message = told(name, FORMATS[name].first() | {key: value})
+    message = parser_error(name, FORMATS[name].first() | {key: value})
     assert re.fullmatch(rf"key '{key}' must be [\w ]+, got {re.escape(repr(value))}", message)
 
 
@@ -204,7 +204,7 @@ def test_null_is_an_empty_text(name, key):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_null_is_no_value(name):
+def test_null_equals_a_missing_key(name):
     """Every key that a parser can do without, also those of turns, and keys that other records of its kind have."""
     needed, record = FORMATS[name].keys.split(), FORMATS[name].first()
     others = ("id", "image", "images", "system", "answers", "answer", "label", "cocoid", "tags", "video", "question_id")
@@ -280,10 +280,10 @@ def changed(record, place, value):
         ("llava", "conversations.1.from", None, "no key 'from'; keys found: value"),
         ("llava", "conversations.1.value", 3, "key 'value' must be str, got 3"),
         ("llava", "conversations.1.from", "human", "conversations must go human, gpt, human, ...: found 'human'"),
-        ("llava", "conversations.0.value", "<image> and <image>", "1 images, but 2 image places in its questions"),
+        ("llava", "conversations.0.value", "<image> and <image>", "1 images, but 2 image contents in its questions"),
         ("llava", "image", 3, "key 'image' must be str or list, got 3"),
         ("llava_interleave", "image.2", 3, "key 'image' must hold strings, got ["),
-        ("llava_interleave", "image.2", None, "2 images, but 3 image places in its questions"),
+        ("llava_interleave", "image.2", None, "2 images, but 3 image contents in its questions"),
         ("minigpt4", "caption", [1], "key 'caption' must hold strings, got [1]"),
         ("vqav2", "answers.0.answer", None, "no key 'answer'; keys found: answer_confidence, answer_id"),
         ("vqav2", "answers.0.answer", 3, "key 'answer' must be str, got 3"),
@@ -302,26 +302,26 @@ def changed(record, place, value):
             "sharegpt_images",
             "conversations.0.value",
             "<image> <image>",
-            "1 images, but 2 image places in its questions",
+            "1 images, but 2 image contents in its questions",
         ),
         ("own", "turns", [], "a sample needs a list with at least one turn, got []"),
         ("own", "turns.0", "a", "a turn must be an object, got 'a'"),
         ("own", "turns.0.question", None, "no key 'question'; keys found: answer"),
         ("own", "turns.0.answer", 3, "answer must be a string, got 3"),
         ("own", "turns.0.answers", "a cup", "answers must be a list of strings, got 'a cup'"),
-        ("own", "turns.0.question", [{"type": "image"}] * 2, "1 images, but 2 image places in its questions"),
+        ("own", "turns.0.question", [{"type": "image"}] * 2, "1 images, but 2 image contents in its questions"),
         ("own", "images.0", 1, "key 'images' must hold strings, got [1]"),
         ("own", "image", "1.jpg", "unknown key 'image': a record has id, images, turns"),
     ],
 )
-def test_a_wrong_value_within_a_record(told, name, place, value, message):
-    assert told(name, changed(FORMATS[name].first(), place, value)).startswith(message)
+def test_wrong_value_is_named(parser_error, name, place, value, message):
+    assert parser_error(name, changed(FORMATS[name].first(), place, value)).startswith(message)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("record", [[], "text", 3, None])
-def test_a_record_that_is_no_object(told, name, record):
-    assert told(name, record) == f"a record must be an object, got {record!r}"
+def test_record_that_is_not_an_object_is_an_error(parser_error, name, record):
+    assert parser_error(name, record) == f"a record must be an object, got {record!r}"
 
 
 @pytest.mark.parametrize("key", ["image_path", "img", "image_url", "Image"])
@@ -332,7 +332,7 @@ def test_a_record_with_images_under_another_key_is_refused(name, key):
         parsed(name, record | {key: "1.jpg"})
 
 
-def test_two_lists_of_images_that_differ():
+def test_two_different_lists_of_images_are_an_error():
     record = FORMATS["llava"].first()
     assert parsed("llava", record | {"images": [record["image"]]})["images"] == [record["image"]]
     with pytest.raises(ValueError, match="'image' and 'images' name different files"):

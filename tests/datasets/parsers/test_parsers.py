@@ -25,7 +25,7 @@ def test_coco_caption_has_one_caption_or_many():
     assert one["turns"][0]["answer"] == "A woman cuts a cake."
 
 
-def test_ocr_vqa_official_layout_keeps_the_split_that_is_asked_for():
+def test_ocr_vqa_official_layout_has_one_split():
     train, test = parse({"type": "ocr_vqa", "split": "train"}, "ocr_vqa_dataset.json")
     assert train["images"] == ["761183272.jpg"] and test is None
     assert train["turns"][1] == {"question": "Is this a calendar?", "answer": "Yes"}
@@ -70,7 +70,7 @@ def llava(*values, image="1.jpg"):
     return find_parser("llava")({"id": "x", "image": image, "conversations": said})
 
 
-def test_llava_images_within_the_text_stay_there():
+def test_llava_images_inside_the_text_stay_there():
     sample = check_sample(llava("<image>\nIs\n<image>\nlike it?\n<image>", "yes", image=["1.jpg", "2.jpg", "3.jpg"]))
     # In the order of the images: the second is the one within the text.
     assert texts(sample["turns"][0]["question"]) == ["IMAGE", "Is\n", "IMAGE", "\nlike it?\n", "IMAGE"]
@@ -86,12 +86,12 @@ def test_llava_image_alone_and_in_a_later_turn():
     ("values", "image", "images", "marks"),
     [(("<image> <image> which?", "a"), "1.jpg", 1, 2), (("<image> which?", "a"), ["1.jpg", "2.jpg"], 2, 1)],
 )
-def test_as_many_images_as_marks(values, image, images, marks):
-    with pytest.raises(ValueError, match=f"{images} images, but {marks} image places"):
+def test_other_number_of_images_than_marks_is_an_error(values, image, images, marks):
+    with pytest.raises(ValueError, match=f"{images} images, but {marks} image contents"):
         check_sample(llava(*values, image=image))
 
 
-def test_llava_wrong_order_of_speakers():
+def test_llava_wrong_order_of_speakers_is_an_error():
     said = [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]
     with pytest.raises(ValueError, match="found 'human' for 'gpt'"):
         find_parser("llava")({"id": "x", "conversations": said})
@@ -122,7 +122,7 @@ def test_alpaca():
     assert given["turns"][0]["context"] == "b, a"
 
 
-def test_baize_keeps_every_answered_turn():
+def test_baize_has_every_answered_turn():
     two, one, none = parse("baize", "quora_chat_data.json")
     assert two["turns"] == [
         {"question": "Why is the sky blue?", "answer": "Air scatters blue light more than red."},

@@ -53,7 +53,7 @@ def test_snli_ve():
         ("snli_ve", "snli_ve_train.jsonl", "gold_label", "entailment, neutral, contradiction"),
     ],
 )
-def test_labels(parser, file, key, choices):
+def test_labels_become_answers(parser, file, key, choices):
     record = next(read_records(DATA / file))
     with pytest.raises(ValueError, match=f"key '{key}' must be one of {choices}, got '-'"):
         find_parser(parser)(record | {key: "-"})
@@ -61,6 +61,6 @@ def test_labels(parser, file, key, choices):
     assert find_parser(parser)(record)["turns"][0]["answer"] == ""
 
 
-def test_nlvr2_needs_two_images():
+def test_nlvr2_with_another_number_of_images_is_an_error():
     with pytest.raises(ValueError, match=r"'images' must hold the left and the right image, got \['1.png'\]"):
         find_parser("nlvr2")({"sentence": "a", "label": "True", "images": ["1.png"]})

@@ -19,7 +19,7 @@ def test_vqav2_annotations_joined_to_their_questions():
     assert tie["turns"] == [{"question": "Is the man tall?", "answer": "no", "answers": ["no", "yes"]}]
 
 
-def test_vqav2_questions_alone_are_open():
+def test_vqav2_questions_without_annotations_have_no_answers():
     sample, _ = parse({"type": "vqa", "image": COCO_2014}, VQAV2[1])
     assert sample["turns"] == [{"question": "Is the man tall?", "answer": ""}]
 
@@ -70,11 +70,11 @@ RECORD = {"question": "what?", "image": "1.jpg", "image_id": "x", "answers": ["a
         ({}, {"answers": [{"raw_answer": "a"}]}, "no key 'answer'; keys found: raw_answer"),
     ],
 )
-def test_options_and_answers_that_do_not_fit(options, change, message):
+def test_options_and_answers_that_do_not_fit_are_an_error(options, change, message):
     read = find_parser({"type": "vqa", **options})
     with pytest.raises(ValueError, match=message):
         read(RECORD | change)
 
 
-def test_an_empty_list_of_answers_is_open():
+def test_empty_list_of_answers_gives_no_answer():
     assert find_parser("vqa")(RECORD | {"answers": []})["turns"] == [{"question": "what?", "answer": ""}]

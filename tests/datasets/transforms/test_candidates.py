@@ -61,13 +61,13 @@ def test_answers_of_the_config_and_weights_by_length(tokenizer):
 
 
 @pytest.mark.parametrize("choices", [[], ["red", ""], ["red", "red"]])
-def test_what_cannot_be_chosen_among_is_named(tokenizer, choices):
+def test_answers_without_a_choice_are_an_error(tokenizer, choices):
     turn = {"question": "what colour", "choices": choices}
     with pytest.raises(ValueError, match="file 'f.json', record 1, id 'x': cannot choose among the answers"):
         offered(tokenizer, turn)
 
 
-def test_an_answer_that_does_not_fit_is_named(tokenizer):
+def test_answer_above_the_limit_is_an_error(tokenizer):
     out = offered(tokenizer)
     most = len(out["input_ids"]) + max(len(each["ids"]) for each in out["candidates"]) - 1
     with pytest.raises(ValueError, match="id 'x': .* tokens with the answer 'red circle', the limit is"):

@@ -28,7 +28,7 @@ def support(tmp_path):
     return config, sample
 
 
-def test_examples_stand_before_the_question_with_their_images(support):
+def test_examples_precede_the_question_with_their_images(support):
     config, sample = support
     out = FormatPrompt("openflamingo_vqa", open_last=True)(AddExamples(config, shots=3)(sample(2)))
     assert len(out["examples"]) == 3 == len(set(out["examples"])) and "s2" not in out["examples"]
@@ -41,7 +41,7 @@ def test_examples_stand_before_the_question_with_their_images(support):
     assert (out["question"], out["answer"]) == ("what is 2", "no 2")
 
 
-def test_they_are_drawn_by_the_seed(support):
+def test_examples_are_drawn_by_the_seed(support):
     config, sample = support
     add = AddExamples(config, shots=2)
     drawn = {tuple(add(sample(0, seed))["examples"]) for seed in range(20)}
@@ -56,7 +56,7 @@ def test_examples_without_images(support):
     assert out["prompt"].count("<image>") == 1 and out["prompt"].count("Short answer:") == 3
 
 
-def test_no_examples_need_no_data(support):
+def test_zero_shots_read_no_data(support):
     _, sample = support
     out = AddExamples(dict(type="InstructionDataset", ann_file="absent.json"), shots=0)(sample(1))
     assert out["images"] == ["1.png"] and out["examples"] == [] and len(out["turns"]) == 1
@@ -75,7 +75,7 @@ def test_similar_images_come_last(support, tmp_path):
         add(dict(sample(1), images=["9.png"]))
 
 
-def test_too_few_examples(support):
+def test_too_few_examples_are_an_error(support):
     config, sample = support
     assert len(AddExamples(config, shots=5)(sample(1))["examples"]) == 5
     with pytest.raises(ValueError, match="id 's1': 5 examples of other images among the 6 samples .* shots=6"):
@@ -84,7 +84,7 @@ def test_too_few_examples(support):
         AddExamples(config, shots=-1)
 
 
-def test_an_example_without_an_answer(support, tmp_path):
+def test_example_without_an_answer_is_an_error(support, tmp_path):
     config, sample = support
     lines = (tmp_path / "support.jsonl").read_text().replace('"answer"', '"context"')
     (tmp_path / "open.jsonl").write_text(lines)

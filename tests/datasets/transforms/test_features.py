@@ -32,7 +32,7 @@ def test_features_in_the_order_of_the_images(load, tmp_path):
     assert load(record(tmp_path))["pixels"] is None
 
 
-def test_an_image_that_is_not_in_the_cache(load, tmp_path):
+def test_image_that_is_not_in_the_cache_is_an_error(load, tmp_path):
     location = "dataset 'd', file 'ann.json', record 4, id 'x'"
     words = "of the file as it is now: `python .*cache_features.py CONFIG` adds them"
     with pytest.raises(ValueError, match=rf"{location}, image '.*c.png': no features in .*cache {words}"):
@@ -41,7 +41,7 @@ def test_an_image_that_is_not_in_the_cache(load, tmp_path):
         load(record(tmp_path, "d.png"))
 
 
-def test_an_image_that_has_changed(load, tmp_path):
+def test_changed_image_is_an_error(load, tmp_path):
     os.utime(tmp_path / "a.png", (0, 0))
     with pytest.raises(ValueError, match="image '.*a.png': no features in .* of the file as it is now"):
         load(record(tmp_path, "a.png"))

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 from mmgpt.datasets.transforms.images import upright_rgb
-from tests.helpers.corrupt_data import READ, encoded, plant
+from tests.helpers.corrupt_data import READ, encoded, write_corrupt_images
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
@@ -37,7 +37,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(10))
-def test_orientations_are_those_of_pillow(tmp_path, orientation):
+def test_orientations_equal_those_of_pillow(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     noise("RGB").save(tmp_path / "a.png", exif=exif)
@@ -80,7 +80,7 @@ def test_alpha_is_laid_on_white(mode):
         (Image.new("I;16", (4, 4), 900), 900),
     ],
 )
-def test_a_transparent_colour_is_white(image, transparent):
+def test_transparent_color_is_white(image, transparent):
     for kind in ("PNG", "GIF") if image.mode == "P" and isinstance(transparent, int) else ("PNG",):
         with Image.open(BytesIO(encoded(image, kind, transparency=transparent))) as opened:
             assert np.unique(np.asarray(upright_rgb(opened))).tolist() == [255]
@@ -96,9 +96,9 @@ def test_an_opaque_alpha_channel_changes_nothing():
 
 
 @pytest.mark.parametrize("name", READ)
-def test_planted_faults(tmp_path, name):
+def test_corrupt_images_are_read_or_named(tmp_path, name):
     """Each is the right picture, of one colour, or an error that names file and record."""
-    plant(tmp_path / "images")
+    write_corrupt_images(tmp_path / "images")
     if isinstance(READ[name], str):
         with pytest.raises((ValueError, FileNotFoundError), match=f"'ann.json', record 4.*{READ[name]}") as raised:
             load(tmp_path / "images", name)
@@ -134,7 +134,7 @@ def test_unreadable_image_names_file_and_record(tmp_path, kind, suffix):
         load(tmp_path, path.name)
 
 
-def test_pixels_are_clips():
+def test_pixels_equal_those_of_clip():
     open_clip = pytest.importorskip("open_clip.transform")
     expected = open_clip.image_transform(24, is_train=False, mean=MEAN, std=STD)
     images = [noise("RGB", size) for size in ((30, 40), (100, 37), (10, 12))]
@@ -143,7 +143,7 @@ def test_pixels_are_clips():
     assert torch.equal(pixels, torch.stack([expected(image) for image in images]))
 
 
-def test_restored_pictures_are_those_that_were_normalised():
+def test_restore_inverts_normalization():
     picture = noise("RGB", (24, 24))
     prepare = PrepareImages(24, MEAN, STD)
     restored = prepare.restore(prepare({"pil": [picture, picture.rotate(90)]})["pixels"])

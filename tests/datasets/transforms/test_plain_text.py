@@ -11,7 +11,7 @@ from tests.helpers.tokenizer_folders import NAMED, byte_level, plain, save
 MARKED = ["<think>", "[TOOL]", "<｜User｜>"]
 
 
-def test_marks_that_a_file_calls_ordinary_are_not_typed_but_shown(tmp_path):
+def test_marks_that_a_file_declares_as_ordinary_stay_text(tmp_path):
     raw = byte_level()
     raw.add_tokens([AddedToken(token, special=False) for token in (*MARKED, "\n\n## Answer:\n")])
     tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=NAMED))
@@ -30,7 +30,7 @@ def test_html_and_numbers_in_brackets_are_ordinary_text(tmp_path):
     assert set(tokenizer.convert_tokens_to_ids(tokens)) <= set(plain(tokenizer, f"a {' '.join(tokens)} b"))
 
 
-def test_special_tokens_that_the_models_own_merges_make_are_not_typed(tmp_path):
+def test_special_tokens_that_merges_produce_stay_text(tmp_path):
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("<", "s"), ("<s", ">"), ("<", "|"), ("<|", "x"), ("<|x", "|"), ("<|x|", ">")]
     vocabulary = {token: i for i, token in enumerate([*letters, *("".join(pair) for pair in merges), "</s>"])}
@@ -43,7 +43,7 @@ def test_special_tokens_that_the_models_own_merges_make_are_not_typed(tmp_path):
 
 
 @pytest.mark.parametrize("tokenization", ["segments", "stripped"])
-def test_labels_of_typed_marks_are_those_of_their_text(tmp_path, tokenization):
+def test_marks_in_text_have_the_labels_of_their_text(tmp_path, tokenization):
     raw = byte_level()
     raw.add_tokens([AddedToken(token, special=False) for token in MARKED])
     tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config=dict(NAMED, bos_token=None)))

@@ -26,7 +26,7 @@ def tokens(tokenizer, turns, images=0, max_length=200, template="short", open_la
 
 
 def stripped(tokenizer, *segments):
-    """Ids without the start, and the learned ones."""
+    """Ids without the start, and the label ids."""
     ids, labels = TokenizeSegments(tokenizer, 99, "stripped").encode(segments)
     assert ids[0] == tokenizer.bos_token_id
     assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
@@ -37,13 +37,13 @@ def plain(tokenizer, text):
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def test_only_answers_and_their_ends_are_learned(tokenizer):
+def test_only_answers_and_their_ends_have_labels(tokenizer):
     turns = [{"question": "what colour", "answer": "red"}, {"question": "what shape", "answer": "a circle"}]
     out, _ = tokens(tokenizer, turns, images=1)
-    learned = out["labels"] != -100
+    has_label = out["labels"] != -100
     assert out["input_ids"].dtype == out["labels"].dtype == torch.int64
-    assert torch.equal(out["labels"][learned], out["input_ids"][learned])
-    assert tokenizer.decode(out["input_ids"][learned]).split() == ["red</s>", "a", "circle</s>"]
+    assert torch.equal(out["labels"][has_label], out["input_ids"][has_label])
+    assert tokenizer.decode(out["input_ids"][has_label]).split() == ["red</s>", "a", "circle</s>"]
     assert out["input_ids"][0] == tokenizer.bos_token_id and out["image_tokens"] == 1
     assert (out["input_ids"] == tokenizer.bos_token_id).sum() == 1
 
@@ -71,7 +71,7 @@ def test_special_tokens_typed_by_a_user_stay_text(tokenizer, tokenization):
     assert typed in tokenizer.decode(out["labels"][out["labels"] != -100])
 
 
-def test_whatever_a_user_types_comes_back(tokenizer):
+def test_text_survives_encoding_and_decoding(tokenizer):
     text = "Ünïcödé 你好 😀\n\n\ttab  two  spaces </s>"
     ids, _ = TokenizeSegments(tokenizer, 99).encode([Segment(text)])
     assert tokenizer.decode(ids[1:]) == text
@@ -85,36 +85,36 @@ def test_stripped_text_touches_its_images(tokenizer):
 
 def test_whitespace_is_stripped_across_segments(tokenizer):
     image = tokenizer.convert_tokens_to_ids(IMAGE)
-    ids, learned = stripped(tokenizer, PLACE, Segment("\n"), Segment(" red\n", True), Segment(" "), PLACE)
-    assert ids == [image, *plain(tokenizer, "red"), image] and learned == plain(tokenizer, "red")
+    ids, label_ids = stripped(tokenizer, PLACE, Segment("\n"), Segment(" red\n", True), Segment(" "), PLACE)
+    assert ids == [image, *plain(tokenizer, "red"), image] and label_ids == plain(tokenizer, "red")
 
 
-def test_a_prompt_and_its_answer_are_one_piece(tokenizer):
-    ids, learned = stripped(tokenizer, Segment("\nwhat\n"), Segment("red\n", True), END, Segment("\nno"))
+def test_stripped_prompt_and_answer_are_encoded_as_one_text(tokenizer):
+    ids, label_ids = stripped(tokenizer, Segment("\nwhat\n"), Segment("red\n", True), END, Segment("\nno"))
     eos = [tokenizer.eos_token_id]
     assert ids == plain(tokenizer, "\nwhat\nred\n") + eos + plain(tokenizer, "\nno")
-    assert plain(tokenizer, "red\n") != learned[:-1] == tokenizer.convert_tokens_to_ids(["r", "e", "d", "\n"])
+    assert plain(tokenizer, "red\n") != label_ids[:-1] == tokenizer.convert_tokens_to_ids(["r", "e", "d", "\n"])
 
 
 def test_a_token_across_two_segments_belongs_to_the_one_where_it_ends(tokenizer):
-    _, learned = stripped(tokenizer, Segment("what "), Segment("red", True), Segment(" no"))
-    assert learned == plain(tokenizer, "red") and len(learned) == 1
+    _, label_ids = stripped(tokenizer, Segment("what "), Segment("red", True), Segment(" no"))
+    assert label_ids == plain(tokenizer, "red") and len(label_ids) == 1
 
 
-def test_an_answer_that_comes_first_is_learned_whole(tokenizer):
-    _, learned = stripped(tokenizer, Segment("x", True), Segment(" no"))
-    assert learned == plain(tokenizer, "x") and len(learned) == 2
+def test_all_tokens_of_an_answer_that_comes_first_have_labels(tokenizer):
+    _, label_ids = stripped(tokenizer, Segment("x", True), Segment(" no"))
+    assert label_ids == plain(tokenizer, "x") and len(label_ids) == 2
 
 
-def test_a_space_at_the_start_stays_behind_the_prefix(tokenizer, monkeypatch):
+def test_leading_space_follows_the_prefix_space(tokenizer, monkeypatch):
     """Also with a tokenizer that puts no space in front of one, as Llama's of transformers 5 does."""
-    ids, learned = stripped(tokenizer, Segment(" red"), Segment(" red", True))
-    assert tokenizer.decode(ids) == " red red" and learned == plain(tokenizer, "red")
+    ids, label_ids = stripped(tokenizer, Segment(" red"), Segment(" red", True))
+    assert tokenizer.decode(ids) == " red red" and label_ids == plain(tokenizer, "red")
     monkeypatch.setattr(tokenizer.backend_tokenizer, "normalizer", None)
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     monkeypatch.setattr(tokenizer.backend_tokenizer, "pre_tokenizer", metaspace)
     assert plain(tokenizer, " red") == plain(tokenizer, "red")
-    assert stripped(tokenizer, Segment(" red"), Segment(" red", True)) == (ids, learned)
+    assert stripped(tokenizer, Segment(" red"), Segment(" red", True)) == (ids, label_ids)
 
 
 def test_unknown_tokenization(tokenizer):
@@ -122,7 +122,7 @@ def test_unknown_tokenization(tokenizer):
         TokenizeSegments(tokenizer, 9, "strip")
 
 
-def test_cut_answer_is_told(tokenizer):
+def test_truncation_is_reported(tokenizer):
     turn = {"question": "what", "answer": "red " * 30}
     whole, _ = tokens(tokenizer, [turn])
     limit = len(whole["input_ids"]) - 7
@@ -131,20 +131,20 @@ def test_cut_answer_is_told(tokenizer):
     assert results["cut"] == (limit + 7, limit, 7) and "cut" not in whole
 
 
-def test_nothing_left_to_learn_is_none(tokenizer):
+def test_result_without_label_tokens_is_none(tokenizer):
     turn = {"question": "what " * 50, "answer": "red"}
     out, results = tokens(tokenizer, [turn], max_length=20)
     assert out is None and results["cut"][1] == 20 and results["cut"][2] > 0
     assert tokens(tokenizer, [{"question": "what", "answer": ""}])[0] is None
 
 
-def test_open_prompt_that_is_too_long(tokenizer):
+def test_open_prompt_above_the_limit_is_an_error(tokenizer):
     with pytest.raises(ValueError, match=r"file 'f.json', record 1, id 'x': a prompt of \d+ tokens, the limit is 20"):
         tokens(tokenizer, [{"question": "what " * 50}], max_length=20, open_last=True)
 
 
-def test_counts_of_images_and_places_must_fit(tokenizer):
-    with pytest.raises(ValueError, match="file 'f.json', record 1, id 'x': 2 images, but 1 image places"):
+def test_other_number_of_images_than_contents_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="file 'f.json', record 1, id 'x': 2 images, but 1 image contents"):
         tokens(tokenizer, [{"question": [{"type": "image"}]}], images=2)
 
 
@@ -158,7 +158,7 @@ def test_a_tokenizer_without_a_start_token(tokenizer, monkeypatch):
     assert ids == labels
 
 
-def test_pack_leaves_out_images_whose_token_was_cut(tokenizer):
+def test_pack_leaves_out_images_whose_token_is_cut_off(tokenizer):
     turns = [
         {"question": [{"type": "image"}], "answer": "red"},
         {"question": [{"type": "image"}], "answer": "blue"},
@@ -173,7 +173,7 @@ def test_pack_leaves_out_images_whose_token_was_cut(tokenizer):
     )
 
 
-def test_pack_without_loaded_images(tokenizer):
+def test_pack_without_loaded_images_is_an_error(tokenizer):
     out, _ = tokens(tokenizer, [{"question": "what", "answer": "red"}], images=1)
     with pytest.raises(ValueError, match="record 1, id 'x': 1 images, but no LoadImages"):
         PackInputs()(out)

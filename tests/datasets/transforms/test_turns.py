@@ -54,13 +54,13 @@ def test_pick_image():
     assert PickImage()(results() | {"images": []})["images"] == []
 
 
-def test_add_question_stands_behind_the_statement():
+def test_add_question_follows_the_statement():
     add = AddQuestion(["Is that so?", "True?"])
     said = outcomes(add, {"question": "It rains."}, of=lambda turns: turns[0]["question"])
     assert set(said) == {"It rains. Is that so?", "It rains. True?"}
 
 
-def test_ask_question_fills_only_empty_ones():
+def test_ask_question_fills_only_empty_questions():
     ask = AskQuestion(["what?", "which?"])
     assert set(outcomes(ask, {"question": ""}, of=lambda t: t[0]["question"])) == {"what?", "which?"}
     assert ask(results({"question": "mine"}))["turns"][0]["question"] == "mine"
@@ -93,7 +93,7 @@ def test_offer_options_are_in_the_question():
         OfferOptions(2)
 
 
-def test_give_reason_asks_for_it_and_builds_the_answer():
+def test_give_reason_extends_question_and_answer():
     [turn] = GiveReason(["Why?"])(results(CHOICE))["turns"]
     assert turn["question"] == "what? Why?"
     assert turn["answer"] == "The answer is b. Because It flies. It sings."

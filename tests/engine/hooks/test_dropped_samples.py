@@ -15,10 +15,10 @@ def runner_of(dataset):
 def test_what_each_part_lost(monkeypatch):
     said = []
     monkeypatch.setattr(module, "print_log", lambda text, *_: said.append(text))
-    first, second, third = (SimpleNamespace(lost=DroppedSamples(name)) for name in ("first", "second", "third"))
-    first.lost.counts[0, 1], first.lost.counts[3, 1], first.lost.counts[2, 3] = 1, 2, 5
-    second.lost.counts[0, 0] = 7
-    third.lost.add("skipped", "a sample")
+    first, second, third = (SimpleNamespace(dropped=DroppedSamples(name)) for name in ("first", "second", "third"))
+    first.dropped.counts[0, 1], first.dropped.counts[3, 1], first.dropped.counts[2, 3] = 1, 2, 5
+    second.dropped.counts[0, 0] = 7
+    third.dropped.add("skipped", "a sample")
     hook = HOOKS.build(dict(type="DroppedSamplesHook"))
     joint = JointDataset.__new__(JointDataset)
     joint.visual, joint.language = [first, second], [third]

@@ -10,8 +10,8 @@ import torch.distributed
 import torch.multiprocessing as multiprocessing
 
 from mmgpt.datasets.instruction import InstructionDataset
-from mmgpt.datasets.sample_bytes import pack
-from mmgpt.datasets.shared import load_once
+from mmgpt.datasets.load_once import load_once
+from mmgpt.datasets.serialized import serialize
 from mmgpt.registry import PARSERS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -47,13 +47,13 @@ def fail(rank, folder):
     def load(error):
         raise error
 
-    told = []
+    errors = []
     for error in (SampleError("no key", SampleLocation(file="a.json", record=3)), Odd("one", "two")):
         with pytest.raises(Exception) as raised:
             load_once(partial(load, error))
-        told.append([type(raised.value).__name__, str(raised.value)])
+        errors.append([type(raised.value).__name__, str(raised.value)])
     # They are still in step.
-    return {"told": told, "then": list(load_once(lambda: pack([{"id": "a"}])))}
+    return {"errors": errors, "then": list(load_once(lambda: serialize([{"id": "a"}])))}
 
 
 class Odd(Exception):
@@ -63,7 +63,7 @@ class Odd(Exception):
         super().__init__(one)
 
 
-def test_one_process_reads_and_an_error_reaches_both(tmp_path):
+def test_one_process_reads_and_its_error_is_raised_in_both(tmp_path):
     (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps({"question": str(i)}) for i in range(5)))
     (tmp_path / "temporary").mkdir()
     multiprocessing.spawn(one, args=(str(tmp_path),), nprocs=2)
@@ -73,12 +73,15 @@ def test_one_process_reads_and_an_error_reaches_both(tmp_path):
     assert (first["parsed"], second["parsed"], alone["parsed"]) == ("01234", "", "01234")
     assert not first["writable"] and not second["writable"] and alone["writable"]
 
-    assert first["told"] == [["SampleError", "file 'a.json', record 3: no key"], ["Odd", "one"]]
-    assert second["told"] == [["SampleError", "file 'a.json', record 3: no key"], ["RuntimeError", "rank 0: Odd: one"]]
+    assert first["errors"] == [["SampleError", "file 'a.json', record 3: no key"], ["Odd", "one"]]
+    assert second["errors"] == [
+        ["SampleError", "file 'a.json', record 3: no key"],
+        ["RuntimeError", "rank 0: Odd: one"],
+    ]
     assert first["then"] == second["then"] == [{"id": "a"}]
     assert os.listdir(tmp_path / "temporary") == []
 
 
-def test_a_process_alone_keeps_its_own():
-    packed = pack([{"id": "a"}])
+def test_single_process_gets_what_it_loads():
+    packed = serialize([{"id": "a"}])
     assert load_once(lambda: packed) is packed

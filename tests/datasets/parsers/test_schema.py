@@ -36,10 +36,10 @@ def test_text_only():
         ({"turns": [{"question": None}]}, "key 'question' must be str or list, got None"),
         ({"turns": []}, "at least one turn"),
         ({"images": "1.jpg", "turns": [{"question": [{"type": "video"}]}]}, "a question must be"),
-        ({"images": ["1.jpg"], "turns": [{"question": [{"type": "image"}] * 2}]}, "1 images, but 2 image places"),
+        ({"images": ["1.jpg"], "turns": [{"question": [{"type": "image"}] * 2}]}, "1 images, but 2 image contents"),
     ],
 )
-def test_errors_name_the_key(record, message):
+def test_errors_name_the_unknown_key(record, message):
     with pytest.raises(ValueError, match=message):
         check_sample(find_parser("conversation")(record))
 

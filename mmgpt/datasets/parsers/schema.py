@@ -1,4 +1,4 @@
-"""Our own schema, for data of one's own: a sample as `datasets.conversation` describes it."""
+"""Parser of records in the schema of samples (see `datasets.conversation`), for custom data."""
 
 from collections.abc import Collection
 
@@ -15,21 +15,21 @@ TURN_KEYS = ("question", *TEXT_KEYS, *LIST_KEYS)
 def conversation(record: dict) -> dict:
     """`{'turns': [{'question': ..., 'answer': ...}], 'images': [path, ...], 'id': ...}`; see docs/data.md.
 
-    Only the turns are needed. A key that the schema does not know is an error: misspelt, it would go unread.
+    Only the turns are required. An unknown key is an error: a misspelt one would be ignored without notice.
     """
-    _only(record, SAMPLE_KEYS, "a record")
+    _check_keys(record, SAMPLE_KEYS, "a record")
     turns = field(record, "turns", list)
     for turn in turns:
         if not isinstance(turn, dict):
             raise ValueError(f"a turn must be an object, got {turn!r:.80}")
-        _only(turn, TURN_KEYS, "a turn")
+        _check_keys(turn, TURN_KEYS, "a turn")
         field(turn, "question", (str, list))
     turns = [{key: value for key, value in turn.items() if value is not None} for turn in turns]
     images = text_list(record, "images") if has(record, "images") else []
     return {"id": name_of(record, "id"), "images": images, "turns": turns}
 
 
-def _only(keys: Collection[str], known: Collection[str], what: str) -> None:
-    unknown = [key for key in keys if key not in known]
+def _check_keys(keys: Collection[str], choices: Collection[str], name: str) -> None:
+    unknown = [key for key in keys if key not in choices]
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}: {what} has {', '.join(known)}")
+        raise ValueError(f"unknown key {unknown[0]!r}: {name} has {', '.join(choices)}")

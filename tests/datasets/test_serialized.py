@@ -2,13 +2,13 @@ import pickle
 
 import pytest
 
-from mmgpt.datasets.sample_bytes import pack
+from mmgpt.datasets.serialized import serialize
 
 SAMPLES = [{"id": str(i), "images": [], "turns": [{"question": "x" * i}]} for i in range(5)]
 
 
-def test_packed_samples_are_those_that_were_packed():
-    packed = pack(iter(SAMPLES))
+def test_serialized_samples_equal_the_originals():
+    packed = serialize(iter(SAMPLES))
     assert list(packed) == SAMPLES and len(packed) == 5
     assert packed[-1] == SAMPLES[4] and packed[1:3] == SAMPLES[1:3] and packed[::-2] == SAMPLES[::-2]
     assert packed.ends[-1] == len(packed.data) == sum(len(pickle.dumps(sample)) for sample in SAMPLES)
@@ -16,11 +16,11 @@ def test_packed_samples_are_those_that_were_packed():
         packed[5]
 
 
-def test_each_is_made_anew():
-    packed = pack(SAMPLES)
+def test_each_access_gives_a_new_object():
+    packed = serialize(SAMPLES)
     packed[0]["id"] = "changed"
-    assert packed[0] == SAMPLES[0] and pack(packed) is packed
+    assert packed[0] == SAMPLES[0] and serialize(packed) is packed
 
 
-def test_nothing_is_packed():
-    assert list(pack([])) == [] and not pack([])
+def test_no_samples_can_be_serialized():
+    assert list(serialize([])) == [] and not serialize([])

@@ -1,0 +1,42 @@
+"""Check of the image folders of a dataset, made when its annotation file is read."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+
+from mmengine.logging import print_log
+
+from mmgpt.utils.errors import MissingImageError, SampleLocation
+
+
+def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[str, str], skip_errors: bool) -> None:
+    """Looks for the first image of each folder.
+
+    Args:
+        samples: with the paths of their images, relative to `prefix`.
+        prefix: image folder of the dataset.
+        origin: name and file of the dataset, for messages.
+        skip_errors: whether training skips samples that cannot be read. Then only folders are looked for, and a missing
+            one is logged. When all folders are missing, the path in the config must be wrong.
+
+    Raises:
+        MissingImageError: the first image of a folder is missing; when skipping, all folders are.
+    """
+    first_images: dict[str, tuple[str, dict]] = {}
+    for sample in samples:
+        for image in sample["images"]:
+            first_images.setdefault(os.path.dirname(image), (os.path.join(prefix, image), sample))
+    missing = [
+        (path, sample)
+        for path, sample in first_images.values()
+        if not (os.path.isdir(os.path.dirname(path) or ".") if skip_errors else os.path.isfile(path))
+    ]
+    if not missing:
+        return
+    path, sample = missing[0]
+    location = SampleLocation.of({**sample, **origin}, image=path)
+    error = MissingImageError(f"no such file (data_prefix=dict(img={prefix!r}))", location)
+    if not skip_errors or len(missing) == len(first_images):
+        raise error
+    count = f"{len(missing)} of {len(first_images)} image folders are missing"
+    print_log(f"{count}: {error}", "current", logging.WARNING)

@@ -1,0 +1,75 @@
+"""Loading of samples once per node: one process reads the file, and all processes share the memory map."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeVar
+
+import numpy as np
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+
+from mmgpt.utils.errors import SampleError
+
+from .serialized import SerializedSamples
+
+Result = TypeVar("Result")
+COUNT = np.dtype(np.int64)
+
+
+def load_once(load: Callable[[], SerializedSamples]) -> SerializedSamples:
+    """Samples returned by `load`, which one process of each node calls in a distributed run; all map the same bytes.
+
+    The bytes go through a file in the temporary folder ($TMPDIR), which is removed when all processes have mapped it.
+    All processes must call this function, in the same order, and wait for the one that reads. Where reading takes
+    longer than the timeout of the process group (10 minutes with NCCL), set a longer one (`env_cfg.dist_cfg.timeout`,
+    seconds).
+
+    Raises:
+        Exception: the error that `load` raised in one process, raised in all of them.
+    """
+    if get_world_size() == 1:
+        return load()
+    # Processes share a node if they see the same temporary folder: containers may have the same host name.
+    folder = os.stat(tempfile.gettempdir())
+    node = (socket.gethostname(), folder.st_dev, folder.st_ino)
+    leader = all_gather_object(node).index(node)
+    with ExitStack() as files:
+        path = _in_all_processes(lambda: _write(load(), files) if get_rank() == leader else None)
+        path = all_gather_object(path)[leader]
+        return _in_all_processes(lambda: _map(path))
+
+
+def _in_all_processes(step: Callable[[], Result]) -> Result:
+    """Result of `step` in this process, after every process has finished it; raises an error of any process."""
+    result, error = None, None
+    try:
+        result = step()
+    except Exception as step_error:
+        error = step_error
+    # Not every type of error can be pickled.
+    portable = error
+    if error is not None and not isinstance(error, SampleError):
+        if type(error) not in (ValueError, KeyError, FileNotFoundError):
+            portable = RuntimeError(f"rank {get_rank()}: {type(error).__name__}: {error}")
+    for other_error in all_gather_object(portable):
+        if other_error is not None:
+            raise error or other_error
+    return result
+
+
+def _write(samples: SerializedSamples, files: ExitStack) -> str:
+    """Path of a new file with the samples; closing `files` removes it."""
+    file = files.enter_context(tempfile.NamedTemporaryFile(prefix="mmgpt-samples-"))
+    for array in (np.array([len(samples)], COUNT), samples.ends, samples.data):
+        file.write(array.data)
+    file.flush()
+    return file.name
+
+
+def _map(path: str) -> SerializedSamples:
+    content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    count = int(content[: COUNT.itemsize].view(COUNT)[0])
+    start = COUNT.itemsize * (1 + count)
+    return SerializedSamples(content[start:], content[COUNT.itemsize : start].view(COUNT))

@@ -1,0 +1,42 @@
+"""Sequence of samples in one array of bytes, which worker processes share with the main process."""
+
+import pickle
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+class SerializedSamples(Sequence):
+    """Sequence of pickled samples; an item is unpickled anew at each access, and a slice is a list.
+
+    Forked worker processes share the memory of the array. They would soon copy a list of dicts: each access to an
+    object writes its reference count.
+
+    Args:
+        data: uint8 (bytes,), the pickled samples one after the other.
+        ends: int64 (samples,), the end of each sample in `data`.
+    """
+
+    def __init__(self, data: np.ndarray, ends: np.ndarray):
+        self.data, self.ends = data, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int | slice) -> dict | list[dict]:
+        if isinstance(i, slice):
+            return [self[index] for index in range(len(self))[i]]
+        index = range(len(self))[i]
+        return pickle.loads(self.data[self.ends[index - 1] if index else 0 : self.ends[index]])
+
+
+def serialize(samples: Iterable[dict]) -> SerializedSamples:
+    """Samples pickled one by one, so that a generator of samples is never held as a list."""
+    if isinstance(samples, SerializedSamples):
+        return samples
+    data, ends = bytearray(), array("q")
+    for sample in samples:
+        data += pickle.dumps(sample)
+        ends.append(len(data))
+    return SerializedSamples(np.frombuffer(data, np.uint8), np.frombuffer(ends, np.int64))
