@@ -1,4 +1,4 @@
-"""Serve a tuned model with OpenAI's chat-completions interface (docs/chat.md).
+"""Server of a tuned model with OpenAI's chat-completions interface (docs/chat.md).
 
 python tools/serve.py                      the quickstart's model
 python tools/serve.py CONFIG CHECKPOINT    any other
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     server = make_server(apis.Chat.from_config(**model, scheduler=scheduler), settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
     print(f"model: {settings.name}, API key: {key}", flush=True)
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is over
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after the shutdown.
         server.run()
 
 

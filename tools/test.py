@@ -18,17 +18,15 @@ from mmgpt.cli.presets import ANSWERING, benchmarks
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Command line."""
     parser = tool.parser(description="Evaluate a model on the test data of its config")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint or exported folder; default: load_from of the config")
     parser.add_argument("--benchmark", help=f"instead of the config's: {', '.join(benchmarks())}, or a config file")
     parser.add_argument("--style", help="instruction (as in training and chat, the default) or openflamingo")
     parser.add_argument("--answering", choices=sorted(ANSWERING), help="how questions with choices are answered")
     parser.add_argument("--seeds", nargs="+", type=int, help="evaluate once with each `seed` (of in-context examples)")
-    parser.add_argument("--controls", nargs="+", choices=KINDS, default=[], help="evaluate with wrong pictures, too")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with an evaluation of the same settings that was cut"
-    )
+    parser.add_argument("--controls", nargs="+", choices=KINDS, default=[], help="evaluate with wrong images, too")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted evaluation of the same settings")
     parser.add_argument("--out", help="JSON file for the metrics; default: test_metrics.json in the work directory")
     args = parser.parse_args()
     options = dict(args.cfg_options or {})
@@ -42,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def configs(args: argparse.Namespace) -> Iterator[tuple[str, Config]]:
-    """Each evaluation that is asked for, with its name: for each seed the test data, and each control of it."""
+    """Name and config of each evaluation: for each seed the test data, and each control of it."""
     for seed in args.seeds or [None]:
         if seed is not None:
             args.cfg_options = {**args.cfg_options, "seed": seed}
@@ -56,7 +54,7 @@ def configs(args: argparse.Namespace) -> Iterator[tuple[str, Config]]:
 
 
 def check(cfg: Config, args: argparse.Namespace) -> None:
-    """Find what is missing before a model is built.
+    """Checks the files of an evaluation before a model is built.
 
     Raises:
         ValueError: the config has no test data.
@@ -71,51 +69,52 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 
 def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
-    import torch  # this and what main imports takes seconds, which --help and a wrong path do not
+    import torch  # This takes seconds, which --help and an error in a path do not need.
 
     from mmgpt.engine.runner import MMGPTRunner
 
-    cfg.load_from, cfg.resume = args.checkpoint or cfg.get("load_from"), False  # of a training
+    # A config's `resume` is about a training.
+    cfg.load_from, cfg.resume = args.checkpoint or cfg.get("load_from"), False
     if args.resume:
         cfg.test_cfg.resume = True
     metrics = MMGPTRunner.from_cfg(cfg).test()
-    # A Runner and its loop know each other: without this, the model would stay beside that of the next evaluation.
+    # Runner and loop refer to each other: without a collection, the model would stay in memory beside the next one.
     gc.collect()
     torch.cuda.empty_cache()
     return metrics
 
 
 def over_seeds(runs: dict[str, dict]) -> dict[str, dict]:
-    """Mean and deviation (that of a sample: over n - 1) of each metric over the seeds, for each kind of pictures."""
+    """Mean and standard deviation (of a sample: over n - 1) of each metric over the seeds, for each kind of images."""
     kinds: dict[str, list[dict]] = {}
     for name, metrics in runs.items():
         kinds.setdefault(name.partition(", ")[2], []).append(metrics)
-    made = {}
-    for kind, several in kinds.items():
-        columns = {key: [metrics[key] for metrics in several] for key in several[0]}
-        for what, function in (("mean", mean), ("deviation", stdev)):
-            made[", ".join(filter(None, (what, kind)))] = {key: function(column) for key, column in columns.items()}
-    return made
+    statistics = {}
+    for kind, metrics_of_seeds in kinds.items():
+        columns = {key: [metrics[key] for metrics in metrics_of_seeds] for key in metrics_of_seeds[0]}
+        for name, function in (("mean", mean), ("deviation", stdev)):
+            statistics[f"{name}, {kind}" if kind else name] = {key: function(col) for key, col in columns.items()}
+    return statistics
 
 
 def table(runs: dict[str, dict]) -> Table:
-    """A line for each metric, a column for each run."""
-    made = Table("metric")
+    """Table with a line for each metric and a column for each run."""
+    result = Table("metric")
     for name in runs:
-        made.add_column(name, justify="right")
+        result.add_column(name, justify="right")
     for key in next(iter(runs.values())):
         values = [metrics.get(key, "–") for metrics in runs.values()]
-        made.add_row(key, *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values))
-    return made
+        result.add_row(key, *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in values))
+    return result
 
 
 def main() -> None:
-    """Evaluate as often as is asked for; print and write the metrics."""
+    """Runs the evaluations of the command line; prints and writes their metrics."""
     args = parse_args()
     if len(set(args.seeds or ())) < len(args.seeds or ()):
         raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is there twice")
-    asked = dict(configs(args))
-    for cfg in asked.values():
+    evaluations = dict(configs(args))
+    for cfg in evaluations.values():
         check(cfg, args)
     from mmengine.dist import is_distributed, is_main_process
 
@@ -123,16 +122,16 @@ def main() -> None:
     from mmgpt.evaluation.results import write_json
     from mmgpt.visualization.tables import print_tables
 
-    # Of those to come, the loop checks the others; each before its first answer.
+    # Only the first evaluation is checked here: the loop checks each of the others before its first answer.
     if is_distributed() or int(os.environ.get("RANK", 0)) == 0:
-        check_evaluation(next(iter(asked.values())))
-    runs = {name: evaluate(cfg, args) for name, cfg in asked.items()}
+        check_evaluation(next(iter(evaluations.values())))
+    runs = {name: evaluate(cfg, args) for name, cfg in evaluations.items()}
     if not is_main_process():
         return
     if len(args.seeds or ()) > 1:
         runs |= over_seeds(runs)
     result = runs if len(runs) > 1 else next(iter(runs.values()))
-    work_dir = Path(next(iter(asked.values())).work_dir)
+    work_dir = Path(next(iter(evaluations.values())).work_dir)
     write_json(result, Path(args.out or work_dir / "test_metrics.json"))
     if len(runs) > 1:
         print_tables({"Metrics": table(runs)})

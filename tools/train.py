@@ -15,14 +15,14 @@ ADVICE = "wait for the end of that training, or name another folder with --work-
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line."""
+    """Command line."""
     parser = tool.parser(description="Train a model")
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from this checkpoint; without a value from the newest complete one in the work directory, if any",
+        help="continue from this checkpoint; without a value, from the newest complete one in the work directory",
     )
     parser.add_argument("--amp", action="store_true", help="bfloat16 automatic mixed precision (needs a GPU)")
     parser.add_argument("--seed", type=int, help="instead of the config's `seed`")
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Set ``cfg.resume`` and ``cfg.load_from`` as the option --resume asks, or ``resume = True`` in the config.
+    """Sets ``cfg.resume`` and ``cfg.load_from`` by the option --resume, or by ``resume = True`` in the config.
 
     Raises:
         FileNotFoundError: a checkpoint is named that does not exist.
@@ -43,7 +43,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         raise FileNotFoundError(f"--resume: there is no checkpoint {resume!r}")
     checkpoint, incomplete = newest_checkpoint(cfg.work_dir) if resume == "auto" else (Path(resume), [])
     for path in incomplete:
-        print(f"--resume: {path} is incomplete and passed over")
+        print(f"--resume: {path} is incomplete and skipped")
     if checkpoint:
         cfg.resume, cfg.load_from = True, str(checkpoint)
         print(f"--resume: going on from {checkpoint}")
@@ -53,12 +53,12 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def set_amp(cfg: Config) -> None:
-    """Let the optimizer wrapper of ``cfg`` use automatic mixed precision.
+    """Sets automatic mixed precision in the optimizer wrapper of ``cfg``.
 
     Raises:
         ValueError: there is no GPU.
     """
-    import torch  # as in main
+    import torch  # It takes seconds, see main.
 
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU, and torch finds none here")
@@ -67,7 +67,7 @@ def set_amp(cfg: Config) -> None:
 
 
 def main() -> None:
-    """Build an MMEngine Runner from the config and the options, and train; what ends it is in its log."""
+    """Builds an MMEngine Runner from the config and the options, and trains; the log has the error that ends it."""
     args = parse_args()
     if args.seed is not None:
         args.cfg_options = {**(args.cfg_options or {}), "seed": args.seed}
@@ -80,7 +80,7 @@ def main() -> None:
     with locked(cfg.work_dir, ADVICE) if is_first_process(cfg.launcher) else nullcontext():
         set_resume(cfg, args.resume)
         check_files(cfg, skip=("test_dataloader", "test_evaluator"))
-        # Brings torch, which takes seconds: --help and mistakes in paths are told without.
+        # The import brings torch, which takes seconds: --help and errors in paths do not wait for it.
         from mmgpt.engine.runner import MMGPTRunner
 
         try:

@@ -29,12 +29,12 @@ from .description import exported_folder, is_exported, read_description
 from .presets import PRESETS, apply_presets
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-# What MMEngine's Runner reads from a config although its constructor has no argument of that name.
+# MMEngine's Runner reads these from a config although its constructor has no argument of that name.
 RUNNER_KEYS = {"compile", "model_wrapper_cfg", "activation_checkpointing", "sync_bn"}
 
 
 def load_config(path: str | os.PathLike, options: dict | None = None, trust: bool = False) -> Config:
-    """A config file with its bases merged, ``options`` merged over it, and every ``'${name}'`` replaced.
+    """Config of a file with its bases merged, ``options`` merged over it, and every ``'${name}'`` replaced.
 
     1. Presets (`benchmark`, `style`, ...) are replaced by what they stand for, see `apply_presets`.
     2. Options are merged, undotted ones first. One that leads through a ``'${name}'`` sets that variable:
@@ -85,7 +85,7 @@ def flamingo_config(cfg: Mapping) -> dict:
 
 
 def plain_config(part: object) -> object:
-    """A part of a config as JSON has it: dicts, lists, strings and numbers.
+    """Part of a config in JSON's types: dicts, lists, strings and numbers.
 
     Classes and functions are their full names, a partial is its function and arguments, and any other object its text.
     """
@@ -93,7 +93,7 @@ def plain_config(part: object) -> object:
 
 
 def _described(thing: object) -> object:
-    """An object in words that are the same in every process: no address in memory is part of them."""
+    """Description of an object that is the same in every process: it has no address in memory."""
     if isinstance(thing, (set, frozenset)):
         return sorted(thing, key=repr)
     if isinstance(thing, partial):
@@ -122,11 +122,16 @@ def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dic
     benchmark, renamed = options.get("benchmark", cfg.get("benchmark")), {}
     for old in list(cfg):
         new = present_variable(old, benchmark)
-        if new:
-            renamed[old], value = new, cfg.pop(old)
-            # A whole dataset or metric replaces the benchmark's, and does not change it.
-            whole = isinstance(value, dict) and "type" in value
-            _merge(cfg, new, {**value, "_delete_": True} if whole else value)
+        *parents, last = (new or "").split(".")
+        # A config without such a setting has a variable of its own under that name.
+        if not new or old in FORMER_VALUES and last not in (reduce(_child, parents, cfg) or {}):
+            continue
+        renamed[old], value = new, cfg[old]
+        if not _is_used(old, cfg):
+            cfg.pop(old)
+        # A whole dataset or metric replaces the benchmark's, and does not change it.
+        whole = isinstance(value, dict) and "type" in value
+        _merge(cfg, new, {**value, "_delete_": True} if whole else value)
     present = {}
     for option, value in options.items():
         old, dot, rest = option.partition(".")
@@ -169,18 +174,18 @@ def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
 
 
 def _child(value: object, name: str) -> object:
-    """What a dict, or a list by its number, has under a name; None where there is nothing."""
+    """Value of a dict under a name, or of a list under its index; None where there is none."""
     if isinstance(value, (list, tuple)):
         return value[int(name)] if name.isdigit() and int(name) < len(value) else None
     return value.get(name) if isinstance(value, (dict, Config)) else None
 
 
 def _check_option(cfg: Config, option: str) -> None:
-    """Refuse an option whose first name is neither in the config nor read by the Runner: it would do nothing."""
+    """Raises a KeyError for an option without effect: its first name is not in the config, nor read by the Runner."""
     name = option.split(".")[0]
     if name in {*cfg, *RUNNER_KEYS}:
         return
-    # Brings torch: not before it has to tell.
+    # The import brings torch, which takes seconds: it is made only where an error may follow.
     from mmengine.runner import Runner
 
     known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
@@ -190,7 +195,7 @@ def _check_option(cfg: Config, option: str) -> None:
 
 
 def _merge(cfg: Config, option: str, value: object) -> None:
-    """Put a value into ``cfg``; a dict goes into the dict that is there, and replaces anything else.
+    """Puts a value into ``cfg``; a dict is merged into a dict, and replaces anything else.
 
     Raises:
         ValueError: the option leads through a value that has no names, or no such place.

@@ -1,4 +1,4 @@
-"""Reading config files: MMEngine's Config.fromfile with each mistake told by the file and the line that it is in."""
+"""Reader of config files: MMEngine's Config.fromfile, whose errors name the file and the line."""
 
 import ast
 import codecs
@@ -19,22 +19,22 @@ ESCAPES = "; write a Windows path as r'C:\\data' or with forward slashes"
 
 
 def read_config(path: str | os.PathLike) -> Config:
-    """The config of an existing file with its bases merged, without what it imported from Python's own modules.
+    """Config of an existing file with its bases merged, without the functions and modules that it imports.
 
     Raises:
-        FileNotFoundError: a file that ``_base_`` names is not there.
-        ValueError: a file is not UTF-8 or has an error, or files inherit from each other in a circle; says where.
+        FileNotFoundError: a file that ``_base_`` names does not exist.
+        ValueError: a file is not UTF-8 or has an error, or files inherit from each other in a circle.
     """
     files = list(_family(Path(path), ()))
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
         if isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
-            raise  # a fault inside of the user's own modules, which needs its traceback
+            raise  # The error is inside one of the user's own modules, and needs its traceback.
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame for frame in frames if Path(frame.filename).resolve() in {file.resolve() for file in files}]
         place = f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else str(path)
-        if isinstance(error, ImportError):  # MMEngine's own text lists sys.path
+        if isinstance(error, ImportError):  # MMEngine's own text lists sys.path.
             error = error.__cause__
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         text = " ".join(text.split())
@@ -47,13 +47,13 @@ def read_config(path: str | os.PathLike) -> Config:
 
 
 def _family(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
-    """Yield a file and those that it inherits from, each one checked; ``heirs`` are the files that led to it."""
+    """Yields a file and the files that it inherits from, checked; ``heirs`` are the files that led to it."""
     if path.resolve() in [heir.resolve() for heir in heirs]:
-        circle = " -> ".join(str(each) for each in (*heirs, path))
+        circle = " -> ".join(str(file) for file in (*heirs, path))
         raise ValueError(f"config files inherit from each other in a circle: {circle}")
     yield path
     for base in _bases(path):
-        if "::" in base:  # MMEngine looks for it in a package
+        if "::" in base:  # MMEngine looks for the file in a package.
             continue
         file = path.parent / base
         if not file.is_file():
@@ -63,12 +63,12 @@ def _family(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _bases(path: Path) -> list[str]:
-    """The files that a config file inherits from, where it says so with a literal."""
+    """Names of the files that a config file inherits from, where they are literals."""
     text = _text(path)
     try:
         if path.suffix == ".py":
-            found = next((each.value for each in ast.parse(text).body if _assigns_base(each)), None)
-            bases = ast.literal_eval(found) if found is not None else []
+            literal = next((statement.value for statement in ast.parse(text).body if _assigns_base(statement)), None)
+            bases = ast.literal_eval(literal) if literal is not None else []
         else:
             bases = json.loads(text).get(BASE, []) if path.suffix == ".json" else []
     except SyntaxError as error:
@@ -76,7 +76,7 @@ def _bases(path: Path) -> list[str]:
         raise ValueError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}{hint}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-    except ValueError:  # an expression, which MMEngine evaluates
+    except ValueError:  # It is an expression, which MMEngine evaluates.
         return []
     bases = bases if isinstance(bases, (list, tuple)) else [bases]
     if not all(isinstance(base, str) for base in bases):
@@ -105,7 +105,7 @@ def _assigns_base(statement: ast.stmt) -> bool:
 
 
 def _imported(path: Path) -> set[str]:
-    """The names that a Python config imports."""
-    found = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ()
-    imports = [each for each in found if isinstance(each, (ast.Import, ast.ImportFrom))]
-    return {alias.asname or alias.name.partition(".")[0] for each in imports for alias in each.names}
+    """Names that a Python config imports."""
+    nodes = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ()
+    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return {alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names}

@@ -14,7 +14,7 @@ DEEPEST = 60
 
 
 class PlainConfig(Config):
-    """MMEngine's Config of plain values, written so that it reads back: MMEngine writes infinity as the name `inf`."""
+    """Config of plain values, whose text reads back as the same values; MMEngine writes infinity as the name `inf`."""
 
     @property
     def pretty_text(self) -> str:
@@ -23,10 +23,10 @@ class PlainConfig(Config):
 
 
 def plain_value(value: object, place: str) -> object:
-    """A value that is no dict, list, tuple or text as one that can be written: paths as text, NumPy's numbers as ours.
+    """Plain form of a value that is neither dict, list, tuple nor text: paths become text, NumPy's numbers Python's.
 
     Raises:
-        ValueError: it cannot be written; names ``place``.
+        ValueError: the value cannot be written; the message names ``place``.
     """
     if isinstance(value, PurePath):
         return str(value)
@@ -41,7 +41,7 @@ def plain_value(value: object, place: str) -> object:
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value can be written as Python text."""
+    """Whether a value can be written as Python text, and read back."""
     if isinstance(value, Mapping):
         return all(is_plain(item) for pair in value.items() for item in pair)
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -61,6 +61,13 @@ def test_options_of_the_release_before(config, warnings):
             load_config(ROOT / "configs" / "mmgpt" / "lora_joint.py", {option: 1})
 
 
+def test_a_variable_of_a_users_own_keeps_its_name(tmp_path, warnings):
+    path = tmp_path / "mine.py"
+    path.write_text("weight_decay = 0.3\noptimizer = dict(decay='${weight_decay}')\ntrain_tokens = 5")
+    assert load_config(path).to_dict() == dict(weight_decay=0.3, optimizer=dict(decay=0.3), train_tokens=5)
+    assert not warnings
+
+
 def test_a_config_that_refers_to_a_variable_of_the_release_before(tmp_path, warnings):
     path = tmp_path / "mine.py"
     optimizer = 'dict(_delete_=True, type="SGD", lr="${lr}", weight_decay="${weight_decay}")'

@@ -175,7 +175,7 @@ def test_the_newest_complete_checkpoint_is_resumed(tmp_path, run, capsys):
     last.write_bytes(last.read_bytes()[:10000])
     assert run("train.py", config, "--work-dir", tmp_path / "run", "--resume") == 0
     shown = capsys.readouterr().out
-    assert re.search(r"--resume: \S+iter_12.pth is incomplete and passed over", shown)
+    assert re.search(r"--resume: \S+iter_12.pth is incomplete and skipped", shown)
     assert re.search(r"--resume: going on from \S+iter_9.pth", shown)
     again = torch.load(last, weights_only=True)["state_dict"]
     assert all(torch.equal(again[name], expected[name]) for name in expected)

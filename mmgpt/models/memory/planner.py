@@ -1,4 +1,4 @@
-"""What a training step of a model without weights takes: bytes of weights, optimizer, and of all that lives at once."""
+"""Planned memory of a training step: bytes of weights, optimizer states, activations and gradients, without weights."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from mmgpt.models.lora import flamingo_of
 from .quantization import BYTES, decoder_layers, quantized_parameters
 from .sizes import image_side
 
-# An AdamW of bitsandbytes keeps tensors of fewer elements in float32 (its `min_8bit_size`).
+# The AdamW of bitsandbytes keeps the states of tensors with fewer elements in float32 (its `min_8bit_size`).
 SMALLEST_IN_8_BITS = 4096
 
 
 class Sizes(NamedTuple):
-    """A training step: B rows of L tokens with T images each; packed: rows hold several samples."""
+    """Sizes of a batch: B rows of L tokens with T images each; `packed` rows hold several samples."""
 
     rows: int
     length: int
@@ -30,11 +30,14 @@ class Sizes(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Bytes that one process of a training takes at most.
+    """Peak memory of one process of a training, in bytes.
 
-    weights: by kind ('frozen bfloat16'). optimizer: its states. step: activations and gradients at the worst moment of
-    forward and backward. update: gradients and what the optimizer's step needs beside them. gathered: weights that
-    other processes hold, and buffers of gradients that are exchanged.
+    Attributes:
+        weights: weights by kind, such as 'frozen bfloat16'.
+        optimizer: the optimizer's states.
+        step: activations and gradients at their peak in forward and backward.
+        update: gradients, and the temporary tensors of the optimizer's step.
+        gathered: weights gathered from other processes, and buffers of gradients that are exchanged.
     """
 
     weights: dict[str, float]
@@ -45,23 +48,24 @@ class Plan(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The peak."""
+        """Peak of all together."""
         return sum(self.weights.values()) + self.optimizer + max(self.step, self.update) + self.gathered
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors made within it that are alive, `now` and at `peak`; fake ones too.
+    """Context manager that counts the bytes of living tensors, `now` and at their `peak`; fake tensors count too.
 
-    `known` are tensors that were there before and do not count.
+    Args:
+        before: tensors that exist already and do not count.
     """
 
-    def __init__(self, known: list[Tensor]):
+    def __init__(self, before: list[Tensor]):
         super().__init__()
         self.now = self.peak = 0
-        self._counted = {tensor.untyped_storage()._cdata for tensor in known}
+        self._counted = {tensor.untyped_storage()._cdata for tensor in before}
 
     def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Mapping | None = None):
-        """Does the operation, and counts what it made."""
+        """Computes an operation, and counts its results."""
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
@@ -76,8 +80,8 @@ class LiveBytes(TorchDispatchMode):
         self.now += storage.nbytes()
         weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
 
-    def _forget(self, place: int, size: int) -> None:
-        self._counted.discard(place)
+    def _forget(self, address: int, size: int) -> None:
+        self._counted.discard(address)
         self.now -= size
 
 
@@ -90,23 +94,24 @@ def plan(
     processes: int = 1,
     sharded: bool = False,
 ) -> Plan:
-    """The plan of a model that `build_without_weights` made; its tensors become fake ones.
+    """Plan of a training of a model from `build_without_weights`, whose tensors become fake ones.
 
     Args:
-        optimizer: its name in the config.
+        sizes: of a batch.
+        optimizer: type of the optimizer in the config.
         precision: of the language model's own matrices, 'int8' or 'int4' (a model without weights is not quantized).
-        accumulation: batches in a step of the optimizer; with several the gradients are there all the time.
+        accumulation: batches in a step of the optimizer; with several, the gradients exist all the time.
         processes: number of processes, one per GPU.
         sharded: whether they share weights, gradients and states (FSDP2), instead of holding all of them (DDP).
 
     Raises:
-        ValueError: an optimizer whose states are not known here.
+        ValueError: the sizes of this optimizer's states are not known here.
     """
     flamingo = flamingo_of(model)
     weights, widest = _weights(flamingo, model, precision)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    states, spare = _optimizer_bytes(optimizer, trained)
-    gradients = sum(p.nbytes for p in trained)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    states, spare = _optimizer_bytes(optimizer, trainable)
+    gradients = sum(p.nbytes for p in trainable)
     whole = accumulation > 1 or sharded
     step = step_peak(model, sizes, keeps_gradients=not whole) + widest
     share = processes if sharded else 1
@@ -120,7 +125,7 @@ def plan(
 
 
 def _weights(flamingo: nn.Module, model: nn.Module, precision: str | None) -> tuple[dict[str, float], float]:
-    """Bytes by kind, and those of the largest quantized matrix, which is computed with in its own dtype."""
+    """Bytes by kind, and bytes of the largest quantized matrix, which a product expands to its dtype."""
     small = {id(p) for p in quantized_parameters(flamingo.language.model)} if precision else set()
     kinds, widest = {}, 0.0
     for p in [*model.parameters(), *model.buffers()]:
@@ -131,21 +136,23 @@ def _weights(flamingo: nn.Module, model: nn.Module, precision: str | None) -> tu
     return kinds, widest
 
 
-def _optimizer_bytes(name: str, trained: list[Tensor]) -> tuple[float, float]:
-    """Bytes of the states of an optimizer, and of what its step makes for a moment."""
-    whole = sum(p.nbytes for p in trained)
+def _optimizer_bytes(name: str, trainable: list[Tensor]) -> tuple[float, float]:
+    """Bytes of the states of an optimizer, and of the temporary tensors of its step."""
+    whole = sum(p.nbytes for p in trainable)
     if name == "AdamW":
-        # Two averages; the root of one is made for all tensors at once.
+        # It has two averages, and computes the root of one for all tensors at once.
         return 2 * whole, whole
     if name in ("AdamW8bit", "PagedAdamW8bit"):
-        # Two bytes an element, and two scales for 256 of them.
-        small = sum(p.numel() * (2 + 8 / 256) for p in trained if p.numel() >= SMALLEST_IN_8_BITS)
-        return small + sum(8 * p.numel() for p in trained if p.numel() < SMALLEST_IN_8_BITS), 0
-    raise ValueError(f"optimizer {name!r}: the states of AdamW, AdamW8bit and PagedAdamW8bit are known here")
+        # Its states take two bytes an element, and two scales for 256 elements.
+        small = sum(p.numel() * (2 + 8 / 256) for p in trainable if p.numel() >= SMALLEST_IN_8_BITS)
+        return small + sum(8 * p.numel() for p in trainable if p.numel() < SMALLEST_IN_8_BITS), 0
+    raise ValueError(
+        f"optimizer {name!r}: the states of AdamW, AdamW8bit and PagedAdamW8bit are known here; choose one"
+    )
 
 
 def _gathered(flamingo: nn.Module, model: nn.Module) -> float:
-    """Bytes that a process holds unshared: of two decoder layers or gated blocks, at work and next, and of the rest."""
+    """Bytes that a process holds whole: two decoder layers or gated blocks, the present and the next, and the rest."""
     language = flamingo.language
     units = [*decoder_layers(language), *(layer.gated for layer in gated_layers(language))]
     sizes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
@@ -153,15 +160,15 @@ def _gathered(flamingo: nn.Module, model: nn.Module) -> float:
 
 
 def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> int:
-    """The most bytes that live at once in forward and backward, beside the weights; nothing is computed.
+    """Peak of the bytes that forward and backward take beside the weights; nothing is computed.
 
-    It runs the model's own training step on fake tensors, which have a shape and no values. Integers (tokens, places)
-    are real ones, for what the model decides by them.
+    The model's own training step runs on fake tensors, which have a shape and no values. Integers such as tokens are
+    real, since the model decides by their values.
 
     Args:
-        keeps_gradients: False forgets each trained tensor's gradient as soon as it is complete.
+        keeps_gradients: False drops each gradient as soon as it is complete.
     """
-    # On the CPU attention keeps as little as on a GPU; on the meta device it would keep scores of all pairs of tokens.
+    # On the CPU attention stores as little as on a GPU; on the meta device it would store the scores of all pairs.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     if next(model.parameters()).is_meta:
         with fake:
@@ -169,10 +176,10 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
     batch = example(model, sizes, fake)
     hooks = []
     if not keeps_gradients:
-        trained = [p for p in model.parameters() if p.requires_grad]
-        hooks = [p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) for p in trained]
-    known = [*model.parameters(), *model.buffers(), *(v for v in batch.values() if isinstance(v, Tensor))]
-    with LiveBytes(known) as live:
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        hooks = [p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) for p in trainable]
+    before = [*model.parameters(), *model.buffers(), *(v for v in batch.values() if isinstance(v, Tensor))]
+    with LiveBytes(before) as live:
         sum(model.train()(**batch, mode="loss").values()).backward()
     model.zero_grad()
     for hook in hooks:
@@ -181,7 +188,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
-    """A batch in which every token but the first is learned; its images have no values within a FakeTensorMode."""
+    """Batch of which every token but the first is a label; under a FakeTensorMode, its images have no values."""
     flamingo, (rows, length, images, packed) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
