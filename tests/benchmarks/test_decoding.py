@@ -45,7 +45,7 @@ def test_ratios_are_of_corresponding_rows():
     times = {prefill: 8.0, peers(prefill): 16.0, decode: 3.0, peers(decode): 2.0, CACHED: 1.0, UNCACHED: 4.0}
     times |= {part(prefill, name): 1.0 for name in (LANGUAGE, ENCODER, RESAMPLER, GATED)}
     times |= {part(decode, LANGUAGE): 1.0, part(decode, GATED): 0.5}
-    assert ratios({name: [each] for name, each in times.items()}) == {
+    assert ratios({name: [seconds] for name, seconds in times.items()}) == {
         "prefill_over_parts": 2.0,
         "prefill_over_peer": 0.5,
         "decode_beam3_batch8_over_parts": 2.0,
@@ -56,8 +56,8 @@ def test_ratios_are_of_corresponding_rows():
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_all_sides_generate_equally_many_tokens(small_sides, beams):
-    asked = [question(number, 3, 32) for number in range(2)]
-    cases = small_sides.decoding(asked, 5, Setting(False, beams, 2))
+    questions = [question(number, 3, 32) for number in range(2)]
+    cases = small_sides.decoding(questions, 5, Setting(False, beams, 2))
     models = {
         Setting(False, beams, 2).next: small_sides.chat.flamingo.language,
         part(Setting(False, beams, 2).next, LANGUAGE): small_sides.bare,

@@ -13,8 +13,8 @@ AXES = {"rows": (1, 2), "length": (16, 32), "images": (0, 2)}
 @pytest.mark.parametrize("law", [Law(0.5, 0.25, 0.0), Law(0.0, 0.1, 0.003), Law(1.0, 0.0, 0.5)])
 def test_fit_recovers_a_known_law(law):
     sizes = (1, 2, 4, 8, 16)
-    found = fit(sizes, [law(n) for n in sizes])
-    assert found == pytest.approx(law, abs=1e-9)
+    fitted = fit(sizes, [law(n) for n in sizes])
+    assert fitted == pytest.approx(law, abs=1e-9)
 
 
 def test_exponents_of_laws():
@@ -27,8 +27,8 @@ def test_growth_beyond_that_of_the_bare_components_is_reported():
     sizes = (1, 2, 4, 8)
 
     def times(ours):
-        of = {OURS: ours, BARE: Law(1, 1, 0)}
-        return {name("rows", n, each): [9 * law(n), law(n), 0] for n in sizes for each, law in of.items()}
+        fitted_laws = {OURS: ours, BARE: Law(1, 1, 0)}
+        return {name("rows", n, kind): [9 * law(n), law(n), 0] for n in sizes for kind, law in fitted_laws.items()}
 
     even = laws(times(Law(2, 3, 0)), {"rows": sizes})["rows"]
     assert even["grows_no_faster"] and even["sizes"] == [1, 2, 4, 8]
@@ -50,9 +50,11 @@ def test_rows_have_the_sizes_of_the_axes(small_model, small_cfg):
 
 
 def test_the_bare_components_encode_all_images(small_model, small_cfg, monkeypatch):
-    looked = []
-    monkeypatch.setattr(growth, "image_encoder", lambda model, images: looked.append(len(images)) or torch.zeros(1))
+    batch_sizes = []
+    monkeypatch.setattr(
+        growth, "image_encoder", lambda model, images: batch_sizes.append(len(images)) or torch.zeros(1)
+    )
     monkeypatch.setattr(growth, "resampler", lambda model, features: features)
     rows = growth.rows(small_model, small_cfg, AXES, Sizes(1, 24, 1))
     rows[name("images", 2, BARE)](), rows[name("rows", 2, BARE)](), rows[name("images", 0, BARE)]()
-    assert looked == [2, 2]
+    assert batch_sizes == [2, 2]

@@ -21,7 +21,7 @@ def test_limits_are_of_the_best_round(small, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_limits_are_positive(small, dtype):
-    assert all(each > 0 for each in limits(torch.device("cpu"), dtype))
+    assert all(limit > 0 for limit in limits(torch.device("cpu"), dtype))
 
 
 def test_share_of_products_or_of_memory():

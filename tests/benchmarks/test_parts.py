@@ -9,21 +9,23 @@ from mmgpt.models.media import Media
 from tests.helpers.tolerances import assert_close
 
 
-def parameters(model, trained=None):
-    return sum(each.numel() for each in model.parameters() if trained is None or each.requires_grad is trained)
+def parameters(model, trainable=None):
+    return sum(
+        weight.numel() for weight in model.parameters() if trainable is None or weight.requires_grad is trainable
+    )
 
 
 def test_the_language_model_has_the_sizes_and_the_lora_of_its_own_layers(small_model, small_cfg):
     language = small_model.module.language
     gated = [module for module in language.modules() if isinstance(module, GatedCrossAttentionBlock)]
     bare = bare_language(small_model, small_cfg, lora=True)
-    for trained in (None, True):
-        inside = sum(parameters(block, trained) for block in gated)
-        assert parameters(bare, trained) == parameters(language, trained) - inside > 0
+    for trainable in (None, True):
+        inside = sum(parameters(block, trainable) for block in gated)
+        assert parameters(bare, trainable) == parameters(language, trainable) - inside > 0
     assert not bare.training
     merged = bare_language(small_model, small_cfg, lora=False)
-    assert parameters(merged) == parameters(bare, trained=False)
-    assert parameters(merged, trained=True) == 0
+    assert parameters(merged) == parameters(bare, trainable=False)
+    assert parameters(merged, trainable=True) == 0
 
 
 def test_image_encoder_and_resampler_equal_encode_images(small_model):
@@ -47,11 +49,11 @@ def test_a_partly_frozen_image_encoder_keeps_its_gradients(small_model):
 def test_gated_products_have_all_operations_of_the_blocks(small_model):
     rows, tokens, latents = 2, 5, 8
     blocks = [m for m in small_model.module.language.modules() if isinstance(m, GatedCrossAttentionBlock)]
-    x, seen = torch.randn(rows, tokens, 32, requires_grad=True), torch.randn(rows, 2, 4, 16)
+    x, features = torch.randn(rows, tokens, 32, requires_grad=True), torch.randn(rows, 2, 4, 16)
     for backward in (False, True):
         with FlopCounterMode(display=False) as real, torch.set_grad_enabled(backward):
             for block in blocks:
-                out = block(x, Media(seen, None, None))
+                out = block(x, Media(features, None, None))
                 out.sum().backward() if backward else None
         with FlopCounterMode(display=False) as products, torch.set_grad_enabled(backward):
             forward_backward(GatedProducts(small_model, rows, tokens, latents))

@@ -14,7 +14,7 @@ from mmgpt.models.media import media_mask
 
 
 def parameters(model, lora=False):
-    return sum(each.numel() for name, each in model.named_parameters() if ("lora_" in name) is lora)
+    return sum(weight.numel() for name, weight in model.named_parameters() if ("lora_" in name) is lora)
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +45,23 @@ def test_components_are_of_equal_size(small_model, small_cfg, peer):
 
 
 def test_the_same_components_are_trainable(peer):
-    trained = {name.split("lora_")[0] for name, each in peer.named_parameters() if each.requires_grad}
-    assert trained and all("layers" in name and "vision" not in name for name in trained)
-    assert all("lora_" in name for name, each in peer.named_parameters() if each.requires_grad)
-    names = {".".join(name.split(".")[-3:-1]) for name in trained}
-    own = {f"self_attn.{x}_proj" for x in "qkvo"} | {f"cross_attn.{x}_proj" for x in "qkvo"}
-    assert names == own | {f"mlp.{x}_proj" for x in ("gate", "up", "down")}
-    assert not any("model.layers" in name and "mlp" in name for name in trained)
+    trainable = {name.split("lora_")[0] for name, weight in peer.named_parameters() if weight.requires_grad}
+    assert trainable and all("layers" in name and "vision" not in name for name in trainable)
+    assert all("lora_" in name for name, weight in peer.named_parameters() if weight.requires_grad)
+    names = {".".join(name.split(".")[-3:-1]) for name in trainable}
+    attention_layers = {f"self_attn.{x}_proj" for x in "qkvo"} | {f"cross_attn.{x}_proj" for x in "qkvo"}
+    assert names == attention_layers | {f"mlp.{x}_proj" for x in ("gate", "up", "down")}
+    assert not any("model.layers" in name and "mlp" in name for name in trainable)
 
 
 def test_without_lora_the_same_components_are_frozen(small_cfg, small_model):
     merged = build_model(small_cfg, device="cpu").peft.merge_and_unload()
     merged.frozen = ("vision", "language")
     core = build_peer(merged, small_cfg).model
-    assert all(each.requires_grad for each in core.gated_cross_attn_layers.parameters())
-    assert all(each.requires_grad for each in core.perceiver_resampler.parameters())
+    assert all(weight.requires_grad for weight in core.gated_cross_attn_layers.parameters())
+    assert all(weight.requires_grad for weight in core.perceiver_resampler.parameters())
     for part in (core.vision_model, core.layers, core.embed_tokens):
-        assert not any(each.requires_grad for each in part.parameters())
+        assert not any(weight.requires_grad for weight in part.parameters())
 
 
 @pytest.mark.parametrize("image_attention", ["latest", "next"])
@@ -80,8 +80,8 @@ def test_a_step_with_and_without_images(small_model, peer, batch):
     inputs = peer_inputs(small_model, text)
     assert "pixel_values" not in inputs and not inputs["image_attention_mask"].any()
     peer(**inputs).loss.backward()
-    gradients = [each.grad for each in peer.get_base_model().model.layers.parameters() if each.requires_grad]
-    assert all(each.isfinite().all() for each in gradients)
+    gradients = [weight.grad for weight in peer.get_base_model().model.layers.parameters() if weight.requires_grad]
+    assert all(gradient.isfinite().all() for gradient in gradients)
     peer.zero_grad()
 
 

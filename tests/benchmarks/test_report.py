@@ -18,13 +18,13 @@ class Counted:
 
 
 @pytest.fixture
-def made():
+def results():
     cases = {"step": Counted(), "step: part": Counted(), "peer: step": Counted()}
     times = {"step": [0.3, 0.1, 0.2], "step: part": [0.1] * 3, "peer: step": [0.4] * 3}
     rows = report.row_figures("training", cases, times)
     rows += report.row_figures("decoding", {"answer": tuple}, {"answer": [0.007]})
     of = {OURS: Law(1, 2, 0), BARE: Law(0, 1, 0)}
-    grown = {name("rows", n, each): [law(n)] for n in (1, 2, 4) for each, law in of.items()}
+    grown = {name("rows", n, kind): [law(n)] for n in (1, 2, 4) for kind, law in of.items()}
     ratios = dict(
         ratios={"step_over_parts": 2.0, "answer_over_parts": 1.5},
         operation_ratios={"step_over_parts": 1.25},
@@ -33,8 +33,8 @@ def made():
     return dict(rounds=3, rows=rows, growth=laws(grown, {"rows": (1, 2, 4)}), **ratios)
 
 
-def test_rows_have_medians_and_the_figures_of_their_cases(made):
-    step, *_, answer = made["rows"]
+def test_rows_have_medians_and_the_figures_of_their_cases(results):
+    step, *_, answer = results["rows"]
     assert step == dict(
         section="training",
         name="step",
@@ -46,7 +46,7 @@ def test_rows_have_medians_and_the_figures_of_their_cases(made):
         operations=5e9,
     )
     assert answer == dict(section="decoding", name="answer", seconds=0.007, rounds=[0.007])
-    assert report.in_place_of_times(made["rows"], "operations") == {
+    assert report.in_place_of_times(results["rows"], "operations") == {
         "step": [5e9],
         "step: part": [5e9],
         "peer: step": [5e9],
@@ -58,8 +58,8 @@ def test_kinds_of_rows(row, kind):
     assert report.kind(row) == kind
 
 
-def test_tables_show_rows_ratios_and_growth(made, capsys):
-    print_tables(report.tables(made))
+def test_tables_show_rows_ratios_and_growth(results, capsys):
+    print_tables(report.tables(results))
     printed = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in printed.splitlines() if "│" in line}
     cells = {key: [cell.strip() for cell in line] for key, line in lines.items()}
@@ -71,17 +71,17 @@ def test_tables_show_rows_ratios_and_growth(made, capsys):
     assert "training, medians of 3 rounds" in printed
 
 
-def test_written_files(made, tmp_path):
-    paths = report.write(made, tmp_path / "new")
+def test_written_files(results, tmp_path):
+    paths = report.write(results, tmp_path / "new")
     assert [path.name for path in paths] == ["report.json", "rows.png", "growth.png"]
-    assert json.loads(paths[0].read_text()) == made
+    assert json.loads(paths[0].read_text()) == results
     assert all(min(Image.open(path).size) > 100 for path in paths[1:])
-    only = report.write({**made, "rows": [], "growth": {}}, tmp_path / "other")
+    only = report.write({**results, "rows": [], "growth": {}}, tmp_path / "other")
     assert [path.name for path in only] == ["report.json"]
 
 
 def test_setting_names_device_and_versions():
-    found = report.setting(torch.device("cpu"))
-    assert found["device"].endswith("CPU") and found["threads"] == 1
-    assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
-    assert mmengine.__version__ in {found["versions"].get(name) for name in ("mmengine", "onedl-mmengine")}
+    setting = report.setting(torch.device("cpu"))
+    assert setting["device"].endswith("CPU") and setting["threads"] == 1
+    assert setting["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert mmengine.__version__ in {setting["versions"].get(name) for name in ("mmengine", "onedl-mmengine")}

@@ -43,21 +43,21 @@ def test_process_time_needs_a_single_thread_on_a_cpu():
 
 
 def test_peak_bytes_count_new_tensors_that_live_at_once():
-    given = torch.zeros(1000)
+    tensor = torch.zeros(1000)
 
     def work():
-        one = given.view(10, 100) + 1
-        two = one * 2
-        del one
-        return two.exp()
+        first = tensor.view(10, 100) + 1
+        second = first * 2
+        del first
+        return second.exp()
 
-    assert peak_bytes(work, [given], torch.device("cpu")) == 2 * 4000
+    assert peak_bytes(work, [tensor], torch.device("cpu")) == 2 * 4000
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_peak_bytes_on_a_gpu():
-    given = torch.zeros(1 << 20, device="cuda")
-    assert peak_bytes(lambda: given + 1, [given], given.device) == pytest.approx(4 << 20, rel=0.01)
+    tensor = torch.zeros(1 << 20, device="cuda")
+    assert peak_bytes(lambda: tensor + 1, [tensor], tensor.device) == pytest.approx(4 << 20, rel=0.01)
 
 
 def test_time_per_token_starts_with_the_second_token():

@@ -42,10 +42,10 @@ def test_a_visual_sample_has_one_image_before_its_answer(drawn, words):
     visual, language = drawn
     for sample in visual.samples:
         ids, labels = sample["input_ids"], sample["labels"]
-        [place] = (ids == words.image).nonzero().flatten().tolist()
-        learned = (labels != IGNORE_INDEX).nonzero().flatten().tolist()
-        assert place < learned[0] and learned == list(range(learned[0], len(ids)))
-        assert torch.equal(labels[learned], ids[learned])
+        [position] = (ids == words.image).nonzero().flatten().tolist()
+        supervised = (labels != IGNORE_INDEX).nonzero().flatten().tolist()
+        assert position < supervised[0] and supervised == list(range(supervised[0], len(ids)))
+        assert torch.equal(labels[supervised], ids[supervised])
         assert sample["pixels"].shape == (1, 3, 32, 32)
     assert all(sample["pixels"] is None and words.image not in sample["input_ids"] for sample in language.samples)
     share = {part.source: sum(int((s["labels"] != IGNORE_INDEX).sum()) for s in part.samples) for part in drawn}
@@ -63,17 +63,17 @@ def test_the_same_seed_gives_the_same_samples(words, drawn):
     assert list(map(len, texts(again))) == list(map(len, texts(other)))
 
 
-def contents(made):
+def contents(batches_of_epoch):
     """The supervised tokens of each sample, whatever row and batch it is in."""
-    found = []
-    for batch in made:
+    supervised_tokens = []
+    for batch in batches_of_epoch:
         owners = batch["samples"]
         if owners is None:
             owners = torch.arange(len(batch["labels"]))[:, None].expand_as(batch["labels"])
         for number in range(len(batch["sources"])):
-            own = batch["labels"][owners == number]
-            found.append(tuple(own[own != IGNORE_INDEX].tolist()))
-    return sorted(found)
+            labels = batch["labels"][owners == number]
+            supervised_tokens.append(tuple(labels[labels != IGNORE_INDEX].tolist()))
+    return sorted(supervised_tokens)
 
 
 def test_all_batches_hold_the_same_samples(drawn):
@@ -81,7 +81,10 @@ def test_all_batches_hold_the_same_samples(drawn):
     packed = batches(drawn, 4, row_length=128)
     assert [batch["sources"] for batch in mixed] == [["visual"] * 4 + ["language"] * 4] * 2
     assert contents(mixed) == contents(grouped) == contents(packed) and len(contents(mixed)) == 16
-    totals = [[sum(learned_tokens(b)[s] for b in some) for s in SOURCES] for some in (mixed, grouped, packed)]
+    totals = [
+        [sum(learned_tokens(b)[s] for b in batches_of_epoch) for s in SOURCES]
+        for batches_of_epoch in (mixed, grouped, packed)
+    ]
     assert totals[0] == totals[1] == totals[2] and all(totals[0])
 
 
@@ -94,5 +97,5 @@ def test_grouped_and_packed_rows_have_less_padding(drawn):
 
 
 def test_batches_of_one_source(drawn):
-    [one, other] = batches(drawn[1:], 4)
-    assert one["pixels"] is None and set(one["sources"] + other["sources"]) == {"language"}
+    [first, second] = batches(drawn[1:], 4)
+    assert first["pixels"] is None and set(first["sources"] + second["sources"]) == {"language"}

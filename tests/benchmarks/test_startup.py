@@ -12,14 +12,14 @@ PRINTS = "import time; print('one'); print(input()); time.sleep(60)"
 
 
 def test_until_waits_for_the_lines_of_a_process():
-    seen = []
+    printed = []
 
     def condition(lines):
-        seen.extend(lines[-1:])
+        printed.extend(lines[-1:])
         return "two" in lines[-1]
 
     seconds = until([sys.executable, "-c", PRINTS], condition, "two\n")
-    assert 0 < seconds < 50 and seen == ["one\n", "two\n"]
+    assert 0 < seconds < 50 and printed == ["one\n", "two\n"]
 
 
 def test_until_refuses_a_process_that_ends_early():

@@ -65,8 +65,8 @@ def test_every_row_runs_and_leaves_no_gradient(rows):
 
 def test_different_numbers_of_supervised_tokens_are_refused(small_model, small_cfg, drawn, monkeypatch):
     def fewer(*args, row_length=None, **how):
-        made = batches(*args, row_length=row_length, **how)
-        return made[:1] if row_length else made
+        prepared = batches(*args, row_length=row_length, **how)
+        return prepared[:1] if row_length else prepared
 
     monkeypatch.setattr(training, "batches", fewer)
     with pytest.raises(ValueError, match="different numbers of supervised tokens.*packed"):
@@ -84,9 +84,9 @@ def test_only_trainable_parameters_get_gradients(rows, small_model):
         got = {key for key, p in row.model.named_parameters() if p.grad is not None}
         assert got == {key for key, p in row.model.named_parameters() if p.requires_grad}, name
         row.model.zero_grad()
-    own = flamingo_of(small_model).language.model
-    gated = sum(p.numel() for key, p in own.named_parameters() if p.requires_grad and ".gated." in key)
-    assert trained(rows[LANGUAGE_MIXED].model) == trained(own) - gated
+    language = flamingo_of(small_model).language.model
+    gated = sum(p.numel() for key, p in language.named_parameters() if p.requires_grad and ".gated." in key)
+    assert trained(rows[LANGUAGE_MIXED].model) == trained(language) - gated
 
 
 def test_packed_rows_of_the_bare_model_have_the_same_loss(rows):
@@ -94,8 +94,8 @@ def test_packed_rows_of_the_bare_model_have_the_same_loss(rows):
     with torch.no_grad():
         loss = {}
         for name in (LANGUAGE_MIXED, LANGUAGE_PACKED):
-            counts = [int((some["labels"][:, 1:] != -100).sum()) for some in rows[name].inputs]
-            means = [float(row.model(**some).loss) for some in rows[name].inputs]
+            counts = [int((inputs["labels"][:, 1:] != -100).sum()) for inputs in rows[name].inputs]
+            means = [float(row.model(**inputs).loss) for inputs in rows[name].inputs]
             loss[name] = sum(c * m for c, m in zip(counts, means, strict=True))
     assert loss[LANGUAGE_PACKED] == pytest.approx(loss[LANGUAGE_MIXED], rel=rounding(TERMS, 1))
 
@@ -128,22 +128,22 @@ def test_packing_saves_operations(rows):
 
 def test_figures_of_a_matrix_product():
     model = torch.nn.Linear(30, 20, bias=False)
-    found = Row(model, lambda x: model(x).sum().backward(), [torch.ones(10, 30)] * 2, supervised=7).figures()
+    figures = Row(model, lambda x: model(x).sum().backward(), [torch.ones(10, 30)] * 2, supervised=7).figures()
     # Two batches, forward and the weight's gradient; the latter lives beside the output and its gradient.
-    assert (found["learned"], found["operations"]) == (7, 2 * 2 * (2 * 10 * 20 * 30))
-    assert 4 * 20 * 30 < found["peak_bytes"] < 4 * (20 * 30 + 3 * 10 * 20)
+    assert (figures["learned"], figures["operations"]) == (7, 2 * 2 * (2 * 10 * 20 * 30))
+    assert 4 * 20 * 30 < figures["peak_bytes"] < 4 * (20 * 30 + 3 * 10 * 20)
 
 
 def test_a_row_adds_up_its_batches_and_frees_gradients_between_them():
     model = torch.nn.Linear(2, 1)
-    seen = []
+    calls = []
 
     def work(x):
-        seen.append((x, model.weight.grad))
+        calls.append((x, model.weight.grad))
         model(torch.ones(2)).sum().backward()
 
-    assert Row(model, work, [1, 2], supervised=3, before=lambda: seen.append("before"))() > 0
-    assert seen == ["before", (1, None), (2, None)]
+    assert Row(model, work, [1, 2], supervised=3, before=lambda: calls.append("before"))() > 0
+    assert calls == ["before", (1, None), (2, None)]
 
 
 def test_ratios_are_of_the_rows_that_they_name():
