@@ -31,7 +31,7 @@ def trainable_names(model: nn.Module) -> set[str]:
     (running statistics), and all tensors that LoRA added, of which some variants train a part only (MiCA, VeLoRA).
     """
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    # No state dict is made: for one, 4-bit weights pack what they are quantized by, all of them at every checkpoint.
+    # No state dict is made for the names, since 4-bit weights pack their quantization state for it each time.
     lora = {name for name, _ in model.named_parameters(remove_duplicate=False) if ".lora_" in name}
     for prefix, module in model.named_modules():
         buffers = {name for name, _ in module.named_buffers(recurse=False)} - module._non_persistent_buffers_set

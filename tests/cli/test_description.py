@@ -63,7 +63,7 @@ def test_a_folder_is_read_as_its_config_was(folder):
     assert load_config(folder / "config.py").model.module.vision == dict(type="OpenCLIPVision", path="base/vision")
 
 
-def test_a_folder_finds_itself_wherever_it_goes(tmp_path, monkeypatch):
+def test_here_is_the_folder_after_it_moved(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/flamingo.safetensors").write_bytes(b"weights")
     model = dict(MODEL["module"], weights="${here}/flamingo.safetensors")
@@ -119,14 +119,14 @@ def test_a_program_is_run_where_it_is_trusted(folder, tmp_path, capsys):
 
 
 def test_an_old_folder_of_plain_settings_is_read_with_a_warning(folder, monkeypatch):
-    said = []
-    monkeypatch.setattr("mmgpt.cli.description.print_log", lambda text, *_: said.append(text))
+    warnings = []
+    monkeypatch.setattr("mmgpt.cli.description.print_log", lambda text, *_: warnings.append(text))
     (folder / "mmgpt.json").unlink()
     values = dict(VALUES, language="{{ fileDirname }}/language", default_scope="mmgpt")
     Config(values).dump(folder / "config.py")
     cfg = load_config(folder)
     assert cfg.model.module.language.path == str(folder / "language") and cfg.model.lora.target_modules == ["q_proj"]
-    assert said == [
+    assert warnings == [
         f"{folder / 'config.py'} was written by an earlier mmgpt; it is read as plain settings: export the model again"
     ]
     text = (folder / "config.py").read_text()
@@ -206,7 +206,7 @@ def test_only_the_projects_own_classes_are_built(folder, change, place):
     ],
 )
 @pytest.mark.parametrize("trust", [False, True])
-def test_what_no_description_has(folder, change, words, trust):
+def test_entries_that_are_not_allowed_are_refused(folder, change, words, trust):
     changed(folder, change)
     with pytest.raises(ValueError, match=words):
         load_config(folder, trust=trust)
@@ -219,7 +219,7 @@ def test_a_type_of_a_new_language_models_settings_is_transformers_own(folder):
 
 
 @pytest.mark.parametrize("depth", [40, 300, 400, 900])
-def test_a_description_that_is_nested_deeply(folder, depth):
+def test_a_deeply_nested_description_is_refused(folder, depth):
     value = "x"
     for _ in range(depth):
         value = [value]
@@ -229,7 +229,7 @@ def test_a_description_that_is_nested_deeply(folder, depth):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, b"\xff"])
-def test_what_is_no_description(folder, text):
+def test_damaged_descriptions_are_refused(folder, text):
     (folder / "mmgpt.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match="mmgpt.json (is not valid JSON|holds a list, not a JSON object)"):
         load_config(folder)
@@ -255,7 +255,7 @@ def test_imports_that_no_class_needs_are_left_out(folder):
     assert "imports" not in json.loads((folder / "mmgpt.json").read_text())
 
 
-def test_weights_that_are_not_those_of_the_folder(folder):
+def test_changed_missing_and_surplus_weights_are_refused(folder):
     adapter = folder / ADAPTER
     (folder / TRAINED).write_bytes(b"")
     with pytest.raises(ValueError, match="trained.safetensors does not belong to the folder: mmgpt.json does not name"):

@@ -18,7 +18,7 @@ from tests.helpers.stub_faults import FAULTY
         MemoryError(),
     ],
 )
-def test_too_little_memory_says_what_needs_less(error):
+def test_lack_of_memory_lists_settings_that_need_less(error):
     assert is_out_of_memory(error)
     message = resource_message(error)
     assert message.startswith("out of memory: ") and "more\n" not in message
@@ -26,25 +26,25 @@ def test_too_little_memory_says_what_needs_less(error):
         assert words in message or words == "no reason given" and error.args
 
 
-def test_torch_words_a_failing_allocation_so():
+def test_a_failed_allocation_of_torch_is_a_lack_of_memory():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(raised.value)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_disk_that_cannot_be_written_is_told(number):
+def test_a_disk_that_cannot_be_written_is_named(number):
     error = OSError(number, os.strerror(number), "run/iter_3.pth")
     assert is_disk_fault(error)
     assert resource_message(error).startswith(f"run/iter_3.pth: {os.strerror(number)}. ")
 
 
-def test_a_disk_found_full_before_the_run_is_told_in_its_own_words():
+def test_message_of_a_disk_fault_is_its_text():
     error = DiskFault("a checkpoint takes about 6 MB: make room")
     assert is_disk_fault(error) and resource_message(error) == str(error)
 
 
-def test_other_errors_are_none_of_these():
+def test_other_errors_have_no_resource_message():
     for error in (RuntimeError("shapes"), FileNotFoundError(errno.ENOENT, "no"), OSError("no number")):
         assert resource_message(error) is None
 

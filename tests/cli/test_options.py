@@ -61,7 +61,7 @@ def test_blanks_and_commas_within_quotes_are_kept(text, value):
     assert ours == value and type(ours) is type(value)
 
 
-def test_pairs():
+def test_pairs_of_several_options_are_merged():
     assert parsed("a.b=1", "a.c=x=y z", "d=", "e =' '") == {"a.b": 1, "a.c": "x=y z", "d": "", "e": " "}
     parser = argparse.ArgumentParser()
     add_cfg_options(parser)
@@ -85,7 +85,7 @@ def test_pairs():
         ("name=" + "[" * 5000 + "]" * 5000, "recursion"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_name(pair, word):
+def test_invalid_values_are_refused_by_name(pair, word):
     with pytest.raises(argparse.ArgumentError, match="--cfg-options") as raised:
         parsed(pair)
     assert word in str(raised.value) and pair[:20] in str(raised.value)

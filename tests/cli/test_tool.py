@@ -1,4 +1,4 @@
-"""What a user is told about mistakes that show while the parts of a config are built."""
+"""Messages about mistakes that appear while the components of a config are built."""
 
 import copy
 import os
@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _a_tool(monkeypatch):
-    """What the command line of a tool looks like; that of a test process would put all packages beside the tool."""
+    """The command line of a tool; with that of a test process, all packages would be in the tool's folder."""
     monkeypatch.setattr(sys, "argv", ["tools/train.py"])
 
 
 @MODELS.register_module()
 class Faulty:
-    """Has a fault of its own, whatever the config says."""
+    """Component with a bug of its own, whatever the config sets."""
 
     def __init__(self, kind, **kwargs):
         if kind is TypeError:
@@ -60,7 +60,7 @@ def message_of(build, cfg):
         ("module.vision.layr", 2, ["OpenCLIPVision", "did you mean 'layer'"]),
     ],
 )
-def test_wrong_entries_of_a_model(tiny_flamingo_config, option, value, words):
+def test_wrong_arguments_of_a_model_are_told_with_choices(tiny_flamingo_config, option, value, words):
     model = dict(type="LoRAModel", module=copy.deepcopy(tiny_flamingo_config), lora=dict(r=2, target_modules=["to_q"]))
     cfg = Config(model)
     cfg.merge_from_dict({option: value})
@@ -69,7 +69,7 @@ def test_wrong_entries_of_a_model(tiny_flamingo_config, option, value, words):
         assert word in message
 
 
-def test_choices_of_a_part_that_passes_arguments_on():
+def test_choices_of_a_component_that_passes_arguments_on():
     message = message_of(DATASETS.build, dict(type="InstructionDataset", parser="dolly", sampel=1))
     assert "did you mean 'sample'" in message and "ann_file" in message
 
@@ -86,14 +86,14 @@ def test_a_value_that_the_config_does_not_set_is_told():
     assert message.startswith("the config does not set 'lora', which is needed here")
 
 
-def test_a_quoted_value_of_the_config():
+def test_a_value_that_an_error_quotes_is_found_in_the_config():
     cfg = dict(type="Faulty", kind=AttributeError, deep=[dict(x="two")])
     assert message_of(MODELS.build, cfg).startswith(
         "deep[0].x='two' in the config does not fit: 'one' is none of 'two'"
     )
 
 
-def test_a_wrong_option_of_the_loader(make_runner):
+def test_a_wrong_argument_of_the_data_loader_is_told_with_choices(make_runner):
     runner = make_runner(**{"train_dataloader.numworkers": 1})
     message = message_of(lambda _: runner.train(), None)
     assert "did you mean 'num_workers'" in message
@@ -129,14 +129,14 @@ class Broken(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("error", [ValueError, KeyError])
-def test_a_note_about_the_sample_is_told(monkeypatch, workers, error):
+def test_a_note_about_the_sample_is_in_the_message(monkeypatch, workers, error):
     monkeypatch.setattr("mmgpt.__file__", __file__)
     message = message_of(lambda error: list(DataLoader(Broken(error), num_workers=workers)), error)
     assert message == "no 'answer'\nin dataset 'own', record 3"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_the_system_says_about_a_file_is_told_with_its_name(tmp_path, workers):
+def test_an_error_of_the_system_names_its_file(tmp_path, workers):
     class Missing(torch.utils.data.Dataset):
         def __len__(self):
             return 1
@@ -160,7 +160,7 @@ def test_a_full_disk_before_the_run_ends_as_one_during_it(capsys):
     assert ended.value.code == 74 and capsys.readouterr().err == "error: make room\n"
 
 
-def test_an_interrupt_is_no_traceback(capsys):
+def test_an_interrupt_ends_without_a_traceback(capsys):
     def interrupted():
         raise KeyboardInterrupt
 

@@ -32,7 +32,7 @@ def test_the_newest_complete_checkpoint(tmp_path):
     assert newest_checkpoint(tmp_path)[0] == tmp_path / "stopped.pth"
 
 
-def test_of_two_at_the_same_time_the_later_step(tmp_path):
+def test_of_two_checkpoints_of_one_time_the_later_step_is_the_newest(tmp_path):
     for name in ("iter_9.pth", "iter_12.pth"):
         save(tmp_path / name)
     (tmp_path / "latest.pth").symlink_to("iter_9.pth")
@@ -50,16 +50,16 @@ def test_a_link_to_nothing_and_cut_files_are_passed_over(tmp_path):
     assert newest_checkpoint(tmp_path) == (names[0], [names[2], names[1]])
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
-def test_what_is_cut_anywhere_is_incomplete(tmp_path, kept):
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9, 0.999])
+def test_a_cut_file_is_incomplete(tmp_path, fraction):
     path = tmp_path / "iter_1.pth"
     save(path)
     assert is_complete(path)
-    cut(path, int(kept * path.stat().st_size))
+    cut(path, int(fraction * path.stat().st_size))
     assert not is_complete(path)
 
 
-def test_zeros_instead_of_the_end_are_incomplete(tmp_path):
+def test_a_file_that_ends_in_zeros_is_incomplete(tmp_path):
     path = tmp_path / "iter_1.pth"
     save(path)
     half = path.stat().st_size // 2
@@ -67,20 +67,20 @@ def test_zeros_instead_of_the_end_are_incomplete(tmp_path):
     assert not is_complete(path)
 
 
-def test_parts_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+def test_only_incomplete_files_of_dead_processes_are_removed(tmp_path):
     name = part_path(tmp_path / "iter_3.pth").name
     dead = name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")  # above the largest process number of Linux
-    kept = ["iter_3.pth.part", name, "iter_3.pth", "answers.json.part"]
-    for each in (dead, *kept):
-        (tmp_path / each).touch()
+    others = ["iter_3.pth.part", name, "iter_3.pth", "answers.json.part"]
+    for name in (dead, *others):
+        (tmp_path / name).touch()
     folders = ["iter_3.shards", "iter_4.shards", "iter_5.shards", "my.shards", "iter_6.shards.part"]
-    for each in folders:
-        (tmp_path / each).mkdir()
-        (tmp_path / each / "a.safetensors").touch()
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.safetensors").touch()
     (tmp_path / "iter_5.shards" / "notes.txt").touch()
     remove_incomplete(tmp_path)
     folders.remove("iter_4.shards")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, *folders])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, *folders])
 
 
 def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path):
@@ -105,7 +105,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     assert not is_disk_fault(raised.value)
 
 
-def test_room_for_a_checkpoint(tmp_path, monkeypatch):
+def test_too_little_room_for_a_checkpoint_is_a_disk_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9e9, 8e9, 5_000_000))
     check_space(tmp_path, 5_000_000)
     with pytest.raises(DiskFault, match="takes about 6 MB.* has 5 MB left"):

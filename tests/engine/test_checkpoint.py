@@ -24,7 +24,7 @@ def trained(make_runner, tmp_path):
     return runner, tmp_path / "run"
 
 
-def test_checkpoint_holds_what_was_trained(trained):
+def test_checkpoint_holds_trainable_tensors_only(trained):
     runner, folder = trained
     checkpoint = torch.load(folder / "latest.pth", weights_only=True)
     assert set(checkpoint["state_dict"]) == {
@@ -49,7 +49,7 @@ def test_latest_is_the_newest_and_old_ones_are_removed(trained):
     assert os.path.realpath(folder / "latest.pth") == os.path.realpath(folder / "iter_12.pth")
 
 
-def test_log_is_restored(trained, make_runner):
+def test_log_is_restored_on_resume(trained, make_runner):
     runner, folder = trained
     expected = runner.message_hub.get_scalar("train/loss")
     resumed = make_runner(resume=True, load_from=str(folder / "latest.pth"))
@@ -59,7 +59,7 @@ def test_log_is_restored(trained, make_runner):
     assert restored.mean() == expected.mean()
 
 
-def test_load_trained(trained):
+def test_load_trainable_restores_the_trainable_tensors(trained):
     runner, folder = trained
     model = StubModel()
     load_trainable(model, folder / "latest.pth")
@@ -67,16 +67,16 @@ def test_load_trained(trained):
         torch.testing.assert_close(model.state_dict()[name], value.cpu())
 
 
-def test_names_of_what_is_trained_are_found_without_a_state_dict(monkeypatch):
-    """For one, 4-bit weights pack what they are quantized by, all of them at every checkpoint."""
+def test_trainable_names_need_no_state_dict(monkeypatch):
+    """For a state dict, 4-bit weights would pack their quantization state at every checkpoint."""
     model = StubModel()
     part = model.gated.lora_A = torch.nn.Linear(4, 2)
     part.weight.requires_grad_(False)
     part.register_buffer("scale", torch.ones(1))
     part.register_buffer("scratch", torch.ones(1), persistent=False)
     monkeypatch.setattr(StubModel, "state_dict", lambda *_, **__: pytest.fail("a state dict is made"))
-    found = {name for name in trainable_names(model) if "lora" in name}
-    assert found == {"gated.lora_A.weight", "gated.lora_A.bias", "gated.lora_A.scale"}
+    lora_names = {name for name in trainable_names(model) if "lora" in name}
+    assert lora_names == {"gated.lora_A.weight", "gated.lora_A.bias", "gated.lora_A.scale"}
 
 
 def damage(folder, change):
@@ -97,7 +97,7 @@ def damage(folder, change):
         ),
     ],
 )
-def test_loading_is_strict(trained, make_runner, change, message):
+def test_checkpoint_of_another_model_is_refused(trained, make_runner, change, message):
     path = damage(trained[1], change)
     with pytest.raises(ValueError, match=f"(?s){path.name}.*{message}"):
         load_trainable(StubModel(), path)
@@ -112,14 +112,14 @@ def test_test_run_loads_the_checkpoint(trained, make_runner):
     assert tuned != make_runner().test()
 
 
-def test_other_epoch_length_is_no_resume(trained, make_runner):
+def test_resume_with_another_epoch_length_is_refused(trained, make_runner):
     more = "train_dataloader['dataset']['size'] = 14"
     with pytest.raises(ValueError, match="an epoch had 6 batches per process then and has 7 now"):
         make_runner(more, resume=True, load_from=str(trained[1] / "latest.pth")).train()
 
 
 class Evil:
-    """Asks, when it is unpickled, for a folder to be made."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -141,7 +141,7 @@ FORMATS = {
 
 @pytest.fixture(params=FORMATS)
 def evil(request, tmp_path):
-    """A checkpoint, complete but for what it asks for, and the folder that it asks for."""
+    """A checkpoint that runs code when it is unpickled, which creates a folder, and that folder."""
     content = dict(
         state_dict=StubModel().state_dict(),
         meta=dict(epoch=0, iter=1, epoch_length=6, asked=Evil(tmp_path / "made")),
@@ -153,14 +153,14 @@ def evil(request, tmp_path):
 
 
 def resume_from_the_folder(make_runner, path, more):
-    """As MMEngine does by itself, with the name that it wrote into the folder."""
+    """Resume by the name of the checkpoint that MMEngine wrote into the work directory."""
     (path.parent / "run").mkdir()
     (path.parent / "run" / "last_checkpoint").write_text(str(path))
     make_runner(more, resume=True).train()
 
 
 NO_CHECKPOINTS = "default_hooks['checkpoint'] = None\n"
-ROADS = {
+LOADERS = {
     "load_trainable": lambda make_runner, path, more: load_trainable(StubModel(), path),
     "train from": lambda make_runner, path, more: make_runner(more, load_from=str(path)).train(),
     "test": lambda make_runner, path, more: make_runner(more, load_from=str(path)).test(),
@@ -173,15 +173,15 @@ ROADS = {
 
 
 @pytest.mark.parametrize("more", ["", NO_CHECKPOINTS], ids=["our hook", "no checkpoints"])
-@pytest.mark.parametrize("road", ROADS)
-def test_code_in_a_checkpoint_is_refused_on_every_road(make_runner, evil, road, more):
-    path, made = evil
+@pytest.mark.parametrize("loader", LOADERS)
+def test_code_in_a_checkpoint_is_refused_by_every_loader(make_runner, evil, loader, more):
+    path, folder = evil
     with pytest.raises(ValueError, match="evil.pth cannot be read as tensors and plain data"):
-        ROADS[road](make_runner, path, more)
-    assert not made.exists()
+        LOADERS[loader](make_runner, path, more)
+    assert not folder.exists()
 
 
-def test_the_text_of_a_config_in_a_checkpoint_is_left_out(tmp_path):
+def test_config_text_in_a_checkpoint_is_dropped(tmp_path):
     torch.save({"meta": {"config": "a = 1", "iter": 3}, "state_dict": {}}, tmp_path / "text.pth")
     assert CheckpointLoader.load_checkpoint(str(tmp_path / "text.pth"))["meta"] == {"iter": 3}
 
@@ -195,7 +195,7 @@ def test_addresses_are_not_loaded(make_runner, address, monkeypatch):
         make_runner(load_from=f"{address}://x/y.pth").train()
 
 
-def test_files_that_are_no_safe_checkpoint(tmp_path):
+def test_damaged_missing_and_foreign_files_are_refused_by_name(tmp_path):
     (tmp_path / "short.pth").write_bytes(b"PK\x03\x04 no archive")
     (tmp_path / "empty.pth").touch()
     torch.save({"weights": 1}, tmp_path / "other.pth")
@@ -215,23 +215,24 @@ def test_checkpoints_wait_for_the_end_of_a_step(make_runner, monkeypatch):
     assert saved == [4, 6, 10, 12]
 
 
-def test_what_a_checkpoint_cannot_hold():
+def test_objects_other_than_plain_data_are_refused():
     with pytest.raises(ValueError, match="a checkpoint cannot hold a function"):
         to_plain_data({"a": [lambda: 0]})
 
 
-def test_file_appears_when_complete(tmp_path, monkeypatch):
+def test_atomic_backend_replaces_a_file_when_the_new_one_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "file"
     AtomicBackend().put(b"old", path)
-    seen = []
+    contents = []
     rename = os.replace
-    monkeypatch.setattr(os, "replace", lambda *names: (seen.append(path.read_bytes()), rename(*names)))
+    monkeypatch.setattr(os, "replace", lambda *names: (contents.append(path.read_bytes()), rename(*names)))
     AtomicBackend().put(b"new", path)
-    assert seen == [b"old"] and path.read_bytes() == b"new"
+    assert contents == [b"old"]
+    assert path.read_bytes() == b"new"
 
 
 def fill_disk(monkeypatch, writes):
-    """Let the disk be full after so many writes of checkpoints, each time in the middle of one."""
+    """Make the disk full after this number of checkpoints, in the middle of the next one."""
     left = [writes]
     write = LocalBackend.put
 
@@ -259,7 +260,7 @@ def test_a_full_disk_leaves_the_old_checkpoints(make_runner, tmp_path, monkeypat
     assert names == [*["iter_12.pth", "iter_9.pth"][:kept], "latest.pth"]
 
 
-def test_too_little_room_is_told_before_the_first_step(make_runner, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_the_first_step(make_runner, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1000, 900, 100))
     runner = make_runner()
     with pytest.raises(ValueError, match="a checkpoint takes about"):
@@ -267,7 +268,7 @@ def test_too_little_room_is_told_before_the_first_step(make_runner, monkeypatch)
     assert runner.iter == 0
 
 
-def test_parts_of_a_killed_run_are_removed(make_runner, tmp_path):
+def test_incomplete_files_of_a_killed_run_are_removed(make_runner, tmp_path):
     (tmp_path / "run").mkdir()
     name = part_path(tmp_path / "iter_8.pth").name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
     (tmp_path / "run" / name).touch()
@@ -276,7 +277,7 @@ def test_parts_of_a_killed_run_are_removed(make_runner, tmp_path):
 
 
 def test_a_checkpoint_names_no_files_outside_the_folder_of_its_run(make_runner, tmp_path):
-    """MMEngine removes older checkpoints by the names that the resumed one has."""
+    """MMEngine removes older checkpoints by the names in the resumed one."""
     mine = tmp_path / "mine.pth"
     mine.touch()
     make_runner(max_epochs=1).train()

@@ -52,7 +52,7 @@ def whole(stub, tmp_path_factory):
     return evaluate(stub, tmp_path_factory.mktemp("whole"))
 
 
-def test_the_result_says_how_it_was_made(stub, whole):
+def test_result_file_has_settings_checksums_and_versions(stub, whole):
     folder, predictions, result = whole
     rows = [json.loads(line) for line in predictions.splitlines()]
     assert [row["index"] for row in rows] == list(range(SIZE))
@@ -67,7 +67,7 @@ def test_the_result_says_how_it_was_made(stub, whole):
     assert folder.name.startswith("epoch-")
 
 
-def test_two_processes_give_what_one_gives(stub, whole, tmp_path):
+def test_two_processes_give_the_predictions_of_one(stub, whole, tmp_path):
     script = ["bash", str(ROOT / "tools" / "dist_test.sh"), *map(str, stub), "2", "--work-dir", str(tmp_path)]
     environment = {
         **ENVIRONMENT,
@@ -80,7 +80,7 @@ def test_two_processes_give_what_one_gives(stub, whole, tmp_path):
     assert result["metrics"] == whole[2]["metrics"] and result["processes"] == 2
 
 
-def test_a_killed_evaluation_goes_on(stub, whole, tmp_path):
+def test_a_killed_evaluation_is_resumed_to_the_same_result(stub, whole, tmp_path):
     slow = ["--cfg-options", *SLOW]
     process = subprocess.Popen(command("test.py", *stub, "--work-dir", tmp_path, *slow), env=ENVIRONMENT)
     deadline = time.monotonic() + 240
@@ -101,7 +101,7 @@ def test_a_killed_evaluation_goes_on(stub, whole, tmp_path):
 
 
 @pytest.mark.parametrize("repaired", [True, False])
-def test_what_was_answered_is_kept_when_a_metric_fails(stub, whole, tmp_path, repaired):
+def test_answers_are_kept_when_a_metric_fails(stub, whole, tmp_path, repaired):
     """The metric is repaired, or only its surroundings: with --resume nothing is asked again."""
     log = tmp_path / "asked.txt"
     options = ["--cfg-options", f"test_dataloader.dataset.log={log}"]
@@ -138,7 +138,7 @@ def test_processes_share_whole_batches(world):
     assert list(batches) == [[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]] and len(batches) == 5
 
 
-def test_predictions_must_be_complete(tmp_path):
+def test_missing_and_surplus_predictions_are_an_error(tmp_path):
     predictions = Predictions(tmp_path)
     predictions.add({"index": i} for i in (0, 3))
     with pytest.raises(ValueError, match=r"2 predictions for 3 samples; wrong are \[1, 2, 3\]"):

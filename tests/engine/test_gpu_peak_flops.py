@@ -16,10 +16,10 @@ from mmgpt.engine.gpu_peak_flops import peak_flops
         ("NVIDIA RTX A6000", 154.8),
     ],
 )
-def test_peaks_by_the_names_that_torch_gives(device, tera):
+def test_peak_flops_of_the_device_names_of_torch(device, tera):
     assert peak_flops(device) == tera * 1e12
 
 
 @pytest.mark.parametrize("device", ["", "NVIDIA A100X2000", "Tesla K80"])
-def test_unknown_devices_have_none(device):
+def test_unknown_devices_have_no_peak_flops(device):
     assert peak_flops(device) is None

@@ -82,6 +82,6 @@ def test_without_a_seed_the_order_is_the_same_each_time():
         (("train", 0, 1, -1), "epoch -1"),
     ],
 )
-def test_mistakes(arguments, words):
+def test_splits_ranks_and_epochs_out_of_range_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         rank_loader(config(), *arguments)

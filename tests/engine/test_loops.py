@@ -65,7 +65,7 @@ def test_resumed_run_equals_uninterrupted_one(make_runner, tmp_path, workers, ki
 
 
 @pytest.mark.parametrize(("kill", "done", "workers"), [(5, 4, 0), (6, 6, 0), (7, 6, 0), (9, 6, 2), (11, 10, 0)])
-def test_resumed_at_any_batch_of_a_step(make_runner, tmp_path, kill, done, workers):
+def test_run_resumed_within_a_step_equals_the_uninterrupted_one(make_runner, tmp_path, kill, done, workers):
     """Twice 6 batches in steps of 4 and 2: what the step under way had accumulated is done again."""
     steps = dict(workers=workers, accumulative_counts=4)
     more = "default_hooks['checkpoint']['interval'] = 1"
@@ -85,7 +85,7 @@ def test_validation_does_not_change_training(make_runner):
     assert train(make_runner(more)) == plain
 
 
-def test_the_best_checkpoint_stays_the_best(make_runner, tmp_path):
+def test_best_checkpoint_survives_a_resume(make_runner, tmp_path):
     """Of a run of two epochs, and one resumed after the first that would find any other worse."""
     more = (
         "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
@@ -109,14 +109,14 @@ def test_the_best_checkpoint_stays_the_best(make_runner, tmp_path):
     assert [path.name for path in (tmp_path / "run").glob("best_*.pth")] == [best.name]
 
 
-def test_batches_done_are_not_read_again(make_runner, tmp_path):
+def test_skipped_batches_are_not_read_on_resume(make_runner, tmp_path):
     train(make_runner(), kill=4)
     log = tmp_path / "read.txt"
     train(make_runner(log=log, resume=True, load_from=str(tmp_path / "run" / "latest.pth")))
     assert len(log.read_text().split()) == (12 - 3) * 2
 
 
-def test_joint_batches_go_on_where_they_were(make_runner, tmp_path):
+def test_joint_batches_continue_after_a_resume(make_runner, tmp_path):
     """The language stream runs on over the epochs; a resumed run reads what the killed one had not."""
     more = (
         "train_dataloader['dataset'].update(type='StubJoint', size=17)\n"
@@ -140,7 +140,7 @@ def test_epochs_are_shuffled_differently_and_read_all_data(make_runner, tmp_path
     assert read[:12] != read[12:]
 
 
-def test_batch_sampler_that_cannot_skip(make_runner, tmp_path):
+def test_resume_within_an_epoch_needs_a_batch_sampler_with_start(make_runner, tmp_path):
     more = "train_dataloader['batch_sampler'] = None"
     train(make_runner(more), kill=4)
     runner = make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))
@@ -157,7 +157,7 @@ class DrawingData(StubData):
         return {"x": data["x"], "y": data["y"] + float(np.random.rand())}
 
 
-def test_what_loading_draws_is_the_same_in_a_run_resumed_at_an_epoch(make_runner, tmp_path):
+def test_random_numbers_of_loading_are_equal_in_a_run_resumed_at_an_epoch(make_runner, tmp_path):
     more = (
         "train_dataloader['dataset']['type'] = 'DrawingData'\n"
         "train_dataloader['batch_sampler'] = None\n"

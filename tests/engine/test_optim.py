@@ -45,7 +45,7 @@ def test_only_matrices_of_the_gated_blocks_decay(model, name):
     assert {group["lr"] for group in (decayed, plain)} == {cfg.lr}
 
 
-def test_wrong_configs(model):
+def test_unknown_paramwise_key_and_frozen_model_are_refused(model):
     cfg = schedule("tiny").optim_wrapper
     with pytest.raises(ValueError, match="decay_mult.*the only choice is 'decayed'"):
         build_optim_wrapper(model, {**cfg, "paramwise_cfg": dict(decay_mult=1)})

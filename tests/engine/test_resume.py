@@ -95,15 +95,15 @@ def test_more_epochs_continue_on_the_longer_cosine(run, epochs):
         {"lr": 5e-4, "max_epochs": 2, "optim_wrapper.optimizer.eps": 1e-6},
     ],
 )
-def test_rates_of_the_optimizer_are_those_that_a_run_with_them_has_there(run, options):
+def test_changed_hyperparameters_are_those_of_a_run_that_had_them_from_its_start(run, options):
     """With and without weight decay there are two groups, and MMEngine's own record of the rate."""
-    asked, expected = run(folder="asked", **{"max_epochs": 3, **options})
+    whole, expected = run(folder="whole", **{"max_epochs": 3, **options})
     run(max_epochs=1)
     resumed, noted = run(resume=True, **{"max_epochs": 3, **options})
     assert noted.rates == expected.rates[6:]
     assert len(noted.rates[0]) == 3
     drop = ("params",)
-    for mine, theirs in zip(resumed.optim_wrapper.param_groups, asked.optim_wrapper.param_groups, strict=True):
+    for mine, theirs in zip(resumed.optim_wrapper.param_groups, whole.optim_wrapper.param_groups, strict=True):
         assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
 
 
@@ -111,18 +111,18 @@ UNSCHEDULED = "default_hooks['param_scheduler'] = None\n"
 
 
 @pytest.mark.parametrize(("before", "after"), [("", UNSCHEDULED), (UNSCHEDULED, "")])
-def test_the_schedule_is_turned_off_and_on(run, before, after):
+def test_schedule_may_be_turned_off_and_on_at_a_resume(run, before, after):
     whole, expected = run(after, "whole", max_epochs=2)
     run(before, max_epochs=2)
     (path := Path(whole.work_dir).parent / "run" / "latest.pth").unlink()
     path.symlink_to("iter_9.pth")
     resumed, noted = run(after, resume=True, max_epochs=2)
     assert noted.rates == expected.rates[9:] != []
-    states = [[each.state_dict() for each in runner.param_schedulers] for runner in (resumed, whole)]
+    states = [[scheduler.state_dict() for scheduler in runner.param_schedulers] for runner in (resumed, whole)]
     assert states[0] == states[1]
 
 
-def test_clipping_is_that_of_the_config(run):
+def test_gradient_clipping_of_the_config_is_used_after_a_resume(run):
     run(max_epochs=1)
     resumed, _ = run("optim_wrapper = dict(clip_grad=dict(_delete_=True, type='value', clip_value=0.5))", resume=True)
     assert resumed.optim_wrapper.clip_grad_kwargs == {"clip_value": 0.5}
@@ -153,7 +153,7 @@ def test_more_iterations_of_a_loop_without_epochs(run):
         VALIDATION,
     ],
 )
-def test_what_is_free_changes_without_a_word(run, tmp_path, make_runner, more):
+def test_free_settings_may_change_without_a_log_line(run, tmp_path, make_runner, more):
     run(max_epochs=1)
     cfg = make_runner(max_epochs=1).cfg
     then = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
@@ -164,7 +164,7 @@ def test_what_is_free_changes_without_a_word(run, tmp_path, make_runner, more):
         assert "Resumed" not in log_of(resumed)
 
 
-def test_nothing_is_left_to_train(run, make_runner, tmp_path):
+def test_resume_of_a_finished_run_trains_nothing_and_fewer_epochs_are_refused(run, make_runner, tmp_path):
     run(max_epochs=2)
     _, noted = run(resume=True, max_epochs=2)
     assert noted.losses == []
@@ -208,14 +208,14 @@ def test_another_run_is_refused_by_name_before_a_model_is_built(run, tmp_path, m
     cfg = load_config(write_config(tmp_path), {"max_epochs": 1, name: value})
     source = str(tmp_path / "run" / "latest.pth")
     cfg.merge_from_dict(dict(resume=True, load_from=source, work_dir=str(tmp_path / "run")))
-    with pytest.raises(ValueError, match="these settings would make it another run") as told:
+    with pytest.raises(ValueError, match="these settings would make it another run") as refused:
         MMGPTRunner.from_cfg(cfg)
-    first, *named, last = str(told.value).splitlines()
+    first, *named, last = str(refused.value).splitlines()
     assert named == ["  " + line for line in REFUSED[option].split("; ")]
     assert source in first and f"without --resume, by --cfg-options load_from={source}" in last
 
 
-def test_a_seed_that_was_drawn_by_chance_is_kept(run):
+def test_a_seed_drawn_at_random_is_kept_on_resume(run):
     runner, _ = run(CONSTANT, seed=None, max_epochs=1)
     whole, expected = run(CONSTANT, "whole", seed=runner.seed, max_epochs=2)
     resumed, noted = run(CONSTANT, resume=True, seed=None, max_epochs=2)
@@ -232,13 +232,13 @@ def test_without_a_seed_a_folder_is_not_resumed_by_mmengine_alone(run, make_runn
         make_runner(resume=True, seed=None, max_epochs=2).train()
 
 
-def test_all_that_is_refused_is_in_one_message(run):
+def test_all_refused_settings_are_in_one_message(run):
     run(max_epochs=1)
     with pytest.raises(ValueError, match="(?s)accumulative_counts: 1 then, 4 now.*seed: 0 then, 2 now"):
         run(resume=True, accumulative_counts=4, seed=2, lr=1e-5)
 
 
-def test_options_of_foreign_components_are_told(run):
+def test_changed_options_of_foreign_components_are_warned_of(run):
     run(max_epochs=1)
     resumed, _ = run("train_dataloader['dataset']['seconds'] = 0.001", resume=True, max_epochs=1)
     assert "not mmgpt's; whether the run stays the same is unknown: train_dataloader.dataset.seconds: None then, " in (
@@ -247,8 +247,8 @@ def test_options_of_foreign_components_are_told(run):
 
 
 @pytest.mark.parametrize(("checkpoint", "epochs"), [("iter_9.pth", 2), ("iter_6.pth", 3)])
-def test_a_checkpoint_without_settings_goes_on_with_those_of_now(run, tmp_path, checkpoint, epochs):
-    """It is of an older version: whether the run is the same cannot be seen, its schedule is that of the config."""
+def test_a_checkpoint_without_settings_is_resumed_with_those_of_the_config(run, tmp_path, checkpoint, epochs):
+    """An older version wrote it: the settings cannot be compared, and the schedule is that of the config."""
     whole, expected = run(folder="whole", max_epochs=epochs)
     run(max_epochs=2 if epochs == 2 else 1)
     content = torch.load(tmp_path / "run" / checkpoint, weights_only=True)
@@ -292,7 +292,7 @@ def test_a_config_of_more_than_literals_is_neither_compared_nor_run(run, tmp_pat
     assert "they cannot be compared" in log_of(resumed) and not (tmp_path / "made").exists()
 
 
-def test_other_versions_are_told(run, tmp_path):
+def test_other_package_versions_are_logged(run, tmp_path):
     run(max_epochs=1)
     content = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
     content["meta"]["settings"]["versions"].update(torch="1.0", peft="0.1")
@@ -380,7 +380,7 @@ def test_files_and_folders_that_have_moved_are_the_same(conversations):
         {"train_dataloader.dataset.visual.0.name": None},
     ],
 )
-def test_other_words_for_the_same_are_no_change(conversations, options):
+def test_other_spellings_of_equal_settings_are_equal(conversations, options):
     assert compared(conversations(), conversations(**options)) == ([], [])
     assert compared(conversations(**options), conversations()) == ([], [])
 
@@ -396,7 +396,7 @@ def test_cached_features_may_be_turned_on_and_off(conversations, tmp_path):
         compared(cached, other)
 
 
-def test_nothing_is_not_a_default_that_is_something(conversations):
+def test_empty_values_differ_from_defaults_that_are_not_empty(conversations):
     with pytest.raises(ValueError, match="model.module.frozen: None then, \\[\\] now"):
         compared(conversations(), conversations(**{"model.module.frozen": []}))
     seed = "train_dataloader.dataset.visual.0.seed"  # without one, that of the joint dataset
@@ -425,7 +425,7 @@ def test_defaults_of_the_optimizer_may_be_written_out(run):
         ("train.json", r"visual\[0\].ann_file and 1 more: 'train.json' then, 'train.json, with other content' now"),
     ],
 )
-def test_files_of_other_content_are_another_run(conversations, tmp_path, name, line):
+def test_files_with_other_content_are_refused(conversations, tmp_path, name, line):
     then = conversations("a")
     (tmp_path / "a" / name).write_text("another")
     with pytest.raises(ValueError, match=line):
@@ -465,22 +465,22 @@ def test_files_of_other_content_are_another_run(conversations, tmp_path, name, l
         ),
     ],
 )
-def test_what_is_computed_and_of_which_data_is_refused_by_name(conversations, options, line):
-    with pytest.raises(ValueError, match="another run") as told:
+def test_changed_model_and_data_settings_are_refused_by_name(conversations, options, line):
+    with pytest.raises(ValueError, match="another run") as refused:
         compared(conversations(), conversations(**options))
-    assert line in str(told.value)
+    assert line in str(refused.value)
 
 
-def test_files_are_looked_at_once_for_a_run(run, monkeypatch):
-    """Large ones are read at many places, which takes its time on a disk of a network."""
+def test_files_are_fingerprinted_once_per_run(run, monkeypatch):
+    """Fingerprints of large files take time on a network disk."""
     run(max_epochs=1)
-    asked, look = [], resume.fingerprints
-    monkeypatch.setattr(resume, "fingerprints", lambda part: (asked.append(1), look(part))[1])
+    calls, look = [], resume.fingerprints
+    monkeypatch.setattr(resume, "fingerprints", lambda part: (calls.append(1), look(part))[1])
     run(resume=True, max_epochs=2)
-    assert asked == [1]
+    assert calls == [1]
 
 
-def test_another_number_of_processes_is_another_run(conversations):
+def test_another_number_of_processes_is_refused(conversations):
     then = conversations()
     then["config"]["processes"] = 8
     with pytest.raises(ValueError, match="processes: 8 then, 1 now"):

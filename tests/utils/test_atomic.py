@@ -46,7 +46,7 @@ def test_two_writers_of_one_file_do_not_tear_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_parts_of_one_process_are_apart(tmp_path):
+def test_two_writers_in_one_process_have_different_temporary_files(tmp_path):
     with atomic_write(tmp_path / "a") as one, atomic_write(tmp_path / "a") as two:
         one.write_text("1")
         two.write_text("2")
@@ -62,9 +62,9 @@ def abandoned():
         code = (
             f"import os, sys; from pathlib import *; from mmgpt.utils.atomic import part_path; p = part_path({path!r})"
         )
-        made = subprocess.run([sys.executable, "-c", f"{code}; {kill}"], capture_output=True, text=True)
-        assert made.returncode == -9 and os.path.lexists(made.stdout.strip())
-        return path.with_name(os.path.basename(made.stdout.strip()))
+        process = subprocess.run([sys.executable, "-c", f"{code}; {kill}"], capture_output=True, text=True)
+        assert process.returncode == -9 and os.path.lexists(process.stdout.strip())
+        return path.with_name(os.path.basename(process.stdout.strip()))
 
     return make
 
@@ -85,7 +85,7 @@ def test_only_parts_of_dead_processes_of_this_machine_are_removed(tmp_path, aban
     assert all((path / "mine").exists() for path in mine)
 
 
-def test_a_process_of_a_number_that_was_used_before_is_another_one(tmp_path):
+def test_a_reused_process_number_is_another_process(tmp_path):
     alive = part_path(tmp_path / "a")
     machine, process, start, rest = alive.name.split(".")[1].split("-")
     before = tmp_path / f"a.{machine}-{process}-{int(start) - 1}-{rest}.part"
@@ -105,7 +105,7 @@ def test_a_name_as_long_as_names_can_be(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("folder", [True, False])
-def test_a_failure_leaves_what_was_there(tmp_path, error, folder):
+def test_a_failure_keeps_the_old_file(tmp_path, error, folder):
     path = tmp_path / "a"
     path.write_text("old")
     with pytest.raises(error), atomic_write(path) as part:
@@ -123,7 +123,7 @@ def test_a_full_folder_is_not_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, folder):
+def test_content_is_synced_before_it_is_renamed(tmp_path, monkeypatch, folder):
     path, done = tmp_path / "a", []
     names = {}
     monkeypatch.setattr(os, "fsync", lambda file: done.append(names[os.fstat(file).st_ino]))

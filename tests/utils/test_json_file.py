@@ -15,7 +15,7 @@ from mmgpt.utils.json_file import read_json_object
         (b"[1]", "x.json holds a list, not a JSON object"),
     ],
 )
-def test_what_is_no_object_names_the_file(tmp_path, content, words):
+def test_files_without_a_json_object_are_refused_by_name(tmp_path, content, words):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ValueError, match=words):
         read_json_object(tmp_path / "x.json")

@@ -40,12 +40,12 @@ class ZeroGradientsHook(Hook):
             raise ValueError(f"ZeroGradientsHook: patience={patience} must be 1 or more")
         self.patience = patience
         # Steps whose gradients were all zero, steps without any gradient, and the batch at which the run started.
-        self.learns, self.zero, self.without, self.first = False, 0, 0, 0
+        self.any_nonzero, self.zero_steps, self.without_gradient, self.first_batch = False, 0, 0, 0
         self.handle: torch.utils.hooks.RemovableHandle | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Register a hook on the optimizer that looks at the gradients before each step."""
-        self.learns, self.zero, self.without, self.first = False, 0, 0, runner.iter
+        self.any_nonzero, self.zero_steps, self.without_gradient, self.first_batch = False, 0, 0, runner.iter
 
         def check(*_: object) -> None:
             norm = gradient_norm(runner)
@@ -53,9 +53,9 @@ class ZeroGradientsHook(Hook):
             # A flag that is set in one process is set for all.
             flags = torch.tensor([finite and norm > 0, bool(gradients(runner)), not finite], dtype=torch.int)
             all_reduce(flags, "max")
-            self.learns, any_gradients, nonfinite = map(bool, flags)
-            self.zero += any_gradients and not (self.learns or nonfinite)
-            self.without += not (self.learns or any_gradients or nonfinite)
+            self.any_nonzero, any_gradients, nonfinite = map(bool, flags)
+            self.zero_steps += any_gradients and not (self.any_nonzero or nonfinite)
+            self.without_gradient += not (self.any_nonzero or any_gradients or nonfinite)
 
         self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(check)
 
@@ -67,15 +67,15 @@ class ZeroGradientsHook(Hook):
         Raises:
             ValueError: the gradients were zero for too long.
         """
-        if self.learns:
+        if self.any_nonzero:
             self.handle.remove()
-        if self.learns or not runner.optim_wrapper.should_update():
+        if self.any_nonzero or not runner.optim_wrapper.should_update():
             return
-        batches, steps = runner.iter + 1, self.zero + self.without
-        all_data_seen = batches - self.first >= len(runner.train_dataloader) and steps >= self.patience
-        at_end = self.first == 0 and batches >= runner.max_iters
-        if self.zero >= self.patience or steps and (all_data_seen or at_end):
-            reason = "all gradients were exactly zero" if self.zero else "no trainable parameter had a gradient"
+        batches, steps = runner.iter + 1, self.zero_steps + self.without_gradient
+        all_data_seen = batches - self.first_batch >= len(runner.train_dataloader) and steps >= self.patience
+        at_end = self.first_batch == 0 and batches >= runner.max_iters
+        if self.zero_steps >= self.patience or steps and (all_data_seen or at_end):
+            reason = "all gradients were exactly zero" if self.zero_steps else "no trainable parameter had a gradient"
             raise ValueError(f"in the first {steps} steps of this run {reason}: {ADVICE}")
 
     def after_train(self, runner: Runner) -> None:

@@ -80,9 +80,9 @@ def test_answers_are_logged_and_drawn(make_runner, tmp_path):
     make_runner("run", HOOK).train()
     log = logged(tmp_path / "run")
     # Of four questions the two in the middle of the halves; in eval mode, without gradients.
-    wanted = "held-out answers after {} batches, 1 of 2 right\n    colours: 'what is it?': 'red', expected 'red'\n"
-    wanted += "    colours: 'what is it?': 'training False, gradients False', expected 'red'\n"
-    assert all(wanted.format(step) in log for step in (4, 8, 12)) and log.count("held-out answers") == 3
+    lines = "held-out answers after {} batches, 1 of 2 right\n    colours: 'what is it?': 'red', expected 'red'\n"
+    lines += "    colours: 'what is it?': 'training False, gradients False', expected 'red'\n"
+    assert all(lines.format(step) in log for step in (4, 8, 12)) and log.count("held-out answers") == 3
     images = sorted((tmp_path / "run").glob("*/vis_data/vis_image/*.png"))
     assert [path.name for path in images] == ["answers_12.png", "answers_4.png", "answers_8.png"]
     # The picture is the red one of the questions.
@@ -90,7 +90,7 @@ def test_answers_are_logged_and_drawn(make_runner, tmp_path):
     assert (pixels == (255, 0, 0)).all(axis=1).mean() > 0.2
 
 
-def test_training_does_not_notice(make_runner, tmp_path):
+def test_training_is_unchanged_by_the_answers(make_runner, tmp_path):
     plain, shown = make_runner("plain"), make_runner("shown", HOOK)
     plain.train(), shown.train()
     assert shown.model.training and "held-out" not in logged(tmp_path / "plain")
@@ -98,7 +98,7 @@ def test_training_does_not_notice(make_runner, tmp_path):
     assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
 
 
-def test_a_resumed_run_goes_on_as_if_never_stopped(make_runner, tmp_path):
+def test_a_resumed_run_with_answers_equals_the_uninterrupted_one(make_runner, tmp_path):
     whole = make_runner("whole", HOOK)
     whole.train()
     # Half of the run, at its own learning rates.
@@ -110,7 +110,7 @@ def test_a_resumed_run_goes_on_as_if_never_stopped(make_runner, tmp_path):
     assert logged(tmp_path / "resumed").count("held-out answers") == 1
 
 
-def test_two_processes_answer_and_one_tells(tmp_path, make_runner, tiny_llama):
+def test_two_processes_answer_and_one_logs(tmp_path, make_runner, tiny_llama):
     make_runner("unused", HOOK)
     environment = {**ENVIRONMENT, "PORT": str(free_port())}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -122,7 +122,7 @@ def test_two_processes_answer_and_one_tells(tmp_path, make_runner, tiny_llama):
     assert [path.name for path in (tmp_path / "two").glob("*/vis_data/vis_image/*")] == ["answers_4.png"]
 
 
-def test_mistakes_are_told_before_training(make_runner, tmp_path):
+def test_mistakes_are_errors_before_training(make_runner, tmp_path):
     with pytest.raises(ValueError, match="count=0 and interval=1 must be 1 or more"):
         AnswersHook({"dataset": {}}, count=0, interval=1)
     (tmp_path / "q.jsonl").write_text(json.dumps({"id": "open", "images": [], "turns": [{"question": "what?"}]}) + "\n")
@@ -139,4 +139,4 @@ def test_metrics_and_answers_reach_tensorboard(make_runner, tmp_path):
     [folder] = (tmp_path / "run").glob("*/vis_data")
     written = events.EventAccumulator(str(folder)).Reload()
     assert {"loss", "lr"} <= set(written.Tags()["scalars"]) and len(written.Images("answers")) == 3
-    assert [each.value for each in written.Scalars("error")] == pytest.approx([metrics["error"]])
+    assert [scalar.value for scalar in written.Scalars("error")] == pytest.approx([metrics["error"]])

@@ -1,4 +1,4 @@
-"""Which hooks a run has, by what its config says of them."""
+"""The hooks of a run, for configs with default hooks, custom hooks, both or none."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ OWN += "custom_hooks = [dict(type='OwnHook'), None]\n"
 
 @HOOKS.register_module(force=True)
 class OwnHook(Hook):
-    """An experiment's own."""
+    """Custom hook of an experiment."""
 
 
 def names(runner):
@@ -48,19 +48,19 @@ def signalled(tmp_path):
         "default_hooks = dict(_delete_=True, timer=dict(type='mmengine.IterTimerHook'))\ncustom_hooks = None\n",
     ],
 )
-def test_guards_are_there_whatever_an_experiment_says(make_runner, more):
-    found = names(make_runner(more))
-    assert all(found.count(name) == 1 for name in GUARDS), found
-    assert ("OwnHook" in found) == (more == OWN)
-    assert len(found) == len(DEFAULT_HOOKS) + (more == OWN)
+def test_default_hooks_are_there_whatever_a_config_sets(make_runner, more):
+    hooks = names(make_runner(more))
+    assert all(hooks.count(name) == 1 for name in GUARDS), hooks
+    assert ("OwnHook" in hooks) == (more == OWN)
+    assert len(hooks) == len(DEFAULT_HOOKS) + (more == OWN)
     # Steps are judged before their loss is logged; a signal ends a run after its checkpoint.
     order = ["StepInfoHook", "NonFiniteHook", "IterTimerHook", "ThroughputHook", "LoggerHook", "ParamSchedulerHook"]
     order += ["ProgressBarHook", "TrainableCheckpointHook", "StopOnSignalHook"]
-    assert [name for name in found if name in order] == order
+    assert [name for name in hooks if name in order] == order
 
 
-def test_a_config_without_the_bases_has_the_guards(tmp_path, make_runner):
-    """Nor does it name the scope in which our parts are found."""
+def test_a_config_without_bases_has_the_default_hooks(tmp_path, make_runner):
+    """The config does not set the default scope either."""
     left_out = ("default_scope", "default_hooks", "custom_hooks", "log_processor", "visualizer", "model_wrapper_cfg")
     cfg = load_config(write_config(tmp_path)).to_dict()
     cfg = Config({key: value for key, value in cfg.items() if key not in left_out})
@@ -82,12 +82,12 @@ def test_a_hook_set_to_none_is_off(make_runner, tmp_path, name):
     kind = DEFAULT_HOOKS.get(name, dict(type="mmgpt.AnswersHook"))["type"].removeprefix("mmgpt.")
     assert kind not in names(runner) and len(set(GUARDS) & set(names(runner))) == len(GUARDS) - (kind in GUARDS)
     text = logs(tmp_path / "run")
-    said = "turned off\n" if name in DEFAULT_HOOKS else "not a default hook"
-    assert f"default_hooks.{name}=None: {said}" in text
+    line = "turned off\n" if name in DEFAULT_HOOKS else "not a default hook"
+    assert f"default_hooks.{name}=None: {line}" in text
     assert (tmp_path / "run" / "latest.pth").exists() == (name != "checkpoint")
 
 
-def test_arguments_are_changed_without_a_type(make_runner):
+def test_arguments_of_a_default_hook_are_changed_without_a_type(make_runner):
     more = (
         "default_hooks = dict(_delete_=True, nonfinite=dict(patience=3), checkpoint=dict(interval=2, by_epoch=False))\n"
     )
@@ -106,13 +106,13 @@ def test_arguments_are_changed_without_a_type(make_runner):
     ],
 )
 def test_a_hook_that_is_listed_elsewhere_is_not_added_twice(make_runner, more):
-    """As in an experiment that copied the list in which they stood once."""
+    """Configs of earlier releases listed these hooks in `custom_hooks`."""
     runner = make_runner(more)
     assert all(names(runner).count(name) == 1 for name in GUARDS)
     assert [hook.patience for hook in runner.hooks if type(hook).__name__ == "NonFiniteHook"] == [3]
 
 
-def test_hooks_that_are_built_already_and_further_ones_of_mmengine_stay():
+def test_built_hooks_and_further_hooks_of_mmengine_stay():
     logger, mine = LoggerHook(interval=7), HOOKS.build(dict(type="StopOnSignalHook"))
     hooks = hooks_of_run(dict(logger=logger), [mine, dict(type="LoggerHook", interval=3)])
     assert logger in hooks and mine in hooks and dict(type="LoggerHook", interval=3) in hooks
@@ -135,14 +135,14 @@ def test_hooks_that_are_built_already_and_further_ones_of_mmengine_stay():
         ("custom_hooks = [None, dict(patience=3)]\n", ["custom_hooks[1]={'patience': 3} has no type"]),
     ],
 )
-def test_what_would_lose_a_guard_is_refused_before_the_model_is_built(make_runner, monkeypatch, more, words):
+def test_wrong_hooks_are_refused_before_the_model_is_built(make_runner, monkeypatch, more, words):
     monkeypatch.setattr(MMGPTRunner, "build_model", lambda *_: pytest.fail("the model was built"))
     with pytest.raises(ValueError) as refused:
         make_runner(more)
     assert all(word in str(refused.value) for word in words)
 
 
-def test_a_misspelt_name_that_turns_off_nothing_is_told():
+def test_a_misspelt_name_set_to_none_is_logged_with_the_nearest_one():
     [line] = disabled_hook_lines(dict(nonfinit=None, nonfinite=dict(patience=3)))
     assert line.startswith("default_hooks.nonfinit=None: not a default hook; did you mean 'nonfinite'?")
 
@@ -152,26 +152,26 @@ def test_default_hooks_that_are_a_list_are_refused():
         hooks_of_run([dict(type="StopOnSignalHook")], None)
 
 
-def test_a_signal_saves_though_an_experiment_has_hooks_of_its_own(make_runner, tmp_path):
+def test_a_signal_saves_with_custom_hooks_too(make_runner, tmp_path):
     with pytest.raises(Stopped) as stopped:
         make_runner(signalled(tmp_path) + OWN + "default_hooks['checkpoint']['interval'] = 1000\n").train()
     assert stopped.value.saved and os.readlink(tmp_path / "run" / "latest.pth") == "stopped.pth"
 
 
-def test_without_checkpoints_a_signal_ends_the_run_and_nothing_is_said_to_be_saved(tmp_path):
+def test_a_signal_without_a_checkpoint_hook_ends_the_run_unsaved(tmp_path):
     done = train(tmp_path, signalled(tmp_path) + "default_hooks['checkpoint'] = None\n", "--work-dir", tmp_path / "run")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
     assert "batches, which are not saved: the run writes no checkpoints\n" in done.stderr
     assert not list((tmp_path / "run").glob("*.pth"))
 
 
-def test_without_checkpoints_loading_is_as_strict(make_runner, tmp_path):
+def test_loading_is_strict_without_a_checkpoint_hook(make_runner, tmp_path):
     torch.save({"state_dict": {"norm.weigth": torch.zeros(4)}}, tmp_path / "other.pth")
     runner = make_runner("default_hooks['checkpoint'] = None\n", load_from=str(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match="does not belong to the model of this config"):
         runner.train()
 
 
-def test_averages_of_all_weights_are_refused_before_anything_is_trained():
+def test_ema_hook_is_refused():
     with pytest.raises(ValueError, match="the hook EMAHook: .* checkpoints hold only what is trainable"):
         hooks_of_run({}, [dict(type="EMAHook")])

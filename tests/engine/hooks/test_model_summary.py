@@ -25,26 +25,26 @@ def tuned(tiny_flamingo_config):
     return MODELS.build(dict(type="LoRAModel", module=module, lora=dict(r=2, target_modules=["q_proj"])))
 
 
-def test_parts_of_a_tuned_model(tuned):
+def test_summary_of_a_tuned_model(tuned):
     tuned.module.vision.bfloat16()
     table = rows(model_summary(tuned))
     assert set(table) == {"vision", "perceiver", "gated blocks", "language", "LoRA", "all"}
-    lora = sum(each.numel() for name, each in tuned.named_parameters() if "lora_" in name)
+    lora = sum(weight.numel() for name, weight in tuned.named_parameters() if "lora_" in name)
     assert table["LoRA"] == (f"{lora:,}", f"{lora:,}", "0", "float32")
     assert table["vision"][1] == "0" and table["vision"][3] == "bfloat16"
     assert table["all"][3] == "bfloat16, float32"
-    every = sum(each.numel() for each in tuned.parameters())
-    assert table["all"][0] == f"{every:,}"
+    total = sum(weight.numel() for weight in tuned.parameters())
+    assert table["all"][0] == f"{total:,}"
 
 
-def test_a_weight_in_4_bits_counts_what_it_stands_for():
+def test_packed_4_bit_weights_count_unpacked():
     layer = nn.Linear(8, 8, bias=False)
     layer.weight = nn.Parameter(torch.zeros(32, 1, dtype=torch.uint8), requires_grad=False)
     layer.weight.quant_state = SimpleNamespace(shape=(8, 8))
     assert rows(model_summary(layer))["all"] == ("64", "0", "64", "uint8")
 
 
-def test_operations_of_a_token():
+def test_token_flops_of_trainable_and_frozen_parameters():
     model = nn.Module()
     model.language, model.vision = nn.Module(), nn.Linear(100, 100)
     model.language.table = nn.Embedding(50, 10).requires_grad_(False)
@@ -54,13 +54,13 @@ def test_operations_of_a_token():
     assert token_flops(model) == 4 * 100 + 6 * 20
 
 
-def test_operations_of_a_tuned_model(tuned):
+def test_token_flops_of_a_tuned_model(tuned):
     language = tuned.module.language
-    expected = sum(each.numel() * (6 if each.requires_grad else 4) for each in language.parameters())
+    expected = sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in language.parameters())
     assert token_flops(tuned) == expected - 4 * language.get_input_embeddings().weight.numel()
 
 
-def test_speed_stands_in_the_log(make_runner, tmp_path, monkeypatch):
+def test_throughput_is_logged(make_runner, tmp_path, monkeypatch):
     monkeypatch.setattr("mmgpt.engine.hooks.throughput.peak_flops", lambda device: 1000.0)
     runner = make_runner(FAULTY)
     runner.train()

@@ -11,7 +11,7 @@ from tests.helpers.stub_faults import FAULTY
 
 
 class States(Hook):
-    """Notes the trained weights and the optimizer's state after each batch."""
+    """Hook that records the trainable weights and the optimizer's state after each batch."""
 
     priority = "LOWEST"
 
@@ -19,16 +19,18 @@ class States(Hook):
         self.states = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        weights = [each.detach().clone() for each in runner.model.gated.parameters()]
+        weights = [weight.detach().clone() for weight in runner.model.gated.parameters()]
         self.states.append((weights, copy.deepcopy(runner.optim_wrapper.optimizer.state_dict()["state"])))
 
 
 def flat(state):
-    return torch.cat([each.flatten() for each in (*state[0], *(v for one in state[1].values() for v in one.values()))])
+    weights, optimizer = state
+    values = [value for states in optimizer.values() for value in states.values()]
+    return torch.cat([tensor.flatten() for tensor in (*weights, *values)])
 
 
 def changes(runner):
-    """Of each batch but the first, whether weights or optimizer changed."""
+    """Whether weights or optimizer changed in each batch but the first."""
     hook = States()
     runner.register_hook(hook)
     runner.train()
@@ -59,13 +61,14 @@ def test_a_step_is_skipped_and_its_samples_are_named(make_runner, tmp_path, key,
     changed = changes(make_runner(poisoned(5, key=key) + f"optim_wrapper = dict(clip_grad={clip})\n"))
     steps = skipped(logs(tmp_path / "run"))
     assert len(steps) == 2  # one an epoch
-    assert [i for i, one in enumerate(changed, start=2) if not one] == [step for step in steps if step > 1]
+    assert [i for i, change in enumerate(changed, start=2) if not change] == [step for step in steps if step > 1]
     what = "the norm of the gradients" if key == "huge" else "loss_stub"
-    found = re.findall(rf"is skipped, 1 in a row: {what} is (?:inf|nan); samples: (.*)", logs(tmp_path / "run"))
-    assert len(found) == 2 and all("dataset 'stub', id 5" in line and line.count("id") == 2 for line in found)
+    samples = re.findall(rf"is skipped, 1 in a row: {what} is (?:inf|nan); samples: (.*)", logs(tmp_path / "run"))
+    assert len(samples) == 2
+    assert all("dataset 'stub', id 5" in line and line.count("id") == 2 for line in samples)
 
 
-def test_a_whole_cycle_is_skipped(make_runner, tmp_path):
+def test_all_batches_of_an_accumulated_step_are_skipped(make_runner, tmp_path):
     changed = changes(make_runner(poisoned(5), accumulative_counts=3))
     steps = skipped(logs(tmp_path / "run"))
     assert len(steps) == 2 and all(step % 3 == 0 for step in steps)
@@ -84,7 +87,7 @@ def test_after_too_many_in_a_row_the_run_ends(make_runner, tmp_path):
     assert resource_message(end.value) is None
 
 
-def test_good_steps_begin_the_count_anew(make_runner, tmp_path):
+def test_finite_steps_reset_the_count(make_runner, tmp_path):
     make_runner(poisoned(5), **{"default_hooks.nonfinite.patience": 1, "max_epochs": 3}).train()
     assert len(skipped(logs(tmp_path / "run"))) == 3
 
@@ -96,5 +99,5 @@ def test_all_processes_skip_the_step_of_one(tmp_path):
     assert len(skipped(text)) == 2 and "id 5" in text
     assert all(line.count("id ") == 2 for line in text.splitlines() if "is skipped" in line)
     state = torch.load(tmp_path / "two" / "latest.pth", weights_only=True)
-    assert {int(each["step"]) for each in state["optimizer"]["state"].values()} == {6 - 2}
+    assert {int(values["step"]) for values in state["optimizer"]["state"].values()} == {6 - 2}
     assert all(torch.isfinite(state["state_dict"][name]).all() for name in ("gated.weight", "gated.bias"))

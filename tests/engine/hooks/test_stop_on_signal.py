@@ -23,13 +23,13 @@ def state(path):
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize(("signum", "by_epoch"), [*((each, False) for each in SIGNALS), (signal.SIGTERM, True)])
-def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(make_runner, tmp_path, signum, by_epoch):
+@pytest.mark.parametrize(("signum", "by_epoch"), [*((signum, False) for signum in SIGNALS), (signal.SIGTERM, True)])
+def test_a_run_stopped_by_a_signal_is_resumed_to_the_same_weights(make_runner, tmp_path, signum, by_epoch):
     more = signalled(tmp_path, signum) + f"default_hooks['checkpoint'].update(by_epoch={by_epoch}, interval=1000)\n"
-    handlers = [signal.getsignal(each) for each in SIGNALS]
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(Stopped) as stopped:
         make_runner(more).train()
-    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
     last = tmp_path / "run" / "latest.pth"
     assert stopped.value.signum == signum and 0 < stopped.value.step < 12
     assert os.readlink(last) == "stopped.pth" and state(last)["meta"]["iter"] == stopped.value.step
@@ -41,7 +41,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(make_runne
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_it_waits_for_the_optimizer_step(make_runner, tmp_path):
+def test_a_signal_waits_for_the_end_of_the_optimizer_step(make_runner, tmp_path):
     more = signalled(tmp_path, signal.SIGTERM) + "default_hooks['checkpoint']['interval'] = 1000\n"
     with pytest.raises(Stopped) as stopped:
         make_runner(more, accumulative_counts=4).train()

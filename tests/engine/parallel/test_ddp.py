@@ -32,7 +32,7 @@ def model(tmp_path):
 
 
 @pytest.mark.parametrize("counts", [1, 3])
-def test_what_a_step_does_not_use_stays(model, counts):
+def test_parameters_unused_in_a_step_neither_move_nor_decay(model, counts):
     """No search of the graph is asked for; the part that is not used neither moves nor decays, in each step anew."""
     optimizer = dict(type="AdamW", lr=0.1, weight_decay=0.5)
     cfg = dict(optimizer=optimizer, accumulative_counts=counts, constructor="TrainableOptimWrapperConstructor")
@@ -44,7 +44,7 @@ def test_what_a_step_does_not_use_stays(model, counts):
         assert [name for name, value in parts.items() if value.item() != before[name]] == [used]
 
 
-def test_a_part_used_in_any_batch_of_a_step_is_trained(model):
+def test_parameters_used_in_any_batch_of_a_step_are_updated(model):
     cfg = dict(
         optimizer=dict(type="SGD", lr=0.1), accumulative_counts=2, constructor="TrainableOptimWrapperConstructor"
     )
@@ -54,7 +54,7 @@ def test_a_part_used_in_any_batch_of_a_step_is_trained(model):
     assert [value.item() for value in model.module.parts.values()] == pytest.approx([0.9, 0.95])
 
 
-def test_a_config_without_a_wrapper_gets_ours(tmp_path):
+def test_a_config_without_a_wrapper_gets_unused_params_ddp(tmp_path):
     """MMEngine's own, which it would get, needs a GPU, and images in the batches of every process."""
     done = train_on_two(tmp_path, "model_wrapper_cfg = None\n")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -18,7 +18,7 @@ def process(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_every_weight_but_the_image_encoders_is_shared(tiny_flamingo_config):
+def test_all_weights_except_the_image_encoder_are_sharded(tiny_flamingo_config):
     model = MODELS.build(tiny_flamingo_config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ShardedDataParallel(model.train())
@@ -27,7 +27,7 @@ def test_every_weight_but_the_image_encoders_is_shared(tiny_flamingo_config):
     assert all(torch.equal(value, before[name]) for name, value in unshard(model.state_dict()).items())
 
 
-def test_taken_apart_and_put_together(tiny_flamingo_config):
+def test_unshard_inverts_shard_like(tiny_flamingo_config):
     model = MODELS.build(tiny_flamingo_config)
     ShardedDataParallel(model.train())
     reference = model.perceiver.latents
