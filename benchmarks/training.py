@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmgpt.datasets.collate import learned_tokens
+from mmgpt.datasets.collate import count_label_tokens
 from mmgpt.models.memory.compile import compile_layers, compiled
 from mmgpt.models.packing import packed_inputs
 from mmgpt.models.transformers_names import set_activation_checkpointing
@@ -233,4 +233,4 @@ def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> 
 
 
 def _learned(some: Sequence[dict]) -> int:
-    return sum(sum(learned_tokens(batch).values()) for batch in some)
+    return sum(sum(count_label_tokens(batch).values()) for batch in some)

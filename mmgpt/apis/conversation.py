@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Conversation:
 
     def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
         """This conversation with one more question, its images before its text; this one stays as it is."""
-        question = [IMAGE_PART] * len(images) + [text_part(text)]
+        question = [IMAGE_CONTENT] * len(images) + [text_content(text)]
         return Conversation([*self.turns, {"question": question}], [*self.images, *images])
 
 

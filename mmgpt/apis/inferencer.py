@@ -16,7 +16,7 @@ from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import read_conversation
 from mmgpt.apis.inputs import Asked, is_records, naming, read_input
 from mmgpt.apis.pictures import read_picture
-from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
+from mmgpt.datasets.conversation import is_image, place_images, question_contents, question_text
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
 from mmgpt.utils.atomic import atomic_write
@@ -206,7 +206,7 @@ def _marked(turns: Sequence[dict], images: int) -> list[str]:
     number, texts = 0, []
     for turn in place_images(turns, images):
         text = ""
-        for part in question_parts(turn["question"]):
+        for part in question_contents(turn["question"]):
             number += is_image(part)
             mark = f"[{number}] " if images > 1 else ""
             text += mark if is_image(part) else part["text"]

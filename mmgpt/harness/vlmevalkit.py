@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vlmeval.vlm.base import BaseModel
 
 from mmgpt.apis import Chat, Conversation, read_picture
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 
 ROLES = ("user", "assistant")
 
@@ -62,6 +62,6 @@ def conversation(messages: Sequence[dict]) -> Conversation:
             said.turns[-1]["answer"] = "".join(part["value"] for part in parts)
             continue
         said.images += [read_picture(part["value"]) for part in parts if part["type"] == "image"]
-        question = [IMAGE_PART if part["type"] == "image" else text_part(part["value"]) for part in parts]
+        question = [IMAGE_CONTENT if part["type"] == "image" else text_content(part["value"]) for part in parts]
         said.turns.append({"question": question})
     return said

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, lead_text, text_content
 from mmgpt.server.errors import ApiError
 from mmgpt.server.images import Pictures
 from mmgpt.server.schema import ImagePart, Message, Part, TextPart
@@ -86,10 +86,10 @@ def _question(content: Sequence[Part]) -> list[dict]:
     parts: list[dict] = []
     for part in content:
         if isinstance(part, ImagePart):
-            parts.append(IMAGE_PART)
+            parts.append(IMAGE_CONTENT)
         else:
             follows = bool(parts) and not is_image(parts[-1])
-            parts.append(text_part("\n" * follows + part.text))
+            parts.append(text_content("\n" * follows + part.text))
     return parts
 
 

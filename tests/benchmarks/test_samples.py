@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.samples import LENGTHS, DrawnSamples, batches, words_of
-from mmgpt.datasets.collate import learned_tokens
+from mmgpt.datasets.collate import count_label_tokens
 from mmgpt.datasets.instruction import SOURCES
 
 IGNORE_INDEX = -100
@@ -81,7 +81,7 @@ def test_all_batches_hold_the_same_samples(drawn):
     packed = batches(drawn, 4, row_length=128)
     assert [batch["sources"] for batch in mixed] == [["visual"] * 4 + ["language"] * 4] * 2
     assert contents(mixed) == contents(grouped) == contents(packed) and len(contents(mixed)) == 16
-    totals = [[sum(learned_tokens(b)[s] for b in some) for s in SOURCES] for some in (mixed, grouped, packed)]
+    totals = [[sum(count_label_tokens(b)[s] for b in some) for s in SOURCES] for some in (mixed, grouped, packed)]
     assert totals[0] == totals[1] == totals[2] and all(totals[0])
 
 
