@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmgpt.datasets.collate import learned_tokens
+from mmgpt.datasets.collate import count_label_tokens
 from mmgpt.models import flamingo_of
 from mmgpt.models.memory.compile import compile_layers, compiled
 from mmgpt.models.packing import packed_inputs
@@ -243,4 +243,4 @@ def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> 
 
 def _supervised(batches: Sequence[dict]) -> int:
     """Number of supervised tokens in some batches."""
-    return sum(sum(learned_tokens(batch).values()) for batch in batches)
+    return sum(sum(count_label_tokens(batch).values()) for batch in batches)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from mmgpt.compat.python_names import warn_renamed
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Conversation:
 
     def with_question(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
         """A copy of this conversation with one more question, whose images stand before its text."""
-        question = [IMAGE_PART] * len(images) + [text_part(text)]
+        question = [IMAGE_CONTENT] * len(images) + [text_content(text)]
         return Conversation([*self.turns, {"question": question}], [*self.images, *images])
 
     def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":

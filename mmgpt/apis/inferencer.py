@@ -16,7 +16,7 @@ from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import read_conversation
 from mmgpt.apis.images import read_image
 from mmgpt.apis.inputs import InferenceInput, is_annotation_file, read_input
-from mmgpt.datasets.conversation import is_image, place_images, question_parts, question_text
+from mmgpt.datasets.conversation import is_image, place_images, question_contents, question_text
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records
 from mmgpt.utils.atomic import atomic_write
@@ -200,7 +200,7 @@ def card_of(result: InferenceResult) -> Card:
     image_number, questions = 0, []
     for turn in place_images(sample["turns"], len(files)):
         text = ""
-        for content in question_parts(turn["question"]):
+        for content in question_contents(turn["question"]):
             if is_image(content):
                 image_number += 1
                 text += f"[{image_number}] " if len(files) > 1 else ""

@@ -84,7 +84,7 @@ def collate_conversations(
     }
 
 
-def learned_tokens(batch: dict) -> dict[str, int]:
+def count_label_tokens(batch: dict) -> dict[str, int]:
     """Number of label tokens of each source in a batch of `collate_conversations`."""
     has_label = batch["labels"][:, 1:] != IGNORE_INDEX
     rows = torch.arange(len(has_label))[:, None].expand_as(batch["labels"])

@@ -10,7 +10,7 @@ it is not an image.
 import re
 from collections.abc import Iterator, Sequence
 
-IMAGE_PART = {"type": "image"}
+IMAGE_CONTENT = {"type": "image"}
 # LLaVA's and its followers' `<image>`, `<video>`, `<image_1>`, Qwen-VL's `<img>path</img>` and `<|vision_start|>`, and
 # `<|image|>`, `<|image_1|>` of others.
 MEDIA_MARK = re.compile(
@@ -21,7 +21,7 @@ TEXT_KEYS = ("answer", "context")
 LIST_KEYS = ("answers", "choices", "rationales")
 
 
-def text_part(text: str) -> dict:
+def text_content(text: str) -> dict:
     """Text content of a question."""
     return {"type": "text", "text": text}
 
@@ -31,15 +31,15 @@ def is_image(content: dict) -> bool:
     return content["type"] == "image"
 
 
-def question_parts(question: str | Sequence[dict]) -> list[dict]:
+def question_contents(question: str | Sequence[dict]) -> list[dict]:
     """Contents of a question, without empty texts."""
-    contents = [text_part(question)] if isinstance(question, str) else question
+    contents = [text_content(question)] if isinstance(question, str) else question
     return [content for content in contents if is_image(content) or content["text"]]
 
 
 def question_text(question: str | Sequence[dict]) -> str:
     """Text of a question, without its images."""
-    return "".join(content["text"] for content in question_parts(question) if not is_image(content))
+    return "".join(content["text"] for content in question_contents(question) if not is_image(content))
 
 
 def literal_media_marks(sample: dict) -> list[str]:
@@ -54,7 +54,7 @@ def literal_media_marks(sample: dict) -> list[str]:
 def add_text(question: str | Sequence[dict], text: str) -> str | list[dict]:
     """New question with a text after it, separated by a space."""
     suffix = f" {text}" if question_text(question) else text
-    return question + suffix if isinstance(question, str) else [*question, text_part(suffix)]
+    return question + suffix if isinstance(question, str) else [*question, text_content(suffix)]
 
 
 def leading_images(contents: Sequence[dict]) -> int:
@@ -69,7 +69,7 @@ def lead_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
     if isinstance(question, str):
         return f"{text}\n\n{question}"
     images = leading_images(question)
-    return [*question[:images], text_part(f"{text}\n\n"), *question[images:]]
+    return [*question[:images], text_content(f"{text}\n\n"), *question[images:]]
 
 
 def count_images(turns: Sequence[dict]) -> int:
@@ -95,7 +95,7 @@ def place_images(turns: Sequence[dict], images: int) -> list[dict]:
         return list(turns)
     if contents:
         raise ValueError(f"{images} images, but {contents} image contents in its questions")
-    first = dict(turns[0], question=[IMAGE_PART] * images + question_parts(turns[0]["question"]))
+    first = dict(turns[0], question=[IMAGE_CONTENT] * images + question_contents(turns[0]["question"]))
     return [first, *turns[1:]]
 
 

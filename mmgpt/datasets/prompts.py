@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import PROMPTS
 
-from .conversation import is_image, leading_images, question_parts
+from .conversation import is_image, leading_images, question_contents
 
 IMAGE = "<image>"
 EOS = "<eos>"  # replaced by the tokenizer's end of sequence
@@ -146,7 +146,7 @@ def prompt_text(segments: Sequence[Segment]) -> str:
 
 def _prompt_segments(template: Mapping[str, str], turn: dict, is_first: bool) -> Iterator[Segment]:
     """Segments of a turn before its answer, some of them empty."""
-    contents = question_parts(turn["question"])
+    contents = question_contents(turn["question"])
     images = leading_images(contents)
     yield Segment(template["start"] if is_first else template["next"])
     before, _, after = template["image"].partition(IMAGE)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.dist import all_reduce, get_world_size
 
-from mmgpt.datasets.collate import learned_tokens
+from mmgpt.datasets.collate import count_label_tokens
 
 
 def set_totals(batches: Sequence[object]) -> None:
@@ -19,7 +19,7 @@ def set_totals(batches: Sequence[object]) -> None:
     """
     if not all(isinstance(batch, dict) and {"labels", "sources"} <= batch.keys() for batch in batches):
         return
-    counts = [learned_tokens(batch) for batch in batches]
+    counts = [count_label_tokens(batch) for batch in batches]
     sums = torch.tensor([sum(count[source] for count in counts) for source in counts[0]])
     all_reduce(sums)
     number = len(batches) * get_world_size()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vlmeval.vlm.base import BaseModel
 
 from mmgpt.apis import Chat, Conversation, read_image
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 
 ROLES = ("user", "assistant")
 
@@ -62,6 +62,8 @@ def conversation_of(messages: Sequence[dict]) -> Conversation:
             conversation.turns[-1]["answer"] = "".join(content["value"] for content in contents)
             continue
         conversation.images += [read_image(content["value"]) for content in contents if content["type"] == "image"]
-        question = [IMAGE_PART if content["type"] == "image" else text_part(content["value"]) for content in contents]
+        question = [
+            IMAGE_CONTENT if content["type"] == "image" else text_content(content["value"]) for content in contents
+        ]
         conversation.turns.append({"question": question})
     return conversation

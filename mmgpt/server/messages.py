@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_PART, is_image, lead_text, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, lead_text, text_content
 from mmgpt.server.errors import ApiError
 from mmgpt.server.image_urls import ImageDecoder
 from mmgpt.server.schema import Content, ImageContent, Message, TextContent
@@ -66,10 +66,10 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
         question: list[dict] = []
         for content in images_first(turn["question"]):
             if isinstance(content, ImageContent):
-                question.append(IMAGE_PART)
+                question.append(IMAGE_CONTENT)
             else:
                 follows_text = bool(question) and not is_image(question[-1])
-                question.append(text_part("\n" * follows_text + content.text))
+                question.append(text_content("\n" * follows_text + content.text))
         turn["question"] = question
     turns[0]["question"] = lead_text("\n\n".join(instructions), turns[0]["question"])
     # 3. Images are decoded.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.samples import LENGTHS, DrawnSamples, batches, words_of
-from mmgpt.datasets.collate import learned_tokens
+from mmgpt.datasets.collate import count_label_tokens
 from mmgpt.datasets.instruction import SOURCES
 
 IGNORE_INDEX = -100
@@ -82,7 +82,7 @@ def test_all_batches_hold_the_same_samples(drawn):
     assert [batch["sources"] for batch in mixed] == [["visual"] * 4 + ["language"] * 4] * 2
     assert contents(mixed) == contents(grouped) == contents(packed) and len(contents(mixed)) == 16
     totals = [
-        [sum(learned_tokens(b)[s] for b in batches_of_epoch) for s in SOURCES]
+        [sum(count_label_tokens(b)[s] for b in batches_of_epoch) for s in SOURCES]
         for batches_of_epoch in (mixed, grouped, packed)
     ]
     assert totals[0] == totals[1] == totals[2] and all(totals[0])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmgpt.datasets import collate_conversations
-from mmgpt.datasets.collate import learned_tokens
+from mmgpt.datasets.collate import count_label_tokens
 
 
 def sample(length, images, source="visual"):
@@ -77,11 +77,11 @@ def test_batch_without_samples_has_no_labels():
     assert batch["attention_mask"].tolist() == [[1]] and batch["image_counts"].tolist() == [0]
     assert batch["pixels"] is None and batch["sources"] == batch["metas"] == []
     assert collate_conversations([], 9, row_length=6)["samples"] is None
-    assert learned_tokens(batch) == {"visual": 0, "language": 0}
+    assert count_label_tokens(batch) == {"visual": 0, "language": 0}
 
 
 @pytest.mark.parametrize("row_length", [None, 6])
 def test_label_tokens_have_a_token_before_them(row_length):
     samples = [sample(3, 1), sample(5, 2), sample(4, 0, "language")]
     samples[1]["labels"] = torch.tensor([1, -100, -100, 4, 5])
-    assert learned_tokens(collate_conversations(samples, row_length=row_length)) == {"visual": 4, "language": 3}
+    assert count_label_tokens(collate_conversations(samples, row_length=row_length)) == {"visual": 4, "language": 3}

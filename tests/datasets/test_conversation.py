@@ -1,7 +1,7 @@
 import pytest
 
 from mmgpt.datasets.conversation import (
-    IMAGE_PART,
+    IMAGE_CONTENT,
     add_text,
     check_sample,
     count_images,
@@ -10,7 +10,7 @@ from mmgpt.datasets.conversation import (
     literal_media_marks,
     place_images,
     question_text,
-    text_part,
+    text_content,
 )
 
 
@@ -22,29 +22,29 @@ def test_image_mark_in_a_string_is_text():
 def test_images_without_contents_come_first():
     turns = [{"question": "a"}, {"question": "b"}]
     placed = place_images(turns, 2)
-    assert placed[0]["question"] == [IMAGE_PART, IMAGE_PART, text_part("a")] and placed[1] == turns[1]
+    assert placed[0]["question"] == [IMAGE_CONTENT, IMAGE_CONTENT, text_content("a")] and placed[1] == turns[1]
     assert turns[0]["question"] == "a"
     assert place_images(turns, 0) == turns
 
 
 @pytest.mark.parametrize(("images", "marks"), [(1, 2), (2, 1), (0, 1)])
 def test_number_of_image_contents_must_equal_that_of_images(images, marks):
-    turns = [{"question": [IMAGE_PART] * marks}]
+    turns = [{"question": [IMAGE_CONTENT] * marks}]
     with pytest.raises(ValueError, match=f"{images} images, but {marks} image contents"):
         place_images(turns, images)
 
 
 def test_add_text_does_not_change_the_question():
-    parts = [IMAGE_PART]
-    assert add_text(parts, "what?") == [IMAGE_PART, text_part("what?")] and parts == [IMAGE_PART]
+    parts = [IMAGE_CONTENT]
+    assert add_text(parts, "what?") == [IMAGE_CONTENT, text_content("what?")] and parts == [IMAGE_CONTENT]
     assert add_text("what?", "why?") == "what? why?" and add_text("", "why?") == "why?"
 
 
 def test_lead_text_follows_leading_images():
-    parts = [IMAGE_PART, text_part("what?"), IMAGE_PART]
-    assert lead_text("Look.", parts) == [IMAGE_PART, text_part("Look.\n\n"), text_part("what?"), IMAGE_PART]
+    parts = [IMAGE_CONTENT, text_content("what?"), IMAGE_CONTENT]
+    assert lead_text("Look.", parts) == [IMAGE_CONTENT, text_content("Look.\n\n"), text_content("what?"), IMAGE_CONTENT]
     assert lead_text("Look.", "what?") == "Look.\n\nwhat?" and lead_text("", parts) is parts
-    assert [leading_images(each) for each in (parts, [IMAGE_PART] * 2, [])] == [1, 2, 0]
+    assert [leading_images(each) for each in (parts, [IMAGE_CONTENT] * 2, [])] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_lead_text_follows_leading_images():
         ({"images": [], "turns": [{"question": [{"type": "video"}]}]}, "a question must be"),
         ({"images": [], "turns": [{"question": "a", "answer": 4}]}, "answer must be a string, got 4"),
         ({"images": [], "turns": [{"question": "a", "choices": "ab"}]}, "choices must be a list of strings, got 'ab'"),
-        ({"images": ["a"], "turns": [{"question": [IMAGE_PART] * 2}]}, "1 images, but 2 image contents"),
+        ({"images": ["a"], "turns": [{"question": [IMAGE_CONTENT] * 2}]}, "1 images, but 2 image contents"),
         ({"images": [], "turns": [{"question": "a"}]}, r"id must be a string \('' where .* none\), got None"),
         ({"images": [], "turns": [{"question": "a"}], "tags": {"kind": 3}}, "tag 'kind' must be a string or a list"),
         (
@@ -77,13 +77,13 @@ def test_check_sample_names_the_wrong_value(sample, message):
     [
         ("<video>\nWhat happens?", ["<video>"]),
         ("Picture 1: <img>a/b.jpg</img> and <img>c.jpg</img>", ["<img>a/b.jpg</img>", "<img>c.jpg</img>"]),
-        ([IMAGE_PART, text_part("Is <image> like <image_2>?")], ["<image>", "<image_2>"]),
+        ([IMAGE_CONTENT, text_content("Is <image> like <image_2>?")], ["<image>", "<image_2>"]),
         (
             "<|image_1|><|audio|> <|vision_start|><|image_pad|>",
             ["<|image_1|>", "<|audio|>", "<|vision_start|>", "<|image_pad|>"],
         ),
         ("What does <img src='a.png'> mean, and a < b > c, <b>bold</b>, <imagery>?", []),
-        ([IMAGE_PART, text_part("What?")], []),
+        ([IMAGE_CONTENT, text_content("What?")], []),
     ],
 )
 def test_media_marks_in_texts_are_found(question, marks):

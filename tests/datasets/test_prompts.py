@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mmgpt.cli.config import load_config
-from mmgpt.datasets.conversation import IMAGE_PART, place_images, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, place_images, text_content
 from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns, prompt_text
 from mmgpt.registry import DATASETS, PROMPTS
 
@@ -42,7 +42,7 @@ def test_empty_answer_has_no_labels():
 
 
 def test_leading_images_have_sections_inner_ones_stay_inline():
-    question = [IMAGE_PART, IMAGE_PART, text_part("is it "), IMAGE_PART, text_part("?")]
+    question = [IMAGE_CONTENT, IMAGE_CONTENT, text_content("is it "), IMAGE_CONTENT, text_content("?")]
     text = prompt_text(format_turns(SHORT, [{"question": question}]))
     section = "### Image:\n<image>\n\n"
     assert text == section * 2 + "### Instruction:\nis it <image>?\n\n### Response:\n"

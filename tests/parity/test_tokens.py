@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmgpt.datasets.collate import collate_conversations
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 from mmgpt.datasets.prompts import EOS, IMAGE, TEMPLATES, Segment, format_turns, prompt_text
 from mmgpt.models.language import PAD_TOKEN
 from mmgpt.registry import TRANSFORMS
@@ -151,7 +151,7 @@ def demo_turns(case):
     turns = []
     for asked, answer in zip(said[::2], said[1::2], strict=True):
         text, *images = [asked] if isinstance(asked, str) else asked
-        turns.append({"question": [IMAGE_PART] * len(images) + [text_part(text)], "answer": answer or ""})
+        turns.append({"question": [IMAGE_CONTENT] * len(images) + [text_content(text)], "answer": answer or ""})
     return turns[-1 - case["buffer_size"] :] if case["buffer_size"] >= 0 else turns
 
 

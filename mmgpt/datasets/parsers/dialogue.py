@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from mmgpt.datasets.conversation import IMAGE_PART, lead_text, question_parts, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, lead_text, question_contents, text_content
 from mmgpt.registry import PARSERS
 
 from .fields import field, has, name_of, no_images, only_known_media, text_list
@@ -112,5 +112,5 @@ def marked_question(value: str) -> str | list[dict]:
     leading = (before + after).count(MARK)
     if not leading and MARK not in inside:
         return value
-    contents = [content for text in inside.split(MARK) for content in (IMAGE_PART, text_part(text))][1:]
-    return [IMAGE_PART] * leading + question_parts(contents)
+    contents = [content for text in inside.split(MARK) for content in (IMAGE_CONTENT, text_content(text))][1:]
+    return [IMAGE_CONTENT] * leading + question_contents(contents)

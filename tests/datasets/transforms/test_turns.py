@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmgpt.datasets.conversation import IMAGE_PART, text_part
+from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 from mmgpt.datasets.transforms import (
     AddQuestion,
     AskQuestion,
@@ -64,8 +64,8 @@ def test_ask_question_fills_only_empty_questions():
     ask = AskQuestion(["what?", "which?"])
     assert set(outcomes(ask, {"question": ""}, of=lambda t: t[0]["question"])) == {"what?", "which?"}
     assert ask(results({"question": "mine"}))["turns"][0]["question"] == "mine"
-    filled = AskQuestion(["what?"])(results({"question": [IMAGE_PART]}))["turns"][0]["question"]
-    assert filled == [IMAGE_PART, text_part("what?")]
+    filled = AskQuestion(["what?"])(results({"question": [IMAGE_CONTENT]}))["turns"][0]["question"]
+    assert filled == [IMAGE_CONTENT, text_content("what?")]
 
 
 @pytest.mark.parametrize("transform", [AddQuestion, AskQuestion, GiveReason])
