@@ -7,6 +7,7 @@ from PIL import Image
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.export import export
 from mmgpt.cli import load_config
+from mmgpt.cli.description import _foreign
 from mmgpt.registry import MODELS
 from tests.helpers.chat_pipeline import pipeline
 from tests.models.test_flamingo import batch
@@ -143,7 +144,19 @@ def test_components_of_ones_own_are_trained_exported_and_asked(config, tmp_path)
     assert answers[0] == answers[1]
 
 
-def test_samples_apart_in_packed_rows(config):
+def test_types_of_the_package_may_be_named(tiny_flamingo_config):
+    types = dict(perceiver="PerceiverResampler", gated="GatedCrossAttentionBlock", language="GatedCausalLM")
+    named = {name: {**tiny_flamingo_config[name], "type": kind} for name, kind in types.items()}
+    states = []
+    for changes in ({}, named):
+        torch.manual_seed(0)
+        states.append(MODELS.build({**tiny_flamingo_config, **changes}).state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not list(_foreign({"model": {**tiny_flamingo_config, **named}}))
+
+
+def test_a_gated_block_of_ones_own_keeps_packed_samples_apart(config):
     """A row of two samples, the second without an image, gives the losses that each has alone."""
     model = build_model(load_config(config), device="cpu")
     data = batch(model)
