@@ -31,7 +31,7 @@ def build_peer(model: nn.Module, cfg: Config) -> nn.Module:
     The same parts are frozen and trained. Equal are the language model (width, layers, heads, feed-forward,
     vocabulary), the tower, the resampler and the number of gated blocks, and so are the parameters of these parts to a
     hundredth. A gated block is Idefics' own: as many heads as the language model (ours have a number of their own),
-    and its feed-forward of three matrices (ours has two, 4 times as wide as the text). With configs/benchmarks.py
+    and its feed-forward of three matrices (ours has two, 4 times as wide as the text). With configs/mmgpt/benchmark.py
     a block of it has 1.005 times our parameters, and all LoRA 1.03 times; the whole models are equal to a thousandth.
 
     Args:

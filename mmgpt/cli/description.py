@@ -108,8 +108,8 @@ def read_description(folder: Path, trust: bool = False) -> Config:
             )
         said = f"{file} was written by an earlier mmgpt; it is read as plain settings: export the model again"
         print_log(said, "current", logging.WARNING)
-    values = with_present_names(values, file)
     _check(values, file)
+    values = with_present_names(values, file)
     _trust(file, list(_foreign(values)), values.get("imports", []), trust)
     kept = {key: value for key, value in values.items() if key not in ("format", "files", "imports")}
     kept = {**_replaced(kept, HERE, str(folder.absolute())), "default_scope": "mmgpt"}

@@ -1,4 +1,4 @@
-"""The model of configs/benchmarks.py at a size that is measured in no time."""
+"""The model of configs/mmgpt/benchmark.py at a size that is measured in no time."""
 
 import pytest
 
@@ -26,7 +26,7 @@ SMALL = {
 @pytest.fixture(scope="package")
 def small_cfg():
     """Two gated blocks in four layers, a ViT of one layer for 32 x 32 pixels."""
-    return load_config("configs/benchmarks.py", SMALL)
+    return load_config("configs/mmgpt/benchmark.py", SMALL)
 
 
 @pytest.fixture(scope="package")

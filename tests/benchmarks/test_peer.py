@@ -86,7 +86,7 @@ def test_a_step_with_and_without_images(small_model, peer, batch):
 
 
 def test_other_towers_have_no_peer():
-    cfg = load_config("configs/benchmarks.py", {"vision.model": "configs/_base_/models/tiny_tower.json"})
+    cfg = load_config("configs/mmgpt/benchmark.py", {"vision.model": "configs/_base_/models/tiny_tower.json"})
     with pytest.raises(ValueError, match="Vision Transformer of open_clip as its tower, not ModifiedResNet"):
         build_peer(build_model(cfg, device="cpu"), cfg)
 

@@ -287,7 +287,5 @@ def test_a_folder_without_a_description(tmp_path):
 
 
 def test_a_description_is_read_without_torch(folder):
-    code = (
-        f"from mmgpt.engine import load_config as f; import sys; f({str(folder)!r}); sys.exit('torch' in sys.modules)"
-    )
+    code = f"from mmgpt.cli import load_config as f; import sys; f({str(folder)!r}); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

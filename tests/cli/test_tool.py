@@ -159,7 +159,7 @@ def test_an_interrupt_is_no_traceback(capsys):
 
 ENDING = """
 import atexit, sys
-from mmgpt.engine.tool import run
+from mmgpt.cli.tool import run
 
 class Last:
     def __del__(self):

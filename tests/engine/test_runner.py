@@ -20,7 +20,7 @@ def test_the_config_is_in_the_log_but_not_on_the_screen(make_runner, tmp_path, c
 @pytest.mark.parametrize("value", [True, dict(backend="aot_eager")])
 def test_layers_are_compiled_for_training(make_runner, tmp_path, monkeypatch, value):
     calls = []
-    monkeypatch.setattr("mmgpt.models.memory.compile.compile_layers", lambda model, options: calls.append(options))
+    monkeypatch.setattr("mmgpt.engine.runner.compile_layers", lambda model, options: calls.append(options))
     cfg = make_runner(max_epochs=1).cfg
     runner = MMGPTRunner.from_cfg(Config({**cfg.to_dict(), "experiment_name": tmp_path.name, "compile": value}))
     plain = runner.model.train_step

@@ -35,7 +35,7 @@ def test_sections(tmp_path, capsys):
     assert {"joint step, packed", "decode, 1 beam, batch 1", "decode, 1 beam, batch 1: language model"} < shares
     assert {row["section"] for row in made["rows"]} == set(measured) - {"growth"}
     assert set(made["growth"]) == {"rows", "length", "images"}
-    assert made["rounds"] == 1 and made["config"] == "configs/benchmarks.py"
+    assert made["rounds"] == 1 and made["config"] == "configs/mmgpt/benchmark.py"
     assert made["command"].startswith("tools/analysis_tools/benchmark.py --quick --out")
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "rows.png", "growth.png"}
 

@@ -199,7 +199,7 @@ def test_how_the_model_is_loaded(monkeypatch):
     told = {}
     monkeypatch.setattr("mmgpt.apis.chat.Chat.from_config", lambda *given, **more: told.update(more, model=given))
     options = ["--precision", "bfloat16", "--device", "cpu", "--cfg-options", "a=3"]
-    config = str(ROOT / "configs/benchmarks.py")
+    config = str(ROOT / "configs/mmgpt/benchmark.py")
     arguments.load_chat(TOOL["parse_args"]([config, "b.pth", *options]), engine=dict(max_batch=2))
     expected = dict(precision="bfloat16", device="cpu", options={"a": 3}, generation=None, engine=dict(max_batch=2))
     assert told == dict(expected, model=(config, "b.pth"))

@@ -80,7 +80,7 @@ Figures = Callable[[Times], dict]
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", default="configs/benchmarks.py", help="default: %(default)s")
+    parser.add_argument("config", nargs="?", default="configs/mmgpt/benchmark.py", help="default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: all")
     parser.add_argument(
         "--lora",

@@ -19,7 +19,7 @@ from tests.helpers.stub_training import write_config
 
 GUARDS = ["StepInfoHook", "NonFiniteHook", "ZeroGradientsHook", "DroppedSamplesHook", "TrainableCheckpointHook"]
 GUARDS += ["StopOnSignalHook", "ModelSummaryHook", "ThroughputHook", "ProgressBarHook"]
-OWN = "custom_imports['imports'] += ['test_hooks']\ncustom_hooks = [dict(type='OwnHook'), None]\n"
+OWN = "custom_imports['imports'] += ['tests.engine.hooks.test_guards']\ncustom_hooks = [dict(type='OwnHook'), None]\n"
 
 
 @HOOKS.register_module(force=True)

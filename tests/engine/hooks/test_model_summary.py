@@ -61,7 +61,7 @@ def test_operations_of_a_tuned_model(tuned):
 
 
 def test_speed_stands_in_the_log(make_runner, tmp_path, monkeypatch):
-    monkeypatch.setattr("mmgpt.engine.hooks.model_summary.peak_flops", lambda device: 1000.0)
+    monkeypatch.setattr("mmgpt.engine.hooks.throughput.peak_flops", lambda device: 1000.0)
     runner = make_runner(FAULTY)
     runner.train()
     seconds = runner.message_hub.get_scalar("train/time").data[0]

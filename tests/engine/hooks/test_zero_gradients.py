@@ -10,7 +10,7 @@ from tests.helpers.stub_faults import FAULTY
 from tests.helpers.stub_training import StubModel
 
 DULL = """
-custom_imports['imports'] += ['test_zero_gradients']
+custom_imports['imports'] += ['tests.engine.hooks.test_zero_gradients']
 model['type'] = 'DullModel'
 {}
 """
