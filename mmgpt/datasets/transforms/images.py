@@ -103,8 +103,9 @@ class EachImage:
         self.transforms = [TRANSFORMS.build(transform) for transform in transforms]
 
     def __call__(self, results: dict) -> dict:
-        # A chat, whose samples have no generator, transforms every image in the same way.
-        rng = results.get("rng") or np.random.default_rng(0)
+        # A chat, whose samples have no generator, transforms every image in the same way. Spawning leaves the draws of
+        # later transforms as they are, so that texts are the same when images are not opened.
+        [rng] = (results.get("rng") or np.random.default_rng(0)).spawn(1)
         images = []
         with _global_seed(int(rng.integers(2**32))):
             for image, path in zip(results["pil"], results["images"], strict=True):

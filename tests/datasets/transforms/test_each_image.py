@@ -63,7 +63,8 @@ def test_mmpretrain_color_jitter_gives_what_mmpretrain_computes(dataset, tmp_pat
     processing = pytest.importorskip("mmpretrain.datasets.transforms", reason="mmpretrain cannot be imported")
     data = dataset(dict(type="mmpretrain.ColorJitter", **JITTER), seed=3)
     for epoch in (0, 2):
-        np.random.seed(int(np.random.default_rng([3, epoch, 1]).integers(2**32)))
+        [rng] = np.random.default_rng([3, epoch, 1]).spawn(1)
+        np.random.seed(int(rng.integers(2**32)))
         jitter = processing.ColorJitter(**JITTER)
         expected = [jitter({"img": bgr(tmp_path, name)})["img"] for name in ("b.png", "c.png")]
         assert np.array_equal(pixels(data[epoch * len(data) + 1]), expected)
@@ -90,6 +91,11 @@ def test_draws_depend_on_seed_epoch_and_index_alone(dataset):
     assert np.array_equal(states[0], np.random.get_state()[1])
     assert states[1] == random.getstate()
     assert torch.equal(states[2], torch.get_rng_state())
+
+
+def test_later_draws_are_the_same_as_without_image_transforms(dataset):
+    flip = dict(type="mmcv.RandomFlip", prob=0.5)
+    assert dataset(flip)[1]["rng"].random() == dataset()[1]["rng"].random()
 
 
 @pytest.mark.parametrize(
