@@ -181,11 +181,11 @@ def _media(model: GatedCausalLM, ids: Tensor, images: Sequence[Sequence[EncodedI
     first = next(image for row in images for image in row)
     latents = first.latents.shape[1]
     mask = media_mask(ids == model.image_token_id, counts, most, latents, model.reading)[:, start:]
+    cache = {}
     rows = [[image.cache for image in row] for row in images]
     if min(map(len, rows)) < most:
         blank = {block: tuple(map(torch.zeros_like, pair)) for block, pair in first.cache.items()}
         rows = [row + [blank] * (most - len(row)) for row in rows]
-    cache = {}
     for block in first.cache:
         pairs = [zip(*(image[block] for image in row), strict=True) for row in rows]
         joined = zip(*([_cat(kind, 2) for kind in pair] for pair in pairs), strict=True)
