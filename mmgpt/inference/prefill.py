@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from mmgpt.models import Flamingo
 from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
@@ -150,11 +149,8 @@ def prefill(
     """
     start, lengths = len(prefixes[0]), [ids.shape[1] for ids in prompts]
     ids = pad_sequence([row[0] for row in prompts], batch_first=True)
-    if len(prompts) == 1:
-        cache = prefixes[0].cache()
-    else:
-        pairs = zip(*(prefix.layers for prefix in prefixes), strict=True)
-        cache = DynamicCache([tuple(map(torch.cat, zip(*layer, strict=True))) for layer in pairs])
+    layers = zip(*(prefix.layers for prefix in prefixes), strict=True)
+    cache = PrefixKV(tuple(tuple(_cat(kind, 0) for kind in zip(*pairs, strict=True)) for pairs in layers)).cache()
     # No mask hides the padding: it is on the right, where no token of a causal model attends to it.
     positions = torch.arange(start, ids.shape[1], device=ids.device).expand(len(ids), -1)
     # Logits are computed at the columns in which some prompt ends.
@@ -186,13 +182,20 @@ def _media(model: GatedCausalLM, ids: Tensor, images: Sequence[Sequence[EncodedI
     latents = first.latents.shape[1]
     mask = media_mask(ids == model.image_token_id, counts, most, latents, model.image_attention)[:, start:]
     cache = {}
-    for block, pair in first.cache.items():
-        joined = []
-        for kind, blank in enumerate(torch.zeros_like(x) for x in pair):
-            rows = [[*(image.cache[block][kind] for image in row), *[blank] * (most - len(row))] for row in images]
-            joined.append(torch.cat([torch.cat(row, dim=2) for row in rows]))
-        cache[block] = tuple(joined)
+    rows = [[image.cache for image in row] for row in images]
+    if min(map(len, rows)) < most:
+        blank = {block: tuple(map(torch.zeros_like, pair)) for block, pair in first.cache.items()}
+        rows = [row + [blank] * (most - len(row)) for row in rows]
+    for block in first.cache:
+        pairs = [zip(*(image[block] for image in row), strict=True) for row in rows]
+        joined = zip(*([_cat(kind, 2) for kind in pair] for pair in pairs), strict=True)
+        cache[block] = tuple(_cat(kind, 0) for kind in joined)
     return Media(None, mask, None if all(images) else counts[:, None] > 0, cache)
+
+
+def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Same as torch.cat, except that a single tensor is not copied."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
 def _batches(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
