@@ -42,7 +42,16 @@ class ShardedDataParallel(nn.Module):
         super().__init__()
         self.module = module
         (flamingo,) = (submodule for submodule in module.modules() if isinstance(submodule, Flamingo))
-        _check(module, flamingo.vision)
+        for name, parameter in module.named_parameters():
+            if not parameter.is_floating_point():
+                raise ValueError(
+                    f"sharded training needs weights that are not quantized, and {name} is {parameter.dtype}: "
+                    "leave language.precision out, or train without sharding (model_wrapper_cfg)"
+                )
+        if any(parameter.requires_grad for parameter in flamingo.vision.parameters()):
+            raise ValueError(
+                "sharded training needs a frozen image encoder: keep 'vision' in `frozen`, and out of LoRA"
+            )
         for parameter in module.parameters():
             if parameter.requires_grad:  # Those with a random initialization are among them.
                 broadcast(parameter.detach())
@@ -96,17 +105,6 @@ class ShardedDataParallel(nn.Module):
     def forward(self, *args, **kwargs):
         """Forward pass of the model, whose arguments these are."""
         return self.module(*args, **kwargs)
-
-
-def _check(module: nn.Module, vision: nn.Module) -> None:
-    for name, parameter in module.named_parameters():
-        if not parameter.is_floating_point():
-            raise ValueError(
-                f"sharded training needs weights that are not quantized, and {name} is {parameter.dtype}: "
-                "leave language.precision out, or train without sharding (model_wrapper_cfg)"
-            )
-    if any(parameter.requires_grad for parameter in vision.parameters()):
-        raise ValueError("sharded training needs a frozen image encoder: keep 'vision' in `frozen`, and out of LoRA")
 
 
 def unshard(state: object) -> object:
