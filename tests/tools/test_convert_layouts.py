@@ -273,7 +273,7 @@ def test_webdataset_shards_are_read(tmp_path, convert):
         "answer": "Red.",
     }
     assert stored(*red["images"]) == png_bytes() and stored(*blue["images"]) == png_bytes("blue")
-    # The same picture is one file, and no member's name is a path.
+    # Equal images are one file, and no member's name is a path.
     assert again["images"] == red["images"]
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     made = {f"out/images/{name}" for name in red["images"] + blue["images"]}
