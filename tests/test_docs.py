@@ -143,7 +143,7 @@ def own_data(project):
     start, end = text.index("## Own data in ten minutes"), text.index("## Converting other layouts")
     first, last = text[:start].count("\n"), text[:end].count("\n")
     output = {}
-    tiny = next(word for word in re.findall(r"`(python [^`]*tiny_world\.py [^`]*)`", text))
+    tiny = next(word for word in re.findall(r"`(python projects/tiny_world/generate\.py [^`]*)`", text))
     run(project, tiny)
     for block in blocks(page):
         if not first < block.line < last:

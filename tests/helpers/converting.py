@@ -1,4 +1,4 @@
-"""What the tests of tools/dataset_converters/convert.py share."""
+"""Helpers of the tests of tools/dataset_converters/convert.py."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ CONVERTERS = ROOT / "tools" / "dataset_converters"
 
 
 def samples(path):
-    """What the parser of our own schema reads in a file."""
+    """The samples in a file of our schema."""
     return [find_parser("conversation")(record) for record in read_records(path)]
 
 
@@ -26,5 +26,5 @@ def write(path, text, **options):
     return path
 
 
-def picture(colour="red"):
+def png_bytes(colour="red"):
     return encoded(Image.new("RGB", (20, 30), colour), "PNG")

@@ -10,7 +10,7 @@ import pytest
 
 from mmgpt.cli import load_config, tool
 from mmgpt.datasets.inspection.check import check_datasets, images_of, read_datasets
-from tests.helpers.converting import CONVERTERS, ROOT, picture, samples, write
+from tests.helpers.converting import CONVERTERS, ROOT, png_bytes, samples, write
 from tests.helpers.parsing import COCO_2014, DATA, parse
 
 CONFIGS = ROOT / "configs" / "mmgpt"
@@ -111,7 +111,7 @@ def test_the_printed_config_has_the_data_and_passes_the_check(tmp_path, convert,
     """The checker reads all converted samples and has no findings."""
     for i in range(8):
         path = tmp_path / "pictures" / f"{i}.png"
-        write(path, "").write_bytes(picture((30 * i, 0, 0)))
+        write(path, "").write_bytes(png_bytes((30 * i, 0, 0)))
     rows = [f"pictures/{i}.png,,caption {i}" if visual else f",question {i},answer {i}" for i in range(8)]
     table = write(tmp_path / "a.csv", "\n".join(["image,question,answer", *rows]))
     arguments = ["--val", 0.25] if val else []
@@ -139,7 +139,7 @@ def test_the_worked_example_of_the_guide(tmp_path, convert, capsys):
     text = textwrap.dedent(re.search(r"```python\n( +_base_ = .*?)```", guide, re.DOTALL)[1])
     table = re.search(r"```csv\n(.*?)\n", guide)[1] + "\n"
     for i in range(20):
-        write(tmp_path / f"data/tiny/images/train/{i}.png", "").write_bytes(picture((12 * i, 0, 0)))
+        write(tmp_path / f"data/tiny/images/train/{i}.png", "").write_bytes(png_bytes((12 * i, 0, 0)))
         table += f"train/{i}.png,What is {i}?,red\n"
     write(tmp_path / "data/photos/table.csv", table)
     [command] = re.findall(r"python tools/dataset_converters/convert.py (csv .*)", guide)

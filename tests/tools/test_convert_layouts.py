@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.helpers.converting import picture, sample, write
+from tests.helpers.converting import png_bytes, sample, write
 from tests.helpers.corrupt_data import encoded
 from tests.helpers.parsing import DATA, IMAGE
 
@@ -92,7 +92,7 @@ def test_a_table_in_another_encoding_is_refused(tmp_path, convert):
 def test_images_with_captions_beside_them(tmp_path, convert):
     for name in ("b.PNG", "in/a.png"):
         (tmp_path / "photos" / "in").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).write_bytes(picture())
+        (tmp_path / "photos" / name).write_bytes(png_bytes())
         write((tmp_path / "photos" / name).with_suffix(".txt"), f"A caption of {name}.\n", encoding="utf-8-sig")
     write(tmp_path / "photos" / "README.txt", "no caption")
     assert convert("folder", tmp_path / "photos") == [
@@ -120,7 +120,7 @@ def test_tables_of_imagefolder(tmp_path, convert):
 def test_hidden_files_in_a_folder_are_skipped(tmp_path, convert):
     for name in ("1.jpg", "._1.jpg", "__MACOSX/1.jpg", ".cache/2.jpg"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).write_bytes(picture())
+        (tmp_path / "photos" / name).write_bytes(png_bytes())
     write(tmp_path / "photos/1.txt", "One.")
     write(tmp_path / "photos/._1.txt", "macOS")
     assert convert("folder", tmp_path / "photos") == [sample("", "One.", "1.jpg", name="1")]
@@ -148,7 +148,7 @@ def test_images_of_less_usual_formats_are_found(tmp_path, convert):
 )
 def test_imagefolder_with_several_images_a_row(tmp_path, convert, table, images):
     write(tmp_path / "photos/metadata.jsonl", table)
-    (tmp_path / "photos/1.jpg").write_bytes(picture())
+    (tmp_path / "photos/1.jpg").write_bytes(png_bytes())
     if images is None:
         with pytest.raises(ValueError, match="photos holds 1 images, the first .*1.jpg, but metadata.jsonl names none"):
             convert("folder", tmp_path / "photos")
@@ -257,9 +257,13 @@ def test_webdataset_shards_are_read(tmp_path, convert):
     question = {"question": "What colour?", "caption": "Blue.", "image": "elsewhere/1.jpg", "width": 20}
     dialogue = [{"from": "human", "value": "Which?\n<image>"}, {"from": "gpt", "value": "Red."}]
     (tmp_path / "shards").mkdir()
-    tar_of(tmp_path / "shards" / "0.tar", [("a.PNG", picture()), ("a.txt", b"A red one.\n")])
-    members = [("../../b.0.png", picture("blue")), ("../../b.json", json.dumps(question).encode()), ("link.png", None)]
-    members += [("c.json", json.dumps({"conversations": dialogue, "id": 3}).encode()), ("c.png", picture())]
+    tar_of(tmp_path / "shards" / "0.tar", [("a.PNG", png_bytes()), ("a.txt", b"A red one.\n")])
+    members = [
+        ("../../b.0.png", png_bytes("blue")),
+        ("../../b.json", json.dumps(question).encode()),
+        ("link.png", None),
+    ]
+    members += [("c.json", json.dumps({"conversations": dialogue, "id": 3}).encode()), ("c.png", png_bytes())]
     tar_of(tmp_path / "shards" / "1.tar", members)
     red, blue, again = convert("webdataset", tmp_path / "shards")
     assert red == sample("", "A red one.", *red["images"], name="a")
@@ -268,8 +272,8 @@ def test_webdataset_shards_are_read(tmp_path, convert):
         "question": [IMAGE, {"type": "text", "text": "Which?"}],
         "answer": "Red.",
     }
-    assert stored(*red["images"]) == picture() and stored(*blue["images"]) == picture("blue")
-    # The same picture is one file, and no member's name is a path.
+    assert stored(*red["images"]) == png_bytes() and stored(*blue["images"]) == png_bytes("blue")
+    # Equal images are one file, and no member's name is a path.
     assert again["images"] == red["images"]
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     made = {f"out/images/{name}" for name in red["images"] + blue["images"]}
@@ -291,11 +295,11 @@ def test_hidden_members_of_webdataset_are_skipped_and_less_usual_formats_read(tm
     ("members", "message"),
     [
         ([("a.png", b"no picture"), ("a.txt", b"b")], "0.tar, sample 'a': not a readable image"),
-        ([("a.png", picture())], "0.tar, sample 'a': no .txt or .json with it, only .png"),
-        ([("a.png", picture()), ("a.json", b"{")], "0.tar, sample 'a': .json: Expecting"),
-        ([("a.png", picture()), ("a.json", b"[]")], "0.tar, sample 'a': .json: a record must be an object"),
-        ([("a.png", picture()), ("a.txt", b"\xff")], "0.tar, sample 'a': .txt: 'utf-8' codec"),
-        ([("a.png", picture()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
+        ([("a.png", png_bytes())], "0.tar, sample 'a': no .txt or .json with it, only .png"),
+        ([("a.png", png_bytes()), ("a.json", b"{")], "0.tar, sample 'a': .json: Expecting"),
+        ([("a.png", png_bytes()), ("a.json", b"[]")], "0.tar, sample 'a': .json: a record must be an object"),
+        ([("a.png", png_bytes()), ("a.txt", b"\xff")], "0.tar, sample 'a': .txt: 'utf-8' codec"),
+        ([("a.png", png_bytes()), ("a.json", b'{"caption": 3}')], "0.tar, sample 'a': key 'caption' must be str"),
         ([("a.mp4", b"film"), ("a.txt", b"b")], "0.tar, sample 'a': its .mp4 is not an image"),
         ([("a.json", b'{"image": "a.jpg", "caption": "b"}')], "'a': its JSON names the image 'a.jpg', only .json"),
         ([("a.json", b'{"images": ["a.jpg"], "text": "b"}')], "'a': its JSON names the image .*'a.jpg'"),
@@ -303,20 +307,20 @@ def test_hidden_members_of_webdataset_are_skipped_and_less_usual_formats_read(tm
         ([("a.txt", b"b"), ("a.txt", b"c")], "0.tar: 'a.txt' is in it twice"),
         ([("a.txt", b"b"), ("b.txt", b"c"), ("a.txt", b"d")], "0.tar: 'a.txt' is in it twice"),
         (
-            [("a.png", picture()), ("a.json", b"[" * 99999 + b"]" * 99999)],
+            [("a.png", png_bytes()), ("a.json", b"[" * 99999 + b"]" * 99999)],
             "0.tar, sample 'a': .json: maximum recursion",
         ),
-        ([("a.png", picture()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
+        ([("a.png", png_bytes()), ("a.json", b'{"url": "b"}')], "0.tar, sample 'a': no column with answers"),
     ],
 )
 def test_errors_in_webdataset_are_located(tmp_path, convert, members, message):
     with pytest.raises(ValueError, match=message):
-        convert("webdataset", tar_of(tmp_path / "0.tar", [("good.png", picture()), ("good.txt", b"a"), *members]))
+        convert("webdataset", tar_of(tmp_path / "0.tar", [("good.png", png_bytes()), ("good.txt", b"a"), *members]))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "out"]
 
 
 def test_a_truncated_shard_is_refused(tmp_path, convert):
-    path = tar_of(tmp_path / "0.tar", [("a.png", picture()), ("a.txt", b"b" * 5000)])
+    path = tar_of(tmp_path / "0.tar", [("a.png", png_bytes()), ("a.txt", b"b" * 5000)])
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(ValueError, match="0.tar: not a readable tar file: unexpected end of data"):
         convert("webdataset", path)
@@ -327,11 +331,11 @@ def test_a_truncated_shard_is_refused(tmp_path, convert):
 
 def test_a_folder_of_images_is_never_replaced(tmp_path, convert):
     (tmp_path / "out" / "images").mkdir(parents=True)
-    path = tar_of(tmp_path / "0.tar", [("a.png", picture()), ("a.txt", b"b")])
+    path = tar_of(tmp_path / "0.tar", [("a.png", png_bytes()), ("a.txt", b"b")])
     with pytest.raises(ValueError, match="out/images exists already: remove it, or name a new folder"):
         convert("webdataset", path, "--force")
     [red] = convert("webdataset", path, "--images", "new")
-    assert stored(*red["images"], folder="new") == picture()
+    assert stored(*red["images"], folder="new") == png_bytes()
 
 
 @pytest.fixture
@@ -349,7 +353,7 @@ def parquet(tmp_path):
 
 
 def test_parquet_shards_are_read(convert, parquet):
-    red, blue = ({"bytes": picture(colour), "path": "../1.png"} for colour in ("red", "blue"))
+    red, blue = ({"bytes": png_bytes(colour), "path": "../1.png"} for colour in ("red", "blue"))
     path = parquet(
         {"image": red, "caption": ["A red one.", "Red."], "n": 1}, {"image": None, "caption": ["None."], "n": 2}
     )
@@ -357,7 +361,7 @@ def test_parquet_shards_are_read(convert, parquet):
     parquet({"id": 5, "images": [red, blue], "conversations": said}, name="shards/train-00001-of-00002.parquet")
     many, none, two = convert("parquet", path.parent)
     assert many == sample("", "", *many["images"], answers=["A red one.", "Red."]) and none == sample("", "None.")
-    assert two["id"] == "5" and two["images"][0] == many["images"][0] and stored(two["images"][1]) == picture("blue")
+    assert two["id"] == "5" and two["images"][0] == many["images"][0] and stored(two["images"][1]) == png_bytes("blue")
     assert [part["type"] for part in two["turns"][0]["question"]] == ["image", "text", "image", "text"]
 
 
@@ -371,11 +375,11 @@ def test_parquet_shards_are_read(convert, parquet):
 )
 def test_errors_in_rows_of_parquet_are_located(convert, parquet, row, message):
     with pytest.raises(ValueError, match=message):
-        convert("parquet", parquet({"image": {"bytes": picture()}, "text": "a"}, row))
+        convert("parquet", parquet({"image": {"bytes": png_bytes()}, "text": "a"}, row))
 
 
 def test_a_parquet_file_without_answers_or_damaged_is_refused(convert, parquet):
-    path = parquet({"image": {"bytes": picture()}, "label": 3})
+    path = parquet({"image": {"bytes": png_bytes()}, "label": 3})
     with pytest.raises(ValueError, match=r"parquet: no column with answers .*columns: image, label"):
         convert("parquet", path)
     path.write_bytes(b"no Parquet")
@@ -384,7 +388,7 @@ def test_a_parquet_file_without_answers_or_damaged_is_refused(convert, parquet):
 
 
 def test_images_of_parquet_without_a_column_are_refused(convert, parquet):
-    path = parquet({"photo": {"bytes": picture()}, "text": "a"})
+    path = parquet({"photo": {"bytes": png_bytes()}, "text": "a"})
     with pytest.raises(ValueError, match="column 'photo' holds bytes, but no column is used for images"):
         convert("parquet", path)
     assert len(convert("parquet", path, "--columns", "image=photo")[0]["images"]) == 1
