@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 
 from mmengine.config import Config, ConfigDict
 
@@ -193,19 +192,13 @@ def _argument_choices(error: TypeError) -> str:
     """The end of a message about an unknown argument: the arguments of the callable, if the last frame refers to it."""
     argument = UNKNOWN_ARGUMENT.search(str(error))
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    callables = [_find_callable(frame, argument[1].removesuffix(".__init__"))] if argument else []
+    callables = []
+    if argument:
+        name, variables = argument[1].removesuffix(".__init__"), (*frame.f_locals.values(), *frame.f_globals.values())
+        functions = (value for value in variables if inspect.isclass(value) or inspect.isroutine(value))
+        callables += [function for function in functions if function.__qualname__ == name][:1]
     if frame.f_code.co_name == "__init__" and frame.f_code.co_flags & inspect.CO_VARKEYWORDS:
         callables.append(type(frame.f_locals["self"]))  # This constructor passes unknown arguments on.
-    parameters = [
-        item for function in callables if function for item in inspect.signature(function).parameters.values()
-    ]
+    parameters = [item for function in callables for item in inspect.signature(function).parameters.values()]
     names = {item.name for item in parameters if item.kind is not item.VAR_KEYWORD}
     return suggest(argument[2], names) if argument and names else ""
-
-
-def _find_callable(frame: FrameType, name: str) -> Callable | None:
-    """The class or function with this qualified name among the variables of ``frame``."""
-    for value in (*frame.f_locals.values(), *frame.f_globals.values()):
-        if (inspect.isclass(value) or inspect.isroutine(value)) and value.__qualname__ == name:
-            return value
-    return None

@@ -94,43 +94,40 @@ class EvaluationLoop(TestLoop):
 
     def run(self) -> dict:
         """Answer the samples that have no answer yet, and return the metrics of all predictions."""
+        runner, sampler, size = self.runner, self.dataloader.batch_sampler, len(self.dataloader.dataset)
         with locked(self.folder, ADVICE) if is_main_process() else nullcontext():
             start, predictions = time.perf_counter(), Predictions(self.folder, get_rank())
-            self._prepare(predictions)
-            self.runner.call_hook("before_test")
-            self.runner.call_hook("before_test_epoch")
-            self.runner.model.eval()
-            indices = self.dataloader.batch_sampler.batches()
-            for step, batch in enumerate(self.dataloader):
-                self.answer(step, batch, indices[step], predictions)
-            barrier()
-            metrics = self._evaluate(predictions, time.perf_counter() - start)
-            self.runner.call_hook("after_test_epoch", metrics=metrics)
-            # MMEngine's LoggerHook gives the visualizer's backends the metrics of validation only.
-            self.runner.visualizer.add_scalars(metrics)
-            self.runner.call_hook("after_test")
-            return metrics
-
-    def _prepare(self, predictions: Predictions) -> None:
-        """Check that the metrics can score the answers, and remove or gather the predictions of earlier runs."""
-        if is_main_process():
-            check_questions(self.evaluator.metrics, questions_of(self.dataloader.dataset))
-            if self.resume:
-                if not predictions.read():
+            # 1. Check that the metrics can score the answers, and gather or remove the predictions of earlier runs.
+            if is_main_process():
+                check_questions(self.evaluator.metrics, questions_of(self.dataloader.dataset))
+                if not self.resume:
+                    predictions.clear()
+                elif not predictions.read():
                     # Evaluations that differ in their metrics alone; the one with the most predictions is taken.
                     folders = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*")
                     others = [Predictions(folder).read() for folder in sorted(folders)]
                     predictions.add(max(others, key=len, default={}).values())
-                predictions.gather()
-            else:
-                predictions.clear()
-        barrier()
-        answered = frozenset(predictions.read())
-        self.dataloader.batch_sampler.answered = answered
-        barrier()
-        if self.resume:
-            size = len(self.dataloader.dataset)
-            print_log(f"{self.folder}: {len(answered)} of {size} samples are answered", "current")
+                if self.resume:
+                    predictions.gather()
+            barrier()
+            sampler.answered = frozenset(predictions.read())
+            barrier()
+            if self.resume:
+                print_log(f"{self.folder}: {len(sampler.answered)} of {size} samples are answered", "current")
+            # 2. Answer the batches that have a sample without an answer.
+            runner.call_hook("before_test")
+            runner.call_hook("before_test_epoch")
+            runner.model.eval()
+            for step, (indices, batch) in enumerate(zip(sampler.batches(), self.dataloader, strict=True)):
+                self.answer(step, batch, indices, predictions)
+            barrier()
+            # 3. Score all predictions.
+            metrics = on_main_process(lambda: self._evaluate(predictions, time.perf_counter() - start))
+            runner.call_hook("after_test_epoch", metrics=metrics)
+            # MMEngine's LoggerHook gives the visualizer's backends the metrics of validation only.
+            runner.visualizer.add_scalars(metrics)
+            runner.call_hook("after_test")
+            return metrics
 
     @torch.inference_mode()
     def answer(self, step: int, batch: dict, indices: list[int], predictions: Predictions) -> None:
@@ -144,40 +141,31 @@ class EvaluationLoop(TestLoop):
         self.runner.call_hook("after_test_iter", batch_idx=step, data_batch=batch, outputs=rows)
 
     def _evaluate(self, predictions: Predictions, seconds: float) -> dict:
-        """Metrics of all predictions, computed and written by the first process, returned by all."""
-
-        def evaluate() -> dict:
-            size = len(self.dataloader.dataset)
-            rows = predictions.finish(size)
-            try:
-                metrics = self._compute_metrics(rows)
-            except Exception:
-                text = "the answers are kept, but could not be scored; --resume scores them without asking again"
-                print_log(f"{self.folder}: {text}", "current", logging.ERROR)
-                raise
-            result = {"metrics": metrics, "samples": size, "settings": self.settings, **circumstances()}
-            result |= {"processes": get_world_size(), "seconds": round(seconds, 1)}
-            write_json(result, self.folder / RESULT)
-            print_log(f"written: {self.folder / RESULT}", "current")
-            return metrics
-
-        return on_main_process(evaluate)
-
-    def _compute_metrics(self, rows: list[dict]) -> dict:
-        metrics = {}
-        for metric in self.evaluator.metrics:
-            if hasattr(metric, "folder"):
-                metric.folder = self.folder
-            metric.process(None, rows)
-            # Not metric.evaluate(), in which all processes take part: the first process has all rows.
-            for name, value in metric.compute_metrics(metric.results).items():
-                name = "/".join(filter(None, (metric.prefix, name)))
-                if name in metrics:
-                    raise ValueError(
-                        f"two metrics of test_evaluator give {name!r}: set another `prefix` for one of them"
-                    )
-                metrics[name] = value
-            metric.results.clear()
+        """Metrics of all predictions, which are written with the result; the first process does this alone."""
+        size = len(self.dataloader.dataset)
+        rows, metrics = predictions.finish(size), {}
+        try:
+            for metric in self.evaluator.metrics:
+                if hasattr(metric, "folder"):
+                    metric.folder = self.folder
+                metric.process(None, rows)
+                # Not metric.evaluate(), in which all processes take part.
+                for name, value in metric.compute_metrics(metric.results).items():
+                    name = "/".join(filter(None, (metric.prefix, name)))
+                    if name in metrics:
+                        raise ValueError(
+                            f"two metrics of test_evaluator give {name!r}: set another `prefix` for one of them"
+                        )
+                    metrics[name] = value
+                metric.results.clear()
+        except Exception:
+            text = "the answers are kept, but could not be scored; --resume scores them without asking again"
+            print_log(f"{self.folder}: {text}", "current", logging.ERROR)
+            raise
+        result = {"metrics": metrics, "samples": size, "settings": self.settings, **circumstances()}
+        result |= {"processes": get_world_size(), "seconds": round(seconds, 1)}
+        write_json(result, self.folder / RESULT)
+        print_log(f"written: {self.folder / RESULT}", "current")
         return metrics
 
 

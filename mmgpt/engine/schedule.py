@@ -41,6 +41,7 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
         ValueError: a warm-up has a factor of 0, by which MMEngine divides, or ends before it begins.
     """
     fitted, moved = [], {}
+    begins = {int(_unit(item, epoch) * (item.get("begin") or 0)) for item in schedulers if isinstance(item, dict)}
     for index, scheduler in enumerate(schedulers):
         if not isinstance(scheduler, dict):
             fitted.append(scheduler)
@@ -62,7 +63,7 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
                     "its begin; 0 means that there is no warm-up"
                 )
             steps = end - begin if unit == 1 or scheduler.get("convert_to_iter_based") else (end - begin) // unit
-            whole_run = factors[1][0] is None and not any(_begin(other, epoch) == end for other in schedulers)
+            whole_run = factors[1][0] is None and end not in begins
             if end > run and not whole_run:
                 steps = min(max(1, run // FRACTION), run - begin)
                 result = f"cut to {steps}" if steps > 1 else "left out"
@@ -83,11 +84,6 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
 def _unit(scheduler: dict, epoch: int) -> int:
     """The number of batches that a scheduler counts as one."""
     return epoch if scheduler.get("by_epoch", True) else 1
-
-
-def _begin(scheduler: object, epoch: int) -> int | None:
-    """The batch at which a scheduler begins; None if the scheduler is built already."""
-    return int(_unit(scheduler, epoch) * (scheduler.get("begin") or 0)) if isinstance(scheduler, dict) else None
 
 
 def _warm_up_factors(scheduler: dict, name: str) -> tuple | None:
