@@ -164,6 +164,8 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
 def _named(batch: Sequence[tuple], work: Callable) -> list:
     try:
         return work(batch)
+    except FileNotFoundError:
+        raise  # a missing image, which is a ValueError too
     except ValueError as error:
         *_, task, split = batch[0]
         documents = [arguments[-3] for arguments in batch]
