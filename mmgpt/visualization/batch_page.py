@@ -41,9 +41,9 @@ def count(rows: Iterable[Row]) -> Counts:
     """The counts of some rows."""
     rows = list(rows)
     samples = [sample for row in rows for sample in row.samples]
-    images, tokens = sum(len(sample.pictures) for sample in samples), sum(row.tokens for row in rows)
+    images, tokens = sum(len(sample.shown_images) for sample in samples), sum(row.tokens for row in rows)
     positions = tokens + sum(row.padding for row in rows)
-    return Counts(len(rows), len(samples), images, tokens, sum(row.learned for row in rows), positions)
+    return Counts(len(rows), len(samples), images, tokens, sum(row.supervised for row in rows), positions)
 
 
 def by_dataset(samples: Sequence[Sample]) -> dict[tuple[str, str], Counts]:

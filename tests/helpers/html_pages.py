@@ -4,23 +4,23 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from mmgpt.datasets.inspection.pieces import Piece
-from mmgpt.datasets.inspection.views import Picture, Row, Sample
+from mmgpt.datasets.inspection.token_spans import TokenSpan
+from mmgpt.datasets.inspection.views import ShownImage, Row, Sample
 
 VOID = {"img", "br", "meta"}
 
 
-def piece(text, learned=False, kind="text", tokens=1):
-    return Piece(text, tuple(range(10, 10 + tokens)), learned, kind)
+def span(text, supervised=False, kind="text", tokens=1):
+    return TokenSpan(text, tuple(range(10, 10 + tokens)), supervised, kind)
 
 
-def picture(number=1, size=(8, 8), colour="red", file="images/a.png", original=(40, 30)):
-    return Picture(number, Image.new("RGB", size, colour), file, original, Image.new("RGB", original, colour))
+def shown_image(number=1, size=(8, 8), colour="red", file="images/a.png", original=(40, 30)):
+    return ShownImage(number, Image.new("RGB", size, colour), file, original, Image.new("RGB", original, colour))
 
 
-def sample(*pieces, pictures=(), **changes):
-    values = dict(dataset="photos", source="visual", file="data/train.json", record=7, id="x", images=len(pictures))
-    values |= dict(pieces=list(pieces), pictures=list(pictures), limit=64, cut=False) | changes
+def sample(*spans, shown_images=(), **changes):
+    values = dict(dataset="photos", source="visual", file="data/train.json", record=7, id="x", images=len(shown_images))
+    values |= dict(spans=list(spans), shown_images=list(shown_images), limit=64, cut=False) | changes
     return Sample(**values)
 
 

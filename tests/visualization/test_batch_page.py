@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mmgpt.visualization import Batch, write_page
-from tests.helpers.html_pages import picture, piece, read_page, row, sample
+from tests.helpers.html_pages import shown_image, span, read_page, row, sample
 
-START, END = piece("<s>", kind="special"), piece("</s>", True, "special")
+START, END = span("<s>", kind="special"), span("</s>", True, "special")
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>&lt;"\'</div>'
 
 
@@ -25,7 +25,7 @@ def figures(shown):
 
 
 def test_supervised_tokens_and_no_others_are_colored(tmp_path):
-    tokens = [START, piece("What"), piece(" is"), piece(" a", True), piece(" cup", True), END]
+    tokens = [START, span("What"), span(" is"), span(" a", True), span(" cup", True), END]
     [shown] = page(tmp_path, row(sample(*tokens))).all("tokens")
     assert [element.text for element in shown.all("t")] == ["<s>", "What", " is", " a", " cup", "</s>"]
     assert [element.text for element in shown.all("t", "supervised")] == [" a", " cup", "</s>"]
@@ -38,7 +38,7 @@ def test_supervised_tokens_and_no_others_are_colored(tmp_path):
 
 def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
     [shown] = page(
-        tmp_path, row(sample(piece("a\n\nb"), piece("\t"), piece("\u202e\u200b\ud800"), piece("😀é赤")))
+        tmp_path, row(sample(span("a\n\nb"), span("\t"), span("\u202e\u200b\ud800"), span("😀é赤")))
     ).all("tokens")
     assert [element.text for element in shown.all("t")] == ["a⏎\n⏎\nb", "⇥\t", "U+202EU+200BU+D800", "😀é赤"]
     assert [element.text for element in shown.all(name="i")] == ["⏎", "⏎", "⇥", "U+202E", "U+200B", "U+D800"]
@@ -46,13 +46,13 @@ def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
 
 
 def test_signs_in_the_text_are_text(tmp_path):
-    [shown] = page(tmp_path, row(sample(piece("⏎ ·")))).all("tokens")
+    [shown] = page(tmp_path, row(sample(span("⏎ ·")))).all("tokens")
     assert shown.text == "⏎ ·" and not shown.all(name="i")
 
 
 @pytest.mark.parametrize(("left", "right", "text"), [(0, 37, "padding × 37, right"), (5, 0, "padding × 5, left")])
 def test_padding_is_counted_and_at_its_side(tmp_path, left, right, text):
-    [article] = page(tmp_path, row(sample(piece("a"), piece("b", True)), left=left, right=right)).all(name="article")
+    [article] = page(tmp_path, row(sample(span("a"), span("b", True)), left=left, right=right)).all(name="article")
     [shown] = article.all("pad")
     assert shown.text == text
     parts = [element for element in article.all("words")[0].children if not isinstance(element, str)]
@@ -63,13 +63,13 @@ def test_padding_is_counted_and_at_its_side(tmp_path, left, right, text):
 
 
 def test_no_marks_without_padding_and_cuts(tmp_path):
-    [article] = page(tmp_path, row(sample(piece("a")))).all(name="article")
+    [article] = page(tmp_path, row(sample(span("a")))).all(name="article")
     assert not article.all("pad") and not article.all("warn")
 
 
 def test_counts_of_all_batches_and_datasets(tmp_path):
-    visual = sample(piece("a"), piece("b", True, tokens=3), pictures=[picture()])
-    text = sample(piece("c", True), piece("d"), dataset="dolly", source="language")
+    visual = sample(span("a"), span("b", True, tokens=3), shown_images=[shown_image()])
+    text = sample(span("c", True), span("d"), dataset="dolly", source="language")
     batches = [Batch(0, [row(visual, right=4), row(text, number=1, right=6)], 2), Batch(1, [row(visual, right=4)], 9)]
     shown = read_page(write_page(batches, "c", {"split": "train"}, tmp_path / "page.html"))
     assert figures(shown) == {
@@ -95,15 +95,15 @@ def test_counts_of_all_batches_and_datasets(tmp_path):
 
 
 def test_a_row_names_its_sample_and_what_was_cut(tmp_path):
-    [article] = page(tmp_path, row(sample(piece("a"), cut=True, images=3), number=5)).all(name="article")
+    [article] = page(tmp_path, row(sample(span("a"), cut=True, images=3), number=5)).all(name="article")
     assert article.all(name="b")[0].text == "Row 5"
     assert article.all("origin")[0].text == "photos visual · data/train.json, record 7, id x"
     assert [element.text for element in article.all("warn")] == ["cut at 64 tokens", "0 of 3 images"]
 
 
 def test_image_tokens_and_their_images_share_number_and_color(tmp_path):
-    image = piece("<image>", kind="image")
-    shown = page(tmp_path, row(sample(image, piece("a"), image, pictures=[picture(1), picture(2, colour="blue")])))
+    image = span("<image>", kind="image")
+    shown = page(tmp_path, row(sample(image, span("a"), image, shown_images=[shown_image(1), shown_image(2, colour="blue")])))
     tokens, pictures = shown.all("tokens")[0].all("t", "image"), shown.all(name="figure")
     assert [element.text for element in tokens] == ["<image>1", "<image>2"]
     assert [element.attributes["href"] for element in tokens] == [
@@ -120,8 +120,8 @@ def decoded(element):
 
 def test_images_are_exact_and_enlarged_with_hard_edges(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
-    small = picture()._replace(seen=noise)
-    shown = page(tmp_path, row(sample(pictures=[small, picture(2, (224, 224), original=(96, 1))])))
+    small = shown_image()._replace(prepared=noise)
+    shown = page(tmp_path, row(sample(shown_images=[small, shown_image(2, (224, 224), original=(96, 1))])))
     seen, original, large, flat = shown.all(name="img")
     assert np.array_equal(np.asarray(decoded(seen)), np.asarray(noise))
     assert [seen.attributes[key] for key in ("width", "height")] == ["160", "160"] and seen.classes == ["hard"]
@@ -131,10 +131,10 @@ def test_images_are_exact_and_enlarged_with_hard_edges(tmp_path):
 
 
 def test_a_packed_row_shows_each_of_its_samples(tmp_path):
-    image = piece("<image>", kind="image")
-    first = sample(START, image, END, id="first", pictures=[picture(1)])
-    second = sample(START, piece("b", True), END, id="second", dataset="dolly", source="language")
-    third = sample(START, image, image, END, id="third", pictures=[picture(2), picture(3)])
+    image = span("<image>", kind="image")
+    first = sample(START, image, END, id="first", shown_images=[shown_image(1)])
+    second = sample(START, span("b", True), END, id="second", dataset="dolly", source="language")
+    third = sample(START, image, image, END, id="third", shown_images=[shown_image(2), shown_image(3)])
     [article] = page(tmp_path, row(first, second, third, right=9)).all(name="article")
     parts = article.all("sample")
     assert [part.all("tokens")[0].text for part in parts] == ["<s><image>1</s>", "<s>b</s>", "<s><image>2<image>3</s>"]
@@ -148,12 +148,12 @@ def test_a_packed_row_shows_each_of_its_samples(tmp_path):
 
 def test_data_is_text_and_never_markup(tmp_path):
     hostile = sample(
-        piece(HOSTILE), piece(HOSTILE, True, "bytes"), piece(HOSTILE, kind="special"), piece(HOSTILE, kind="image"),
-        pictures=[picture(file=HOSTILE)], dataset=HOSTILE, file=HOSTILE, id=HOSTILE,
+        span(HOSTILE), span(HOSTILE, True, "bytes"), span(HOSTILE, kind="special"), span(HOSTILE, kind="image"),
+        shown_images=[shown_image(file=HOSTILE)], dataset=HOSTILE, file=HOSTILE, id=HOSTILE,
     )  # fmt: skip
     shown = page(tmp_path, row(hostile), title=HOSTILE, about={"split": HOSTILE})
     plain = page(
-        tmp_path, row(sample(*[piece("a")] * 3, piece("a", kind="image"), pictures=[picture()])), about={"b": 1}
+        tmp_path, row(sample(*[span("a")] * 3, span("a", kind="image"), shown_images=[shown_image()])), about={"b": 1}
     )
     assert [element.name for element in shown.all()] == [element.name for element in plain.all()]
     assert not shown.all(name="script") and len(shown.all(name="img")) == 2
@@ -162,7 +162,7 @@ def test_data_is_text_and_never_markup(tmp_path):
 
 
 def test_the_page_is_self_contained(tmp_path):
-    shown = page(tmp_path, row(sample(piece("a"), pictures=[picture()])))
+    shown = page(tmp_path, row(sample(span("a"), shown_images=[shown_image()])))
     assert not re.findall(r"https?:|@import|url\(|src=\"(?!data:)", (tmp_path / "new" / "page.html").read_text())
     assert not shown.all(name="link") and not shown.all(name="script")
     policy = shown.all(name="meta")[-1].attributes

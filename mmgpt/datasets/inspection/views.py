@@ -13,25 +13,25 @@ from mmgpt.datasets.joint import JointDataset, mixed_datasets
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 
-from .pieces import Piece, to_pieces
+from .token_spans import TokenSpan, to_token_spans
 from .text_checks import tokenize_step
 
 THUMBNAIL = 112  # pixels of the longer side of an original, at most
 
 
-class Picture(NamedTuple):
+class ShownImage(NamedTuple):
     """An image of a row.
 
     Attributes:
         number: its number in the row, from 1.
-        seen: the image as the model gets it.
+        prepared: the image as the model gets it.
         file: path of its file.
         size: (width, height) of the file's image in pixels.
         original: thumbnail of the file's image.
     """
 
     number: int
-    seen: Image.Image
+    prepared: Image.Image
     file: str
     size: tuple[int, int]
     original: Image.Image
@@ -42,8 +42,8 @@ class Sample(NamedTuple):
 
     Attributes:
         dataset, source, file, record, id: where the sample comes from.
-        pieces: its tokens.
-        pictures: its images, without those whose `<image>` token is cut off.
+        spans: its tokens.
+        shown_images: its images, without those whose `<image>` token is cut off.
         images: number of its images before truncation.
         limit: length limit in tokens.
         cut: whether the limit ends the sample before its end of sequence. A sample that is cut right after the end of
@@ -55,8 +55,8 @@ class Sample(NamedTuple):
     file: str
     record: int
     id: str
-    pieces: list[Piece]
-    pictures: list[Picture]
+    spans: list[TokenSpan]
+    shown_images: list[ShownImage]
     images: int
     limit: int
     cut: bool
@@ -64,12 +64,12 @@ class Sample(NamedTuple):
     @property
     def tokens(self) -> int:
         """Number of tokens."""
-        return sum(len(piece.ids) for piece in self.pieces)
+        return sum(len(span.ids) for span in self.spans)
 
     @property
-    def learned(self) -> int:
+    def supervised(self) -> int:
         """Number of label tokens."""
-        return sum(len(piece.ids) for piece in self.pieces if piece.learned)
+        return sum(len(span.ids) for span in self.spans if span.supervised)
 
 
 class Row(NamedTuple):
@@ -86,9 +86,9 @@ class Row(NamedTuple):
         return sum(sample.tokens for sample in self.samples)
 
     @property
-    def learned(self) -> int:
+    def supervised(self) -> int:
         """Number of label tokens."""
-        return sum(sample.learned for sample in self.samples)
+        return sum(sample.supervised for sample in self.samples)
 
     @property
     def padding(self) -> int:
@@ -136,7 +136,7 @@ def read_rows(batch: Mapping, datasets: Sequence[InstructionDataset], only: str 
         for index, length in runs:
             if index >= 0:
                 samples.append(_sample(batch, number, index, slice(start, start + length), images, datasets))
-                images += len(samples[-1].pictures)
+                images += len(samples[-1].shown_images)
             start += length
         left, right = (length if index < 0 else 0 for index, length in (runs[0], runs[-1]))
         rows.append(Row(number, samples, left, right))
@@ -151,9 +151,9 @@ def _sample(
     dataset = next(data for data in datasets if (data.name, data.ann_file) == (meta["dataset"], meta["file"]))
     step = tokenize_step(dataset)
     ids, labels = (batch[key][row, positions].tolist() for key in ("input_ids", "labels"))
-    pieces = to_pieces(step.tokenizer, ids, labels)
-    count = sum(piece.kind == "image" for piece in pieces)
-    pictures = []
+    spans = to_token_spans(step.tokenizer, ids, labels)
+    count = sum(span.kind == "image" for span in spans)
+    shown_images = []
     if count:
         prepare = next((step for step in dataset.pipeline.transforms if isinstance(step, PrepareImages)), None)
         if prepare is None:
@@ -166,8 +166,8 @@ def _sample(
         for prepared, file, original in zip(pixels, files, originals, strict=False):
             size = original.size
             original.thumbnail((THUMBNAIL, THUMBNAIL))
-            number = before + len(pictures) + 1
-            pictures.append(Picture(number, Image.fromarray(prepared), os.path.join(folder, file), size, original))
+            number = before + len(shown_images) + 1
+            shown_images.append(ShownImage(number, Image.fromarray(prepared), os.path.join(folder, file), size, original))
     cut = len(ids) == step.max_length and ids[-1] not in (step.special[EOS], step.special[END_OF_CHUNK])
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))
-    return Sample(*origin, pieces, pictures, len(meta["images"]), step.max_length, cut)
+    return Sample(*origin, spans, shown_images, len(meta["images"]), step.max_length, cut)

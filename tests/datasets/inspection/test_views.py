@@ -19,11 +19,11 @@ def joint(build, caption_config, dolly_config):
 
 
 def text(sample):
-    return "".join(piece.text for piece in sample.pieces)
+    return "".join(span.text for span in sample.spans)
 
 
-def learned(sample):
-    return "".join(piece.text for piece in sample.pieces if piece.learned)
+def supervised(sample):
+    return "".join(span.text for span in sample.spans if span.supervised)
 
 
 def rows_of(dataset, indices, **options):
@@ -36,10 +36,10 @@ def test_tokens_labels_and_padding_of_every_row(joint):
     length = batch["input_ids"].shape[1]
     for row, labels, mask in zip(rows, batch["labels"], batch["attention_mask"], strict=True):
         [sample] = row.samples
-        assert row.tokens == mask.sum() and row.learned == (labels != -100).sum() > 0
+        assert row.tokens == mask.sum() and row.supervised == (labels != -100).sum() > 0
         assert row.left == 0 and row.right == row.padding == length - row.tokens
-        assert [i for piece in sample.pieces for i in piece.ids] == batch["input_ids"][row.number, mask == 1].tolist()
-    assert [learned(row.samples[0]) for row in rows[1:]] == [" red</s>", " one two yes no</s>"]
+        assert [i for span in sample.spans for i in span.ids] == batch["input_ids"][row.number, mask == 1].tolist()
+    assert [supervised(row.samples[0]) for row in rows[1:]] == [" red</s>", " one two yes no</s>"]
     assert text(rows[2].samples[0]).endswith("what is 1\n\n### Response:\n one two yes no</s>")
     assert "<image>" not in text(rows[2].samples[0]) and "<image>" in text(rows[0].samples[0])
 
@@ -48,7 +48,7 @@ def test_padding_at_the_left(joint):
     batch, rows = rows_of(joint, [1, 3, 4], padding_side="left")
     for row, mask in zip(rows, batch["attention_mask"], strict=True):
         assert row.right == 0 and row.left == row.padding == (mask == 0).sum()
-    assert learned(rows[1].samples[0]) == " red</s>" and rows[1].left > 0
+    assert supervised(rows[1].samples[0]) == " red</s>" and rows[1].left > 0
 
 
 def test_sample_has_its_origin(joint, tmp_path):
@@ -56,16 +56,16 @@ def test_sample_has_its_origin(joint, tmp_path):
     picture, language = (row.samples[0] for row in rows)
     assert picture[:5] == ("captions", "visual", str(tmp_path / "captions.json"), 2, "captions_2.png")
     assert language[:5] == ("dolly", "language", str(tmp_path / "dolly.jsonl"), 1, "1")
-    assert language.pictures == [] and language.images == 0
+    assert language.shown_images == [] and language.images == 0
 
 
 def test_images_are_those_of_the_model_and_of_the_files(joint, tmp_path):
     _, rows = rows_of(joint, [3, 0, 2])
     for row, value, number in ((rows[1], 20, 0), (rows[2], 100, 2)):
-        [picture] = row.samples[0].pictures
-        assert picture.file == str(tmp_path / "images" / f"captions_{number}.png") and picture.number == 1
-        assert picture.seen.size == (16, 16) and np.all(np.asarray(picture.seen) == value)
-        assert picture.size == picture.original.size == (40, 32) and np.all(np.asarray(picture.original) == value)
+        [image] = row.samples[0].shown_images
+        assert image.file == str(tmp_path / "images" / f"captions_{number}.png") and image.number == 1
+        assert image.prepared.size == (16, 16) and np.all(np.asarray(image.prepared) == value)
+        assert image.size == image.original.size == (40, 32) and np.all(np.asarray(image.original) == value)
 
 
 def test_extreme_originals_become_thumbnails(build, caption_config, tmp_path):
@@ -73,9 +73,9 @@ def test_extreme_originals_become_thumbnails(build, caption_config, tmp_path):
     for i, size in enumerate([(20000, 20), (1, 1)]):
         Image.new("RGB", size, "red").save(tmp_path / "images" / f"captions_{i}.png")
     _, rows = rows_of(dataset, [0, 1])
-    wide, dot = (row.samples[0].pictures[0] for row in rows)
+    wide, dot = (row.samples[0].shown_images[0] for row in rows)
     assert wide.size == (20000, 20) and wide.original.size == (THUMBNAIL, 1)
-    assert dot.size == dot.original.size == (1, 1) and dot.seen.size == (16, 16)
+    assert dot.size == dot.original.size == (1, 1) and dot.prepared.size == (16, 16)
 
 
 def two_images(build, tmp_path, make_images, steps, max_length=400):
@@ -88,8 +88,8 @@ def two_images(build, tmp_path, make_images, steps, max_length=400):
 
 def test_two_images_keep_their_order(build, tmp_path, make_images, steps):
     _, [row] = rows_of(two_images(build, tmp_path, make_images, steps), [0])
-    assert [(p.number, np.asarray(p.seen).mean()) for p in row.samples[0].pictures] == [(1, 20), (2, 60)]
-    assert [piece.kind for piece in row.samples[0].pieces].count("image") == 2 and not row.samples[0].cut
+    assert [(p.number, np.asarray(p.prepared).mean()) for p in row.samples[0].shown_images] == [(1, 20), (2, 60)]
+    assert [span.kind for span in row.samples[0].spans].count("image") == 2 and not row.samples[0].cut
 
 
 def test_truncated_sample_is_marked(build, dolly_config):
@@ -117,7 +117,7 @@ def test_image_after_the_limit_is_counted_but_not_shown(build, tmp_path, make_im
     assert len(image) == 2
     batch["input_ids"][0, image[1]] = 70
     [row] = read_rows(batch, shown_parts(dataset))
-    assert row.samples[0].images == 2 and len(row.samples[0].pictures) == 1
+    assert row.samples[0].images == 2 and len(row.samples[0].shown_images) == 1
 
 
 def packed(samples, rows):
@@ -155,9 +155,9 @@ def test_packed_row_is_split_into_its_samples(joint):
         assert [text(sample)[:3] for sample in row.samples] == ["<s>"] * len(numbers)
         assert row.tokens + row.padding == batch["input_ids"].shape[1] and row.left == 0
         assert row.padding == (batch["samples"][row.number] == -1).sum()
-    shown = [[(p.number, np.asarray(p.seen).mean()) for p in sample.pictures] for sample in rows[0].samples]
+    shown = [[(p.number, np.asarray(p.prepared).mean()) for p in sample.shown_images] for sample in rows[0].samples]
     assert shown == [[], [(1, 60)], [(2, 20)]]
-    assert [p.number for p in rows[1].samples[1].pictures] == [1]
+    assert [p.number for p in rows[1].samples[1].shown_images] == [1]
     assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 1]
 
 
@@ -181,5 +181,5 @@ def test_datasets_of_other_types_are_refused(joint, build, caption_config, tmp_p
 def test_image_control_shows_the_shuffled_image(build, caption_config):
     _, rows = rows_of(ImageControl(build(caption_config(2)), "other"), [0, 1])
     for row, value in zip(rows, (60, 20), strict=True):
-        [picture] = row.samples[0].pictures
-        assert np.asarray(picture.seen).mean() == value and picture.file.endswith(f"_{value // 40}.png")
+        [image] = row.samples[0].shown_images
+        assert np.asarray(image.prepared).mean() == value and image.file.endswith(f"_{value // 40}.png")

@@ -12,26 +12,26 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 MAX_BYTES = 4  # bytes, and so tokens at most, of a character in UTF-8
 
 
-class Piece(NamedTuple):
+class TokenSpan(NamedTuple):
     """A token, or the few tokens that make a character together.
 
     Attributes:
         text: text of the tokens, including the space that a token begins with; for kinds other than 'text' the name of
             the token.
         ids: token ids.
-        learned: whether they have labels.
+        supervised: whether they have labels.
         kind: 'text', 'special', 'image', or 'bytes' for a token that is not text, not even with those after it.
     """
 
     text: str
     ids: tuple[int, ...]
-    learned: bool
+    supervised: bool
     kind: str = "text"
 
 
-def to_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[Piece]:
+def to_token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[TokenSpan]:
     """Pieces of a sequence, in order. Text that only looks like a special token is 'text'."""
-    special, pieces, start = set(tokenizer.all_special_ids), [], 0
+    special, spans, start = set(tokenizer.all_special_ids), [], 0
     while start < len(ids):
         name = tokenizer.convert_ids_to_tokens(ids[start])
         if ids[start] in special:
@@ -39,9 +39,9 @@ def to_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Se
         else:
             text, count = _text(tokenizer, ids[start : start + MAX_BYTES])
             text, count, kind = (text, count, "text") if count else (name, 1, "bytes")
-        pieces.append(Piece(text, tuple(ids[start : start + count]), labels[start] != IGNORE_INDEX, kind))
+        spans.append(TokenSpan(text, tuple(ids[start : start + count]), labels[start] != IGNORE_INDEX, kind))
         start += count
-    return pieces
+    return spans
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, int]:
