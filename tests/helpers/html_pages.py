@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from PIL import Image
 
 from mmgpt.datasets.inspection.token_spans import TokenSpan
-from mmgpt.datasets.inspection.views import ShownImage, Row, Sample
+from mmgpt.datasets.inspection.views import Row, Sample, ShownImage
 
 VOID = {"img", "br", "meta"}
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmgpt.visualization import Batch, write_page
-from tests.helpers.html_pages import shown_image, span, read_page, row, sample
+from tests.helpers.html_pages import read_page, row, sample, shown_image, span
 
 START, END = span("<s>", kind="special"), span("</s>", True, "special")
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(2)>&lt;"\'</div>'
@@ -37,9 +37,9 @@ def test_supervised_tokens_and_no_others_are_colored(tmp_path):
 
 
 def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
-    [shown] = page(
-        tmp_path, row(sample(span("a\n\nb"), span("\t"), span("\u202e\u200b\ud800"), span("😀é赤")))
-    ).all("tokens")
+    [shown] = page(tmp_path, row(sample(span("a\n\nb"), span("\t"), span("\u202e\u200b\ud800"), span("😀é赤")))).all(
+        "tokens"
+    )
     assert [element.text for element in shown.all("t")] == ["a⏎\n⏎\nb", "⇥\t", "U+202EU+200BU+D800", "😀é赤"]
     assert [element.text for element in shown.all(name="i")] == ["⏎", "⏎", "⇥", "U+202E", "U+200B", "U+D800"]
     assert [element.text for element in shown.all("t", "broken")] == ["a⏎\n⏎\nb"]
@@ -103,7 +103,9 @@ def test_a_row_names_its_sample_and_what_was_cut(tmp_path):
 
 def test_image_tokens_and_their_images_share_number_and_color(tmp_path):
     image = span("<image>", kind="image")
-    shown = page(tmp_path, row(sample(image, span("a"), image, shown_images=[shown_image(1), shown_image(2, colour="blue")])))
+    shown = page(
+        tmp_path, row(sample(image, span("a"), image, shown_images=[shown_image(1), shown_image(2, colour="blue")]))
+    )
     tokens, pictures = shown.all("tokens")[0].all("t", "image"), shown.all(name="figure")
     assert [element.text for element in tokens] == ["<image>1", "<image>2"]
     assert [element.attributes["href"] for element in tokens] == [

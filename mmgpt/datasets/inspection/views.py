@@ -13,8 +13,8 @@ from mmgpt.datasets.joint import JointDataset, mixed_datasets
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 
-from .token_spans import TokenSpan, to_token_spans
 from .text_checks import tokenize_step
+from .token_spans import TokenSpan, to_token_spans
 
 THUMBNAIL = 112  # pixels of the longer side of an original, at most
 
@@ -167,7 +167,9 @@ def _sample(
             size = original.size
             original.thumbnail((THUMBNAIL, THUMBNAIL))
             number = before + len(shown_images) + 1
-            shown_images.append(ShownImage(number, Image.fromarray(prepared), os.path.join(folder, file), size, original))
+            shown_images.append(
+                ShownImage(number, Image.fromarray(prepared), os.path.join(folder, file), size, original)
+            )
     cut = len(ids) == step.max_length and ids[-1] not in (step.special[EOS], step.special[END_OF_CHUNK])
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))
     return Sample(*origin, spans, shown_images, len(meta["images"]), step.max_length, cut)
