@@ -114,6 +114,8 @@ class MMGPT(lmms):
                 batch = [args[i] for i in indices]
                 try:
                     answers = answer(batch)
+                except FileNotFoundError:
+                    raise  # A missing image is a ValueError, too.
                 except ValueError as error:
                     *_, task, split = batch[0]
                     documents = [request[-3] for request in batch]
@@ -169,17 +171,3 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
     for stop in [until] if isinstance(until, str) else until or []:
         text = text.split(stop)[0] if stop else text
     return text.strip()
-<<<<<<< HEAD
-=======
-
-
-def _named(batch: Sequence[tuple], work: Callable) -> list:
-    try:
-        return work(batch)
-    except FileNotFoundError:
-        raise  # a missing image, which is a ValueError too
-    except ValueError as error:
-        *_, task, split = batch[0]
-        documents = [arguments[-3] for arguments in batch]
-        raise ValueError(f"task {task!r}, split {split!r}, one of the documents {documents}: {error}") from error
->>>>>>> wt-d-datasets
