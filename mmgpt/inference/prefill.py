@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmgpt.models import Flamingo
-from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
+from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import Media, media_mask
 from mmgpt.models.packing import is_attention_only
 
@@ -119,8 +119,7 @@ def same_prefill(request: GenerationRequest, other: GenerationRequest) -> bool:
 def encode_images(model: GatedCausalLM, latents: Tensor) -> list[EncodedImage]:
     """Images with their keys and values in each gated block, from latents (T, N, D)."""
     latents = latents.to(model.dtype)
-    blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
-    pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
+    pairs = model.image_keys_values(latents)
     images = []
     for t in range(len(latents)):
         index = slice(t, t + 1)
