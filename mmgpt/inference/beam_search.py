@@ -17,7 +17,8 @@ from .sampling import SampledToken
 
 
 def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether one call of generate can answer both requests: with the same arguments, without sampling, none alone."""
+    """Whether one call of generate can answer both requests: their arguments are equal and without
+    sampling, and neither of them has to be alone."""
     if request.alone or other.alone:
         return False
     try:
@@ -27,7 +28,7 @@ def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
 
 
 def beam_search(prefiller: Prefiller, requests: Sequence[GenerationRequest]) -> list[str]:
-    """Answers requests of the `same_settings`, or a single one -> their finish reasons."""
+    """The finish reasons of requests of the `same_settings`, or of a single one, which are answered together."""
     beams, seed = requests[0].beams, requests[0].seed
     ids = pad_sequence([request.ids[0] for request in requests], True, 0, "left")
     mask = pad_sequence([torch.ones_like(request.ids[0]) for request in requests], True, 0, "left")
@@ -63,7 +64,7 @@ def beam_search(prefiller: Prefiller, requests: Sequence[GenerationRequest]) -> 
     # 3. The tokens of each answer.
     if not streams:
         for writer, row in zip(writers, out[:, ids.shape[1] :], strict=True):
-            writer.prompt_seen = True
+            writer.prompt_skipped = True
             writer.put(row)
     return ["cancelled" if writer.request.answer.cancelled else writer.reason or "stop" for writer in writers]
 
@@ -73,17 +74,17 @@ class TokenWriter(BaseStreamer):
 
     def __init__(self, request: GenerationRequest, tokenizer: PreTrainedTokenizerBase):
         self.request, self.tokenizer = request, tokenizer
-        self.prompt_seen, self.reason = False, None
+        self.prompt_skipped, self.reason = False, None
 
     def put(self, value: Tensor) -> None:
         """Takes tokens; those of the first call are the prompt, and left out."""
-        tokens = value.flatten().tolist() if self.prompt_seen else ()
-        self.prompt_seen = True
+        tokens = value.flatten().tolist() if self.prompt_skipped else ()
+        self.prompt_skipped = True
         for token in tokens:
             self.reason = self.reason or self.request.add(SampledToken(token), self.tokenizer)
 
     def end(self) -> None:
-        """Nothing: the scheduler ends the request."""
+        """Do nothing: the scheduler ends the request."""
 
 
 class AllFinished(StoppingCriteria):

@@ -158,7 +158,7 @@ def test_answers_end_where_training_and_where_the_base_end_them(
     assert len(warned) == bool(named)
     for name in ("generation_config.json", "config.json"):
         assert any(f"{folder}/{name} with '<s>' (id 1)" in text for text in warned) == (name in named)
-    assert all("the tokenizer ends texts with '</s>' (id 2)" in text for text in warned)
+    assert all("the tokenizer ends sequences with '</s>' (id 2)" in text for text in warned)
     assert all(text.endswith("answers end with " + " or ".join(NAMES[i] for i in ends)) for text in warned)
 
 
