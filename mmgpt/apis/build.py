@@ -10,7 +10,7 @@ from mmgpt.cli import check_files, load_config
 from mmgpt.cli.description import ADAPTER, TRAINED, check_weights, exported_folder
 from mmgpt.engine.checkpoint import load_trainable
 from mmgpt.models.image_path import warn_of_closed_gates
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.registry import MODELS
 
 INFERENCE_KEYS = ("model", "chat_pipeline")  # of a config; files that its other keys name are not needed here

@@ -18,9 +18,6 @@ from transformers import (
 from mmgpt.cli.files import read_settings
 
 from .generation_files import base_generation_config, check_no_code
-
-# Code that loads a language model loads its tokenizer, and imports both from here.
-from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
 from .weights.checks import check_base, check_index, stored_dtypes
 
 # Settings of MosaicML's models that transformers' MPT accepts in its config and does not compute (modeling_mpt.py of

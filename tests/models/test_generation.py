@@ -12,7 +12,7 @@ from mmgpt.compat.beams import PublishedBeams
 from mmgpt.inference.sampling import Sampler
 from mmgpt.models import generation
 from mmgpt.models.generation import answer_ends, generation_arguments
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.registry import MODELS
 from tests.models.test_flamingo import batch
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
-from mmgpt.models.language import ADDED_TOKENS, fit_embeddings, load_language_model, load_tokenizer
+from mmgpt.models.language import fit_embeddings, load_language_model
+from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
 from mmgpt.models.weights.reader import read_file
 
 
