@@ -95,7 +95,7 @@ def _dict(text: str, items: Sequence[str]) -> dict | str:
 
 
 def _split(text: str, at: int = 0, closing: str = "") -> tuple[list[str], int]:
-    """Split at commas, from a position to the closing bracket or the end -> the items, and the position after them.
+    """The items between commas, from a position to the closing bracket or the end, and the position after them.
 
     Commas in quotes and in inner brackets do not split, and an empty last item is dropped, as in DictAction.
     """

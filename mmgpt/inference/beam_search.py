@@ -17,8 +17,7 @@ from .sampling import SampledToken
 
 
 def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether one call of generate can answer both requests: their arguments are equal and without
-    sampling, and neither of them has to be alone."""
+    """Whether one call of generate can answer both requests: equal arguments, no sampling, and neither is `alone`."""
     if request.alone or other.alone:
         return False
     try:
@@ -28,7 +27,7 @@ def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
 
 
 def beam_search(prefiller: Prefiller, requests: Sequence[GenerationRequest]) -> list[str]:
-    """The finish reasons of requests of the `same_settings`, or of a single one, which are answered together."""
+    """Answers requests of the `same_settings` together, or a single request; returns their finish reasons."""
     beams, seed = requests[0].beams, requests[0].seed
     ids = pad_sequence([request.ids[0] for request in requests], True, 0, "left")
     mask = pad_sequence([torch.ones_like(request.ids[0]) for request in requests], True, 0, "left")
@@ -88,7 +87,7 @@ class TokenWriter(BaseStreamer):
 
 
 class AllFinished(StoppingCriteria):
-    """Ends generation once each of its requests has a finish reason, or is cancelled."""
+    """Criterion that ends generation once each request has a finish reason, or is cancelled."""
 
     def __init__(self, writers: Sequence[TokenWriter]):
         self.writers = writers

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-WINDOW = 32  # tokens that are decoded again for each new one, once an answer is longer
+WINDOW = 32  # number of last tokens that are decoded again for each new token of a longer answer
 
 
 class IncrementalDetokenizer:
-    """Turns token ids, one at a time, into whole characters.
+    """Streaming detokenizer that turns token ids, one at a time, into whole characters.
 
     The latest ids are decoded again at each step, since the text of a token can depend on the tokens before it. Text
     that ends within a character (several tokens of one byte each) is held back until the character is complete. A run
@@ -53,7 +53,7 @@ class IncrementalDetokenizer:
 
 
 class AnswerDetokenizer:
-    """Turns the token ids of an answer into pieces of text that are never taken back.
+    """Detokenizer of an answer: turns its token ids into pieces of text that are never taken back.
 
     White space around the answer is left out, and so is a stop sequence with everything behind it. White space, and the
     possible beginning of a stop sequence, is therefore held back until more text comes.

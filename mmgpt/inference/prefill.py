@@ -29,7 +29,7 @@ class Prefill(NamedTuple):
 
 
 class Prefiller:
-    """Runs prompts through a model; prefixes and images in the prefix cache are not computed again.
+    """Prefill of prompts by a model; prefixes and images in the prefix cache are not computed again.
 
     Attributes:
         cache: the PrefixCache.

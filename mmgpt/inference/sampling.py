@@ -39,7 +39,7 @@ class SampledToken(NamedTuple):
 
 
 class Sampler:
-    """Chooses the tokens of one sequence.
+    """Sampler of the tokens of one sequence.
 
     Attributes:
         ends: ids of tokens that end the sequence.
@@ -84,7 +84,8 @@ class Sampler:
         """The token that follows `ids` (1, L), from the model's logits (1, vocabulary)."""
         logits = logits.float()
         scores = logits.clone()
-        for processor in self.processors:  # the list's own call looks at each one's signature, at each token
+        # A call of the list would inspect the signature of each processor, at each token.
+        for processor in self.processors:
             scores = processor(ids, scores)
         if self.draws:
             token = torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator).item()

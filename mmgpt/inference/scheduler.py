@@ -24,7 +24,7 @@ COUNTS = ("requests", "cancelled", "failed", "completion_tokens")
 
 
 class Scheduler:
-    """Answers the requests of any number of threads with one model. One `step` of its loop does the following:
+    """Scheduler that answers the requests of any number of threads with one model. One `step` of its loop:
 
     1. Drop the requests that were cancelled while they waited.
     2. Admit waiting requests in their order, as far as the decoding batch has room: prefill, and the first token.
