@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
@@ -143,21 +144,9 @@ class EvaluationLoop(TestLoop):
     def _evaluate(self, predictions: Predictions, seconds: float) -> dict:
         """Metrics of all predictions, which are written with the result; the first process does this alone."""
         size = len(self.dataloader.dataset)
-        rows, metrics = predictions.finish(size), {}
+        rows = predictions.finish(size)
         try:
-            for metric in self.evaluator.metrics:
-                if hasattr(metric, "folder"):
-                    metric.folder = self.folder
-                metric.process(None, rows)
-                # Not metric.evaluate(), in which all processes take part.
-                for name, value in metric.compute_metrics(metric.results).items():
-                    name = "/".join(filter(None, (metric.prefix, name)))
-                    if name in metrics:
-                        raise ValueError(
-                            f"two metrics of test_evaluator give {name!r}: set another `prefix` for one of them"
-                        )
-                    metrics[name] = value
-                metric.results.clear()
+            metrics = score(rows, self.evaluator.metrics, self.folder)
         except Exception:
             text = "the answers are kept, but could not be scored; --resume scores them without asking again"
             print_log(f"{self.folder}: {text}", "current", logging.ERROR)
@@ -167,6 +156,31 @@ class EvaluationLoop(TestLoop):
         write_json(result, self.folder / RESULT)
         print_log(f"written: {self.folder / RESULT}", "current")
         return metrics
+
+
+def score(rows: Sequence[dict], metrics: Sequence[BaseMetric], folder: Path) -> dict[str, float]:
+    """Scores of predictions by the names of their metrics, in one process.
+
+    Args:
+        rows: samples with their predictions.
+        folder: of the files that metrics write.
+
+    Raises:
+        ValueError: two metrics give a score of the same name.
+    """
+    scores = {}
+    for metric in metrics:
+        if hasattr(metric, "folder"):
+            metric.folder = folder
+        metric.process(None, rows)
+        # All processes would take part in metric.evaluate().
+        for name, value in metric.compute_metrics(metric.results).items():
+            name = "/".join(filter(None, (metric.prefix, name)))
+            if name in scores:
+                raise ValueError(f"two metrics of test_evaluator give {name!r}: set another `prefix` for one of them")
+            scores[name] = value
+        metric.results.clear()
+    return scores
 
 
 def cut_predictions(rows: Sequence[dict], words: Sequence[str]) -> None:

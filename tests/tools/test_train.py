@@ -150,8 +150,12 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
 @pytest.mark.parametrize(
     ("more", "arguments", "words"),
     [
-        ("model['type'] = 'StubModle'", [], ["'StubModle'", "is no model", "did you mean 'StubModel'"]),
-        ("train_dataloader['dataset']['type'] = 'X'", [], ["'X'", "is no dataset", "Choices: ", "StubData"]),
+        ("model['type'] = 'StubModle'", [], ["'StubModle'", "is not a registered model", "did you mean 'StubModel'"]),
+        (
+            "train_dataloader['dataset']['type'] = 'X'",
+            [],
+            ["'X'", "not a registered dataset", "Choices: ", "StubData"],
+        ),
         ("model['widht'] = 3", [], ["arguments in the config do not fit", "did you mean 'width'"]),
         ("model['width'] = '${widht}'", [], ["model.width", "${widht}"]),
         ("model['path'] = 'weights/llama'", [], ["1 files", "weights/llama", "model.path=..."]),
