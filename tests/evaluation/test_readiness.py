@@ -9,7 +9,7 @@ import pytest
 from mmgpt.datasets import ImageControl, InstructionDataset, JointDataset
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, TokenizeSegments
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from tests.tools.test_train import ENVIRONMENT, command
 
 PIPELINES = Path(__file__).parents[2] / "configs" / "_base_" / "datasets" / "pipelines.py"
