@@ -33,7 +33,7 @@ from mmgpt.datasets.inspection.check import (
     read_datasets,
 )
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.evaluation.readiness import unjudgeable
+from mmgpt.evaluation.readiness import judging_problems
 from mmgpt.visualization.tables import print_tables
 
 EXAMPLES = 5
@@ -111,7 +111,7 @@ def check_metrics(cfg: Mapping, datasets: Sequence[CheckedDataset]) -> Iterator[
         evaluator = cfg.get(f"{split}_evaluator")
         if evaluator and questions:
             names = ", ".join(dict.fromkeys(checked.dataset.name for checked in questions))
-            for problem in unjudgeable(evaluator, questions):
+            for problem in judging_problems(evaluator, questions):
                 yield Finding("unjudgeable", split, names, f"{split}_evaluator", None, None, problem)
 
 
