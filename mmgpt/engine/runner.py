@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgpt.models.image_path import check_image_path, tell_unseen_images
+from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
 from mmgpt.models.memory.compile import check_options
 from mmgpt.models.weights.reader import read_file
 from mmgpt.registry import MODEL_WRAPPERS
@@ -98,7 +98,7 @@ class MMGPTRunner(Runner):
         """Same as MMEngine's, with a warning where images do not reach a model that is about to answer."""
         super().load_or_resume()
         if not isinstance(self._train_loop, BaseLoop):
-            tell_unseen_images(unwrap_model(self))
+            warn_of_closed_gates(unwrap_model(self))
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
         """Register the hooks of `hooks_of_run`; the log names those that the config turns off."""

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files, load_config, tool
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import SPLITS
 from mmgpt.datasets.inspection.views import dataset_name, read_rows, shown_datasets
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: at least one batch is shown")
     cfg = load_config(args.config, args.cfg_options)
-    check_files(cfg, skip=set(PARTS) - {f"{args.split}_dataloader"})
+    check_files(cfg, skip=set(SECTIONS) - {f"{args.split}_dataloader"})
     loader = rank_loader(cfg, args.split, args.rank, args.world_size, args.epoch)
     chosen = choose(loader, args.batches, args.dataset)
     with progress_bar("batches", len(chosen)) as bar:
