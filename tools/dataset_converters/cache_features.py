@@ -3,8 +3,8 @@
     python tools/dataset_converters/cache_features.py configs/mmgpt/tiny_lora_cached.py
 
 It encodes each image of the datasets with LoadFeatures once, in all splits, and adds to the config's feature_cache what
-is not in it yet, so that an interrupted fill can be continued. Images that cannot be read are listed at the end, with
-exit status 1. --cfg-options test_dataloader=None (or val_dataloader) leaves out a split.
+the cache does not hold yet, so that an interrupted command can be continued. Images that cannot be read are
+listed at the end, with exit status 1. --cfg-options test_dataloader=None (or val_dataloader) leaves out a split.
 """
 
 import argparse
