@@ -95,9 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
     if "columns" in names:
         roles = f"columns of a role ({', '.join(ROLES)}), e.g. answer=caption image=left,right"
         add("--columns", nargs="+", type=column, metavar="ROLE=NAME", default=(), help=roles)
-    new = "new folder for the images; default: images, beside OUT"
-    old = "folder that the images' paths are relative to; default: that of SOURCE"
-    add("--images", type=Path, metavar="DIR", help=new if "images" in names else old)
+    image_output = "new folder for the images; default: images, beside OUT"
+    image_folder = "folder that the images' paths are relative to; default: that of SOURCE"
+    add("--images", type=Path, metavar="DIR", help=image_output if "images" in names else image_folder)
     add("source", type=Path, metavar="SOURCE", help="file or folder to read")
     add("--out", type=Path, required=True, help="file to write, e.g. data/my_photos/train.jsonl")
     add("--question", default="", help="question of samples without one; default: AskQuestion asks during training")
