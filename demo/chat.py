@@ -50,11 +50,9 @@ class Session:
         for image in images:
             self.attach(image)
 
-    def handle(self, line: str) -> bool:
-        """Run a command, or answer a question, of one line of input; False for /quit."""
-        command, _, rest = line.partition(" ")
-        if command == "/quit":
-            return False
+    def run(self, command: str) -> None:
+        """Run a line that begins with a slash, other than /quit."""
+        command, _, rest = command.partition(" ")
         if command == "/help":
             print(HELP)
         elif command == "/reset":
@@ -62,11 +60,8 @@ class Session:
             print("a new conversation")
         elif command == "/image":
             self.attach(rest.strip())
-        elif command.startswith("/"):
+        else:
             print(f"there is no command {command}; /help lists the commands")
-        elif line:
-            self.answer(line)
-        return True
 
     def attach(self, file: str) -> None:
         """Attach an image to the next question; an unreadable file prints one line."""
@@ -114,8 +109,12 @@ def main(arguments: list[str] | None = None) -> None:
     session = Session(chat, args.image)
     print("Ask a question; /help lists the commands.")
     for line in lines("> "):
-        if not session.handle(line):
+        if line.partition(" ")[0] == "/quit":
             break
+        if line.startswith("/"):
+            session.run(line)
+        elif line:
+            session.answer(line)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,13 @@ def image(tmp_path):
 
 def run(demo, *lines, images=()):
     session = demo.Session(Parrot(), list(images))
-    return session, [session.handle(line) for line in lines]
+    for line in lines:
+        (session.run if line.startswith("/") else session.answer)(line)
+    return session
 
 
 def test_an_answer_is_printed_as_it_comes(demo, capsys):
-    session, _ = run(demo, "hello there", "")
+    session = run(demo, "hello there")
     assert capsys.readouterr().out == "hello there 0 images \n"
     assert len(session.conversation.turns) == 1
 
@@ -65,10 +67,10 @@ def test_images_go_with_the_next_question_only(demo, image, capsys):
 
 @pytest.mark.parametrize("line", ["/image nowhere.png", "/image", "/image /", "fail"])
 def test_a_mistake_is_one_line_and_the_chat_goes_on(demo, capsys, line):
-    session, going_on = run(demo, line, "hello")
+    session = run(demo, line, "hello")
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and out[0].startswith("error: ") and out[1] == "hello 0 images "
-    assert going_on == [True, True] and session.images == []
+    assert session.images == []
 
 
 @pytest.mark.parametrize("line, shown", [("fail", "too hard"), ("silence", "(no answer)")])
@@ -79,24 +81,23 @@ def test_an_image_waits_until_a_question_is_answered(demo, image, capsys, line, 
 
 
 def test_commands(demo, image, capsys):
-    session, going_on = run(demo, "hello", "/image " + str(image), "/reset", "/help", "/nothing", "/quit")
+    session = run(demo, "hello", "/image " + str(image), "/reset", "/help", "/nothing")
     out = capsys.readouterr().out
     assert session.conversation == Conversation() and session.images == []
     assert all(command in out for command in ("/image FILE", "/reset", "/quit", "/help"))
     assert "there is no command /nothing" in out and "a new conversation" in out
-    assert going_on == [True] * 5 + [False]
 
 
 def test_ctrl_c_ends_the_answer_not_the_chat(demo, image, capsys):
-    session = run(demo, "one interrupt two", images=[str(image)])[0]
-    session.handle("hello")
+    session = run(demo, "one interrupt two", images=[str(image)])
+    session.answer("hello")
     # The image belongs to the interrupted turn; it is not sent twice.
     assert capsys.readouterr().out.endswith("one  …\nhello 0 images \n")
 
 
 def test_a_real_process_with_piped_input(chat_config, chat_checkpoint, image):  # noqa: F811
     arguments = [chat_config, chat_checkpoint, "--image", "gone.png", str(image), "--max-new-tokens", "3"]
-    done = chat_process(arguments, f"what colour?\n/image nowhere.png\n/image {image}\nwhat shape?\n/quit\nnever\n")
+    done = chat_process(arguments, f"what colour?\n\n/image nowhere.png\n/image {image}\nwhat shape?\n/quit\nnever\n")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line]
     assert sum(line.startswith("error: ") for line in lines) == 2
