@@ -43,7 +43,7 @@ def unmet(text: str, folder: Path) -> str | None:
 
 
 def main() -> int:
-    """Check the files given on the command line."""
+    """Check the files named on the command line."""
     if sys.version_info[:2] not in PYTHONS:
         print(f"Python 3.11, 3.12 or 3.13 is needed, this is {sys.version.split()[0]}")
         return 1

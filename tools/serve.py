@@ -72,12 +72,11 @@ def read_settings(args: argparse.Namespace) -> Settings:
 def main(arguments: list[str] | None = None) -> None:
     """Load the model, then serve it until SIGTERM or Ctrl-C."""
     args = parse_args(arguments)
-    from mmgpt.server.run import make_server  # The import takes seconds, so that --help comes first.
+    from mmgpt.server.run import make_server  # The import takes seconds, which --help does not need.
 
     settings, model = read_settings(args), chat_arguments(args)
-    # How many come in is the server's own count, so that the scheduler turns none of them away.
-    places = args.max_batch + args.max_waiting
-    scheduler = dict(max_batch=args.max_batch, max_waiting=places, cache_bytes=args.cache * 2**20)
+    # The server limits the number of requests itself: the scheduler must have room for all that it admits.
+    scheduler = dict(max_batch=args.max_batch, max_waiting=settings.max_requests, cache_bytes=args.cache * 2**20)
     server = make_server(apis.Chat.from_config(**model, scheduler=scheduler), settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
     print(f"model: {settings.name}, API key: {key}", flush=True)

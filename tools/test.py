@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def configs(args: argparse.Namespace) -> Iterator[tuple[str, Config]]:
-    """Name and config of each evaluation: for each seed the test data, and each control of it."""
+    """Name and config of each evaluation: for each seed the test data itself, then its controls."""
     for seed in args.seeds or [None]:
         if seed is not None:
             args.cfg_options = {**args.cfg_options, "seed": seed}
@@ -69,11 +69,11 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 
 def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
-    import torch  # This takes seconds, which --help and an error in a path do not need.
+    import torch  # The import takes seconds, which --help and an error in a path do not need.
 
     from mmgpt.engine.runner import MMGPTRunner
 
-    # A config's `resume` is about a training.
+    # The `resume` of a config belongs to its training.
     cfg.load_from, cfg.resume = args.checkpoint or cfg.get("load_from"), False
     if args.resume:
         cfg.test_cfg.resume = True
@@ -112,7 +112,7 @@ def main() -> None:
     """Runs the evaluations of the command line; prints and writes their metrics."""
     args = parse_args()
     if len(set(args.seeds or ())) < len(args.seeds or ()):
-        raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is there twice")
+        raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is repeated")
     evaluations = dict(configs(args))
     for cfg in evaluations.values():
         check(cfg, args)

@@ -33,7 +33,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     """Sets ``cfg.resume`` and ``cfg.load_from`` by the option --resume, or by ``resume = True`` in the config.
 
     Raises:
-        FileNotFoundError: a checkpoint is named that does not exist.
+        FileNotFoundError: the checkpoint does not exist.
     """
     if resume is None and cfg.get("resume"):
         resume = cfg.get("load_from") or "auto"
@@ -58,7 +58,7 @@ def set_amp(cfg: Config) -> None:
     Raises:
         ValueError: there is no GPU.
     """
-    import torch  # It takes seconds, see main.
+    import torch  # The import takes seconds, see main.
 
     if not torch.cuda.is_available():
         raise ValueError("--amp needs a GPU, and torch finds none here")

@@ -1,5 +1,5 @@
-# POPE (arXiv:2305.10355): is an object in an image of COCO? The objects that are asked for and not there are drawn at
-# random, are popular, or often occur with those that are there.
+# POPE (arXiv:2305.10355): is an object in an image of COCO? The objects that are not there are chosen at random, are
+# popular, or often occur with those that are there.
 
 # The answer is free. --answering ranking: the likelier one of yes and no.
 answering = "generation"

@@ -12,7 +12,7 @@ benchmark = "aokvqa"
 style = "instruction"
 
 # With True, 500 of A-OKVQA's validation questions are asked after each epoch, and the checkpoint with the most right
-# answers is kept beside the newest ones. The published recipe has no validation, and needs no file for it.
+# answers is saved beside the newest ones. The published recipe has no validation, and needs no file for it.
 validate = False
 validation = dict(
     val_dataloader=dict(

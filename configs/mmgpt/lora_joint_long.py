@@ -1,6 +1,6 @@
-# lora_joint_packed with texts of up to 2,048 tokens, where it cuts them at 512: four batches a step instead of one, and
+# lora_joint_packed with sequences of up to 2,048 tokens instead of 512: four batches a step instead of one, and
 # layers are computed again in the backward pass. By tools/analysis_tools/memory_plan.py the peak is 25.6 GiB
-# where every text is as long as that.
+# where every sequence is as long as that.
 _base_ = "./lora_joint_packed.py"
 
 max_length = 2048

@@ -7,25 +7,25 @@ similar = None  # With a file of tools/dataset_converters/image_features.py, the
 max_length = 512
 
 
-def _shown(part):
-    turns, examples = part["pipeline"][:-2], part["ann_file"].replace("heldout", "train")
+def _shown(dataset):
+    turns, examples = dataset["pipeline"][:-2], dataset["ann_file"].replace("heldout", "train")
     add = dict(
         type="AddExamples",
         shots="${shots}",
         similar="${similar}",
-        dataset=dict(part, ann_file=examples, pipeline=turns),
+        dataset=dict(dataset, ann_file=examples, pipeline=turns),
     )
-    return dict(part, pipeline=[*turns, add, *part["pipeline"][-2:]])
+    return dict(dataset, pipeline=[*turns, add, *dataset["pipeline"][-2:]])
 
 
 test_dataloader = dict(
     batch_size=32,
     dataset=dict(
         seed="${seed}",
-        visual=[_shown(part) for part in _base_.test_dataloader.dataset.visual],
+        visual=[_shown(dataset) for dataset in _base_.test_dataloader.dataset.visual],
         language=[],
     ),
 )
 test_evaluator = dict(
-    groups=dict(_delete_=True, visual=[part["name"] for part in _base_.test_dataloader.dataset.visual])
+    groups=dict(_delete_=True, visual=[dataset["name"] for dataset in _base_.test_dataloader.dataset.visual])
 )

@@ -4,4 +4,4 @@ _base_ = "./tiny_eval.py"
 question_steps = "${rank_steps}"
 _visual = _base_.test_dataloader.dataset.visual[:8]
 test_dataloader = dict(dataset=dict(visual=_visual))
-test_evaluator = dict(groups=dict(visual=[part["name"] for part in _visual]))
+test_evaluator = dict(groups=dict(visual=[dataset["name"] for dataset in _visual]))

@@ -1,4 +1,4 @@
-# tiny_lora_joint with several samples in one row of text: the same batches, losses and gradients, less padding.
+# tiny_lora_joint with several samples in one row: the same batches, losses and gradients, less padding.
 _base_ = "./tiny_lora_joint.py"
 
 row_length = 128

@@ -13,7 +13,7 @@ from mmgpt.models.image_path import warn_of_closed_gates
 from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.registry import MODELS
 
-INFERENCE_KEYS = ("model", "chat_pipeline")  # of a config; files that its other keys name are not needed here
+INFERENCE_KEYS = ("model", "chat_pipeline")  # Files that other keys of a config name are not needed here.
 
 
 def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str | None = None) -> torch.nn.Module:
@@ -81,12 +81,12 @@ def chat_config(
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it has no ``chat_pipeline``, needs code without `trust`, or has been loaded already and `options`
-            are given.
+        ValueError: the config has no ``chat_pipeline``, needs code without `trust`, or has been loaded already and
+            `options` are given.
     """
     if isinstance(config, Config):
         if options:
-            raise ValueError(f"options {sorted(options)}: a config that is already loaded cannot take them any more")
+            raise ValueError(f"options {sorted(options)}: the config is already loaded: pass them to load_config")
         cfg = config
     else:
         file, exported = find_config(config)

@@ -1,4 +1,4 @@
-"""A conversation with a tuned model: text and images in, text out as it comes."""
+"""Chat with a tuned model: questions of text and images in, streamed answers out."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +27,8 @@ from mmgpt.inference.scheduler import Scheduler
 from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
 
-PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # what `generate` takes of a batch
-STREAMED = {"num_beams": 1}  # streams override the chat's own generation arguments by these
+PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # keys of a batch that are inputs of the model
+STREAMED = {"num_beams": 1}  # A streamed answer has no beams, whatever the model's generation arguments are.
 
 
 class Chat:
@@ -87,13 +87,13 @@ class Chat:
             options: values that override the config's, as ``--cfg-options`` does.
             generation, scheduler, engine: see the class.
             precision, merge: as for ``build_for_serving``.
-            trust: whether an exported folder may have classes of somebody's own imported, or a ``config.py`` that is
-                no plain settings run.
+            trust: whether an exported folder may import classes from outside this package, or run a ``config.py``
+                that holds more than plain settings.
 
         Raises:
             FileNotFoundError: the config, the checkpoint, or weights that the config names are missing.
-            ValueError: the config has no ``chat_pipeline``, ``options`` come too late for a loaded config, or as
-                ``build_for_serving`` says.
+            ValueError: the config has no ``chat_pipeline``, ``options`` are given with a loaded config, or
+                ``build_for_serving`` raises it.
         """
         cfg, checkpoint = chat_config(config, checkpoint, options, trust)
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
@@ -169,9 +169,9 @@ class Chat:
 
         Args:
             conversation: its images are RGB.
-            generation: arguments of transformers' generate over the chat's own (max_new_tokens, do_sample, temperature,
-                top_p, num_beams, ...). Beams are used only when `num_beams` is given here: such an answer comes as one
-                piece.
+            generation: arguments of transformers' generate that override the chat's (max_new_tokens, do_sample,
+                temperature, top_p, num_beams, ...). Beams are used only when `num_beams` is set here: such an answer
+                comes as one piece.
             seed: of the random numbers of sampling; None: a different one each time.
             stop: texts that end the answer, and are left out of it.
             top_logprobs: number of most likely tokens that are reported at each position; None: no log-probabilities.
@@ -207,12 +207,14 @@ class Chat:
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         # The language model's positions limit prompt and answer together.
-        longest = getattr(self.flamingo.language.config, "max_position_embeddings", None) or inf
-        room = longest - ids.shape[1]
-        if room <= 0:
-            text = f"a prompt of {ids.shape[1]} tokens; the language model reads {longest}, its answer included"
-            raise ValueError(text)
-        sampler.max_new_tokens = min(sampler.max_new_tokens, room)
+        max_positions = getattr(self.flamingo.language.config, "max_position_embeddings", None) or inf
+        remaining = max_positions - ids.shape[1]
+        if remaining <= 0:
+            raise ValueError(
+                f"the prompt has {ids.shape[1]} tokens, but the language model has {max_positions} positions for "
+                "prompt and answer: shorten the question, or start a new conversation"
+            )
+        sampler.max_new_tokens = min(sampler.max_new_tokens, remaining)
         answer = Answer(sample["prompt"], listener)
         return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
 
@@ -231,7 +233,7 @@ class Chat:
         others, ask for them.
 
         Raises:
-            ValueError: as ``submit`` says.
+            ValueError: see ``submit``.
         """
         arguments = {**self.generation, **(generation or {})}
         requests = [self._request(conversation, arguments, draw_seed(arguments)) for conversation in conversations]
@@ -243,7 +245,7 @@ class Chat:
                 request.answer.cancel()
 
     def settings_in_force(self) -> dict:
-        """The generation settings of `submit` without arguments of its own."""
+        """The settings of an answer when `submit` gets no generation arguments."""
         return self.flamingo.settings_in_force({**self.generation, **STREAMED})
 
     def prepare(self, conversation: Conversation) -> dict:

@@ -22,8 +22,8 @@ from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
 from mmgpt.utils.atomic import atomic_write
 
-DESCRIBED_KEYS = ("model", "chat_pipeline", "sources")  # of the config, that the description holds too
-# It stands in preprocessor_config.json, whose readers keep unknown keys as attributes.
+DESCRIBED_KEYS = ("model", "chat_pipeline", "sources")  # keys of the config that the description holds too
+# The note is written to preprocessor_config.json, whose readers keep unknown keys as attributes.
 NOTE = (
     "The settings of mmgpt's image preprocessing, which CLIPImageProcessor does not compute exactly: where the longer "
     "side, resized, is 3, 7, 11, ... pixels longer than the crop (an image of 640 x 427, for one), its crop begins one "
@@ -37,7 +37,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     """Writes a tuned model as one folder, which can be used wherever its config or checkpoint can.
 
     The folder holds `mmgpt.json` (the model and the chat pipeline; the base's folders are variables of it), `adapter/`
-    (the LoRA weights in peft's own format), `trained.safetensors` (every other trained tensor, if there is one),
+    (the LoRA weights in peft's own format), `trained.safetensors` (every other trainable tensor, if there is one),
     `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout).
 
     Args:
@@ -46,17 +46,17 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
         out: folder that does not exist yet; it appears when it is complete.
 
     Raises:
-        ValueError: the folder exists, or the model has no trained parameters.
+        ValueError: the folder exists, or the model has no trainable parameters.
     """
     state = trainable_state(model)
     if not state:
-        raise ValueError("nothing in this model is trained: there is nothing to export")
+        raise ValueError("the model has no trainable parameters: there is nothing to export")
     with _new_folder(out) as folder:
         if isinstance(model, LoRAModel):
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
             model.peft.save_pretrained(folder / Path(ADAPTER).parent, save_embedding_layers=False)
-            adapter = (".lora_", ".token_adapter.")
-            state = {name: value for name, value in state.items() if not any(part in name for part in adapter)}
+            markers = (".lora_", ".token_adapter.")
+            state = {name: value for name, value in state.items() if not any(marker in name for marker in markers)}
         if state:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / TRAINED)
         _write_metadata(cfg, model, folder, cfg.model)
@@ -79,7 +79,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
 
     Raises:
         ValueError: the difference is above `bound` (then no files stay), the weights are quantized, a layer has no
-            bias to add that of the update to, or as for `export`.
+            bias that the bias of its update could be added to, or see `export`.
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
@@ -88,7 +88,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     layers = model.unmergeable_layers()
     if layers:
         raise ValueError(
-            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the one of its update could be "
+            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
             "added to; export the model instead"
         )
     # 1. The logits before, of two sequences of random tokens with an image each.
@@ -121,7 +121,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
 
 
 def changed_layers(model: nn.Module) -> set[str]:
-    """Names, in a Flamingo, of the layers that have trained tensors or LoRA updates."""
+    """Names, in a Flamingo, of the layers that have trainable tensors or LoRA updates."""
     layers = {plain_name(name).rpartition(".")[0] for name in trainable_state(model)}
     return layers | model.adapted_layers().keys() if isinstance(model, LoRAModel) else layers
 
@@ -204,9 +204,9 @@ def preprocessor_config(step: Mapping) -> dict:
 
 @contextmanager
 def _new_folder(out: str | Path):
-    """Context manager that gives a folder beside `out` to write in, which becomes `out` at the end."""
+    """Context manager that yields a temporary folder beside `out`, which becomes `out` at the end."""
     if Path(out).exists():
-        raise ValueError(f"{out} exists already: name a folder that does not")
+        raise ValueError(f"{out} exists already: choose a new folder")
     with atomic_write(out) as folder:
         folder.mkdir()
         yield folder

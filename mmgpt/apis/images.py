@@ -12,7 +12,7 @@ from mmgpt.datasets.transforms.images import upright_rgb
 
 # Pillow is built with libraries for some formats and without others.
 FORMATS = ("JPEG", "PNG", *["WEBP"] * features.check("webp"), "GIF", "BMP", *["AVIF"] * features.check("avif"))
-MAX_JPEG_SCANS = 40  # of a JPEG with the largest accepted number of pixels; a smaller one may have more
+MAX_JPEG_SCANS = 40  # A JPEG with the largest accepted number of pixels may have so many; a smaller one may have more.
 
 
 @dataclass(frozen=True)

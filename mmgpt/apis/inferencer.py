@@ -50,7 +50,7 @@ class MMGPTInferencer(BaseInferencer):
         about: config and weights of the model, as name -> value.
 
     Raises:
-        FileNotFoundError, ValueError: as `Chat.from_config` says.
+        FileNotFoundError, ValueError: see `Chat.from_config`.
     """
 
     preprocess_kwargs = {"question", "image_folder"}
@@ -81,7 +81,7 @@ class MMGPTInferencer(BaseInferencer):
         out_dir: str | Path = "",
         return_vis: bool = False,
     ) -> dict:
-        """The answers to some questions. All questions are read and checked before the model runs.
+        """Answers to questions, which are all read and checked before the model runs.
 
         Args:
             inputs: a list, or one of these by itself: a dict `{'images': [...], 'question': ...}`, or a sample of
@@ -150,7 +150,7 @@ class MMGPTInferencer(BaseInferencer):
         self,
         preds: list[InferenceResult],
         visualization: list[np.ndarray],
-        return_datasamples: bool = False,  # MMEngine passes it; there are no data samples of answers.
+        return_datasamples: bool = False,  # MMEngine passes this argument; answers have no data samples.
         prediction_dir: str | Path = "",
     ) -> dict:
         """The result of the call; in a folder also the predictions as JSON lines."""
@@ -184,10 +184,10 @@ class MMGPTInferencer(BaseInferencer):
         return lambda input: read_conversation(input.conversation(), self.chat.pipeline)
 
     def _init_collate(self, cfg: Config) -> None:
-        """None: the chat makes its batches."""
+        """Returns None: the chat collates batches itself."""
 
     def _init_visualizer(self, cfg: Config) -> None:
-        """None: the config's is for training curves."""
+        """Returns None: the visualizer of a config is for training curves."""
 
 
 def card_of(result: InferenceResult) -> Card:

@@ -37,7 +37,7 @@ def read_input(index: int, item: object, question: str | None = None, folder: st
         folder: that paths of images start from.
 
     Raises:
-        ValueError: it has no question, an earlier question without an answer, or does not follow the schema.
+        ValueError: the input has no question, or an earlier question without an answer, or does not follow the schema.
     """
     # 1. Every form becomes a record with images and turns.
     if isinstance(item, tuple):
@@ -51,7 +51,7 @@ def read_input(index: int, item: object, question: str | None = None, folder: st
     if "turns" not in record:
         question = record.pop("question", question)
         if question is None:
-            raise ValueError("there is no question: give one with each input, or `question` for all")
+            raise ValueError("there is no question: put one into each input, or pass `question` for all of them")
         record["turns"] = [{"question": question}]
     # 2. The record becomes a sample.
     images = [] if record.get("images") is None else record["images"]
@@ -59,7 +59,7 @@ def read_input(index: int, item: object, question: str | None = None, folder: st
         raise ValueError(f"images must be a list of files or PIL images, got {images!r:.80}")
     names = [getattr(image, "filename", "") if isinstance(image, Image.Image) else str(image) for image in images]
     sample = parse_record(conversation, index, {**record, "images": names})
-    # 3. Only its last question is open.
+    # 3. Only the last question of the sample is open.
     *earlier, last = sample["turns"]
     for number, turn in enumerate(earlier):
         if not turn.get("answer"):
@@ -71,5 +71,5 @@ def read_input(index: int, item: object, question: str | None = None, folder: st
 
 
 def is_annotation_file(inputs: object) -> bool:
-    """Whether some inputs are the path of a file of samples."""
+    """Whether the inputs are the path of an annotation file."""
     return isinstance(inputs, (str, Path)) and Path(inputs).suffix.lower() in ANNOTATION_SUFFIXES

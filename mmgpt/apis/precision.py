@@ -32,7 +32,7 @@ def build_for_serving(
         precision, merge: as for `for_serving`.
 
     Raises:
-        FileNotFoundError, ValueError: as for these two; a wrong precision or device is found before the model is built.
+        FileNotFoundError, ValueError: see these functions. Precision and device are checked before the model is built.
     """
     check_precision(precision)
     device = str(find_device(device))
@@ -44,7 +44,7 @@ def build_for_serving(
 def for_serving(
     model: nn.Module, precision: str | None = None, merge: bool = True, device: str | None = None
 ) -> nn.Module:
-    """A loaded model made ready for fast inference, in place; it cannot be trained or saved afterwards.
+    """The loaded model, prepared for fast inference in place; it cannot be trained or saved afterwards.
 
     Args:
         model: a Flamingo, or a LoRAModel around one.
@@ -103,7 +103,7 @@ def unquantized(cfg: Config, dtype: str | None = None) -> Config:
 
 
 def use_column_major(language: nn.Module) -> None:
-    """Changes the memory layout of wide layers to column-major on the CPU, where it makes decoding faster; in place.
+    """Change of wide layers to column-major memory layout on the CPU, in place; it makes decoding faster.
 
     The values stay. A product with one to three rows (the token of a sequence, or of its beams) then takes half to two
     thirds of the time for layers that widen a vector, and a tenth less for square ones; others do not get faster (MKL

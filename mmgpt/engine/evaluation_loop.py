@@ -122,8 +122,23 @@ class EvaluationLoop(TestLoop):
             for step, (indices, batch) in enumerate(zip(sampler.batches(), self.dataloader, strict=True)):
                 self.answer(step, batch, indices, predictions)
             barrier()
-            # 3. Score all predictions.
-            metrics = on_main_process(lambda: self._evaluate(predictions, time.perf_counter() - start))
+
+            # 3. Score all predictions, and write them with the result. Only the first process does this.
+            def finish() -> dict:
+                seconds = round(time.perf_counter() - start, 1)
+                try:
+                    metrics = score(predictions.finish(size), self.evaluator.metrics, self.folder)
+                except Exception:
+                    text = "the answers are saved, but could not be scored; --resume scores them without asking again"
+                    print_log(f"{self.folder}: {text}", "current", logging.ERROR)
+                    raise
+                result = {"metrics": metrics, "samples": size, "settings": self.settings, **circumstances()}
+                result |= {"processes": get_world_size(), "seconds": seconds}
+                write_json(result, self.folder / RESULT)
+                print_log(f"written: {self.folder / RESULT}", "current")
+                return metrics
+
+            metrics = on_main_process(finish)
             runner.call_hook("after_test_epoch", metrics=metrics)
             # MMEngine's LoggerHook gives the visualizer's backends the metrics of validation only.
             runner.visualizer.add_scalars(metrics)
@@ -141,22 +156,6 @@ class EvaluationLoop(TestLoop):
         predictions.add({"index": index, **row} for index, row in zip(indices, rows, strict=True))
         self.runner.call_hook("after_test_iter", batch_idx=step, data_batch=batch, outputs=rows)
 
-    def _evaluate(self, predictions: Predictions, seconds: float) -> dict:
-        """Metrics of all predictions, which are written with the result; the first process does this alone."""
-        size = len(self.dataloader.dataset)
-        rows = predictions.finish(size)
-        try:
-            metrics = score(rows, self.evaluator.metrics, self.folder)
-        except Exception:
-            text = "the answers are saved, but could not be scored; --resume scores them without asking again"
-            print_log(f"{self.folder}: {text}", "current", logging.ERROR)
-            raise
-        result = {"metrics": metrics, "samples": size, "settings": self.settings, **circumstances()}
-        result |= {"processes": get_world_size(), "seconds": round(seconds, 1)}
-        write_json(result, self.folder / RESULT)
-        print_log(f"written: {self.folder / RESULT}", "current")
-        return metrics
-
 
 def score(rows: Sequence[dict], metrics: Sequence[BaseMetric], folder: Path) -> dict[str, float]:
     """Scores of predictions by the names of their metrics, in one process.
@@ -173,7 +172,7 @@ def score(rows: Sequence[dict], metrics: Sequence[BaseMetric], folder: Path) -> 
         if hasattr(metric, "folder"):
             metric.folder = folder
         metric.process(None, rows)
-        # All processes would take part in metric.evaluate().
+        # metric.evaluate() is not called, since all processes would have to take part in it.
         for name, value in metric.compute_metrics(metric.results).items():
             name = "/".join(filter(None, (metric.prefix, name)))
             if name in scores:

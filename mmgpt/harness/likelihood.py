@@ -20,7 +20,7 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
     """
     if not all(conversation.turns[-1].get("answer") for conversation in conversations):
         raise ValueError("an answer is empty")
-    # The chat's own transforms, with the last answer and its end behind the prompt.
+    # The chat's own transforms, with the last answer and its end after the prompt.
     closed = [FormatPrompt(step.template) if isinstance(step, FormatPrompt) else step for step in chat.pipeline]
     batch = chat.batch(conversations, [*closed, _as_candidate], "left")
     pixels, counts = batch["pixels"], batch["image_counts"]
@@ -32,14 +32,14 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
     ends = torch.tensor(chat.flamingo.ends(chat.generation))
     results = []
     for tokens, logprobs, greedy, total in answers:
-        # Whichever token ends an answer, it is the same answer.
+        # All end tokens count as equal: the answers before them are the same.
         hits = (greedy == tokens) | (torch.isin(greedy, ends) & torch.isin(tokens, ends))
         results.append((-total / len(logprobs), hits.all().item()))
     return results
 
 
 def _as_candidate(sample: dict | None) -> dict:
-    """A sample with its last answer as the candidate behind its prompt (see `AddCandidates`)."""
+    """A sample with its last answer as the candidate after its prompt (see `AddCandidates`)."""
     if sample is None or "cut" in sample:
         raise ValueError("an answer with its prompt is longer than max_length of the chat_pipeline")
     ids, labels = sample["input_ids"], sample["labels"]

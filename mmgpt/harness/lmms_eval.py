@@ -115,7 +115,7 @@ class MMGPT(lmms):
                 try:
                     answers = answer(batch)
                 except FileNotFoundError:
-                    raise  # A missing image is a ValueError, too.
+                    raise  # A missing image raises a class that is also a ValueError.
                 except ValueError as error:
                     *_, task, split = batch[0]
                     documents = [request[-3] for request in batch]
@@ -147,7 +147,7 @@ def batches(args: Sequence[tuple], settings: Callable[[tuple], str], size: int) 
 def conversation_of(context: str, images: Sequence) -> Conversation:
     """A question with its images at its `<image>` marks, or before the text if marks and images differ in number.
 
-    Some tasks mark one image several times (MMMU); all marks are removed then.
+    Where a task marks one image several times (MMMU), all marks are removed.
     """
     question = marked_question(context.strip())
     if count_images([{"question": question}]) != len(images):

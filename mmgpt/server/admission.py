@@ -24,7 +24,7 @@ class ActiveRequest:
         self._events: asyncio.Queue = asyncio.Queue()
 
     def attach(self, answer: Answer) -> None:
-        """Attach the answer, from any thread. It is cancelled when the request is closed, or has been closed."""
+        """Attach the answer, from any thread; the answer is cancelled once the request is closed."""
         self.answer = answer
         if self._closed:
             answer.cancel()
@@ -73,8 +73,8 @@ class Admission:
         if len(self.active) >= self.max_active:
             raise too_many_requests()
         request = ActiveRequest()
-        late = ApiError(504, f"the answer took longer than {self.time_limit:g} seconds")
-        timer = asyncio.get_running_loop().call_later(self.time_limit, request.put, late)
+        timed_out = ApiError(504, f"the answer took longer than {self.time_limit:g} seconds")
+        timer = asyncio.get_running_loop().call_later(self.time_limit, request.put, timed_out)
         self.active.add(request)
         try:
             yield request

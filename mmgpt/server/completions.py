@@ -25,7 +25,7 @@ from mmgpt.server.responses import ResponseBuilder
 from mmgpt.server.schema import ChatRequest, read_request
 from mmgpt.server.settings import Settings
 
-# Threads that parse requests and decode their images. Their number bounds the memory of decoded images.
+# Threads that parse requests and decode their images. The number bounds the memory of decoded images.
 DECODING_THREADS = 2
 SEND_TIMEOUT = 30  # seconds
 
@@ -64,7 +64,7 @@ class Completions:
 
         Args:
             http: the request.
-            admit: admits the request, once its body has arrived: pending ones do not count.
+            admit: admits the request once its body has arrived: a pending request does not count.
 
         Raises:
             ApiError: the request is refused, or its answer failed.
@@ -96,16 +96,18 @@ class Completions:
         """
         settings = self.settings
         # 1. The body.
-        kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A page in a browser can send other types to any address without asking that address (a "simple request").
-        if kind != "application/json":
-            raise ApiError(415, f"the request must have the header Content-Type: application/json, got {kind!r}")
+        content_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A web page can send other content types to any address without a preflight (a "simple request" of CORS).
+        if content_type != "application/json":
+            raise ApiError(
+                415, f"the request must have the header Content-Type: application/json, got {content_type!r}"
+            )
         body = bytearray()
         try:
             await self.bodies.read(http.scope, http.receive, body.extend)
         except BodyRefused as error:
-            usual = {429: too_many_requests, 503: shutting_down}.get(error.status)
-            raise usual() if usual else ApiError(error.status, str(error)) from error
+            standard = {429: too_many_requests, 503: shutting_down}.get(error.status)
+            raise standard() if standard else ApiError(error.status, str(error)) from error
         except ClientDisconnect as error:
             raise ClientGone from error
         active = admit()
@@ -143,7 +145,7 @@ class Completions:
         active.attach(answer)
 
     async def _events(self, builder: ResponseBuilder, active: ActiveRequest) -> AsyncIterator[bytes]:
-        """Yield an answer as server-sent events. A failed one ends with an event of the error, and without [DONE]."""
+        """Yield an answer as server-sent events. A failed answer ends with an event of the error and without [DONE]."""
         try:
             yield _event(builder.chunk({"role": "assistant", "content": ""}))
             async for piece in _pieces(active):

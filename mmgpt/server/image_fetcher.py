@@ -22,7 +22,7 @@ class ImageFetcher:
             one can be allowed as an address.
 
     Raises:
-        ValueError: a host contains more than that.
+        ValueError: a host is not of this form.
     """
 
     def __init__(self, hosts: Sequence[str]):
@@ -83,7 +83,7 @@ class ImageFetcher:
 
 
 async def public_address(host: str) -> str:
-    """The address to connect to: the host itself if it is an address, else one of those of the name.
+    """The address to connect to: the host itself if it is an address, else the first address of the name.
 
     Raises:
         ValueError: the name is unknown, or one of its addresses is not public.

@@ -26,11 +26,11 @@ def read_data_uri(url: str) -> bytes:
     White space within the base64 is ignored: the tool `base64` and MIME encoders (RFC 2045) break its lines.
 
     Raises:
-        ValueError: it is something else, or the base64 is invalid.
+        ValueError: the URL is not such a data URI, or its base64 is invalid.
     """
     head, comma, data = url.strip().partition(",")
     if not comma or not head.lower().startswith("data:"):
-        raise ValueError("an image is given as a data URI: data:image/png;base64,...")
+        raise ValueError("an image must be a data URI: data:image/png;base64,...")
     if not BASE64.search(head):
         raise ValueError("the data URI of an image must be in base64: data:image/png;base64,...")
     try:
@@ -54,7 +54,7 @@ class ImageDecoder:
         """One image, upright and RGB.
 
         Raises:
-            ValueError: the URL does not hold an image, or one that is not accepted; a sentence for the user.
+            ValueError: the URL does not hold an image that is accepted; a sentence for the user.
         """
         data = self._fetched[url] if is_web(url) else read_data_uri(url)
         limits = ImageLimits()

@@ -13,7 +13,7 @@ INSTRUCTION_ROLES = ("system", "developer")
 
 
 def image_params(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    """Yield the parameter, as errors name it, and the URL of each image of some messages."""
+    """Yield the parameter, as errors name it, and the URL of each image of the messages."""
     for number, message in enumerate(messages):
         for index, content in enumerate(message.content):
             if isinstance(content, ImageContent):
@@ -21,7 +21,7 @@ def image_params(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
 
 
 def check_size(messages: Sequence[Message], settings: Settings) -> None:
-    """Raises an ApiError for a conversation that is longer than the settings allow."""
+    """Check of a conversation against the settings' limits; ApiError where it is longer."""
     contents = [content for message in messages for content in message.content]
     sizes = {
         "turns": (sum(message.role == "user" for message in messages), settings.max_turns),
@@ -39,12 +39,12 @@ def check_size(messages: Sequence[Message], settings: Settings) -> None:
 def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conversation:
     """Conversation whose last question is open. All its texts are literal.
 
-    System and developer messages go before the first question, behind its leading images: the template that models are
+    System and developer messages go before the first question, after its leading images: the template that models are
     tuned with has no other position for them. User messages that follow each other are one question.
 
     Raises:
-        ApiError: 400: an image is not accepted, or the roles are not in order: instructions, then user and assistant
-            in turn, user last.
+        ApiError: 400, where an image is not accepted, or the roles are out of order. The order is instructions, then
+            user and assistant in turn, user last.
     """
     # 1. Messages become turns.
     instructions, turns = [], []
@@ -61,7 +61,7 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
             _check_order(turns and "answer" not in turns[-1], param, "an assistant message must answer a user message")
             turns[-1]["answer"] = _text(message, param).strip()
     _check_order(turns and "answer" not in turns[-1], param, "the last message must be a user's")
-    # 2. Their questions become contents as in a training sample, neighboring texts on lines of their own.
+    # 2. The questions become contents as in a training sample; consecutive texts are on separate lines.
     for turn in turns:
         question: list[dict] = []
         for content in images_first(turn["question"]):
@@ -83,7 +83,7 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
 
 
 def images_first(contents: Sequence[Content]) -> list[Content]:
-    """Contents of a question; images behind all of the text go before it, unless there are others within the text.
+    """Contents of a question; images after all of the text go before it, unless there are others within the text.
 
     The meaning is the same, and models are tuned with images first (see the parser of LLaVA's dialogues).
     """

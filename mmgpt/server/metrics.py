@@ -13,7 +13,7 @@ from mmgpt.apis import Chat
 from mmgpt.server.admission import ActiveRequest
 
 PATHS = ("/v1/chat/completions", "/v1/models", "/health", "/metrics")
-# Names in `Chat.stats()`, with their help.
+# Names in `Chat.stats()`, with the help texts of their metrics.
 GAUGES = {
     "running": "answers that are being generated",
     "waiting": "answers that wait for the model",
@@ -58,10 +58,10 @@ class Metrics:
         threads.set_function(threading.active_count)
         self.registry.register(ChatCollector(chat))
         labels = ("path", "status")
-        text = "requests by path and status; 499: the client left before the answer, 0: no response was sent"
-        self.responses = Counter("mmgpt_http_requests", text, labels, registry=self.registry)
-        text = "answers by how they ended: stop, length, cancelled (the client left), error"
-        self.outcomes = Counter("mmgpt_answers", text, ("end",), registry=self.registry)
+        help_text = "requests by path and status; 499: the client left before the answer, 0: no response was sent"
+        self.responses = Counter("mmgpt_http_requests", help_text, labels, registry=self.registry)
+        help_text = "answers by how they ended: stop, length, cancelled (the client left), error"
+        self.outcomes = Counter("mmgpt_answers", help_text, ("end",), registry=self.registry)
         buckets = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
         histogram = partial(Histogram, buckets=buckets, registry=self.registry)
         self.first_token = histogram("mmgpt_time_to_first_token_seconds", "from the question to the first token")
@@ -100,14 +100,14 @@ class CountResponses:
             return await self.app(scope, receive, send)
         status = 0
 
-        async def send_and_note_status(message: Message) -> None:
+        async def send_and_record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, send_and_note_status)
+            await self.app(scope, receive, send_and_record_status)
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self.metrics.responses.labels(path, str(status)).inc()

@@ -31,7 +31,7 @@ class BodyRefused(Exception):
 
 @dataclass(eq=False)
 class PendingBody:
-    """A body that has not arrived as a whole: its reader's timeout, its bytes so far, and why it was refused, if so."""
+    """A body that is still arriving: its reader's timeout, its bytes so far, and why it was refused, if it was."""
 
     timeout: asyncio.Timeout
     size: int = 0
@@ -97,8 +97,8 @@ class BodyReader:
                         raise body.refusal
                     write(chunk)
         except TimeoutError as error:
-            late = BodyRefused(408, f"the request did not arrive within {self.seconds:g} seconds")
-            raise body.refusal or late from error
+            timed_out = BodyRefused(408, f"the request did not arrive within {self.seconds:g} seconds")
+            raise body.refusal or timed_out from error
         finally:
             self._pending.pop(body, None)
 
@@ -137,7 +137,7 @@ class CloseUnread:
             return await self.app(scope, receive, send)
         arrived, closing = False, False
 
-        async def receive_and_note_the_end() -> Message:
+        async def receive_and_record_the_end() -> Message:
             nonlocal arrived
             message = await receive()
             arrived = not message.get("more_body", False)
@@ -153,11 +153,11 @@ class CloseUnread:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LINGER):
                         while not arrived:
-                            await receive_and_note_the_end()
+                            await receive_and_record_the_end()
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
 
-        await self.app(scope, receive_and_note_the_end, send_and_close)
+        await self.app(scope, receive_and_record_the_end, send_and_close)
 
 
 def _declared_length(scope: Scope) -> int:

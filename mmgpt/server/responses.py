@@ -68,6 +68,6 @@ def usage(answer: Answer) -> dict:
 
 
 def _token_logprob(text: str, logprob: float) -> dict:
-    # A token that is a part of a character has no bytes of its own.
-    whole = UNFINISHED not in text
-    return {"token": text, "logprob": max(logprob, MIN_LOGPROB), "bytes": list(text.encode()) if whole else None}
+    # A token can hold a few bytes of a character only, whose text has no such bytes.
+    is_complete = UNFINISHED not in text
+    return {"token": text, "logprob": max(logprob, MIN_LOGPROB), "bytes": list(text.encode()) if is_complete else None}

@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from mmgpt.inference.sampling import MIN_TEMPERATURE
 from mmgpt.server.errors import ApiError
 
-# Limit of brackets, braces and commas in a request: each takes up to 256 bytes of memory once it is parsed.
+# A request may have so many brackets, braces and commas: each takes up to 256 bytes of memory once it is parsed.
 MAX_MARKS = 200_000
 
 
@@ -39,8 +39,8 @@ def only(*values: Any) -> Any:
     def check(value: Any) -> Any:
         if value is None or any(type(value) is type(choice) and value == choice for choice in values):
             return value
-        shown = " or ".join(map(repr, values)) or "null"
-        raise PydanticCustomError("unsupported", "this server supports only {shown} here", {"shown": shown})
+        choices = " or ".join(map(repr, values)) or "null"
+        raise PydanticCustomError("unsupported", "this server supports only {choices} here", {"choices": choices})
 
     return Annotated[Any, AfterValidator(check)]
 
@@ -104,11 +104,13 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = None
 
 
-def _as_list(stop: Any) -> Any:
-    return [stop] if isinstance(stop, str) else stop
-
-
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
+# A single stop text may come without a list.
+StopTexts = Annotated[
+    list[StopText],
+    Field(max_length=4),
+    BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
+]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -124,7 +126,7 @@ class ChatRequest(Strict):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[StopText], Field(max_length=4), BeforeValidator(_as_list)] | None = None
+    stop: StopTexts | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -167,7 +169,7 @@ class ChatRequest(Strict):
         return self.prompt_cache_key or self.user or ""
 
     def generation(self) -> dict:
-        """Generation arguments of transformers that the request sets; for others the model's own hold.
+        """Generation arguments of transformers that the request sets; the model's own hold for all others.
 
         With a temperature all tokens can be sampled (`top_k=0`), or those of `top_p`.
         """
@@ -191,14 +193,14 @@ def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRe
         ApiError: 400, or 404 for another model; names the first wrong parameter.
     """
     if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
-        raise ApiError(400, f"the request has too many parts: more than {MAX_MARKS} brackets, braces and commas")
+        raise ApiError(400, f"the request is too complex: it has more than {MAX_MARKS} brackets, braces and commas")
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = param_name(problem["loc"])
         if problem["type"] == "extra_forbidden":
-            message, code = f"{param} is not a parameter that this server knows", "unknown_parameter"
+            message, code = f"{param} is not a parameter of this server", "unknown_parameter"
         else:
             message, code = f"{param}: {problem['msg']}" if param else problem["msg"], None
         raise ApiError(400, message, param or None, code) from error
@@ -207,7 +209,7 @@ def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRe
         raise ApiError(404, message, "model", "model_not_found")
     # Parameters must fit each other, and the server.
     if request.max_tokens and request.max_completion_tokens not in (None, request.max_tokens):
-        raise ApiError(400, "max_tokens and max_completion_tokens differ: give one of them", "max_tokens")
+        raise ApiError(400, "max_tokens and max_completion_tokens differ: send one of them", "max_tokens")
     if (request.max_answer_tokens() or 0) > max_tokens:
         name = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
         raise ApiError(400, f"answers have at most {max_tokens} tokens here, got {request.max_answer_tokens()}", name)

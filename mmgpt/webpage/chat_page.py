@@ -17,7 +17,7 @@ from .generation_settings import read_settings, slider_defaults
 from .layout import IMMEDIATE, add_components
 from .session import Limits, Session, Turn
 
-UPDATE_INTERVAL = 0.05  # seconds between two updates of a growing answer
+UPDATE_INTERVAL = 0.05  # seconds between two updates of a streamed answer
 UPLOAD_LIFETIME = 3600  # seconds
 SESSION_LIFETIME = 24 * 3600  # seconds without use; Gradio drops the session of a closed page after one hour
 MAX_QUEUED = 64  # questions that wait for one of MAX_RUNNING to end
@@ -53,24 +53,24 @@ class ChatPage:
                 title, self.examples, slider_defaults(chat), chat_templates(chat), limits.characters
             )
             settings = [self.session, *components.settings]
-            shown = [self.session, components.turns, components.pending, components.notice]
-            shown += [components.box, components.stats, components.prompt]
+            outputs = [self.session, components.turns, components.pending, components.notice]
+            outputs += [components.box, components.stats, components.prompt]
             queued = dict(concurrency_id="model", api_visibility="private")
             queued |= dict(show_progress="minimal", show_progress_on=components.stats)
             question = [self.session, components.box, *components.settings]
             # Enter during an answer takes effect when that answer has ended; by default Gradio would ignore it.
-            components.box.submit(self.ask, question, shown, trigger_mode="always_last", **queued)
-            components.turns.example(self.answer_example, settings, shown, **queued)
-            components.turns.retry(self.retry, settings, shown, **queued)
+            components.box.submit(self.ask, question, outputs, trigger_mode="always_last", **queued)
+            components.turns.example(self.answer_example, settings, outputs, **queued)
+            components.turns.retry(self.retry, settings, outputs, **queued)
             components.box.stop(self.stop, self.session, None, **IMMEDIATE)
             components.box.stop(None, None, None, js="() => document.querySelector('#box textarea').focus()")
-            components.turns.edit(self.edit, self.session, shown, **IMMEDIATE)
-            components.turns.undo(self.undo, self.session, shown, **IMMEDIATE)
-            components.notice.keep(self.cancel_edit, self.session, shown, **IMMEDIATE)
-            components.new.click(self.clear, self.session, shown, **IMMEDIATE)
+            components.turns.edit(self.edit, self.session, outputs, **IMMEDIATE)
+            components.turns.undo(self.undo, self.session, outputs, **IMMEDIATE)
+            components.notice.keep(self.cancel_edit, self.session, outputs, **IMMEDIATE)
+            components.new.click(self.clear, self.session, outputs, **IMMEDIATE)
             components.copy.click(None, None, None, js="() => copyConversation()")
-            for button, make in ((components.save_page, self.save_page), (components.save_json, self.save_json)):
-                event = button.click(make, self.session, components.file, **IMMEDIATE)
+            for button, handler in ((components.save_page, self.save_page), (components.save_json, self.save_json)):
+                event = button.click(handler, self.session, components.file, **IMMEDIATE)
                 event.success(None, components.file, None, js="(file) => saveFile(file)")
         self.blocks.queue(max_size=MAX_QUEUED, default_concurrency_limit=MAX_RUNNING)
 
@@ -96,16 +96,16 @@ class ChatPage:
         yield from self._updates(session, self._texts(session.retry, _index(event), settings=settings))
 
     def _texts(self, generate: Callable, *arguments, settings: Sequence) -> Iterator[str]:
-        """Yield the growing answer of `Session.ask` or `Session.retry`, with the settings of the page's controls."""
+        """Yield the text so far of `Session.ask` or `Session.retry`, with the settings of the page's controls."""
         *values, seed, template, start = settings
         yield from generate(*arguments, read_settings(self.chat, values, seed, template, start))
 
     def _updates(self, session: Session, texts: Iterator[str], message: dict | None = None) -> Iterator[dict]:
-        """Yield updates of the components while an answer grows.
+        """Yield updates of the components while an answer is streamed.
 
         Args:
-            texts: the growing answer.
-            message: content of the box if the question came from there: it is taken out, and put back on a failure.
+            texts: the text of the answer so far, again and again.
+            message: content of the box if the question came from there; a failure puts it back there.
         """
         components, started, problem = self.components, False, ""
         try:
@@ -128,9 +128,9 @@ class ChatPage:
         except Exception:
             logger.exception("an answer failed")
             problem = FAILURE
-        put_back = {"value": message} if problem and started and message else {}
+        box_value = {"value": message} if problem and started and message else {}
         updates = self._updates_at_rest(session, problem)
-        updates[components.box] = gr.update(submit_btn=True, stop_btn=False, **put_back)
+        updates[components.box] = gr.update(submit_btn=True, stop_btn=False, **box_value)
         if started and session.turns:
             updates[components.stats] = rendering.answer_stats(session.answer)
         yield updates
@@ -139,7 +139,7 @@ class ChatPage:
         """Updates of the components when no answer is running."""
         notice = rendering.notice_html(problem)
         if not problem and session.edited is not None:
-            text = f"Your next question replaces question {session.edited + 1} and all behind it."
+            text = f"Your next question replaces question {session.edited + 1} and all after it."
             notice = rendering.notice_html(text, "Keep them")
         return {
             self.session: session,
@@ -203,7 +203,7 @@ class ChatPage:
 
 
 def throttled(texts: Iterator[str], interval: float) -> Iterator[str]:
-    """Yield the latest of some growing texts, at most one each `interval` seconds, and always the last one."""
+    """Yield the newest of a stream of texts at most every `interval` seconds, and always the last one."""
     yielded_at, text, yielded = float("-inf"), None, None
     for text in texts:
         if time.monotonic() - yielded_at >= interval:

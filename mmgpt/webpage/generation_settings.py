@@ -73,7 +73,7 @@ def read_settings(
     Args:
         chat: whose templates can be chosen.
         values: one for each of SLIDERS.
-        seed: as typed; nothing for another one each time.
+        seed: as typed; empty for another one each time.
         template: name of a template.
         start: the text that prompts begin with, instead of the template's own.
 

@@ -1,4 +1,4 @@
-"""Serving the page: with uploads in a private folder, and without requests to other hosts."""
+"""Server of the page, with uploads in a private folder and without requests to other hosts."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from . import rendering
 from .chat_page import MAX_RUNNING, ChatPage
 from .request_filter import MAX_BODY, RequestFilter
 
-SESSIONS = 200  # conversations in memory; a new one beyond these replaces the least recently used
+SESSIONS = 200  # conversations in memory; a further one replaces the least recently used
 FOLDER = "GRADIO_TEMP_DIR"  # environment variable with Gradio's folder of uploads
 FONTS = dict(font=["system-ui", "Segoe UI", "Liberation Sans", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 # Gradio's grey has too little contrast for a weak screen or eye.
@@ -30,7 +30,7 @@ THEME = dict(
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Context manager that gives Gradio a new folder for uploads, which only this user can read, and deletes it."""
+    """Context manager that sets and deletes Gradio's folder of uploads, which only this user can read."""
     before = os.environ.get(FOLDER)
     with tempfile.TemporaryDirectory(prefix="mmgpt-", ignore_cleanup_errors=True) as folder:
         os.environ[FOLDER] = str(Path(folder).resolve())
@@ -42,7 +42,7 @@ def private_folder() -> Iterator[Path]:
 
 @contextmanager
 def serving(page: ChatPage, folder: Path, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
-    """Context manager that serves a page, made within `private_folder`, and gives its address.
+    """Context manager that serves a page, built inside `private_folder`, and yields its address.
 
     Args:
         port: None: the first free one from 7860.

@@ -19,7 +19,7 @@ class Components:
 
     Attributes:
         turns: the answered turns.
-        pending: the question that is being answered, and its answer so far.
+        pending: the question that is being answered, and the answer so far.
         notice: a message.
         box: the text box for questions.
         stats: tokens and times of the last answer.
@@ -57,7 +57,7 @@ def add_components(
         examples: first questions to click on.
         slider_values: initial values of SLIDERS.
         templates: prompt templates by name; the first is chosen initially.
-        max_pasted: characters of a pasted text; Gradio makes a file of a longer one.
+        max_pasted: characters of a pasted text; Gradio turns a longer text into a file.
     """
     with gr.Column(elem_id="screen"):
         gr.HTML(rendering.title_html(title), elem_id="head", **STATIC)

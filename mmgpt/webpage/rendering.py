@@ -47,12 +47,12 @@ def turns_html(turns: Sequence[Turn], edited: int | None = None, examples: Seque
 
 
 def pending_html(pending: Sequence[Turn] | None, text: str = "") -> str:
-    """The last of some turns, with the text of its running answer so far; nothing for None."""
+    """The last of the pending turns with the text of its answer so far; empty for None."""
     return _render("pending.html", number=len(pending), turn=pending[-1]._replace(answer=text)) if pending else ""
 
 
 def notice_html(text: str, button: str = "") -> str:
-    """A message above the question, with a button that keeps the turns being replaced; nothing without a text."""
+    """A message above the question, with a button that keeps the turns being replaced; empty without a text."""
     sentence = text[:1].upper() + text[1:].rstrip(".") + "."
     return _render("notice.html", text=sentence, button=button) if text else ""
 

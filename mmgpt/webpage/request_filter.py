@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mmgpt.server.request_body import BodyReader, BodyRefused
 
 MAX_BODY = 2**20  # bytes of a request other than an upload
-BODY_SECONDS = 30  # in which its body has to arrive
+BODY_SECONDS = 30  # in which the body of such a request has to arrive
 UPLOAD_SECONDS = 300  # in which an upload has to arrive
 CHUNK = 2**16  # bytes
-# Paths that the page requests. Gradio has others, which download from addresses or run functions by name, for example.
+# Paths that the page requests. Other paths of Gradio download from addresses or run functions by name, for example.
 PATHS = re.compile(
     r"/(?:(?:assets|static)/.*|theme\.css|favicon\.ico|config)?"
     r"|/gradio_api/(?:startup-events|heartbeat/\w+|run/predict|queue/(?:join|data)|upload|upload_progress)/?"
@@ -63,24 +63,35 @@ class RequestFilter:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         with SpooledTemporaryFile(MAX_BODY, dir=self.folder) as body:
+            # 1. The head, and the whole body.
             refusal = self._refusal_of_head(scope)
-            if refusal is None and scope["method"] not in ("GET", "HEAD"):
+            has_body = refusal is None and scope["method"] not in ("GET", "HEAD")
+            if has_body:
                 try:
                     refusal = await self._read_body(scope, receive, body)
                 except ClientDisconnect:
                     return
-                receive = _replay(body, receive)
-            app = self.app if refusal is None else PlainTextResponse(refusal[1], refusal[0])
+            body.seek(0)
+
+            # 2. The application gets the body from the file, then whatever else arrives.
+            async def receive_from_file() -> Message:
+                nonlocal has_body
+                if not has_body:
+                    return await receive()
+                chunk = body.read(CHUNK)
+                has_body = bool(chunk)  # The last chunk is empty.
+                return {"type": "http.request", "body": chunk, "more_body": has_body}
 
             async def send_with_headers(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     message["headers"] += [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 await send(message)
 
-            await app(scope, receive, send_with_headers)
+            app = self.app if refusal is None else PlainTextResponse(refusal[1], refusal[0])
+            await app(scope, receive_from_file, send_with_headers)
 
     def _refusal_of_head(self, scope: Scope) -> Refusal | None:
-        """Why a request is refused before its body is read; None if it is not."""
+        """Refusal of a request by its head alone; None lets the request through."""
         path = scope["path"]
         is_uploaded_file = path.startswith(f"/gradio_api/file={self.folder}/")
         if scope["type"] != "http" or not (is_uploaded_file or PATHS.fullmatch(path)):
@@ -95,7 +106,7 @@ class RequestFilter:
         return None
 
     async def _read_body(self, scope: Scope, receive: Receive, body: BinaryIO) -> Refusal | None:
-        """Read a request's body into a file; why it is refused, or None."""
+        """Read a request's body into a file; returns why the body is refused, or None."""
         is_upload = _is_upload(scope)
         try:
             await (self.uploads if is_upload else self.bodies).read(scope, receive, body.write)
@@ -123,19 +134,3 @@ class RequestFilter:
 
 def _is_upload(scope: Scope) -> bool:
     return scope["path"].rstrip("/") == "/gradio_api/upload"
-
-
-def _replay(body: BinaryIO, receive: Receive) -> Receive:
-    """ASGI `receive` that returns a body from a file, then what the original returns."""
-    body.seek(0)
-    more = True
-
-    async def receive_from_file() -> Message:
-        nonlocal more
-        if not more:
-            return await receive()
-        chunk = body.read(CHUNK)
-        more = bool(chunk)  # The last chunk is empty.
-        return {"type": "http.request", "body": chunk, "more_body": more}
-
-    return receive_from_file

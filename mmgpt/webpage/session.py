@@ -60,8 +60,8 @@ class Session:
 
     Attributes:
         turns: the answered turns.
-        pending: the turns that the running answer belongs to, the last one still without it; None while none runs.
-        edited: index of the turn that the next question replaces, with all behind it; None: the question is appended.
+        pending: the turns up to the question that is being answered; None while no answer is running.
+        edited: index of the turn that the next question replaces, with all after it; None: the question is appended.
         answer: the running answer, or the last one.
     """
 
@@ -75,14 +75,37 @@ class Session:
         self._lock = threading.Lock()
 
     def ask(self, question: str, files: Sequence[str | Path], settings: GenerationSettings) -> Iterator[str]:
-        """Yield the answer as it grows: '' as soon as the question waits for the model, then longer and longer texts.
+        """Yield the text of the answer so far: '' as soon as the question waits for the model, then longer texts.
 
         Raises:
             ValueError: the question is empty or too large, an image cannot be read or is one too many, the conversation
-                is full, another answer is running, the answer is empty, or as `Chat.submit`.
+                is full, another answer is running, the answer is empty, or `Chat.submit` raises it.
             Busy: too many questions wait.
         """
-        yield from self._generate(lambda: (self.edited, self._read(question, files)), settings)
+
+        def read_turn() -> tuple[int | None, Turn]:
+            limits, images = self.limits, []
+            if not question.strip():
+                raise ValueError("The question is empty.")
+            if len(question) > limits.characters:
+                raise ValueError(
+                    f"The question has {len(question)} characters: at most {limits.characters} are accepted."
+                )
+            if len(files) > limits.images:
+                raise ValueError(f"{len(files)} images: at most {limits.images} go with a question.")
+            for number, file in enumerate(files, 1):
+                try:
+                    with _DECODERS:
+                        image = open_image(Path(file), limits.image)
+                        image.thumbnail((limits.side, limits.side))
+                except OSError as error:
+                    raise ValueError(f"Image {number} is gone: attach it again.") from error
+                except ValueError as error:
+                    raise ValueError(f"Image {number}: {error}.") from error
+                images.append(image)
+            return self.edited, Turn(question, tuple(images))
+
+        yield from self._generate(read_turn, settings)
 
     def retry(self, index: int, settings: GenerationSettings) -> Iterator[str]:
         """Answer the question of a turn again, which drops all turns after it. Yields and raises as `ask` does."""
@@ -121,7 +144,7 @@ class Session:
         """Generate the answer of a turn.
 
         Args:
-            next_turn: reads the turn; returns its index, None behind the others, and the turn.
+            next_turn: returns the turn and its index; None as index appends the turn.
         """
         with self._at_rest():
             # 1. The turns, within the limits.
@@ -135,7 +158,7 @@ class Session:
                 if images > limits.all_images:
                     raise ValueError(f"{images} images: a conversation holds at most {limits.all_images}.")
                 self.answer = answer = settings.submit(self.chat, as_conversation(pending), self.scope)
-                # 2. The text as it grows. Another thread may have cleared the conversation while images were read.
+                # 2. The text so far. Another thread may have cleared the conversation while images were read.
                 if self.pending is not pending or self.turns is not turns:
                     return
                 text = ""
@@ -147,9 +170,7 @@ class Session:
                 if self.pending is not pending:
                     return
                 if not text.strip():
-                    raise ValueError(
-                        "Stopped before the first word." if answer.cancelled else "The model said nothing."
-                    )
+                    raise ValueError("Stopped before the first word." if answer.cancelled else "The answer is empty.")
                 self.turns, self.edited = (*pending[:-1], turn._replace(answer=text.strip())), None
             finally:
                 self.stop()  # The visitor may have left; an answer that has ended stays as it is.
@@ -157,7 +178,7 @@ class Session:
 
     @contextmanager
     def _at_rest(self) -> Iterator[None]:
-        """Context manager that keeps answers from running. ValueError when one runs already."""
+        """Context manager that holds the session's lock. ValueError when an answer is running."""
         if not self._lock.acquire(blocking=False):
             raise ValueError("An answer is being written: stop it first.")
         try:
@@ -170,30 +191,9 @@ class Session:
             raise ValueError("There is no such question any more.")
         return self.turns[index]
 
-    def _read(self, question: str, files: Sequence[str | Path]) -> Turn:
-        """The turn of a question, with its images decoded. ValueError when it is beyond the limits."""
-        limits, images = self.limits, []
-        if not question.strip():
-            raise ValueError("The question is empty.")
-        if len(question) > limits.characters:
-            raise ValueError(f"The question has {len(question)} characters: at most {limits.characters} are accepted.")
-        if len(files) > limits.images:
-            raise ValueError(f"{len(files)} images: at most {limits.images} go with a question.")
-        for number, file in enumerate(files, 1):
-            try:
-                with _DECODERS:
-                    image = open_image(Path(file), limits.image)
-                    image.thumbnail((limits.side, limits.side))
-            except OSError as error:
-                raise ValueError(f"Image {number} is gone: attach it again.") from error
-            except ValueError as error:
-                raise ValueError(f"Image {number}: {error}.") from error
-            images.append(image)
-        return Turn(question, tuple(images))
-
 
 def as_conversation(turns: Sequence[Turn]) -> Conversation:
-    """Conversation of some turns for the chat; its last question is open if it has no answer."""
+    """Conversation for the chat from turns of the page; the last question is open if it has no answer."""
     conversation = Conversation()
     for turn in turns:
         conversation = conversation.with_question(turn.question, turn.images)

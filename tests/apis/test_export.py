@@ -335,7 +335,7 @@ def test_models_that_cannot_be_exported(experiment, tmp_path):
         export(cfg, model, tmp_path)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with pytest.raises(ValueError, match="nothing in this model is trained"):
+    with pytest.raises(ValueError, match="no trainable parameters"):
         export(cfg, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(FileNotFoundError, match="has no mmgpt.json"):

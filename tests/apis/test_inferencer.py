@@ -137,7 +137,7 @@ def test_wrong_calls(inferencer, images, tmp_path):
         inferencer((None, "a?"), batch_size=0)
     with pytest.raises(ValueError, match="there are no inputs"):
         inferencer([])
-    with pytest.raises(ValueError, match="input 0: there is no question: give one with each input, or `question`"):
+    with pytest.raises(ValueError, match="input 0: there is no question: put one into each input, or pass `question`"):
         inferencer([images / "0.png"])
     with pytest.raises(FileNotFoundError, match="no annotation file"):
         inferencer(tmp_path / "none.jsonl")

@@ -362,7 +362,7 @@ def test_an_answer_ends_where_the_model_can_read_no_further(chat_config, tiny_ll
     answer.text()
     assert answer.prompt_tokens + answer.completion_tokens == longest and answer.finish_reason == "length"
     longer = Chat(chat.model, pipeline_of(tiny_llama, longest + 400), chat.generation)
-    with pytest.raises(ValueError, match=f"the language model reads {longest}"):
+    with pytest.raises(ValueError, match=f"the language model has {longest} positions"):
         longer.submit(Conversation().with_question("yes " * longest))
 
 

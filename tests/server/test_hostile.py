@@ -47,7 +47,7 @@ def turns(count):
         (request(temperature=1e308), "temperature"),
         (b'{"model": "tiny", "temperature": NaN, "messages": [{"role": "user", "content": "a"}]}', "temperature"),
         (b'{"model": "tiny", "top_p": -Infinity, "messages": [{"role": "user", "content": "a"}]}', "top_p"),
-        (b"[" * 5_000_000, "too many parts"),
+        (b"[" * 5_000_000, "too complex"),
         (b"[" * 100_000, "Invalid JSON"),
         (b'{"messages": ' + b'{"a": ' * 50_000 + b"}" * 50_001, "Invalid JSON"),
     ],

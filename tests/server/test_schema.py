@@ -176,7 +176,7 @@ def test_invalid_bodies_are_refused(body):
 
 def test_a_body_that_would_take_much_memory_is_not_parsed():
     status, error = refusal(b'{"model":"tiny","messages":[' + b"{}," * MAX_MARKS + b"{}]}")
-    assert status == 400 and "too many parts" in error["message"]
+    assert status == 400 and "too complex" in error["message"]
 
 
 def test_validation_ends_at_the_first_wrong_message():

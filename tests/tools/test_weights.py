@@ -97,7 +97,7 @@ def test_a_model_without_lora_is_published(run, pretrained, tmp_path):
 def test_an_existing_folder_is_refused_before_anything_is_loaded(run, pretrained, tmp_path):
     config, _, _ = pretrained
     for command in ("export", "merge"):
-        with pytest.raises(ValueError, match="exists already: name a folder that does not"):
+        with pytest.raises(ValueError, match="exists already: choose a new folder"):
             run(command, config, "no such checkpoint", tmp_path)
 
 

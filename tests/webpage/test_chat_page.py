@@ -148,7 +148,7 @@ def test_edit_replaces_a_question_and_keeps_its_images(visit, images):
     expect(answers(page)).to_have_count(2)
     button(page, "Edit question 1").click()
     expect(box(page)).to_have_value("one")
-    expect(notice(page)).to_have_text("Your next question replaces question 1 and all behind it.")
+    expect(notice(page)).to_have_text("Your next question replaces question 1 and all after it.")
     expect(page.locator("#turns .replaced")).to_have_count(2)
     ask(page, "uno")
     expect(answers(page)).to_have_text(["uno 2 images"])

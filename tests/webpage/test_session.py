@@ -188,7 +188,7 @@ def test_a_failed_turn_leaves_the_conversation_as_it_was(session):
 
 def test_an_empty_answer_is_an_error(session, monkeypatch):
     monkeypatch.setattr(session.chat, "_answer", lambda answer, text, images: answer.end("stop"))
-    with pytest.raises(ValueError, match="said nothing"):
+    with pytest.raises(ValueError, match="The answer is empty"):
         ask(session, "a")
     monkeypatch.setattr(
         session.chat, "_answer", lambda answer, text, images: (answer.cancel(), answer.end("cancelled"))

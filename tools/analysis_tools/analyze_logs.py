@@ -33,8 +33,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def named(paths: Sequence[str]) -> dict[str, str]:
-    """Runs by the names of their folders, or by their paths where several have the same name."""
+def runs_by_name(paths: Sequence[str]) -> dict[str, str]:
+    """Paths of runs by the names of their folders, or by the paths where several folders have the same name."""
     names = []
     for path in map(Path, paths):
         depth = {".json": 1, ".log": 0}.get(path.suffix)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     if not 0 <= args.smooth < 1:
         raise ValueError(f"--smooth {args.smooth} must be at least 0 and below 1")
-    runs = {name: read_scalars(find_scalars(path)) for name, path in named(args.runs).items()}
+    runs = {name: read_scalars(find_scalars(path)) for name, path in runs_by_name(args.runs).items()}
     unknown = set(args.keys or ()) - set(names_in(runs))
     if unknown:
         raise ValueError(f"--keys {' '.join(sorted(unknown))}: choose from {', '.join(names_in(runs))}")

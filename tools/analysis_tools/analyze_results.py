@@ -52,7 +52,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def by_group(rows: Sequence[dict], members: Sequence) -> dict[str, dict[str, list]]:
-    """Members, one for each row, grouped in two ways: by dataset and by type of question."""
+    """Groups of members (one for each row): by dataset, and by type of question."""
     datasets = grouped([row["dataset"] for row in rows], members)
     return {"dataset": datasets, "question type": grouped(common_types(rows), members)}
 
@@ -95,7 +95,7 @@ def analyze_two(
     """Print the scores of two evaluations and write the page that compares them; returns the path of the page."""
     pairs = pair_up(first, second)
     groups = by_group([pair.first for pair in pairs], pairs)
-    tables = {heading: {name: change(part) for name, part in parts.items()} for heading, parts in groups.items()}
+    tables = {heading: {name: change(group) for name, group in by_name.items()} for heading, by_name in groups.items()}
     overall = change(pairs)
     for heading, changes in tables.items():
         print_tables({f"By {heading}, %": change_table({**changes, "all": overall}, names)})

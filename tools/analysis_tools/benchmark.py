@@ -99,7 +99,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def training_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Cases of training steps, and the function that makes figures of their times."""
+    """Cases of training steps, and the function that computes figures from their times."""
     model = build_model(cfg, device=device)
     words = words_of(model, cfg.image_size)
     drawn = [DrawnSamples(source, BATCHES * scale.samples, words, scale.shrink) for source in SOURCES]
@@ -109,13 +109,13 @@ def training_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[st
 
 
 def decoding_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Cases of answers, and the function that makes figures of their times."""
+    """Cases of answers, and the function that computes figures from their times."""
     cases = decoding.rows(cfg, device=device, tokens=scale.answer, words=scale.words, merges=scale.merges)
     return cases, partial(_rows_and_ratios, "decoding", cases, decoding.ratios)
 
 
 def startup_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Cases of startup, and the function that makes figures of their times."""
+    """Cases of startup, and the function that computes figures from their times."""
     folder = TemporaryDirectory()
     cases = startup.rows(cfg, Path(folder.name), device)
 
@@ -127,7 +127,7 @@ def startup_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str
 
 
 def growth_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
-    """Cases of training steps of many sizes, and the function that makes figures of their times."""
+    """Cases of training steps of many sizes, and the function that computes figures from their times."""
     cases = growth.rows(build_model(cfg, device=device), cfg, scale.axes, scale.default_sizes)
     return cases, lambda times: {"growth": growth.laws(times, scale.axes)}
 

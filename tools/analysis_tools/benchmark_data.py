@@ -1,4 +1,4 @@
-"""Speed of reading and preparing a config's training data, and its use of memory (Linux).
+"""Speed of loading and preparing a config's training data, and its use of memory (Linux).
 
     python tools/analysis_tools/benchmark_data.py configs/mmgpt/tiny_lora_joint.py
 
@@ -52,7 +52,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument("--samples", type=int, default=200, help="samples of each dataset in each round")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds, whose median is printed")
-    parser.add_argument("--image-size", type=_size, help="WIDTHxHEIGHT: JPEGs of that size replace the images")
+    parser.add_argument("--image-size", type=image_size, help="WIDTHxHEIGHT: JPEGs of that size replace the images")
     parser.add_argument("--steps", type=int, help=f"train so many steps instead, after {WARM_UP} to warm up")
     parser.add_argument("--records", type=int, help="load a generated file of so many records instead")
     parser.add_argument("--workers", type=int, default=2, help="processes that read the generated file")
@@ -60,13 +60,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
+    """'WIDTHxHEIGHT' as a pair."""
     width, height = text.split("x")
     return int(width), int(height)
 
 
 def stage_seconds(dataset: InstructionDataset, indices: Sequence[int], image: Path | None = None) -> dict[str, float]:
-    """CPU seconds of each stage for some samples of a dataset, with all their images replaced by ``image`` if given."""
+    """CPU seconds of each stage for some samples of a dataset, with ``image`` in place of their images if it is set."""
     seconds = dict.fromkeys(COLUMNS[:-1], 0.0)
     for index in indices:
         start = time.process_time()
@@ -144,7 +145,7 @@ def train(cfg: Config, steps: int) -> StepTimes:
             return times
         finally:
             # The log file is removed with the folder.
-            for handler in [each for each in runner.logger.handlers if isinstance(each, logging.FileHandler)]:
+            for handler in [item for item in runner.logger.handlers if isinstance(item, logging.FileHandler)]:
                 handler.close()
                 runner.logger.removeHandler(handler)
     raise ValueError(f"the config trains for {len(times.total)} steps only, not {steps}")
@@ -154,7 +155,7 @@ def write_records(path: Path, count: int) -> Path:
     """Path of a new annotation file of short conversations, each about one image."""
     with path.open("w") as file:
         for i in range(count):
-            turn = {"question": f"What is on the table of picture {i}?", "answer": f"A cup with the number {i}."}
+            turn = {"question": f"What is on the table in image {i}?", "answer": f"A cup with the number {i}."}
             file.write(json.dumps({"images": [f"{i // 1000}/{i}.jpg"], "turns": [turn]}) + "\n")
     return path
 

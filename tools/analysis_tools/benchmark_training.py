@@ -81,13 +81,13 @@ def table(rounds: dict[str, list[Round]]) -> Table:
     result = Table()
     for heading in ("config", "ms a sample", "relative", "tokens/s", "rows a sample", "padding"):
         result.add_column(heading, justify="left" if heading == "config" else "right")
-    first = None
+    baseline = None
     for name, turns in rounds.items():
         per_sample = median(turn.seconds / turn.samples for turn in turns)
-        first = first or per_sample
+        baseline = baseline or per_sample
         speed = median(turn.tokens / turn.seconds for turn in turns)
         samples, rows, positions, tokens, _ = map(sum, zip(*turns, strict=True))
-        cells = (f"{1e3 * per_sample:.2f}", f"{per_sample / first:.2f}", f"{speed:.0f}", f"{rows / samples:.2f}")
+        cells = (f"{1e3 * per_sample:.2f}", f"{per_sample / baseline:.2f}", f"{speed:.0f}", f"{rows / samples:.2f}")
         result.add_row(name, *cells, f"{1 - tokens / positions:.0%}")
     return result
 

@@ -44,7 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[int]]:
-    """The first batches of a loader (with samples of the dataset `only`, if given), as number of the batch -> indices.
+    """First batches of a loader as number -> sample indices; `only` limits them to those with samples of a dataset.
 
     Raises:
         ValueError: no dataset has that name, or the epoch has no such batch.
@@ -67,10 +67,10 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
 
 def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) -> Iterator[Batch]:
     """The chosen batches of the loader, with the rows to show."""
-    parts = shown_datasets(loader.dataset)
+    datasets = shown_datasets(loader.dataset)
     batches = DataLoader(loader.dataset, batch_sampler=list(chosen.values()), collate_fn=loader.collate_fn)
     for number, batch in zip(chosen, batches, strict=True):
-        yield Batch(number, read_rows(batch, parts, only), len(batch["input_ids"]))
+        yield Batch(number, read_rows(batch, datasets, only), len(batch["input_ids"]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mmgpt.cli import check_files, load_config, tool
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import (
     ERRORS,
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers}: at least one process is needed")
     cfg = load_config(args.config, args.cfg_options)
-    check_files(cfg, skip=set(PARTS) - set(LOADERS))
+    check_files(cfg, skip=set(SECTIONS) - set(LOADERS))
     datasets = read(cfg)
     images = images_of(datasets)
     total = sum(len(checked.samples) for checked in datasets) + len(images)

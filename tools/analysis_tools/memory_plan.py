@@ -5,7 +5,7 @@
 
 The sizes of the model are read from the config files of its language model and image encoder. Weights and the
 optimizer's states are counted; activations are those of the model's own training step, run on tensors that have a shape
-and no values. Defaults are the config's: the rows of a batch, the length at which texts are cut, and one image a row
+and no values. Defaults are the config's: the rows of a batch, the longest sequence (`max_length`), and one image a row
 (packed rows: as many as fit).
 """
 
@@ -26,7 +26,7 @@ from mmgpt.visualization.tables import print_tables
 
 GB = 2**30
 GPUS = (24, 40, 80)
-# The driver, the libraries and holes between tensors take this much besides, by guess.
+# Estimate of what the driver, the libraries and memory fragmentation take besides.
 RESERVE = 1.5 * GB
 
 
@@ -103,7 +103,9 @@ def advice(cfg: Config, planned: Plan, sizes: Sizes) -> list[str]:
         if not flamingo.get("checkpointing"):
             gains["activations: model.module.checkpointing=True"] = activations
         if not flamingo.language.get("precision") and "language" in flamingo.get("frozen", ["language"]):
-            gains["frozen weights: language.precision=int4"] = _frozen(planned)
+            gains["frozen weights: language.precision=int4"] = sum(
+                size for kind, size in planned.weights.items() if kind.startswith("frozen")
+            )
         if "8bit" not in cfg.optim_wrapper.optimizer.type:
             gains["states: optim_wrapper.optimizer.type=AdamW8bit"] = planned.optimizer
         gains[f"a smaller batch ({sizes.rows} rows of {sizes.length} tokens), or shorter texts"] = activations / 2
@@ -117,12 +119,8 @@ def advice(cfg: Config, planned: Plan, sizes: Sizes) -> list[str]:
     return lines
 
 
-def _frozen(planned: Plan) -> float:
-    return sum(size for kind, size in planned.weights.items() if kind.startswith("frozen"))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the plan of a config's training, and what would lower it."""
+    """Print the plan of a config's training, and what would lower it."""
     args = parse_args(arguments)
     init_default_scope("mmgpt")
     cfg = load_config(args.config, args.cfg_options)

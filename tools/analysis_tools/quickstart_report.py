@@ -103,9 +103,9 @@ def tables(report: dict, rows: dict[str, list[dict]]) -> dict[str, Table]:
     columns = {heading: report[name] for name, heading in HEADINGS.items()}
     visual_counts = {name: counts[name] for name in visual} | {"visual_mean": sum(counts[name] for name in visual)}
     text_counts = {name: counts[name] for name in families(rows["tuned"], "language")}
-    scenes = {f"{n} object{'s' * (n != '1')}": part for n, part in report["by_objects"].items()}
+    scenes = {f"{n} object{'s' * (n != '1')}": group for n, group in report["by_objects"].items()}
     scenes |= {"seen pairs": report["seen_pairs"], "unseen pairs": report["unseen_pairs"]}
-    scenes = {name: part for name, part in scenes.items() if part["counts"]}
+    scenes = {name: group for name, group in scenes.items() if group["counts"]}
     result = {
         "Held-out questions about images, % right (scenes of one and two objects)": percent_table(
             columns, visual_counts
@@ -114,8 +114,8 @@ def tables(report: dict, rows: dict[str, list[dict]]) -> dict[str, Table]:
     if text_counts:
         text_columns = {name: columns[name] for name in ("tuned", "before")}
         result["Text only, % right"] = percent_table(text_columns, text_counts)
-    means = {name: part["visual_mean"] for name, part in scenes.items()}
-    scene_counts = {name: sum(part["counts"].values()) for name, part in scenes.items()}
+    means = {name: group["visual_mean"] for name, group in scenes.items()}
+    scene_counts = {name: sum(group["counts"].values()) for name, group in scenes.items()}
     by_scene = percent_table({"tuned": means}, scene_counts)
     return result | {"Tuned, mean over the families, % right, by kind of scene": by_scene}
 

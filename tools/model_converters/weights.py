@@ -4,8 +4,8 @@ list CONFIG                     parameters of the model, and every trainable ten
 import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors, MultiModal-GPT's LoRA -> OUT.pth
 export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
-publish CONFIG CHECKPOINT OUT   back into the layouts of OpenFlamingo and MultiModal-GPT
-base CONFIG CHECKPOINT OUT      the components that were pretrained, as a base: language/, vision/, flamingo.safetensors
+publish CONFIG CHECKPOINT OUT   a model in the layouts of OpenFlamingo and MultiModal-GPT
+base CONFIG CHECKPOINT OUT      the trained components as a new base: language/, vision/, flamingo.safetensors
 """
 
 import argparse
@@ -86,7 +86,7 @@ def publish(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def write_base(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the components that the config's model trained; the others in the folder stay."""
+    """Write the components that were trained with the config; other files in the folder stay."""
     if "module" in cfg.model:
         raise ValueError(f"{args.config} has LoRA, which a base cannot hold: merge it, or export it")
     model = _tuned(cfg, args)
@@ -134,7 +134,7 @@ def main() -> None:
     """Run one command."""
     args = parse_args()
     if args.command in ("export", "merge") and Path(args.out).exists():
-        raise ValueError(f"{args.out} exists already: name a folder that does not")
+        raise ValueError(f"{args.out} exists already: choose a new folder")
     cfg = load_config(args.config, args.cfg_options, args.trust)
     init_default_scope("mmgpt")
     with torch.no_grad():

@@ -2,7 +2,7 @@
 # The annotation file is the published project's conversion: a list with a record for each image of the splits train and
 # restval, {"image": "val2014/COCO_val2014_....jpg", "caption": [its captions], "image_id": "coco_..."}. In
 # dataset_coco.json that is filepath/filename, the raw of its sentences, and cocoid.
-# The published mix drew from its validation file too; that one is kept for evaluation here.
+# The published mix drew from its validation file too, which is for evaluation only here.
 coco_caption = dict(
     type="InstructionDataset",
     name="coco_caption",

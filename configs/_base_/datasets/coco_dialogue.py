@@ -1,4 +1,4 @@
-# Dialogues about COCO's images, in the layout of LLaVA's conversations. The published code knows it as coco_dial and
+# Dialogues about COCO's images, in the layout of LLaVA's conversations. The published code calls them coco_dial and
 # names no source; any such file will do, for example that of llava_dialogue.py.
 coco_dialogue = dict(
     type="InstructionDataset",

@@ -1,5 +1,5 @@
 # GQA (arXiv:1902.09506), questions made from scene graphs.
-# Training learns the full answer, a sentence; `answer` is the short one, which evaluation compares.
+# Training has the full answer, a sentence; evaluation compares with the short one in `answer`.
 gqa = dict(
     type="InstructionDataset",
     name="gqa",

@@ -1,6 +1,6 @@
 # OCR-VQA: book covers with several questions each, one of which is asked at a time.
 # The source's own script downloads the images one by one. downloaded_dataset.json is its dataset.json, or a list of the
-# records whose image has come, with the image's name as `filename`.
+# records whose image was downloaded, with the image's name as `filename`.
 ocr_vqa = dict(
     type="InstructionDataset",
     name="ocr_vqa",

@@ -12,7 +12,7 @@ okvqa = dict(
     ),
     **_okvqa,
 )
-# The same as one list, which the published loader reads.
+# The same records as one list, which the published loader reads.
 okvqa_lavis = dict(
     name="okvqa_lavis",
     parser="vqa",

@@ -12,7 +12,7 @@ _detail = [dict(type="PickAnswer"), dict(type="AskQuestion", questions=["Describ
 _pick = [dict(type="PickTurn")]
 
 
-def _dataset(name, parser, file, sample=None, own=(), images="images"):
+def _dataset(name, parser, file, sample=None, steps=(), images="images"):
     return dict(
         type="InstructionDataset",
         name=name,
@@ -22,16 +22,16 @@ def _dataset(name, parser, file, sample=None, own=(), images="images"):
         data_root="${data_root}",
         ann_file=file,
         data_prefix=dict(img=images),
-        pipeline=[*own, *(["${image_steps}"] if images else []), "${answer_steps}"],
+        pipeline=[*steps, *(["${image_steps}"] if images else []), "${answer_steps}"],
     )
 
 
-def _heldout(part):
-    steps = [*part["pipeline"][:-1], "${question_steps}"]
-    return dict(part, sample=None, ann_file=part["ann_file"].replace("train", "heldout"), pipeline=steps)
+def _heldout(dataset):
+    steps = [*dataset["pipeline"][:-1], "${question_steps}"]
+    return dict(dataset, sample=None, ann_file=dataset["ann_file"].replace("train", "heldout"), pipeline=steps)
 
 
-# Most of the samples go to the families that are learned last.
+# Most of the samples belong to the families of questions that the model learns last.
 colour = _dataset("colour", "aokvqa", "aokvqa/train_colour.json", 1500)
 shape = _dataset("shape", "aokvqa", "aokvqa/train_shape.json", 1500)
 colour_options = _dataset("colour_options", "aokvqa", "aokvqa/train_colour_options.json", 2000, _options)
@@ -58,8 +58,8 @@ _visual += [words, digits, third_turn]
 _language = [dolly, alpaca, baize]
 
 
-def _names(parts):
-    return [part["name"] for part in parts]
+def _names(datasets):
+    return [dataset["name"] for dataset in datasets]
 
 
 train_dataloader = dict(
@@ -82,8 +82,8 @@ test_dataloader = dict(
     num_workers=0,
     dataset=dict(
         type="JointDataset",
-        visual=[_heldout(part) for part in _visual],
-        language=[_heldout(part) for part in _language],
+        visual=[_heldout(dataset) for dataset in _visual],
+        language=[_heldout(dataset) for dataset in _language],
     ),
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="collate_conversations", padding_side="left"),

@@ -16,7 +16,7 @@ vqav2 = dict(
     ),
     **_vqav2,
 )
-# The same as one list, which the published loader reads; its images are also in coco/val2014.
+# The same records as one list, which the published loader reads; its images are also in coco/val2014.
 vqav2_lavis = dict(
     name="vqav2_lavis",
     parser="vqa",

@@ -42,6 +42,6 @@ model = dict(
         generation="${generation}",
     ),
     lora="${lora}",
-    # Tokens whose embedding rows are trained too: see lora_joint_tokens.py.
+    # Tokens whose embedding rows are trainable too: see lora_joint_tokens.py.
     train_tokens=None,
 )

@@ -1,6 +1,6 @@
 # How OpenFlamingo asks for a caption (arXiv:2308.01390; open_flamingo/eval of version 2.0.1): <image>Output:
 question_template = "openflamingo_caption"
-# Without the question that our own template asks.
+# The prompt has no question, which our own template asks.
 test_dataloader = dict(dataset=dict(pipeline=["${example_steps}", "${image_steps}", "${question_steps}"]))
 generation = dict(
     _delete_=True,

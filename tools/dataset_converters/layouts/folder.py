@@ -19,9 +19,23 @@ def read_folder(source: Path, overrides: Mapping[str, str]) -> Iterator[tuple[st
     table) and text, or as for csv. Subfolders are read too; hidden files and folders are not.
     """
     tables = sorted(path for name in TABLES for path in visible(source, name))
+    # 1. Without a table, each image has its caption beside it.
     if not tables:
-        yield from _read_captions(source)
+        images = _images(source)
+        missing = [path for path in images if not path.with_suffix(".txt").is_file()]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(images)} images in {source} have no caption beside them, and it holds no "
+                f"{' or '.join(TABLES)}; the first: {missing[0]} (looked for {missing[0].with_suffix('.txt').name})"
+            )
+        for path in images:
+            name = path.relative_to(source)
+            with at(str(path.with_suffix(".txt"))):
+                caption = path.with_suffix(".txt").read_text(encoding="utf-8-sig").strip()
+            turn = {"question": "", "answer": caption}
+            yield str(path), {"id": name.with_suffix("").as_posix(), "images": [name.as_posix()], "turns": [turn]}
         return
+    # 2. The rows of the tables, whose images are relative to their table.
     has_images = False
     for path in tables:
         folder = path.parent.relative_to(source)
@@ -33,22 +47,6 @@ def read_folder(source: Path, overrides: Mapping[str, str]) -> Iterator[tuple[st
             f"{source} holds {len(images)} images, the first {images[0]}, but {tables[0].name} names none: "
             "name the column by --columns image=NAME"
         )
-
-
-def _read_captions(source: Path) -> Iterator[tuple[str, dict]]:
-    images = _images(source)
-    missing = [path for path in images if not path.with_suffix(".txt").is_file()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(images)} images in {source} have no caption beside them, and it holds no "
-            f"{' or '.join(TABLES)}; the first: {missing[0]} (looked for {missing[0].with_suffix('.txt').name})"
-        )
-    for path in images:
-        name = path.relative_to(source)
-        with at(str(path.with_suffix(".txt"))):
-            caption = path.with_suffix(".txt").read_text(encoding="utf-8-sig").strip()
-        turn = {"question": "", "answer": caption}
-        yield str(path), {"id": name.with_suffix("").as_posix(), "images": [name.as_posix()], "turns": [turn]}
 
 
 def _images(source: Path) -> list[Path]:

@@ -38,8 +38,7 @@ def save_image(content: bytes, folder: Path) -> str:
     try:
         with Image.open(io.BytesIO(content)) as image:
             suffix = image.format.lower()
-    # Pillow's plugins raise errors of many classes for a damaged file.
-    except Exception as error:
+    except Exception as error:  # Pillow's plugins raise errors of many classes for a damaged file.
         raise ValueError(f"not a readable image: {error or type(error).__name__}") from error
     name = blake2b(content, digest_size=10).hexdigest()
     path = folder / name[:2] / f"{name}.{suffix}"

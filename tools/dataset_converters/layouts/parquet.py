@@ -24,8 +24,16 @@ def read_parquet(source: Path, overrides: Mapping[str, str], folder: Path) -> It
         number = 0
         try:
             with ParquetFile(path) as file:
-                columns = _columns(path, file.schema_arrow, overrides)
-                media = [name for name in file.schema_arrow.names if name in OTHER_MEDIA]
+                schema = file.schema_arrow
+                with at(str(path)):
+                    columns = find_columns(schema.names, overrides)
+                    binary = [field.name for field in schema if "binary" in str(field.type)]
+                    if binary and not columns["image"] and "image" not in overrides:
+                        raise ValueError(
+                            f"column {binary[0]!r} holds bytes, but no column is used for images: "
+                            f"name it by --columns image={binary[0]}, or none by --columns image="
+                        )
+                media = [name for name in schema.names if name in OTHER_MEDIA]
                 names = [name for names in columns.values() for name in names] + media
                 for batch in file.iter_batches(batch_size=64, columns=names):
                     for row in batch.to_pylist():
@@ -37,18 +45,6 @@ def read_parquet(source: Path, overrides: Mapping[str, str], folder: Path) -> It
                         number += 1
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
-
-
-def _columns(path: Path, schema: "pyarrow.Schema", overrides: Mapping[str, str]) -> dict[str, list[str]]:  # noqa: F821
-    with at(str(path)):
-        columns = find_columns(schema.names, overrides)
-        binary = [field.name for field in schema if "binary" in str(field.type)]
-        if binary and not columns["image"] and "image" not in overrides:
-            raise ValueError(
-                f"column {binary[0]!r} holds bytes, but no column is used for images: "
-                f"name it by --columns image={binary[0]}, or none by --columns image="
-            )
-        return columns
 
 
 def _save_images(name: str, value: object, folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ ROLES = {
 def find_columns(names: Sequence[str], overrides: Mapping[str, str]) -> dict[str, list[str]]:
     """The columns of each of ROLES: those of `overrides`, or else the first of the role's usual names in the table.
 
-    Without either, images are in the columns that Hugging Face's imagefolder calls NAME_file_name.
+    Where a table has neither for images, the columns that Hugging Face's imagefolder calls NAME_file_name are taken.
 
     Args:
         names: the names of all columns.
@@ -40,7 +40,7 @@ def find_columns(names: Sequence[str], overrides: Mapping[str, str]) -> dict[str
             columns[role] = overrides[role].split(",") if overrides[role] else []
         for name in columns[role]:
             if name not in names:
-                raise ValueError(f"no column {name!r} for {role}; columns found: {', '.join(names)}")
+                raise ValueError(f"no column {name!r} for {role}; columns: {', '.join(names)}")
     if not columns["answer"] and not columns["dialogue"]:
         usual = ", ".join(ROLES["answer"] + ROLES["dialogue"])
         raise ValueError(f"no column with answers ({usual}, or --columns answer=NAME); columns: {', '.join(names)}")

@@ -12,7 +12,7 @@ from mmgpt.datasets.image_files import SUFFIXES, is_hidden
 from .images import save_image, shards
 from .rows import ROLES, as_object, at, find_columns, row_sample
 
-OTHER_MEDIA = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4a .heic .svg".split())
+MEDIA_SUFFIXES = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4a .heic .svg".split())
 
 
 def read_webdataset(source: Path, overrides: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
@@ -25,24 +25,34 @@ def read_webdataset(source: Path, overrides: Mapping[str, str], folder: Path) ->
         for key, members in _groups(path):
             location = f"{path}, sample {key!r}"
             with at(location):
-                row = _row(members)
+                # 1. The row: the keys of the JSON, and the caption as `text`.
+                names = ", ".join(members)
+                media = next((name for name in members if name.endswith(MEDIA_SUFFIXES)), None)
+                if media:
+                    raise ValueError(f"its {media} is not an image, and only images are read")
+                with at(".json"):
+                    try:
+                        row = as_object(json.loads(members.get(".json", b"{}")))
+                    except RecursionError as error:
+                        raise ValueError(str(error)) from error
+                if ".txt" in members:
+                    with at(".txt"):
+                        row["text"] = members[".txt"].decode("utf-8-sig")
+                if not row:
+                    raise ValueError(f"no .txt or .json with it, only {names}")
+                # 2. The images. Without any, the JSON must not name one, and no binary member may be one.
                 images = [save_image(content, folder) for name, content in members.items() if name.endswith(SUFFIXES)]
                 if not images:
-                    _check_no_image(row, members)
-                # The image is that of the tar file, also where the JSON has the path or URL of its origin.
+                    origin = next((row[key] for key in ROLES["image"] if row.get(key)), None)
+                    if origin:
+                        raise ValueError(f"its JSON names the image {origin!r:.80}, only {names} are there")
+                    binary = next((name for name, content in members.items() if b"\0" in content[:1024]), None)
+                    if binary:
+                        raise ValueError(f"its {binary} is not read: images end in {', '.join(SUFFIXES)}")
+                # 3. The sample, with the images of the tar file: the JSON may have the path or URL of their origin.
                 columns = find_columns([*row, "image"], {**overrides, "image": "image"})
                 sample = row_sample({**row, "image": images}, columns)
             yield location, dict(sample, id=sample["id"] or key)
-
-
-def _check_no_image(row: Mapping, members: Mapping[str, bytes]) -> None:
-    """Raises a ValueError for a sample without an image where its JSON names one, or a binary member may be one."""
-    image = next((row[key] for key in ROLES["image"] if row.get(key)), None)
-    if image:
-        raise ValueError(f"its JSON names the image {image!r:.80}, only {', '.join(members)} are there")
-    binary = next((name for name, content in members.items() if b"\0" in content[:1024]), None)
-    if binary:
-        raise ValueError(f"its {binary} is not read: images end in {', '.join(SUFFIXES)}")
 
 
 def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -72,20 +82,3 @@ def _split(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     key, dot, rest = base.partition(".")
     return folder + slash + key, f"{dot}{rest}".lower()
-
-
-def _row(members: Mapping[str, bytes]) -> dict:
-    media = next((name for name in members if name.endswith(OTHER_MEDIA)), None)
-    if media:
-        raise ValueError(f"its {media} is not an image, and only images are read")
-    with at(".json"):
-        try:
-            row = as_object(json.loads(members.get(".json", b"{}")))
-        except RecursionError as error:
-            raise ValueError(str(error)) from error
-    if ".txt" in members:
-        with at(".txt"):
-            row["text"] = members[".txt"].decode("utf-8-sig")
-    if not row:
-        raise ValueError(f"no .txt or .json with it, only {', '.join(members)}")
-    return row

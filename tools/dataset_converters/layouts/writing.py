@@ -35,7 +35,23 @@ def split_samples(samples: Sequence[dict], share: float, seed: int) -> tuple[lis
     Raises:
         ValueError: all samples belong together, so that one of the splits would be empty.
     """
-    groups = _groups(samples)
+    # 1. Samples that share an image, also by way of others, are one group (connected components).
+    root = list(range(len(samples)))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = i = root[root[i]]
+        return i
+
+    first: dict[str, int] = {}
+    for i, sample in enumerate(samples):
+        for key in map(normpath, sample["images"] or [json.dumps(sample["turns"], sort_keys=True)]):
+            root[find(i)] = find(first.setdefault(key, i))
+    members: dict[int, list[int]] = {}
+    for i in range(len(samples)):
+        members.setdefault(find(i), []).append(i)
+    # 2. Groups are drawn as long as they fit into the share.
+    groups = list(members.values())
     random.Random(seed).shuffle(groups)
     held_out: set[int] = set()
     for group in groups:
@@ -44,6 +60,7 @@ def split_samples(samples: Sequence[dict], share: float, seed: int) -> tuple[lis
             held_out.update(group)
     if not held_out or len(held_out) == len(samples):
         raise ValueError(f"--val {share}: nothing can be held out of {len(samples)} samples that share their images")
+    # 3. Both splits keep the order of the samples.
     splits = [], []
     for i, sample in enumerate(samples):
         splits[i in held_out].append(sample)
@@ -60,22 +77,3 @@ def write(files: Mapping[Path, Sequence[dict]]) -> None:
                 for sample in samples:
                     fields = {key: sample[key] for key in ("id", "images", "turns") if sample[key]}
                     file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-
-
-def _groups(samples: Sequence[dict]) -> list[list[int]]:
-    """Indices of samples in groups, in which each shares an image with another (connected components)."""
-    root = list(range(len(samples)))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            root[i] = i = root[root[i]]
-        return i
-
-    first: dict[str, int] = {}
-    for i, sample in enumerate(samples):
-        for key in map(normpath, sample["images"] or [json.dumps(sample["turns"], sort_keys=True)]):
-            root[find(i)] = find(first.setdefault(key, i))
-    groups: dict[int, list[int]] = {}
-    for i in range(len(samples)):
-        groups.setdefault(find(i), []).append(i)
-    return list(groups.values())
