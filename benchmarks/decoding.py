@@ -1,4 +1,4 @@
-"""First and further tokens of a chat's answers, compared with the bare components of its model and with the peer.
+"""Time to the first token of an answer and per further token, beside the bare components of the model and a peer.
 
 The bare components are transformers' generation with the language model alone, whose weights have the same memory
 layout as ours, and the matrix products of the gated blocks. The peer generates as transformers does. All answers have
@@ -20,12 +20,12 @@ from mmgpt.apis.precision import for_serving, use_column_major
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.models import flamingo_of
 
-from .parts import GatedProducts, bare_language, image_encoder, resampler
+from .components import GatedProducts, bare_language, image_encoder, resampler
 from .peer import build_peer, peer_inputs, peers
 from .rounds import Case, Decoding, Timer, Times, ratio
 
 BEAMS, BATCHES = (1, 3), (1, 8)
-LANGUAGE, ENCODER, RESAMPLER, GATED = "language model", "image tower", "resampler", "gated blocks"
+LANGUAGE, ENCODER, RESAMPLER, GATED = "language model", "image encoder", "resampler", "gated blocks"
 CACHED, UNCACHED = "second turn", "second turn, all computed again"
 WORDS = "the red circle is at the top left and the blue square is at the right ".split()
 
@@ -75,9 +75,9 @@ def rows(
     cases, chats = {}, []
     for merged in merges:
         model = for_serving(build_model(cfg, checkpoint, device), merge=merged)
-        room = dict(max_batch=max(batches) * max(beams))
-        chats = chats or [Chat(model, build_pipeline(cfg.chat_pipeline), scheduler=room)]
-        sides = Sides(cfg, Chat(model, build_pipeline(cfg.chat_pipeline), scheduler={**room, "cache_bytes": 0}))
+        scheduler = dict(max_batch=max(batches) * max(beams))
+        chats = chats or [Chat(model, build_pipeline(cfg.chat_pipeline), scheduler=scheduler)]
+        sides = Sides(cfg, Chat(model, build_pipeline(cfg.chat_pipeline), scheduler={**scheduler, "cache_bytes": 0}))
         cases |= sides.prefill(questions[0], Setting(merged).first)
         for beam_count, batch in product(beams, batches):
             setting = Setting(merged, beam_count, batch)
@@ -93,7 +93,7 @@ def ratios(times: Times) -> dict[str, float]:
     """
 
     def over_parts(row: str, *names: str) -> float:
-        return ratio(times, row, *(part(row, name) for name in names))
+        return ratio(times, row, *(component(row, name) for name in names))
 
     result = {}
     for merged, beams, batch in product((True, False), BEAMS, BATCHES):
@@ -110,7 +110,7 @@ def ratios(times: Times) -> dict[str, float]:
     return result
 
 
-def part(row: str, name: str) -> str:
+def component(row: str, name: str) -> str:
     """Name of the row of a bare component of another row."""
     return f"{row}: {name}"
 
@@ -144,7 +144,7 @@ class Sides:
         with torch.inference_mode():
             features = image_encoder(model, pixels[0])
             products = GatedProducts(model, *ids.shape, len(self.flamingo.perceiver.latents))
-        parts = {
+        components = {
             LANGUAGE: lambda: bare(ids, attention_mask=mask, use_cache=True, logits_to_keep=1),
             ENCODER: lambda: image_encoder(model, pixels[0]),
             RESAMPLER: lambda: resampler(model, features),
@@ -153,7 +153,7 @@ class Sides:
         works = {
             row: lambda: self.answer([conversation], 1, 1),
             peers(row): self._peer_answers([conversation], 1, 1),
-            **{part(row, name): work for name, work in parts.items()},
+            **{component(row, name): work for name, work in components.items()},
         }
         return {name: torch.inference_mode()(partial(self.timer, work)) for name, work in works.items()}
 
@@ -166,14 +166,26 @@ class Sides:
         )
         works = {
             row: (self.chat.flamingo.language, lambda: self.answer(questions, tokens, beams)),
-            part(row, LANGUAGE): (self.bare, lambda: generate(self.bare, text, tokens, beams)),
+            component(row, LANGUAGE): (self.bare, lambda: generate(self.bare, text, tokens, beams)),
             peers(row): (self.peer, self._peer_answers(questions, tokens, beams)),
         }
         cases = {
             name: Decoding(model, self.timer, work, tokens, reads_all_weights=model is not self.peer)
             for name, (model, work) in works.items()
         }
-        return {**cases, part(row, GATED): lambda: self._gated_seconds(products, tokens)}
+
+        @torch.inference_mode()
+        def gated_seconds() -> float:
+            seconds = 0.0
+            for _ in range(tokens):
+                # A decoding step reads the gated blocks' weights from memory, since other layers evict them from the
+                # caches: reading all other weights has the same effect.
+                for weight in self.bare.parameters():
+                    weight.sum()
+                seconds += self.timer(products)
+            return seconds / tokens
+
+        return {**cases, component(row, GATED): gated_seconds}
 
     def answer(self, questions: Sequence[Conversation], tokens: int, beams: int) -> None:
         """Wait for answers of `tokens` tokens to questions that arrive at once."""
@@ -181,17 +193,6 @@ class Sides:
             answers = [self.chat.submit(question, _length(tokens, beams)) for question in questions]
         for answer in answers:
             answer.text()
-
-    @torch.inference_mode()
-    def _gated_seconds(self, products: GatedProducts, tokens: int) -> float:
-        """Seconds per token of the gated blocks' products."""
-        seconds = 0.0
-        for _ in range(tokens):
-            # Weights of the gated blocks come from memory, since those of the other layers evict them from the caches.
-            for weight in self.bare.parameters():
-                weight.sum()
-            seconds += self.timer(products)
-        return seconds / tokens
 
     def _batch(self, questions: Sequence[Conversation]) -> dict:
         batch = self.chat.batch(questions, self.chat.pipeline, "left")

@@ -13,16 +13,16 @@ from torch import nn
 from mmgpt.models import flamingo_of
 from mmgpt.models.memory.planner import Sizes, example
 
-from .parts import bare_language, forward_backward, image_encoder, resampler
+from .components import bare_language, forward_backward, image_encoder, resampler
 from .rounds import Times
 from .training import Row, own_step, text_of, transformers_step
 
 Axes = Mapping[str, Sequence[int]]
 
 AXES: Axes = {"rows": (1, 2, 4, 8), "length": (64, 128, 256, 512, 1024), "images": (0, 1, 2, 4, 8)}
-# Sizes of the axes that are not varied.
+# Sizes on the other axes, while one is varied.
 DEFAULT_SIZES = Sizes(rows=1, length=128, images=1)
-OURS, BARE = "ours", "bare parts"
+OURS, BARE = "ours", "bare parts"  # keys of the report
 # Margin for noise in an exponent.
 TOLERANCE = 0.1
 
@@ -66,12 +66,18 @@ def rows(model: nn.Module, cfg: Config, axes: Axes = AXES, default: Sizes = DEFA
     model.train()
     bare = bare_language(model, cfg, lora="lora" in cfg).train()
     no_checkpointing = partial(flamingo_of(model).checkpoint, False)
+
+    def bare_step(batch: dict) -> None:
+        if "pixels" in batch:
+            forward_backward(lambda: resampler(model, image_encoder(model, batch["pixels"].flatten(0, 1))))
+        transformers_step(bare, text_of(batch))
+
     cases = {}
     for axis, sizes in axes.items():
         for n in sizes:
             batch = model.data_preprocessor(example(model, default._replace(**{axis: n})), training=True)
             supervised = batch["labels"][:, 1:].numel()
-            for kind, step in ((OURS, partial(own_step, model)), (BARE, partial(_bare_step, model, bare))):
+            for kind, step in ((OURS, partial(own_step, model)), (BARE, bare_step)):
                 cases[name(axis, n, kind)] = Row(model, step, [batch], supervised, no_checkpointing)
     return cases
 
@@ -99,9 +105,3 @@ def laws(times: Times, axes: Axes = AXES) -> dict[str, dict]:
             grows_no_faster=exponents[OURS] <= exponents[BARE] + TOLERANCE,
         )
     return result
-
-
-def _bare_step(model: nn.Module, bare: nn.Module, batch: dict) -> None:
-    if "pixels" in batch:
-        forward_backward(lambda: resampler(model, image_encoder(model, batch["pixels"].flatten(0, 1))))
-    transformers_step(bare, text_of(batch))

@@ -41,12 +41,17 @@ def build_peer(model: nn.Module, cfg: Config) -> nn.Module:
         ValueError: Idefics has no such model; it combines Llama without grouped keys with open_clip's ViT.
     """
     flamingo = flamingo_of(model)
-    language = flamingo.language.model
+    language, attention = flamingo.language.model, flamingo.perceiver.layers[0][0]
     config = IdeficsConfig(
         **_language_sizes(flamingo.language),
         vision_config=_image_encoder_sizes(flamingo.vision),
         use_resampler=True,
-        perceiver_config=_resampler_sizes(flamingo.perceiver),
+        perceiver_config=dict(
+            resampler_n_latents=len(flamingo.perceiver.latents),
+            resampler_depth=len(flamingo.perceiver.layers),
+            resampler_n_heads=attention.heads,
+            resampler_head_dim=attention.to_q.out_features // attention.heads,
+        ),
     )
     with torch.device(language.device):
         peer = AutoModelForImageTextToText.from_config(config, dtype=language.dtype)
@@ -55,7 +60,14 @@ def build_peer(model: nn.Module, cfg: Config) -> nn.Module:
     peer.model.perceiver_resampler.requires_grad_("perceiver" not in flamingo.frozen)
     peer.model.gated_cross_attn_layers.requires_grad_(True)
     if isinstance(model, LoRAModel):
-        peer = get_peft_model(peer, LoraConfig(**_lora_fields(cfg.lora)))
+        unknown = set(cfg.lora["target_modules"]) - set(LORA_LAYERS)
+        if unknown:
+            raise ValueError(
+                f"lora.target_modules: a peer has LoRA in {', '.join(LORA_LAYERS)} only, not {sorted(unknown)}"
+            )
+        fields = {key: value for key, value in cfg.lora.items() if key != "exclude_modules"}
+        fields["target_modules"] = "|".join(LORA_LAYERS[name] for name in cfg.lora["target_modules"])
+        peer = get_peft_model(peer, LoraConfig(**fields))
     return peer.eval()
 
 
@@ -94,14 +106,15 @@ def peers(row: str) -> str:
 
 
 def _language_sizes(language: GatedCausalLM) -> dict:
+    """Fields of IdeficsConfig with the sizes of a language model and its gated blocks."""
     config = language.config
     layers, gated = config.num_hidden_layers, len(language.gated_layers)
     if config.model_type != "llama" or config.num_key_value_heads != config.num_attention_heads or layers % gated:
         raise ValueError(f"a peer needs a Llama with as many keys as heads, gated at even distances, not {config}")
-    shared = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+    fields = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
             "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id", "pad_token_id")  # fmt: skip
     vocabulary = language.get_input_embeddings().num_embeddings
-    return {name: getattr(config, name) for name in shared} | dict(
+    return {name: getattr(config, name) for name in fields} | dict(
         vocab_size=vocabulary,
         cross_layer_interval=layers // gated,
         freeze_text_layers=False,
@@ -110,35 +123,18 @@ def _language_sizes(language: GatedCausalLM) -> dict:
 
 
 def _image_encoder_sizes(vision: nn.Module) -> dict:
-    tower = getattr(vision, "tower", None)
-    blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
+    """Fields of IdeficsVisionConfig with the sizes of an image encoder."""
+    encoder = getattr(vision, "tower", None)
+    blocks = getattr(getattr(encoder, "transformer", None), "resblocks", None)
     if blocks is None:
-        raise ValueError(f"a peer needs a Vision Transformer of open_clip as its tower, not {type(tower).__name__}")
+        raise ValueError(
+            f"a peer needs a Vision Transformer of open_clip as image encoder, not {type(encoder).__name__}"
+        )
     return dict(
-        embed_dim=tower.transformer.width,
-        image_size=tower.image_size[0],
+        embed_dim=encoder.transformer.width,
+        image_size=encoder.image_size[0],
         intermediate_size=blocks[0].mlp.c_fc.out_features,
-        patch_size=tower.conv1.kernel_size[0],
+        patch_size=encoder.conv1.kernel_size[0],
         num_hidden_layers=len(blocks),
         num_attention_heads=blocks[0].attn.num_heads,
     )
-
-
-def _resampler_sizes(perceiver: nn.Module) -> dict:
-    attention = perceiver.layers[0][0]
-    return dict(
-        resampler_n_latents=len(perceiver.latents),
-        resampler_depth=len(perceiver.layers),
-        resampler_n_heads=attention.heads,
-        resampler_head_dim=attention.to_q.out_features // attention.heads,
-    )
-
-
-def _lora_fields(lora: dict) -> dict:
-    unknown = set(lora["target_modules"]) - set(LORA_LAYERS)
-    if unknown:
-        raise ValueError(
-            f"lora.target_modules: a peer has LoRA in {', '.join(LORA_LAYERS)} only, not {sorted(unknown)}"
-        )
-    layers = "|".join(LORA_LAYERS[name] for name in lora["target_modules"])
-    return {**{key: value for key, value in lora.items() if key != "exclude_modules"}, "target_modules": layers}

@@ -31,8 +31,8 @@ class Column(NamedTuple):
 
 COLUMNS = {
     "ms": Column("seconds", 1e-3, "{:.2f}"),
-    "learned": Column("learned", 1, "{:.0f}"),
-    "ms a token": Column("per_learned", 1e-3, "{:.2f}"),
+    "label tokens": Column("learned", 1, "{:.0f}"),
+    "ms a label token": Column("per_learned", 1e-3, "{:.2f}"),
     "GFLOP": Column("operations", 1e9),
     "peak MiB": Column("peak_bytes", 2**20),
     "% of limit": Column("share", 0.01),
@@ -47,7 +47,7 @@ def setting(device: torch.device) -> dict:
 
 
 def row_figures(section: str, cases: Mapping[str, Case], times: Times) -> list[dict]:
-    """The results of a section's cases: their times, and the `figures` of those that have some."""
+    """The rows of a report's section: the times of its cases, and the `figures` of the cases that have them."""
     rows = []
     for name, seconds in times.items():
         row = dict(section=section, name=name, seconds=median(seconds), rounds=list(seconds))
@@ -60,7 +60,7 @@ def row_figures(section: str, cases: Mapping[str, Case], times: Times) -> list[d
 
 
 def in_place_of_times(rows: Sequence[Mapping], key: str) -> Times:
-    """One of the `figures` of rows in the form of times; rows without it are left out."""
+    """One of the `figures` of rows, in the form of times; rows without this figure are left out."""
     return {row["name"]: [row[key]] for row in rows if key in row}
 
 
@@ -83,7 +83,7 @@ def tables(report: Mapping) -> dict[str, Table]:
             report["ratios"], {"operations": report["operation_ratios"], "peak memory": report["peak_ratios"]}
         )
     if report["growth"]:
-        result["growth: seconds for the smallest and the largest size, and with which power they grow there"] = (
+        result["growth: seconds for the smallest and the largest size, and the power of the growth at the largest"] = (
             _growth_table(report["growth"])
         )
     return result
@@ -127,7 +127,7 @@ def _ratio_table(ratios: Mapping[str, float], others: Mapping[str, Mapping[str, 
 
 def _growth_table(growth: Mapping[str, Mapping]) -> Table:
     table = Table()
-    for heading in ("", "sizes", "ours", "power", "bare parts", "power", "no faster than they"):
+    for heading in ("", "sizes", "ours", "power", "bare components", "power", "no faster"):
         table.add_column(heading, justify="right" if heading else "left")
     for axis, result in growth.items():
         cells = []

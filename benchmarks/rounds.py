@@ -105,11 +105,11 @@ def ratio(times: Times, ours: str, *others: str) -> float:
     return median(times[ours][i] / sum(times[other][i] for other in others) for i in range(len(times[ours])))
 
 
-def peak_bytes(work: Callable[[], object], known: Iterable[Tensor], device: torch.device) -> int:
+def peak_bytes(work: Callable[[], object], existing: Iterable[Tensor], device: torch.device) -> int:
     """Peak bytes of the tensors that `work` allocates.
 
     Args:
-        known: tensors that exist before; on the CPU they would be counted otherwise when `work` makes views of them.
+        existing: tensors that exist before; on the CPU they would be counted where `work` makes views of them.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -117,6 +117,6 @@ def peak_bytes(work: Callable[[], object], known: Iterable[Tensor], device: torc
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    with LiveBytes(list(known)) as live:
+    with LiveBytes(list(existing)) as live:
         work()
     return live.peak

@@ -18,7 +18,7 @@ from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files
 from mmgpt.cli.config import flamingo_config
 
-from .parts import bare_language
+from .components import bare_language
 from .rounds import Case, Timer, Times, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +51,12 @@ def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
     training = _tool("tools/train.py", config, "--work-dir", folder / "train")
     training += ["--cfg-options", "default_hooks.logger.interval=1"]
     chat = _tool("demo/chat.py", config, "--max-new-tokens", 1, "--image", image, "--device", device)
-    saved = _saved(cfg, folder / "language", device)
+    # The same config with a language model whose random weights are saved in a folder.
+    model, saved = build_model(cfg, device=device), deepcopy(cfg)
+    bare_language(model, cfg, lora=False).save_pretrained(folder / "language")
+    model.tokenizer.save_pretrained(folder / "language")
+    module = flamingo_config(saved)
+    module.language = dict(path=str(folder / "language"), dtype=module.language.get("dtype"))
     timer = Timer(find_device(device))
     return {
         STEP: partial(until, training, stepped),
@@ -109,15 +114,3 @@ def answered(lines: Sequence[str]) -> bool:
 
 def _tool(script: str, *arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / script), *map(str, arguments)]
-
-
-def _saved(cfg: Config, folder: Path, device: str) -> Config:
-    """The config with a language model whose random weights are saved in a folder."""
-    model = build_model(cfg, device=device)
-    bare_language(model, cfg, lora=False).save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    cfg = deepcopy(cfg)
-    module = flamingo_config(cfg)
-    dtype = module.language.get("dtype")
-    module.language = dict(path=str(folder), dtype=dtype)
-    return cfg

@@ -20,13 +20,19 @@ from mmgpt.models.memory.compile import compile_layers, compiled
 from mmgpt.models.packing import packed_inputs
 from mmgpt.models.transformers_names import set_activation_checkpointing
 
-from .parts import GatedProducts, bare_language, forward_backward, image_encoder, resampler
+from .components import GatedProducts, bare_language, forward_backward, image_encoder, resampler
 from .peer import build_peer, peer_inputs, peers
 from .rounds import Timer, Times, peak_bytes, ratio
 from .samples import DrawnSamples, batches
 
-PARTS = ("image tower", "resampler", "gated blocks", "language model, mixed rows", "language model, packed rows")
-ENCODER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED = (f"joint step: {part}" for part in PARTS)
+COMPONENTS = (
+    "image encoder",
+    "resampler",
+    "gated blocks",
+    "language model, mixed rows",
+    "language model, packed rows",
+)
+ENCODER, RESAMPLER, GATED, LANGUAGE_MIXED, LANGUAGE_PACKED = (f"joint step: {component}" for component in COMPONENTS)
 VISUAL, LANGUAGE = "visual step", "language step"
 MIXED, GROUPED, PACKED = (f"joint step, {rows}" for rows in ("mixed", "grouped", "packed"))
 COMPILED = f"{PACKED}, compiled"
@@ -127,9 +133,16 @@ def rows(model: nn.Module, cfg: Config, drawn: Sequence[DrawnSamples], size: int
     if len(set(counts.values())) > 1:
         raise ValueError(f"the same samples, but different numbers of supervised tokens: {counts}")
     images = [batch["pixels"][:, 0] for batch in singles[VISUAL]]
+    own_steps = {
+        checkpointing(name, on): Row(
+            model, partial(own_step, model), inputs, _supervised(inputs), partial(flamingo_of(model).checkpoint, on)
+        )
+        for name, inputs in steps.items()
+        for on in (False, True)
+    }
     cases = {
-        **_own_steps(model, steps),
-        **_parts(model, counts[MIXED], images, visual),
+        **own_steps,
+        **_components(model, counts[MIXED], images, visual),
         **_language_alone(model, cfg, mixed, packed),
         **_peer_steps(model, cfg, {name: step for name, step in steps.items() if name != PACKED}),
     }
@@ -182,19 +195,7 @@ def text_of(batch: dict) -> dict[str, Tensor]:
     return {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
 
 
-def _own_steps(model: nn.Module, steps: dict[str, list[dict]]) -> dict[str, Row]:
-    """Our steps, without and with activation checkpointing."""
-
-    return {
-        checkpointing(name, on): Row(
-            model, partial(own_step, model), inputs, _supervised(inputs), partial(flamingo_of(model).checkpoint, on)
-        )
-        for name, inputs in steps.items()
-        for on in (False, True)
-    }
-
-
-def _parts(model: nn.Module, supervised: int, images: Sequence[Tensor], visual: DrawnSamples) -> dict[str, Row]:
+def _components(model: nn.Module, supervised: int, images: Sequence[Tensor], visual: DrawnSamples) -> dict[str, Row]:
     """Image encoder and resampler for all images, and gated blocks for the tokens that have images."""
     with torch.no_grad():
         features = [image_encoder(model, batch) for batch in images]
@@ -242,5 +243,5 @@ def _peer_steps(model: nn.Module, cfg: Config, steps: dict[str, list[dict]]) -> 
 
 
 def _supervised(batches: Sequence[dict]) -> int:
-    """Number of supervised tokens in some batches."""
+    """Number of supervised tokens in several batches."""
     return sum(sum(count_label_tokens(batch).values()) for batch in batches)

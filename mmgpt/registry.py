@@ -1,10 +1,11 @@
-"""Registries of mmgpt, children of MMEngine's, so that a config can name components of both (scope ``mmgpt``)."""
+"""Registries of mmgpt, children of MMEngine's, so that a config can name the modules of both (scope ``mmgpt``)."""
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    """A registry of mmgpt under one of MMEngine's; importing the modules at its locations fills it."""
     return Registry(name, parent=parent, scope="mmgpt", locations=[f"mmgpt.{module}" for module in locations])
 
 
@@ -24,7 +25,7 @@ PARSERS = Registry("parser", scope="mmgpt", locations=["mmgpt.datasets.parsers"]
 SCORES = Registry("scoring rule", scope="mmgpt", locations=["mmgpt.evaluation.metrics"])
 # Functions without arguments that return a prompt template, see `datasets.prompts.find_template`.
 PROMPTS = Registry("prompt template", scope="mmgpt", locations=["mmgpt.datasets.prompts"])
-# These registries have no components of ours; without them, MMEngine would warn that the scope lacks them.
+# These registries have no modules of mmgpt's; without them, MMEngine would warn that the scope lacks them.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPERS = _child("optim_wrapper", root.OPTIM_WRAPPERS)
 PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS)

@@ -9,8 +9,8 @@ from mmengine.registry import init_default_scope
 from mmgpt.cli import check_files, load_config
 from mmgpt.cli.description import ADAPTER, TRAINED, check_weights, exported_folder
 from mmgpt.engine.checkpoint import load_trainable
-from mmgpt.models.image_path import tell_unseen_images
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.image_path import warn_of_closed_gates
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.registry import MODELS
 
 INFERENCE_KEYS = ("model", "chat_pipeline")  # Files that other keys of a config name are not needed here.
@@ -48,7 +48,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
             if exported.eos_token != current.eos_token:
                 ends = f"{exported.eos_token!r}, the tokenizer of its base with {current.eos_token!r} now"
                 raise ValueError(f"{refusal}: it ended answers with {ends}")
-    tell_unseen_images(model)
+    warn_of_closed_gates(model)
     return model.to(device).eval()
 
 

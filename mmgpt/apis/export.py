@@ -13,7 +13,7 @@ from torch import nn
 from mmgpt.apis.build import build_model
 from mmgpt.cli import load_config
 from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
@@ -30,7 +30,7 @@ NOTE = (
     "pixel beside mmgpt's; transparency is treated differently by its versions, and images are not turned upright by "
     "their EXIF orientation. mmgpt itself reads mmgpt.json instead."
 )
-RESERVED = ("here", *PARTS)  # names that a description cannot have as variables
+RESERVED = ("here", *SECTIONS)  # names that a description cannot have as variables
 
 
 def export(cfg: Config, model: nn.Module, out: str | Path) -> None:

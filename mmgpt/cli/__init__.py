@@ -1,4 +1,4 @@
-"""What every command line shares, without torch: configs, options, checks of files, messages and exit codes."""
+"""Code that all command line tools share, importable without torch: configs, options, file checks, error messages."""
 
 from .config import load_config
 from .files import check_files

@@ -5,7 +5,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial, reduce
 from pathlib import Path
@@ -40,7 +40,7 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
     2. Options are merged, undotted ones first. One that leads through a ``'${name}'`` sets that variable:
        'model.lora.r' is 'lora.r'.
     3. Names of an earlier release become the present ones, with a warning.
-    4. Variables are replaced, so that an option that sets one reaches every place that refers to it. A
+    4. Variables are replaced, so that an option that sets one changes every value that refers to it. A
        ``dict(path=..., source=...)`` becomes its path, and the loaded config's `sources` holds where to get it.
        Names that begin with an underscore belong to their file and are left out.
 
@@ -71,7 +71,10 @@ def load_config(path: str | os.PathLike, options: dict | None = None, trust: boo
     needed = [name for name in values if name.partition("_")[0] == "needed" and isinstance(values[name], dict)]
     if needed and folder is None:
         warn_of_names(dict.fromkeys(needed, "dict(path=..., source=...)"), path)
-    sources = {**_old_sources(values, needed), **values.pop("sources", {})}
+    # In an earlier release, variables named `needed...` have the sources of files by their paths.
+    old = {key: text for name in needed for key, text in values.pop(name).items() if key != "_delete_"}
+    sources = {_resolve(key, values, "needed", (), {}): text for key, text in old.items()}
+    sources |= values.pop("sources", {})
     resolved = {key: _resolve(value, values, key, (), sources) for key, value in values.items()}
     if sources:
         resolved["sources"] = sources
@@ -84,28 +87,28 @@ def flamingo_config(cfg: Mapping) -> dict:
     return cfg["model"].get("module", cfg["model"])
 
 
-def plain_config(part: object) -> object:
-    """Part of a config in JSON's types: dicts, lists, strings and numbers.
+def plain_config(value: object) -> object:
+    """A config, or a value in one, in JSON's types: dicts, lists, strings and numbers.
 
     Classes and functions are their full names, a partial is its function and arguments, and any other object its text.
     """
-    return json.loads(json.dumps(part, default=_described))
+    return json.loads(json.dumps(value, default=_describe))
 
 
-def _described(thing: object) -> object:
-    """Description of an object that is the same in every process: it has no address in memory."""
-    if isinstance(thing, (set, frozenset)):
-        return sorted(thing, key=repr)
-    if isinstance(thing, partial):
-        return {"partial": thing.func, "args": thing.args, **thing.keywords}
-    if hasattr(thing, "__qualname__"):
-        return f"{thing.__module__}.{thing.__qualname__}"
-    text = str(thing)
-    return type(thing) if ADDRESS.search(text) else text
+def _describe(value: object) -> object:
+    """Description of an object without its address in memory, so that it is the same in every process."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, partial):
+        return {"partial": value.func, "args": value.args, **value.keywords}
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    text = str(value)
+    return type(value) if ADDRESS.search(text) else text
 
 
 def check_exists(path: str | os.PathLike) -> None:
-    """Raises a FileNotFoundError, with what is beside or in it, when there is no such config file."""
+    """Raises a FileNotFoundError, which suggests config files of the same folder, when there is no such config file."""
     path = Path(path)
     if path.is_file():
         return
@@ -118,12 +121,12 @@ def check_exists(path: str | os.PathLike) -> None:
 
 
 def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dict:
-    """Options by their present names; variables of an earlier release in ``cfg`` become settings there."""
+    """Options under their present names; variables of an earlier release in ``cfg`` become settings there."""
     benchmark, renamed = options.get("benchmark", cfg.get("benchmark")), {}
     for old in list(cfg):
         new = present_variable(old, benchmark)
         *parents, last = (new or "").split(".")
-        # A config without such a setting has a variable of its own under that name.
+        # In a config without such a setting, the name is a variable of the user's own.
         if not new or old in FORMER_VALUES and last not in (reduce(_child, parents, cfg) or {}):
             continue
         renamed[old], value = new, cfg[old]
@@ -143,33 +146,27 @@ def _present_options(cfg: Config, options: dict, path: str | os.PathLike) -> dic
     return present
 
 
-def _is_used(name: str, part: object) -> bool:
-    """Whether a value within a config refers to a variable."""
-    if isinstance(part, (dict, Config)):
-        return any(_is_used(name, value) for value in part.values())
-    if isinstance(part, (list, tuple)):
-        return any(_is_used(name, value) for value in part)
-    return isinstance(part, str) and name in VARIABLE.findall(part)
+def _is_used(name: str, value: object) -> bool:
+    """Whether a config, or a value in one, refers to a variable."""
+    if isinstance(value, (dict, Config)):
+        return any(_is_used(name, item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_is_used(name, item) for item in value)
+    return isinstance(value, str) and name in VARIABLE.findall(value)
 
 
-def _old_sources(values: dict, names: Iterable[str]) -> dict[str, str]:
-    """The sources of files as an earlier release has them, by path, taken from variables of these names."""
-    entries = {key: text for name in names for key, text in values.pop(name).items() if key != "_delete_"}
-    return {_resolve(key, values, "needed", (), {}): text for key, text in entries.items()}
+def _follow(cfg: Config, option: str, chain: tuple[str, ...] = ()) -> str:
+    """The dotted ``option`` from the last variable on that it leads through in ``cfg``; itself if there is none.
 
-
-def _follow(cfg: Config, option: str, seen: tuple[str, ...] = ()) -> str:
-    """The dotted ``option`` from the variable on that stands on its way through ``cfg``; itself if there is none.
-
-    ``seen`` are the variables followed so far, to find circles.
+    ``chain`` are the variables followed so far, which must not repeat.
     """
     value, (*names, last) = cfg, option.split(".")
     for i, name in enumerate(names):
         value = _child(value, name)
         whole = VARIABLE.fullmatch(value) if isinstance(value, str) else None
         if whole:
-            _no_circle(whole[1], seen)
-            return _follow(cfg, ".".join([whole[1], *names[i + 1 :], last]), (*seen, whole[1]))
+            _check_no_circle(whole[1], chain)
+            return _follow(cfg, ".".join([whole[1], *names[i + 1 :], last]), (*chain, whole[1]))
     return option
 
 
@@ -185,20 +182,20 @@ def _check_option(cfg: Config, option: str) -> None:
     name = option.split(".")[0]
     if name in {*cfg, *RUNNER_KEYS}:
         return
-    # The import brings torch, which takes seconds: it is made only where an error may follow.
+    # Importing torch takes seconds, so that it is imported only where an error may follow.
     from mmengine.runner import Runner
 
-    known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
-    if name not in known:
+    choices = set(cfg) | set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | RUNNER_KEYS
+    if name not in choices:
         advice = advice_on(name)
-        raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + advice + suggest(name, known))
+        raise KeyError(f"--cfg-options {option}: the config has no {name!r}" + advice + suggest(name, choices))
 
 
 def _merge(cfg: Config, option: str, value: object) -> None:
     """Puts a value into ``cfg``; a dict is merged into a dict, and replaces anything else.
 
     Raises:
-        ValueError: the option leads through a value that has no names, or no such place.
+        ValueError: the option leads through a value that has no such name.
     """
     if isinstance(value, str) and _is_file(reduce(_child, option.split("."), cfg)):
         option = f"{option}.path"
@@ -212,62 +209,63 @@ def _merge(cfg: Config, option: str, value: object) -> None:
 
 
 def _is_file(value: object) -> bool:
-    """Whether a value of a config is a file or folder with the place to get it from."""
+    """Whether a value of a config is a file or folder with its source: dict(path=..., source=...)."""
     return isinstance(value, dict) and value.keys() == {"path", "source"}
 
 
-def _resolve(value: object, values: dict, place: str, seen: tuple[str, ...], sources: dict[str, str]) -> object:
+def _resolve(value: object, values: dict, location: str, chain: tuple[str, ...], sources: dict[str, str]) -> object:
     """``value`` with each ``'${name}'`` in it replaced by ``values[name]``, itself resolved.
 
     Args:
-        place: dotted name of the value, for messages.
-        seen: variables that are being resolved, to find circles.
-        sources: gets the path of each file that is given with its source, and the source.
+        location: dotted name of the value, for messages.
+        chain: variables that are being resolved, which must not repeat.
+        sources: sources by path, to which those of files with a source are added.
     """
-    if place.count(".") + place.count("[") > DEEPEST:
-        raise ValueError(f"the config is nested more than {DEEPEST} times, in {place[:WIDTH]}...")
+    if location.count(".") + location.count("[") > DEEPEST:
+        raise ValueError(f"the config is nested more than {DEEPEST} levels deep, in {location[:WIDTH]}...")
     if _is_file(value):
-        path, source = (_resolve(value[key], values, f"{place}.{key}", seen, sources) for key in ("path", "source"))
-        known = sources.get(path, "")
-        sources[path] = source if not known or source in known else f"{known}; {source}"
+        path, source = (_resolve(value[key], values, f"{location}.{key}", chain, sources) for key in ("path", "source"))
+        others = sources.get(path, "")
+        sources[path] = source if not others or source in others else f"{others}; {source}"
         return path
     if isinstance(value, dict):
         return {
-            plain_value(key, place): _resolve(item, values, f"{place}.{key}", seen, sources)
+            plain_value(key, location): _resolve(item, values, f"{location}.{key}", chain, sources)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         kind = tuple if isinstance(value, tuple) else list
-        return kind(_resolve(item, values, f"{place}[{i}]", seen, sources) for i, item in enumerate(value))
+        return kind(_resolve(item, values, f"{location}[{i}]", chain, sources) for i, item in enumerate(value))
     if not isinstance(value, str):
-        return plain_value(value, place)
+        return plain_value(value, location)
 
     def variable(name: str) -> object:
         if name not in values and name in FORMER_VALUES:
             return deepcopy(FORMER_VALUES[name])
         if name not in values:
-            # Variables of the same kind, such as own_..., are suggested if there are any.
+            # Variables with the same first word are suggested if there are any.
             alike = [other for other in values if other.startswith(name.partition("_")[0] + "_")]
             raise KeyError(
-                f"{place} refers to '${{{name}}}', which the config does not set{advice_on(name)}"
+                f"{location} refers to '${{{name}}}', which the config does not set{advice_on(name)}"
                 + suggest(name, alike or values)
             )
-        _no_circle(name, seen)
-        return _resolve(deepcopy(values[name]), values, name, (*seen, name), sources)
+        _check_no_circle(name, chain)
+        return _resolve(deepcopy(values[name]), values, name, (*chain, name), sources)
 
     whole = VARIABLE.fullmatch(value)
     if whole:
         return variable(whole[1])
-    # NumPy has a kind of text of its own.
+    # str() also converts NumPy's own type of strings.
     filled = VARIABLE.sub(lambda match: str(variable(match[1])), str(value))
     if VARIABLE.search(filled):
         raise ValueError(
-            f"{place}={value!r}: a name in ${{...}} cannot be made of other names; write the name that is meant, or "
-            "choose by `benchmark`, `style` and `tracker`, which stand for parts of a config (docs/evaluation.md)"
+            f"{location}={value!r}: a name in ${{...}} cannot be made of other names; write the whole name, or choose "
+            "by `benchmark`, `style` and `tracker` (docs/evaluation.md)"
         )
     return filled
 
 
-def _no_circle(name: str, seen: tuple[str, ...]) -> None:
-    if name in seen:
-        raise ValueError(f"the config variables {' -> '.join((*seen, name))} refer to each other in a circle")
+def _check_no_circle(name: str, chain: tuple[str, ...]) -> None:
+    """Raises a ValueError for a variable that is being resolved already."""
+    if name in chain:
+        raise ValueError(f"the config variables {' -> '.join((*chain, name))} refer to each other in a circle")

@@ -33,13 +33,15 @@ def read_config(path: str | os.PathLike) -> Config:
             raise  # The error is inside one of the user's own modules, and needs its traceback.
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame for frame in frames if Path(frame.filename).resolve() in {file.resolve() for file in files}]
-        place = f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else str(path)
+        location = f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else str(path)
         if isinstance(error, ImportError):  # MMEngine's own text lists sys.path.
             error = error.__cause__
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         text = " ".join(text.split())
-        raise ValueError(f"the config {place} cannot be read: {type(error).__name__}: {text}") from error
-    imported = set().union(*map(_imported, files))
+        raise ValueError(f"the config {location} cannot be read: {type(error).__name__}: {text}") from error
+    trees = [ast.parse(file.read_bytes()) for file in files if file.suffix == ".py"]
+    imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imported = {alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names}
     for name, value in cfg.to_dict().items():
         if callable(value) or (name in imported and type(value) not in SCALARS):
             cfg.pop(name)
@@ -67,8 +69,9 @@ def _bases(path: Path) -> list[str]:
     text = _text(path)
     try:
         if path.suffix == ".py":
-            literal = next((statement.value for statement in ast.parse(text).body if _assigns_base(statement)), None)
-            bases = ast.literal_eval(literal) if literal is not None else []
+            assignments = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+            literals = [node.value for node in assignments if getattr(node.targets[0], "id", None) == BASE]
+            bases = ast.literal_eval(literals[0]) if literals else []
         else:
             bases = json.loads(text).get(BASE, []) if path.suffix == ".json" else []
     except SyntaxError as error:
@@ -76,7 +79,7 @@ def _bases(path: Path) -> list[str]:
         raise ValueError(f"{path}, line {error.lineno}: {type(error).__name__}: {error.msg}{hint}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-    except ValueError:  # It is an expression, which MMEngine evaluates.
+    except ValueError:  # The value is an expression, which MMEngine evaluates.
         return []
     bases = bases if isinstance(bases, (list, tuple)) else [bases]
     if not all(isinstance(base, str) for base in bases):
@@ -85,12 +88,13 @@ def _bases(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
+    """Text of a config file; ValueError for another kind of file, or another encoding than UTF-8."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: a config file ends in {', '.join(SUFFIXES)}")
     content = path.read_bytes()
     coding = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
     if coding is None and b"\0" in content:
-        coding = "UTF-16 or no text"
+        coding = "UTF-16 or not text"
     try:
         if coding is None:
             return content.decode()
@@ -98,14 +102,3 @@ def _text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         coding = f"not UTF-8 in line {line}"
     raise ValueError(f"{path} is {coding}: save it as plain UTF-8")
-
-
-def _assigns_base(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", None) == BASE
-
-
-def _imported(path: Path) -> set[str]:
-    """Names that a Python config imports."""
-    nodes = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ()
-    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return {alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names}

@@ -1,4 +1,4 @@
-"""The values that a config may hold, and their text, which reads back as the same values."""
+"""Values that a config may hold, and their Python text, which reads back as the same values."""
 
 import keyword
 import math
@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 SCALARS = (type(None), bool, int, float, str, bytes)
 WIDTH = 110
-# Python's own parser takes 200 brackets within each other, MMEngine's copies less.
+# Depth of nested brackets. Python's parser takes 200, copies of MMEngine's configs fewer.
 DEEPEST = 60
 
 
@@ -22,11 +22,11 @@ class PlainConfig(Config):
         return "".join(f"{name}={_text(value, 0)}\n" for name, value in sorted(self.to_dict().items()))
 
 
-def plain_value(value: object, place: str) -> object:
+def plain_value(value: object, location: str) -> object:
     """Plain form of a value that is neither dict, list, tuple nor text: paths become text, NumPy's numbers Python's.
 
     Raises:
-        ValueError: the value cannot be written; the message names ``place``.
+        ValueError: the value cannot be written; the message names ``location``.
     """
     if isinstance(value, PurePath):
         return str(value)
@@ -35,8 +35,8 @@ def plain_value(value: object, place: str) -> object:
     if is_plain(value):
         return value
     raise ValueError(
-        f"{place}={value!r} in the config is of the kind {type(value).__name__}, which cannot be written down and read "
-        "again: choose one of None, bool, int, float, str, bytes, and lists, tuples, sets and dicts of them"
+        f"{location}={value!r} in the config is of the type {type(value).__name__}, which cannot be written down and "
+        "read again: choose one of None, bool, int, float, str, bytes, and lists, tuples, sets and dicts of them"
     )
 
 
@@ -66,11 +66,12 @@ def _text(value: object, indent: int) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     if type(value) not in SCALARS:
-        raise ValueError(f"a config cannot hold {value!r}, of the kind {type(value).__name__}")
+        raise ValueError(f"a config cannot hold {value!r}, of the type {type(value).__name__}")
     return repr(value)
 
 
 def _laid_out(opening: str, names: Iterable[str], values: Iterable[object], closing: str, indent: int) -> str:
+    """Python text of named items in brackets: in one line where it fits, else a line for each item."""
     inner = indent + 4
     items = [name + _text(value, inner) for name, value in zip(names, values, strict=True)]
     line = opening + ", ".join(items) + closing

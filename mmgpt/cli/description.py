@@ -1,8 +1,8 @@
 """Description of an exported folder (`mmgpt.json`): its config as data, which is read without running any code.
 
 It holds the model and the chat pipeline as a config has them, the paths of the base as variables, and the names of the
-weight files. A `type` in it is the bare name of one of this project's classes: a registry would import whatever a
-dotted name stands for, and search MMEngine's registries for a name that it does not have. `"${here}"` is the folder.
+weight files. A `type` in it is the bare name of one of this project's classes: a registry would import the module
+of a dotted name, and search MMEngine's registries for a name that it does not have. `"${here}"` is the folder.
 """
 
 import ast
@@ -21,9 +21,9 @@ from mmengine.logging import print_log
 from mmgpt.compat.names import with_present_names
 from mmgpt.utils.config_variables import VARIABLE
 
-from .files import PARTS, file_fingerprint, read_settings
+from .files import SECTIONS, file_fingerprint, read_settings
 
-DESCRIPTION, OLD = "mmgpt.json", "config.py"  # earlier releases wrote the latter, a Python file
+DESCRIPTION, OLD = "mmgpt.json", "config.py"  # earlier releases wrote config.py
 FORMAT = 1
 # LoRA in peft's own format, and the other trainable tensors.
 ADAPTER, TRAINED = "adapter/adapter_model.safetensors", "trained.safetensors"
@@ -69,7 +69,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def write_description(folder: Path, values: Mapping, weights: Iterable[str], imports: Iterable[str] = ()) -> None:
-    """Write `mmgpt.json` into a folder whose weights are written.
+    """Write `mmgpt.json` into a folder that has its weight files already.
 
     Args:
         folder: exported folder.
@@ -134,7 +134,12 @@ def check_weights(folder: Path) -> dict[str, dict]:
     model, files = values.get("model"), values.get("files")
     if file.name == OLD:
         files = {name: {} for name in (ADAPTER, TRAINED) if (folder / name).is_file()}
-    elif not _is_files(files):
+    elif (
+        not isinstance(files, Mapping)
+        or not files
+        or not all(isinstance(entry, Mapping) and {"bytes", "fingerprint"} <= entry.keys() for entry in files.values())
+        or any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in files)
+    ):
         raise ValueError(f"{file}: `files` has to name the weights of the folder, with their bytes and fingerprint")
     if isinstance(model, Mapping) and model.get("type") == "LoRAModel" and ADAPTER not in files:
         raise FileNotFoundError(f"{folder} has no {ADAPTER}: without it, the model would answer as before tuning")
@@ -155,7 +160,7 @@ def check_weights(folder: Path) -> dict[str, dict]:
 
 
 def _read(folder: Path) -> tuple[dict | None, Path]:
-    """The content of a folder's description, and its file; None as content of a Python file with more than literals."""
+    """The content of a folder's description, None for a Python file with more than literals, and the file."""
     if (folder / DESCRIPTION).is_file():
         return read_settings(folder / DESCRIPTION), folder / DESCRIPTION
     if (folder / OLD).is_file():
@@ -198,12 +203,12 @@ def _check(values: Mapping, file: Path) -> None:
     """Raise a ValueError for entries that are not allowed: they could reach code, or nothing would read them."""
     if file.name == DESCRIPTION and values.get("format") != FORMAT:
         raise ValueError(f"{file}: format={values.get('format')!r}, this version of mmgpt reads {FORMAT}")
-    known = ("model", "chat_pipeline", "format", "files", "imports")
+    keys = ("model", "chat_pipeline", "format", "files", "imports")
     for key, value in values.items():
         # Folders of an earlier release have `needed` and `needed_...` for `sources`.
         is_hint = key.partition("_")[0] in ("sources", "needed") and isinstance(value, Mapping)
-        is_variable = isinstance(value, str) and (key not in PARTS and key != "default_scope" or value == "mmgpt")
-        if key.startswith("_") or not (key in known or is_hint or is_variable):
+        is_variable = isinstance(value, str) and (key not in SECTIONS and key != "default_scope" or value == "mmgpt")
+        if key.startswith("_") or not (key in keys or is_hint or is_variable):
             raise ValueError(
                 f"{file}: {key!r} has no place in a description, which names no other files or code to run"
             )
@@ -223,7 +228,9 @@ def _check(values: Mapping, file: Path) -> None:
             is_variable = "." not in name and "[" not in name
             # A variable must not refer to other variables.
             if not variables.issuperset(references) or (is_variable and set(references) - {"here"}):
-                raise ValueError(f"{file}: {name}={value!r} refers to something else than the path variables there")
+                raise ValueError(
+                    f"{file}: {name}={value!r} refers to something else than the path variables of the file"
+                )
 
 
 def _foreign(values: Mapping) -> Iterator[tuple[str, object, tuple[str, ...]]]:
@@ -243,7 +250,7 @@ def _trust(file: Path, foreign: list[tuple[str, object, tuple[str, ...]]], impor
     dotted = [value.rpartition(".")[0] for _, value, _ in foreign if isinstance(value, str) and "." in value]
     modules = ", ".join(dict.fromkeys([*imports, *dotted]))
     reasons = [
-        f"{name}={value!r} is none of mmgpt's own classes ({', '.join(choices) or 'none belongs there'})"
+        f"{name}={value!r} is not one of mmgpt's own classes ({', '.join(choices) or 'no class belongs there'})"
         for name, value, choices in foreign
     ]
     reasons += [f"it asks for the import of {modules}"] * bool(modules)
@@ -270,16 +277,6 @@ def _entries(value: object, name: str, key: str = "") -> Iterator[tuple[str, str
             yield from _entries(item, f"{name}[{i}]", key)
 
 
-def _is_files(files: object) -> bool:
-    """Whether a value is a non-empty table of files within a folder, each with its size and fingerprint."""
-    return (
-        isinstance(files, Mapping)
-        and bool(files)
-        and all(isinstance(entry, Mapping) and {"bytes", "fingerprint"} <= entry.keys() for entry in files.values())
-        and not any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in files)
-    )
-
-
 def _replaced(value: object, old: str | re.Pattern, new: str) -> object:
     """A config in whose strings one text is replaced by another."""
     if isinstance(value, Mapping):
@@ -302,6 +299,7 @@ def _bare(value: object) -> object:
 
 
 def _plain(value: object) -> list:
+    """The list that JSON gets for a set; ValueError for any other value that JSON does not have."""
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     raise ValueError(f"a description holds plain values only, not {value!r}, a {type(value).__name__}")

@@ -21,7 +21,7 @@ To use less memory, the cheapest first:
 
 
 class DiskFault(ValueError):
-    """Error of a run whose disk is full or cannot be written, or whose folder is gone, before anything is lost."""
+    """Error of a run whose disk is full or cannot be written, or whose folder is gone; raised before work is lost."""
 
 
 class Stopped(Exception):
@@ -51,7 +51,7 @@ def resource_message(error: BaseException) -> str | None:
         return str(error)
     if is_disk_fault(error):
         file = error.filename or "a file of the run"
-        return f"{file}: {os.strerror(error.errno)}. What was complete is kept; a training goes on with --resume"
+        return f"{file}: {os.strerror(error.errno)}. Complete files are still there; a training continues with --resume"
     if is_out_of_memory(error):
         return OUT_OF_MEMORY.format(reason=(str(error).splitlines() or ["no reason given"])[0])
     return None

@@ -1,4 +1,4 @@
-"""Check of the files that a config names, before anything is built; and fingerprints of these files."""
+"""Files that a config names: a check that they exist, before anything is built, and fingerprints of their content."""
 
 import hashlib
 import os
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmgpt.utils.json_file import read_json_object
 
-# Names of a config that are built from. Other top-level names are variables, used or not.
-PARTS = (
+# Top-level names of a config from which objects are built. Other top-level names are variables, used or not.
+SECTIONS = (
     "model",
     "train_dataloader",
     "val_dataloader",
@@ -47,26 +47,32 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
 
     Args:
         cfg: as `load_config` returns it.
-        skip: names of PARTS that are not checked, such as ``'train_dataloader'`` for an evaluation.
+        skip: names of SECTIONS that are not checked, such as ``'train_dataloader'`` for an evaluation.
 
     Raises:
         FileNotFoundError: something is missing.
     """
-    parts = {part: cfg.get(part) for part in PARTS if part not in set(skip)}
-    places: dict[str, list[str]] = {}
-    for place, path, content in _named_files(parts, ""):
-        for missing in _missing(path, content):
-            places.setdefault(missing, []).append(place)
-    if not places:
+    sections = {name: cfg.get(name) for name in SECTIONS if name not in set(skip)}
+    # 1. Missing paths, each with the dotted names of the config that need it; of an incomplete folder, its files.
+    names: dict[str, list[str]] = {}
+    for name, path, content in _named_files(sections, ""):
+        if not os.path.exists(path):
+            names.setdefault(path, []).append(name)
+        elif os.path.isdir(path):
+            for choices in content:
+                if not any(any(Path(path).glob(choice)) for choice in choices):
+                    names.setdefault(os.path.join(path, " or ".join(choices)), []).append(name)
+    if not names:
         return
+    # 2. The message, with the paths of the same source and the same options together.
     groups: dict[tuple[str, str], list[str]] = {}
-    for path in places:
-        groups.setdefault((_source(path, cfg), _options(path, places[path], cfg)), []).append(path)
-    lines = [f"{len(places)} files or folders that the config needs are missing (looked for from {os.getcwd()}):"]
+    for path in names:
+        groups.setdefault((_source(path, cfg), _options(path, names[path], cfg)), []).append(path)
+    lines = [f"{len(names)} files or folders that the config needs are missing (looked for from {os.getcwd()}):"]
     for (source, options), paths in groups.items():
         lines.append(f"  {source or 'Other files'}")
         for path in paths:
-            first, *others = places[path]
+            first, *others = names[path]
             lines.append(f"    {path}  ({first}{f' and {len(others)} more' if others else ''})")
         lines.append(f"    elsewhere? {options}")
     raise FileNotFoundError("\n".join(lines))
@@ -77,9 +83,9 @@ def read_settings(file: Path) -> dict:
     return read_json_object(file) if file.is_file() else {}
 
 
-def named_files(part: object) -> list[str]:
-    """Existing files and folders that a part of a config names, each once."""
-    return list(dict.fromkeys(path for _, path, _ in _named_files(part, "") if os.path.exists(path)))
+def named_files(section: object) -> list[str]:
+    """Existing files and folders that a section of a config names, each once."""
+    return list(dict.fromkeys(path for _, path, _ in _named_files(section, "") if os.path.exists(path)))
 
 
 def data_files(datasets: object) -> list[str]:
@@ -87,13 +93,13 @@ def data_files(datasets: object) -> list[str]:
     return [path for path in named_files(datasets) if os.path.isfile(path)]
 
 
-def fingerprints(part: object) -> dict[str, str]:
-    """Fingerprints of the files, and of the folders of weights or a tokenizer, that a part of a config names.
+def fingerprints(section: object) -> dict[str, str]:
+    """Fingerprints of the files, and of the folders of weights or a tokenizer, that a section of a config names.
 
     The keys are the dotted names in the config. Folders of images are left out: they may hold millions of files.
     """
     files: dict[str, tuple[str, tuple]] = {}
-    for name, path, content in _named_files(part, ""):
+    for name, path, content in _named_files(section, ""):
         if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
             files[name] = path, tuple(content) or MODEL_FOLDER
     # Each file is read once, although every dataset names the tokenizer.
@@ -102,7 +108,7 @@ def fingerprints(part: object) -> dict[str, str]:
 
 
 def file_fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
-    """Digest of 16 hexadecimal digits of the content of a file or folder, wherever it lies.
+    """Digest of 16 hexadecimal digits of the content of a file or folder, independent of its path.
 
     Of a file of more than 64 MB, 256 blocks are read, which takes no longer for 100 GB. Where a folder has weights in
     several formats, only those that are loaded count: safetensors before the others.
@@ -129,41 +135,31 @@ def file_fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]]
     return digest.hexdigest()
 
 
-def _missing(path: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Yields ``path`` if it does not exist, else the files that a folder there lacks, as paths with the choices."""
-    if not os.path.exists(path):
-        yield path
-    elif os.path.isdir(path):
-        for choices in content:
-            if not any(any(Path(path).glob(choice)) for choice in choices):
-                yield os.path.join(path, " or ".join(choices))
-
-
-def _content(key: str, part: Mapping) -> list[tuple[str, ...]]:
-    """Patterns of the files in a folder that ``part`` of a config names, by the key or the type (see CONTENT)."""
-    kind = part.get("type")
+def _content(key: str, config: Mapping) -> list[tuple[str, ...]]:
+    """Patterns of the files in a folder that a dict of a config names, by the key or the type (see CONTENT)."""
+    kind = config.get("type")
     content = CONTENT.get(key) or CONTENT.get(getattr(kind, "__name__", str(kind)).rpartition(".")[2], [])
-    if part.get("pretrained") is False:
+    if config.get("pretrained") is False:
         content = [choices for choices in content if choices is not WEIGHTS]
-    return [choices for choices in content if choices != ("config.json",) or not part.get("config")]
+    return [choices for choices in content if choices != ("config.json",) or not config.get("config")]
 
 
-def _named_files(value: object, place: str) -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
+def _named_files(value: object, name: str) -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
     """Yields (dotted name, path, patterns of a folder's files) of everything in ``value`` that names a file."""
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
-            yield from _named_files(item, f"{place}[{i}]")
+            yield from _named_files(item, f"{name}[{i}]")
     # A mixture leaves out a dataset of weight 0.
     if not isinstance(value, Mapping) or "ann_file" in value and value.get("weight") == 0:
         return
-    prefix = f"{place}." if place else ""
+    prefix = f"{name}." if name else ""
     for key, item in value.items():
         if isinstance(item, str):
             if _names_file(key, item):
-                yield prefix + key, item, _content(place.rpartition(".")[2] if key == "path" else key, value)
+                yield prefix + key, item, _content(name.rpartition(".")[2] if key == "path" else key, value)
         else:
             yield from _named_files(item, prefix + key)
-    # Those of a dataset: ann_file, and the folders of data_prefix, both under data_root.
+    # A dataset has ann_file, and the folders of data_prefix, both under data_root.
     root, ann_file, folders = (value.get(key) or "" for key in ("data_root", "ann_file", "data_prefix"))
     if ann_file and isinstance(ann_file, str):
         yield prefix + "ann_file", os.path.join(root, ann_file), []
@@ -192,8 +188,8 @@ def _source(path: str, cfg: Mapping) -> str:
     return sources[max(matches, key=len)] if matches else ""
 
 
-def _options(path: str, places: list[str], cfg: Mapping) -> str:
-    """Options that move ``path``: the config variables it is made of, else the dotted names that name it."""
-    names = [name for name, value in cfg.items() if isinstance(value, str) and _under(path, value)]
-    names = [name for name in names if name not in PARTS] or places
+def _options(path: str, names: list[str], cfg: Mapping) -> str:
+    """Options that change ``path``: the config variables that contain it, else the dotted names that need it."""
+    variables = [name for name, value in cfg.items() if isinstance(value, str) and _under(path, value)]
+    names = [name for name in variables if name not in SECTIONS] or names
     return " or ".join(f"--cfg-options {name}=..." for name in names)

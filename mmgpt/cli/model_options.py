@@ -30,7 +30,7 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
 
 
 def default_to_quickstart(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Fill in the quickstart's model where the command line names none; ends the program if that is not trained yet."""
+    """Fill in the quickstart's model where the command line names none; ends the program if it is not trained yet."""
     if args.config is None:
         args.config, args.checkpoint = QUICKSTART
         if not args.checkpoint.exists():

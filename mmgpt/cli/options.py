@@ -95,7 +95,7 @@ def _dict(text: str, items: Sequence[str]) -> dict | str:
 
 
 def _split(text: str, at: int = 0, closing: str = "") -> tuple[list[str], int]:
-    """Split at commas, from a position to the closing bracket or the end -> the items, and the position after them.
+    """The items between commas, from a position to the closing bracket or the end, and the position after them.
 
     Commas in quotes and in inner brackets do not split, and an empty last item is dropped, as in DictAction.
     """
@@ -111,7 +111,9 @@ def _split(text: str, at: int = 0, closing: str = "") -> tuple[list[str], int]:
         elif text[at] in "([" or (begins and text[at] == "{"):
             at = _split(text, at + 1, CLOSING[text[at]])[1]
         elif text[at] in ")]":
-            raise ValueError(f"a {text[at]} is too much (a text with brackets and commas needs quotes of its own)")
+            raise ValueError(
+                f"there is a {text[at]} too many (a text with brackets and commas needs quotes of its own)"
+            )
         else:
             at += 1
     if closing and at == len(text):

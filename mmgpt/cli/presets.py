@@ -1,4 +1,4 @@
-"""Presets: short names in a config or an option that stand for parts of a config.
+"""Presets: short names in a config or an option that stand for settings of a config.
 
 `benchmark` names a file of configs/benchmarks, `style` one of the styles that this file lists, `answering` how
 questions with choices are answered, `tracker` the backends of the visualizer, and `validate` says whether the config's
@@ -99,22 +99,23 @@ def apply_presets(cfg: Config, options: Mapping[str, object]) -> None:
 
 
 def _choose(name: str, value: object, choices: Mapping) -> object:
+    """The choice of this value; KeyError, with a suggestion, where there is none."""
     if value not in choices:
         raise KeyError(f"unknown {name} {value!r}" + suggest(str(value), choices))
     return choices[value]
 
 
 def _loader_settings(loader: Mapping) -> dict:
-    """A loader's config without a whole dataset; changes of one, such as `dataset=dict(sample=500)`, stay."""
+    """A loader's config without its dataset, unless that only changes one, such as `dataset=dict(sample=500)`."""
     dataset = loader.get("dataset")
     whole = not isinstance(dataset, Mapping) or "type" in dataset
     return {key: value for key, value in loader.items() if key != "dataset" or not whole}
 
 
-def _with_steps(part: object, old: str, new: str) -> object:
+def _with_steps(config: object, old: str, new: str) -> object:
     """The config of a dataset with other steps in its pipelines."""
-    if isinstance(part, Mapping):
-        return {key: _with_steps(value, old, new) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_with_steps(value, old, new) for value in part]
-    return new if part == old else part
+    if isinstance(config, Mapping):
+        return {key: _with_steps(value, old, new) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_with_steps(value, old, new) for value in config]
+    return new if config == old else config

@@ -1,4 +1,4 @@
-"""Common frame of the command line tools: options, launching with and without GPUs, error messages, exit codes."""
+"""Frame of all command line tools: options, launching with and without GPUs, error messages, exit codes."""
 
 import argparse
 import ast
@@ -23,7 +23,7 @@ from .config import load_config, suggest
 from .failures import DISK, Stopped, is_disk_fault, resource_message
 from .options import add_cfg_options
 
-# The patterns below read the text of errors that have nothing else.
+# The patterns below read the text of errors that carry their data in no other way.
 # torch rebuilds an error of a DataLoader worker from its type and the text of its traceback.
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 FRAME = re.compile(r'File "([^"]+)", line \d+')

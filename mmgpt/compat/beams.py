@@ -1,8 +1,8 @@
-"""Beam search with the bookkeeping of transformers 4.30, which the published code ran on.
+"""Beam search with the bookkeeping of transformers 4.30, on which the published code ran.
 
-Later versions make the same search with other scores: 4.30 divides the log-probability of a hypothesis by its whole
-length, prompt included and the end left out (generation/beam_search.py there); today's divide by the length of the
-answer. So a hypothesis that ends early wins more often in 4.30.
+Later versions search in the same way with other scores: 4.30 divides the log-probability of a hypothesis by its whole
+length, with the prompt and without the end (generation/beam_search.py there); later ones divide by the length of the
+answer. A hypothesis that ends early therefore wins more often in 4.30.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class PublishedBeams:
     def _choose(self, rows, input_ids, log_probs, config) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, last tokens and parents of the next beams, each (B * beams,); finished ones go to their row."""
         beams, vocabulary, ends = config.num_beams, log_probs.shape[-1], self.ends
-        # Enough candidates for all beams even where each beam's best ones are the ends.
+        # These are enough candidates for all beams, even where the best ones of each beam are the ends.
         values, indices = log_probs.view(len(rows), -1).topk(max(2, 1 + len(ends)) * beams)
         chosen = []
         for number, row in enumerate(rows):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from mmengine.logging import print_log
 
-# Types that configs name.
+# Types in configs.
 TYPES = {
     "LostAnswersHook": "DroppedSamplesHook",
     "PartsTableHook": "ModelSummaryHook",
@@ -21,7 +21,7 @@ TYPES = {
 ARGUMENTS = {
     "Flamingo": {"reading": "image_attention"},
 }
-# Variables of a config, by the place that they have now. A `{benchmark}` in a name is the one that is chosen.
+# Variables of a config, and the settings that replace them. `{benchmark}` stands for the chosen benchmark.
 VARIABLES = {
     "weight_decay": "optim_wrapper.optimizer.weight_decay",
     "train_tokens": "model.train_tokens",
@@ -29,9 +29,9 @@ VARIABLES = {
     "eval_{benchmark}": "test_dataloader.dataset",
     "metric_{benchmark}": "test_evaluator",
 }
-# Values of variables that went, for configs that refer to them.
+# Values of removed variables, for configs that refer to them.
 FORMER_VALUES = {"weight_decay": 0.1, "train_tokens": None, "custom_hooks": [], "load_from": None}
-# Variables without such a place: patterns, and what to do instead.
+# Removed variables that no setting replaces: patterns of their names, and what to do instead.
 REMOVED = {
     r"(eval|metric|task|answering)_(aokvqa|aokvqa_direct|coco_caption|flickr30k|gqa|language|nocaps|ocr_vqa|okvqa|pope|"
     r"scienceqa|snli_ve|textvqa|vizwiz|vqav2|vqav2_test_dev)": "a benchmark is a file of configs/benchmarks now: it is "
@@ -60,16 +60,16 @@ def with_present_names(values: Mapping, source: object) -> dict:
 
 
 def advice_on(name: str) -> str:
-    """What an error about an unknown variable adds where an earlier release had one of that name."""
+    """The end of an error about an unknown variable, where an earlier release had one of that name."""
     return next((f"; {advice}" for pattern, advice in REMOVED.items() if re.fullmatch(pattern, name)), "")
 
 
 def present_variable(name: str, benchmark: object) -> str | None:
-    """The place that a variable of an earlier release has now; None for a variable of a user's own.
+    """The setting that replaces a variable of an earlier release; None for a variable of a user's own.
 
     Args:
         name: top-level name of a config.
-        benchmark: the one that is chosen.
+        benchmark: the chosen benchmark.
     """
     return {old.format(benchmark=benchmark): new for old, new in VARIABLES.items()}.get(name)
 

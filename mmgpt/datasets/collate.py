@@ -50,15 +50,30 @@ def collate_conversations(
         token, absent = torch.ones(1, 1, dtype=torch.long), dict.fromkeys(("pixels", "samples", "candidates"))
         tensors = {"input_ids": token * pad_token_id, "labels": token * IGNORE_INDEX, "attention_mask": token}
         return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
-    length, numbers = 0, [[i] for i in range(len(batch))]
+    # 1. Choose the samples of each row.
+    length, row_indices = 0, [[i] for i in range(len(batch))]
     if row_length is not None:
         lengths = [len(sample["input_ids"]) for sample in batch]
         longest = max(range(len(batch)), key=lengths.__getitem__)
         if lengths[longest] > row_length:
             reason = f"{lengths[longest]} tokens, more than row_length={row_length} of the collate_fn"
             raise SampleError(reason, SampleLocation.of(batch[longest]["meta"]))
-        length, numbers = pack_rows(lengths, row_length)
-    rows = [_join_samples(batch, sorted(row)) for row in numbers]
+        length, row_indices = pack_rows(lengths, row_length)
+    # 2. Join the samples of each row.
+    rows = []
+    for indices in map(sorted, row_indices):
+        labels = [batch[i]["labels"].clone() for i in indices]
+        for later in labels[1:]:
+            later[0] = IGNORE_INDEX  # The last token of the sample before must not predict it.
+        images = [batch[i]["pixels"] for i in indices if batch[i]["pixels"] is not None]
+        row = {
+            "input_ids": torch.cat([batch[i]["input_ids"] for i in indices]),
+            "labels": torch.cat(labels),
+            "pixels": torch.cat(images) if images else None,
+            "samples": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
+        }
+        rows.append(row)
+    # 3. Pad the rows to one length, and to one number of images.
     candidates = [sample.get("candidates") or [] for sample in batch]
     pixels, with_images = None, [row["pixels"] for row in rows if row["pixels"] is not None]
     if with_images:
@@ -88,22 +103,7 @@ def count_label_tokens(batch: dict) -> dict[str, int]:
     """Number of label tokens of each source in a batch of `collate_conversations`."""
     has_label = batch["labels"][:, 1:] != IGNORE_INDEX
     rows = torch.arange(len(has_label))[:, None].expand_as(batch["labels"])
-    samples = (rows if batch["samples"] is None else batch["samples"])[:, 1:][has_label]
+    sample_ids = (rows if batch["samples"] is None else batch["samples"])[:, 1:][has_label]
     sources = torch.tensor([SOURCES.index(source) for source in batch["sources"]], dtype=torch.long)
-    counts = torch.bincount(sources[samples], minlength=len(SOURCES))
+    counts = torch.bincount(sources[sample_ids], minlength=len(SOURCES))
     return dict(zip(SOURCES, counts.tolist(), strict=True))
-
-
-def _join_samples(batch: Sequence[dict], indices: Sequence[int]) -> dict:
-    """Samples of one row as one sequence, with the index of each token's sample."""
-    row = [batch[i] for i in indices]
-    labels = [sample["labels"].clone() for sample in row]
-    for later in labels[1:]:
-        later[0] = IGNORE_INDEX  # the last token of the sample before must not predict it
-    pixels = [sample["pixels"] for sample in row if sample["pixels"] is not None]
-    return {
-        "input_ids": torch.cat([sample["input_ids"] for sample in row]),
-        "labels": torch.cat(labels),
-        "pixels": torch.cat(pixels) if pixels else None,
-        "samples": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
-    }

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 IMAGE_CONTENT = {"type": "image"}
-# LLaVA's and its followers' `<image>`, `<video>`, `<image_1>`, Qwen-VL's `<img>path</img>` and `<|vision_start|>`, and
-# `<|image|>`, `<|image_1|>` of others.
+# The marks of other projects: LLaVA's and its followers' `<image>`, `<video>`, `<image_1>`, Qwen-VL's `<img>path</img>`
+# and `<|vision_start|>`, and `<|image|>`, `<|image_1|>`.
 MEDIA_MARK = re.compile(
     r"<(?:image|video|audio|speech|sound)(?:_?\d+)?>|<image_placeholder>|<ImageHere>|<(?:img|video|audio)>[^<>\n]+</\w+>"
     r"|<\|(?:image|video|audio|vision_start|image_pad|video_pad)(?:_\d+)?\|>"
@@ -45,13 +45,13 @@ def question_text(question: str | Sequence[dict]) -> str:
 def literal_media_marks(sample: dict) -> list[str]:
     """Different marks of media, as other projects put them into texts, in the texts of a sample's questions.
 
-    They are read as text, whatever their author meant.
+    They are read as text, although their author may have meant images.
     """
     texts = (question_text(turn["question"]) for turn in sample["turns"])
     return list(dict.fromkeys(mark for text in texts if "<" in text for mark in MEDIA_MARK.findall(text)))
 
 
-def add_text(question: str | Sequence[dict], text: str) -> str | list[dict]:
+def append_text(question: str | Sequence[dict], text: str) -> str | list[dict]:
     """New question with a text after it, separated by a space."""
     suffix = f" {text}" if question_text(question) else text
     return question + suffix if isinstance(question, str) else [*question, text_content(suffix)]
@@ -62,7 +62,7 @@ def leading_images(contents: Sequence[dict]) -> int:
     return next((i for i, content in enumerate(contents) if not is_image(content)), len(contents))
 
 
-def lead_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
+def prepend_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
     """New question with a text before it, after its leading images, separated by a blank line; '' adds nothing."""
     if not text:
         return question
@@ -73,7 +73,7 @@ def lead_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
 
 
 def count_images(turns: Sequence[dict]) -> int:
-    """Number of image contents in the questions of some turns."""
+    """Number of image contents in the questions of turns."""
     questions = [turn["question"] for turn in turns if not isinstance(turn["question"], str)]
     return sum(is_image(content) for question in questions for content in question)
 
@@ -99,7 +99,7 @@ def place_images(turns: Sequence[dict], images: int) -> list[dict]:
     return [first, *turns[1:]]
 
 
-def each_turn(sample: dict) -> Iterator[dict]:
+def split_turns(sample: dict) -> Iterator[dict]:
     """A sample for each turn of a sample whose images belong to all turns."""
     for number, turn in enumerate(sample["turns"]):
         yield dict(sample, id=f"{sample['id']}-{number}", turns=[turn])

@@ -8,12 +8,12 @@ from torch.utils.data import get_worker_info
 
 from mmgpt.utils.errors import SampleError, SampleLocation
 
-LOGGED = 5  # the first samples of each kind are logged, then only every power of ten
+LOGGED = 5  # The first samples of each kind are logged, then only the count at each power of ten.
 KINDS = {
     "refused": "records refused by the parser",
     "failed": "samples that could not be read",
     "skipped": "samples with nothing to learn",
-    "cut": "samples that lost a part of their answers",
+    "cut": "samples whose answers were truncated",
 }
 PROCESSES = 256
 
@@ -47,7 +47,7 @@ class DroppedSamples:
             print_log(f"dataset {self.name}: {count} {KINDS[kind]} so far", "current", logging.WARNING)
 
     def add_answer(self, info: dict, skipped: bool) -> None:
-        """Count a sample after its transforms, if its answers are empty, cut off or truncated."""
+        """Count a sample after its transforms, if its answers are empty or truncated."""
         if skipped or (info.get("cut") and info["cut"][2]):
             self.add("skipped" if skipped else "cut", f"{SampleLocation.of(info)}: {self.reason(info)}")
 
@@ -65,4 +65,4 @@ class DroppedSamples:
         if "cut" not in info:
             return "nothing to learn: its answer is empty"
         length, limit, dropped_tokens = info["cut"]
-        return f"{length} tokens, the limit is {limit}: {dropped_tokens} tokens of its answers are cut away"
+        return f"{length} tokens, the limit is {limit}: {dropped_tokens} tokens of its answers are cut off"

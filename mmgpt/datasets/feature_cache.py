@@ -34,8 +34,8 @@ def image_key(path: str | os.PathLike) -> int:
 
     Raises an OSError if the file does not exist.
     """
-    facts = os.stat(path)
-    text = b"%s\0%d\0%d" % (os.fsencode(os.path.realpath(path)), facts.st_size, facts.st_mtime_ns)
+    status = os.stat(path)
+    text = b"%s\0%d\0%d" % (os.fsencode(os.path.realpath(path)), status.st_size, status.st_mtime_ns)
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
@@ -44,7 +44,7 @@ class CacheMiss(SampleError):
 
 
 class FeatureCache:
-    """Reader of cached features by the `image_key` of their images. It does not see features that are added later.
+    """Reader of cached features by the `image_key` of their images. Features that are added later are not found.
 
     Args:
         folder: folder of `create_cache`.
@@ -138,5 +138,5 @@ def _check_transparency(folder: str | os.PathLike, meta: dict) -> None:
 
 
 def _as_json(steps: Sequence[dict]) -> list:
-    """Configs after a round trip through JSON, which makes lists of tuples."""
+    """Configs after a round trip through JSON, which turns tuples into lists."""
     return json.loads(json.dumps(steps))

@@ -14,11 +14,11 @@ from .transforms.images import exif_orientation
 # Suffixes of image files that are looked for in folders and archives; Pillow reads all of these formats.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif")
-# Last bytes of a complete file. Files of other formats, and those with another end, are decoded for the check.
+# Last bytes of a complete file. Files of other formats, and files that end otherwise, are decoded for the check.
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 TAIL = 64  # bytes; some writers fill the last block with zeros
 SMALLEST_SIDE = 16  # pixels
-LONGEST = 10  # longer side over shorter side: the square in the middle shows a tenth of such an image
+MAX_ASPECT_RATIO = 10  # longer side over shorter side: a center crop shows a tenth of such an image
 
 
 def is_hidden(path: str | PurePath) -> bool:
@@ -92,16 +92,16 @@ def _is_huge(image: Image.Image) -> bool:
 def _unusual_properties(image: Image.Image) -> list[str]:
     """Descriptions of the properties in which an image differs from most."""
     width, height = image.size
-    # Without this test, reading the EXIF data of a PNG decodes it.
+    # Without this test, reading the EXIF data of a PNG would decode its pixels.
     orientation = exif_orientation(image) if "exif" in image.info else 1
     properties = {
         f"{width} x {height} pixels": min(width, height) < SMALLEST_SIDE
-        or max(width, height) > LONGEST * min(width, height)
+        or max(width, height) > MAX_ASPECT_RATIO * min(width, height)
         or _is_huge(image),
         "16 bits a pixel, of which the upper 8 are read": image.mode.startswith("I;16"),
         f"numbers of unknown range (mode {image.mode}), cut off at 255 when read": image.mode in ("I", "F"),
         "transparency, laid on white": image.has_transparency_data,
-        "CMYK colours": image.mode == "CMYK",
+        "CMYK colors": image.mode == "CMYK",
         "animated, only its first frame is read": image.format != "MPO" and getattr(image, "is_animated", False),
         f"turned by its EXIF orientation {orientation}": orientation != 1,
     }

@@ -10,10 +10,10 @@ from mmgpt.utils.errors import MissingImageError, SampleLocation
 
 
 def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[str, str], skip_errors: bool) -> None:
-    """Looks for the first image of each folder.
+    """Check that the image folders of samples exist, by looking for the first image of each.
 
     Args:
-        samples: with the paths of their images, relative to `prefix`.
+        samples: samples whose image paths are relative to `prefix`.
         prefix: image folder of the dataset.
         origin: name and file of the dataset, for messages.
         skip_errors: whether training skips samples that cannot be read. Then only folders are looked for, and a missing

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmgpt.registry import DATASETS, TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
 
-from .conversation import each_turn, literal_media_marks
+from .conversation import literal_media_marks, split_turns
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
 from .image_folders import check_image_folders
@@ -108,6 +108,7 @@ class InstructionDataset(BaseDataset):
         return load_once(self._read)
 
     def _read(self) -> SerializedSamples:
+        """Samples of the file, parsed and drawn in this process, with a log of what was refused or looks wrong."""
         numbers = count()
         # In this order, zip takes no number when the records end.
         parsed = (self._parse(number, record) for record, number in zip(self.records(), numbers, strict=False))
@@ -122,16 +123,15 @@ class InstructionDataset(BaseDataset):
         marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
         if marked:
             record, mark = marked[0]
-            text = (
-                f"dataset {self.name}: {len(marked)} samples of {self.ann_file} have marks of media in their questions"
-            )
-            text += f" that are read as text, the first {mark!r:.80} in record {record}"
-            print_log(text, "current", logging.WARNING)
+            text = f"dataset {self.name}: {len(marked)} samples of {self.ann_file} have marks of media in their"
+            hint = f"questions that are read as text, the first {mark!r:.80} in record {record}"
+            print_log(f"{text} {hint}", "current", logging.WARNING)
         text = f"dataset {self.name}: {len(samples)} of {records} records of {self.ann_file}{dropped}"
         print_log(text, "current", logging.WARNING if refused else logging.INFO)
         return samples
 
     def _parse(self, number: int, record: dict) -> dict | None:
+        """Sample of a record; None where the parser skips the record, or refuses it and `on_error` is 'skip'."""
         try:
             with located(SampleLocation(self.name, self.ann_file, number, record_id(record))):
                 return parse_record(self.parse, number, record)
@@ -144,7 +144,7 @@ class InstructionDataset(BaseDataset):
     def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
         """Samples (or their turns, with `single_turns`) of the dataset: `sample` of them at random, in their order."""
         if self.single_turns:
-            samples = [single for sample in samples for single in each_turn(sample)]
+            samples = [turn for sample in samples for turn in split_turns(sample)]
         if self.sample is None or self.sample >= len(samples):
             return samples
         indices = np.random.default_rng(self.seed).choice(len(samples), self.sample, replace=False)
@@ -178,8 +178,8 @@ class InstructionDataset(BaseDataset):
             data = self.prepare_data(max(epoch, 0) * len(self) + (position + step) % len(self))
             if data is not None:
                 return data
-        failed = ", or those that have cannot be read: see the log" if self.dropped.totals["failed"] else ""
-        raise ValueError(f"{self.ann_file}: no sample of dataset {self.name!r} has anything to learn{failed}")
+        hint = ", or those that have cannot be read: see the log" if self.dropped.totals["failed"] else ""
+        raise ValueError(f"{self.ann_file}: no sample of dataset {self.name!r} has anything to learn{hint}")
 
     def __iter__(self) -> Iterator[dict]:
         # Python's default iteration would never end, because every index is valid in some epoch.
@@ -232,10 +232,11 @@ class InstructionDataset(BaseDataset):
         return _apply(self._text_steps(last), info)
 
     def _text_steps(self, last: type) -> list:
+        """Transforms up to the first of type `last`, without those of images."""
         steps = self.pipeline.transforms
         end = next((i for i, step in enumerate(steps) if isinstance(step, last)), None)
         if end is None:
-            raise ValueError(f"dataset {self.name!r}: its pipeline has no {last.__name__}, so its texts have no length")
+            raise ValueError(f"dataset {self.name!r}: its pipeline has no {last.__name__}")
         return [step for step in steps[: end + 1] if not isinstance(step, IMAGE_STEPS)]
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -244,6 +245,7 @@ class InstructionDataset(BaseDataset):
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:
+    """Output of transforms, one after the other; None as soon as one drops the sample."""
     for step in steps:
         info = None if info is None else step(info)
     return info

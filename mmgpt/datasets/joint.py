@@ -18,11 +18,11 @@ class JointDataset:
         visual: configs (or datasets) of the samples of the visual loss. A dataset with `weight=0` is not read.
         language: configs (or datasets) of the samples of the language loss. Either list may be empty or None.
         seed: seed of the datasets whose configs have none.
-        on_error: likewise, see InstructionDataset.
+        on_error: error handling of the datasets whose configs have none, see InstructionDataset.
 
     Attributes:
         visual_size: number of visual samples, each counted once whatever its weight.
-        language_size: number of language-only samples, likewise.
+        language_size: number of language-only samples, counted in the same way.
 
     Raises:
         ValueError: there is no dataset, or the `source` of a dataset is not that of its list.

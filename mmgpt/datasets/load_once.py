@@ -38,7 +38,10 @@ def load_once(load: Callable[[], SerializedSamples]) -> SerializedSamples:
     with ExitStack() as files:
         path = _in_all_processes(lambda: _write(load(), files) if get_rank() == leader else None)
         path = all_gather_object(path)[leader]
-        return _in_all_processes(lambda: _map(path))
+        content = _in_all_processes(lambda: np.asarray(np.memmap(path, np.uint8, mode="r")))
+    count = int(content[: COUNT.itemsize].view(COUNT)[0])
+    start = COUNT.itemsize * (1 + count)
+    return SerializedSamples(content[start:], content[COUNT.itemsize : start].view(COUNT))
 
 
 def _in_all_processes(step: Callable[[], Result]) -> Result:
@@ -60,16 +63,9 @@ def _in_all_processes(step: Callable[[], Result]) -> Result:
 
 
 def _write(samples: SerializedSamples, files: ExitStack) -> str:
-    """Path of a new file with the samples; closing `files` removes it."""
+    """Path of a new file with the number of samples, their ends and their bytes; closing `files` removes the file."""
     file = files.enter_context(tempfile.NamedTemporaryFile(prefix="mmgpt-samples-"))
     for array in (np.array([len(samples)], COUNT), samples.ends, samples.data):
         file.write(array.data)
     file.flush()
     return file.name
-
-
-def _map(path: str) -> SerializedSamples:
-    content = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    count = int(content[: COUNT.itemsize].view(COUNT)[0])
-    start = COUNT.itemsize * (1 + count)
-    return SerializedSamples(content[start:], content[COUNT.itemsize : start].view(COUNT))

@@ -49,25 +49,22 @@ class Mixture:
 
     def epoch(self, number: int) -> np.ndarray:
         """Samples of an epoch in their order, each as `pass * total + index`, see InstructionDataset."""
-        drawn, first = [np.empty(0, int)], self.first
+        samples, first = [np.empty(0, int)], self.first
         for position, (dataset, count) in enumerate(zip(self.datasets, self.counts, strict=True)):
-            drawn.append(first + self._draw(position, len(dataset), number * count, count))
-            first += len(dataset)
-        return np.concatenate(drawn)[self._order(len(self), self.stream, number)]
-
-    def _draw(self, position: int, size: int, start: int, count: int) -> np.ndarray:
-        """`count` samples, from number `start` on, of the endless passes over the dataset at `position`."""
-        slices = []
-        for number in range(start // size, -(-(start + count) // size)):
-            low, high = max(start - number * size, 0), min(start + count - number * size, size)
-            if high - low == size:
-                order = np.arange(size)
-            else:
-                order = self._order(size, PASSES, self.stream, position, number)[low:high]
-            slices.append(number * self.total + order)
-        return np.concatenate(slices)
+            # The epoch takes the samples from `start` to `end` of the endless passes over the dataset.
+            size, start, end = len(dataset), number * count, (number + 1) * count
+            for pass_number in range(start // size, -(-end // size)):
+                low, high = max(start - pass_number * size, 0), min(end - pass_number * size, size)
+                if high - low == size:
+                    order = np.arange(size)
+                else:
+                    order = self._order(size, PASSES, self.stream, position, pass_number)[low:high]
+                samples.append(first + pass_number * self.total + order)
+            first += size
+        return np.concatenate(samples)[self._order(len(self), self.stream, number)]
 
     def _order(self, size: int, *key: int) -> np.ndarray:
+        """Random order of `size` items as a function of (seed, key), or their own order without shuffling."""
         if not self.shuffle:
             return np.arange(size)
         return np.random.default_rng([self.seed, *key]).permutation(size)

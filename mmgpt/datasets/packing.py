@@ -33,7 +33,7 @@ def pack_rows(lengths: Sequence[int], max_length: int) -> Rows:
 
 
 def fill_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Indices of the samples of each row by first fit: the longest first, each in the first row that has room for it.
+    """Indices of the samples of each row by first fit: the longest first, each in the first row that is free enough.
 
     Args:
         lengths: lengths of the samples in tokens, none above `row_length`.
@@ -42,7 +42,7 @@ def fill_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     rows: list[list[int]] = []
     free: list[int] = []
     for sample in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((row for row, room in enumerate(free) if room >= lengths[sample]), len(rows))
+        row = next((row for row, tokens in enumerate(free) if tokens >= lengths[sample]), len(rows))
         if row == len(rows):
             rows.append([])
             free.append(row_length)

@@ -31,7 +31,7 @@ INSTRUCTION_START = (
 TEMPLATES = {
     "instruction": {**SHORT, "start": INSTRUCTION_START},
     "short": SHORT,
-    # For pretraining: an image, then its caption.
+    # This template is for pretraining: an image, then its caption.
     "plain": {
         "start": "",
         "image": IMAGE,
@@ -58,7 +58,7 @@ PLACEHOLDERS = {"image": IMAGE, "question": "{question}", "context": "{context}"
 
 
 class Segment(NamedTuple):
-    """Stretch of a prompt: `supervised` if its tokens have labels, `special` if it is one token (`<image>`, an end)."""
+    """Piece of a prompt: `supervised` if its tokens have labels, `special` if it is one token (`<image>`, an end)."""
 
     text: str
     supervised: bool = False

@@ -37,15 +37,17 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> Itera
             section 6; names record and key), has another shape, or holds no record; or a record's `question_id` is
             absent, or not among the questions.
     """
-    path = Path(path)
-    records = _file_records(path)
+    path, number, by_id = Path(path), -1, {}
     if questions:
-        records = _with_questions(records, path, questions)
-    empty = True
-    for record in records:
-        empty = False
+        by_id = {_question_id(questions, i, question): question for i, question in enumerate(read_records(questions))}
+    for number, record in enumerate(_file_records(path)):
+        if questions:
+            key = _question_id(path, number, record)
+            if key not in by_id:
+                raise SampleError(f"no such question_id in {questions}", record_location(path, number, record))
+            record = {**by_id[key], **{name: value for name, value in record.items() if value is not None}}
         yield record
-    if empty:
+    if number < 0:
         raise SampleError("the annotation file holds no record", SampleLocation(file=str(path)))
 
 
@@ -58,7 +60,7 @@ def read_json(path: Path):
     """
     _check_exists(path)
     with _json_errors(path):
-        return _decoded(path.read_text(encoding="utf-8-sig"))
+        return _decode_json(path.read_text(encoding="utf-8-sig"))
 
 
 def has_byte_order_mark(path: str | Path) -> bool:
@@ -90,7 +92,8 @@ def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> d
     """Sample that a parser makes of a record, checked, with an `id` and as `record` its number; None if it is skipped.
 
     Raises:
-        SampleError: the record is not one of that format; gives the reason, and leaves the location to the caller.
+        SampleError: the record does not have the format of the parser; gives the reason, and leaves the location to
+            the caller.
     """
     try:
         if not isinstance(record, dict):
@@ -150,7 +153,7 @@ def _file_records(path: Path) -> Iterator:
             return
         text = path.read_text(encoding="utf-8-sig")
         try:
-            content = _decoded(text) if text and not text.isspace() else []
+            content = _decode_json(text) if text and not text.isspace() else []
         except json.JSONDecodeError as error:
             # JSON lines under the name of JSON have a whole value on the first line, and another one after it.
             if error.msg != "Extra data" or "\n" in text[: error.pos].strip():
@@ -166,11 +169,12 @@ def _file_records(path: Path) -> Iterator:
 
 
 def _line_records(lines: Iterable[str]) -> Iterator:
+    """Records of JSON lines; an error names the line."""
     record = 0
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield _decoded(line, record)
+                yield _decode_json(line, record)
                 record += 1
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
@@ -178,14 +182,14 @@ def _line_records(lines: Iterable[str]) -> Iterator:
                 raise RecursionError(f"line {number}: nested too deeply") from error
 
 
-def _decoded(text: str, record: int | None = None):
+def _decode_json(text: str, record: int | None = None):
     """JSON value of a text; `record` is its number where the text is one of several lines.
 
     Raises:
         SampleError: a number is NaN or infinite.
     """
     content = json.loads(text)
-    # The names may also stand in a string, so the text alone does not tell.
+    # A string may contain these names, too, so the parsed values are searched.
     if any(name in text for name in ("NaN", "Infinity")):
         for name, keys in _non_finite_numbers(content):
             if record is None and isinstance(content, list):
@@ -233,16 +237,8 @@ def _integer(name: str, item, key: str) -> int:
     return item[key]
 
 
-def _with_questions(records: Iterable, path: Path, questions: str | Path) -> Iterator[dict]:
-    by_id = {_question_id(questions, i, record): record for i, record in enumerate(read_records(questions))}
-    for number, record in enumerate(records):
-        key = _question_id(path, number, record)
-        if key not in by_id:
-            raise SampleError(f"no such question_id in {questions}", record_location(path, number, record))
-        yield {**by_id[key], **{name: value for name, value in record.items() if value is not None}}
-
-
 def _question_id(path: str | Path, number: int, record) -> str | int:
+    """The `question_id` of a record. Raises a SampleError for a record without one."""
     if not isinstance(record, dict) or not isinstance(record.get("question_id"), (str, int)):
         location = record_location(path, number, record)
         raise SampleError("no key 'question_id' (a string or an integer)", location)

@@ -85,29 +85,27 @@ class JointBatchSampler(Sampler):
                 continue
             batches = []
             for number in numbers:
-                drawn = language[number * language_size : (number + 1) * language_size]
+                language_batch = language[number * language_size : (number + 1) * language_size]
                 if self.visual:
-                    drawn, start = [], (epoch * len(self) + number) * language_size
+                    language_batch, start = [], (epoch * len(self) + number) * language_size
                     for position in range(start, start + language_size):
                         position = position * self.sampler.world_size + self.sampler.rank
                         language_pass, index = divmod(position, len(self.language))
-                        drawn.append(int(language_epoch(language_pass)[index]))
-                batches.append((visual[number * size : (number + 1) * size], drawn))
-            yield from self._sort(batches, epoch, first)[max(self.start - first, 0) :]
-
-    def _sort(self, batches: list[tuple[list[int], list[int]]], epoch: int, first: int) -> list[list[int]]:
-        """Batches (visual, language) -> as many batches of indices, sorted by length of text (step 4 of the class)."""
-        if len(batches) > 1:
-            sorted_halves = []
-            for half in zip(*batches, strict=True):
-                indices = (index for batch in half for index in batch)
-                ordered = iter(sorted(indices, key=self.sampler.dataset.text_length))
-                sorted_halves.append([list(islice(ordered, len(batch))) for batch in half])
-            batches = list(zip(*sorted_halves, strict=True))
-            if self.sampler.shuffle:
-                order = np.random.default_rng([self.sampler.seed, BATCHES, epoch, first]).permutation(len(batches))
-                batches = [batches[i] for i in order]
-        return [visual + language for visual, language in batches]
+                        language_batch.append(int(language_epoch(language_pass)[index]))
+                batches.append((visual[number * size : (number + 1) * size], language_batch))
+            if len(batches) > 1:
+                # Step 4 of the class: sort visual and language samples by length, then shuffle the batches.
+                sorted_halves = []
+                for half in zip(*batches, strict=True):
+                    indices = (index for batch in half for index in batch)
+                    ordered = iter(sorted(indices, key=self.sampler.dataset.text_length))
+                    sorted_halves.append([list(islice(ordered, len(batch))) for batch in half])
+                batches = list(zip(*sorted_halves, strict=True))
+                if self.sampler.shuffle:
+                    order = np.random.default_rng([self.sampler.seed, BATCHES, epoch, first]).permutation(len(batches))
+                    batches = [batches[i] for i in order]
+            batches = batches[max(self.start - first, 0) :]
+            yield from (visual_batch + language_batch for visual_batch, language_batch in batches)
 
     def _one_epoch(self, mixture: Mixture, number: int) -> list[int]:
         """Samples of this process in one epoch."""

@@ -96,5 +96,5 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Write ``obj`` beside ``filepath``, then rename it."""
-        with atomic_write(filepath) as part:
-            super().put(obj, part)
+        with atomic_write(filepath) as temporary:
+            super().put(obj, temporary)

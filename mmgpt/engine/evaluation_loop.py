@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
@@ -30,7 +31,7 @@ ADVICE = "wait for the end of that evaluation, or name another folder with --wor
 class WholeBatches(Sampler):
     """Batch sampler whose batches are equal for any number n of processes, each of which takes every n-th batch.
 
-    So padding, and with it the last bits of an answer's score, do not depend on which process computes it, or when.
+    Padding, and with it the last bits of an answer's score, then do not depend on which process computes it, or when.
 
     Args:
         sampler: MMEngine's DefaultSampler, which has the dataset, rank and world size.
@@ -53,8 +54,8 @@ class WholeBatches(Sampler):
         """Indices of the samples of each batch of this process."""
         indices = range(len(self.sampler.dataset))
         batches = [list(indices[i : i + self.batch_size]) for i in range(0, len(indices), self.batch_size)]
-        left = [batch for batch in batches if not self.answered.issuperset(batch)]
-        return left[self.sampler.rank :: self.sampler.world_size]
+        remaining = [batch for batch in batches if not self.answered.issuperset(batch)]
+        return remaining[self.sampler.rank :: self.sampler.world_size]
 
 
 @LOOPS.register_module()
@@ -81,9 +82,9 @@ class EvaluationLoop(TestLoop):
         super().__init__(runner, loader, evaluator)
         self.resume, self.cut_at = resume, tuple(cut_at)
         model = unwrap_model(runner)
-        # Models from outside of this project need not generate.
+        # Models from outside of this project may have no generation settings.
         generation = getattr(model, "settings_in_force", dict)()
-        # One process computes the checksums of files of gigabytes.
+        # Only the first process computes the checksums, since the files may have gigabytes.
         self.settings = on_main_process(lambda: evaluation_settings(runner.cfg, runner._load_from, generation))
         template = self.settings["prompt_template"]
         if template and generation:
@@ -103,10 +104,10 @@ class EvaluationLoop(TestLoop):
                 if not self.resume:
                     predictions.clear()
                 elif not predictions.read():
-                    # Evaluations that differ in their metrics alone; the one with the most predictions is taken.
+                    # The evaluations in these folders differ in their metrics alone; the most complete one is copied.
                     folders = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*")
-                    others = [Predictions(folder).read() for folder in sorted(folders)]
-                    predictions.add(max(others, key=len, default={}).values())
+                    candidates = [Predictions(folder).read() for folder in sorted(folders)]
+                    predictions.add(max(candidates, key=len, default={}).values())
                 if self.resume:
                     predictions.gather()
             barrier()
@@ -121,8 +122,23 @@ class EvaluationLoop(TestLoop):
             for step, (indices, batch) in enumerate(zip(sampler.batches(), self.dataloader, strict=True)):
                 self.answer(step, batch, indices, predictions)
             barrier()
-            # 3. Score all predictions.
-            metrics = on_main_process(lambda: self._evaluate(predictions, time.perf_counter() - start))
+
+            # 3. Score all predictions, and write them with the result. Only the first process does this.
+            def finish() -> dict:
+                seconds = round(time.perf_counter() - start, 1)
+                try:
+                    metrics = score(predictions.finish(size), self.evaluator.metrics, self.folder)
+                except Exception:
+                    text = "the answers are saved, but could not be scored; --resume scores them without asking again"
+                    print_log(f"{self.folder}: {text}", "current", logging.ERROR)
+                    raise
+                result = {"metrics": metrics, "samples": size, "settings": self.settings, **circumstances()}
+                result |= {"processes": get_world_size(), "seconds": seconds}
+                write_json(result, self.folder / RESULT)
+                print_log(f"written: {self.folder / RESULT}", "current")
+                return metrics
+
+            metrics = on_main_process(finish)
             runner.call_hook("after_test_epoch", metrics=metrics)
             # MMEngine's LoggerHook gives the visualizer's backends the metrics of validation only.
             runner.visualizer.add_scalars(metrics)
@@ -140,33 +156,30 @@ class EvaluationLoop(TestLoop):
         predictions.add({"index": index, **row} for index, row in zip(indices, rows, strict=True))
         self.runner.call_hook("after_test_iter", batch_idx=step, data_batch=batch, outputs=rows)
 
-    def _evaluate(self, predictions: Predictions, seconds: float) -> dict:
-        """Metrics of all predictions, which are written with the result; the first process does this alone."""
-        size = len(self.dataloader.dataset)
-        rows, metrics = predictions.finish(size), {}
-        try:
-            for metric in self.evaluator.metrics:
-                if hasattr(metric, "folder"):
-                    metric.folder = self.folder
-                metric.process(None, rows)
-                # Not metric.evaluate(), in which all processes take part.
-                for name, value in metric.compute_metrics(metric.results).items():
-                    name = "/".join(filter(None, (metric.prefix, name)))
-                    if name in metrics:
-                        raise ValueError(
-                            f"two metrics of test_evaluator give {name!r}: set another `prefix` for one of them"
-                        )
-                    metrics[name] = value
-                metric.results.clear()
-        except Exception:
-            text = "the answers are kept, but could not be scored; --resume scores them without asking again"
-            print_log(f"{self.folder}: {text}", "current", logging.ERROR)
-            raise
-        result = {"metrics": metrics, "samples": size, "settings": self.settings, **circumstances()}
-        result |= {"processes": get_world_size(), "seconds": round(seconds, 1)}
-        write_json(result, self.folder / RESULT)
-        print_log(f"written: {self.folder / RESULT}", "current")
-        return metrics
+
+def score(rows: Sequence[dict], metrics: Sequence[BaseMetric], folder: Path) -> dict[str, float]:
+    """Scores of predictions by the names of their metrics, in one process.
+
+    Args:
+        rows: samples with their predictions.
+        folder: of the files that metrics write.
+
+    Raises:
+        ValueError: two metrics give a score of the same name.
+    """
+    scores = {}
+    for metric in metrics:
+        if hasattr(metric, "folder"):
+            metric.folder = folder
+        metric.process(None, rows)
+        # metric.evaluate() is not called, since all processes would have to take part in it.
+        for name, value in metric.compute_metrics(metric.results).items():
+            name = "/".join(filter(None, (metric.prefix, name)))
+            if name in scores:
+                raise ValueError(f"two metrics of test_evaluator give {name!r}: set another `prefix` for one of them")
+            scores[name] = value
+        metric.results.clear()
+    return scores
 
 
 def cut_predictions(rows: Sequence[dict], words: Sequence[str]) -> None:

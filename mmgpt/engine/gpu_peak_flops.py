@@ -1,6 +1,6 @@
 """Peak FLOPS of GPUs, from their makers' data sheets."""
 
-# In TFLOPS, for dense products of bfloat16 matrices summed in float32. Data sheets often give twice as much, for
+# The values hold for dense products of bfloat16 matrices summed in float32. Data sheets often give twice as much, for
 # matrices with half of their values zero. The keys are words of the names that torch.cuda.get_device_name returns.
 BFLOAT16_TFLOPS = {
     "A10": 125.0,

@@ -1,7 +1,6 @@
 """Data loader of one process of a run, built without the run."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch.distributed
 from mmengine.registry import DATASETS, init_default_scope
@@ -34,20 +33,14 @@ def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, ep
     loader_cfg = {key: value for key, value in loader_cfg.items() if key not in WORKER_ARGUMENTS} | {"num_workers": 0}
     # The dataset is built outside of the fake group, since the processes of a run read an annotation file together.
     loader_cfg["dataset"] = DATASETS.build(loader_cfg["dataset"])
-    with _fake_process_group(rank, world_size):
+    # Samplers read rank and world size when they are built, from a process group of which only this process exists.
+    torch.distributed.init_process_group("fake", rank=rank, world_size=world_size)
+    try:
         loader = Runner.build_dataloader(loader_cfg, seed=(cfg.get("randomness") or {}).get("seed") or 0)
+    finally:
+        torch.distributed.destroy_process_group()
     # MMEngine's DistSamplerSeedHook sets the epoch in the same way.
     for sampler in (loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
     return loader
-
-
-@contextmanager
-def _fake_process_group(rank: int, world_size: int) -> Iterator[None]:
-    """Context manager with a process group of which only this process exists; samplers look at it when built."""
-    torch.distributed.init_process_group("fake", rank=rank, world_size=world_size)
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()

@@ -29,7 +29,7 @@ def seed_iteration(seed: int, iteration: int, rank: int) -> None:
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """Epoch-based training loop with gradient accumulation, resumable after any batch as if never stopped.
+    """Epoch-based training loop with gradient accumulation, resumable exactly after any batch.
 
     1. An epoch starts at the batch where the run was stopped: the batches before it are skipped without being read, by
        ``batch_sampler.start`` (see JointBatchSampler).
@@ -43,9 +43,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     """
 
     def run(self) -> nn.Module:
-        """Train from the batch at which the loop stands, which is the first one or that of a resumed checkpoint."""
+        """Train from the first batch, or from the batch of a resumed checkpoint."""
         runner, wrapper, batch_sampler = self.runner, self.runner.optim_wrapper, self.dataloader.batch_sampler
-        # A checkpoint written at the last batch of an epoch says (epoch, all batches done): that is the next epoch.
+        # A checkpoint written at the last batch of an epoch holds the number of that epoch; the next is due.
         self._epoch = self._iter // len(self.dataloader)
         self.check_start(self._iter)
         if self._iter % wrapper._accumulative_counts:
@@ -73,7 +73,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 batch_sampler.start = 0
             runner.call_hook("after_train_epoch")
             self._epoch += 1
-            # Validation, as in MMEngine's loop.
+            # Validation runs at the same epochs as in MMEngine's loop.
             self._decide_current_val_interval()
             due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
             if runner.val_loop is not None and self._epoch >= self.val_begin and due:

@@ -64,10 +64,16 @@ REBUILT = (
     rf"optim_wrapper\.optimizer\.({'|'.join(HYPERPARAMETERS)})",
 )
 # The registries whose components may be foreign.
-OPEN = (registries.MODELS, registries.DATASETS, registries.TRANSFORMS, registries.DATA_SAMPLERS, registries.FUNCTIONS)
+FOREIGN_REGISTRIES = (
+    registries.MODELS,
+    registries.DATASETS,
+    registries.TRANSFORMS,
+    registries.DATA_SAMPLERS,
+    registries.FUNCTIONS,
+)
 # All registries whose components the compared entries of a config can name.
-COMPONENTS = (
-    *OPEN,
+COMPONENT_REGISTRIES = (
+    *FOREIGN_REGISTRIES,
     registries.OPTIMIZERS,
     registries.OPTIM_WRAPPERS,
     registries.OPTIM_WRAPPER_CONSTRUCTORS,
@@ -75,7 +81,7 @@ COMPONENTS = (
     registries.LOOPS,
 )
 EMPTY = (None, {}, [])
-MAX_LINES, MAX_WIDTH = 20, 200  # of a message, and of a value in it, in characters
+MAX_LINES, MAX_WIDTH = 20, 200  # lines of a message, and characters of a value in it
 
 Result = TypeVar("Result")
 
@@ -83,10 +89,10 @@ Result = TypeVar("Result")
 class Change(NamedTuple):
     """A setting whose value in the config differs from the one in the checkpoint."""
 
-    name: str  # dotted
+    name: str  # dotted name
     then: object
     now: object
-    owner: str | None = None  # type of the component that it is an argument of
+    owner: str | None = None  # type of the component whose argument the setting is
 
     def matches(self, patterns: tuple[str, ...]) -> bool:
         """Whether one of the regular expressions matches the name of the setting, or of an entry that contains it."""
@@ -113,6 +119,7 @@ def run_settings(cfg: Mapping) -> dict:
 
 
 def _compared_entries(cfg: Mapping) -> dict:
+    """The COMPARED entries of a config, as plain data."""
     return {name: _without_caches(plain_config(cfg[name])) for name in COMPARED if cfg.get(name) is not None}
 
 
@@ -160,7 +167,7 @@ def compare_settings(checkpoint: Mapping, now: Mapping, source: str) -> Changes 
     Checkpoints of older versions have the text of their config instead, with which files are compared by name alone.
 
     Args:
-        checkpoint: its content; tensors are not looked at.
+        checkpoint: content of the checkpoint, of which tensors are ignored.
         now: settings of the run, see `run_settings`.
         source: name of the checkpoint, for messages.
 
@@ -177,12 +184,12 @@ def compare_settings(checkpoint: Mapping, now: Mapping, source: str) -> Changes 
     if then is None:
         _check_end(meta, loop, source)
         return None
-    # 1. Settings that the checkpoint does not have under today's names are filled in.
+    # 1. Bring the settings of the checkpoint to today's names, and fill in missing ones.
     config = {"processes": now["config"]["processes"], **with_present_names(then["config"], source)}
     # A seed that was drawn at random is in no config; where the config has none, the run keeps the seed.
     fixed_seed = (now["config"].get("randomness") or {}).get("seed") is not None
     config["randomness"] = {**(config.get("randomness") or {}), "seed": meta.get("seed") if fixed_seed else None}
-    # 2. The differences are sorted by kind.
+    # 2. Sort the differences by kind.
     rebuilt, foreign, refused = [], [], []
     for change in _differences(config, now["config"], (then["files"], now["files"])):
         if change.matches(FREE):
@@ -205,9 +212,9 @@ def compare_settings(checkpoint: Mapping, now: Mapping, source: str) -> Changes 
 
 
 def on_main_process(function: Callable[[], Result]) -> Result:
-    """The result of a function that only the first process runs, in all processes; so is an error that it raises.
+    """The result of a function that only the first process runs, or the error that it raises, in all processes.
 
-    All processes call it, and only the first reads files: the others may see them later, or not at all.
+    All processes call it. Only the first one reads files, since they may appear later in the others, or not at all.
     """
     outcome: list = [None]
     if is_main_process():
@@ -269,8 +276,8 @@ def change_lines(changes: Sequence[Change]) -> list[str]:
         texts = (text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]} ..." for text in (repr(then), repr(now)))
         names.setdefault((name.rpartition(".")[2], *texts), []).append(name)
     lines = [
-        f"{min(same, key=len)}{f' and {len(same) - 1} more' * (len(same) > 1)}: {then} then, {now} now"
-        for (_, then, now), same in names.items()
+        f"{min(settings, key=len)}{f' and {len(settings) - 1} more' * (len(settings) > 1)}: {then} then, {now} now"
+        for (_, then, now), settings in names.items()
     ]
     return lines[:MAX_LINES] + [f"and {len(lines) - MAX_LINES} more"] * (len(lines) > MAX_LINES)
 
@@ -328,7 +335,7 @@ def _differences(
 
 def _is_foreign(name: str | None) -> bool:
     """Whether a type was registered from outside of this project, and is not derived from a class of ours."""
-    component = _component(name, OPEN)
+    component = _component(name, FOREIGN_REGISTRIES)
     if component is None:
         return False
     packages = [base.__module__.partition(".")[0] for base in getattr(component, "__mro__", [component])]
@@ -356,13 +363,13 @@ def _defaults(name: str | None) -> dict:
     return {name: value for name, value in defaults.items() if name != "seed"}
 
 
-def _component(name: str | None, searched: Sequence[Registry] = COMPONENTS) -> Callable | None:
+def _component(name: str | None, candidates: Sequence[Registry] = COMPONENT_REGISTRIES) -> Callable | None:
     """The component registered under a name with or without a scope, or whose full name this is.
 
     Only the modules of the registries are imported for it, since the name may come from a checkpoint.
     """
     key = (name or "").rpartition(".")[2]
-    for registry in searched:
+    for registry in candidates:
         registry.import_from_location()
         for level in (registry, registry.parent):
             component = level.module_dict.get(key)

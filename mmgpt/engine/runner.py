@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgpt.models.image_path import check_image_path, tell_unseen_images
+from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
 from mmgpt.models.memory.compile import check_options
 from mmgpt.models.weights.reader import read_file
 from mmgpt.registry import MODEL_WRAPPERS
@@ -25,14 +25,14 @@ from .parallel.fsdp import ShardedDataParallel
 from .schedule import fit_schedule
 from .trainable import unwrap_model
 
-# The first words of MMEngine's messages that fill screens.
-LONG = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environment")
+# MMEngine's messages that fill a screen, by their first words.
+LONG_MESSAGES = ("Config:", "Hooks will be executed", "\n" + "-" * 60 + "\nSystem environment")
 
 
 class MMGPTRunner(Runner):
     """MMEngine's Runner for models that are mostly frozen.
 
-    The differences: its hooks are those of `hooks_of_run`; the schedule is fitted to the run (`fit_schedule`); a model
+    Six differences: the hooks are those of `hooks_of_run`; the schedule is fitted to the run (`fit_schedule`); a model
     that images cannot reach is not trained (`check_image_path`); a checkpoint of a run with other settings is not
     resumed (`compare_settings`); a model to be sharded is never whole on one GPU; `compile` of the config compiles
     layers instead of a whole step (`CompileHook`). Config, hooks and environment are logged to the file alone.
@@ -98,7 +98,7 @@ class MMGPTRunner(Runner):
         """Same as MMEngine's, with a warning where images do not reach a model that is about to answer."""
         super().load_or_resume()
         if not isinstance(self._train_loop, BaseLoop):
-            tell_unseen_images(unwrap_model(self))
+            warn_of_closed_gates(unwrap_model(self))
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
         """Register the hooks of `hooks_of_run`; the log names those that the config turns off."""
@@ -110,7 +110,7 @@ class MMGPTRunner(Runner):
             self.logger.warning(line)
 
     def _maybe_compile(self, target: str) -> None:
-        """Nothing: a whole step would take minutes to compile, and break at each test of values; see CompileHook."""
+        """Does nothing, unlike MMEngine's: a whole step would compile for minutes, and break at each test of values."""
 
     def _build_param_scheduler(
         self, scheduler: _ParamScheduler | dict | Sequence, optim_wrapper: OptimWrapper
@@ -124,7 +124,7 @@ class MMGPTRunner(Runner):
         )
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Same as MMEngine's, except that the default is UnusedParamsDDP, and that shards alone go to the device."""
+        """Same as MMEngine's, except that UnusedParamsDDP is the default, and a sharded model moves its own shards."""
         if self.distributed and not model_wrapper_cfg:
             # MMEngine's default fails where a process has no images in a batch.
             model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcast_buffers=False)
@@ -138,9 +138,9 @@ class MMGPTRunner(Runner):
             super()._init_model_weights()
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs) -> MMLogger:
-        """MMEngine's logger, whose arguments these are; long messages do not reach the screen."""
+        """MMEngine's logger, except that long messages do not reach the screen."""
         logger = super().build_logger(log_level, log_file, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(lambda record: not str(record.msg).startswith(LONG))
+                handler.addFilter(lambda record: not str(record.msg).startswith(LONG_MESSAGES))
         return logger

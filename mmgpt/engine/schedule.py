@@ -26,11 +26,12 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
     """The schedulers of a config, changed so that each warm-up reaches its full rate within the run.
 
     A warm-up is a linear or constant scheduler of MMEngine whose last factor is above its first. It reaches the full
-    rate at the last of the batches, or epochs, between its `begin` and `end`. One of 0 or 1 never would, so it is left
-    out. One that ends after the run is cut to a twentieth of the run, with a warning, and a scheduler that begins at
-    its end begins at the new end. A constant scheduler that ends after the run is a warm-up only if another scheduler
-    begins at its end; otherwise its rate is meant for the whole run. A scheduler that begins after the run causes a
-    warning. All others, and those that are built already, stay as they are. An `end` of None is the end of the run.
+    rate at the last of the batches, or epochs, between its `begin` and `end`. With 0 or 1 of them it never would, and
+    is left out. A warm-up that ends after the run is cut to a twentieth of the run, with a warning, and a scheduler
+    that begins at its end begins at the new end. A constant scheduler that ends after the run is a warm-up only if
+    another scheduler begins at its end; otherwise its rate is meant for the whole run. A scheduler that begins after
+    the run causes a warning. All others, and those that are built already, stay as they are. An `end` of None is the
+    end of the run.
 
     Args:
         schedulers: configs, or schedulers that are built already.
@@ -40,7 +41,7 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
     Raises:
         ValueError: a warm-up has a factor of 0, by which MMEngine divides, or ends before it begins.
     """
-    fitted, moved = [], {}
+    fitted, new_ends = [], {}
     begins = {int(_unit(item, epoch) * (item.get("begin") or 0)) for item in schedulers if isinstance(item, dict)}
     for index, scheduler in enumerate(schedulers):
         if not isinstance(scheduler, dict):
@@ -50,8 +51,8 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
         name = f"param_scheduler[{index}] ({scheduler.get('type')})"
         unit = _unit(scheduler, epoch)
         begin, end = (int(unit * scheduler.get(key, value)) for key, value in (("begin", 0), ("end", run / unit)))
-        if begin in moved:
-            begin = moved[begin]
+        if begin in new_ends:
+            begin = new_ends[begin]
             scheduler["begin"] = begin / unit if scheduler.get("convert_to_iter_based") else -(-begin // unit)
         if begin >= run:
             _warn(f"{name} begins after {begin} batches, and the run has {run}: it changes nothing")
@@ -63,7 +64,8 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
                     "its begin; 0 means that there is no warm-up"
                 )
             steps = end - begin if unit == 1 or scheduler.get("convert_to_iter_based") else (end - begin) // unit
-            whole_run = factors[1][0] is None and end not in begins
+            is_constant = factors[1][0] is None
+            whole_run = is_constant and end not in begins
             if end > run and not whole_run:
                 steps = min(max(1, run // FRACTION), run - begin)
                 result = f"cut to {steps}" if steps > 1 else "left out"
@@ -71,7 +73,7 @@ def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:
                     f"{name}: its warm-up of {end - begin} batches ends after the run of {run}; it is {result}: a "
                     f"twentieth of the run is {run // FRACTION} (warmup_iters)"
                 )
-                moved[end] = begin + steps if steps > 1 else begin
+                new_ends[end] = begin + steps if steps > 1 else begin
                 scheduler.update(by_epoch=False, begin=begin, end=begin + steps)
                 scheduler.pop("convert_to_iter_based", None)
             if steps <= 1:
@@ -116,7 +118,7 @@ def rebuild_schedule(runner: Runner, checkpoint: dict, changes: Changes | None) 
     Raises:
         ValueError: a scheduler follows the results of validation, which the checkpoint does not have.
     """
-    # 1. Whether there is anything to rebuild.
+    # 1. Return if there is nothing to rebuild.
     meta, schedulers = checkpoint["meta"], runner.param_schedulers or []
     batches, length = meta["iter"], len(runner.train_dataloader)
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -134,7 +136,7 @@ def rebuild_schedule(runner: Runner, checkpoint: dict, changes: Changes | None) 
                 f"a schedule that follows validation cannot be rebuilt for other settings: {'; '.join(reasons)}"
             )
         return
-    # 2. The schedulers at the batch of the checkpoint.
+    # 2. Step the schedulers to the batch of the checkpoint.
     hooks = [hook for hook in runner.hooks if isinstance(hook, ParamSchedulerHook)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `scheduler.step")
@@ -144,7 +146,7 @@ def rebuild_schedule(runner: Runner, checkpoint: dict, changes: Changes | None) 
                 if by_epoch and (batch + 1) % length == 0:
                     hook.after_train_epoch(runner)
     checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
-    # 3. The hyperparameters of the optimizer. Where it has several parameter groups, MMEngine also schedules
+    # 3. Replace the hyperparameters of the optimizer. Where it has several parameter groups, MMEngine also schedules
     # `base_param_settings`, a group without parameters.
     names = {*HYPERPARAMETERS, *(scheduler.param_name for scheduler in schedulers)}
     names |= {f"initial_{name}" for name in names}

@@ -28,7 +28,7 @@ def trainable_names(model: nn.Module) -> set[str]:
     """Names in ``model.state_dict()`` that training changes.
 
     These are the parameters that require gradients, the persistent buffers of the modules that own such a parameter
-    (running statistics), and all tensors that LoRA added, of which some variants train a part only (MiCA, VeLoRA).
+    (running statistics), and all tensors that LoRA added, of which some variants train only a few (MiCA, VeLoRA).
     """
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     # No state dict is made for the names, since 4-bit weights pack their quantization state for it each time.
@@ -52,7 +52,7 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 def trainable_state_dicts(runner: Runner, shards: Path | None = None) -> Iterator[None]:
     """Context manager during which the state dicts of model and optimizer hold trainable tensors only.
 
-    The billions of frozen weights are not copied to save a few. All processes enter it, then the first one saves alone.
+    The billions of frozen weights are not copied. All processes enter it, then the first one saves alone.
     Sharded tensors are gathered first; or, with a folder for `shards`, each process writes its shards there, and the
     state dicts do not have them.
     """
@@ -63,7 +63,12 @@ def trainable_state_dicts(runner: Runner, shards: Path | None = None) -> Iterato
     names, optimizer_state = trainable_names(model), optimizer.state_dict()
     tensors = {name: value.detach() for name, value in model.named_parameters() if name in names}
     if shards is not None:
-        sharded = _pop_sharded(tensors, optimizer_state)
+        # Sharded tensors are taken out of both states, under the names that `merge_shards` expects.
+        sharded = {f"state_dict.{name}": tensors.pop(name) for name in [*tensors] if isinstance(tensors[name], DTensor)}
+        optimizer_state["state"] = {index: dict(values) for index, values in optimizer_state["state"].items()}
+        for index, values in optimizer_state["state"].items():
+            dtensors = [name for name, value in values.items() if isinstance(value, DTensor)]
+            sharded.update({f"optimizer.{index}.{name}": values.pop(name) for name in dtensors})
         write_shards(shards, sharded)
         names -= {name.removeprefix("state_dict.") for name in sharded}
     tensors, optimizer_state = unshard(tensors), unshard(optimizer_state)
@@ -84,16 +89,6 @@ def trainable_state_dicts(runner: Runner, shards: Path | None = None) -> Iterato
             handle.remove()
         if is_sharded(runner):
             runner.model.gather_weights(not runner.model.training)
-
-
-def _pop_sharded(tensors: dict[str, Tensor], optimizer_state: dict) -> dict[str, DTensor]:
-    """Sharded tensors of a model and its optimizer, removed from their states; names as `merge_shards` expects them."""
-    sharded = {f"state_dict.{name}": tensors.pop(name) for name in [*tensors] if isinstance(tensors[name], DTensor)}
-    optimizer_state["state"] = {index: dict(values) for index, values in optimizer_state["state"].items()}
-    for index, values in optimizer_state["state"].items():
-        names = [name for name, value in values.items() if isinstance(value, DTensor)]
-        sharded.update({f"optimizer.{index}.{name}": values.pop(name) for name in names})
-    return sharded
 
 
 def shard_states(state: dict, groups: Sequence[dict]) -> None:

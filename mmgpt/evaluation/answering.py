@@ -1,9 +1,8 @@
-"""One pass of a model over a data loader, with each answer judged."""
+"""Judged answers of a model to all batches of a data loader."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 
@@ -40,28 +39,22 @@ def answer_all(
             progress(len(answers))
 
     futures: deque = deque()
-    with _one_core_each(threads) as arguments, ThreadPoolExecutor(threads, **arguments) as pool:
-        for batch in loader:
-            futures.append(pool.submit(answer, batch))
-            # At most one batch more than there are threads is loaded at a time.
-            if len(futures) > threads:
-                take(futures.popleft())
-        while futures:
-            take(futures.popleft())
-    return rows
-
-
-@contextmanager
-def _one_core_each(threads: int) -> Iterator[dict]:
-    """Context manager with arguments of ThreadPoolExecutor by which each of several threads computes on one core.
-
-    Threads that start later take over torch's number of threads, so it is restored at the end.
-    """
-    before = torch.get_num_threads()
+    # Each of several threads computes on one core. This setting of torch also affects threads that start later, so it
+    # is restored at the end.
+    cores = torch.get_num_threads()
+    one_core = dict(initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else {}
     try:
-        yield dict(initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else {}
+        with ThreadPoolExecutor(threads, **one_core) as pool:
+            for batch in loader:
+                futures.append(pool.submit(answer, batch))
+                # At most one batch more than there are threads is loaded at a time.
+                if len(futures) > threads:
+                    take(futures.popleft())
+            while futures:
+                take(futures.popleft())
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(cores)
+    return rows
 
 
 def cpu_threads(model: torch.nn.Module, most: int = 8) -> int:

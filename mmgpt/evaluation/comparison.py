@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Statistics of some pairs, scores in percent.
+    """Statistics of pairs of rows, scores in percent.
 
     Attributes:
         low, high: 95 % confidence interval of the difference (paired bootstrap).
@@ -74,7 +74,7 @@ def pair_up(first: SavedEvaluation, second: SavedEvaluation) -> list[Pair]:
     if different:
         first_row, second_row = different[0]
         raise ValueError(
-            f"{len(different)} samples have other expected answers: {_describe(first_row)}: "
+            f"{len(different)} samples have different expected answers: {_describe(first_row)}: "
             f"{_references(first_row)} and {_references(second_row)}"
         )
     return pairs
@@ -88,7 +88,11 @@ def change(pairs: Sequence[Pair]) -> Change:
     ties = Counter(is_right(pair.first["score"]) for pair in pairs if pair.gain == 0)
     p = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     first, second = scores.mean(axis=0)
-    low, high = _confidence_interval(scores[:, 1] - scores[:, 0])
+    # How often a bootstrap sample holds each distinct gain is a multinomial draw. Scores have few distinct values, so
+    # the cost hardly depends on the number of samples.
+    values, counts = np.unique(scores[:, 1] - scores[:, 0], return_counts=True)
+    draws = np.random.default_rng(0).multinomial(len(pairs), counts / len(pairs), BOOTSTRAP_SAMPLES)
+    low, high = map(float, np.percentile(draws @ values / len(pairs), [2.5, 97.5]))
     return Change(len(pairs), first, second, second - first, low, high, wins, losses, ties[True], ties[False], float(p))
 
 
@@ -97,18 +101,6 @@ def differing(first: Mapping, second: Mapping) -> dict[str, tuple]:
     first_leaves, second_leaves = dict(_leaves(first, "")), dict(_leaves(second, ""))
     values = {name: (first_leaves.get(name), second_leaves.get(name)) for name in {**first_leaves, **second_leaves}}
     return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
-
-
-def _confidence_interval(gains: np.ndarray) -> tuple[float, float]:
-    """Interval that holds 95 % of the means of bootstrap samples.
-
-    How often a bootstrap sample holds each distinct value is a multinomial draw. Scores have few distinct values, so
-    that the cost hardly depends on the number of samples.
-    """
-    (values, counts), rng = np.unique(gains, return_counts=True), np.random.default_rng(0)
-    means = [rng.multinomial(len(gains), counts / len(gains)) @ values / len(gains) for _ in range(BOOTSTRAP_SAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _rows_by_key(rows: Sequence[Mapping]) -> dict[tuple, dict]:

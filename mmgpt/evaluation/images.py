@@ -1,4 +1,4 @@
-"""Images of the rows of an evaluation, found by the dataset configs that it was made with."""
+"""Images of the rows of an evaluation, whose folders come from the dataset configs of that evaluation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

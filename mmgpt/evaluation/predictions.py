@@ -58,7 +58,7 @@ class Predictions:
         """Merge all parts into one file; returns its rows, in the order of the data. To be called by one process.
 
         Raises:
-            ValueError: predictions are missing, or have an index from `size` on; names some.
+            ValueError: predictions are missing, or their index is not below `size`; names some.
         """
         rows = self.read()
         mismatched = sorted(set(range(size)) ^ set(rows))

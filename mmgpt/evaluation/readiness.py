@@ -34,42 +34,42 @@ class Questions:
                 question = dataset.text_only(sample, FormatPrompt)
                 for step in dataset.pipeline.transforms:
                     if isinstance(step, AddCandidates):
-                        question["choices"] = question["candidates"] = step.offered(question)
+                        question["choices"] = question["candidates"] = step.candidate_answers(question)
             yield {key: question[key] for key in KEYS if key in question}
 
 
 def questions_of(dataset: Dataset) -> Questions | None:
     """The questions of a dataset; None if it contains datasets other than InstructionDataset with FormatPrompt."""
     leaves = _leaves(dataset)
-    if not all(isinstance(leaf, InstructionDataset) and formats(leaf) for leaf in leaves):
+    if not all(isinstance(leaf, InstructionDataset) and has_prompt(leaf) for leaf in leaves):
         return None
     return Questions(lambda: ((leaf, leaf.get_data_info(i)) for leaf in leaves for i in range(len(leaf))))
 
 
-def formats(dataset: InstructionDataset) -> bool:
+def has_prompt(dataset: InstructionDataset) -> bool:
     """Whether a dataset's pipeline has FormatPrompt."""
     return any(isinstance(step, FormatPrompt) for step in dataset.pipeline.transforms)
 
 
-def questions_of_parts(parts: Sequence[CheckedDataset]) -> Questions:
-    """The questions of datasets that are being checked."""
-    return Questions(
-        lambda: (
-            (part.dataset, part.dataset.equip(sample, 0, i)) for part in parts for i, sample in enumerate(part.samples)
-        )
-    )
-
-
-def unjudgeable(config: Mapping | Sequence[Mapping], parts: Sequence[CheckedDataset]) -> Iterator[str]:
-    """Why metrics of a config could not judge answers to the samples of some datasets: one sentence per metric."""
+def judging_problems(config: Mapping | Sequence[Mapping], datasets: Sequence[CheckedDataset]) -> Iterator[str]:
+    """Reasons why metrics of a config could not judge answers to the samples of datasets: one sentence per metric."""
     try:
         metrics = build_metrics(config)
     except (ValueError, LookupError, ImportError, OSError) as error:
         yield str(error)
         return
-    for metric in metrics if all(formats(part.dataset) for part in parts) else ():
+    if not all(has_prompt(checked.dataset) for checked in datasets):
+        return
+    questions = Questions(
+        lambda: (
+            (checked.dataset, checked.dataset.equip(sample, 0, i))
+            for checked in datasets
+            for i, sample in enumerate(checked.samples)
+        )
+    )
+    for metric in metrics:
         try:
-            check_questions([metric], questions_of_parts(parts))
+            check_questions([metric], questions)
         # Transforms raise these errors for records that they do not expect, as parsers do (see parse_record).
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             yield f"{type(metric).__name__}: {error}"

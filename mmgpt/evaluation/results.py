@@ -24,7 +24,7 @@ def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation:
 
     Args:
         cfg: a config whose variables are replaced.
-        checkpoint: file or folder of trained parameters, or None.
+        checkpoint: file or folder of trainable parameters, or None.
         generation: all generation settings in force (see `models.generation`), including those that the config leaves
             to the model.
     """
@@ -48,7 +48,7 @@ def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation:
 
 
 def circumstances() -> dict:
-    """The command line, and the versions of the packages."""
+    """The command line of this process, and the versions of Python and the packages."""
     return {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
 
 
@@ -67,8 +67,8 @@ def digests(settings: Mapping) -> tuple[str, str]:
 
 def write_json(content: Mapping, path: Path) -> None:
     """Write a JSON file atomically."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sha256(path: str | Path) -> str:

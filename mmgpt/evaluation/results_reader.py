@@ -65,7 +65,7 @@ def rule_of(metrics: Mapping | Sequence[Mapping]) -> str:
     """Name of the first rule among an evaluation's metrics that scores samples one by one; 'exact' if none does.
 
     Raises:
-        ValueError: the evaluation measured nothing but perplexity; or a rule is unknown.
+        ValueError: perplexity is the only metric of the evaluation; or a rule is unknown.
     """
     metrics = [metrics] if isinstance(metrics, Mapping) else metrics
     if all(metric.get("type") == "Perplexity" for metric in metrics):

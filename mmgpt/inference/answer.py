@@ -39,14 +39,15 @@ class Answer:
 
     Attributes:
         prompt: text of the prompt, special tokens by their names.
-        finish_reason: 'stop' (the model or a stop sequence ended the answer), 'length' or 'cancelled'; None before.
+        finish_reason: 'stop' (the model or a stop sequence ended the answer), 'length' or 'cancelled'; None before
+            the end.
         prompt_tokens, cached_tokens, completion_tokens: lengths of the prompt, of its cached prefix, and of the answer.
         seconds_to_first, seconds: from the request to the first token, and to the end.
 
     Args:
-        prompt: see above.
+        prompt: as in the attributes.
         listener: called from the scheduler's thread with each `Piece`, then with the exception that ended the answer,
-            or with None at a regular end. Then there is nothing to iterate over. It must return quickly.
+            or with None at a regular end. An answer with a listener cannot be iterated over. It must return quickly.
     """
 
     def __init__(self, prompt: str = "", listener: Callable[[Piece | Exception | None], None] | None = None):
@@ -60,7 +61,7 @@ class Answer:
 
     def __iter__(self) -> Iterator[Piece]:
         if not self._iterable:
-            raise ValueError("this answer tells a listener: there is nothing to iterate over")
+            raise ValueError("this answer has a listener, which gets its pieces: there is nothing to iterate over")
         while isinstance(event := self._events.get(), Piece):
             yield event
         self._events.put(event)  # for the next iteration, which ends likewise
@@ -68,11 +69,11 @@ class Answer:
             raise event
 
     def text(self) -> str:
-        """Waits for the end -> the text of all pieces that were not iterated over before."""
+        """The text of all pieces that were not iterated over before; waits for the end of the answer."""
         return "".join(piece.text for piece in self)
 
     def wait(self) -> bool:
-        """Waits for the end, without taking any piece -> whether there is a finish reason, and no error."""
+        """Whether the answer has a finish reason and no error; waits for its end, without taking any piece."""
         self._ended.wait()
         return self.finish_reason is not None
 

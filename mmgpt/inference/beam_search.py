@@ -17,7 +17,7 @@ from .sampling import SampledToken
 
 
 def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether one call of generate can answer both requests: with the same arguments, without sampling, none alone."""
+    """Whether one call of generate can answer both requests: equal arguments, no sampling, and neither is `alone`."""
     if request.alone or other.alone:
         return False
     try:
@@ -27,7 +27,7 @@ def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
 
 
 def beam_search(prefiller: Prefiller, requests: Sequence[GenerationRequest]) -> list[str]:
-    """Answers requests of the `same_settings`, or a single one -> their finish reasons."""
+    """Answers requests of the `same_settings` together, or a single request; returns their finish reasons."""
     beams, seed = requests[0].beams, requests[0].seed
     ids = pad_sequence([request.ids[0] for request in requests], True, 0, "left")
     mask = pad_sequence([torch.ones_like(request.ids[0]) for request in requests], True, 0, "left")
@@ -63,7 +63,7 @@ def beam_search(prefiller: Prefiller, requests: Sequence[GenerationRequest]) -> 
     # 3. The tokens of each answer.
     if not streams:
         for writer, row in zip(writers, out[:, ids.shape[1] :], strict=True):
-            writer.prompt_seen = True
+            writer.prompt_skipped = True
             writer.put(row)
     return ["cancelled" if writer.request.answer.cancelled else writer.reason or "stop" for writer in writers]
 
@@ -73,21 +73,21 @@ class TokenWriter(BaseStreamer):
 
     def __init__(self, request: GenerationRequest, tokenizer: PreTrainedTokenizerBase):
         self.request, self.tokenizer = request, tokenizer
-        self.prompt_seen, self.reason = False, None
+        self.prompt_skipped, self.reason = False, None
 
     def put(self, value: Tensor) -> None:
         """Takes tokens; those of the first call are the prompt, and left out."""
-        tokens = value.flatten().tolist() if self.prompt_seen else ()
-        self.prompt_seen = True
+        tokens = value.flatten().tolist() if self.prompt_skipped else ()
+        self.prompt_skipped = True
         for token in tokens:
             self.reason = self.reason or self.request.add(SampledToken(token), self.tokenizer)
 
     def end(self) -> None:
-        """Nothing: the scheduler ends the request."""
+        """Do nothing: the scheduler ends the request."""
 
 
 class AllFinished(StoppingCriteria):
-    """Ends generation once each of its requests has a finish reason, or is cancelled."""
+    """Criterion that ends generation once each request has a finish reason, or is cancelled."""
 
     def __init__(self, writers: Sequence[TokenWriter]):
         self.writers = writers

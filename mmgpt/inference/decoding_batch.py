@@ -60,7 +60,7 @@ class DecodingBatch:
 
     @torch.no_grad()
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Appends one token to each sequence -> logits of the next one (B, vocabulary)."""
+        """Logits (B, vocabulary) of the tokens that follow, after appending one token to each sequence."""
         ids = torch.tensor(tokens, device=self.model.device)[:, None]
         lengths = torch.tensor(self.lengths, device=ids.device)[:, None]
         mask, longest = None, max(self.lengths) + 1
@@ -72,7 +72,7 @@ class DecodingBatch:
         return out.logits[:, -1]
 
     def _media(self) -> Media | None:
-        """What generated tokens attend to: the last image of their sequence ('latest'), or nothing ('next')."""
+        """The `Media` of generated tokens: the last image of their sequence ('latest'), or none ('next')."""
         stand_in = next((image for image in self.images if image), None)
         if stand_in is None:
             return None

@@ -5,22 +5,22 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-WINDOW = 32  # tokens that are decoded again for each new one, once an answer is longer
+WINDOW = 32  # number of last tokens that are decoded again for each new token of a longer answer
 
 
 class IncrementalDetokenizer:
-    """Turns token ids, one at a time, into whole characters.
+    """Streaming detokenizer that turns token ids, one at a time, into whole characters.
 
     The latest ids are decoded again at each step, since the text of a token can depend on the tokens before it. Text
     that ends within a character (several tokens of one byte each) is held back until the character is complete. A run
     of invalid bytes is decoded as a whole and can change the characters before it: emitted text stays, and decoding
-    starts anew behind it. (`tokenizers.decoders.DecodeStream` raises an exception there, and has no `flush`.)
+    starts anew after it. (`tokenizers.decoders.DecodeStream` raises an exception there, and has no `flush`.)
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self.ids: list[int] = []
-        self.emitted_ids, self.emitted = 0, ""  # how many of `ids` were emitted, and their text
+        self.emitted_ids, self.emitted = 0, ""  # number of `ids` that were emitted, and their text
 
     def add(self, token: int) -> str:
         """The text that one more token completes; special tokens are left out."""
@@ -53,7 +53,7 @@ class IncrementalDetokenizer:
 
 
 class AnswerDetokenizer:
-    """Turns the token ids of an answer into pieces of text that are never taken back.
+    """Detokenizer of an answer: turns its token ids into pieces of text that are never taken back.
 
     White space around the answer is left out, and so is a stop sequence with everything behind it. White space, and the
     possible beginning of a stop sequence, is therefore held back until more text comes.
@@ -84,11 +84,11 @@ class AnswerDetokenizer:
         self.held += text
         if not self.begun:
             self.held = self.held.lstrip()
-        found = [index for stop in self.stops if (index := self.held.find(stop)) >= 0]
-        self.stopped = bool(found)
+        stop_indices = [index for stop in self.stops if (index := self.held.find(stop)) >= 0]
+        self.stopped = bool(stop_indices)
         # The longest end of the text that is the beginning of a stop sequence.
         beginnings = (n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n]))
-        end = min(found) if found else len(self.held) - (0 if last else max(beginnings, default=0))
+        end = min(stop_indices) if stop_indices else len(self.held) - (0 if last else max(beginnings, default=0))
         piece = self.held[:end].rstrip()
         self.held = self.held[len(piece) :]
         self.begun |= bool(piece)

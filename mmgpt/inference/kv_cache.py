@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-PREALLOCATED = 64  # token positions, allocated beyond the present ones
+PREALLOCATED = 64  # number of further token positions that are allocated at once
 
 
 class PrefixKV(NamedTuple):
@@ -26,7 +26,7 @@ class PrefixKV(NamedTuple):
         return PrefixKV(tuple((k[:, :, :length], v[:, :, :length]) for k, v in self.layers if length))
 
     def copy(self) -> "PrefixKV":
-        """The same in tensors of its own."""
+        """A copy of the prefix in tensors of its own."""
         return PrefixKV(tuple((k.clone(), v.clone()) for k, v in self.layers))
 
     @property
@@ -57,7 +57,7 @@ class PreallocatedLayer(DynamicLayer):
     transformers' own layer copies all keys and values at each decoding step, this one once in PREALLOCATED tokens.
 
     Attributes:
-        shared: number of leading tokens that are the same in all rows that `reorder_cache` exchanges.
+        common_tokens: number of leading tokens that are the same in all rows that `reorder_cache` exchanges.
 
     Args:
         keys, values: (B, heads, S, d) of the tokens so far; the tensors are not changed.
@@ -66,7 +66,7 @@ class PreallocatedLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor):
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.keys, self.values, self.shared = keys, values, 0
+        self.keys, self.values, self.common_tokens = keys, values, 0
         self._allocated: tuple[Tensor, ...] = ()  # keys and values are views of the beginnings of these
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
@@ -82,13 +82,13 @@ class PreallocatedLayer(DynamicLayer):
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Same as in transformers. Beams are copies of one row, and beam search exchanges rows among them only."""
         super().batch_repeat_interleave(repeats)
-        self.shared = self.keys.shape[2]
+        self.common_tokens = self.keys.shape[2]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Same as in transformers, except that the shared tokens are not copied."""
+        """Same as in transformers, except that the common tokens are not copied."""
         self._allocate(self.keys.shape[2])
         for tensor in (self.keys, self.values):
-            tail = tensor[:, :, self.shared :]
+            tail = tensor[:, :, self.common_tokens :]
             tail.copy_(tail.index_select(0, beam_idx.to(tail.device)))
 
     def _allocate(self, length: int) -> None:

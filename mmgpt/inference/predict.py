@@ -39,8 +39,8 @@ def predict(
     """
     ids, mask, pixels, counts = prompts
     mask = torch.ones_like(ids) if mask is None else mask
-    images = 0 if pixels is None else pixels.shape[1]
-    counts = count_images(ids == flamingo.language.image_token_id, images, counts)
+    max_images = 0 if pixels is None else pixels.shape[1]
+    counts = count_images(ids == flamingo.language.image_token_id, max_images, counts)
     if candidates is not None:
         features = None if pixels is None else flamingo.encode_images(pixels, counts)
         answers = [[Candidate(**candidate) for candidate in row] for row in candidates]
@@ -53,9 +53,9 @@ def predict(
     for row, count in enumerate(counts.tolist()):
         prompt, seed = ids[row][mask[row].bool()][None], draw_seed(arguments)
         sampler = Sampler(flamingo.language, config, prompt, seed)
-        own_pixels = pixels[row, :count] if count else None
-        requests.append(GenerationRequest(prompt, own_pixels, sampler, Answer(), arguments, seed=seed))
-    # Batches of evaluation have no prefix worth the memory of a cache that outlives them.
+        images = pixels[row, :count] if count else None
+        requests.append(GenerationRequest(prompt, images, sampler, Answer(), arguments, seed=seed))
+    # The prefixes of an evaluation batch are not needed again, so that no cache has to hold them.
     Scheduler(flamingo, len(requests) * requests[0].beams, cache_bytes=0, pad_recurrent=True).run(requests)
     texts = [request.text(flamingo.tokenizer) for request in requests]
     return [{**meta, "prediction": text} for meta, text in zip(metas, texts, strict=True)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmgpt.models import Flamingo
-from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
+from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import Media, media_mask
 from mmgpt.models.packing import is_attention_only
 
@@ -29,11 +29,11 @@ class Prefill(NamedTuple):
 
 
 class Prefiller:
-    """Runs prompts through a model; prefixes and images that the prefix cache holds are not computed again.
+    """Prefill of prompts by a model; prefixes and images in the prefix cache are not computed again.
 
     Attributes:
         cache: the PrefixCache.
-        attention_only: whether keys and values are all that the model keeps of a sequence. Models with a recurrent
+        attention_only: whether keys and values are the model's whole state of a sequence. Models with a recurrent
             state (state space, linear attention) have no prefixes, and are answered by `beam_search` alone.
         prompt_tokens, cached_tokens: numbers of tokens of all prompts, and of those that came from the cache.
 
@@ -76,7 +76,7 @@ class Prefiller:
             pixels = () if request.pixels is None else request.pixels
             if self.cache.limit:
                 request.digests = tuple(image_digest(image, i * positional) for i, image in enumerate(pixels))
-            else:  # Nothing outlives this call, and a digest takes longer than the chance of equal images saves.
+            else:  # Without a cache, digests would find equal images of one batch only, and cost more than they save.
                 request.digests = tuple(f"{number}, {i}".encode() for i in range(len(pixels)))
             for i, digest in enumerate(request.digests):
                 encoded[digest] = encoded.get(digest) or self.cache.image(digest)
@@ -117,14 +117,11 @@ def same_prefill(request: GenerationRequest, other: GenerationRequest) -> bool:
 
 @torch.no_grad()
 def encode_images(model: GatedCausalLM, latents: Tensor) -> list[EncodedImage]:
-    """Images with their keys and values in each gated block, from latents (T, N, D)."""
-    latents = latents.to(model.dtype)
-    blocks = [module.attn for module in model.modules() if isinstance(module, GatedCrossAttentionBlock)]
-    pairs = {block.index: block.keys_values(Media(latents[:, None], None, None)) for block in blocks}
-    images = []
+    """The encoded images of latents (T, N, D), with their keys and values in each gated block."""
+    latents, pairs, images = latents.to(model.dtype), model.image_keys_values(latents), []
     for t in range(len(latents)):
         index = slice(t, t + 1)
-        # Copies: an image can be cached without the others of its batch.
+        # The tensors are copied, so that an image can be cached without the others of its batch.
         cache = {i: (k[index].clone(), v[index].clone()) for i, (k, v) in pairs.items()}
         images.append(EncodedImage(latents[index].clone(), cache))
     return images
@@ -137,7 +134,7 @@ def prefill(
     images: Sequence[Sequence[EncodedImage]],
     prefixes: Sequence[PrefixKV],
 ) -> list[tuple[Tensor, PrefixKV]]:
-    """One forward pass over prompts, from the end of their prefixes on.
+    """One forward pass over prompts, from the end of their prefixes on: their next logits and KV.
 
     Args:
         model: in evaluation mode.
@@ -173,23 +170,23 @@ def prefill(
 
 
 def _media(model: GatedCausalLM, ids: Tensor, images: Sequence[Sequence[EncodedImage]], start: int) -> Media | None:
-    """What the tokens from `start` on of sequences (B, L) attend to."""
+    """The `Media` of the tokens from `start` on of sequences (B, L), None without images."""
     counts = torch.tensor([len(row) for row in images], device=ids.device)
-    most = max(map(len, images))
-    if not most:
+    max_images = max(map(len, images))
+    if not max_images:
         return None
     first = next(image for row in images for image in row)
     latents = first.latents.shape[1]
-    mask = media_mask(ids == model.image_token_id, counts, most, latents, model.image_attention)[:, start:]
+    mask = media_mask(ids == model.image_token_id, counts, max_images, latents, model.image_attention)[:, start:]
     cache = {}
     rows = [[image.cache for image in row] for row in images]
-    if min(map(len, rows)) < most:
+    if min(map(len, rows)) < max_images:
         blank = {block: tuple(map(torch.zeros_like, pair)) for block, pair in first.cache.items()}
-        rows = [row + [blank] * (most - len(row)) for row in rows]
+        rows = [row + [blank] * (max_images - len(row)) for row in rows]
     for block in first.cache:
         pairs = [zip(*(image[block] for image in row), strict=True) for row in rows]
-        joined = zip(*([_cat(kind, 2) for kind in pair] for pair in pairs), strict=True)
-        cache[block] = tuple(_cat(kind, 0) for kind in joined)
+        rows_by_kind = zip(*([_cat(kind, 2) for kind in pair] for pair in pairs), strict=True)
+        cache[block] = tuple(_cat(kind, 0) for kind in rows_by_kind)
     return Media(None, mask, None if all(images) else counts[:, None] > 0, cache)
 
 
@@ -199,7 +196,7 @@ def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 
 def _batches(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows with the same start, of MAX_TOKENS together, those of similar length beside each other."""
+    """Batches of rows with the same start, of at most MAX_TOKENS together, sorted by length."""
     batch: list[int] = []
     for row in sorted(range(len(starts)), key=lambda row: (starts[row], lengths[row])):
         tokens = (len(batch) + 1) * (lengths[row] - starts[row])

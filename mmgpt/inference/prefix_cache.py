@@ -45,7 +45,7 @@ class PrefixCache:
         """The longest cached prefix of a sequence with these token keys."""
         for number in reversed(_hashes(keys)):
             name = self._by_hash.get(number)
-            length = 0 if name is None else _common(self._prefixes[name].keys, keys)
+            length = 0 if name is None else _common_length(self._prefixes[name].keys, keys)
             if length:
                 self._prefixes.move_to_end(name)
                 return self._prefixes[name].prefix.cut(length)
@@ -55,7 +55,7 @@ class PrefixCache:
         """Caches a prefix; entries that are prefixes of this one are redundant, and dropped."""
         name, hashes = keys.tobytes(), _hashes(keys)
         for other in {self._by_hash[number] for number in hashes if number in self._by_hash}:
-            if _common(self._prefixes[other].keys, keys) == len(self._prefixes[other].keys):
+            if _common_length(self._prefixes[other].keys, keys) == len(self._prefixes[other].keys):
                 self._drop(self._prefixes, other)
         self._prefixes[name] = CachedPrefix(keys, prefix, hashes)
         self._by_hash.update(dict.fromkeys(hashes, name))
@@ -90,7 +90,7 @@ class PrefixCache:
 
 
 def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scope: str = "") -> np.ndarray:
-    """What the keys and values of each token depend on, besides the tokens before it: int64 (L, 3).
+    """Keys of tokens in the prefix cache: all that a token's KV depends on, except the tokens before it. int64 (L, 3).
 
     The columns are the token's id; 8 bytes of the digest of the image that it attends to, or 1 where it attends to none
     of the images, or 0 in a sequence without images, which skips the gated blocks; and 8 bytes of a digest of the
@@ -99,7 +99,7 @@ def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scop
     Args:
         model: the language model.
         ids: (1, L).
-        digests: one of each image, at least 8 bytes long.
+        digests: the digest of each image, at least 8 bytes long.
         scope: any text.
     """
     keys = np.zeros((ids.shape[1], 3), dtype=np.int64)
@@ -126,7 +126,7 @@ def _hashes(keys: np.ndarray) -> list[int]:
     return hashes
 
 
-def _common(keys: np.ndarray, others: np.ndarray) -> int:
+def _common_length(keys: np.ndarray, others: np.ndarray) -> int:
     """Length of the longest common prefix of two arrays of keys."""
     length = min(len(keys), len(others))
     differences = np.flatnonzero((keys[:length] != others[:length]).any(axis=1))

@@ -21,8 +21,8 @@ class GenerationRequest:
         ids: (1, L), the prompt.
         pixels: (T, 3, H, W) or cached features (T, P, D), on any device; None without images.
         sampler: chooses the tokens.
-        answer: the caller's end of the request.
-        arguments: of transformers' generate, which runs beam search. `max_new_tokens` is the sampler's.
+        answer: the streaming answer that the caller reads.
+        arguments: of transformers' generate, which runs beam search. Their `max_new_tokens` is the sampler's.
         detokenizer: makes the text of the answer's pieces; None: the caller decodes `tokens` at the end.
         seed: the sampler's.
         scope: cached prefixes are shared among requests of one scope only.
@@ -57,12 +57,12 @@ class GenerationRequest:
         return torch.cat((self.ids, self.ids.new_tensor([self.tokens])), dim=1)
 
     def add(self, sampled: SampledToken, tokenizer: PreTrainedTokenizerBase) -> str | None:
-        """Appends a token to the answer -> the finish reason if it is the last one."""
+        """The finish reason after appending a token to the answer, None while the answer goes on."""
         self.tokens.append(sampled.id)
         self.answer.count()
         ended, stopped = sampled.id in self.sampler.ends, False
         if self.detokenizer is not None:
-            # Some ends are ordinary tokens, which the detokenizer would not leave out.
+            # An end can be an ordinary token, which the detokenizer would not leave out.
             text = "" if ended else self.detokenizer.add(sampled.id)
             tokens = () if self.sampler.top_logprobs is None else (_with_text(sampled, tokenizer),)
             if text or tokens:
@@ -80,7 +80,7 @@ class GenerationRequest:
         self.answer.end(reason)
 
     def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """Waits for the end -> the whole answer without special tokens and surrounding white space.
+        """The whole answer without special tokens and surrounding white space; waits for its end.
 
         Raises the error that ended the request.
         """

@@ -12,9 +12,9 @@ from transformers import GenerationConfig, GenerationMixin
 from mmgpt.models.generation import DEFAULT_LENGTH, generation_config
 from mmgpt.models.generation_files import as_ids
 
-# A lower temperature would make scores infinite; nothing is left to draw there: greedy is meant.
+# A lower temperature would make scores infinite; at this one, sampling is greedy decoding already.
 MIN_TEMPERATURE = 0.01
-# Lowest and highest value of arguments that transformers does not check, or gives another meaning outside of the range.
+# Lowest and highest value of arguments that transformers does not check, or that mean something else out of range.
 RANGES = {
     "max_new_tokens": (1, inf),
     "num_beams": (1, inf),
@@ -23,7 +23,7 @@ RANGES = {
     "temperature": (MIN_TEMPERATURE, inf),
 }
 WHOLE = ("max_new_tokens", "num_beams", "top_k")
-# Arguments of transformers' generate whose effect is reached in other ways here, or not at all.
+# Arguments of transformers' generate that the scheduler does not support.
 REFUSED = ("max_length", "max_time", "stop_strings", "num_return_sequences")
 
 
@@ -39,7 +39,7 @@ class SampledToken(NamedTuple):
 
 
 class Sampler:
-    """Chooses the tokens of one sequence.
+    """Sampler of the tokens of one sequence.
 
     Attributes:
         ends: ids of tokens that end the sequence.
@@ -84,7 +84,8 @@ class Sampler:
         """The token that follows `ids` (1, L), from the model's logits (1, vocabulary)."""
         logits = logits.float()
         scores = logits.clone()
-        for processor in self.processors:  # the list's own call looks at each one's signature, at each token
+        # A call of the list would inspect the signature of each processor, at each token.
+        for processor in self.processors:
             scores = processor(ids, scores)
         if self.draws:
             token = torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator).item()
@@ -100,7 +101,7 @@ class Sampler:
 
 
 def sampling_config(model: GenerationMixin, arguments: Mapping) -> GenerationConfig:
-    """transformers' config of some arguments for a Sampler. Errors are those of Sampler."""
+    """transformers' generation config of the arguments of a Sampler. Errors are those of Sampler."""
     for name in REFUSED:
         if arguments.get(name) is not None:
             raise ValueError(f"{name}={arguments[name]!r} is not supported; limit answers by max_new_tokens")

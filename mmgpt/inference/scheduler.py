@@ -24,7 +24,7 @@ COUNTS = ("requests", "cancelled", "failed", "completion_tokens")
 
 
 class Scheduler:
-    """Answers the requests of any number of threads with one model. One `step` of its loop does the following:
+    """Scheduler that answers the requests of any number of threads with one model. One `step` of its loop:
 
     1. Drop the requests that were cancelled while they waited.
     2. Admit waiting requests in their order, as far as the decoding batch has room: prefill, and the first token.
@@ -117,7 +117,7 @@ class Scheduler:
     def step(self) -> None:
         """One step of the loop, see the class."""
         try:
-            # 1. Drop what was cancelled while it waited.
+            # 1. Drop the requests that were cancelled while they waited.
             with self._change:
                 cancelled = [request for request in self._waiting if request.answer.cancelled]
                 for request in cancelled:
@@ -125,12 +125,12 @@ class Scheduler:
             for request in cancelled:
                 self._finish(request, "cancelled")
 
-            # 2. Admit.
+            # 2. Admit waiting requests.
             while self._waiting and len(self._running) < self.max_batch:
                 first, attention_only = self._waiting[0], self.prefiller.attention_only
                 apart = first.beams > 1 or not attention_only
                 if apart and self._running:
-                    break  # It is the turn of this request: no later one overtakes it.
+                    break  # No later request overtakes this one.
                 if not apart:
                     size, fits = self.max_batch - len(self._running), partial(same_prefill, first)
                 else:
@@ -165,13 +165,13 @@ class Scheduler:
                     if reason is not None:
                         self._finish(request, reason)
 
-            # 3. Decode one token of each sequence.
+            # 3. Decode one token of every sequence in the batch.
             if not self._running:
                 return
             logits = self._batch.step([request.tokens[-1] for request in self._running])
             reasons = list(map(self._sample, self._running, logits[:, None]))
 
-            # 4. Settle what is finished.
+            # 4. Settle the finished requests.
             if not any(reasons):
                 return
             ended = [(row, reason) for row, reason in enumerate(reasons) if reason]
@@ -183,15 +183,14 @@ class Scheduler:
             for row, reason in ended:
                 self._finish(requests[row], reason)
         except Exception as error:
-            # The batch may be half changed, by running out of memory between two passes for one: nothing of it is used
-            # any more.
+            # The error may have left the batch half changed, for instance by a lack of memory: it is not used any more.
             requests, self._starting, self._running = [*self._starting, *self._running], [], []
             self._batch = DecodingBatch(self.language)
             for request in requests:
                 self._finish(request, error)
 
     def _sample(self, request: GenerationRequest, logits: Tensor) -> str | Exception | None:
-        """Samples a request's next token -> its finish reason, or its error; None while it goes on."""
+        """The finish reason or the error of a request after sampling its next token, None while it goes on."""
         if request.answer.cancelled:
             return "cancelled"
         self.counts["completion_tokens"] += 1

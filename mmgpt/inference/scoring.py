@@ -13,11 +13,11 @@ from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.models.media import Media
 
-MAX_TOKENS = 32768  # of prompts in one forward pass: each candidate takes a copy of its prompt's keys and values along
+MAX_TOKENS = 32768  # of prompts in one forward pass, in which each candidate has a copy of its prompt's keys and values
 
 
 class Candidate(NamedTuple):
-    """What follows a prompt: ids (S,), labels (S,) with -100 for what does not count, and the weight of its score."""
+    """Candidate answer: ids (S,), labels (S,) with -100 for tokens that do not count, and the weight of its score."""
 
     ids: Tensor
     labels: Tensor
@@ -33,7 +33,7 @@ class Prompts(NamedTuple):
     counts: Tensor
 
     def extended(self, rows: Tensor, ids: Tensor, mask: Tensor) -> "Prompts":
-        """Some rows, each followed by further ids."""
+        """The prompts of the given rows, each followed by further ids."""
         features = None if self.features is None else self.features[rows]
         ids, mask = torch.cat((self.ids[rows], ids), 1), torch.cat((self.mask[rows], mask), 1)
         return Prompts(ids, mask, features, self.counts[rows])
@@ -67,11 +67,11 @@ def answer_logprobs(
         candidates: those of each prompt.
     """
     # 1. The prompts, without the last token: it goes before each candidate, whose first token is predicted there.
-    shared = Prompts(prompts.ids[:, :-1], prompts.mask[:, :-1], prompts.features, prompts.counts)
-    cache, media = DynamicCache(config=model.config), _media(model, shared, 0)
-    model(**_inputs(shared, 0), cache=cache, media=media, use_cache=True, logits_to_keep=1)
+    starts = Prompts(prompts.ids[:, :-1], prompts.mask[:, :-1], prompts.features, prompts.counts)
+    cache, media = DynamicCache(config=model.config), _media(model, starts, 0)
+    model(**_inputs(starts, 0), cache=cache, media=media, use_cache=True, logits_to_keep=1)
     # 2. The candidates, as many at once as fit beside the copies of their prompts.
-    flat = [(row, candidate) for row, answers in enumerate(candidates) for candidate in answers]
+    flat = [(row, candidate) for row, choices in enumerate(candidates) for candidate in choices]
     size = max(1, MAX_TOKENS // prompts.ids.shape[1])
     results: list[AnswerLogprobs] = []
     for start in range(0, len(flat), size):
@@ -80,20 +80,22 @@ def answer_logprobs(
         ids = _padded([candidate.ids for candidate in chunk], 0, rows.device)
         labels = _padded([candidate.labels for candidate in chunk], IGNORE_INDEX, rows.device)
         mask = _padded([torch.ones_like(candidate.ids) for candidate in chunk], 0, rows.device)
-        whole, new = prompts.extended(rows, ids, mask), 1 + ids.shape[1]
-        chunk_cache, chunk_media = deepcopy(cache), _media(model, whole, -new)
+        sequences, length = prompts.extended(rows, ids, mask), 1 + ids.shape[1]
+        chunk_cache, chunk_media = deepcopy(cache), _media(model, sequences, -length)
         chunk_cache.batch_select_indices(rows)
         if chunk_media is not None:
             chunk_media = chunk_media._replace(cache={i: (k[rows], v[rows]) for i, (k, v) in media.cache.items()})
-        logits = model(**_inputs(whole, -new), cache=chunk_cache, media=chunk_media, use_cache=True).logits[:, :-1]
+        logits = model(**_inputs(sequences, -length), cache=chunk_cache, media=chunk_media, use_cache=True).logits[
+            :, :-1
+        ]
         counted = labels != IGNORE_INDEX
         logprobs = logits.float().log_softmax(dim=-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
         totals = (logprobs * counted).sum(dim=1).tolist()
-        rows_of = zip(*(x.cpu() for x in (labels, logprobs, logits.argmax(dim=-1), counted)), totals, strict=True)
-        results += [AnswerLogprobs(*(x[kept] for x in columns), total) for *columns, kept, total in rows_of]
-    # 3. By prompt again.
+        answers = zip(*(x.cpu() for x in (labels, logprobs, logits.argmax(dim=-1), counted)), totals, strict=True)
+        results += [AnswerLogprobs(*(x[mask] for x in columns), total) for *columns, mask, total in answers]
+    # 3. The results, grouped by prompt again.
     remaining = iter(results)
-    return [[next(remaining) for _ in answers] for answers in candidates]
+    return [[next(remaining) for _ in choices] for choices in candidates]
 
 
 def score_candidates(
@@ -114,7 +116,7 @@ def _inputs(prompts: Prompts, start: int) -> dict[str, Tensor]:
 
 
 def _media(model: GatedCausalLM, prompts: Prompts, start: int) -> Media | None:
-    """What the columns from `start` on attend to, with an empty cache of the images' keys and values."""
+    """The `Media` of the columns from `start` on, with an empty cache of the images' keys and values."""
     media = model.media(prompts.ids, prompts.features, prompts.counts)
     return media and media._replace(mask=media.mask[:, start:], cache={})
 

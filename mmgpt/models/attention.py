@@ -40,7 +40,7 @@ def computed_as(x: Tensor, weight: Tensor) -> AbstractContextManager:
 
 
 class PerceiverAttention(nn.Module):
-    """Latents attend to image features and to themselves: (B, P, D), (B, N, D) -> (B, N, D)."""
+    """Attention of latents to image features and to themselves: (B, P, D), (B, N, D) -> (B, N, D)."""
 
     def __init__(self, dim: int, dim_head: int = 64, heads: int = 8):
         super().__init__()
@@ -62,7 +62,7 @@ class PerceiverAttention(nn.Module):
 
 
 class MaskedCrossAttention(nn.Module):
-    """Tokens attend to the image latents that `Media.mask` allows; a token that attends to none gets zero."""
+    """Cross-attention of tokens to the image latents that `Media.mask` allows; a token without any gets zero."""
 
     def __init__(self, dim: int, dim_visual: int, index: int, dim_head: int = 64, heads: int = 8):
         super().__init__()

@@ -66,8 +66,8 @@ class Flamingo(BaseModel):
         gated: config of the gated blocks, of type GatedCrossAttentionBlock unless it names another, and
             `every_n_layers` and `dtype` of GatedCausalLM.
         image_attention: which image a token attends to, 'latest' or 'next' (see `attended_images`).
-        weights: safetensors file with the resampler, the gated blocks and any further tensor that was trained.
-        frozen: components that are not trained, of 'vision' (which also stays in evaluation mode), 'perceiver' and
+        weights: safetensors file with the resampler, the gated blocks and any further trained tensor.
+        frozen: frozen components, of 'vision' (which also stays in evaluation mode), 'perceiver' and
             'language' (the gated blocks stay trainable). The published training freezes vision and language.
         feature_cache: folder with features of the frozen image encoder, which `pixels` may hold where it exists.
         generation: arguments of `generate` for mode 'predict' (max_new_tokens, num_beams, ...).
@@ -138,7 +138,7 @@ class Flamingo(BaseModel):
             block=block,
         )
 
-        # 3. What is trained, and how.
+        # 3. Frozen and trainable parameters, and activation checkpointing.
         for name in self.frozen:
             getattr(self, name).requires_grad_(False)
         for layer in gated_layers(self.language):
@@ -178,8 +178,8 @@ class Flamingo(BaseModel):
         """Images (B, T, 3, H, W), frames (B, T, F, 3, H, W) or cached features (B, T, P, D) -> latents (B, T, N, D).
 
         Args:
-            pixels: of T images in each row.
-            image_counts: (B,) how many of a row are images; the others are padding, which is not encoded and gives
+            pixels: T images in each row.
+            image_counts: (B,) number of images of each row; the rest of T is padding, which is not encoded and gives
                 zeros. None: T.
             positions: (B, T), the images' positions in their samples; None: those in their rows.
         """
@@ -190,7 +190,7 @@ class Flamingo(BaseModel):
         real = (columns < counts[:, None]).nonzero(as_tuple=True)
         if len(real[0]):
             features = encode_images(self.vision, pixels[real], self.takes_features)
-        else:  # blank images, of any size
+        else:  # All images are padding, whose size does not matter.
             features = pixels.new_zeros(0, 1, 1, self.vision.width)
         positions = columns if positions is None else positions
         dtype = next((weight.dtype for weight in self.perceiver.parameters()), features.dtype)
@@ -214,14 +214,14 @@ class Flamingo(BaseModel):
         """Logits, losses or answers of a batch as the collate function makes it.
 
         Args:
-            input_ids, attention_mask, labels: (B, L); -100 in labels where nothing is learned.
+            input_ids, attention_mask, labels: (B, L); -100 in labels for tokens without a loss.
             pixels: (B, T, 3, H, W), or as in `encode_images`; None when no row has an image.
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
-            samples: (B, L) sample ids, the number of each token's sample in packed rows, -1 for padding; given instead
-                of attention_mask. None: each row is a sample.
+            samples: (B, L) sample ids of packed rows: the number of each token's sample, -1 for padding; they replace
+                the attention_mask. None: each row is a sample.
             candidates: for each sample the answers to choose among by likelihood (see `inference.scoring.Candidate`),
                 instead of generation in mode 'predict'.
-            sources: a name ('visual', 'language') for each sample; the loss is the sum of each source's mean.
+            sources: a name ('visual', 'language') for each sample; the loss is the sum of the sources' means.
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
             totals: what the loss of each source is divided by, instead of the number of its label tokens here.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
@@ -239,7 +239,7 @@ class Flamingo(BaseModel):
             predict = FUNCTIONS.get("predict")
             return predict(self, (input_ids, attention_mask, pixels, image_counts), candidates, metas)
         # 1. The images become latents (B, T, N, D), and a mask says which of them each token attends to.
-        latents, image_counts = self._encoded(input_ids, pixels, image_counts, samples)
+        latents, image_counts = self._latents_and_counts(input_ids, pixels, image_counts, samples)
         media = self.language.media(input_ids, latents, image_counts, samples)
         media = only_tokens_with_images(media, input_ids.shape[1])
         text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
@@ -265,10 +265,10 @@ class Flamingo(BaseModel):
         }
         if any(mean.requires_grad for mean in means.values()):
             return means
-        # A batch of texts alone, where only what images pass through is trained, teaches nothing and is no error.
+        # A batch without images does not reach the trainable parameters where these are all on the image path.
         return attach_to_graph(means, [weight for weight in self.parameters() if weight.requires_grad])
 
-    def _encoded(
+    def _latents_and_counts(
         self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, sample_ids: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor]:
         """Latents (B, T, N, D) of a batch's images, None without any, and the number of images of each row (B,)."""
@@ -304,7 +304,7 @@ class Flamingo(BaseModel):
         `generation` are transformers' own arguments, and those of `generation_arguments`. Images and their errors are
         those of `forward`.
         """
-        features, counts = self._encoded(input_ids, pixels, image_counts)
+        features, counts = self._latents_and_counts(input_ids, pixels, image_counts)
         out = self.language.generate(
             input_ids,
             media_features=features,

@@ -87,7 +87,7 @@ def forward_call(media: Media | None, layers: Sequence[int]) -> Iterator[None]:
     """Context manager in which each gated layer with one of these indices may take the media once.
 
     Raises:
-        ValueError: some layers have taken them and others not.
+        ValueError: only some of the layers have taken the media.
     """
     call = ForwardCall(media, set(layers))
     token = _CALL.set(call)
@@ -96,7 +96,9 @@ def forward_call(media: Media | None, layers: Sequence[int]) -> Iterator[None]:
     finally:
         _CALL.reset(token)
     if 0 < len(call.waiting) < len(layers):
-        raise ValueError(f"the language model did not call its layers {sorted(call.waiting)}: they never saw an image")
+        raise ValueError(
+            f"the language model did not call its layers {sorted(call.waiting)}, so that images never reach them"
+        )
 
 
 class GatedDecoderLayer(nn.Module):
@@ -123,9 +125,9 @@ class GatedDecoderLayer(nn.Module):
             call = _CALL.get()
             if call is None or self.index not in call.waiting:
                 raise ValueError(
-                    f"{type(self.decoder).__name__} {self.index} was called without its media and would never see an "
-                    "image: its model does not pass keyword arguments on, and is compiled, or calls it twice, or "
-                    "outside GatedCausalLM"
+                    f"{type(self.decoder).__name__} {self.index} was called without its media, so that images would "
+                    "never reach it: its model does not pass keyword arguments on, and is compiled, or calls it twice, "
+                    "or outside GatedCausalLM"
                 )
             call.waiting.remove(self.index)
             media = call.media
@@ -282,7 +284,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
 
         Many families do more in their head than multiply by its weights (Gemma 2 limits its logits, Cohere and Granite
         scale them). So both are the model's own forward: once without any logits, on copies of the modules above the
-        stack of decoder layers, which record what the stack returns; then with states in the place of that stack.
+        stack of decoder layers, which record what the stack returns; then with states in place of that stack.
 
         Args:
             input_ids, media, text: arguments of `forward`.
@@ -337,14 +339,14 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
 def _with_submodule(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
     """A copy of a model that shares everything with it, except for the submodule at a path."""
     name, _, rest = path.partition(".")
-    twin = copy(model)
+    result = copy(model)
     child = _with_submodule(model._modules[name], rest, module) if rest else module
-    twin._modules = {**model._modules, name: child}
-    return twin
+    result._modules = {**model._modules, name: child}
+    return result
 
 
 class _RecordingStack(nn.Module):
-    """A stack of decoder layers that keeps its output."""
+    """Wrapper of a stack of decoder layers that records the stack's output."""
 
     def __init__(self, stack: nn.Module):
         super().__init__()
@@ -357,7 +359,7 @@ class _RecordingStack(nn.Module):
 
 
 class _StatesAsStack(nn.Module):
-    """A stand-in for a stack of decoder layers, whose output is the hidden states that it gets as input."""
+    """Stand-in for a stack of decoder layers that returns the hidden states that it gets as input."""
 
     def __init__(self, output: type):
         super().__init__()

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, Pre
 
 from mmgpt.compat.beams import PublishedBeams
 
-from .generation_files import CONFIG, GENERATION, as_ids, as_stated, read_settings
+from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_settings
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN
 from .transformers_names import CACHE
 
@@ -47,12 +47,12 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     }
     eos = tokenizer.eos_token_id
     ends = list(dict.fromkeys([eos, *next(filter(None, base_ends.values()), ())]))
-    differing = {source: _named(tokenizer, ids) for source, ids in base_ends.items() if ids and eos not in ids}
+    differing = {source: _token_names(tokenizer, ids) for source, ids in base_ends.items() if ids and eos not in ids}
     if differing:
         sources = " and ".join(f"{source} with {names}" for source, names in differing.items())
         print_log(
-            f"the tokenizer ends texts with {_named(tokenizer, [eos])}, the end that training uses, but {sources}: "
-            f"answers end with {_named(tokenizer, ends)}",
+            f"the tokenizer ends sequences with {_token_names(tokenizer, [eos])}, the end that training uses, but "
+            f"{sources}: answers end with {_token_names(tokenizer, ends)}",
             "current",
             logging.WARNING,
         )
@@ -60,10 +60,10 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
 
 
 def use_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> None:
-    """Writes the special tokens that a language model is used with into its configs, which are saved with it."""
+    """Writes the tokenizer's special tokens into a language model's configs, which are saved with the model."""
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
-        config.eos_token_id = as_stated(ends)
+        config.eos_token_id = as_setting(ends)
 
 
 def generation_arguments(tokenizer: PreTrainedTokenizerBase, settings: Mapping, ends: Sequence[int] = ()) -> dict:
@@ -73,9 +73,9 @@ def generation_arguments(tokenizer: PreTrainedTokenizerBase, settings: Mapping, 
 
     Args:
         tokenizer: of the model.
-        settings: transformers' own arguments, and two of ours. `beam_scores="text"` scores beams as the published code
-            did (see `compat.beams`), instead of "answer", transformers' own way. `end_token` names the only token that
-            ends an answer, as `eos_token_id` does by its id; None: `ends`.
+        settings: transformers' own arguments, and two of mmgpt's. `beam_scores="text"` scores beams as the published
+            code did (see `compat.beams`), instead of "answer", transformers' own way. `end_token` names the only
+            token that ends an answer, as `eos_token_id` does by its id; None: `ends`.
         ends: the model's, of `answer_ends`; by default the tokenizer's end of sequence.
 
     Raises:
@@ -98,7 +98,7 @@ def generation_arguments(tokenizer: PreTrainedTokenizerBase, settings: Mapping, 
     suppressed = {tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), tokenizer.pad_token_id} - set(ends)
     arguments = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "suppress_tokens": sorted(suppressed)}
     if ends != model_ends:
-        arguments["eos_token_id"] = as_stated(ends)
+        arguments["eos_token_id"] = as_setting(ends)
     if scores == "text" and (settings.get("num_beams") or 1) > 1:
         arguments["custom_generate"] = PublishedBeams(tuple(ends), CACHE)
     return {**arguments, **settings}
@@ -149,7 +149,7 @@ def settings_in_force(model: GenerationMixin, tokenizer: PreTrainedTokenizerBase
 
 
 def _base_tokens(tokenizer: PreTrainedTokenizerBase, rows: float = inf) -> set[int]:
-    """Ids of tokens that can end a text of a base with so many rows in its embedding; tokens that we added cannot."""
+    """Ids of tokens that can end a sequence of a base whose embedding has so many rows; tokens added here cannot."""
     added = (*ADDED_TOKENS, PAD_TOKEN)
     vocabulary = tokenizer.get_vocab().items()
     return {i for token, i in vocabulary if token != IMAGE_TOKEN and (i < rows or token not in added)}
@@ -172,5 +172,6 @@ def _token_ids(value: object, vocabulary: Collection[int], source: str, strict: 
     return [i for i in ids if i not in unknown]
 
 
-def _named(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def _token_names(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Tokens with their ids, for messages: "'</s>' (id 2)"."""
     return " or ".join(f"{tokenizer.convert_ids_to_tokens(i)!r} (id {i})" for i in ids)

@@ -11,7 +11,7 @@ from mmgpt.cli.files import read_settings
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
-# These come first, since they decide whether other settings are valid.
+# These settings come first, since they decide whether other settings are valid.
 MODES = ("do_sample", "num_beams", "use_cache", "cache_implementation", "return_dict_in_generate")
 
 
@@ -21,7 +21,7 @@ def check_no_code(settings: Mapping, file: Path) -> None:
         if isinstance(value, Mapping):
             check_no_code(value, file)
         elif name.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
-            raise ValueError(f"{file}: {name}={value!r} asks for code from elsewhere, which is not run: remove it")
+            raise ValueError(f"{file}: {name}={value!r} names code on the Hub, which is not run: remove it")
 
 
 def base_generation_config(folder: str | Path) -> GenerationConfig:
@@ -67,6 +67,6 @@ def as_ids(value: int | Sequence[int] | None) -> list[int]:
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def as_stated(ids: Sequence[int]) -> int | list[int] | None:
+def as_setting(ids: Sequence[int]) -> int | list[int] | None:
     """The value of `eos_token_id` for a list of ids: a single id, a list, or None."""
     return ids[0] if len(ids) == 1 else list(ids) or None

@@ -1,4 +1,4 @@
-"""Checks that images reach a language model that is about to be trained or asked."""
+"""Checks that images reach a language model that is about to be trained or to answer."""
 
 import logging
 
@@ -11,12 +11,12 @@ from .gated_lm import gated_layers
 
 
 def check_image_path(model: nn.Module) -> None:
-    """Refuse to train a Flamingo, or a LoRAModel around one, that images cannot reach or teach anything.
+    """Refuse to train a Flamingo, or a LoRAModel around one, that images cannot reach, or whose image path is noise.
 
     The image path consists of the resampler and the gated blocks, which Flamingo adds to two pretrained models; for a
     new pair of models they are new. They may be loaded, trained in full, or trained partly (LoRA in the gated blocks).
-    Other models pass. Random weights that are frozen elsewhere are only warned of: images reach the model through them
-    all the same, and a random image encoder is what its config asks for.
+    Other models pass. Other random frozen weights only cause a warning: images reach the model through them all the
+    same, and a config may ask for a random image encoder.
 
     Raises:
         ValueError: all gates are zero and frozen, or the whole path is random and frozen.
@@ -30,7 +30,7 @@ def check_image_path(model: nn.Module) -> None:
     gates = [getattr(block, "attn_gate", None) for block in blocks]
     if all(gate is not None and not gate.requires_grad and not _value(gate).any() for gate in gates):
         reason = "the gates (attn_gate) of all gated blocks are zero and frozen, so that images never reach the model"
-    elif flamingo.weights is None and not _trains(flamingo.perceiver, *blocks):
+    elif flamingo.weights is None and not _is_trainable(flamingo.perceiver, *blocks):
         reason = (
             "the resampler and the gated blocks were not loaded and are frozen, so that images are noise to the model"
         )
@@ -41,17 +41,17 @@ def check_image_path(model: nn.Module) -> None:
             "checkpoint with tools/model_converters/weights.py"
         )
     random = []
-    if not getattr(flamingo.vision, "pretrained", True) and not _trains(flamingo.vision):
+    if not getattr(flamingo.vision, "pretrained", True) and not _is_trainable(flamingo.vision):
         random.append("image encoder")
     if flamingo.weights is None:
-        random += ["resampler"] * (not _trains(flamingo.perceiver))
+        random += ["resampler"] * (not _is_trainable(flamingo.perceiver))
         random += ["gated blocks"] * any(not weight.requires_grad for block in blocks for weight in block.parameters())
     if random:
         text = f"frozen random weights: {', '.join(random)}. Images pass through them; load weights, or train them"
         print_log(text, "current", logging.WARNING)
 
 
-def tell_unseen_images(model: nn.Module) -> None:
+def warn_of_closed_gates(model: nn.Module) -> None:
     """Warn of a Flamingo, or a LoRAModel around one, that is about to answer although its gates let no image in."""
     gates = [getattr(layer.gated, "attn_gate", None) for layer in gated_layers(model)]
     if gates and all(gate is not None and not _value(gate).any() for gate in gates):
@@ -68,5 +68,6 @@ def _value(gate: nn.Parameter) -> Tensor:
     return gate.full_tensor() if isinstance(gate, DTensor) else gate
 
 
-def _trains(*modules: nn.Module) -> bool:
+def _is_trainable(*modules: nn.Module) -> bool:
+    """Whether any parameter of the modules is trainable."""
     return any(weight.requires_grad for module in modules for weight in module.parameters())

@@ -18,13 +18,10 @@ from transformers import (
 from mmgpt.cli.files import read_settings
 
 from .generation_files import base_generation_config, check_no_code
-
-# Code that loads a language model loads its tokenizer, and imports both from here.
-from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, load_tokenizer  # noqa: F401
 from .weights.checks import check_base, check_index, stored_dtypes
 
-# Settings of MosaicML's models that transformers' MPT has in its config but not in its layers (modeling_mpt.py of
-# transformers 5.17), with the one value that it computes. A folder with another would load and answer nonsense.
+# Settings of MosaicML's models that transformers' MPT accepts in its config and does not compute (modeling_mpt.py of
+# transformers 5.17), with the values that it does compute. With other values, a folder would load and answer nonsense.
 MPT_COMPUTES = {
     "qk_ln": (False,),
     "attn_type": ("multihead_attention",),
@@ -68,19 +65,32 @@ def load_language_model(
         ValueError: transformers does not compute such a model, or the weights are not exactly the model's.
     """
     torch_dtype = getattr(torch, dtype or "float32")
+    # 1. The config, of a type that transformers knows.
+    file = Path(path) / "config.json"
     if config is not None:
         model_config = AutoConfig.for_model(**config)
+    elif not file.is_file():
+        raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
     else:
-        model_config = _config_of(path)
+        settings = read_settings(file)
+        check_no_code(settings, file)
+        if settings.get("model_type") not in CONFIG_MAPPING:
+            normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
+            raise ValueError(
+                f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from "
+                "a folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
+            )
+        model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     _check_computed(model_config, path)
-    # transformers chooses the attention implementation, as not every model has the fused one.
+
+    # 2. The model. transformers chooses the attention implementation, as not every model has the fused one.
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False)
     # With this argument transformers does not refuse a folder for the settings in its generation_config.json.
     generation = base_generation_config(path)
     check_index(path)
-    stored = {} if getattr(model_config, "quantization_config", None) else stored_dtypes(path)
-    model, loaded = AutoModelForCausalLM.from_pretrained(
+    dtypes = {} if getattr(model_config, "quantization_config", None) else stored_dtypes(path)
+    model, info = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch_dtype,
         output_loading_info=True,
@@ -88,10 +98,19 @@ def load_language_model(
         generation_config=generation,
         trust_remote_code=False,
     )
-    _check_loaded(
-        model, loaded, f"{path}: the weights are not those of the {type(model).__name__} that config.json describes"
-    )
-    check_base(model, stored, path)
+
+    # 3. Its weights. transformers leaves tied weights and the buffers of its older versions out of these lists.
+    problems = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in sorted(info[f"{kind}_keys"])]
+    problems += [f"{name} is {tuple(shape)}, not {tuple(ours)}" for name, shape, ours in info["mismatched_keys"]]
+    if problems:
+        head = model.get_output_embeddings()
+        one_table = problems == [f"missing {name}.weight" for name, module in model.named_modules() if module is head]
+        advice = "; if it shares the token embedding's table, set tie_word_embeddings to true in config.json"
+        raise ValueError(
+            f"{path}: the weights are not those of the {type(model).__name__} that config.json describes: "
+            f"{'; '.join(problems[:8])} ({len(problems)} in all){advice * one_table}"
+        )
+    check_base(model, dtypes, path)
     # transformers loads two different tables as two although config.json says that they are one, but then goes by the
     # config when it resizes or saves them, and would throw the output head away.
     for settings in (model.config, model.config.get_text_config()):
@@ -104,33 +123,8 @@ def is_tied(language: nn.Module) -> bool:
     return language.get_input_embeddings().weight is language.get_output_embeddings().weight
 
 
-def _check_loaded(model: PreTrainedModel, loaded: dict, message: str) -> None:
-    # transformers leaves tied weights and the buffers that its older versions stored out of these lists.
-    problems = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in sorted(loaded[f"{kind}_keys"])]
-    problems += [f"{name} is {tuple(shape)}, not {tuple(ours)}" for name, shape, ours in loaded["mismatched_keys"]]
-    if problems:
-        head = model.get_output_embeddings()
-        one_table = problems == [f"missing {name}.weight" for name, module in model.named_modules() if module is head]
-        advice = "; if it shares the token embedding's table, set tie_word_embeddings to true in config.json"
-        raise ValueError(f"{message}: {'; '.join(problems[:8])} ({len(problems)} in all){advice * one_table}")
-
-
-def _config_of(path: str) -> PreTrainedConfig:
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
-    settings = read_settings(file)
-    check_no_code(settings, file)
-    if settings.get("model_type") not in CONFIG_MAPPING:
-        normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
-        raise ValueError(
-            f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from a "
-            "folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
-        )
-    return AutoConfig.from_pretrained(path, trust_remote_code=False)
-
-
 def _check_computed(config: PreTrainedConfig, path: str) -> None:
+    """Raises a ValueError for a model whose cache is not a DynamicCache, or that transformers would compute wrongly."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if model_class is not None and not model_class._supports_default_dynamic_cache():
         raise ValueError(

@@ -19,7 +19,7 @@ from mmgpt.registry import MODELS
 from .flamingo import FREEZABLE, Flamingo
 from .language import is_tied
 
-# The values of two fields that work here, and why no other does. peft's other initialisations change the base's
+# The supported values of two fields, and why the others are not. peft's other initialisations change the base's
 # weights, which no checkpoint holds (pissa, olora, loftq, corda), or are plain LoRA unless something else is called
 # before (eva, lora_ga). bias="all" trains biases far from any update.
 CHOICES = {
@@ -30,7 +30,7 @@ CHOICES = {
     "bias": (("none", "lora_only"), "only layers with an update may train their bias"),
 }
 _OTHER_INITIALISATION = "the init_lora_weights that it belongs to is not supported"
-# Fields of peft's LoraConfig that do not work here, and why.
+# Unsupported fields of peft's LoraConfig, and why.
 REFUSED = {
     "task_type": "leave it out, a Flamingo is not one of transformers' tasks",
     "inference_mode": "nothing would be trained",
@@ -44,13 +44,13 @@ REFUSED = {
     "lora_ga_config": _OTHER_INITIALISATION,
     "kasa_config": "it changes the weights of the base, which no checkpoint holds",
     "monteclora_config": "training here lacks the loss that belongs to it",
-    "alora_invocation_tokens": "no update would be computed, as the model is not told where in a text it begins",
+    "alora_invocation_tokens": "no update would be computed, as the model does not learn where in a prompt it begins",
     "arrow_config": "it needs several adapters, and there is one",
     "use_qalora": "it needs a GPTQ model",
     "qalora_group_size": "it needs a GPTQ model",
     "megatron_config": "it needs a Megatron model",
     "megatron_core": "it needs a Megatron model",
-    "runtime_config": "it is about offloading, which does not happen here",
+    "runtime_config": "it is about offloading, which is not supported",
 }
 # The accepted fields that hold settings of their own, in which peft ignores what it does not know.
 SETTINGS = {"velora_config": VeloraConfig, "use_bdlora": BdLoraConfig}
@@ -71,7 +71,7 @@ class LoRAModel(BaseModel):
         train_tokens: tokens whose embedding rows are trained too (peft's trainable_token_indices), e.g. ['<image>'].
 
     Raises:
-        ValueError: a field of `lora` is unknown, does not work here, or names something that the model does not have.
+        ValueError: a field of `lora` is unknown, is not supported, or names something that the model does not have.
     """
 
     def __init__(self, module: dict, lora: dict, train_tokens: list[str] | None = None):
@@ -80,17 +80,30 @@ class LoRAModel(BaseModel):
         super().__init__(module.data_preprocessor)
         targets = find_targets(module, config)
         if train_tokens:
-            embedding = _embedding(module)
+            if is_tied(module.language):
+                # peft would train the rows of the embedding alone, and merge them into both: another model.
+                raise ValueError(
+                    "train_tokens: this language model's embedding is tied to its output head; leave it None"
+                )
+            # The embedding's name differs by family (embed_tokens, embed_in, wte).
+            table = module.language.get_input_embeddings()
+            embedding = next(name for name, child in module.named_modules() if child is table)
             if embedding in targets:
                 raise ValueError(
                     f"train_tokens: lora changes all rows of {embedding} already; leave out one of the two"
                 )
-            config.trainable_token_indices = {embedding: _token_ids(module.tokenizer, train_tokens)}
+            ids, tokenizer = module.tokenizer.convert_tokens_to_ids(train_tokens), module.tokenizer
+            unknown = [t for t, i in zip(train_tokens, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
+            if unknown:
+                raise ValueError(
+                    f"train_tokens: the tokenizer does not know {unknown}; it knows {tokenizer.all_special_tokens}"
+                )
+            config.trainable_token_indices = {embedding: ids}
         self.peft = get_peft_model(module, config)
         # peft freezes all components; running statistics of the image encoder, which no checkpoint holds, stay too.
         module.frozen = FREEZABLE
-        # bias="lora_only" trains the biases themselves, whose initial values `disabled` needs.
-        for number, bias in enumerate(self._trained_biases()):
+        # bias="lora_only" trains the biases themselves, whose initial values `disabled` restores.
+        for number, bias in enumerate(self._trainable_biases()):
             self.register_buffer(f"initial_bias_{number}", bias.detach().clone(), persistent=False)
         self.train(self.training)
 
@@ -127,7 +140,7 @@ class LoRAModel(BaseModel):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Context manager in which the model answers as it did before tuning."""
-        biases = self._trained_biases()
+        biases = self._trainable_biases()
         tuned = [bias.data for bias in biases]
         with self.peft.disable_adapter():
             for number, bias in enumerate(biases):
@@ -154,7 +167,7 @@ class LoRAModel(BaseModel):
             return []
         return [name for name, layer in self.adapted_layers().items() if layer.get_base_layer().bias is None]
 
-    def _trained_biases(self) -> list[nn.Parameter]:
+    def _trainable_biases(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if p.requires_grad and name.endswith(".base_layer.bias")]
 
 
@@ -164,26 +177,26 @@ def flamingo_of(model: Flamingo | LoRAModel) -> Flamingo:
 
 
 def lora_config(lora: Mapping) -> LoraConfig:
-    """peft's LoraConfig of these fields; ValueError for one that is unknown or does not work here."""
+    """peft's LoraConfig of these fields; ValueError for an unknown or unsupported field."""
     if not isinstance(lora, Mapping):
         raise ValueError(f"lora={lora!r:.80}: give a dict of fields of peft's LoraConfig")
     for name, kinds in NUMBERS.items():
         if name in lora and (isinstance(lora[name], bool) or not isinstance(lora[name], kinds)):
             raise ValueError(f"lora.{name}={lora[name]!r}: give {'a whole number' if kinds is int else 'a number'}")
     names = {field.name for field in fields(LoraConfig)}
-    _check_known(lora, "lora: peft's LoraConfig", names - REFUSED.keys(), names)
+    _check_names(lora, "lora: peft's LoraConfig", names - REFUSED.keys(), names)
     defaults = LoraConfig()
     for name, reason in REFUSED.items():
         if lora.get(name) and lora[name] != getattr(defaults, name):
             raise ValueError(f"lora.{name} is not supported: {reason}")
     for name, (choices, reason) in CHOICES.items():
-        # Their texts are compared, since 1 == True.
+        # The texts of the values are compared, since 1 == True.
         if name in lora and repr(lora[name]) not in map(repr, choices):
             raise ValueError(f"lora.{name}={lora[name]!r}: {reason}; choose one of {', '.join(map(repr, choices))}")
     for name, kind in SETTINGS.items():
         if isinstance(lora.get(name), Mapping):
             settings = [field.name for field in fields(kind)]
-            _check_known(lora[name], f"lora.{name}: peft's {kind.__name__}", settings, settings)
+            _check_names(lora[name], f"lora.{name}: peft's {kind.__name__}", settings, settings)
     for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"):
         value = lora.get(name)
         for pattern in [value] if isinstance(value, str) else value if isinstance(value, Mapping) else ():
@@ -194,8 +207,8 @@ def lora_config(lora: Mapping) -> LoraConfig:
     return LoraConfig(**lora)
 
 
-def _check_known(names: Iterable[str], kind: str, choices: Iterable[str], known: Container[str]) -> None:
-    unknown = [name for name in names if name not in known]
+def _check_names(names: Iterable[str], kind: str, choices: Iterable[str], accepted: Container[str]) -> None:
+    unknown = [name for name in names if name not in accepted]
     if unknown:
         raise ValueError(f"{kind} has no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
 
@@ -207,7 +220,7 @@ def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
         ValueError: an entry of the config reaches no layer, or one in which an update would do nothing or harm; names
             the entry, and the choices.
     """
-    modules, harm = dict(module.named_modules()), _harm(module)
+    modules, harm = dict(module.named_modules()), _harmful_layers(module)
     layers = [name for name, layer in modules.items() if isinstance(layer, ADAPTABLE)]
     usable = _matched([name for name in layers if name not in harm], config, target_modules=r".*", **ALL_LAYERS)
     choices = ", ".join(sorted({short_name(name) for name in usable}))
@@ -224,7 +237,6 @@ def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
     for name in targets:
         if name in harm:
             raise ValueError(f"lora takes {name}, {harm[name]}; choose other layers, or exclude it by exclude_modules")
-    _check_exclusions(layers, config)
     _check_choices(layers, targets, config)
     if config.use_bdlora and not all(isinstance(modules[name], nn.Linear) for name in targets):
         raise ValueError("lora.use_bdlora: only nn.Linear layers take it; leave others out of target_modules")
@@ -243,7 +255,7 @@ def _matched(names: Iterable[str], config: LoraConfig, **changes: object) -> lis
     return [name for name in names if name and check_target_module_exists(changed, name)]
 
 
-def _harm(module: nn.Module) -> dict[str, str]:
+def _harmful_layers(module: nn.Module) -> dict[str, str]:
     """The layers of a Flamingo in which an update would train nothing, or would change when merged, with the reason."""
     harm, language = {}, module.language
     tables = (language.get_input_embeddings(), language.get_output_embeddings()) if is_tied(language) else ()
@@ -255,7 +267,7 @@ def _harm(module: nn.Module) -> dict[str, str]:
             )
         if isinstance(child, nn.MultiheadAttention):
             harm[f"{name}.out_proj"] = (
-                "a part of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
+                "a layer of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
             )
     return harm
 
@@ -295,7 +307,8 @@ def _parameter_owners(module: nn.Module, config: LoraConfig) -> list[str]:
     return owners
 
 
-def _check_exclusions(layers: Iterable[str], config: LoraConfig) -> None:
+def _check_choices(layers: Iterable[str], targets: Iterable[str], config: LoraConfig) -> None:
+    """Raises a ValueError for a field that narrows or refines `target_modules` and has an entry that fits no layer."""
     excluded = config.exclude_modules or ()
     for entry in [excluded] if isinstance(excluded, str) else sorted(excluded):
         target = entry if isinstance(excluded, str) else [entry]
@@ -304,17 +317,13 @@ def _check_exclusions(layers: Iterable[str], config: LoraConfig) -> None:
                 f"lora.exclude_modules: {entry!r} matches no layer that LoRA could adapt; in a list it has to be the "
                 r"end of a layer's name, and all layers of the image encoder are the regular expression 'vision\..*'"
             )
-
-
-def _check_choices(layers: Iterable[str], targets: Iterable[str], config: LoraConfig) -> None:
-    """Raises a ValueError for a field that chooses among the adapted layers, and has an entry that fits none."""
     indices, lists = config.layers_to_transform, config.layers_pattern or ()
     for index in [indices] if isinstance(indices, int) else indices or ():
         if not _matched(layers, config, layers_to_transform=[index]):
             raise ValueError(f"lora.layers_to_transform: no layer {index} has a module that target_modules takes")
     for name in [lists] if isinstance(lists, str) else lists:
         if not _matched(layers, config, layers_pattern=[name]):
-            raise ValueError(f"lora.layers_pattern: {name!r} is no list of layers that target_modules takes from")
+            raise ValueError(f"lora.layers_pattern: {name!r} is not a list of layers that target_modules takes from")
     for field in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, field) or ():
             if not any(get_pattern_key([pattern], name) == pattern for name in targets):
@@ -323,22 +332,3 @@ def _check_choices(layers: Iterable[str], targets: Iterable[str], config: LoraCo
         for entry in getattr(config.use_bdlora, field) or ():
             if not any(entry in name for name in targets):
                 raise ValueError(f"lora.use_bdlora.{field}: {entry!r} matches none of the layers that get an update")
-
-
-def _embedding(module: nn.Module) -> str:
-    """The name of the token embedding, which differs by family (embed_tokens, embed_in, wte)."""
-    if is_tied(module.language):
-        # peft would train the rows of the embedding alone, and merge them into both: another model.
-        raise ValueError("train_tokens: this language model's embedding is tied to its output head; leave it None")
-    embedding = module.language.get_input_embeddings()
-    return next(name for name, child in module.named_modules() if child is embedding)
-
-
-def _token_ids(tokenizer, tokens: list[str]) -> list[int]:
-    ids = tokenizer.convert_tokens_to_ids(tokens)
-    unknown = [token for token, i in zip(tokens, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
-    if unknown:
-        raise ValueError(
-            f"train_tokens: the tokenizer does not know {unknown}; it knows {tokenizer.all_special_tokens}"
-        )
-    return ids

@@ -51,7 +51,7 @@ def sums_by_source(
 
 
 class _Attach(torch.autograd.Function):
-    """Hands a loss on, and makes the parameters part of its graph without a gradient."""
+    """Identity of a loss that adds parameters to its graph, without gradients."""
 
     @staticmethod
     def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
@@ -64,6 +64,6 @@ class _Attach(torch.autograd.Function):
 
 
 def attach_to_graph(losses: dict[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-    """The same losses, in whose graph all these parameters are; those that took no part get no gradient."""
+    """The same losses, with all these parameters in their graph; those that no loss depends on get no gradient."""
     name = next(iter(losses))
     return {**losses, name: _Attach.apply(losses[name], *parameters)}

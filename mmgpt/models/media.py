@@ -10,13 +10,13 @@ IMAGE_ATTENTION = ("latest", "next")
 
 
 class Media(NamedTuple):
-    """Images as an argument of every gated block: latents, and masks that say who attends to them.
+    """Images as an argument of every gated block: latents, and masks that say which tokens attend to them.
 
     Attributes:
         features: (B, T, N, D), N latents of each of T images; None where the cache has their keys and values.
         mask: (B, L, T * N) bool, the latents that a token attends to; None: all of them; without columns: none.
         has_image: (B, L), or (B, 1) for whole rows, bool: tokens of samples with an image. The others pass the gated
-            blocks unchanged. None: all have one.
+            blocks unchanged. None: all samples have one.
         cache: keys and values of `features` by layer index, filled in the first step of a generation; None computes
             them in each step.
         tokens: rows (R, 1) and columns (R, K) of the tokens that go through the gated blocks (see
@@ -49,7 +49,7 @@ def count_images(is_image: Tensor, images: int, image_counts: Tensor | None) -> 
     Args:
         is_image: (B, L) bool, the `<image>` tokens.
         images: T, the most images that a row can have.
-        image_counts: (B,) how many of them it has; None: T.
+        image_counts: (B,) number of images of each row; None: T.
 
     Raises:
         ValueError: a row has another number of `<image>` tokens.
@@ -87,7 +87,7 @@ def media_of(
 
 
 def only_tokens_with_images(media: Media | None, length: int) -> Media | None:
-    """The same for tokens of samples with an image only, in rows as long as the most of them in a row.
+    """The `Media` of the tokens of samples with an image alone, in rows as long as the largest number of them in a row.
 
     Args:
         media: of whole rows, without a cache; None gives None.
@@ -97,7 +97,7 @@ def only_tokens_with_images(media: Media | None, length: int) -> Media | None:
         return None
     has_image = media.has_image.expand(-1, length)
     rows, longest = has_image.any(dim=1).nonzero(), int(has_image.sum(dim=1).max())
-    # In a batch of blank images alone all tokens take part, so that every weight has a gradient.
+    # In a batch without real images all tokens go through the blocks, so that every weight has a gradient.
     if not longest or (len(rows), longest) == has_image.shape:
         return media
     columns = (~has_image[rows[:, 0]]).int().argsort(dim=1, stable=True)[:, :longest].contiguous()

@@ -29,7 +29,7 @@ def takes_positions(model: PreTrainedModel) -> bool:
 
 
 def is_attention_only(model: PreTrainedModel) -> bool:
-    """Whether all layers of a language model are MASKABLE, so that its KV cache is all that it keeps of a sequence."""
+    """Whether all layers of a language model are MASKABLE, so that its KV cache is its whole state of a sequence."""
     config = model.config
     layers = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
     return MASKABLE.issuperset(layers)

@@ -46,7 +46,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a file cannot be read, files contradict each other, no end of sequence is known, or text is damaged.
+        ValueError: a file cannot be read, files contradict each other, no end of sequence is named, or text is damaged.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -180,8 +180,8 @@ def _read_backend(
         if text is not None:
             raise ValueError(f"{model_file}: {text!r} is not encoded as by sentencepiece itself; save a tokenizer.json")
         # Folders of early 2023 name their tokens ''. A start that is null is left out on purpose.
-        stated = {name: token for name, token in roles.items() if token or (token is None and name == "bos_token")}
-        return backend, {**named_tokens(model), **stated}
+        roles = {name: token for name, token in roles.items() if token or (token is None and name == "bos_token")}
+        return backend, {**named_tokens(model), **roles}
     try:
         tokenizer = _as_transformers(folder, roles)
     except (Exception, RecursionError) as error:
@@ -249,7 +249,7 @@ def _end_of_sequence(folder: Path, vocabulary: Mapping[str, int], roles: Mapping
     files).
     """
     eos, configured, rows = roles.get("eos_token"), *_configured_tokens(folder, vocabulary, "eos")
-    # Configs of early 2023 have the ids of <unk> and <s> in place of those of <s> and </s>.
+    # Configs of early 2023 have the ids of <unk> and <s> instead of those of <s> and </s>.
     candidates = [token for token in configured if token not in (roles["bos_token"], roles["unk_token"])]
     if eos not in vocabulary and not candidates:
         reason = f"{eos!r} is not in its vocabulary" if eos else "eos_token is not set"
@@ -296,14 +296,16 @@ def _warn_of_difference(
     configured: Mapping[str, str],
     choice: str | None,
 ) -> None:
-    stated = f"{token!r} ({vocabulary.get(token, 'not in its vocabulary')})" if token else "not set"
+    setting = f"{token!r} ({vocabulary.get(token, 'not in its vocabulary')})" if token else "not set"
     others = " and ".join(f"{file} has {other!r} ({vocabulary[other]})" for other, file in configured.items())
-    _warn(f"{folder}: the tokenizer's {role}_token is {stated}, {others or 'no other is known'}; {choice!r} is used")
+    _warn(
+        f"{folder}: the tokenizer's {role}_token is {setting}, {others or 'the model names none'}; {choice!r} is used"
+    )
 
 
 @functools.cache
 def _warn(text: str) -> None:
-    """Logs a warning once a process, since the model and each dataset load the tokenizer."""
+    """Logs a warning once per process, since the model and each dataset load the tokenizer."""
     print_log(text, "current", logging.WARNING)
 
 

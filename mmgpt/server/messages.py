@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, lead_text, text_content
+from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, prepend_text, text_content
 from mmgpt.server.errors import ApiError
 from mmgpt.server.image_urls import ImageDecoder
 from mmgpt.server.schema import Content, ImageContent, Message, TextContent
@@ -71,7 +71,7 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
                 follows_text = bool(question) and not is_image(question[-1])
                 question.append(text_content("\n" * follows_text + content.text))
         turn["question"] = question
-    turns[0]["question"] = lead_text("\n\n".join(instructions), turns[0]["question"])
+    turns[0]["question"] = prepend_text("\n\n".join(instructions), turns[0]["question"])
     # 3. Images are decoded.
     decoded = []
     for param, url in image_params(messages):

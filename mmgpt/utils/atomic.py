@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PART = ".part"  # suffix of incomplete files and folders
+PART = ".part"  # suffix of the temporary names of files and folders
 # NAME.MACHINE-PROCESS-START-RANDOM.part: a name that no user gives, and that identifies the writing process.
 PART_NAME = re.compile(r".+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.part")
 MAX_NAME = 180  # in bytes; file systems allow 255 for the whole name

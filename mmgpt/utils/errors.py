@@ -11,7 +11,7 @@ FIELD = re.compile(r"""(dataset|file|record|id|image) ('(?:[^'\\]|\\.)*'|"(?:[^"
 
 
 class SampleLocation(NamedTuple):
-    """Where a sample comes from, each field None where it is not known.
+    """Location of a sample in the annotation files; a field is None where it is unknown.
 
     Attributes:
         dataset: name of the dataset.
@@ -43,7 +43,7 @@ class SampleLocation(NamedTuple):
 
 
 class SampleError(ValueError):
-    """Error about a sample; its text is the location of the sample, as far as it is known, and the reason.
+    """Error about a sample; its text is the known fields of the sample's location, and the reason.
 
     torch's DataLoader does not send an exception from a worker process: it builds a new one from the type and the text
     of the traceback. Location and reason are read back from that text, and the worker's traceback becomes a note.
@@ -79,8 +79,8 @@ class MissingImageError(SampleError, FileNotFoundError):
 def located(location: SampleLocation) -> Iterator[None]:
     """Context manager that adds the location of a sample to errors about it.
 
-    A SampleError gets the fields that it does not know; an error of any other type, which may be a fault of a program,
-    keeps its type and gets a note.
+    A SampleError gets the fields that it lacks; an error of any other type, which may be a bug, keeps its type and gets
+    a note.
     """
     try:
         yield

@@ -71,7 +71,7 @@ def _acquire(path: Path, advice: str) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
-        os.close(descriptor)  # The holder ended in between, and removed this file.
+        os.close(descriptor)  # The other process ended in the meantime, and removed this file.
     previous = _holder(descriptor)
     if previous:
         print(f"{path.parent} was left by {previous}, which did not end by itself: taken over")

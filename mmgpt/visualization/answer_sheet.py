@@ -38,7 +38,7 @@ def sheet_pixels(rows: Sequence[dict]) -> np.ndarray:
 
 
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image | None:
-    """Several images in one, as tall as the tallest; None without images."""
+    """Canvas with images side by side, as tall as the tallest; a single image itself; None without images."""
     if len(images) < 2:
         return images[0] if images else None
     gap = max(1, max(image.height for image in images) // 32)
@@ -58,7 +58,7 @@ def _draw(rows: Sequence[dict]) -> Figure:
     for index, row in enumerate(rows):
         line, column = divmod(index, columns)
 
-        # 1. The image, under the name of its dataset.
+        # 1. Draw the image under the name of its dataset.
         axes = figure.add_subplot(grid[2 * line, column])
         axes.set_xticks([])
         axes.set_yticks([])
@@ -68,10 +68,10 @@ def _draw(rows: Sequence[dict]) -> Figure:
             axes.text(0.5, 0.5, "no image", ha="center", va="center", color="grey")
         else:
             image = upright_rgb(image if isinstance(image, Image.Image) else Image.open(image))
-            # Small images are enlarged with hard pixel edges, since smoothing would show what the model never saw.
+            # Small images are enlarged with hard pixel edges, since smoothing would hide how few pixels the model gets.
             axes.imshow(image, interpolation="nearest" if max(image.size) <= SMALL else "antialiased")
 
-        # 2. The texts below it.
+        # 2. Write the texts below the image.
         axes = figure.add_subplot(grid[2 * line + 1, column])
         axes.axis("off")
         prediction, color = row["prediction"] or "(no answer)", COLORS[row["correct"]]
@@ -79,7 +79,7 @@ def _draw(rows: Sequence[dict]) -> Figure:
         if row["answer"] is None:
             texts.append((wrap(prediction, 40, 6), color))
         else:
-            texts.append((wrap(f"given: {prediction}", 40, 3), color))
+            texts.append((wrap(f"predicted: {prediction}", 40, 3), color))
             texts.append((wrap(f"expected: {row['answer']}", 40, 3), "dimgrey"))
         top = 1.0
         for text, color in texts:

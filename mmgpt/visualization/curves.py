@@ -11,7 +11,7 @@ from mmgpt.visualization.figures import new_figure, save, wrap
 PANELS = {"loss": "loss", "loss_visual": "visual loss", "loss_language": "language loss", "lr": "learning rate"}
 SCALARS = "vis_data/scalars.json"
 STEP_KEYS = ("step", "iter", "epoch")
-NOT_SMOOTHED = ("lr", "base_lr")  # exact values, which need no smoothing
+NOT_SMOOTHED = ("lr", "base_lr")  # These values are exact and need no smoothing.
 COLUMNS = 4
 
 Run = Mapping[str, Sequence[tuple[float, float]]]
@@ -50,7 +50,7 @@ def read_scalars(paths: Sequence[str | Path]) -> Run:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; it would hold the training scalars")
 
-        # 1. The scalars of this file: name -> step -> value.
+        # 1. Read the scalars of this file, as name -> step -> value.
         scalars: dict[str, dict[float, float]] = {}
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -64,7 +64,7 @@ def read_scalars(paths: Sequence[str | Path]) -> Run:
                 if step is not None and name not in STEP_KEYS and isinstance(value, (int, float)):
                     scalars.setdefault(name, {})[step] = value
 
-        # 2. They replace earlier values from their first step on.
+        # 2. Replace earlier values from the first step of this file on.
         for name, values in scalars.items():
             earlier = {step: value for step, value in points.get(name, {}).items() if step < min(values)}
             points[name] = earlier | values

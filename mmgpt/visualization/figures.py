@@ -16,7 +16,7 @@ DPI = 110
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of width x height inches that neither a window nor pyplot holds on to."""
+    """A figure of width x height inches, without a window and unknown to pyplot, which would never free it."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -58,6 +58,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 @contextmanager
 def _missing_glyphs_ignored() -> Iterator[None]:
+    """Context manager without matplotlib's warnings about characters that the font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield

@@ -29,18 +29,18 @@ def write_html(template: str, path: str | Path, values: Mapping) -> Path:
 def visible(text: object) -> Markup:
     """Text as HTML, with a sign before each line break and tab, and the code points of invisible characters.
 
-    Signs and codes stand in ``<i>``, so that they can be told from the text.
+    Signs and codes stand in ``<i>``, which sets them apart from the text.
     """
-    parts = []
+    pieces = []
     for char in str(text):
         if char in SIGNS:
-            parts.append(Markup(f"<i>{SIGNS[char]}</i>{char}"))
-        # Control and format characters (text direction, zero width), lone surrogates, line separators.
+            pieces.append(Markup(f"<i>{SIGNS[char]}</i>{char}"))
+        # These are control and format characters (text direction, zero width), lone surrogates and line separators.
         elif unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
-            parts.append(Markup(f"<i>U+{ord(char):04X}</i>"))
+            pieces.append(Markup(f"<i>U+{ord(char):04X}</i>"))
         else:
-            parts.append(escape(char))
-    return Markup("").join(parts)
+            pieces.append(escape(char))
+    return Markup("").join(pieces)
 
 
 def data_uri(image: Image.Image, format: str = "png") -> str:

@@ -37,7 +37,7 @@ def parse_args(arguments=None):
 
 
 def receipt(args):
-    """All that the files depend on; it is written beside them, so that a later call can compare."""
+    """Receipt of the data: all that its files depend on, written beside them, so that a later call can compare."""
     sources = sorted((Path(__file__).parent / "generator").glob("*.py"))
     return dict(
         generator=zlib.crc32("".join(path.read_text(encoding="utf-8") for path in sources).encode()),

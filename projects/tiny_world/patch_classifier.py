@@ -27,7 +27,7 @@ class PatchClassifier(BaseModel):
         """Does nothing: the image encoder was built with its weights."""
 
     def forward(self, pixels: Tensor, labels: dict[str, Tensor], mode: str = "loss"):
-        """Losses of a batch, or counts of its right predictions.
+        """Losses of a batch, or counts of its correct predictions.
 
         Args:
             pixels: (B, 3, H, W).

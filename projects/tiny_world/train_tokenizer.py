@@ -51,7 +51,7 @@ def data_texts(folder):
     if not files:
         raise FileNotFoundError(f"no annotation file (*.json, *.jsonl) in the folders of {folder}")
     texts = set()
-    for path in tqdm(files, desc="reading", unit="file"):
+    for path in tqdm(files, desc="files", unit="file"):
         content = path.read_text(encoding="utf-8")
         records = map(json.loads, content.splitlines()) if path.suffix == ".jsonl" else [json.loads(content)]
         for record in records:

@@ -427,7 +427,7 @@ def test_no_code_in_a_folder_is_run(experiment, tmp_path, way, merged):
     described = json.loads((out / "mmgpt.json").read_text())["model"]
     (described if merged else described["module"])["vision"] = dict(type="os.mkdir", path=str(marker))
     changed_json(out / "mmgpt.json", model=described)
-    with pytest.raises(ValueError, match="vision.type='os.mkdir' is none of .*--trust"):
+    with pytest.raises(ValueError, match="vision.type='os.mkdir' is not one of .*--trust"):
         way(out)
     (out / "mmgpt.json").unlink()
     with pytest.raises(ValueError, match="config.py is a program, .* is not run: --trust"):
@@ -448,7 +448,7 @@ def test_a_custom_encoder_is_loaded_if_trusted(experiment, tmp_path, way, monkey
     cfg.model.module.vision.type = "EncoderOfOurs"
     cfg.custom_imports = dict(imports=["encoder_of_ours"])
     export(cfg, build_model(cfg, device="cpu"), tmp_path / "out")
-    with pytest.raises(ValueError, match="type='EncoderOfOurs' is none of .* asks for the import of encoder_of_ours"):
+    with pytest.raises(ValueError, match="type='EncoderOfOurs' is not one of .* import of encoder_of_ours"):
         way(tmp_path / "out")
     assert "is trusted" not in capsys.readouterr().err
     assert answer(way(tmp_path / "out", trust=True)) is not None

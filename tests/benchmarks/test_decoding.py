@@ -1,4 +1,4 @@
-"""Answers beside their parts: equally many tokens in all, and ratios of what belongs together."""
+"""Answers beside their components: equally many tokens in all, and ratios of rows that belong together."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from benchmarks.decoding import (
     UNCACHED,
     Setting,
     Sides,
-    part,
+    component,
     question,
     ratios,
     rows,
@@ -43,8 +43,8 @@ def test_all_rows_and_their_ratios(small_cfg):
 def test_ratios_are_of_corresponding_rows():
     prefill, decode = Setting(True).first, Setting(True, 3, 8).next
     times = {prefill: 8.0, peers(prefill): 16.0, decode: 3.0, peers(decode): 2.0, CACHED: 1.0, UNCACHED: 4.0}
-    times |= {part(prefill, name): 1.0 for name in (LANGUAGE, ENCODER, RESAMPLER, GATED)}
-    times |= {part(decode, LANGUAGE): 1.0, part(decode, GATED): 0.5}
+    times |= {component(prefill, name): 1.0 for name in (LANGUAGE, ENCODER, RESAMPLER, GATED)}
+    times |= {component(decode, LANGUAGE): 1.0, component(decode, GATED): 0.5}
     assert ratios({name: [seconds] for name, seconds in times.items()}) == {
         "prefill_over_parts": 2.0,
         "prefill_over_peer": 0.5,
@@ -60,7 +60,7 @@ def test_all_sides_generate_equally_many_tokens(small_sides, beams):
     cases = small_sides.decoding(questions, 5, Setting(False, beams, 2))
     models = {
         Setting(False, beams, 2).next: small_sides.chat.flamingo.language,
-        part(Setting(False, beams, 2).next, LANGUAGE): small_sides.bare,
+        component(Setting(False, beams, 2).next, LANGUAGE): small_sides.bare,
         peers(Setting(False, beams, 2).next): small_sides.peer,
     }
     for name, model in models.items():
@@ -87,7 +87,7 @@ def test_weights_that_a_token_is_multiplied_by(small_sides):
     assert cases[row].figures() == {"weight_bytes": every - table.nbytes}
     assert cases[peers(row)].figures() == {}
     alone = sum(weight.nbytes for name, weight in language.named_parameters() if ".gated." not in name)
-    assert cases[part(row, LANGUAGE)].figures() == {"weight_bytes": alone - table.nbytes}
+    assert cases[component(row, LANGUAGE)].figures() == {"weight_bytes": alone - table.nbytes}
 
 
 def test_questions_have_their_own_images():

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from benchmarks.parts import bare_language
+from benchmarks.components import bare_language
 from benchmarks.peer import build_peer, peer_inputs
 from mmgpt.apis import build_model
 from mmgpt.cli import load_config
@@ -87,7 +87,7 @@ def test_a_step_with_and_without_images(small_model, peer, batch):
 
 def test_other_image_encoders_have_no_peer():
     cfg = load_config("configs/mmgpt/benchmark.py", {"vision.model": "configs/_base_/models/tiny_tower.json"})
-    with pytest.raises(ValueError, match="Vision Transformer of open_clip as its tower, not ModifiedResNet"):
+    with pytest.raises(ValueError, match="Vision Transformer of open_clip as image encoder, not ModifiedResNet"):
         build_peer(build_model(cfg, device="cpu"), cfg)
 
 

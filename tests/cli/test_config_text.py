@@ -67,12 +67,12 @@ def test_what_has_a_plain_form_is_held_in_it(read_back):
     ids=range(10),
 )
 def test_anything_else_is_refused_with_its_place(read_back, value):
-    with pytest.raises(ValueError, match=r"a.b\[1\].* in the config is of the kind"):
+    with pytest.raises(ValueError, match=r"a.b\[1\].* in the config is of the type"):
         read_back(dict(a=dict(b=[1, value])))
 
 
 def test_what_nests_too_deep_to_read_back_is_refused(read_back):
-    with pytest.raises(ValueError, match="nested more than 60 times, in a"):
+    with pytest.raises(ValueError, match="nested more than 60 levels deep, in a"):
         read_back(dict(a=deep(61)))
 
 

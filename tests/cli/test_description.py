@@ -240,12 +240,12 @@ def test_trusted_classes_are_imported_and_named(folder, tmp_path, capsys, monkey
     monkeypatch.syspath_prepend(tmp_path)
     model = dict(MODEL, module=dict(MODEL["module"], vision=dict(type="OwnEncoder")))
     write_description(folder, dict(VALUES, model=model), [ADAPTER], ["own_encoder"])
-    with pytest.raises(ValueError, match="model.module.vision.type='OwnEncoder' is none of .* import of own_encoder."):
+    with pytest.raises(ValueError, match="model.module.vision.type='OwnEncoder' is not one of .* own_encoder."):
         load_config(folder)
     assert not (tmp_path / "ran").exists()
     assert load_config(folder, trust=True).model.module.vision.type == "OwnEncoder" and (tmp_path / "ran").exists()
     assert (
-        "is trusted: model.module.vision.type='OwnEncoder' is none of mmgpt's own classes (OpenCLIPVision"
+        "is trusted: model.module.vision.type='OwnEncoder' is not one of mmgpt's own classes (OpenCLIPVision"
         in capsys.readouterr().err
     )
 

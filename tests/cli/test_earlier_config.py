@@ -9,7 +9,7 @@ from mmgpt.cli import load_config
 from mmgpt.compat import names
 
 ROOT = Path(__file__).parents[2]
-EARLIER = ROOT / "tests" / "data" / "earlier"
+EARLIER = Path(__file__).parent / "data" / "earlier"
 
 
 @pytest.fixture

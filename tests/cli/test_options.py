@@ -73,8 +73,8 @@ def test_pairs_of_several_options_are_merged():
     ("pair", "word"),
     [
         ("name=[1, 2", "] is missing"),
-        ("name=(1,[2)", "too much"),
-        ("name=a), b", "too much"),
+        ("name=(1,[2)", "too many"),
+        ("name=a), b", "too many"),
         ("name='a, b", "' is missing"),
         ('name="a', '" is missing'),
         ("name=['a, b]", "' is missing"),

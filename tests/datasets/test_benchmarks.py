@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mmengine.evaluator import Evaluator
@@ -14,7 +13,7 @@ from mmgpt.cli import check_files, load_config
 from mmgpt.cli.presets import benchmarks
 from mmgpt.compat import names
 from mmgpt.datasets.prompts import INSTRUCTION_START
-from mmgpt.engine.evaluation_loop import EvaluationLoop
+from mmgpt.engine.evaluation_loop import score
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
 from mmgpt.registry import DATASETS
 from tests.helpers.benchmark_data import DATA, FILES, place_small, put_benchmark
@@ -142,7 +141,7 @@ def test_right_answers_have_full_marks(load, name, tmp_path, monkeypatch):
 def metrics(cfg, rows):
     with DefaultScope.overwrite_default_scope("mmgpt"):
         evaluator = Evaluator(cfg.test_evaluator)
-    return EvaluationLoop._evaluate(SimpleNamespace(evaluator=evaluator, folder=Path()), rows)
+    return score(rows, evaluator.metrics, Path())
 
 
 @pytest.mark.parametrize("name", ["coco_caption", "flickr30k", "nocaps"])

@@ -2,13 +2,13 @@ import pytest
 
 from mmgpt.datasets.conversation import (
     IMAGE_CONTENT,
-    add_text,
+    append_text,
     check_sample,
     count_images,
-    lead_text,
     leading_images,
     literal_media_marks,
     place_images,
+    prepend_text,
     question_text,
     text_content,
 )
@@ -34,17 +34,18 @@ def test_number_of_image_contents_must_equal_that_of_images(images, marks):
         place_images(turns, images)
 
 
-def test_add_text_does_not_change_the_question():
-    parts = [IMAGE_CONTENT]
-    assert add_text(parts, "what?") == [IMAGE_CONTENT, text_content("what?")] and parts == [IMAGE_CONTENT]
-    assert add_text("what?", "why?") == "what? why?" and add_text("", "why?") == "why?"
+def test_appended_text_does_not_change_the_question():
+    contents = [IMAGE_CONTENT]
+    assert append_text(contents, "what?") == [IMAGE_CONTENT, text_content("what?")] and contents == [IMAGE_CONTENT]
+    assert append_text("what?", "why?") == "what? why?" and append_text("", "why?") == "why?"
 
 
-def test_lead_text_follows_leading_images():
-    parts = [IMAGE_CONTENT, text_content("what?"), IMAGE_CONTENT]
-    assert lead_text("Look.", parts) == [IMAGE_CONTENT, text_content("Look.\n\n"), text_content("what?"), IMAGE_CONTENT]
-    assert lead_text("Look.", "what?") == "Look.\n\nwhat?" and lead_text("", parts) is parts
-    assert [leading_images(each) for each in (parts, [IMAGE_CONTENT] * 2, [])] == [1, 2, 0]
+def test_prepended_text_follows_leading_images():
+    contents = [IMAGE_CONTENT, text_content("what?"), IMAGE_CONTENT]
+    expected = [IMAGE_CONTENT, text_content("Look.\n\n"), text_content("what?"), IMAGE_CONTENT]
+    assert prepend_text("Look.", contents) == expected
+    assert prepend_text("Look.", "what?") == "Look.\n\nwhat?" and prepend_text("", contents) is contents
+    assert [leading_images(each) for each in (contents, [IMAGE_CONTENT] * 2, [])] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(

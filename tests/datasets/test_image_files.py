@@ -67,7 +67,7 @@ def test_unusual_properties_are_named(tmp_path, picture):
         "16 bits a pixel, of which the upper 8 are read": encoded(Image.new("I;16", (64, 48)), "PNG"),
         "numbers of unknown range (mode F), cut off at 255 when read": encoded(Image.new("F", (64, 48)), "TIFF"),
         "transparency, laid on white": encoded(picture.convert("RGBA"), "PNG"),
-        "CMYK colours": encoded(picture.convert("CMYK"), "JPEG"),
+        "CMYK colors": encoded(picture.convert("CMYK"), "JPEG"),
         "animated, only its first frame is read": encoded(
             picture, "GIF", save_all=True, append_images=[picture.rotate(90)]
         ),
@@ -75,7 +75,7 @@ def test_unusual_properties_are_named(tmp_path, picture):
         "1 x 1 pixels": encoded(Image.new("RGB", (1, 1)), "PNG"),
         "20000 x 20 pixels": encoded(Image.new("RGB", (20_000, 20)), "PNG"),
         "10000 x 9000 pixels": encoded(Image.new("1", (10_000, 9_000)), "PNG"),
-        "64 x 4 pixels; CMYK colours": encoded(picture.convert("CMYK").crop((0, 0, 64, 4)), "JPEG"),
+        "64 x 4 pixels; CMYK colors": encoded(picture.convert("CMYK").crop((0, 0, 64, 4)), "JPEG"),
     }
     for what, content in cases.items():
         (tmp_path / "a").write_bytes(content)

@@ -139,7 +139,7 @@ def test_a_question_that_fills_the_limit_is_skipped(build, dolly_config, logged)
     dataset = build(dolly_config(["red", "red"], max_length=12))
     with pytest.raises(ValueError, match="no sample of dataset 'dolly' has anything to learn"):
         dataset[0]
-    assert dataset.dropped.totals["skipped"] == 2 and "tokens of its answers are cut away" in logged[-1]
+    assert dataset.dropped.totals["skipped"] == 2 and "tokens of its answers are cut off" in logged[-1]
 
 
 def test_many_skipped_samples_are_logged_as_a_sum(build, dolly_config, logged):

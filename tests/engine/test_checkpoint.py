@@ -90,7 +90,7 @@ def damage(folder, change):
     ("change", "message"),
     [
         (lambda state: state.pop("gated.bias"), "1 are missing in it: gated.bias"),
-        (lambda state: state.update(other=torch.ones(1)), "1 are in it but not known here: other"),
+        (lambda state: state.update(other=torch.ones(1)), "1 are in it but not in the model: other"),
         (
             lambda state: state.update({"gated.weight": torch.ones(2, 4)}),
             r"another shape: gated.weight \(2, 4\) instead of \(1, 4\)",

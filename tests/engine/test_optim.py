@@ -40,7 +40,7 @@ def test_only_matrices_of_the_gated_blocks_decay(model, name):
     cfg = schedule(name)
     decayed, plain = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     assert names(model, decayed) == {"gated_block.to_q.weight"}
-    assert decayed["weight_decay"] == cfg.weight_decay == 0.1 and plain["weight_decay"] == 0
+    assert decayed["weight_decay"] == cfg.optim_wrapper.optimizer.weight_decay == 0.1 and plain["weight_decay"] == 0
     assert len(plain["params"]) == 6
     assert {group["lr"] for group in (decayed, plain)} == {cfg.lr}
 

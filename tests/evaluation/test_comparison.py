@@ -37,7 +37,8 @@ def test_missing_samples_are_named():
 
 
 def test_other_answers_and_other_rules_are_refused():
-    with pytest.raises(ValueError, match=r"1 samples have other expected answers: .*id 'q0'.*\['red'\].*\['blue'\]"):
+    message = r"1 samples have different expected answers: .*id 'q0'.*\['red'\].*\['blue'\]"
+    with pytest.raises(ValueError, match=message):
         pair_up(evaluation("A", [row(0)]), evaluation("B", [row(0, answers=["blue"])]))
     with pytest.raises(ValueError, match="A is scored by rule 'exact', B by 'vqa'"):
         pair_up(evaluation("A", [row(0)]), evaluation("B", [row(0)], "vqa"))

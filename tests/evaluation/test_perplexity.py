@@ -8,7 +8,7 @@ import torch
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, PackInputs, TokenizeSegments
 from mmgpt.evaluation import Perplexity
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.registry import MODELS
 
 META = dict(id="1", source="language", file="f", record=1, images=[])

@@ -9,7 +9,7 @@ import pytest
 from mmgpt.datasets import ImageControl, InstructionDataset, JointDataset
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, TokenizeSegments
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from tests.tools.test_train import ENVIRONMENT, command
 
 PIPELINES = Path(__file__).parents[2] / "configs" / "_base_" / "datasets" / "pipelines.py"
@@ -55,7 +55,11 @@ def scores(rule, **more):
         ([record(answer="maybe")], scores("yes_no"), "must be yes or no, got 'maybe'"),
         ([record()], scores("exact"), "neither `answer` nor `answers`"),
         ([record()], dict(type="AnswerAccuracy"), "neither `answer` nor `answers`"),
-        ([record(answer="a")], dict(type="Perplexity"), "not the one score of its answer: use .*likelihood_steps"),
+        (
+            [record(answer="a")],
+            dict(type="Perplexity"),
+            "does not have one score, .*: use .*likelihood_steps",
+        ),
     ],
 )
 def test_questions_that_cannot_be_judged_are_refused(data, records, metric, message):

@@ -66,7 +66,7 @@ def write_corrupt_images(folder):
 FOUND = {
     "truncated.jpg": ("unreadable_image", "truncated"),
     "wide.png": ("unusual_image", "16 bits a pixel, of which the upper 8 are read"),
-    "cmyk.jpg": ("unusual_image", "CMYK colours"),
+    "cmyk.jpg": ("unusual_image", "CMYK colors"),
     "animated.gif": ("unusual_image", "animated, only its first frame is read"),
     "turned.jpg": ("unusual_image", "turned by its EXIF orientation 6"),
     "glass.png": ("unusual_image", "transparency, laid on white"),

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from mmgpt.engine.trainable import trainable_state_dicts, unwrap_model
 from mmgpt.models.gated_lm import GatedCausalLM
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.models.transformers_names import set_activation_checkpointing
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import DATASETS, HOOKS

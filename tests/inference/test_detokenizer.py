@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmgpt.inference.detokenizer import AnswerDetokenizer, IncrementalDetokenizer
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture

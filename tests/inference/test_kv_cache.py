@@ -85,4 +85,4 @@ def test_reordering_beams_leaves_the_shared_prefix_in_place():
             cache.reorder_cache(torch.tensor(order))
         step(caches, 4)
     assert same(*caches)
-    assert caches[1].layers[0].shared == begun.shape[2] == 3
+    assert caches[1].layers[0].common_tokens == begun.shape[2] == 3

@@ -479,7 +479,7 @@ def test_an_answer_is_told_of_its_end_as_often_as_it_is_asked(chat):
     answer = chat.submit(questions()[0])
     assert answer.text() and answer.text() == "" and list(answer) == []
     told = chat.submit(questions()[0], listener=lambda event: None)
-    with pytest.raises(ValueError, match="tells a listener"):
+    with pytest.raises(ValueError, match="has a listener"):
         told.text()
     assert told.wait()
 

@@ -260,7 +260,7 @@ def test_a_layer_without_its_media_is_refused(family):
     model = gated(family)
     ids, attention, features, counts = batch()
     media = model.media(ids, features, counts)
-    with pytest.raises(ValueError, match="never see an image"):
+    with pytest.raises(ValueError, match="images would never reach it"):
         model.model(ids, attention_mask=attention)
     with forward_call(media, model.gated_layers), pytest.raises(ValueError, match="calls it twice"):
         for _ in range(2):

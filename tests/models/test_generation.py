@@ -12,7 +12,7 @@ from mmgpt.compat.beams import PublishedBeams
 from mmgpt.inference.sampling import Sampler
 from mmgpt.models import generation
 from mmgpt.models.generation import answer_ends, generation_arguments
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.registry import MODELS
 from tests.models.test_flamingo import batch
 
@@ -158,7 +158,7 @@ def test_answers_end_where_training_and_where_the_base_end_them(
     assert len(warned) == bool(named)
     for name in ("generation_config.json", "config.json"):
         assert any(f"{folder}/{name} with '<s>' (id 1)" in text for text in warned) == (name in named)
-    assert all("the tokenizer ends texts with '</s>' (id 2)" in text for text in warned)
+    assert all("the tokenizer ends sequences with '</s>' (id 2)" in text for text in warned)
     assert all(text.endswith("answers end with " + " or ".join(NAMES[i] for i in ends)) for text in warned)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmgpt.models.gated_lm import GatedCrossAttentionBlock
-from mmgpt.models.image_path import check_image_path, tell_unseen_images
+from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
 from mmgpt.models.weights.names import new_tensors
 from mmgpt.registry import MODELS
 
@@ -146,7 +146,7 @@ def test_the_command_refuses_before_the_first_step(tmp_path, tiny_llama, tiny_cl
 def test_closed_gates_are_warned_of_before_answers(build, weights, monkeypatch):
     lines = []
     monkeypatch.setattr("mmgpt.models.image_path.print_log", lambda text, *_: lines.append(text))
-    tell_unseen_images(build(LORA, weights=weights))
+    warn_of_closed_gates(build(LORA, weights=weights))
     assert not lines
-    tell_unseen_images(build(LORA))
+    warn_of_closed_gates(build(LORA))
     assert len(lines) == 1 and "images do not reach this model" in lines[0]

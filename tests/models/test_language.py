@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
-from mmgpt.models.language import ADDED_TOKENS, fit_embeddings, load_language_model, load_tokenizer
+from mmgpt.models.language import fit_embeddings, load_language_model
+from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
 from mmgpt.models.weights.reader import read_file
 
 
@@ -255,7 +256,7 @@ def test_an_index_that_names_files_which_are_missing(tiny_llama, tmp_path):
     with pytest.raises(FileNotFoundError, match="index.json names files that are missing: model1.safetensors"):
         load_language_model(folder)
     for text, words in (
-        ("{}", "its weight_map does not tell"),
+        ("{}", "its weight_map does not map tensors"),
         ("[", "is not valid JSON"),
         ('{"weight_map": 3}', "its weight"),
     ):
@@ -269,7 +270,7 @@ def test_kernels_from_elsewhere_are_refused(tiny_llama, tmp_path, key):
     folder = Path(copytree(tiny_llama, tmp_path / "out"))
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, key: "somebody/kernel"}))
-    with pytest.raises(ValueError, match=f"{key}='somebody/kernel' asks for code from elsewhere"):
+    with pytest.raises(ValueError, match=f"{key}='somebody/kernel' names code on the Hub"):
         load_language_model(str(folder))
 
 

@@ -225,13 +225,13 @@ TARGETS = [
     (dict(target_modules=["dense", "to_q"], layers_to_transform=0), "'to_q' matches only modules that"),
     (
         dict(target_modules=["dense"], layers_to_transform=[1], layers_pattern=["layers", "blocks"]),
-        "layers_pattern: 'blocks' is no list of layers",
+        "layers_pattern: 'blocks' is not a list of layers",
     ),
     (dict(target_parameters=["q_proj.weight"]), "target_parameters: 'q_proj.weight' matches no parameter"),
     (dict(target_parameters=["latents"]), "'latents' takes perceiver.latents, outside of the language model"),
     (
         dict(target_modules=["out_proj", "dense"], exclude_modules=None),
-        "takes vision.*attn.out_proj, a part of nn.MultiheadAttention, .* nothing is trained",
+        "takes vision.*attn.out_proj, a layer of nn.MultiheadAttention, .* nothing is trained",
     ),
 ]
 

@@ -149,7 +149,7 @@ def test_warnings_alone_exit_with_status_0(world, run, capsys):
         (["data_root=elsewhere"], ["2 files or folders", "elsewhere/train.json", "data_root=..."]),
         (["photos.parser=lava"], ["unknown parser 'lava'", "choose among"]),
         (["photos.anfile=x"], ["arguments in the config do not fit", "did you mean 'ann_file'"]),
-        (["photos.type=X"], ["'X'", "is no dataset", "InstructionDataset"]),
+        (["photos.type=X"], ["'X'", "is not a registered dataset", "InstructionDataset"]),
         (["max_lenght=3"], ["did you mean 'max_length'"]),
         (["train_dataloader=None"], ["names no dataset", "test_dataloader"]),
     ],

@@ -150,8 +150,12 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
 @pytest.mark.parametrize(
     ("more", "arguments", "words"),
     [
-        ("model['type'] = 'StubModle'", [], ["'StubModle'", "is no model", "did you mean 'StubModel'"]),
-        ("train_dataloader['dataset']['type'] = 'X'", [], ["'X'", "is no dataset", "Choices: ", "StubData"]),
+        ("model['type'] = 'StubModle'", [], ["'StubModle'", "is not a registered model", "did you mean 'StubModel'"]),
+        (
+            "train_dataloader['dataset']['type'] = 'X'",
+            [],
+            ["'X'", "not a registered dataset", "Choices: ", "StubData"],
+        ),
         ("model['widht'] = 3", [], ["arguments in the config do not fit", "did you mean 'width'"]),
         ("model['width'] = '${widht}'", [], ["model.width", "${widht}"]),
         ("model['path'] = 'weights/llama'", [], ["1 files", "weights/llama", "model.path=..."]),
@@ -219,7 +223,7 @@ def test_a_full_disk_has_its_own_exit_code(tmp_path, run, capsys, monkeypatch):
 
     monkeypatch.setattr(LocalBackend, "put", put)
     assert run("train.py", write_config(tmp_path), "--work-dir", tmp_path / "run") == 74
-    assert "iter_9.pth: No space left on device. What was complete is kept" in capsys.readouterr().err
+    assert "iter_9.pth: No space left on device. Complete files are still there" in capsys.readouterr().err
     assert os.readlink(tmp_path / "run" / "latest.pth") == "iter_6.pth"
     [log] = (tmp_path / "run").glob("*/*.log")
     assert "process 0 ended by OSError: [Errno 28]" in log.read_text()

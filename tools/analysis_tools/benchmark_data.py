@@ -29,7 +29,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files, load_config, tool
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets import InstructionDataset
 from mmgpt.datasets.joint import mixed_datasets
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.steps
         else {"train_dataloader"}
     )
-    check_files(cfg, skip=set(PARTS) - used)
+    check_files(cfg, skip=set(SECTIONS) - used)
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

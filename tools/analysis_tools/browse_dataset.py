@@ -16,10 +16,10 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files, load_config, tool
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import SPLITS
-from mmgpt.datasets.inspection.views import name_of, read_rows, shown_parts
+from mmgpt.datasets.inspection.views import dataset_name, read_rows, shown_datasets
 from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.engine.loader import rank_loader
 from mmgpt.visualization import Batch, write_page
@@ -51,13 +51,13 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
     """
     batches = enumerate(loader.batch_sampler)
     if only is not None:
-        names = sorted({dataset.name for dataset in shown_parts(loader.dataset)})
+        names = sorted({dataset.name for dataset in shown_datasets(loader.dataset)})
         if only not in names:
             raise ValueError(f"--dataset {only!r}: choose one of {', '.join(names)}")
         batches = (
             (number, indices)
             for number, indices in batches
-            if any(name_of(loader.dataset, idx) == only for idx in indices)
+            if any(dataset_name(loader.dataset, idx) == only for idx in indices)
         )
     chosen = dict(islice(batches, number))
     if not chosen:
@@ -67,7 +67,7 @@ def choose(loader: DataLoader, number: int, only: str | None) -> dict[int, list[
 
 def read(loader: DataLoader, chosen: Mapping[int, list[int]], only: str | None) -> Iterator[Batch]:
     """The chosen batches of the loader, with the rows to show."""
-    datasets = shown_parts(loader.dataset)
+    datasets = shown_datasets(loader.dataset)
     batches = DataLoader(loader.dataset, batch_sampler=list(chosen.values()), collate_fn=loader.collate_fn)
     for number, batch in zip(chosen, batches, strict=True):
         yield Batch(number, read_rows(batch, datasets, only), len(batch["input_ids"]))
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: at least one batch is shown")
     cfg = load_config(args.config, args.cfg_options)
-    check_files(cfg, skip=set(PARTS) - {f"{args.split}_dataloader"})
+    check_files(cfg, skip=set(SECTIONS) - {f"{args.split}_dataloader"})
     loader = rank_loader(cfg, args.split, args.rank, args.world_size, args.epoch)
     chosen = choose(loader, args.batches, args.dataset)
     with progress_bar("batches", len(chosen)) as bar:

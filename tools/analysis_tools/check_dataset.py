@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mmgpt.cli import check_files, load_config, tool
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import (
     ERRORS,
@@ -33,7 +33,7 @@ from mmgpt.datasets.inspection.check import (
     read_datasets,
 )
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.evaluation.readiness import unjudgeable
+from mmgpt.evaluation.readiness import judging_problems
 from mmgpt.visualization.tables import print_tables
 
 EXAMPLES = 5
@@ -111,7 +111,7 @@ def check_metrics(cfg: Mapping, datasets: Sequence[CheckedDataset]) -> Iterator[
         evaluator = cfg.get(f"{split}_evaluator")
         if evaluator and questions:
             names = ", ".join(dict.fromkeys(checked.dataset.name for checked in questions))
-            for problem in unjudgeable(evaluator, questions):
+            for problem in judging_problems(evaluator, questions):
                 yield Finding("unjudgeable", split, names, f"{split}_evaluator", None, None, problem)
 
 
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers}: at least one process is needed")
     cfg = load_config(args.config, args.cfg_options)
-    check_files(cfg, skip=set(PARTS) - set(LOADERS))
+    check_files(cfg, skip=set(SECTIONS) - set(LOADERS))
     datasets = read(cfg)
     images = images_of(datasets)
     total = sum(len(checked.samples) for checked in datasets) + len(images)

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files, load_config, tool
 from mmgpt.cli.config import flamingo_config
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.feature_cache import FeatureCache, add_features, create_cache, image_key
 from mmgpt.datasets.inspection.check import SPLITS, lazy_datasets
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     loaders = [name for name in LOADERS if any(feature_steps(cfg.get(name)))]
     folder, steps = cache_of(cfg, loaders)
     config = flamingo_config(cfg)["vision"]
-    check_files({**cfg, "model": config}, skip=set(PARTS) - {"model", *loaders})
+    check_files({**cfg, "model": config}, skip=set(SECTIONS) - {"model", *loaders})
     create_cache(folder, steps, args.dtype)
     vision = MODELS.build(config).eval()
     has_fingerprint = check_fingerprint(vision, folder)

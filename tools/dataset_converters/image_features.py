@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files, load_config, tool
 from mmgpt.cli.config import flamingo_config
-from mmgpt.cli.files import PARTS
+from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import lazy_datasets
 from mmgpt.datasets.instruction import InstructionDataset
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     cfg = load_config(args.config, args.cfg_options)
     config = flamingo_config(cfg)["vision"]
-    check_files({**cfg, "model": config}, skip=set(PARTS) - {"model", "test_dataloader"})
+    check_files({**cfg, "model": config}, skip=set(SECTIONS) - {"model", "test_dataloader"})
     images = image_paths(cfg.test_dataloader.dataset)
     vision = MODELS.build(config).eval().to(find_device(args.device))
     workers = args.workers if args.workers > 1 else 0

@@ -60,9 +60,9 @@ def shape(package: Path) -> dict[str, float]:
 def config_names(path: Path) -> int:
     """The number of top-level names of a loaded config."""
     sys.path.insert(0, str(ROOT))
-    from mmengine.config import Config
+    from mmgpt.cli import load_config
 
-    return len(Config.fromfile(path).to_dict())
+    return len(load_config(path))
 
 
 # Runs a script and prints our own frames at the first call of a function that `stop` picks out.

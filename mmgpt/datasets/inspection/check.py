@@ -79,32 +79,33 @@ class CheckedDataset:
         except SampleError as error:
             location = error.location
             if location.file == dataset.ann_file:
-                self.find("annotation_file", error.reason, location.record, location.id)
+                self.add("annotation_file", error.reason, location.record, location.id)
             else:
-                self.find("annotation_file", str(error))
+                self.add("annotation_file", str(error))
             return
         except (ValueError, OSError) as error:
-            self.find("annotation_file", str(error))
+            self.add("annotation_file", str(error))
             return
         for path in (dataset.ann_file, dataset.data_prefix.get("questions")):
             if path and has_byte_order_mark(path):
                 name = "" if path == dataset.ann_file else f"{path}: "
-                self.find("unusual_file", f"{name}begins with a byte order mark, which is skipped")
+                self.add("unusual_file", f"{name}begins with a byte order mark, which is skipped")
         self.samples = serialize(dataset.draw(self.parsed))
         if not self.samples and not self.findings:
-            self.find("annotation_file", f"none of its {self.records} records belongs to the dataset")
+            self.add("annotation_file", f"none of its {self.records} records belongs to the dataset")
 
-    def find(self, kind: str, value: str, record: int | None = None, id: str | None = None) -> None:
+    def add(self, kind: str, value: str, record: int | None = None, id: str | None = None) -> None:
         """Add a finding."""
         self.findings.append(Finding(kind, self.split, self.dataset.name, self.dataset.ann_file, record, id, value))
 
     def _parse(self) -> Iterator[dict | None]:
+        """Samples of all records; a broken record becomes a finding."""
         for number, record in enumerate(self.dataset.records()):
             self.records += 1
             try:
                 yield parse_record(self.dataset.parse, number, record)
             except SampleError as error:
-                self.find("broken_record", error.reason, number, record_id(record))
+                self.add("broken_record", error.reason, number, record_id(record))
 
 
 def read_datasets(cfg: Mapping) -> Iterator[CheckedDataset]:
@@ -137,7 +138,7 @@ def check_datasets(
     Args:
         datasets: datasets of `read_datasets`; findings are added to them.
         images: their `images_of`.
-        workers: number of processes; 1 is this one.
+        workers: number of processes; with 1 the check runs in this process.
         progress: called after each chunk with its number of samples or images.
 
     Returns:
@@ -163,23 +164,36 @@ def check_datasets(
         # 2. Find problems of texts and image files.
         for text in dataset_texts:
             if text.problem:
-                checked.find(text.problem, text.message, text.record, text.id)
+                checked.add(text.problem, text.message, text.record, text.id)
         for sample in checked.parsed:
             for mark in literal_media_marks(sample):
-                checked.find("unread_mark", f"{mark!r:.80} is text in a question", sample["record"], sample["id"])
+                checked.add("unread_mark", f"{mark!r:.80} is text in a question", sample["record"], sample["id"])
             for path in read_images(checked.dataset, sample):
                 file = files[path]
                 if file.problem:
-                    checked.find(file.problem, f"{path}: {file.message}", sample["record"], sample["id"])
+                    checked.add(file.problem, f"{path}: {file.message}", sample["record"], sample["id"])
         # 3. Find duplicates.
         by_key: dict[bytes, TextCheck] = {}
         for text in dataset_texts:
             first = by_key.setdefault(text.key, text)
             if first is not text:
                 value = f"same images and turns as record {first.record}, id {first.id!r}"
-                checked.find("duplicate", value, text.record, text.id)
-    # 4. Find samples and images of the other splits in the training split.
-    _find_training_data(datasets, texts)
+                checked.add("duplicate", value, text.record, text.id)
+    # 4. Find samples and images of the training split in the other splits, which come after it.
+    locations: dict[bytes | str, str] = {}
+    for checked, dataset_texts in zip(datasets, texts, strict=True):
+        name = f"{checked.split} dataset {checked.dataset.name!r}, {checked.dataset.ann_file}"
+        for text in dataset_texts:
+            paths = {os.path.abspath(path): path for path in text.images}
+            if checked.split == SPLITS[0]:
+                for key in (text.key, *paths):
+                    locations.setdefault(key, f"{name}, record {text.record}, id {text.id!r}")
+                continue
+            if text.key in locations:
+                checked.add("trained_sample", f"same as {locations[text.key]}", text.record, text.id)
+            for absolute, path in paths.items():
+                if absolute in locations:
+                    checked.add("trained_image", f"{path}: also in {locations[absolute]}", text.record, text.id)
     figures = [_figures(checked, dataset_texts, files) for checked, dataset_texts in zip(datasets, texts, strict=True)]
     return figures, [finding for checked in datasets for finding in checked.findings]
 
@@ -203,31 +217,12 @@ def lazy_datasets(config: Mapping) -> Iterator[InstructionDataset]:
         yield dataset
 
 
-def _find_training_data(datasets: Sequence[CheckedDataset], texts: Sequence[Sequence[TextCheck]]) -> None:
-    """Finds samples and images of the other splits that are in the training split."""
-    locations: dict[bytes | str, str] = {}
-    # The training split comes first.
-    for checked, dataset_texts in zip(datasets, texts, strict=True):
-        name = f"{checked.split} dataset {checked.dataset.name!r}, {checked.dataset.ann_file}"
-        for text in dataset_texts:
-            paths = {os.path.abspath(path): path for path in text.images}
-            if checked.split == SPLITS[0]:
-                for key in (text.key, *paths):
-                    locations.setdefault(key, f"{name}, record {text.record}, id {text.id!r}")
-                continue
-            if text.key in locations:
-                checked.find("trained_sample", f"same as {locations[text.key]}", text.record, text.id)
-            for absolute, path in paths.items():
-                if absolute in locations:
-                    checked.find("trained_image", f"{path}: also in {locations[absolute]}", text.record, text.id)
-
-
 def _figures(checked: CheckedDataset, texts: Sequence[TextCheck], files: Mapping[str, ImageFile]) -> dict:
     """Counts and sizes of one dataset: tokens before truncation, images as (width, height) in pixels."""
     paths = images_of([checked])
     sizes = sorted((files[path].size for path in paths if files[path].size), key=lambda size: (size[0] * size[1], size))
     lengths = [text.tokens for text in texts if text.tokens is not None]
-    median, most, longest = np.percentile(lengths, [50, 95, 100], method="nearest").tolist() if lengths else [None] * 3
+    quantiles = np.percentile(lengths, [50, 95, 100], method="nearest").tolist() if lengths else [None] * 3
     return {
         "split": checked.split,
         "dataset": checked.dataset.name,
@@ -238,9 +233,7 @@ def _figures(checked: CheckedDataset, texts: Sequence[TextCheck], files: Mapping
         "turns": sum(text.turns for text in texts),
         "images": len(paths),
         "tokens": {
-            "median": median,
-            "95 %": most,
-            "max": longest,
+            **dict(zip(("median", "95 %", "max"), quantiles, strict=True)),
             "limit": tokenize_step(checked.dataset).max_length,
             "above": sum(text.is_truncated for text in texts) / len(texts) if texts else None,
         },

@@ -16,7 +16,7 @@ from mmgpt.utils.errors import SampleError
 
 
 class TextCheck(NamedTuple):
-    """Text of a sample as its pipeline writes it in the first epoch, and its problem, if it has one.
+    """Facts about the text of a sample as its pipeline writes it in the first epoch, and its problem, if it has one.
 
     Attributes:
         record: number of the record in the file.
@@ -25,7 +25,7 @@ class TextCheck(NamedTuple):
         images: paths of the images that the pipeline reads.
         key: hash, equal for samples with the same images and turns.
         tokens: length before truncation; None where a problem prevents tokenization.
-        is_truncated: whether that is above the limit.
+        is_truncated: whether that length is above the limit.
         problem: '', 'broken_record', 'nothing_to_learn' or 'cut_answer'.
         message: describes the problem.
     """

@@ -30,27 +30,23 @@ class TokenSpan(NamedTuple):
 
 
 def to_token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[TokenSpan]:
-    """Pieces of a sequence, in order. Text that only looks like a special token is 'text'."""
+    """Spans of a sequence, in order. Text that only looks like a special token is 'text'."""
     special, spans, start = set(tokenizer.all_special_ids), [], 0
+    # A sentencepiece tokenizer drops the space at the start of a text, so another token is put before it.
+    before = tokenizer.decode([tokenizer.eos_token_id])
     while start < len(ids):
         name = tokenizer.convert_ids_to_tokens(ids[start])
         if ids[start] in special:
             text, count, kind = name, 1, "image" if name == IMAGE else "special"
         else:
-            text, count = _text(tokenizer, ids[start : start + MAX_BYTES])
-            text, count, kind = (text, count, "text") if count else (name, 1, "bytes")
+            # The text is that of the smallest number of tokens that are complete characters, if there is one.
+            text, count, kind = name, 1, "bytes"
+            for end in range(start + 1, min(start + MAX_BYTES, len(ids)) + 1):
+                sequence = [tokenizer.eos_token_id, *ids[start:end]]
+                decoded = tokenizer.decode(sequence, clean_up_tokenization_spaces=False)[len(before) :]
+                if decoded and INCOMPLETE not in decoded:
+                    text, count, kind = decoded, end - start, "text"
+                    break
         spans.append(TokenSpan(text, tuple(ids[start : start + count]), labels[start] != IGNORE_INDEX, kind))
         start += count
     return spans
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, int]:
-    """Text of the smallest number of first ids that are complete characters, and that number; 0 if there is none."""
-    # A sentencepiece tokenizer drops the space at the start of a text, so another token is put before it.
-    before = tokenizer.decode([tokenizer.eos_token_id])
-    for count in range(1, len(ids) + 1):
-        decoded = tokenizer.decode([tokenizer.eos_token_id, *ids[:count]], clean_up_tokenization_spaces=False)
-        text = decoded[len(before) :]
-        if text and INCOMPLETE not in text:
-            return text, count
-    return "", 0

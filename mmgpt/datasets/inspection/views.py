@@ -96,8 +96,8 @@ class Row(NamedTuple):
         return self.left + self.right
 
 
-def shown_parts(dataset) -> list[InstructionDataset]:
-    """Instruction datasets inside a built dataset: itself, those of a JointDataset, and those inside wrappers.
+def shown_datasets(dataset) -> list[InstructionDataset]:
+    """Instruction datasets inside a built dataset: itself, those of a JointDataset, those of wrappers.
 
     Raises:
         ValueError: it contains a dataset of another type.
@@ -109,9 +109,9 @@ def shown_parts(dataset) -> list[InstructionDataset]:
     return datasets
 
 
-def name_of(dataset, idx: int) -> str:
+def dataset_name(dataset, idx: int) -> str:
     """Name of the instruction dataset that an index of a built dataset leads to."""
-    return dataset.locate(idx)[0].name if isinstance(dataset, JointDataset) else shown_parts(dataset)[0].name
+    return dataset.locate(idx)[0].name if isinstance(dataset, JointDataset) else shown_datasets(dataset)[0].name
 
 
 def read_rows(batch: Mapping, datasets: Sequence[InstructionDataset], only: str | None = None) -> list[Row]:

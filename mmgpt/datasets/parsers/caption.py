@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, has, name_of, only_known_media, tagged, text_list
+from .fields import add_tags, field, has, name_of, refuse_other_media, text_list
 
 
 @PARSERS.register_module(name="coco_caption")
@@ -35,7 +35,7 @@ def nocaps(record: dict) -> dict:
     Its `domain` ('in-domain', 'near-domain', 'out-domain') becomes a tag.
     """
     captions, name = _texts(record, "annotations", "caption"), str(field(record, "id", int))
-    return tagged(_caption_sample(record, name, field(record, "file_name"), captions), record, ["domain"])
+    return add_tags(_caption_sample(record, name, field(record, "file_name"), captions), record, ["domain"])
 
 
 @PARSERS.register_module(name="minigpt4")
@@ -53,7 +53,7 @@ def _texts(record: dict, key: str, text: str) -> list[str]:
 
 
 def _caption_sample(record: dict, name: str, image: str, captions: list[str]) -> dict:
-    only_known_media(record)
+    refuse_other_media(record)
     # AskQuestion fills in the question, and PickAnswer chooses one of several captions.
     answer = captions[0] if len(captions) == 1 else ""
     return {"id": name, "images": [image], "turns": [{"question": "", "answer": answer, "answers": captions}]}

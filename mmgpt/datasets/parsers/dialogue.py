@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Sequence
 
-from mmgpt.datasets.conversation import IMAGE_CONTENT, lead_text, question_contents, text_content
+from mmgpt.datasets.conversation import IMAGE_CONTENT, prepend_text, question_contents, text_content
 from mmgpt.registry import PARSERS
 
-from .fields import field, has, name_of, no_images, only_known_media, text_list
+from .fields import field, has, name_of, refuse_images, refuse_other_media, text_list
 
 MARK = "<image>"
 # Marks at the start, text, marks at the end; whitespace next to the marks at both ends belongs to them.
@@ -42,13 +42,13 @@ def sharegpt(record: dict) -> dict:
     if entries and _role(entries[0]) == "gpt":
         entries = entries[1:]
     first, *others = _turns(entries, marked_question if images else str)
-    question = lead_text("\n\n".join(text for text in system if text), first["question"])
+    question = prepend_text("\n\n".join(text for text in system if text), first["question"])
     return _sample(record, images, [dict(first, question=question), *others])
 
 
 @PARSERS.register_module(name="baize")
 def baize(record: dict) -> dict:
-    """Record of Baize's chat data: one string with `[|Human|]` and `[|AI|]` before the texts of each.
+    """Record of Baize's chat data: one string with `[|Human|]` or `[|AI|]` before each text.
 
     All answered turns are used. A record without any becomes a turn with an empty answer, so that the dataset counts
     it.
@@ -64,9 +64,9 @@ def baize(record: dict) -> dict:
 
 
 def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
-    only_known_media(record)
+    refuse_other_media(record)
     if not images:
-        no_images(record)
+        refuse_images(record)
     return {"id": name_of(record, "id"), "images": images, "turns": turns}
 
 
@@ -77,15 +77,15 @@ def _images(record: dict) -> list[str]:
     return next(filter(None, lists), [])
 
 
-def _turns(entries: Sequence[dict], read: Callable[[str], str | list[dict]]) -> list[dict]:
-    """Turns of alternating entries; `read` makes a question of the text of a human."""
+def _turns(entries: Sequence[dict], to_question: Callable[[str], str | list[dict]]) -> list[dict]:
+    """Turns of alternating entries; `to_question` makes a question of the text of a human."""
     if not entries:
         raise ValueError("conversations is empty")
     turns = [
-        {"question": read(_value(human, "human")), "answer": _value(answer, "gpt")}
+        {"question": to_question(_value(human, "human")), "answer": _value(answer, "gpt")}
         for human, answer in zip(entries[0::2], entries[1::2], strict=False)
     ]
-    return turns or [{"question": read(_value(entries[0], "human")), "answer": ""}]
+    return turns or [{"question": to_question(_value(entries[0], "human")), "answer": ""}]
 
 
 def _role(entry: dict) -> str:
@@ -96,12 +96,12 @@ def _role(entry: dict) -> str:
 
 def _value(entry: dict, role: str) -> str:
     if _role(entry) != role:
-        raise ValueError(f"conversations must go human, gpt, human, ...: found {entry['from']!r} for {role!r}")
+        raise ValueError(f"conversations must go human, gpt, human, ...: found {entry['from']!r}, expected {role!r}")
     return field(entry, "value").strip()
 
 
 def marked_question(value: str) -> str | list[dict]:
-    """Question of a text: the text itself, or contents if it has marks `<image>`.
+    """Question of a text: the text itself, or contents if it has `<image>` marks.
 
     Marks at both ends become images at the start. If there are others in between, only those at the start do, so that
     the images keep their order.

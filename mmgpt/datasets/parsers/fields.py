@@ -7,7 +7,7 @@ from string import Formatter
 # Keys of media other than images in the records of other projects.
 OTHER_MEDIA = ("video", "videos", "video_path", "video_file", "audio", "audios", "audio_path", "audio_file", "speech")
 OTHER_MEDIA += ("sound", "wav")
-# Other keys of images. A record with one of these and none of ours would be trained on without its images.
+# Keys of images in the records of other projects. Such a record would be trained on without its images.
 OTHER_IMAGES = ("image_path", "image_paths", "image_file", "image_url", "img", "imgs", "Image")
 
 
@@ -41,18 +41,18 @@ def name_of(record: dict, *keys: str) -> str:
     return next((str(record[key]) for key in keys if has(record, key)), "")
 
 
-def only_known_media(record: dict) -> None:
+def refuse_other_media(record: dict) -> None:
     """Raises a ValueError for a record with a video or a sound, which would be ignored in training."""
     _refuse(record, OTHER_MEDIA, "only images are read, under 'image' or 'images'")
 
 
-def no_images(record: dict, keys: Iterable[str] = OTHER_IMAGES) -> None:
+def refuse_images(record: dict, keys: Iterable[str] = OTHER_IMAGES) -> None:
     """Raises a ValueError for a record with images under keys that the format does not have."""
     _refuse(record, keys, "this format has no images under that key")
 
 
 def _refuse(record: dict, keys: Iterable[str], reason: str) -> None:
-    """Raises a ValueError for a record with a value for one of some keys."""
+    """Raises a ValueError for a record with a value for any of the keys."""
     key = next((key for key in keys if record.get(key)), None)
     if key:
         raise ValueError(f"key {key!r} ({record[key]!r:.80}): {reason}")
@@ -67,7 +67,7 @@ def text_list(record: dict, key: str) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def filled(pattern: str, record: dict) -> str:
+def fill_pattern(pattern: str, record: dict) -> str:
     """Text of a pattern with keys of the record in the syntax of `str.format`: '{split}/{image_id:012d}.jpg'.
 
     Raises:
@@ -82,7 +82,7 @@ def filled(pattern: str, record: dict) -> str:
         raise ValueError(f"the record does not fit {pattern!r}: {error}") from error
 
 
-def tagged(sample: dict, record: dict, keys: Iterable[str]) -> dict:
+def add_tags(sample: dict, record: dict, keys: Iterable[str]) -> dict:
     """Sample with keys of its record as `tags`."""
     tags = {key: field(record, key) for key in keys}
     return dict(sample, tags=tags) if tags else sample
@@ -91,7 +91,7 @@ def tagged(sample: dict, record: dict, keys: Iterable[str]) -> dict:
 def right_choice(choices: list[str], index: int, key: str) -> str:
     """Choice at an index. Raises a ValueError that names the key of the index if there is none."""
     if not 0 <= index < len(choices):
-        raise ValueError(f"{key} {index} with {len(choices)} choices")
+        raise ValueError(f"key {key!r} is {index}, but there are {len(choices)} choices, counted from 0")
     return choices[index]
 
 

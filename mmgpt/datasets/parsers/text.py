@@ -2,7 +2,7 @@
 
 from mmgpt.registry import PARSERS
 
-from .fields import OTHER_IMAGES, field, no_images, only_known_media, optional_text
+from .fields import OTHER_IMAGES, field, optional_text, refuse_images, refuse_other_media
 
 
 @PARSERS.register_module(name="dolly")
@@ -18,8 +18,8 @@ def alpaca(record: dict) -> dict:
 
 
 def _instruction(record: dict, question: str, context: str, answer: str) -> dict:
-    only_known_media(record)
-    no_images(record, ("image", "images", *OTHER_IMAGES))
+    refuse_other_media(record)
+    refuse_images(record, ("image", "images", *OTHER_IMAGES))
     turn = {"question": field(record, question).strip(), "answer": field(record, answer).strip()}
     # Leading spaces of a context may be its layout (code, tables), so only trailing ones are removed.
     context_text = optional_text(record, context).rstrip()

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from mmgpt.registry import PARSERS
 
-from .fields import field, filled, has, majority, name_of, only_known_media, tagged, text_list
+from .fields import add_tags, field, fill_pattern, has, majority, name_of, refuse_other_media, text_list
 
 OCR_VQA_SPLITS = {"train": 1, "val": 2, "test": 3}
 YES_NO = ("yes", "no")
@@ -37,11 +37,11 @@ def vqa(record: dict, image: str = "{image}", answer: str | None = None, tags: S
             answers = [field(entry, "answer").strip() for entry in value]
         else:
             answers = text_list(record, key)
-    only_known_media(record)
+    refuse_other_media(record)
     if answers:
         turn.update(answer=majority(answers), answers=answers)
-    sample = {"id": name_of(record, *ID_KEYS), "images": [filled(image, record)], "turns": [turn]}
-    return tagged(sample, {**record, **(field(record, "types", dict) if has(record, "types") else {})}, tags)
+    sample = {"id": name_of(record, *ID_KEYS), "images": [fill_pattern(image, record)], "turns": [turn]}
+    return add_tags(sample, {**record, **(field(record, "types", dict) if has(record, "types") else {})}, tags)
 
 
 @PARSERS.register_module(name="pope")

@@ -11,7 +11,7 @@ from mmgpt.utils.errors import SampleError, SampleLocation
 
 from .tokens import IGNORE_INDEX
 
-SOURCES = {"choices": lambda results: results["choices"], "answer": lambda results: [results["answer"]]}
+ANSWER_SOURCES = {"choices": lambda results: results["choices"], "answer": lambda results: [results["answer"]]}
 
 
 @TRANSFORMS.register_module()
@@ -25,8 +25,8 @@ class AddCandidates:
 
     Args:
         tokenize: config of the pipeline's TokenizeSegments.
-        answers: the texts; or 'choices' for those of the question, or 'answer' for its right one alone (see
-        Perplexity).
+        answers: list of texts; or 'choices' for the choices of the question, or 'answer' for its right answer alone
+            (see Perplexity).
         per_token: divide the log-likelihood of an answer by the number of its tokens.
 
     Raises:
@@ -35,19 +35,19 @@ class AddCandidates:
 
     def __init__(self, tokenize: dict, answers: Sequence[str] | str = "choices", per_token: bool = False):
         self.tokenize = TRANSFORMS.build(tokenize)
-        if isinstance(answers, str) and answers not in SOURCES:
-            raise ValueError(f"answers={answers!r}: choose among {', '.join(SOURCES)}, or give a list of texts")
+        if isinstance(answers, str) and answers not in ANSWER_SOURCES:
+            raise ValueError(f"answers={answers!r}: choose among {', '.join(ANSWER_SOURCES)}, or give a list of texts")
         self.answers, self.per_token = answers, per_token
 
-    def offered(self, results: dict) -> list[str]:
+    def candidate_answers(self, results: dict) -> list[str]:
         """Answers to choose from, by the results of FormatPrompt. Raises a SampleError as the transform does."""
-        answers = SOURCES[self.answers](results) if isinstance(self.answers, str) else self.answers
+        answers = ANSWER_SOURCES[self.answers](results) if isinstance(self.answers, str) else self.answers
         if not answers or not all(answers) or len(set(answers)) < len(answers):
             raise SampleError(f"cannot choose among the answers {answers!r}", SampleLocation.of(results))
         return list(answers)
 
     def __call__(self, results: dict) -> dict:
-        answers = self.offered(results)
+        answers = self.candidate_answers(results)
         # Answers before the last one, of a dialogue or of examples, are part of the prompt.
         prompt = [segment._replace(supervised=False) for segment in results["segments"]]
         template = results["template"]

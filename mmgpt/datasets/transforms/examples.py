@@ -58,9 +58,10 @@ class AddExamples:
         return results
 
     def _choose(self, results: dict) -> list[dict]:
+        """Examples for a sample, the most similar one last."""
         if not self.shots:
             return []
-        own_images, chosen = set(_paths(results)), []
+        own_images, examples = set(_paths(results)), []
         if self.nearest:
             candidates = self.nearest(_paths(results))
         else:
@@ -69,13 +70,11 @@ class AddExamples:
         for index in candidates:
             example = self.dataset.pipeline(self.dataset.get_data_info(index))
             if own_images.isdisjoint(_paths(example)):
-                chosen.append(example)
-            if len(chosen) == self.shots:
-                return chosen[::-1] if self.nearest else chosen
-        reason = (
-            f"{len(chosen)} examples of other images among the {len(self.dataset)} samples of {self.dataset.ann_file}"
-        )
-        raise SampleError(f"{reason}, but shots={self.shots}", SampleLocation.of(results))
+                examples.append(example)
+            if len(examples) == self.shots:
+                return examples[::-1] if self.nearest else examples
+        reason = f"{len(examples)} examples of other images among the {len(self.dataset)} samples"
+        raise SampleError(f"{reason} of {self.dataset.ann_file}, but shots={self.shots}", SampleLocation.of(results))
 
 
 class Nearest:
@@ -100,7 +99,7 @@ class Nearest:
         self.rows = [self._feature_row(_paths(sample)) for sample in samples]
 
     def __call__(self, images: Sequence[str]) -> Iterator[int]:
-        """Indices of the samples, those with the image most similar to the first of some images first."""
+        """Indices of the samples, in the order of the similarity of their image to the first of `images`."""
         similarity = (self.features @ self.features[self._feature_row(images)])[self.rows]
         return map(int, np.argsort(-similarity, kind="stable"))
 

@@ -59,7 +59,7 @@ class PrepareImages:
     Args:
         size: side of the square in pixels.
         mean: mean of the red, green and blue channel (of values from 0 to 1).
-        std: standard deviation of the channels, likewise.
+        std: standard deviation of the same values.
         interpolation: 'bicubic' (CLIP), 'bilinear' or 'nearest'.
     """
 
@@ -96,7 +96,7 @@ class EachImage:
         transforms: their configs, e.g. `dict(type="mmcv.RandomFlip", prob=0.5)`.
 
     Raises:
-        SampleError: a transform gives no image, or one of another dtype or number of channels.
+        SampleError: a transform returns no image, or an image of another dtype or number of channels.
     """
 
     def __init__(self, transforms: Sequence[dict]):
@@ -143,17 +143,29 @@ def _global_seed(seed: int) -> Iterator[None]:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Image in RGB with 8 bits per channel, turned upright by its EXIF orientation, on a white background.
 
-    Of 16-bit grayscale the upper 8 bits are used, as Pillow does for 16-bit color; Pillow's conversion would make
+    The upper 8 bits of 16-bit grayscale are used, as Pillow does for 16-bit color; Pillow's conversion would make
     nearly all of it white. Only the first frame of an animation is read. Apart from the orientation, metadata is
     ignored, so that damaged metadata does no harm.
     """
+    # 1. Turn the image upright.
     image.load()
     turn = UPRIGHT.get(exif_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
-    if image.has_transparency_data:
-        return _on_white(image)
-    return (_upper_bits(image) if image.mode.startswith("I;16") else image).convert("RGB")
+    is_16_bit = image.mode.startswith("I;16")
+    if not image.has_transparency_data:
+        return (_upper_bits(image) if is_16_bit else image).convert("RGB")
+    # 2. Lay an image with an alpha channel or a transparent color on white, as a browser does.
+    color = image.info.get("transparency")
+    if is_16_bit:
+        alpha = np.where(np.asarray(image) == color, 0, 255).astype(np.uint8)
+        image = Image.merge("LA", (_upper_bits(image), Image.fromarray(alpha)))
+    elif isinstance(color, tuple) and max(color) > 255:
+        # The transparent color of a 16-bit PNG has 16 bits, while Pillow has brought the pixels to 8 bits.
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+    image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def exif_orientation(image: Image.Image) -> int:
@@ -167,20 +179,6 @@ def exif_orientation(image: Image.Image) -> int:
     except Exception:
         return 1
     return orientation if orientation in UPRIGHT else 1
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """RGB image from one with an alpha channel or a transparent color, on white as in a browser."""
-    color = image.info.get("transparency")
-    if image.mode.startswith("I;16"):
-        alpha = np.where(np.asarray(image) == color, 0, 255).astype(np.uint8)
-        image = Image.merge("LA", (_upper_bits(image), Image.fromarray(alpha)))
-    elif isinstance(color, tuple) and max(color) > 255:
-        # The transparent color of a 16-bit PNG has 16 bits, while Pillow has brought the pixels to 8 bits.
-        image = image.copy()
-        image.info["transparency"] = tuple(value >> 8 for value in color)
-    image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:

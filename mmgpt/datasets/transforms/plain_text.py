@@ -17,7 +17,7 @@ class PlainText:
 
     Args:
         tokenizer: tokenizer of `models.tokenizer.load_tokenizer`.
-        is_mark: function that says whether the text of an added token is a mark.
+        is_mark: function from the text of an added token to whether it is a mark.
     """
 
     def __init__(self, tokenizer, is_mark):

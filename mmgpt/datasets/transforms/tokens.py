@@ -17,7 +17,7 @@ from .plain_text import PlainText
 # Longer texts are encoded only up to this number of characters, if that gives more tokens than the limit: a tokenizer
 # takes thirty bytes of memory for each character.
 LONG_TEXT = 1_000_000
-CHARACTERS = 64  # characters for each token of the limit, likewise
+CHARACTERS = 64  # The same bound, in characters for each token of the limit; the larger of the two counts.
 MARGIN = 64  # tokens above the limit that must follow, so that cutting the text changes no token within the limit
 IGNORE_INDEX = -100  # label of a token that the loss ignores
 TOKENIZATIONS = ("segments", "stripped")
@@ -83,8 +83,9 @@ class TokenizeSegments:
         self.tokenizer = _shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.plain_text = _shared_plain_text(self.tokenizer)
         self.max_length = max_length
-        # Current Llama tokenizers do not add a space before one; sentencepiece and the tokenizer of 2023 do.
-        self.doubled = (" ", "▁") if tokenization == "stripped" and self._text_ids("x") == self._text_ids(" x") else ()
+        # Current Llama tokenizers add no space to a text that starts with one; sentencepiece and those of 2023 do.
+        adds_no_space = self._text_ids("x") == self._text_ids(" x")
+        self.doubled_spaces = (" ", "▁") if tokenization == "stripped" and adds_no_space else ()
         self.special = {name: self.tokenizer.convert_tokens_to_ids(name) for name in (IMAGE, END_OF_CHUNK)}
         self.special[EOS] = self.tokenizer.eos_token_id
 
@@ -114,8 +115,18 @@ class TokenizeSegments:
             first_segments = beginning(segments, characters)
             bos = self.tokenizer.bos_token_id
             ids, labels = ([], []) if bos is None else ([bos], [IGNORE_INDEX])
-            for span in self.spans(first_segments):
-                span_ids, has_label = self._encode_span(span)
+            for text, supervised, special in self.spans(first_segments):
+                if text.startswith(self.doubled_spaces) and not special:
+                    text, supervised = " " + text, supervised[:1] + supervised
+                if special:
+                    span_ids, has_label = [self.special[text]], supervised[:1]
+                elif len(set(supervised)) < 2:
+                    span_ids = self._text_ids(text)
+                    has_label = supervised[:1] * len(span_ids)
+                else:
+                    span_ids, offsets = self.plain_text(text)
+                    # A token across two segments belongs to the segment in which it ends.
+                    has_label = [supervised[end - 1] for _, end in offsets]
                 ids += span_ids
                 labels += [token if label else IGNORE_INDEX for token, label in zip(span_ids, has_label, strict=True)]
             if first_segments is segments:
@@ -125,20 +136,6 @@ class TokenizeSegments:
                 has_labels = any(segment.supervised for segment in segments[len(first_segments) - 1 :])
                 return [*ids, ids[-1]], [*labels, ids[-1] if has_labels else IGNORE_INDEX]
             characters *= 4
-
-    def _encode_span(self, span: TextSpan) -> tuple[list[int], list[bool]]:
-        """Token ids, and for each whether it has a label."""
-        text, supervised, special = span
-        if special:
-            return [self.special[text]], supervised[:1]
-        if text.startswith(self.doubled):
-            text, supervised = " " + text, supervised[:1] + supervised
-        if len(set(supervised)) < 2:
-            ids = self._text_ids(text)
-            return ids, supervised[:1] * len(ids)
-        ids, spans = self.plain_text(text)
-        # A token across two segments belongs to the segment in which it ends.
-        return ids, [supervised[end - 1] for _, end in spans]
 
     def _text_ids(self, text: str) -> list[int]:
         return self.plain_text(text)[0]
@@ -181,8 +178,8 @@ def stripped_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
 class PackInputs:
     """Selects the inputs of `collate_conversations`: `pixels`, `input_ids`, `labels`, `candidates`, `source`, `meta`.
 
-    `meta` has those of META_KEYS that are known, for metrics and logs. Images whose `<image>` token is cut off by the
-    length limit are left out.
+    `meta` has those of META_KEYS that the sample has, for metrics and logs. Images whose `<image>` token is cut off by
+    the length limit are left out.
 
     Raises:
         SampleError: the sample has images, but the pipeline does not load them.
@@ -191,7 +188,7 @@ class PackInputs:
     def __call__(self, results: dict) -> dict:
         pixels, count = results.get("pixels"), results["image_tokens"]
         if count and pixels is None:
-            reason = f"{count} images, but no LoadImages, PrepareImages in its pipeline"
+            reason = f"{count} images, but no LoadImages and PrepareImages in its pipeline"
             raise SampleError(reason, SampleLocation.of(results))
         meta = {**results, "images": results.get("own_images", results["images"])}
         return {

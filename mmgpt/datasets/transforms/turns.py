@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmgpt.datasets.conversation import add_text, question_text
+from mmgpt.datasets.conversation import append_text, question_text
 from mmgpt.registry import TRANSFORMS
 
 
@@ -71,12 +71,12 @@ class AskQuestion:
     """
 
     def __init__(self, questions: Sequence[str]):
-        self.questions = _check_wordings(questions, "questions")
+        self.questions = _check_wordings(questions)
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
             if not question_text(turn["question"]):
-                turn["question"] = add_text(turn["question"], _choose(results, self.questions))
+                turn["question"] = append_text(turn["question"], _choose(results, self.questions))
         return results
 
 
@@ -89,11 +89,11 @@ class AddQuestion:
     """
 
     def __init__(self, questions: Sequence[str]):
-        self.questions = _check_wordings(questions, "questions")
+        self.questions = _check_wordings(questions)
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
-            turn["question"] = add_text(turn["question"], _choose(results, self.questions))
+            turn["question"] = append_text(turn["question"], _choose(results, self.questions))
         return results
 
 
@@ -102,7 +102,7 @@ class OfferOptions:
     """Adds the choices to the question: 'Options: a, b, c.'
 
     Args:
-        prob: probability, from 0 to 1.
+        prob: probability of the addition, from 0 to 1.
     """
 
     def __init__(self, prob: float = 1.0):
@@ -111,7 +111,7 @@ class OfferOptions:
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
             if turn.get("choices") and results["rng"].random() < self.prob:
-                turn["question"] = add_text(turn["question"], f"Options: {', '.join(turn['choices'])}.")
+                turn["question"] = append_text(turn["question"], f"Options: {', '.join(turn['choices'])}.")
         return results
 
 
@@ -123,16 +123,16 @@ class GiveReason:
 
     Args:
         questions: wordings that ask for the reason, added to the question.
-        prob: probability, from 0 to 1.
+        prob: probability of the addition, from 0 to 1.
     """
 
     def __init__(self, questions: Sequence[str], prob: float = 1.0):
-        self.questions, self.prob = _check_wordings(questions, "questions"), _probability(prob)
+        self.questions, self.prob = _check_wordings(questions), _probability(prob)
 
     def __call__(self, results: dict) -> dict:
         for turn in results["turns"]:
             if turn.get("answer") and turn.get("rationales") and results["rng"].random() < self.prob:
-                turn["question"] = add_text(turn["question"], _choose(results, self.questions))
+                turn["question"] = append_text(turn["question"], _choose(results, self.questions))
                 reasons = dict.fromkeys(turn["rationales"])
                 sentences = (text if text.endswith((".", "!", "?")) else f"{text}." for text in reasons)
                 turn["answer"] = f"The answer is {turn['answer']}. Because {' '.join(sentences)}"
@@ -144,10 +144,10 @@ def _choose(results: dict, items: Sequence):
     return items[int(results["rng"].integers(len(items)))]
 
 
-def _check_wordings(items: Sequence[str], name: str) -> list[str]:
-    if isinstance(items, str) or not items:
-        raise ValueError(f"{name} must be a list with at least one wording, got {items!r}")
-    return list(items)
+def _check_wordings(questions: Sequence[str]) -> list[str]:
+    if isinstance(questions, str) or not questions:
+        raise ValueError(f"questions must be a list with at least one wording, got {questions!r}")
+    return list(questions)
 
 
 def _probability(value: float) -> float:

@@ -40,7 +40,7 @@ class AnswersHook(Hook):
         self.batch: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Read the questions, in all processes, since they read files together.
+        """Read the questions. All processes do so, since they read annotation files together (see `load_once`).
 
         Raises:
             ValueError: a question has no answer; names the sample.

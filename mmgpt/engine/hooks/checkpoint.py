@@ -42,7 +42,7 @@ class TrainableCheckpointHook(CheckpointHook):
         rule: str | None = None,
         sharded: bool = False,
     ) -> None:
-        self.max_kept, self.sharded = max_keep_ckpts, sharded
+        self.max_checkpoints, self.sharded = max_keep_ckpts, sharded
         super().__init__(
             interval=interval,
             by_epoch=by_epoch,
@@ -54,7 +54,7 @@ class TrainableCheckpointHook(CheckpointHook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Note the settings of the run, and raise a ValueError if the disk has no room for a checkpoint."""
+        """Record the settings of the run, and raise a ValueError if the disk has no room for a checkpoint."""
         super().before_train(runner)
         if is_main_process():
             _run_settings(runner)  # The files are fingerprinted now, since they may change before the first checkpoint.
@@ -102,7 +102,7 @@ class TrainableCheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             _link_latest(Path(self.last_ckpt))
-        while 0 < self.max_kept < len(self.keep_ckpt_ids):
+        while 0 < self.max_checkpoints < len(self.keep_ckpt_ids):
             oldest = Path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
             if is_main_process():
                 oldest.unlink(missing_ok=True)
@@ -120,24 +120,44 @@ class TrainableCheckpointHook(CheckpointHook):
         checkpoint.update({key: to_plain_data(value) for key, value in checkpoint.items() if key != "state_dict"})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check a loaded checkpoint against the run, and turn its plain data back into MMEngine's objects."""
+        """Check a loaded checkpoint against the run, and turn its plain data back into MMEngine's objects.
+
+        Raises:
+            ValueError: the weights do not fit the model (see `checked_state`); or the run cannot be resumed: see
+                `resume.compare_settings`, an epoch has another number of batches, or the loop cannot start within one.
+        """
         source, model = str(runner.cfg.get("load_from")), unwrap_model(runner)
-        # 1. The settings of the run.
+        # 1. Check that the run can be resumed with its settings, and rebuild the schedule for those that changed.
         if runner.cfg.get("resume"):
-            _check_resumable(runner, checkpoint, source)
+            length, loop, meta = len(runner.train_dataloader), runner.train_loop, checkpoint.get("meta", {})
+            if isinstance(loop, ResumableEpochLoop) and meta:
+                loop.check_start(meta.get("iter", 0))
+            changes = resume.on_main_process(lambda: resume.compare_settings(checkpoint, _run_settings(runner), source))
+            saved_length = meta.get("epoch_length", length)
+            if saved_length != length:
+                raise ValueError(
+                    f"cannot resume {source}: an epoch had {saved_length} batches per process then and has {length} "
+                    "now (other data, batch size or number of processes)"
+                )
+            if meta.get("seed") is not None and runner._randomness_cfg.get("seed") is None:
+                raise ValueError(
+                    f"cannot resume {source} without a seed; set the seed that was drawn then: seed={meta['seed']}"
+                )
+            resume.log_changes(changes, meta)
+            rebuild_schedule(runner, checkpoint, changes)
         elif isinstance(runner._train_loop, BaseLoop):
             resume.log_new_run(checkpoint, runner.cfg, source)
-        # 2. The weights. MMEngine warns about each missing key, so the frozen weights of the model are filled in.
+        # 2. Load the weights. MMEngine warns about each missing key, so the frozen weights of the model are filled in.
         state = checked_state(model, checkpoint, source)
         log_loaded(model, state, source)
-        present = model.state_dict()
-        loaded = {name: shard_like(value, present[name]) for name, value in state.items()}
-        checkpoint["state_dict"] = {**present, **loaded}
-        # 3. The optimizer.
+        model_state = model.state_dict()
+        loaded = {name: shard_like(value, model_state[name]) for name, value in state.items()}
+        checkpoint["state_dict"] = {**model_state, **loaded}
+        # 3. Shard the states of the optimizer like its parameters.
         if runner.cfg.get("resume"):
             shard_states(checkpoint["optimizer"], runner.optim_wrapper.param_groups)
-        # 4. The log, and the older checkpoints, which MMEngine removes by the names that it finds here. They are taken
-        # as files of this run's folder, since the folder may have moved and a foreign file may name anything.
+        # 4. Restore the log, and the names of the older checkpoints, which MMEngine removes. They are taken as files of
+        # this run's folder, since the folder may have moved and a foreign checkpoint may name any file.
         hub = checkpoint.get("message_hub", {})
         info = hub.get("runtime_info", {})
         for name, value in info.items():
@@ -156,35 +176,10 @@ def _run_settings(runner: Runner) -> dict:
     return runner.run_settings if hasattr(runner, "run_settings") else resume.run_settings(runner.cfg)
 
 
-def _check_resumable(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Check that a run can be resumed from a checkpoint, and put the schedule of the run's config into it.
-
-    Raises:
-        ValueError: the run cannot be resumed, see `resume.compare_settings`; an epoch has another number of batches, or
-            the loop cannot start within one.
-    """
-    length, loop, meta = len(runner.train_dataloader), runner.train_loop, checkpoint.get("meta", {})
-    if isinstance(loop, ResumableEpochLoop) and meta:
-        loop.check_start(meta.get("iter", 0))
-    changes = resume.on_main_process(lambda: resume.compare_settings(checkpoint, _run_settings(runner), source))
-    saved_length = meta.get("epoch_length", length)
-    if saved_length != length:
-        raise ValueError(
-            f"cannot resume {source}: an epoch had {saved_length} batches per process then and has {length} now "
-            "(other data, batch size or number of processes)"
-        )
-    if meta.get("seed") is not None and runner._randomness_cfg.get("seed") is None:
-        raise ValueError(
-            f"cannot resume {source} without a seed; set the seed that was drawn then: seed={meta['seed']}"
-        )
-    resume.log_changes(changes, meta)
-    rebuild_schedule(runner, checkpoint, changes)
-
-
 def _link_latest(checkpoint: Path) -> None:
     """Make latest.pth in the folder of ``checkpoint`` a link to that file, or a copy where links cannot be made."""
-    with atomic_write(checkpoint.with_name(LATEST)) as part:
+    with atomic_write(checkpoint.with_name(LATEST)) as temporary:
         try:
-            part.symlink_to(checkpoint.name)
+            temporary.symlink_to(checkpoint.name)
         except OSError:
-            part.write_bytes(checkpoint.read_bytes())
+            temporary.write_bytes(checkpoint.read_bytes())

@@ -16,7 +16,7 @@ class CompileHook(Hook):
     MMGPTRunner registers it where a config sets `compile`.
 
     Args:
-        options: arguments of `torch.compile`; True: none.
+        options: arguments of `torch.compile`; True for its defaults.
     """
 
     def __init__(self, options: dict | bool) -> None:
@@ -28,5 +28,5 @@ class CompileHook(Hook):
         runner.model.train_step = compiled(runner.model.train_step)
 
     def after_run(self, runner: Runner) -> None:
-        """Let torch compile again what is asked for outside of training steps."""
+        """Reset torch's stance, so that functions compiled outside of training steps work as usual."""
         torch.compiler.set_stance("default")

@@ -9,8 +9,9 @@ from mmgpt.registry import HOOKS
 
 from .checkpoint import TrainableCheckpointHook
 
-# MMEngine's six under its names, two of them replaced by ours, then our own; equal priorities run in this order. A
-# config changes the arguments of a hook under its name in `default_hooks`, and turns the hook off by None.
+# MMEngine's six hooks under its names, two of them replaced by ours, then further ones of ours; hooks of equal priority
+# run in this order. A config changes the arguments of a hook under its name in `default_hooks`, and turns the hook off
+# by None.
 DEFAULT_HOOKS = dict(
     runtime_info=dict(type="mmgpt.StepInfoHook"),
     timer=dict(type="IterTimerHook"),
@@ -45,21 +46,21 @@ def hooks_of_run(
         if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
             expected = "dict of hooks by name" if kind is Mapping else "list of hooks"
             raise ValueError(f"{name} is a {type(value).__name__}: it has to be a {expected}, or None")
-    # 1. The default hooks with the changes of the config, and the hooks that the config adds.
+    # 1. Collect the default hooks with the changes of the config, and the hooks that the config adds.
     named: dict[str, Hook | dict | None] = {}
     for name, hook in {**DEFAULT_HOOKS, **(default_hooks or {})}.items():
         if isinstance(hook, Mapping):
             hook = dict(hook) if "type" in hook else {**DEFAULT_HOOKS.get(name, {}), **hook}
         named[name] = hook
     custom = [hook for hook in custom_hooks or () if hook is not None]
-    # 2. A default hook of ours that is listed elsewhere replaces the one under the default name.
-    elsewhere = [_class(hook) for hook in custom]
-    elsewhere += [_class(hook) for name, hook in named.items() if name not in DEFAULT_HOOKS and hook is not None]
+    # 2. Leave out a default hook of ours that the config lists elsewhere.
+    listed_classes = [_class(hook) for hook in custom]
+    listed_classes += [_class(hook) for name, hook in named.items() if name not in DEFAULT_HOOKS and hook is not None]
     for name, hook in DEFAULT_HOOKS.items():
-        if hook["type"].startswith("mmgpt.") and any(issubclass(kind, _class(hook)) for kind in elsewhere):
+        if hook["type"].startswith("mmgpt.") and any(issubclass(kind, _class(hook)) for kind in listed_classes):
             named[name] = None
     hooks = [hook for hook in (*named.values(), *custom) if hook is not None]
-    # 3. Hooks that cannot be built, or would write unsafe checkpoints, are refused.
+    # 3. Refuse hooks that cannot be built, or whose checkpoints would hold all frozen weights.
     for hook in hooks:
         kind = _class(hook)
         if isinstance(hook, Mapping) and "type" not in hook:
@@ -85,7 +86,7 @@ def hooks_of_run(
 
 
 def disabled_hook_lines(default_hooks: Mapping[str, object] | None) -> list[str]:
-    """Lines of the log about the names under which a config has None."""
+    """Lines of the log about hooks that a config sets to None."""
     names = [name for name, hook in (default_hooks or {}).items() if hook is None]
     return [
         f"default_hooks.{name}=None: turned off"

@@ -38,7 +38,7 @@ class NonFiniteHook(Hook):
 
     def __init__(self, patience: int = 10) -> None:
         self.patience = patience
-        self.batches: list[Batch] = []  # of the current step
+        self.batches: list[Batch] = []  # those of the current step
         # With gradients that are not finite, a gradient scaler does not call the optimizer, and these values stay.
         self.norm, self.stepped = math.inf, False
         self.skipped_in_a_row = 0
@@ -79,8 +79,19 @@ class NonFiniteHook(Hook):
             return
         self.skipped_in_a_row = 0 if self.stepped else self.skipped_in_a_row + 1
         if not self.stepped:
-            message = f"the step after {runner.iter + 1} batches is skipped, {self.skipped_in_a_row} in a row: "
-            message += self._reason()
+            # Each process has its own batches, so the losses of all processes are gathered.
+            losses = [
+                (name, float(value.sum()), [str(SampleLocation.of(meta)) for meta in batch.metas])
+                for batch in self.batches
+                for name, value in batch.losses.items()
+            ]
+            losses = [loss for process in all_gather_object(losses) for loss in process]
+            nonfinite = [loss for loss in losses if not math.isfinite(loss[1])]
+            samples = dict.fromkeys(sample for *_, samples in nonfinite or losses for sample in samples)
+            values = {name: value for name, value, _ in nonfinite} or {"the norm of the gradients": self.norm}
+            reason = ", ".join(f"{name} is {value}" for name, value in values.items())
+            message = f"the step after {runner.iter + 1} batches is skipped, {self.skipped_in_a_row} in a row: {reason}"
+            message += f"; samples: {'; '.join(samples) or 'without names'}"
             runner.logger.warning(message)
             if self.skipped_in_a_row > self.patience:
                 raise ValueError(
@@ -93,20 +104,6 @@ class NonFiniteHook(Hook):
         """Remove the hooks on model and optimizer."""
         for handle in self.handles:
             handle.remove()
-
-    def _reason(self) -> str:
-        """The losses that are not finite, and their samples, of all processes: each one has its own batches."""
-        losses = [
-            (name, float(value.sum()), [str(SampleLocation.of(meta)) for meta in batch.metas])
-            for batch in self.batches
-            for name, value in batch.losses.items()
-        ]
-        losses = [loss for process in all_gather_object(losses) for loss in process]
-        nonfinite = [loss for loss in losses if not math.isfinite(loss[1])]
-        samples = dict.fromkeys(sample for *_, samples in nonfinite or losses for sample in samples)
-        values = {name: value for name, value, _ in nonfinite} or {"the norm of the gradients": self.norm}
-        text = ", ".join(f"{name} is {value}" for name, value in values.items())
-        return f"{text}; samples: {'; '.join(samples) or 'without names'}"
 
 
 def gradients(runner: Runner) -> list[Tensor]:

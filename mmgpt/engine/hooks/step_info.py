@@ -16,7 +16,7 @@ class StepInfoHook(RuntimeInfoHook):
     """
 
     def __init__(self) -> None:
-        self.outputs: list[dict] = []  # of the batches of the current step
+        self.outputs: list[dict] = []  # one for each batch of the current step
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None

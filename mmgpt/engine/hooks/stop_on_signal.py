@@ -17,7 +17,7 @@ from mmgpt.registry import HOOKS
 
 from .checkpoint import TrainableCheckpointHook
 
-# Sent by Ctrl-C, by a scheduler that takes the machine back, and by Slurm's --signal=USR1@...
+# These are sent by Ctrl-C, by a scheduler that takes the machine back, and by Slurm's --signal=USR1@...
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -42,7 +42,7 @@ class StopOnSignalHook(Hook):
             self.previous_handlers = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
         loader = runner.train_dataloader
         if loader.num_workers:
-            loader.worker_init_fn = _Shielded(loader.worker_init_fn)
+            loader.worker_init_fn = _SignalShield(loader.worker_init_fn)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
@@ -69,6 +69,7 @@ class StopOnSignalHook(Hook):
         self.previous_handlers = {}
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        """Signal handler: remembers the first signal, and ends the run at a second SIGINT."""
         now = time.monotonic()
         if not self.signum:
             self.signum, self.received_at = signum, now
@@ -76,7 +77,7 @@ class StopOnSignalHook(Hook):
             raise KeyboardInterrupt
 
 
-class _Shielded:
+class _SignalShield:
     """worker_init_fn of a data loader that shields the worker process from the signals that a run handles.
 
     A launcher or a scheduler sends signals to every process of a run, which needs its workers to finish the step.

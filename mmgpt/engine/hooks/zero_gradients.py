@@ -14,8 +14,7 @@ from .nonfinite import gradient_norm, gradients
 ADVICE = (
     "the model does not learn. Look at which parameters are trainable (the model summary before the first step), and "
     "whether the loss depends on them: lora.target_modules, `frozen`, the gates of the gated cross-attention blocks, "
-    "the labels of the samples. "
-    "default_hooks.zero_gradients=None turns this check off"
+    "the labels of the samples. default_hooks.zero_gradients=None turns this check off"
 )
 
 
@@ -24,9 +23,10 @@ class ZeroGradientsHook(Hook):
     """Ends a run with a ValueError if the norm of its gradients is exactly zero from the first step on.
 
     The check stops at the first step whose norm is not zero, counted from where the run starts or resumes. Steps in
-    which no trainable parameter has a gradient at all (text-only batches, where only the image path is trained) do not
-    count towards `patience`: they end the run when it has seen all its data once. They also end it at its last step,
-    however few steps it had, unless it was resumed: the last steps of a resumed run say nothing about those before.
+    which no trainable parameter has a gradient at all (text-only batches, where only parameters of the image path are
+    trainable) do not count towards `patience`: they end the run when it has used all its data once. They also end it at
+    its last step, however few steps it had, unless it was resumed: the last steps of a resumed run say nothing about
+    those before.
 
     Args:
         patience: number of steps with gradients that are all zero after which the run ends.
@@ -39,7 +39,8 @@ class ZeroGradientsHook(Hook):
         if patience < 1:
             raise ValueError(f"ZeroGradientsHook: patience={patience} must be 1 or more")
         self.patience = patience
-        # Steps whose gradients were all zero, steps without any gradient, and the batch at which the run started.
+        # These are whether any gradient was not zero, the number of steps whose gradients were all zero, the number of
+        # steps without any gradient, and the batch at which the run started.
         self.any_nonzero, self.zero_steps, self.without_gradient, self.first_batch = False, 0, 0, 0
         self.handle: torch.utils.hooks.RemovableHandle | None = None
 

@@ -29,12 +29,13 @@ class UnusedParamsDDP(MMDistributedDataParallel):
         super().__init__(module, **kwargs)
         self.trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.used = torch.zeros(len(self.trainable), dtype=torch.uint8)
+
+        def record_use(index: int, parameter: nn.Parameter) -> None:
+            self.used[index] = parameter.grad is not None
+
         for index, parameter in enumerate(self.trainable):
             # The hook is called in each backward pass, before DDP fills in zeros.
-            parameter.register_post_accumulate_grad_hook(partial(self._record_use, index))
-
-    def _record_use(self, index: int, parameter: nn.Parameter) -> None:
-        self.used[index] = parameter.grad is not None
+            parameter.register_post_accumulate_grad_hook(partial(record_use, index))
 
     def _run_forward(self, data: dict | tuple | list, mode: str) -> dict:
         return attach_to_graph(super()._run_forward(data, mode), self.trainable)

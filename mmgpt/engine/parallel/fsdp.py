@@ -28,8 +28,8 @@ class ShardedDataParallel(nn.Module):
     image encoder, less than a tenth of the weights, is replicated.
 
     A layer is gathered by all processes together. So where one process has images, a batch without any goes through the
-    resampler and the gated blocks as well, with blank images that no token attends to and gradients of zero. In
-    evaluation processes run out of step (answers differ in length): there each one holds all weights of the model.
+    resampler and the gated cross-attention blocks as well, with blank images that no token attends to and gradients of
+    zero. In evaluation, processes run out of step (answers differ in length), and each holds all weights of the model.
 
     Args:
         module: the model, not yet on a GPU.
@@ -53,11 +53,11 @@ class ShardedDataParallel(nn.Module):
                 "sharded training needs a frozen image encoder: keep 'vision' in `frozen`, and out of LoRA"
             )
         for parameter in module.parameters():
-            if parameter.requires_grad:  # Those with a random initialization are among them.
+            if parameter.requires_grad:  # Parameters with a random initialization are all trainable.
                 broadcast(parameter.detach())
         device = "cuda" if torch.cuda.is_available() else "cpu"
         mesh = init_device_mesh(device, (get_world_size(),))
-        # transformers' base class of decoder layers; the gated blocks are derived from it, too.
+        # This is transformers' base class of decoder layers, and the base class of our gated cross-attention blocks.
         layers = [layer for layer in flamingo.language.modules() if isinstance(layer, GradientCheckpointingLayer)]
         self.layers = [flamingo.perceiver, *layers]
         for layer in self.layers:
@@ -103,7 +103,7 @@ class ShardedDataParallel(nn.Module):
         return self.module.test_step(data)
 
     def forward(self, *args, **kwargs):
-        """Forward pass of the model, whose arguments these are."""
+        """Forward pass of the model, with its arguments."""
         return self.module(*args, **kwargs)
 
 

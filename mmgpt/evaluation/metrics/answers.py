@@ -42,10 +42,11 @@ def judge(sample: dict) -> dict:
 
 def percent_by_dataset(rows: Sequence[dict]) -> tuple[dict[str, float], dict[str, int]]:
     """Percentage of correct answers and number of questions by dataset, in the order in which the datasets appear."""
-    hits: dict[str, list[bool]] = {}
+    outcomes: dict[str, list[bool]] = {}
     for row in rows:
-        hits.setdefault(row["dataset"], []).append(row["correct"])
-    return {name: 100 * sum(hit) / len(hit) for name, hit in hits.items()}, {name: len(h) for name, h in hits.items()}
+        outcomes.setdefault(row["dataset"], []).append(row["correct"])
+    counts = {name: len(correct) for name, correct in outcomes.items()}
+    return {name: 100 * sum(correct) / counts[name] for name, correct in outcomes.items()}, counts
 
 
 def mean(values: Sequence[float]) -> float:

@@ -52,7 +52,7 @@ class BenchmarkScores(BaseMetric):
         """
         self.rule.warn()
         results = [self._judge(sample | {"prediction": ""}) for sample in samples]
-        # The groups are made one by one; a tag that no sample has is found when its turn comes.
+        # The generator raises the error for a tag that no sample has only when it comes to that tag.
         list(self._groups(results))
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -69,7 +69,7 @@ class BenchmarkScores(BaseMetric):
         return scores
 
     def _judge(self, sample: dict) -> tuple[dict, dict | None]:
-        """Identity and tags of a sample, and the row that the rule keeps of it."""
+        """Identity and tags of a sample, and its row from the rule's `judge`."""
         return {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}, self.rule.judge(sample)
 
     def _groups(self, results: Sequence[tuple[dict, dict | None]]) -> Iterator[tuple[str, list[dict]]]:

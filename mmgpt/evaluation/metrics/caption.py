@@ -50,20 +50,23 @@ class CaptionRule(Rule):
         if not find_java():
             scores = _ngram_scores(_plain_tokens(predictions), _plain_tokens(targets))
             return {f"plain_{name}": score for name, score in scores.items()}
+        from pycocoevalcap.meteor.meteor import Meteor
+
         predictions, targets = _official_tokens(predictions), _official_tokens(targets)
-        return _ngram_scores(predictions, targets) | _meteor(predictions, targets) | _spice(predictions, targets)
+        meteor, _ = Meteor().compute_score(targets, predictions)
+        return _ngram_scores(predictions, targets) | {"METEOR": 100 * meteor} | _spice(predictions, targets)
 
     def warn(self) -> None:
-        """Log which scores a missing Java costs."""
+        """Log which scores will be missing if Java is not installed."""
         find_java()
 
 
 def find_java() -> bool:
     """Whether Java is installed; if not, a warning in the log names the scores that will be missing."""
-    java = shutil.which("java") is not None
-    if not java:
+    has_java = shutil.which("java") is not None
+    if not has_java:
         _warn("no Java: METEOR and SPICE are left out, and plain_ scores come from a plain tokenizer, not the official")
-    return java
+    return has_java
 
 
 def _warn(text: str) -> None:
@@ -91,13 +94,6 @@ def _ngram_scores(predictions: Captions, targets: Captions) -> dict[str, float]:
     cider, _ = Cider().compute_score(targets, predictions)
     scores = zip((*BLEU, "ROUGE-L", "CIDEr"), (*bleu, rouge, cider), strict=True)
     return {name: 100 * float(score) for name, score in scores}
-
-
-def _meteor(predictions: Captions, targets: Captions) -> dict[str, float]:
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    score, _ = Meteor().compute_score(targets, predictions)
-    return {"METEOR": 100 * score}
 
 
 def _spice(predictions: Captions, targets: Captions) -> dict[str, float]:

@@ -42,8 +42,8 @@ def right_choice(sample: dict) -> str:
     """
     choices, answer = sample.get("choices") or [], sample.get("answer")
     if answer not in choices:
-        offered = f"not among its choices {choices}" if choices else "but the list of its choices is empty"
-        raise SampleError(f"the right answer is {answer!r}, {offered}", SampleLocation.of(sample))
+        problem = f"not among its choices {choices}" if choices else "but the list of its choices is empty"
+        raise SampleError(f"the right answer is {answer!r}, {problem}", SampleLocation.of(sample))
     return answer
 
 

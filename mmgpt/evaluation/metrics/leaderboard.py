@@ -66,7 +66,7 @@ class VQALeaderboardFile(BaseMetric):
         check_ids(map(str, self.question_ids), (sample["id"] for sample in samples))
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep the answers of one batch. The samples hold everything, so that ``data_batch`` is not needed."""
+        """Collect the answers of one batch. The samples hold everything, so that ``data_batch`` is not needed."""
         self.results.extend((sample["id"], sample["prediction"]) for sample in data_samples)
 
     def compute_metrics(self, results: list[tuple[str, str]]) -> dict[str, int]:

@@ -43,10 +43,11 @@ class Perplexity(BaseMetric):
 
 
 def _check_single(sample: dict, key: str) -> None:
+    """Raises a ValueError that names a sample without exactly one candidate or score."""
     if len(sample.get(key, ())) != 1:
-        place = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
+        name = f"sample {sample['id']!r} of dataset {sample['dataset']!r}"
         raise ValueError(
-            f'{place} does not have one score, that of its answer: use "${{likelihood_steps}}" in its pipeline'
+            f'{name} does not have one score, that of its answer: use "${{likelihood_steps}}" in its pipeline'
         )
 
 

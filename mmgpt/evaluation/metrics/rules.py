@@ -26,7 +26,7 @@ class Rule:
     scores_samples = True
 
     def judge(self, sample: dict) -> dict | None:
-        """The row that is kept of a sample; None when the benchmark leaves the sample out.
+        """The row of a sample, from which `summarize` computes scores; None when the benchmark leaves the sample out.
 
         Before anything is answered, each sample is judged with an empty prediction, to find those that lack references.
 

@@ -1,4 +1,4 @@
-"""Planned memory of a training step: bytes of weights, optimizer states, activations and gradients, without weights."""
+"""Memory planner: bytes of weights, optimizer states, activations and gradients of a training, without any weights."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Context manager that counts the bytes of living tensors, `now` and at their `peak`; fake tensors count too.
+    """Context manager that counts the bytes of live tensors, `now` and at their `peak`; fake tensors count too.
 
     Args:
         before: tensors that exist already and do not count.
@@ -68,17 +68,13 @@ class LiveBytes(TorchDispatchMode):
         """Computes an operation, and counts its results."""
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
+            if storage is not None and storage._cdata not in self._counted:
+                self._counted.add(storage._cdata)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
         self.peak = max(self.peak, self.now)
         return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._counted:
-            return
-        self._counted.add(storage._cdata)
-        self.now += storage.nbytes()
-        weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
 
     def _forget(self, address: int, size: int) -> None:
         self._counted.discard(address)
@@ -105,58 +101,50 @@ def plan(
         sharded: whether they share weights, gradients and states (FSDP2), instead of holding all of them (DDP).
 
     Raises:
-        ValueError: the sizes of this optimizer's states are not known here.
+        ValueError: the sizes of this optimizer's states are unknown.
     """
-    flamingo = flamingo_of(model)
-    weights, widest = _weights(flamingo, model, precision)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    states, spare = _optimizer_bytes(optimizer, trainable)
-    gradients = sum(p.nbytes for p in trainable)
-    whole = accumulation > 1 or sharded
-    step = step_peak(model, sizes, keeps_gradients=not whole) + widest
-    share = processes if sharded else 1
-    step += gradients / share if whole else 0
-    # DDP copies gradients into the buckets that it exchanges.
-    gathered = gradients if processes > 1 and not sharded else 0
-    if sharded and processes > 1:
-        gathered = _gathered(flamingo, model)
-    shares = {kind: size / share for kind, size in weights.items()}
-    return Plan(shares, states / share, step, (gradients + spare) / share, gathered)
-
-
-def _weights(flamingo: nn.Module, model: nn.Module, precision: str | None) -> tuple[dict[str, float], float]:
-    """Bytes by kind, and bytes of the largest quantized matrix, which a product expands to its dtype."""
-    small = {id(p) for p in quantized_parameters(flamingo.language.model)} if precision else set()
-    kinds, widest = {}, 0.0
+    # 1. Weights by kind. A product expands a quantized matrix to its dtype, at most the largest one at a time.
+    language = flamingo_of(model).language
+    quantized = {id(p) for p in quantized_parameters(language.model)} if precision else set()
+    weights, expanded = {}, 0.0
     for p in [*model.parameters(), *model.buffers()]:
-        kind, size = f"{'trained' if p.requires_grad else 'frozen'} {str(p.dtype).removeprefix('torch.')}", p.nbytes
-        if id(p) in small:
-            kind, size, widest = f"frozen {precision}", p.numel() * BYTES[precision], max(widest, p.nbytes)
-        kinds[kind] = kinds.get(kind, 0) + size
-    return kinds, widest
+        kind, size = f"{'trainable' if p.requires_grad else 'frozen'} {str(p.dtype).removeprefix('torch.')}", p.nbytes
+        if id(p) in quantized:
+            kind, size, expanded = f"frozen {precision}", p.numel() * BYTES[precision], max(expanded, p.nbytes)
+        weights[kind] = weights.get(kind, 0) + size
+
+    # 2. Gradients, optimizer states, and the step. Each process holds 1 / shards of all that is sharded.
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    states, temporary = _optimizer_bytes(optimizer, trainable)
+    gradients, shards = sum(p.nbytes for p in trainable), processes if sharded else 1
+    gradients_stay = accumulation > 1 or sharded
+    step = step_peak(model, sizes, keeps_gradients=not gradients_stay) + expanded
+    step += gradients / shards if gradients_stay else 0
+
+    # 3. Copies for the exchange between processes: DDP has buckets of gradients. FSDP2 gathers the weights of two
+    # decoder layers or gated blocks, the present and the next, and all that is outside of them.
+    gathered = 0
+    if processes > 1 and not sharded:
+        gathered = gradients
+    elif processes > 1:
+        units = [*decoder_layers(language), *(layer.gated for layer in gated_layers(language))]
+        unit_bytes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
+        gathered = 2 * max(unit_bytes) + sum(p.nbytes for p in model.parameters()) - sum(unit_bytes)
+    weights = {kind: size / shards for kind, size in weights.items()}
+    return Plan(weights, states / shards, step, (gradients + temporary) / shards, gathered)
 
 
 def _optimizer_bytes(name: str, trainable: list[Tensor]) -> tuple[float, float]:
     """Bytes of the states of an optimizer, and of the temporary tensors of its step."""
-    whole = sum(p.nbytes for p in trainable)
+    nbytes = sum(p.nbytes for p in trainable)
     if name == "AdamW":
-        # It has two averages, and computes the root of one for all tensors at once.
-        return 2 * whole, whole
+        # AdamW has two averages, and computes the root of one for all tensors at once.
+        return 2 * nbytes, nbytes
     if name in ("AdamW8bit", "PagedAdamW8bit"):
-        # Its states take two bytes an element, and two scales for 256 elements.
-        small = sum(p.numel() * (2 + 8 / 256) for p in trainable if p.numel() >= SMALLEST_IN_8_BITS)
-        return small + sum(8 * p.numel() for p in trainable if p.numel() < SMALLEST_IN_8_BITS), 0
-    raise ValueError(
-        f"optimizer {name!r}: the states of AdamW, AdamW8bit and PagedAdamW8bit are known here; choose one"
-    )
-
-
-def _gathered(flamingo: nn.Module, model: nn.Module) -> float:
-    """Bytes that a process holds whole: two decoder layers or gated blocks, the present and the next, and the rest."""
-    language = flamingo.language
-    units = [*decoder_layers(language), *(layer.gated for layer in gated_layers(language))]
-    sizes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
-    return 2 * max(sizes) + sum(p.nbytes for p in model.parameters()) - sum(sizes)
+        # The two states take a byte an element each, with a scale for 256 elements.
+        in_8_bits = sum(p.numel() * (2 + 8 / 256) for p in trainable if p.numel() >= SMALLEST_IN_8_BITS)
+        return in_8_bits + sum(8 * p.numel() for p in trainable if p.numel() < SMALLEST_IN_8_BITS), 0
+    raise ValueError(f"optimizer {name!r}: unknown sizes of its states; choose AdamW, AdamW8bit or PagedAdamW8bit")
 
 
 def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> int:
@@ -188,7 +176,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
-    """Batch of which every token but the first is a label; under a FakeTensorMode, its images have no values."""
+    """Batch with labels for all tokens but the first; under a FakeTensorMode, its images have no values."""
     flamingo, (rows, length, images, packed) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id

@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.utils.precisions import QUANTIZED
 
-# Bytes a weight. NF4 takes half a byte and a scale of 8 bits for each 64 weights, whose own scales are negligible.
+# Bytes per weight. NF4 takes half a byte, and a scale of 8 bits for 64 weights; the scales of scales are negligible.
 BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64}
 
 
@@ -35,7 +35,7 @@ def quantize(language: nn.Module, precision: str, device: str | torch.device | N
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for decoder in decoder_layers(language):
         for parent, name, linear in list(_linear_layers(decoder)):
-            setattr(parent, name, _quantized(linear, precision))
+            setattr(parent, name, _quantized_layer(linear, precision))
         if device is not None:
             decoder.to(device)
 
@@ -65,12 +65,12 @@ def _linear_layers(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear
                 yield parent, name, child
 
 
-def _quantized(linear: nn.Linear, precision: str) -> nn.Linear:
-    """A bitsandbytes layer with the same weights, which are quantized when it is moved to a device."""
+def _quantized_layer(linear: nn.Linear, precision: str) -> nn.Linear:
+    """A bitsandbytes layer with the weights of a linear one, which are quantized when it is moved to a device."""
     from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     sizes = dict(input_features=linear.in_features, output_features=linear.out_features, bias=False, device="meta")
-    # LLM.int8() quantizes only when it is moved from the CPU.
+    # LLM.int8() quantizes weights only when they are moved from the CPU.
     weight = linear.weight.data.cpu()
     if precision == "int8":
         layer = Linear8bitLt(**sizes, has_fp16_weights=False, threshold=6.0)

@@ -17,7 +17,7 @@ from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.files import TOKENIZER, read_settings
 from mmgpt.registry import MODELS
 
-# Instead of open_clip's text encoder, which is dropped anyway.
+# Text encoder of open_clip's models, as small as possible, since Flamingo drops it.
 SMALL_TEXT = dict(context_length=4, vocab_size=8, width=16, heads=1, layers=1)
 
 
@@ -35,56 +35,50 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
     """
     flamingo, sources = flamingo_config(cfg), cfg.get("sources") or {}
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
-        parts = dict(
-            vision=_vision(flamingo["vision"], sources, folder),
-            language=_language(flamingo["language"], sources, folder),
-            weights=None,
-        )
-        changed = {**flamingo, **parts}
-        return MODELS.build({**cfg["model"], "module": changed} if "module" in cfg["model"] else changed)
+        vision = _vision(flamingo["vision"], sources, folder)
+        language = _language(flamingo["language"], sources, folder)
+        flamingo = {**flamingo, "vision": vision, "language": language, "weights": None}
+        return MODELS.build({**cfg["model"], "module": flamingo} if "module" in cfg["model"] else flamingo)
 
 
 def image_side(vision: nn.Module) -> tuple[int, int]:
     """Height and width of the images that an image encoder takes, in pixels."""
-    tower = vision.tower
-    sizes = [getattr(part, name, None) for part in (tower, getattr(tower, "config", None)) for name in _SIDES]
+    encoders, names = (vision.tower, getattr(vision.tower, "config", None)), ("image_size", "img_size")
+    sizes = [getattr(encoder, name, None) for encoder in encoders for name in names]
     side = next((size for size in sizes if size is not None), None)
     if side is None:
         raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size or img_size)")
     return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
 
 
-_SIDES = ("image_size", "img_size")
-
-
 def _vision(vision: Mapping, sources: Mapping, folder: str) -> dict:
     """The config of the same image encoder without its weights."""
     kind = vision["type"] if isinstance(vision["type"], str) else vision["type"].__name__
     if kind.rpartition(".")[2] != "OpenCLIPVision":
-        return dict(type=_described_encoder, vision=dict(vision), sources=sources)
-    rest = {key: value for key, value in vision.items() if key not in ("path", "pretrained")}
+        return dict(type=_build_encoder, vision=dict(vision), sources=sources)
+    settings = {key: value for key, value in vision.items() if key not in ("path", "pretrained")}
     if vision.get("path") is None:
-        return rest
+        return settings
     path = Path(vision["path"])
     file = path / "open_clip_config.json"
     if file.is_file():
-        described = {**read_settings(file)["model_cfg"], "text_cfg": SMALL_TEXT}
-        described.pop("multimodal_cfg", None)
+        description = {**read_settings(file)["model_cfg"], "text_cfg": SMALL_TEXT}
+        description.pop("multimodal_cfg", None)
         # open_clip knows a description by the name of its file.
         model = Path(folder) / f"{path.name}-{abs(hash(str(path.resolve())))}.json"
-        model.write_text(json.dumps(described))
-        return {**rest, "model": str(model)}
+        model.write_text(json.dumps(description))
+        return {**settings, "model": str(model)}
     import open_clip
 
     if path.name not in open_clip.list_models():
         raise FileNotFoundError(_missing(file, "the image encoder", sources.get(str(path))))
     _warn(f"{file} is missing: open_clip's own description of {path.name} is assumed")
     # OpenAI's weights have the quick form of GELU, which takes as much memory.
-    return {**rest, "model": path.name}
+    return {**settings, "model": path.name}
 
 
-def _described_encoder(vision: Mapping, sources: Mapping) -> nn.Module:
-    """An image encoder of another kind on the meta device, built with random values: some are tried while built."""
+def _build_encoder(vision: Mapping, sources: Mapping) -> nn.Module:
+    """An image encoder of another kind on the meta device, built on the CPU: some constructors run the encoder."""
     path = vision.get("path")
     constructor = MODELS.get(vision["type"]) if isinstance(vision["type"], str) else vision["type"]
     if "pretrained" in inspect.signature(constructor).parameters:
@@ -99,8 +93,8 @@ def _described_encoder(vision: Mapping, sources: Mapping) -> nn.Module:
 
 def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
     """The arguments of the same language model without its weights, which are not quantized either."""
-    path, new = Path(language["path"]), language.get("config")
-    settings = new or read_settings(path / "config.json")
+    path = Path(language["path"])
+    settings = language.get("config") or read_settings(path / "config.json")
     if not settings:
         raise FileNotFoundError(_missing(path / "config.json", "the language model", sources.get(str(path))))
     if not any((path / name).is_file() for name in TOKENIZER):
@@ -108,27 +102,23 @@ def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
         if vocabulary is None:
             raise FileNotFoundError(_missing(path / TOKENIZER[0], "the tokenizer", sources.get(str(path))))
         _warn(f"{path} has no tokenizer: one of {vocabulary} tokens is assumed, as many as the model's vocab_size")
-        path = Path(folder)
-        _stand_in_tokenizer(vocabulary).save_pretrained(path)
-        # The ids of its special tokens are another tokenizer's.
-        ours = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
-        (path / "config.json").write_text(json.dumps(ours))
+        path, special = Path(folder), {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+        words = [*special.values(), *(f"word{i}" for i in range(len(special), vocabulary))]
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(path)
+        # The ids of special tokens in the settings are those of the missing tokenizer.
+        settings = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
+        (path / "config.json").write_text(json.dumps(settings))
     return {**language, "path": str(path), "pretrained": False, "precision": None}
 
 
-def _missing(file: Path, part: str, source: str | None) -> str:
+def _missing(file: Path, component: str, source: str | None) -> str:
+    """Message about a missing file of a component, with its source where there is one."""
     return (
-        f"{file} is missing: the sizes of {part} are read from it. Of its folder, only the small files are needed here"
+        f"{file} is missing: the sizes of {component} are read from it. Only the small files of its folder are needed"
         + (f" ({source})" if source else "")
     )
 
 
 def _warn(text: str) -> None:
     print_log(text, "current", logging.WARNING)
-
-
-def _stand_in_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    words = [*special.values(), *(f"word{i}" for i in range(len(special), size))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)

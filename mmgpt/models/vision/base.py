@@ -11,10 +11,10 @@ def encode_images(vision: nn.Module, images: Tensor, takes_features: bool) -> Te
 
     Args:
         vision: an image encoder; no gradients are kept where all of it is frozen.
-        takes_features: whether cached features are known to be of this image encoder.
+        takes_features: whether cached features are verified to be those of this image encoder.
 
     Raises:
-        ValueError: the images are cached features, and not known to be of this image encoder, or it is trained (with
+        ValueError: the images are cached features that are not verified, or the image encoder is trainable (with
             LoRA).
     """
     trainable = any(weight.requires_grad for weight in vision.parameters())
@@ -34,5 +34,5 @@ def check_keys(path: str, missing: Iterable[str], unexpected: Iterable[str] = ()
     """Raises a ValueError naming the file or folder and the tensors unless both lists are empty."""
     for names, problem in ((sorted(missing), "lacks"), (sorted(unexpected), "holds, but should not,")):
         if names:
-            shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-            raise ValueError(f"{path} does not fit: it {problem} {len(names)} tensors: {shown}")
+            examples = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+            raise ValueError(f"{path} does not fit: it {problem} {len(names)} tensors: {examples}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmgpt.utils.atomic import atomic_write
 
-FILE = "tower.safetensors"
+FILE = "tower.safetensors"  # the name that existing caches have
 # Largest norm of a difference, relative to that of the features. Rounding to float16 gives 3e-4, another processor far
 # less.
 TOLERANCE = 1e-3

@@ -51,7 +51,7 @@ class HFVision(nn.Module):
         self.tower = getattr(model, "vision_model", model)
         self.final_norm, self.pretrained = final_norm, pretrained
 
-        # 2. Which of its tokens are those of the patches.
+        # 2. The tokens of the patches, and their width.
         sizes = (getattr(config, name, None) for name in ("image_size", "patch_size"))
         sizes = [size if isinstance(size, (list, tuple)) else (size, size) for size in sizes]
         training, kind = self.tower.training, type(self.tower).__name__
@@ -63,7 +63,7 @@ class HFVision(nn.Module):
             ) from error
         self.tower.train(training)
 
-        # 3. The norm after its layers, whose name differs by architecture.
+        # 3. The norm after the layers, whose name differs by architecture.
         self._norm = None
         if final_norm:
             norms = [
@@ -85,7 +85,7 @@ class HFVision(nn.Module):
 def _patch_layout(
     encoder: nn.Module, image_size: Sequence[int | None], patch_size: Sequence[int | None]
 ) -> tuple[int, int]:
-    """How many tokens of an image encoder come before those of its patches, and the width of its features.
+    """Number of tokens of an image encoder before those of its patches, and the width of its features.
 
     The layout is probed: a change of the first patch's pixels has to change one embedding, and a change of the last
     patch's pixels the last embedding. Both sizes are height and width.

@@ -118,7 +118,7 @@ def open_clip_name(path: str | None, model: str | None) -> str:
 
 @contextmanager
 def _count_calls(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """Context manager that gives the list of modules with parameters of their own, once for each of their calls."""
+    """Context manager that returns a list, to which each module with parameters is appended at each of its calls."""
     calls: list[nn.Module] = []
     layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
     handles = [layer.register_forward_hook(lambda layer, *_: calls.append(layer)) for layer in layers]

@@ -57,7 +57,7 @@ def is_finite(value: Tensor) -> bool:
 
 
 def check_index(folder: str | os.PathLike) -> None:
-    """Checks that all files are there that the index of sharded weights in a folder of transformers names.
+    """Checks that a folder of transformers has all files that its index of sharded weights names.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -66,7 +66,7 @@ def check_index(folder: str | os.PathLike) -> None:
     for index in sorted(Path(folder).glob("*.index.json")):
         files = read_settings(index).get("weight_map")
         if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
-            raise ValueError(f"{index}: its weight_map does not tell which tensor is in which file")
+            raise ValueError(f"{index}: its weight_map does not map tensors to files")
         missing = [name for name in sorted(set(files.values())) if not (Path(folder) / name).is_file()]
         if missing:
             raise FileNotFoundError(f"{index} names files that are missing: {', '.join(missing[:3])} ({len(missing)})")
@@ -114,9 +114,9 @@ def check_base(model: nn.Module, dtypes: dict[str, torch.dtype], source: str) ->
     for name, dtype in dtypes.items():
         if kind_of(dtype) == "floats":
             continue
-        # A file and a model may have different prefixes before one name.
-        parts = name.split(".")
-        suffixes = {".".join(parts[i:]) for i in range(len(parts))}
+        # A file and a model may have different prefixes before the same name.
+        words = name.split(".")
+        suffixes = {".".join(words[i:]) for i in range(len(words))}
         if suffixes & floats or any(parameter.endswith(f".{name}") for parameter in floats):
             raise ValueError(f"{source}: {name} holds {kind_of(dtype)}, and the model's weight floats")
     invalid = [name for name, value in state.items() if not is_finite(value)]

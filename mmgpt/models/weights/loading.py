@@ -1,4 +1,4 @@
-"""Strict loading of tensors into a model, with a line in the log of what was loaded."""
+"""Strict loading of tensors into a model, with a log line of what was loaded."""
 
 import re
 from collections import Counter
@@ -33,8 +33,8 @@ def check_fit(
         source: name of the file.
     """
     ours, required, allowed = model.state_dict(), set(required), set(allowed)
-    shared = {name: value for name, value in state.items() if name in allowed}
-    fitting = {name: value for name, value in shared.items() if ours[name].shape == value.shape}
+    common = {name: value for name, value in state.items() if name in allowed}
+    fitting = {name: value for name, value in common.items() if ours[name].shape == value.shape}
     kinds = {}
     for name, value in fitting.items():
         # A file's tensor may be without values, or sparse.
@@ -46,7 +46,7 @@ def check_fit(
         "are in it but not in the model": sorted(state.keys() - allowed),
         "have another shape": sorted(
             f"{name} {tuple(value.shape)} instead of {tuple(ours[name].shape)}"
-            for name, value in shared.items()
+            for name, value in common.items()
             if name not in fitting
         ),
         "hold another kind of numbers": sorted(

@@ -1,4 +1,4 @@
-"""Key maps between the names of tensors in a model and in files of any known layout.
+"""Key map between the names of tensors in a model and in files of the supported layouts.
 
 Layouts: our own names (`flamingo.safetensors`, the checkpoints of tools/train.py), OpenFlamingo v1 and v2, and
 MultiModal-GPT's LoRA files.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmgpt.models.gated_lm import GatedDecoderLayer
 
 GATED = ".gated."
-# Parts of names that peft's wrappers add, differently in a model and in a file.
+# What peft's wrappers add to names, differently in a model and in a file.
 WRAPPERS = (
     (re.compile(r"^(peft\.)?base_model\.model\."), ""),
     # LoRA tensors keep it in their names, since it tells the updates of two parameters of one module apart.
@@ -53,7 +53,7 @@ def new_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 class KeyMap:
-    """Map from the tensor names of any known layout to those of a model.
+    """Map from the tensor names of any supported layout to those of a model.
 
     Args:
         model: a Flamingo, or a LoRAModel around one.

@@ -22,7 +22,7 @@ from mmgpt.cli.files import read_settings
 from .sharded import CheckpointException, merge_shards, read_shards
 
 STATE_KEYS = ("state_dict", "model_state_dict")
-# LoRA settings that are in no tensor and change the model: MultiModal-GPT's or our name to peft's.
+# LoRA settings that are in no tensor and change the model: their names in MultiModal-GPT or here, and in peft.
 TUNING = {"lora_r": "r", "lora_alpha": "lora_alpha", "use_rslora": "use_rslora", "alpha_pattern": "alpha_pattern"}
 TUNING.update({name: name for name in ("use_dora", "lora_bias", "bias", "rank_pattern")})
 # LoraConfig's defaults for fields that a config leaves out.
@@ -60,8 +60,8 @@ class _Config:
         self.values = state[0]
 
 
-# MultiModal-GPT's checkpoints hold configs of MMEngine. torch's weights-only reader builds these two classes in their
-# place, and refuses every other class.
+# MultiModal-GPT's checkpoints hold configs of MMEngine. torch's weights-only reader builds these two classes in place
+# of MMEngine's, and refuses every other class.
 STAND_INS = [
     (_ConfigDict, "mmengine.config.config.ConfigDict"),
     (_Config, "mmengine.config.config.Config"),
@@ -87,11 +87,11 @@ def read_weights(path: str | os.PathLike, map_location: str = "cpu", mmap: bool 
     if isinstance(meta, dict) and "shards" in meta:
         match meta["shards"]:
             case {"folder": str(folder), "files": int(files)}:
-                beside = Path(path).resolve().with_name(folder)
+                shards = Path(path).resolve().with_name(folder)
                 try:
-                    return merge_shards(content, read_shards(beside, files))
+                    return merge_shards(content, read_shards(shards, files))
                 except (*READ_ERRORS, CheckpointException) as error:
-                    raise ValueError(f"{beside}, which belongs to {path}, cannot be read: {error}") from error
+                    raise ValueError(f"{shards}, which belongs to {path}, cannot be read: {error}") from error
         raise ValueError(f"{path}: its meta.shards, {meta['shards']!r}, names no folder with so many files")
     return content
 
@@ -133,16 +133,17 @@ def check_archive(path: str | os.PathLike) -> None:
 
 def _read_folder(folder: Path, map_location: str) -> dict:
     """Tensors and LoRA settings of an exported folder, with every file that its description lists."""
-    listed = check_weights(folder)
-    files = [name for name in (ADAPTER, TRAINED) if name in listed]
+    entries = check_weights(folder)
+    files = [name for name in (ADAPTER, TRAINED) if name in entries]
     if not files:
         raise FileNotFoundError(f"{folder} is not a checkpoint: an exported folder has {ADAPTER} or {TRAINED}")
     state: dict[str, Tensor] = {}
     for name in files:
         tensors = read_weights(folder / name, map_location)
-        shared = sorted(state.keys() & tensors.keys())
-        if shared:
-            raise ValueError(f"{folder}: {' and '.join(files)} both hold {shared[0]} ({len(shared)} such tensors)")
+        duplicates = sorted(state.keys() & tensors.keys())
+        if duplicates:
+            both = " and ".join(files)
+            raise ValueError(f"{folder}: {both} both hold {duplicates[0]} ({len(duplicates)} such tensors)")
         state |= tensors
     if ADAPTER not in files:
         return {"state_dict": state, "tuning_config": {}}

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmgpt.models.gated_lm import GatedDecoderLayer
-from mmgpt.models.generation_files import as_stated
+from mmgpt.models.generation_files import as_setting
 from mmgpt.models.lora import short_name
 from mmgpt.models.vision.open_clip import open_clip_name
 from mmgpt.utils.atomic import atomic_write
@@ -70,7 +70,7 @@ def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = tor
     config, generation = deepcopy(language.config), deepcopy(language.generation_config)
     # Other programs are to stop at the same tokens, also those that only the model's generation arguments name.
     ends = list(dict.fromkeys([*model.language.ends, *model.ends(model.generation)]))
-    config.eos_token_id = generation.eos_token_id = as_stated(ends)
+    config.eos_token_id = generation.eos_token_id = as_setting(ends)
     Path(folder).mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     generation.save_pretrained(folder)
@@ -105,7 +105,7 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
     """Writes the LoRA weights of a LoRAModel as MultiModal-GPT's `final_weights.pt`, with a plain tuning config.
 
     Raises:
-        ValueError: other parameters were trained too, or LoRA is of a kind (DoRA, rsLoRA) or in a component that the
+        ValueError: other parameters are trainable too, or LoRA is of a kind (DoRA, rsLoRA) or in a component that the
             layout cannot hold.
     """
     key_map, config = KeyMap(model), model.peft.peft_config["default"]
@@ -114,7 +114,9 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
         raise ValueError(f"MultiModal-GPT's layout holds plain LoRA only, this config sets {', '.join(unusual)}")
     others = [name for name, value in model.named_parameters() if value.requires_grad and ".lora_" not in name]
     if others:
-        raise ValueError(f"MultiModal-GPT's layout holds LoRA only, here {len(others)} others are trained: {others[0]}")
+        raise ValueError(
+            f"MultiModal-GPT's layout holds LoRA only, but {len(others)} other parameters are trainable: {others[0]}"
+        )
     layers = model.adapted_layers()
     others = [
         name
@@ -123,7 +125,7 @@ def save_mmgpt_lora(model: nn.Module, path: str) -> None:
     ]
     if others:
         raise ValueError(
-            f"MultiModal-GPT's layout holds LoRA of the language model's linear layers only, here is {others[0]}"
+            f"MultiModal-GPT's layout holds LoRA of the language model's linear layers only, not of {others[0]}"
         )
     tuning = dict(
         lora=True,

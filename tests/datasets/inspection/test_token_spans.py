@@ -3,7 +3,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mmgpt.datasets.inspection.token_spans import TokenSpan, to_token_spans
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmgpt.datasets import ImageControl, JointDataset, collate_conversations
-from mmgpt.datasets.inspection.views import THUMBNAIL, name_of, read_rows, shown_parts
+from mmgpt.datasets.inspection.views import THUMBNAIL, dataset_name, read_rows, shown_datasets
 from projects.tiny_world.patch_dataset import PatchLabelDataset
 
 
@@ -28,7 +28,7 @@ def supervised(sample):
 
 def rows_of(dataset, indices, **options):
     batch = collate_conversations([dataset[i] for i in indices], **options)
-    return batch, read_rows(batch, shown_parts(dataset))
+    return batch, read_rows(batch, shown_datasets(dataset))
 
 
 def test_tokens_labels_and_padding_of_every_row(joint):
@@ -116,7 +116,7 @@ def test_image_after_the_limit_is_counted_but_not_shown(build, tmp_path, make_im
     image = (batch["input_ids"][0] == dataset[0]["input_ids"].max()).nonzero()
     assert len(image) == 2
     batch["input_ids"][0, image[1]] = 70
-    [row] = read_rows(batch, shown_parts(dataset))
+    [row] = read_rows(batch, shown_datasets(dataset))
     assert row.samples[0].images == 2 and len(row.samples[0].shown_images) == 1
 
 
@@ -145,7 +145,7 @@ def packed(samples, rows):
 def test_packed_row_is_split_into_its_samples(joint):
     samples = [joint[i] for i in range(5)]
     batch = packed(samples, [[3, 1, 0], [4, 2]])
-    rows = read_rows(batch, shown_parts(joint))
+    rows = read_rows(batch, shown_datasets(joint))
     assert [[sample.id for sample in row.samples] for row in rows] == [
         ["0", "captions_1.png", "captions_0.png"],
         ["1", "captions_2.png"],
@@ -158,24 +158,26 @@ def test_packed_row_is_split_into_its_samples(joint):
     shown = [[(p.number, np.asarray(p.prepared).mean()) for p in sample.shown_images] for sample in rows[0].samples]
     assert shown == [[], [(1, 60)], [(2, 20)]]
     assert [p.number for p in rows[1].samples[1].shown_images] == [1]
-    assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 1]
+    assert [row.number for row in read_rows(batch, shown_datasets(joint), only="captions")] == [0, 1]
 
 
 def test_rows_of_one_dataset(joint):
     batch, _ = rows_of(joint, [0, 3, 1, 4])
-    assert [row.number for row in read_rows(batch, shown_parts(joint), only="captions")] == [0, 2]
-    assert [row.number for row in read_rows(batch, shown_parts(joint), only="dolly")] == [1, 3]
+    assert [row.number for row in read_rows(batch, shown_datasets(joint), only="captions")] == [0, 2]
+    assert [row.number for row in read_rows(batch, shown_datasets(joint), only="dolly")] == [1, 3]
 
 
 def test_datasets_of_other_types_are_refused(joint, build, caption_config, tmp_path):
-    assert isinstance(joint, JointDataset) and [part.name for part in shown_parts(joint)] == ["captions", "dolly"]
-    assert [name_of(joint, i) for i in (0, 2, 3, 4, 5, 8)] == ["captions"] * 2 + ["dolly"] * 2 + ["captions", "dolly"]
+    assert isinstance(joint, JointDataset)
+    assert [dataset.name for dataset in shown_datasets(joint)] == ["captions", "dolly"]
+    names = [dataset_name(joint, i) for i in (0, 2, 3, 4, 5, 8)]
+    assert names == ["captions", "captions", "dolly", "dolly", "captions", "dolly"]
     single = build(caption_config(2))
     control = ImageControl(single, "other")
-    assert shown_parts(single) == shown_parts(control) == [single] and name_of(control, 1) == "captions"
+    assert shown_datasets(single) == shown_datasets(control) == [single] and dataset_name(control, 1) == "captions"
     (tmp_path / "boxes.json").write_text('{"a.png": {"split": "train", "boxes": []}}')
     with pytest.raises(ValueError, match="type PatchLabelDataset cannot be shown"):
-        shown_parts(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
+        shown_datasets(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
 
 
 def test_image_control_shows_the_shuffled_image(build, caption_config):

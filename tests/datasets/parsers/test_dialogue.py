@@ -65,9 +65,9 @@ def test_image_mark_in_a_record_without_images_is_text():
         ([], "conversations is empty"),
         ([("system", "be brief")], "conversations is empty"),
         ([("gpt", "hello")], "conversations is empty"),
-        ([("human", "a"), ("human", "b")], "found 'human' for 'gpt'"),
-        ([("human", "a"), ("system", "b")], "found 'system' for 'gpt'"),
-        ([("tool", "a")], "found 'tool' for 'human'"),
+        ([("human", "a"), ("human", "b")], "found 'human', expected 'gpt'"),
+        ([("human", "a"), ("system", "b")], "found 'system', expected 'gpt'"),
+        ([("tool", "a")], "found 'tool', expected 'human'"),
     ],
 )
 def test_sharegpt_wrong_order_of_speakers_is_an_error(said, message):

@@ -251,8 +251,8 @@ def changed(record, place, value):
 @pytest.mark.parametrize(
     ("name", "place", "value", "message"),
     [
-        ("aokvqa", "correct_choice_idx", 4, "correct_choice_idx 4 with 4 choices"),
-        ("aokvqa", "correct_choice_idx", -1, "correct_choice_idx -1 with 4 choices"),
+        ("aokvqa", "correct_choice_idx", 4, "key 'correct_choice_idx' is 4, but there are 4 choices"),
+        ("aokvqa", "correct_choice_idx", -1, "key 'correct_choice_idx' is -1, but there are 4 choices"),
         ("aokvqa", "correct_choice_idx", "1", "key 'correct_choice_idx' must be int, got '1'"),
         ("aokvqa", "choices.0", 7, "key 'choices' must hold strings, got [7,"),
         ("aokvqa", "direct_answers.9", {}, "key 'direct_answers' must hold strings, got ["),
@@ -264,7 +264,7 @@ def changed(record, place, value):
         ("karpathy_coco", "filepath", 3, "key 'filepath' must be str, got 3"),
         ("nocaps", "annotations.0.caption", 3, "key 'caption' must be str, got 3"),
         ("pope", "label", "maybe", "key 'label' must be one of yes, no, got 'maybe'"),
-        ("scienceqa", "answer", 2, "answer 2 with 2 choices"),
+        ("scienceqa", "answer", 2, "key 'answer' is 2, but there are 2 choices"),
         ("scienceqa", "grade", "college", "key 'grade' must be 'grade1' to 'grade12', got 'college'"),
         ("scienceqa", "image", 3, "key 'image' must be str, got 3"),
         ("gqa_testdev", "types.semantic", None, "key 'semantic' must be str, got [{"),

@@ -93,7 +93,7 @@ def test_other_number_of_images_than_marks_is_an_error(values, image, images, ma
 
 def test_llava_wrong_order_of_speakers_is_an_error():
     said = [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]
-    with pytest.raises(ValueError, match="found 'human' for 'gpt'"):
+    with pytest.raises(ValueError, match="found 'human', expected 'gpt'"):
         find_parser("llava")({"id": "x", "conversations": said})
     with pytest.raises(ValueError, match="empty"):
         find_parser("llava")({"id": "x", "conversations": []})

@@ -4,7 +4,7 @@ import torch
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, PackInputs, TokenizeSegments
 from mmgpt.datasets.transforms.tokens import TOKENIZATIONS
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 
 CHOICES = ["red", "red circle", "blue"]
 

@@ -6,7 +6,7 @@ from tokenizers import pre_tokenizers
 from mmgpt.datasets.prompts import EOS, IMAGE, Segment
 from mmgpt.datasets.transforms import FormatPrompt, PackInputs, TokenizeSegments
 from mmgpt.datasets.transforms.tokens import LONG_TEXT, TOKENIZATIONS, beginning
-from mmgpt.models.language import load_tokenizer
+from mmgpt.models.tokenizer import load_tokenizer
 
 PLACE, END = Segment(IMAGE, special=True), Segment(EOS, True, True)
 

@@ -24,7 +24,7 @@ def test_what_each_part_lost(monkeypatch):
     joint.visual, joint.language = [first, second], [third]
     hook.after_train_epoch(runner_of(joint))
     assert said == [
-        "dataset first: 3 samples that could not be read, 5 samples that lost a part of their answers since the start "
+        "dataset first: 3 samples that could not be read, 5 samples whose answers were truncated since the start "
         "of this run",
         "dataset third: 1 samples with nothing to learn since the start of this run",
     ]

@@ -144,7 +144,7 @@ def test_what_else_a_plan_holds(small):
     model, sizes = small(), Sizes(1, 16, 1)
     whole = plan(model, sizes)
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    assert whole.weights["trained float32"] == trained and whole.optimizer == 2 * trained and whole.gathered == 0
+    assert whole.weights["trainable float32"] == trained and whole.optimizer == 2 * trained and whole.gathered == 0
     # Gradients that stay between the batches of a step.
     kept = plan(model, sizes, accumulation=4)
     assert whole.step < kept.step <= whole.step + trained
@@ -152,7 +152,7 @@ def test_what_else_a_plan_holds(small):
     eight = plan(model, sizes, optimizer="AdamW8bit")
     assert trained / 2 < eight.optimizer < 0.8 * whole.optimizer  # small tensors keep 32 bits
     assert (eight.update, whole.update) == (trained, 2 * trained)
-    with pytest.raises(ValueError, match="optimizer 'Lion': the states of AdamW, AdamW8bit and PagedAdamW8bit"):
+    with pytest.raises(ValueError, match="optimizer 'Lion': unknown sizes of its states; choose AdamW, AdamW8bit"):
         plan(model, sizes, optimizer="Lion")
 
 

@@ -128,6 +128,6 @@ def test_code_of_a_folder_is_not_run(tmp_path):
     with pytest.raises(ValueError):
         MODELS.build(config)
     file.write_text(json.dumps({**settings, "attn_implementation": "somebody/kernel"}))
-    with pytest.raises(ValueError, match="attn_implementation='somebody/kernel' asks for code from elsewhere"):
+    with pytest.raises(ValueError, match="attn_implementation='somebody/kernel' names code on the Hub"):
         MODELS.build(config)
     assert not (tmp_path / "ran").exists()

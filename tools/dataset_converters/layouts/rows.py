@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from mmgpt.datasets.conversation import place_images
 from mmgpt.datasets.image_files import SUFFIXES
-from mmgpt.datasets.parsers.fields import field, has, only_known_media, text_list
+from mmgpt.datasets.parsers.fields import field, has, refuse_other_media, text_list
 from mmgpt.datasets.records import find_parser
 
 # Roles of columns, each with the usual names.
@@ -56,7 +56,7 @@ def row_sample(row: Mapping, columns: Mapping[str, Sequence[str]]) -> dict:
     Raises:
         ValueError: a value has another type; names the column.
     """
-    only_known_media(row)
+    refuse_other_media(row)
     images = []
     for key in columns["image"]:
         if row[key] is not None:

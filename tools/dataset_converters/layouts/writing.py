@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from posixpath import normpath
 
-from mmgpt.datasets.conversation import add_text, check_sample, question_text
+from mmgpt.datasets.conversation import append_text, check_sample, question_text
 from mmgpt.utils.atomic import atomic_write
 
 from .rows import at
@@ -22,7 +22,7 @@ def check_samples(samples: Iterator[tuple[str, dict]], question: str = "") -> It
     for location, sample in samples:
         for turn in sample["turns"]:
             if question and not question_text(turn["question"]):
-                turn["question"] = add_text(turn["question"], question)
+                turn["question"] = append_text(turn["question"], question)
         with at(location):
             yield check_sample(sample)
 

@@ -1,9 +1,9 @@
-"""The bare parts are those of the model."""
+"""The bare components are those of the model."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.parts import GatedProducts, bare_language, forward_backward, image_encoder, resampler
+from benchmarks.components import GatedProducts, bare_language, forward_backward, image_encoder, resampler
 from mmgpt.models import GatedCrossAttentionBlock
 from mmgpt.models.media import Media
 from tests.helpers.tolerances import assert_close

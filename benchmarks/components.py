@@ -72,16 +72,16 @@ class GatedProducts:
 
     def __call__(self) -> Tensor:
         """The sum (B, L, D) of the outputs of all blocks for the same input."""
-        return sum(self._block(block) for block in self.blocks)
-
-    def _block(self, block: GatedCrossAttentionBlock) -> Tensor:
-        attention = block.attn
-        k = v = self.keys
-        if k is None:
-            pair = attention.to_kv(self.latents).chunk(2, dim=-1)
-            k, v = (split_heads(tensor, attention.heads) for tensor in pair)
-        attended = scaled_dot_product_attention(split_heads(attention.to_q(self.x), attention.heads), k, v)
-        return block.ff[3](block.ff[1](attention.to_out(merge_heads(attended))))
+        outputs = []
+        for block in self.blocks:
+            attention = block.attn
+            k = v = self.keys
+            if k is None:
+                pair = attention.to_kv(self.latents).chunk(2, dim=-1)
+                k, v = (split_heads(tensor, attention.heads) for tensor in pair)
+            attended = scaled_dot_product_attention(split_heads(attention.to_q(self.x), attention.heads), k, v)
+            outputs.append(block.ff[3](block.ff[1](attention.to_out(merge_heads(attended)))))
+        return sum(outputs)
 
 
 def forward_backward(work: Callable[[], Tensor]) -> None:
