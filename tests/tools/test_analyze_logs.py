@@ -54,9 +54,9 @@ def test_chosen_keys_and_smoothing(tool, tmp_path, capsys):
 
 def test_runs_of_the_same_name_are_named_by_their_paths(tool, tmp_path):
     paths = [str(make(tmp_path / side / "run", ["loss"])) for side in "ab"]
-    assert tool.named(paths) == {path: path for path in paths}
-    assert list(tool.named([f"{paths[0]}/20260101/vis_data/scalars.json"])) == ["20260101"]
-    assert list(tool.named([f"{paths[0]}/20260101/20260101.log", paths[1]])) == ["20260101", "run"]
+    assert tool.runs_by_name(paths) == {path: path for path in paths}
+    assert list(tool.runs_by_name([f"{paths[0]}/20260101/vis_data/scalars.json"])) == ["20260101"]
+    assert list(tool.runs_by_name([f"{paths[0]}/20260101/20260101.log", paths[1]])) == ["20260101", "run"]
 
 
 def test_wrong_arguments_are_refused(tool, tmp_path):
