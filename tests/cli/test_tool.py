@@ -182,6 +182,7 @@ last = Last()
 def main():
     import torch.distributed
     torch.distributed.init_process_group("gloo")
+    torch.distributed.barrier()  # The first process holds the store that the others find each other by.
     atexit.register(print, "what libraries do at the end")
     if torch.distributed.get_rank() == RAISING:
         raise ValueError("a mistake")
