@@ -163,7 +163,7 @@ def chat_config(tmp_path_factory, tiny_flamingo_config, tiny_llama):
     """A config file as an experiment would have it."""
     model = dict(type="LoRAModel", module=tiny_flamingo_config, lora=dict(r=2, target_modules=["q_proj", "to_q"]))
     path = tmp_path_factory.mktemp("config") / "tiny.py"
-    # A chat needs no data: what is missing there is no obstacle.
+    # A chat needs no data, so that missing data files are not an error.
     data = dict(dataset=dict(type="InstructionDataset", ann_file="nowhere/x.json"))
     path.write_text(
         f"default_scope = 'mmgpt'\nlanguage_model = {tiny_llama!r}\nmodel = {model!r}\n"

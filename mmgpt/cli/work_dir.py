@@ -63,7 +63,7 @@ def newest_checkpoint(folder: str | os.PathLike) -> tuple[Path | None, list[Path
     """
 
     def age(path: Path) -> tuple[int, int]:
-        # Of two files written at the same time, the one of more steps counts as the newer.
+        # If two files were written at the same time, the one of more steps counts as the newer.
         number = path.stem.partition("_")[2]
         try:
             return path.stat().st_mtime_ns, int(number) if number.isdigit() else -1

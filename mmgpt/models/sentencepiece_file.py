@@ -90,8 +90,7 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
             )
         )
     else:
-        # sentencepiece finds only these two kinds in a text; the tokenizers library would use any piece with a good
-        # score.
+        # sentencepiece finds only these two kinds in a text; tokenizers would use any piece with a good score.
         lowest = min(score for _, score, _ in pieces) - 1000
         vocabulary = [(piece, score if kind in (NORMAL, USER_DEFINED) else lowest) for piece, score, kind in pieces]
         tokenizer = Tokenizer(models.Unigram(vocabulary, unknown_id, byte_fallback))
@@ -130,10 +129,9 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
             tokenizer.add_tokens([AddedToken(piece, normalized=False, special=False)])
     if model.trainer_spec.bos_id >= 0:
         start = pieces[model.trainer_spec.bos_id][0]
+        special = [(start, tokenizer.token_to_id(start))]
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=[start, "$A"],
-            pair=[start, "$A", start, "$B"],
-            special_tokens=[(start, tokenizer.token_to_id(start))],
+            single=[start, "$A"], pair=[start, "$A", start, "$B"], special_tokens=special
         )
     return tokenizer
 

@@ -36,8 +36,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     """The tokenizer of a Hugging Face folder with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
 
     1. tokenizer.json is used unchanged, or else the sentencepiece model in tokenizer.model is converted. transformers'
-       class is used only where there is neither (vocab.json and merges.txt): it would rebuild the tokenizer as that of
-       its own model, whatever the file has. Tokens of the folder's other files get the ids in these files.
+       class, which rebuilds the tokenizer of its own model, is used only where there is neither (vocab.json and
+       merges.txt). Tokens of the folder's other files get the ids in these files.
     2. The start and the end of a sequence are those of the tokenizer's files, compared with config.json and
        generation_config.json; differences are logged.
     3. Special tokens of the base stay special, also for the tokenizers library, so that typed text never becomes one
@@ -67,8 +67,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     backend.no_truncation()
     backend.no_padding()
     vocabulary = backend.get_vocab()
-    # Pieces that are ordinary text stay as they are. All tokens are added in one call, since each call takes time in
-    # proportion to the vocabulary.
+    # Pieces of ordinary text stay as they are. There is one call, since each takes time in proportion to the vocabulary.
     added = dict(sorted(added.items()))
     backend.add_tokens([token for i, token in added.items() if token.special or vocabulary.get(token.content) != i])
     for i, token in added.items():
@@ -83,8 +82,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     roles["unk_token"] = roles.get("unk_token") if roles.get("unk_token") in vocabulary else None
     roles["bos_token"] = _start_of_sequence(folder, vocabulary, roles)
     roles["eos_token"] = _end_of_sequence(folder, vocabulary, roles)
-    # Where the folder names no padding, transformers 5 takes <unk> (Llama) or <|padding|> (GPT-NeoX, MPT); the
-    # published models have a token of their own.
+    # Without padding in the folder, transformers 5 takes <unk> or <|padding|>; the published models have their own.
     padding = roles.pop("pad_token", None)
     padding = PAD_TOKEN if padding in (None, "", roles["unk_token"]) else padding
     roles = {name: token for name, token in roles.items() if token}
@@ -112,9 +110,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **{key: settings[key] for key in SETTINGS if settings.get(key) is not None},
     )
-
-    # 4. Text.
-    _check_text(folder, tokenizer)
+    _check_text(folder, tokenizer)  # 4. Text.
     return tokenizer
 
 

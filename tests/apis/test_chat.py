@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_config(chat_config, chat_checkpoint):
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beams):
-    """Which may be at an ordinary token: it is no part of the text, but one of the tokens that were generated."""
+    """Which may be at an ordinary token: it is not part of the text, but one of the tokens that were generated."""
     word = 270
     base = base_saying(dict(eos_token_id=word, repetition_penalty=9.0), dict(eos_token_id=word))
     options = {"model.module.language.path": base}

@@ -51,7 +51,7 @@ def test_other_errors_have_no_resource_message():
 
 def test_a_process_that_dies_takes_the_other_down_and_says_why(tmp_path):
     """Its reason stands in the log of the run though the process that writes that log is the other one."""
-    # Of the order of seed 0, sample 1 is the second process's.
+    # With seed 0, the second process gets sample 1.
     more = FAULTY + "train_dataloader['dataset'].update(raising=RAISING, seconds=0.2)\nmax_epochs = 1000\n"
     start = time.monotonic()
     done = train_on_two(tmp_path, more.replace("RAISING", "1"), timeout=240)

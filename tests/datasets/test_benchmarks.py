@@ -69,7 +69,7 @@ SCORES = {
     "snli_ve": {"choice/accuracy": 100, "choice/questions": 2},
     "textvqa": {"textvqa/accuracy": 100, "openflamingo/accuracy": 100},
     "vizwiz": {"vizwiz/accuracy": 100, "openflamingo/accuracy": 100, "vizwiz/answer_type/unanswerable/questions": 1},
-    # Of "no" by eight, "yes" by two: still full marks.
+    # Eight annotators say "no" and two "yes", which still gives full marks.
     "vqav2": {"vqa/accuracy": 100, "openflamingo/accuracy": 100, "vqa/answer_type/yes/no/questions": 1},
     "vqav2_test_dev": {"leaderboard/answers": 2},
 }
@@ -293,7 +293,7 @@ OTHER_SPLIT = {
     "pope": ("", "", "image is 'COCO_train2014_000000310196.jpg', but 'COCO_val2014_.*' is expected"),
     "scienceqa": ("", "", "none of 4 records belongs to dataset 'scienceqa'"),
 }
-# Where there is no small file of another split: what makes one of the right one.
+# Changes that make another split's file of the right one, where no small file of another split exists.
 CHANGES = {
     "coco_caption": ('"split": "test"', '"split": "val"'),
     "vizwiz": ("VizWiz_val", "VizWiz_train"),

@@ -204,7 +204,7 @@ def test_order_without_weights_equals_that_of_earlier_releases():
     grouped = make(7, 5, language_batch=2, group=3)
     assert epoch(grouped, 1) == [[18, 15, 21, 31], [17, 14, 20, 35], [16, 13, 32, 34], [12, 33, 45]]
     assert epoch(make(0, 5, language_batch=2), 2) == [[10, 11], [13, 14], [12]]
-    # Of how many datasets the samples are does not matter.
+    # The number of datasets that the samples come from does not matter.
     parted = make([Part(4), Part(3)], [Part(2), Part(3)], language_batch=2)
     assert epoch(parted, 3) == epoch(whole, 3)
 

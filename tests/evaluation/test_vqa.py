@@ -63,7 +63,7 @@ CASES = [
     ("[{red}]", {"red": 4, "no": 6}, 1.0),
     ("\\o/", {"o": 4, "no": 6}, 1.0),
     ("5>3", {"5 3": 4, "no": 6}, 1.0),
-    ("it:is", {"it is": 4, "no": 6}, 0.0),  # a colon is no mark of the script
+    ("it:is", {"it is": 4, "no": 6}, 0.0),  # the script does not remove colons
     ("it's", {"its": 4, "no": 6}, 0.0),  # nor an apostrophe
     ("red & blue", {"red blue": 4, "no": 6}, 0.0),
     # A comma between two digits: all marks of the text go without a space.

@@ -18,7 +18,7 @@ CANCELLED = 0.02
 
 
 def rounding(terms: int, size: float, dtype: torch.dtype = torch.float32) -> float:
-    """The largest difference of two sums of so many terms that reach `size`: four times what is expected."""
+    """The largest difference of two sums of `terms` terms that reach `size`: four times what is expected."""
     return 4 * terms**0.5 * torch.finfo(dtype).eps * size
 
 

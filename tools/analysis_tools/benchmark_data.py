@@ -3,7 +3,7 @@
     python tools/analysis_tools/benchmark_data.py configs/mmgpt/tiny_lora_joint.py
 
 Prints samples per second of one core for each step of each training dataset's pipeline. --steps trains the model and
-prints the share of time spent waiting for data; --records loads a file of so many records and prints the memory that it
+prints the share of time spent waiting for data; --records loads a file of that number of records and prints the memory that it
 takes in the main process and in each worker. Times are CPU times where possible, so that other programs on the machine
 do not count.
 """
@@ -54,7 +54,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds, whose median is printed")
     parser.add_argument("--image-size", type=image_size, help="WIDTHxHEIGHT: JPEGs of that size replace the images")
     parser.add_argument("--steps", type=int, help=f"train so many steps instead, after {WARM_UP} to warm up")
-    parser.add_argument("--records", type=int, help="load a generated file of so many records instead")
+    parser.add_argument("--records", type=int, help="load a generated file of this many records instead")
     parser.add_argument("--workers", type=int, default=2, help="processes that read the generated file")
     add_cfg_options(parser)
     return parser.parse_args(arguments)

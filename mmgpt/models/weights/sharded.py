@@ -42,7 +42,7 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_shards(folder: Path, files: int) -> dict[str, Tensor]:
-    """The whole tensors of a folder of so many files, on the CPU.
+    """The whole tensors of a folder with this many files, on the CPU.
 
     Raises:
         FileNotFoundError: the folder is not there.

@@ -16,7 +16,7 @@ from mmgpt.datasets.transforms import AddQuestion, GiveReason, OfferOptions
 from tests.helpers.parity_data import PARITY, needs_parity, read_json
 
 DATASETS = PARITY / "datasets"
-# Of each published dataset: parser, annotation files, folder of the images.
+# The published datasets, each with its parser, annotation files and image folder.
 FILES = {
     "vqa": ("vqa", ["vqa/vqa_train.json"], "vqa/coco"),
     "aokvqa": ("aokvqa", ["aokvqa/annotations/aokvqa_v1p0_train.json"], "aokvqa/images"),

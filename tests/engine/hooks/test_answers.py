@@ -79,7 +79,7 @@ def logged(folder):
 def test_answers_are_logged_and_drawn(make_runner, tmp_path):
     make_runner("run", HOOK).train()
     log = logged(tmp_path / "run")
-    # Of four questions the two in the middle of the halves; in eval mode, without gradients.
+    # Two of the four questions are asked, the middle of each half; in eval mode, without gradients.
     lines = "held-out answers after {} batches, 1 of 2 right\n    colours: 'what is it?': 'red', expected 'red'\n"
     lines += "    colours: 'what is it?': 'training False, gradients False', expected 'red'\n"
     assert all(lines.format(step) in log for step in (4, 8, 12)) and log.count("held-out answers") == 3
