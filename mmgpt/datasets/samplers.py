@@ -24,7 +24,7 @@ class JointBatchSampler(Sampler):
     3. With several processes each takes every n-th sample of these sequences. Together, batch by batch, they have what
        one process has with n times the batch sizes (unless batches are sorted). All have equally many batches, and no
        sample comes twice: in the last batch of an epoch some have fewer visual samples, or an empty list.
-    4. With `sorted_batches` above 1, the samples of this many neighboring batches are sorted by the length of their text,
+    4. With `sorted_batches` above 1, the samples of that number of batches are sorted by the length of their text,
        visual and language samples separately, and cut into batches again, which are put in random order: a batch has
        rows of similar length and little padding.
 

@@ -3,8 +3,8 @@
     python tools/analysis_tools/benchmark_data.py configs/mmgpt/tiny_lora_joint.py
 
 Prints samples per second of one core for each step of each training dataset's pipeline. --steps trains the model and
-prints the share of time spent waiting for data; --records loads a file of that number of records and prints the memory that it
-takes in the main process and in each worker. Times are CPU times where possible, so that other programs on the machine
+prints the share of time spent waiting for data; --records loads a generated file and prints the memory that it takes
+in the main process and in each worker. Times are CPU times where possible, so that other programs on the machine
 do not count.
 """
 
