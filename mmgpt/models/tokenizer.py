@@ -67,7 +67,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     backend.no_truncation()
     backend.no_padding()
     vocabulary = backend.get_vocab()
-    # Pieces of ordinary text stay as they are. One call adds all, since each takes time in proportion to the vocabulary.
+    # Pieces of ordinary text stay as they are. One call adds all: each takes time in proportion to the vocabulary.
     added = dict(sorted(added.items()))
     backend.add_tokens([token for i, token in added.items() if token.special or vocabulary.get(token.content) != i])
     for i, token in added.items():
