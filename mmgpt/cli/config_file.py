@@ -38,6 +38,8 @@ def read_config(path: str | os.PathLike) -> Config:
             error = error.__cause__
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         text = " ".join(text.split())
+        if text.startswith("Failed to import"):
+            text += "; modules beside the package are found from the root of the repository with: export PYTHONPATH=."
         raise ValueError(f"the config {location} cannot be read: {type(error).__name__}: {text}") from error
     trees = [ast.parse(file.read_bytes()) for file in files if file.suffix == ".py"]
     imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]

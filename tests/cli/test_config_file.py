@@ -84,3 +84,9 @@ def test_a_folder_and_a_path_with_backslashes(tmp_path):
     refused(tmp_path / "folder", "is a folder, not a config file", "a.py")
     with pytest.raises(FileNotFoundError, match="did you mean '.*/folder/a.py'"):
         load_config(f"{tmp_path}\\folder\\a.py")
+
+
+def test_a_module_that_is_not_found_is_told_with_the_way_to_find_it(tmp_path):
+    (tmp_path / "a.py").write_text("custom_imports = dict(imports=['no_such.module'])\n")
+    with pytest.raises(ValueError, match="Failed to import no_such.module; .* export PYTHONPATH=."):
+        load_config(tmp_path / "a.py")

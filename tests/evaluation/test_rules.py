@@ -5,11 +5,13 @@ import sys
 import pytest
 
 from mmgpt.cli import load_config
+from mmgpt.evaluation.metrics.benchmark import BenchmarkScores
 from mmgpt.evaluation.metrics.rules import Rule, find_rule
 from mmgpt.evaluation.predictions import Predictions
 from mmgpt.evaluation.readiness import build_metrics
 from mmgpt.evaluation.results_reader import read_evaluation
 from mmgpt.registry import SCORES
+from mmgpt.utils.errors import SampleError
 from tests.helpers.evaluation_files import row, write
 
 RULES = """
@@ -97,3 +99,10 @@ def test_every_registered_rule_can_be_built():
     ]
     assert all(isinstance(find_rule(name), Rule) for name in SCORES.module_dict)
     assert [name for name in SCORES.module_dict if not find_rule(name).scores_samples] == ["caption"]
+
+
+def test_a_rule_that_fails_on_an_empty_prediction_is_told_with_the_sample():
+    SCORES.register_module("as_number", module=lambda sample: float(int(sample["prediction"]) == 1), force=True)
+    sample = {"dataset": "birds", "id": "7", "answer": "1"}
+    with pytest.raises(SampleError, match="dataset 'birds', id '7': its scoring rule fails on an empty prediction"):
+        BenchmarkScores(rule="as_number").check([sample])

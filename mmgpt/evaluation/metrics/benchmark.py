@@ -8,6 +8,7 @@ from mmengine.evaluator import BaseMetric
 from mmgpt.evaluation.metrics.id_checks import check_unique
 from mmgpt.evaluation.metrics.rules import find_rule
 from mmgpt.registry import METRICS
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 
 @METRICS.register_module()
@@ -48,10 +49,18 @@ class BenchmarkScores(BaseMetric):
         """Check samples without predictions.
 
         Raises:
-            ValueError: predictions of them could not be judged.
+            SampleError: predictions of a sample could not be judged, or the rule fails on an empty one.
         """
         self.rule.warn()
-        results = [self._judge(sample | {"prediction": ""}) for sample in samples]
+        results = []
+        for sample in samples:
+            try:
+                results.append(self._judge(sample | {"prediction": ""}))
+            except SampleError:
+                raise
+            except Exception as error:
+                reason = f"its scoring rule fails on an empty prediction: {type(error).__name__}: {error}"
+                raise SampleError(reason, SampleLocation.of(sample)) from error
         # The generator raises the error for a tag that no sample has only when it comes to that tag.
         list(self._groups(results))
 
