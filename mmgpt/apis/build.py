@@ -29,7 +29,7 @@ def build_model(cfg: Config, checkpoint: str | Path | None = None, device: str |
         FileNotFoundError: the checkpoint, or files that the model's config names, are missing.
         ValueError: the checkpoint belongs to another config or tokenizer, or the device does not exist.
     """
-    # Top-level strings stay: the message about a missing file names the variable that moves it.
+    # Top-level strings are checked, too, so that an error about a missing file names the variable to set.
     unused = [key for key, value in cfg.items() if key not in INFERENCE_KEYS and not isinstance(value, str)]
     check_files(cfg, skip=[*unused, "load_from"] if checkpoint else unused)
     device = find_device(device)

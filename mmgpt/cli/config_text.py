@@ -9,21 +9,21 @@ from mmengine.config import Config
 
 SCALARS = (type(None), bool, int, float, str, bytes)
 WIDTH = 110
-# Depth of nested brackets. Python's parser takes 200, copies of MMEngine's configs fewer.
+# Limit of nested brackets: Python's parser fails above 200, a deep copy of an MMEngine Config earlier.
 DEEPEST = 60
 
 
 class PlainConfig(Config):
-    """Config of plain values, whose text reads back as the same values; MMEngine writes infinity as the name `inf`."""
+    """Config of plain values whose text reads back as the same values; MMEngine's writes infinity as `inf`."""
 
     @property
     def pretty_text(self) -> str:
-        """The config as Python text: a line for each variable, longer ones laid out."""
+        """The config as Python text: a line for each variable in alphabetical order, long ones wrapped."""
         return "".join(f"{name}={_text(value, 0)}\n" for name, value in sorted(self.to_dict().items()))
 
 
 def plain_value(value: object, location: str) -> object:
-    """Plain form of a value that is neither dict, list, tuple nor text: paths become text, NumPy's numbers Python's.
+    """Plain form of a single value of a config: paths become text, NumPy's numbers Python's.
 
     Raises:
         ValueError: the value cannot be written; the message names ``location``.

@@ -1,4 +1,4 @@
-"""Dataset configs of the control with shuffled images (see mmgpt/datasets/controls.py)."""
+"""Dataset configs of the controls with shuffled or black images (see mmgpt/datasets/controls.py)."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ KINDS = ("other", "zero")
 
 
 def with_control(dataset: Mapping, kind: str) -> dict:
-    """The config of a JointDataset or an InstructionDataset with its images replaced by an ImageControl of a kind."""
+    """The config of a JointDataset or an InstructionDataset, whose visual datasets are wrapped in an ImageControl."""
     if "visual" in dataset:
         return {**dataset, "visual": [with_control(member, kind) for member in dataset["visual"] or ()]}
     if dataset.get("source", "visual") != "visual":

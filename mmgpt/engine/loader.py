@@ -31,7 +31,7 @@ def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, ep
         raise ValueError(f"epoch {epoch} of the {split} split: epochs start at 0, and only training has others")
     init_default_scope(cfg.get("default_scope", "mmgpt"))
     loader_cfg = {key: value for key, value in loader_cfg.items() if key not in WORKER_ARGUMENTS} | {"num_workers": 0}
-    # The dataset is built outside of the fake group, since the processes of a run read an annotation file together.
+    # The dataset is built before the fake process group, in which it would wait for processes that do not exist.
     loader_cfg["dataset"] = DATASETS.build(loader_cfg["dataset"])
     # Samplers read rank and world size when they are built, from a process group of which only this process exists.
     torch.distributed.init_process_group("fake", rank=rank, world_size=world_size)

@@ -47,8 +47,8 @@ class Sampler:
 
     Args:
         model: the language model, with transformers' generate.
-        arguments: of transformers' generate (do_sample, temperature, top_p, repetition_penalty, ...), or the
-            `sampling_config` of these, which takes a millisecond to make, for several sequences.
+        arguments: of transformers' generate (do_sample, temperature, top_p, repetition_penalty, ...), or a
+            GenerationConfig from `sampling_config`, which takes a millisecond to make and serves several sequences.
         prompt: (1, L).
         seed: of the random numbers; None: a different one each time.
         top_logprobs: number of most likely tokens that are reported beside the sampled one; None: no log-probabilities.
@@ -68,7 +68,7 @@ class Sampler:
         config = arguments if isinstance(arguments, GenerationConfig) else sampling_config(model, arguments)
         config = copy(config)
         self.max_new_tokens = config.max_new_tokens or DEFAULT_LENGTH
-        # Generate's further steps from arguments to processors; transformers has no public name for them.
+        # generate makes its processors by these two private methods of transformers, which have no public counterpart.
         config.max_length = prompt.shape[1] + self.max_new_tokens
         model._prepare_special_tokens(config, device=prompt.device)
         self.processors = model._get_logits_processor(config, prompt.shape[1], device=prompt.device)

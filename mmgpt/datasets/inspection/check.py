@@ -122,7 +122,7 @@ def read_datasets(cfg: Mapping) -> Iterator[CheckedDataset]:
 
 
 def images_of(datasets: Sequence[CheckedDataset]) -> list[str]:
-    """Different paths of all images that pipelines read, including those of records that `sample` does not draw."""
+    """Unique paths of all images that pipelines read, including those of records that `sample` does not draw."""
     paths = (read_images(checked.dataset, sample) for checked in datasets for sample in checked.parsed)
     return list(dict.fromkeys(chain.from_iterable(paths)))
 

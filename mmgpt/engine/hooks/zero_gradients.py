@@ -24,9 +24,9 @@ class ZeroGradientsHook(Hook):
 
     The check stops at the first step whose norm is not zero, counted from where the run starts or resumes. Steps in
     which no trainable parameter has a gradient at all (text-only batches, where only parameters of the image path are
-    trainable) do not count towards `patience`: they end the run when it has used all its data once. They also end it at
-    its last step, however few steps it had, unless it was resumed: the last steps of a resumed run say nothing about
-    those before.
+    trainable) do not end the run by their number alone: it ends when it has used all its data once, in `patience` steps
+    at least. The run also ends at its last step, however few steps it had, unless it was resumed: the last steps of a
+    resumed run say nothing about those before.
 
     Args:
         patience: number of steps with gradients that are all zero after which the run ends.

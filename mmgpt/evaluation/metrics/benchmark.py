@@ -20,9 +20,9 @@ class BenchmarkScores(BaseMetric):
 
     Args:
         rule: name in the registry SCORES (see `mmgpt.evaluation.metrics.rules`): 'vqa' (VQAv2, OK-VQA), 'vizwiz',
-            'textvqa', 'openflamingo' (these four as OpenFlamingo computes them), 'direct_answer' (A-OKVQA), 'choice'
-            (A-OKVQA, ScienceQA, SNLI-VE), 'exact' (GQA, OCR-VQA), 'yes_no' (POPE), 'caption' (COCO Caption, Flickr30k,
-            NoCaps).
+            'textvqa', 'openflamingo' (VQAv2, OK-VQA, VizWiz and TextVQA as OpenFlamingo scores them), 'direct_answer'
+            (A-OKVQA), 'choice' (A-OKVQA, ScienceQA, SNLI-VE), 'exact' (GQA, OCR-VQA), 'yes_no' (POPE), 'caption' (COCO
+            Caption, Flickr30k, NoCaps).
         by: tags of the samples by which scores are grouped, e.g. ['question_type', 'answer_type'].
         collect_device, prefix, collect_dir: arguments of MMEngine's BaseMetric; `prefix` is by default the rule's name.
 
@@ -82,7 +82,7 @@ class BenchmarkScores(BaseMetric):
         return {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}, self.rule.judge(sample)
 
     def _groups(self, results: Sequence[tuple[dict, dict | None]]) -> Iterator[tuple[str, list[dict]]]:
-        """Prefix of the keys and rows of each group: first all rows with '', then '<tag>/<value>/' for each tag value.
+        """Pairs (prefix of the keys, rows): first all rows with '', then each group with '<tag>/<value>/'.
 
         A row's tag is a string, or a list of strings: then the row belongs to several groups.
         """
