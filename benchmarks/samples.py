@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mmgpt.datasets import JointBatchSampler, JointDataset, collate_conversations
 from mmgpt.datasets.instruction import SOURCES
-from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 from mmgpt.models import flamingo_of
+from mmgpt.models.loss import IGNORE_INDEX
 
 
 class Lengths(NamedTuple):

@@ -17,9 +17,10 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 import mmgpt
+from mmgpt.utils.choices import suggest
 from mmgpt.utils.errors import SampleError
 
-from .config import load_config, suggest
+from .config import load_config
 from .failures import DISK, Stopped, is_disk_fault, resource_message
 from .options import add_cfg_options
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.utils.errors import SampleError, SampleLocation
 
 from .instruction import SOURCES
 from .packing import pack_rows
-from .transforms.tokens import IGNORE_INDEX
 
 SIDES = ("right", "left")
 

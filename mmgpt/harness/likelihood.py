@@ -6,8 +6,8 @@ import torch
 
 from mmgpt.apis import Chat, Conversation
 from mmgpt.datasets.transforms import FormatPrompt
-from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
 from mmgpt.inference.scoring import Candidate, Prompts, answer_logprobs
+from mmgpt.models.loss import IGNORE_INDEX
 
 
 def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tuple[float, bool]]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmgpt.datasets.parsers.fields import field
 from mmgpt.datasets.transforms.images import upright_rgb
-from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.registry import DATASETS
 from mmgpt.utils.json_file import read_json_object
 

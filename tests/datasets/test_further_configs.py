@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmgpt.cli import check_files
 from mmgpt.cli.config import load_config
 from mmgpt.datasets.records import find_parser, read_records
-from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.registry import DATASETS
 from tests.helpers.published_data import DATA, FURTHER, PLACES, draw
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from mmgpt.datasets.prompts import IMAGE
-from mmgpt.datasets.transforms.tokens import IGNORE_INDEX
+from mmgpt.models.loss import IGNORE_INDEX
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 MAX_BYTES = 4  # bytes, and so tokens at most, of a character in UTF-8

@@ -6,10 +6,9 @@ from itertools import takewhile
 import torch
 
 from mmgpt.datasets.prompts import answer_segments
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
-
-from .tokens import IGNORE_INDEX
 
 ANSWER_SOURCES = {"choices": lambda results: results["choices"], "answer": lambda results: [results["answer"]]}
 

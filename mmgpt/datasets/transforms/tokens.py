@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.models.tokenizer import is_mark, load_tokenizer
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
@@ -19,7 +20,6 @@ from .plain_text import PlainText
 LONG_TEXT = 1_000_000
 CHARACTERS = 64  # The same bound, in characters for each token of the limit; the larger of the two counts.
 MARGIN = 64  # tokens above the limit that must follow, so that cutting the text changes no token within the limit
-IGNORE_INDEX = -100  # label of a token that the loss ignores
 TOKENIZATIONS = ("segments", "stripped")
 META_KEYS = (
     "id",

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 
-from mmgpt.cli.config import suggest
 from mmgpt.registry import HOOKS
+from mmgpt.utils.choices import suggest
 
 from .checkpoint import TrainableCheckpointHook
 
