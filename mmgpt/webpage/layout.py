@@ -92,7 +92,8 @@ def add_components(
         start = gr.Textbox(
             templates[first]["start"], lines=2, max_lines=8, label="System prompt: how every prompt begins"
         )
-        template.input(lambda name: templates[name]["start"], template, start, **IMMEDIATE)
+        # The event `input` would also come when the list loses the focus, and replace a text that was typed since.
+        template.select(lambda name: templates[name]["start"], template, start, **IMMEDIATE)
     with gr.Accordion("Prompt of the last answer, as the model got it", open=False, elem_id="prompt"):
         prompt = gr.Textbox(show_label=False, label="Prompt", interactive=False, lines=4, max_lines=24)
     settings = [*sliders, seed, template, start]

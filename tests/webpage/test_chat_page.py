@@ -313,6 +313,17 @@ def test_settings_template_and_prompt(visit, site):
     expect(page.locator("#prompt textarea")).to_have_value(prompt)
 
 
+def test_leaving_the_list_of_templates_keeps_the_typed_system_prompt(visit):
+    page = visit()
+    button(page, "Settings").click()
+    start = page.get_by_label("System prompt")
+    start.fill("Answer in one word.")
+    page.get_by_label("Prompt template").click()
+    start.click()
+    page.wait_for_timeout(300)
+    expect(start).to_have_value("Answer in one word.")
+
+
 def test_copy_and_save(visit, browser, images, tmp_path):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     attach(page, images["red.png"])
