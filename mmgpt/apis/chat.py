@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
-from mmgpt.apis.images import read_image
+from mmgpt.apis.inputs import read_image
 from mmgpt.apis.precision import build_for_serving
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline

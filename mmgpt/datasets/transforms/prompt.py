@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mmgpt.datasets.conversation import place_images, question_text
+from mmgpt.datasets.conversation import place_images, prepend_system, question_text
 from mmgpt.datasets.prompts import find_template, format_turns, prompt_text
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
@@ -31,6 +31,7 @@ class FormatPrompt:
             turns = place_images(results["turns"], len(results["images"]))
         except ValueError as error:
             raise SampleError(str(error), SampleLocation.of(results)) from error
+        turns = prepend_system(turns, results.get("system", ""))
         last = turns[-1]
         results["segments"] = format_turns(self.template, turns, self.open_last)
         results["prompt"] = prompt_text(format_turns(self.template, turns, open_last=True))
