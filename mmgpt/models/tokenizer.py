@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mmgpt.cli.files import read_settings
+from mmgpt.utils.hub import local_folder
 
 from .sentencepiece_file import convert_sentencepiece, first_difference, named_tokens, read_sentencepiece
 
@@ -35,6 +36,8 @@ SETTINGS = ("model_max_length", "padding_side", "chat_template")
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     """The tokenizer of a Hugging Face folder with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
 
+    `path` is the folder, or the model's id on the Hub.
+
     1. tokenizer.json is used unchanged, or else the sentencepiece model in tokenizer.model is converted. transformers'
        class, which rebuilds the tokenizer of its own model, is used only where there is neither (vocab.json and
        merges.txt). Tokens of the folder's other files get the ids in these files.
@@ -48,7 +51,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         FileNotFoundError: there is no such folder.
         ValueError: a file cannot be read, files contradict each other, no end of sequence is named, or text is damaged.
     """
-    folder = Path(path)
+    folder = Path(local_folder(path, weights=False))
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {path!r} with a tokenizer (tokenizer.json or tokenizer.model)")
 

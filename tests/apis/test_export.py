@@ -23,6 +23,7 @@ from mmgpt.models import LoRAModel, generation
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.models.weights.writer import save_components, save_language, save_mmgpt_lora
 from mmgpt.registry import MODELS, TRANSFORMS
+from tests.helpers.hub_cache import put_into_cache, use_hub
 from tests.models.test_flamingo import batch
 from tests.models.test_language import as_untied
 
@@ -62,6 +63,20 @@ def experiment(tiny_llama, tiny_clip, tiny_flamingo_config, tmp_path):
 @torch.no_grad()
 def logits(model, data):
     return model(**data)
+
+
+def test_an_exported_folder_names_the_hub_id_of_its_base(experiment, tiny_llama, tmp_path, monkeypatch):
+    put_into_cache(tmp_path / "hub", "owner/llama", tiny_llama)
+    use_hub(monkeypatch, tmp_path / "hub")
+    cfg, _ = experiment()
+    cfg = load_config(cfg.filename, dict(language_model="owner/llama"))
+    model = build_model(cfg, device="cpu")
+    export(cfg, model, tmp_path / "exported")
+    description = json.loads((tmp_path / "exported" / "mmgpt.json").read_text())
+    assert description["language_model"] == "owner/llama"
+    assert "snapshots" not in json.dumps(description)
+    loaded = build_model(load_config(tmp_path / "exported"), tmp_path / "exported", device="cpu")
+    assert torch.equal(loaded.flamingo.language.model.lm_head.weight, model.flamingo.language.model.lm_head.weight)
 
 
 TARGETS = ["query_key_value", "dense_h_to_4h", "to_q", "ff.1"]
