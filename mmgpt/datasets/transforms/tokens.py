@@ -1,6 +1,8 @@
 """From text segments to token ids, with labels that are exact by segment."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import lru_cache, partial
 from itertools import groupby
 from typing import NamedTuple
@@ -52,6 +54,10 @@ _shared_tokenizer = lru_cache(maxsize=4)(load_tokenizer)
 _shared_plain_text = lru_cache(maxsize=4)(partial(PlainText, is_mark=is_mark))
 
 
+class PromptTooLong(SampleError):
+    """Error about an open prompt with more tokens than the limit."""
+
+
 @TRANSFORMS.register_module()
 class TokenizeSegments:
     """Encodes `segments` as `input_ids` and `labels`, int64 (L,), the latter -100 for tokens that the loss ignores.
@@ -65,7 +71,7 @@ class TokenizeSegments:
 
     Args:
         tokenizer: tokenizer of `models.tokenizer.load_tokenizer`, or the folder that it is loaded from.
-        max_length: length limit in tokens.
+        max_length: length limit in tokens; None: none.
         tokenization: 'segments' encodes each segment by itself, unchanged. 'stripped' is what the published weights of
             MultiModal-GPT were trained with (the LlamaTokenizer of transformers 4.30): neighboring texts are encoded as
             one, whitespace next to an `<image>`, including line breaks, is removed, and a text that starts with a space
@@ -73,16 +79,16 @@ class TokenizeSegments:
 
     Raises:
         ValueError: unknown tokenization.
-        SampleError: an open prompt (evaluation, chat) is longer than `max_length`.
+        PromptTooLong: an open prompt (evaluation, chat) is longer than `max_length`.
     """
 
-    def __init__(self, tokenizer, max_length: int, tokenization: str = "segments"):
+    def __init__(self, tokenizer, max_length: int | None, tokenization: str = "segments"):
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans
         self.tokenizer = _shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.plain_text = _shared_plain_text(self.tokenizer)
-        self.max_length = max_length
+        self.max_length = sys.maxsize if max_length is None else max_length
         # Current Llama tokenizers add no space to a text that starts with one; sentencepiece and those of 2023 do.
         adds_no_space = self._text_ids("x") == self._text_ids(" x")
         self.doubled_spaces = (" ", "▁") if tokenization == "stripped" and adds_no_space else ()
@@ -97,12 +103,18 @@ class TokenizeSegments:
             results["cut"] = (length, self.max_length, truncated)
             if results["open"]:
                 reason = f"a prompt of {length} tokens, the limit is {self.max_length}"
-                raise SampleError(reason, SampleLocation.of(results))
+                raise PromptTooLong(reason, SampleLocation.of(results))
         results["input_ids"] = torch.tensor(ids[: self.max_length])
         results["labels"] = torch.tensor(labels[: self.max_length])
         results["image_tokens"] = self.count_images(results["input_ids"])
         has_labels = (results["labels"] != IGNORE_INDEX).any()
         return results if has_labels or results["open"] else None
+
+    def limited(self, max_length: int) -> "TokenizeSegments":
+        """A copy that takes no more than `max_length` tokens, nor more than this one."""
+        other = copy(self)
+        other.max_length = min(self.max_length, max_length)
+        return other
 
     def count_images(self, ids: torch.Tensor) -> int:
         """Number of `<image>` tokens among token ids."""
