@@ -73,11 +73,6 @@ def prepend_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
     return [*question[:images], text_content(f"{text}\n\n"), *question[images:]]
 
 
-def prepend_system(turns: Sequence[dict], system: str) -> list[dict]:
-    """Turns with a system text before the first question, for templates without a position for it."""
-    return [dict(turns[0], question=prepend_text(system, turns[0]["question"])), *turns[1:]]
-
-
 def join_messages(messages: Sequence[Sequence[dict]]) -> list[dict]:
     """Question of the contents of user messages that follow each other; texts that follow each other get a line each.
 
