@@ -57,7 +57,7 @@ class OpenCLIPVision(nn.Module):
         if self.pretrained:
             check_base(self.tower, dtypes, path or pretrained)
         size = self.tower.image_size
-        self.image_size = size if isinstance(size, tuple) else (size, size)
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
         trunk = getattr(self.tower, "trunk", self.tower)  # open_clip's wrapper of timm has one
         _, self.width, *grid = probe_feature_map(self, trunk, path or model)
         self.grid = tuple(grid)
