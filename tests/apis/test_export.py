@@ -588,6 +588,23 @@ def test_a_tensor_that_is_in_both_files_of_a_folder(experiment, tmp_path):
         by_chat(tmp_path / "out")
 
 
+def test_an_encoder_of_timm_and_its_own_preprocessing_in_exported_and_merged_folders(
+    experiment, tiny_flamingo_config, tiny_timm, tmp_path
+):
+    vision = dict(type="TimmVision", path=tiny_timm)
+    cfg, model = experiment(module=dict(tiny_flamingo_config, vision=vision, language=dict(path="${language_model}")))
+    cfg.chat_pipeline[0] = dict(type="PrepareImages", preprocessing=vision)
+    export(cfg, model, tmp_path / "out")
+    # The folder has the settings themselves, whatever becomes of the encoder's.
+    step = json.loads((tmp_path / "out/mmgpt.json").read_text())["chat_pipeline"][0]
+    assert step["preprocessing"]["library"] == "timm" and step["preprocessing"]["crop_pct"] == 0.8
+    images = json.loads((tmp_path / "out/preprocessor_config.json").read_text())
+    assert images["size"] == {"shortest_edge": 40} and images["crop_size"] == {"height": 32, "width": 32}
+    expected = answer(by_chat(tmp_path / "out"))
+    assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
+    assert answer(by_chat(tmp_path / "merged")) == expected
+
+
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 

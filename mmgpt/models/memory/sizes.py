@@ -44,11 +44,11 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
 
 def image_side(vision: nn.Module) -> tuple[int, int]:
     """Height and width of the images that an image encoder takes, in pixels."""
-    encoders, names = (vision.tower, getattr(vision.tower, "config", None)), ("image_size", "img_size")
-    sizes = [getattr(encoder, name, None) for encoder in encoders for name in names]
+    encoders = (vision, getattr(vision, "tower", None))
+    sizes = [getattr(encoder, name, None) for encoder in encoders for name in ("image_size", "img_size")]
     side = next((size for size in sizes if size is not None), None)
     if side is None:
-        raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size or img_size)")
+        raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size)")
     return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
 
 
