@@ -42,6 +42,12 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
         return MODELS.build({**cfg["model"], "module": flamingo} if "module" in cfg["model"] else flamingo)
 
 
+def vision_without_weights(vision: Mapping) -> nn.Module:
+    """The image encoder of a config, see `build_without_weights`."""
+    with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
+        return MODELS.build(_vision(vision, {}, folder))
+
+
 def image_side(vision: nn.Module) -> tuple[int, int]:
     """Height and width of the images that an image encoder takes, in pixels."""
     encoders = (vision, getattr(vision, "tower", None))
