@@ -117,7 +117,10 @@ def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
         # The ids of special tokens in the settings are those of the missing tokenizer.
         settings = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
         (path / "config.json").write_text(json.dumps(settings))
-    return {**language, "path": str(path), "pretrained": False, "precision": None}
+    language = {**language, "path": str(path), "pretrained": False, "precision": None}
+    if (language.get("attn_implementation") or "").startswith("flash"):
+        language["attn_implementation"] = "sdpa"  # It takes as much memory, and needs no GPU.
+    return language
 
 
 def _missing(file: Path, component: str, source: str | None) -> str:
