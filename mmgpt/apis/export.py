@@ -116,6 +116,8 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
     left_out = ("config", "pretrained", "precision")
     language = {key: value for key, value in cfg.model.module.language.items() if key not in left_out}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
+    if "gated" in model.trained_in_full:
+        merged["gated"] = {**(cfg.model.module.get("gated") or {}), "dtype": "float32"}
     with _new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"))
         save_components(flamingo, str(folder / "flamingo.safetensors"), layers=changed)
