@@ -24,7 +24,8 @@ class InferenceInput(NamedTuple):
 
     def conversation(self) -> Conversation:
         """The conversation up to the last question, its images read."""
-        return Conversation(self.sample["turns"], [read_image(image) for image in self.images])
+        images = [read_image(image) for image in self.images]
+        return Conversation(self.sample["turns"], images, self.sample.get("system", ""))
 
 
 def read_input(index: int, item: object, question: str | None = None, folder: str | Path = "") -> InferenceInput:

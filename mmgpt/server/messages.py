@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, prepend_text, text_content
+from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, text_content
 from mmgpt.server.errors import ApiError
 from mmgpt.server.image_urls import ImageDecoder
 from mmgpt.server.schema import Content, ImageContent, Message, TextContent
@@ -39,8 +39,7 @@ def check_size(messages: Sequence[Message], settings: Settings) -> None:
 def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conversation:
     """Conversation whose last question is open. All its texts are literal.
 
-    System and developer messages go before the first question, after its leading images: the template that models are
-    tuned with has no other position for them. User messages that follow each other are one question.
+    System and developer messages are its system text. User messages that follow each other are one question.
 
     Raises:
         ApiError: 400, where an image is not accepted, or the roles are out of order. The order is instructions, then
@@ -71,7 +70,6 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
                 follows_text = bool(question) and not is_image(question[-1])
                 question.append(text_content("\n" * follows_text + content.text))
         turn["question"] = question
-    turns[0]["question"] = prepend_text("\n\n".join(instructions), turns[0]["question"])
     # 3. Images are decoded.
     decoded = []
     for param, url in image_params(messages):
@@ -79,7 +77,7 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
             decoded.append(images.open(url))
         except ValueError as error:
             raise ApiError(400, f"{param}: {error}", param) from error
-    return Conversation(turns, decoded)
+    return Conversation(turns, decoded, "\n\n".join(instructions))
 
 
 def images_first(contents: Sequence[Content]) -> list[Content]:

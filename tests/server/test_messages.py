@@ -66,7 +66,7 @@ def test_instructions_lead_the_first_question_behind_its_images():
         ("developer", [text_content("Be"), text_content("kind.")]),
         ("user", [image_content(), text_content("what?")]),
     )
-    assert prompt_text(format_turns(SHORT, conversation.turns)) == (
+    assert prompt_text(format_turns(SHORT, conversation.turns, system=conversation.system)) == (
         "### Image:\n<image>\n\n### Instruction:\nBe brief.\n\nBe\nkind.\n\nwhat?\n\n### Response:\n"
     )
 
