@@ -63,7 +63,9 @@ def _whole_templates() -> Iterator[None]:
     merge = Config._merge_a_into_b
 
     def replacing(a: dict, b: dict, *args) -> dict:
-        whole = {name: {**a[name], DELETE_KEY: True} for name in TEMPLATES if name in b and isinstance(a.get(name), dict)}
+        whole = {
+            name: {**a[name], DELETE_KEY: True} for name in TEMPLATES if name in b and isinstance(a.get(name), dict)
+        }
         return merge({**a, **whole}, b, *args)
 
     Config._merge_a_into_b = staticmethod(replacing)

@@ -27,8 +27,9 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     """Ids of the tokens that end an answer.
 
     They are the tokenizer's end of sequence, used in training, the base's own ends, and the end of a turn in the
-    tokenizer's chat template, if it has one. The base's ends are those of generation_config.json, or of config.json where that names none. A warning says where
-    they leave the tokenizer's out, or name an id that no token of the base has: such an id ends no answer.
+    tokenizer's chat template, if it has one. The base's ends are those of generation_config.json, or of config.json
+    where that names none. A warning says where they leave the tokenizer's out, or name an id that no token of the base
+    has: such an id ends no answer.
 
     Args:
         tokenizer: of `load_tokenizer`.

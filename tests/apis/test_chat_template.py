@@ -57,6 +57,7 @@ def conversation():
 
 
 def test_train_chat_export_and_load(experiment, tmp_path):
+    torch.manual_seed(1)
     model = build_model(experiment, device="cpu")
     tokenizer = model.tokenizer
     end, user = tokenizer.convert_tokens_to_ids(["<|end|>", "<|user|>"])
@@ -73,7 +74,7 @@ def test_train_chat_export_and_load(experiment, tmp_path):
     before = deepcopy({name: value for name, value in model.named_parameters() if value.requires_grad})
     batch = collate_conversations([sample], tokenizer.pad_token_id)
     losses = model.train()(**batch, mode="loss")
-    losses["loss"].backward()
+    sum(losses.values()).backward()
     optimizer.step()
     assert any(not torch.equal(value, before[name]) for name, value in model.named_parameters() if name in before)
     # 2. Chat continues the same prompt, and ends at the template's end.
@@ -92,6 +93,7 @@ def test_train_chat_export_and_load(experiment, tmp_path):
     for folder in (tmp_path / "exported", tmp_path / "merged"):
         steps = json.loads((folder / "mmgpt.json").read_text())["chat_pipeline"]
         assert steps[1]["template"] == "chat" and steps[2]["add_bos_token"] is False
+        torch.manual_seed(1)  # of the resampler and the gated blocks, which no file of this base has
         again = Chat.from_config(folder, device="cpu")
         assert again.prepare(conversation())["input_ids"][0].tolist() == prompt
         assert torch.allclose(logits(again.model), expected, atol=1e-3)

@@ -14,14 +14,14 @@ from mmgpt.utils.errors import SampleError
 from tests.conftest import WORDS
 from tests.helpers.chat_templates import FAMILIES, GENERATION, chat_folder, reference
 
-TYPED = ["<image>", "</s>", "<s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "[/INST]"]
+TYPED = "<image> </s> <s> <|im_start|> <|im_end|> <|eot_id|> <end_of_turn> <|end|> [/INST]".split()
 NO_SYSTEM = ("gemma", "mistral")
 CONVERSATIONS = 100
 
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory):
-    """Tokenizer, reference of transformers and its names of special tokens, by family and whether answers are marked."""
+    """Tokenizer, reference of transformers and its special tokens, by family and whether answers are marked."""
     loaded = {}
 
     def load(name, generation=False):
@@ -185,7 +185,9 @@ def test_reasoning_of_a_template_is_kept_in_the_prompt(families):
 
 def test_what_a_chat_template_refuses_is_named(families):
     tokenizer, *_ = families("gemma")
-    with pytest.raises(ValueError, match="refuses a conversation of system, user, assistant: System role not supported"):
+    with pytest.raises(
+        ValueError, match="refuses a conversation of system, user, assistant: System role not supported"
+    ):
         FormatPrompt("chat", tokenizer=tokenizer, system="Be kind.")
     sample = dict(turns=[dict(question="what?")], images=[], system="Be kind.")
     with pytest.raises(SampleError, match="System role not supported"):

@@ -14,7 +14,7 @@ DATA = Path(__file__).parents[1] / "data" / "chat_templates"
 PRIVATE = 0xE000  # characters for special tokens of the reference
 
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# Templates that mark what the assistant says, for transformers' mask of it: what is replaced in a template, and by what.
+# Templates that mark what the assistant says, for the mask of transformers: what is replaced in a template, by what.
 GENERATION = {
     "smollm2": (
         "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
@@ -59,7 +59,7 @@ GENERATION = {
 
 
 def metaspace() -> Tokenizer:
-    """The tokenizer of `conftest.tiny_tokenizer` as transformers converts Llama 2's today: a space at the start alone."""
+    """A tokenizer like Llama 2's as transformers converts it today: a space at the start of a sequence alone."""
     raw = tiny_tokenizer()
     raw.normalizer, raw.pre_tokenizer = None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     return raw
@@ -91,7 +91,11 @@ FAMILIES = {
     "gemma": (lambda: added(without_prefix(), "<start_of_turn>", "<end_of_turn>"), "<s>", "</s>"),
     "mistral": (tiny_tokenizer, "<s>", "</s>"),
     "llama2": (metaspace, "<s>", "</s>"),
-    "phi3": (lambda: added(metaspace(), "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", rstrip=True), "<s>", "</s>"),
+    "phi3": (
+        lambda: added(metaspace(), "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", rstrip=True),
+        "<s>",
+        "</s>",
+    ),
     "zephyr": (metaspace, "<s>", "</s>"),
 }
 

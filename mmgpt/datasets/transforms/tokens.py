@@ -78,9 +78,7 @@ class TokenizeSegments:
         SampleError: an open prompt (evaluation, chat) is longer than `max_length`.
     """
 
-    def __init__(
-        self, tokenizer, max_length: int, tokenization: str = "segments", add_bos_token: bool | None = None
-    ):
+    def __init__(self, tokenizer, max_length: int, tokenization: str = "segments", add_bos_token: bool | None = None):
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans
