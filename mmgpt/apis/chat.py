@@ -1,19 +1,18 @@
 """Chat with a tuned model: questions of text and images in, streamed answers out."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from PIL import Image
 
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.inputs import read_image
 from mmgpt.apis.precision import build_for_serving
+from mmgpt.compat.python_names import renamed_arguments, warn_renamed
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
@@ -31,6 +30,7 @@ PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # keys of a 
 STREAMED = {"num_beams": 1}  # A streamed answer has no beams, whatever the model's generation arguments are.
 
 
+@renamed_arguments(engine="scheduler")
 class Chat:
     """Answers questions about text and images; one model serves any number of conversations, from any threads.
 
@@ -40,7 +40,6 @@ class Chat:
             that training uses, with the last answer open, so that a conversation is tokenized as in training.
         generation: generation arguments that override the model's own, e.g. ``dict(max_new_tokens=64)``.
         scheduler: arguments of `Scheduler` besides the model (max_batch, max_waiting, cache_bytes).
-        engine: the old name of `scheduler`.
     """
 
     def __init__(
@@ -49,14 +48,11 @@ class Chat:
         pipeline: Sequence[Callable],
         generation: dict | None = None,
         scheduler: dict | None = None,
-        engine: dict | None = None,
     ):
-        if engine is not None:
-            print_log("Chat: the argument 'engine' is 'scheduler' now", "current", logging.WARNING)
         self.model, self.flamingo = model, flamingo_of(model)
         self.pipeline = list(pipeline)
         self.generation = {**self.flamingo.generation, **(generation or {})}
-        self.scheduler = Scheduler(model, **(scheduler or engine or {}))
+        self.scheduler = Scheduler(model, **(scheduler or {}))
         tokenizer = model.tokenizer
         for step in self.pipeline:
             if isinstance(step, FormatPrompt):
@@ -85,7 +81,7 @@ class Chat:
             checkpoint: what training wrote; without it the model is as before tuning.
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
-            generation, scheduler, engine: see the class.
+            generation, scheduler: see the class; `engine` is the earlier name of `scheduler`.
             precision, merge: as for ``build_for_serving``.
             trust: whether an exported folder may import classes from outside this package, or run a ``config.py``
                 that holds more than plain settings.
@@ -95,9 +91,12 @@ class Chat:
             ValueError: the config has no ``chat_pipeline``, ``options`` are given with a loaded config, or
                 ``build_for_serving`` raises it.
         """
+        if engine is not None:
+            warn_renamed("Chat.from_config(engine=...)", "scheduler=...")
+            scheduler = engine
         cfg, checkpoint = chat_config(config, checkpoint, options, trust)
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
-        return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler, engine)
+        return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler)
 
     def start(self) -> Conversation:
         """A new, empty conversation."""

@@ -5,8 +5,8 @@
 Reads all annotation records, the headers of all their images, and the texts of the samples that the config draws, as
 the pipeline writes them in the first epoch; checks that the metrics can judge answers to the validation and test data.
 Prints counts, lengths and findings; a JSON file has all findings. The exit status is 1 if there are errors, and 0 if
-there are at most warnings. --cfg-options test_dataloader=None (or val_dataloader) leaves out a split whose data is
-absent.
+there are at most warnings. The data of a config is also what it inherits: --split train checks the training data alone,
+e.g. where the test data of the base config is absent.
 """
 
 import argparse
@@ -47,6 +47,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("--out", type=Path, help="JSON file; default: work_dirs/<name of config>/check_dataset.json")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="splits to check; default: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: one per CPU core")
     add_cfg_options(parser)
     args = parser.parse_args(arguments)
@@ -130,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers}: at least one process is needed")
     cfg = load_config(args.config, args.cfg_options)
+    for split in set(SPLITS) - set(args.split):
+        cfg[f"{split}_dataloader"] = None
     check_files(cfg, skip=set(SECTIONS) - set(LOADERS))
     datasets = read(cfg)
     images = images_of(datasets)
