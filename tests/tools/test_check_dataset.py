@@ -105,7 +105,7 @@ test_evaluator = {metric!r}
     assert run(config, "--workers", 1) == bool(problem)
     out = capsys.readouterr().out
     assert problem in out
-    assert ("error: answers that the metrics could not judge in test dataset 'photos': 1" in out) is bool(problem)
+    assert ("error: answers that the metrics could not score in test dataset 'photos': 1" in out) is bool(problem)
 
 
 def test_errors_exit_with_status_1(tmp_path, world, run, capsys):

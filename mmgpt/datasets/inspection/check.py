@@ -30,7 +30,7 @@ ERRORS = {
     "unreadable_image": "unreadable images",
     "trained_sample": "samples of the training data",
     "trained_image": "images of the training data",
-    "unjudgeable": "answers that the metrics could not judge",
+    "unscorable": "answers that the metrics could not score",
 }
 WARNINGS = {
     "unusual_file": "unusual annotation files",
