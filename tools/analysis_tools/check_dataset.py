@@ -3,7 +3,7 @@
     python tools/analysis_tools/check_dataset.py configs/mmgpt/lora_joint.py
 
 Reads all annotation records, the headers of all their images, and the texts of the samples that the config draws, as
-the pipeline writes them in the first epoch; checks that the metrics can judge answers to the validation and test data.
+the pipeline writes them in the first epoch; checks that the metrics can score answers to the validation and test data.
 Prints counts, lengths and findings; a JSON file has all findings. The exit status is 1 if there are errors, and 0 if
 there are at most warnings. The data of a config is also what it inherits: --split train checks the training data alone,
 e.g. where the test data of the base config is absent.
@@ -33,7 +33,7 @@ from mmgpt.datasets.inspection.check import (
     read_datasets,
 )
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.evaluation.readiness import judging_problems
+from mmgpt.evaluation.readiness import scoring_problems
 from mmgpt.visualization.tables import print_tables
 
 EXAMPLES = 5
@@ -106,14 +106,14 @@ def read(cfg: Mapping) -> list[CheckedDataset]:
 
 
 def check_metrics(cfg: Mapping, datasets: Sequence[CheckedDataset]) -> Iterator[Finding]:
-    """Findings about metrics that could not judge answers to the data of a split."""
+    """Findings about metrics that could not score answers to the data of a split."""
     for split in ("val", "test"):
         questions = [checked for checked in datasets if checked.split == split]
         evaluator = cfg.get(f"{split}_evaluator")
         if evaluator and questions:
             names = ", ".join(dict.fromkeys(checked.dataset.name for checked in questions))
-            for problem in judging_problems(evaluator, questions):
-                yield Finding("unjudgeable", split, names, f"{split}_evaluator", None, None, problem)
+            for problem in scoring_problems(evaluator, questions):
+                yield Finding("unscorable", split, names, f"{split}_evaluator", None, None, problem)
 
 
 def write(out: Path, config: str, figures: Sequence[dict], findings: Sequence[Finding]) -> None:

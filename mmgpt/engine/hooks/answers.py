@@ -9,9 +9,9 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
 from mmgpt.engine.evaluation_loop import cut_predictions
-from mmgpt.evaluation.images import RowImages
 from mmgpt.evaluation.metrics.answers import references, scored_row
 from mmgpt.evaluation.results_reader import expected_answer
+from mmgpt.evaluation.row_images import RowImages
 from mmgpt.registry import DATASETS, HOOKS
 from mmgpt.visualization.answer_sheet import sheet_pixels, side_by_side
 
