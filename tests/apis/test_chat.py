@@ -272,12 +272,10 @@ def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beam
         assert piece.text == "" and [token.id for token in piece.tokens] == [word]
 
 
-def test_the_old_name_of_the_scheduler_argument_is_accepted_with_a_warning(chat, monkeypatch):
-    warnings = []
-    monkeypatch.setattr("mmgpt.apis.chat.print_log", lambda text, *_: warnings.append(text))
-    other = Chat(chat.model, chat.pipeline, engine=dict(max_batch=3))
+def test_the_old_name_of_the_scheduler_argument_is_accepted_with_a_warning(chat):
+    with pytest.warns(FutureWarning, match=r"Chat\(engine=...\) is called scheduler=... now"):
+        other = Chat(chat.model, chat.pipeline, engine=dict(max_batch=3))
     assert other.scheduler.max_batch == 3
-    assert warnings == ["Chat: the argument 'engine' is 'scheduler' now"]
 
 
 def test_settings_in_force_are_those_of_a_stream(chat):

@@ -163,7 +163,7 @@ def test_a_gated_block_of_ones_own_keeps_packed_samples_apart(config):
     ids, labels = data["input_ids"], data["labels"]
     alone = model(**{**data, "attention_mask": None}, mode="tensor")
     packed = torch.cat((ids[0], ids[2]))[None], torch.tensor([[0] * 9 + [1] * 9])
-    together = model(packed[0], pixels=data["pixels"][:1, :1], samples=packed[1], labels=labels, mode="tensor")
+    together = model(packed[0], pixels=data["pixels"][:1, :1], sample_ids=packed[1], labels=labels, mode="tensor")
     torch.testing.assert_close(together[0, :9], alone[0])
     torch.testing.assert_close(together[0, 9:], alone[2])
 

@@ -182,7 +182,7 @@ def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) 
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
     batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)
     if packed:
-        batch["samples"] = torch.arange(rows)[:, None].expand(-1, length)
+        batch["sample_ids"] = torch.arange(rows)[:, None].expand(-1, length)
     else:
         batch["attention_mask"] = torch.ones_like(ids)
     if images:
