@@ -58,7 +58,7 @@ class TimmVision(nn.Module):
         super().__init__()
         arguments = _arguments(path, model, image_size)
         self.layer, self.final_norm, self.pretrained = layer, final_norm, bool(pretrained)
-        self.image_size = data_config(arguments, image_size)["input_size"][1:]
+        self.image_size = tuple(data_config(arguments, image_size)["input_size"][1:])
 
         # 1. The network, with its weights.
         if path and isinstance(pretrained, str):
