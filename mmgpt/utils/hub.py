@@ -70,7 +70,7 @@ def _cached_folder(name: str, weights: bool) -> str:
             reason = f"the Hub does not give it ({next(iter(str(error).splitlines()), '')})"
         command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
         raise FileNotFoundError(
-            f"{name} is neither a local folder nor complete in the Hub's cache ({constants.HF_HUB_CACHE}), and {reason}: "
-            f"run `{command}` with a network, or name a folder"
+            f"{name} is neither a local folder nor complete in the Hub's cache ({constants.HF_HUB_CACHE}), "
+            f"and {reason}: run `{command}` with a network, or name a folder"
         ) from error
     return folder
