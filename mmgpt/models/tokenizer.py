@@ -34,9 +34,7 @@ SETTINGS = ("model_max_length", "padding_side", "chat_template")
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a Hugging Face folder with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
-
-    `path` is the folder, or the model's id on the Hub.
+    """The tokenizer of a folder or Hub id, with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
 
     1. tokenizer.json is used unchanged, or else the sentencepiece model in tokenizer.model is converted. transformers'
        class, which rebuilds the tokenizer of its own model, is used only where there is neither (vocab.json and
