@@ -11,7 +11,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, Pre
 
 from mmgpt.compat.beams import PublishedBeams
 
-from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_settings
+from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_model_config, read_settings
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN
 from .transformers_names import CACHE
 
@@ -37,8 +37,9 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
         ValueError: a file names an end that is not an id.
     """
     config = language.get("config")
-    files = [Path(language["path"]) / name for name in (GENERATION, CONFIG)]
-    settings = {"language.config": config} if config else {str(file): read_settings(file) for file in files}
+    folder = Path(language["path"])
+    files = {folder / GENERATION: read_settings(folder / GENERATION), folder / CONFIG: read_model_config(folder)}
+    settings = {"language.config": config} if config else files
     *_, model_config = settings.values()
     vocabulary = _base_tokens(tokenizer, (model_config.get("text_config") or model_config).get("vocab_size") or 0)
     base_ends = {

@@ -1,9 +1,12 @@
 """Hugging Face causal language models."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from mmengine.logging import print_log
 from torch import nn
 from transformers import (
@@ -17,9 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mmgpt.cli.files import read_settings
-
-from .generation_files import base_generation_config, check_no_code
+from .generation_files import base_generation_config, check_no_code, read_model_config
 from .weights.checks import check_base, check_index, stored_dtypes
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4")
@@ -82,11 +83,11 @@ def load_language_model(
     # 1. The config, of a type that transformers knows.
     file = Path(path) / "config.json"
     if config is not None:
-        model_config = AutoConfig.for_model(**config)
+        model_config = _config(partial(AutoConfig.for_model, **config), "language.config")
     elif not file.is_file():
         raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
     else:
-        settings = read_settings(file)
+        settings = read_model_config(path)
         check_no_code(settings, file)
         if settings.get("model_type") not in CONFIG_MAPPING:
             normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
@@ -94,7 +95,7 @@ def load_language_model(
                 f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from "
                 "a folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
             )
-        model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        model_config = _config(partial(AutoConfig.from_pretrained, path, trust_remote_code=False), str(file))
     _check_computed(model_config, path)
 
     # 2. The model. Without a name transformers chooses the attention, as not every model has the fused one.
@@ -145,6 +146,14 @@ def is_tied(language: nn.Module) -> bool:
     return language.get_input_embeddings().weight is language.get_output_embeddings().weight
 
 
+def _config(read: Callable[[], PreTrainedConfig], source: str) -> PreTrainedConfig:
+    """transformers' config; a ValueError names the source of a setting that transformers refuses, and the setting."""
+    try:
+        return read()
+    except (StrictDataclassError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
+
+
 def _check_computed(config: PreTrainedConfig, path: str) -> None:
     """Raises a ValueError for a model whose cache is not a DynamicCache, or that transformers would compute wrongly."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -155,10 +164,10 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
         )
     try:
         DynamicCache(config=config).get_seq_length()
-    except ValueError as error:
+    except (ValueError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"{path}: a model of type {config.model_type!r} has recurrent layers only, and no attention whose cache "
-            "knows the length of a text; choose a language model that has attention layers"
+            f"{path}: a model of type {config.model_type!r} has no KV cache that knows the length of a text, but "
+            "recurrent layers only, or layers of a kind of its own; choose a language model that has attention layers"
         ) from error
     if config.model_type != "mpt":
         return
