@@ -74,7 +74,9 @@ def load_language_model(
         ValueError: transformers does not compute such a model, or not with this attention; or the weights are not
             exactly the model's.
     """
-    torch_dtype = getattr(torch, dtype or "float32")
+    torch_dtype = getattr(torch, str(dtype or "float32"), None)
+    if not isinstance(torch_dtype, torch.dtype):
+        raise ValueError(f"language.dtype={dtype!r}: choose one of float32, bfloat16, float16")
     if attn_implementation not in (None, *ATTENTION):
         raise ValueError(
             f"language.attn_implementation={attn_implementation!r}: choose one of {', '.join(ATTENTION)}; other "

@@ -9,6 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmgpt.cli import load_config
+from mmgpt.models.lora import flamingo_of
 from mmgpt.models.memory.planner import LiveBytes, Sizes, example, plan, step_peak
 from mmgpt.models.memory.sizes import build_without_weights
 
@@ -78,6 +79,7 @@ def trainer(model, sizes, device):
 
 def measured(model, sizes):
     """Peak of a step on the CPU as torch's allocator saw it, and with it all that is there before."""
+    flamingo_of(model).takes_features = sizes.features
     step, held = trainer(with_values(model, "cpu"), sizes, "cpu")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
@@ -98,8 +100,9 @@ def measured(model, sizes):
         (LOW, SIZES),
         (LOW, SIZES._replace(packed=True)),
         (LOW, SIZES._replace(images=0)),
+        (LOW, SIZES._replace(features=True)),
     ],
-    ids=["plain", "checkpointed", "chunked", "both", "packed", "text"],
+    ids=["plain", "checkpointed", "chunked", "both", "packed", "text", "features"],
 )
 def test_the_plan_is_what_a_step_takes(small, changes, sizes):
     planned, taken = plan(small(**changes), sizes).total, measured(small(**changes), sizes)
@@ -122,6 +125,12 @@ def test_the_plan_is_what_a_step_takes_on_a_gpu(small, changes):
     torch.cuda.reset_peak_memory_stats()
     step()
     assert planned == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.15)
+
+
+def test_cached_features_leave_the_encoders_weights_and_none_of_its_activations(small):
+    with_images, with_features = (plan(small(**LOW), Sizes(1, 80, 64, features=f)) for f in (False, True))
+    assert with_features.weights == with_images.weights
+    assert with_features.step < with_images.step
 
 
 def test_chunks_and_checkpointing_lower_the_peak(small):
