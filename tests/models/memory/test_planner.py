@@ -127,12 +127,6 @@ def test_the_plan_is_what_a_step_takes_on_a_gpu(small, changes):
     assert planned == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.15)
 
 
-def test_cached_features_leave_the_encoders_weights_and_none_of_its_activations(small):
-    with_images, with_features = (plan(small(**LOW), Sizes(1, 80, 64, features=f)) for f in (False, True))
-    assert with_features.weights == with_images.weights
-    assert with_features.step < with_images.step
-
-
 def test_chunks_and_checkpointing_lower_the_peak(small):
     peaks = [step_peak(small(**changes), SIZES) for changes in (dict(), dict(checkpointing=True), LOW)]
     assert peaks[1] < 0.6 * peaks[0] and peaks[2] < 0.6 * peaks[1]
