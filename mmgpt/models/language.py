@@ -77,11 +77,6 @@ def load_language_model(
     torch_dtype = getattr(torch, str(dtype or "float32"), None)
     if not isinstance(torch_dtype, torch.dtype):
         raise ValueError(f"language.dtype={dtype!r}: choose one of float32, bfloat16, float16")
-    if attn_implementation not in (None, *ATTENTION):
-        raise ValueError(
-            f"language.attn_implementation={attn_implementation!r}: choose one of {', '.join(ATTENTION)}; other "
-            "implementations do not take the masks of padded and packed rows, or are code on the Hub"
-        )
     # 1. The config, of a type that transformers knows.
     file = Path(path) / "config.json"
     if config is not None:
@@ -103,11 +98,7 @@ def load_language_model(
     # 2. The model. Without a name transformers chooses the attention, as not every model has the fused one.
     attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     if attention:
-        try:
-            with torch.device("meta"):
-                AutoModelForCausalLM.from_config(deepcopy(model_config), **attention)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"language.attn_implementation={attn_implementation!r}: {error}") from error
+        _check_attention(model_config, attn_implementation)
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False, **attention)
     # With this argument transformers does not refuse a folder for the settings in its generation_config.json.
@@ -181,6 +172,24 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
     ]
     if problems:
         raise ValueError(f"{path}: transformers' MPT does not compute {'; '.join(problems)}; mpt-7b works")
+
+
+def _check_attention(config: PreTrainedConfig, name: str) -> None:
+    """Raises a ValueError unless transformers computes the attention of a model in this way on this machine."""
+    problem = None
+    if name not in ATTENTION:
+        problem = (
+            f"choose one of {', '.join(ATTENTION)}; other implementations do not take the masks of padded and packed "
+            "rows, or are code on the Hub"
+        )
+    else:
+        try:
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=name)
+        except (ImportError, ValueError) as error:
+            problem = error
+    if problem:
+        raise ValueError(f"language.attn_implementation={name!r}: {problem}")
 
 
 @torch.no_grad()
