@@ -25,6 +25,7 @@ from mmgpt.inference.sampling import Sampler
 from mmgpt.inference.scheduler import Scheduler
 from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
+from mmgpt.models.image_path import CLOSED_GATES, has_closed_gates
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # keys of a batch that are inputs of the model
 STREAMED = {"num_beams": 1}  # A streamed answer has no beams, whatever the model's generation arguments are.
@@ -58,6 +59,7 @@ class Chat:
         ]
         self.generation = {**self.flamingo.generation, **(generation or {})}
         self.scheduler = Scheduler(model, **(scheduler or {}))
+        self.sees_images = not has_closed_gates(model)
         tokenizer = model.tokenizer
         for step in self.pipeline:
             if isinstance(step, FormatPrompt):
@@ -185,7 +187,8 @@ class Chat:
 
         Raises:
             PromptTooLong: the conversation is longer than the language model's positions or the pipeline's limit.
-            ValueError: it has another number of images than of image contents, or an argument is unknown or wrong.
+            ValueError: it has another number of images than of image contents, or images that do not reach the model
+                (its gates are closed); or an argument is unknown or wrong.
             Busy: the waiting queue is full.
         """
         arguments = {**self.generation, **STREAMED, **(generation or {})}
@@ -206,13 +209,18 @@ class Chat:
         top_logprobs: int | None = None,
         listener: Callable | None = None,
     ) -> GenerationRequest:
-        sample = read_conversation(conversation, self.pipeline)
+        sample = self._sample(conversation, self.pipeline)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
         return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
+
+    def _sample(self, conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
+        if conversation.images and not self.sees_images:
+            raise ValueError(CLOSED_GATES)
+        return read_conversation(conversation, pipeline)
 
     def stats(self) -> dict[str, int]:
         """The figures of `Scheduler.stats`."""
@@ -255,7 +263,7 @@ class Chat:
 
     def batch(self, conversations: Sequence[Conversation], pipeline: Sequence[Callable], padding_side: str) -> dict:
         """The batch of `collate_conversations`, on the model's device, of conversations after a pipeline."""
-        samples = [read_conversation(conversation, pipeline) for conversation in conversations]
+        samples = [self._sample(conversation, pipeline) for conversation in conversations]
         batch = collate_conversations(samples, self.model.tokenizer.pad_token_id, padding_side)
         device = next(self.model.parameters()).device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}

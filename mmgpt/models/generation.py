@@ -12,7 +12,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, Pre
 from mmgpt.compat.beams import PublishedBeams
 from mmgpt.utils.hub import local_folder
 
-from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_settings
+from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_model_config, read_settings
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, end_of_turn
 from .transformers_names import CACHE
 
@@ -41,8 +41,8 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     """
     config = language.get("config")
     folder = Path(local_folder(language["path"], weights=False))
-    files = [folder / name for name in (GENERATION, CONFIG)]
-    settings = {"language.config": config} if config else {str(file): read_settings(file) for file in files}
+    files = {folder / GENERATION: read_settings(folder / GENERATION), folder / CONFIG: read_model_config(folder)}
+    settings = {"language.config": config} if config else files
     *_, model_config = settings.values()
     vocabulary = _base_tokens(tokenizer, (model_config.get("text_config") or model_config).get("vocab_size") or 0)
     base_ends = {

@@ -161,7 +161,9 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def _read_settings(folder: Path) -> dict:
     """tokenizer_config.json together with the older special_tokens_map.json and the files of chat templates."""
-    settings, older = (read_settings(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
+    settings, older = (
+        _checked_settings(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json")
+    )
     older = {name: value for name, value in older.items() if name.endswith("_tokens") or _content(value)}
     # transformers merges them in the same order.
     settings = {**older, **settings} if "added_tokens_decoder" in settings else {**settings, **older}
@@ -171,6 +173,39 @@ def _read_settings(folder: Path) -> dict:
     if templates:
         texts = {name: file.read_text(encoding="utf-8") for name, file in templates.items()}
         settings["chat_template"] = texts["default"] if list(texts) == ["default"] else texts
+    return settings
+
+
+def _checked_settings(file: Path) -> dict:
+    """The settings of a tokenizer's file; a ValueError names a setting of a wrong type and its value."""
+
+    def is_token(value: object) -> bool:
+        value = _content(value)
+        return value is None or isinstance(value, (str, bool))
+
+    def are_tokens(value: object) -> bool:
+        values = value.values() if isinstance(value, Mapping) else value
+        return isinstance(value, (list, Mapping)) and all(map(is_token, values))
+
+    def is_decoder(value: object) -> bool:
+        return isinstance(value, Mapping) and all(
+            i.isdigit() and isinstance(token, Mapping) and isinstance(token.get("content"), str)
+            for i, token in value.items()
+        )
+
+    checks = {
+        r".*_token": (is_token, "a text, or an object with it as `content`"),
+        r"(extra|additional|model_specific)_special_tokens": (are_tokens, "a list or an object of tokens"),
+        "added_tokens_decoder": (is_decoder, "an object of ids, each with an object that has a text as `content`"),
+        "model_max_length": (lambda value: isinstance(value, (int, float)), "a number"),
+        "padding_side": (lambda value: value in ("left", "right"), "'left' or 'right'"),
+        "chat_template": (lambda value: isinstance(value, (str, list)), "a text, or a list of named ones"),
+    }
+    settings = read_settings(file)
+    for name, value in settings.items():
+        for pattern, (check, expected) in checks.items():
+            if value is not None and re.fullmatch(pattern, name) and not check(value):
+                raise ValueError(f"{file}: {name}={value!r:.80}: expected {expected}")
     return settings
 
 
@@ -186,6 +221,9 @@ def _added_tokens(folder: Path, settings: Mapping, special: set[str | None]) -> 
         entries = settings["added_tokens_decoder"].items()
         return {int(i): AddedToken(**{f: token[f] for f in fields if f in token}) for i, token in entries}
     entries = read_settings(folder / "added_tokens.json").items()
+    for token, i in entries:
+        if not isinstance(i, int):
+            raise ValueError(f"{folder}/added_tokens.json: {token!r} has the id {i!r}: expected a whole number")
     return {i: AddedToken(token, normalized=False, special=token in special) for token, i in entries}
 
 
@@ -196,7 +234,7 @@ def _read_backend(
     file, model_file = folder / "tokenizer.json", folder / "tokenizer.model"
     model = read_sentencepiece(model_file)
     if file.is_file():
-        backend = _read_tokenizers_file(file)
+        backend = _with_its_ids(file.read_text(encoding="utf-8"), file)
         text = "The red circle"
         if model and first_difference(model_file, backend, [text]) is not None:
             raise ValueError(
@@ -228,7 +266,8 @@ def _read_backend(
             f"{folder}: a {type(tokenizer).__name__} gives no positions of its tokens in a text; save a tokenizer.json"
         )
     vocabulary = {*read_settings(folder / "vocab.json"), *(token.content for token in added.values())}
-    return tokenizer.backend_tokenizer, {**_sequence_tokens(tokenizer.special_tokens_map, vocabulary), **roles}
+    backend = _with_its_ids(tokenizer.backend_tokenizer.to_str(), folder)
+    return backend, {**_sequence_tokens(tokenizer.special_tokens_map, vocabulary), **roles}
 
 
 def _as_transformers(folder: Path, roles: Mapping[str, str | None]) -> PreTrainedTokenizerBase:
@@ -249,13 +288,12 @@ def _prepended_token(backend: Tokenizer) -> dict[str, str]:
     return {"bos_token": encoding.tokens[0]} if starts else {}
 
 
-def _read_tokenizers_file(file: Path) -> Tokenizer:
-    """The tokenizer of tokenizer.json, with the ids that the file has for its added tokens.
+def _with_its_ids(text: str, file: Path) -> Tokenizer:
+    """The tokenizer of the text of a tokenizer.json, with the ids that it has for its added tokens, and without gaps.
 
     The tokenizers library ignores these ids: after a gap in the vocabulary it assigns others, even such as belong to
-    other tokens.
+    other tokens. `file` is for messages.
     """
-    text = file.read_text(encoding="utf-8")
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises no other class
@@ -329,7 +367,7 @@ def _configured_tokens(folder: Path, vocabulary: Mapping[str, int], role: str) -
     for name, config in configs.items():
         ids = config.get(f"{role}_token_id")
         for i in ids if isinstance(ids, list) else [ids]:
-            if i in names:
+            if isinstance(i, int) and i in names:
                 tokens.setdefault(names[i], name)
     return tokens, configs["config.json"].get("vocab_size") or float("inf")
 
