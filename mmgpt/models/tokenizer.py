@@ -40,8 +40,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
        class, which rebuilds the tokenizer of its own model, is used only where there is neither (vocab.json and
        merges.txt). Tokens of the folder's other files get the ids in these files.
     2. The start and the end of a sequence are those of the tokenizer's files, compared with config.json and
-       generation_config.json; differences are logged. The tokenizer puts the start in front of texts where its files
-       say so (`add_bos_token`, or the post-processor of tokenizer.json), or are those of a sentencepiece model.
+       generation_config.json; differences are logged. The start is put in front of texts as `_with_start` says.
     3. Special tokens of the base stay special, also for the tokenizers library, so that typed text never becomes one
        and decoding leaves them out. Flamingo's tokens come last.
     4. Words must be decoded with the spaces between them, and must not be spelled where they are tokens.
@@ -113,10 +112,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         **{key: settings[key] for key in SETTINGS if settings.get(key) is not None},
     )
     _check_text(folder, tokenizer)  # 4. Text.
-    starts = _starts_texts(folder, settings, tokenizer)
-    if starts != starts_texts(tokenizer):
-        tokenizer.add_bos_token = starts  # in its post-processor, with which it is saved
-    return tokenizer
+    return _with_start(tokenizer, settings)
 
 
 # Datasets, prompts and pipelines share one tokenizer.
@@ -143,7 +139,7 @@ def special_positions(text: str, names: frozenset[str]) -> tuple[tuple[int, int]
 
 def starts_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer puts its start of sequence in front of texts."""
-    return tokenizer.bos_token is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    return tokenizer.bos_token is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -350,14 +346,17 @@ def _start_of_sequence(folder: Path, vocabulary: Mapping[str, int], roles: Mappi
     return choice
 
 
-def _starts_texts(folder: Path, settings: Mapping, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether texts begin with the start of sequence: as the folder says, or else as sentencepiece's models have it.
+def _with_start(tokenizer: PreTrainedTokenizerFast, settings: Mapping) -> PreTrainedTokenizerFast:
+    """The tokenizer itself, which puts its start of sequence in front of texts where the folder says so.
 
-    SmolLM2 and GPT-2 name a start that they put in front of no text.
+    That is `add_bos_token`, or the post-processor of tokenizer.json. Where both say nothing, the vocabularies of
+    sentencepiece have a start in front, as LLaMA's. SmolLM2 and GPT-2 name a start that they put in front of no text.
     """
-    if tokenizer.bos_token is None or isinstance(settings.get("add_bos_token"), bool):
-        return tokenizer.bos_token is not None and settings["add_bos_token"]
-    return starts_texts(tokenizer) or (folder / "tokenizer.model").is_file()
+    stated = settings.get("add_bos_token")
+    starts = stated if isinstance(stated, bool) else starts_texts(tokenizer) or "▁" in tokenizer.get_vocab()
+    if (starts and tokenizer.bos_token is not None) != starts_texts(tokenizer):
+        tokenizer.add_bos_token = starts  # in its post-processor, with which it is saved
+    return tokenizer
 
 
 def _configured_tokens(folder: Path, vocabulary: Mapping[str, int], role: str) -> tuple[dict[str, str], float]:

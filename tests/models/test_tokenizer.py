@@ -467,6 +467,7 @@ def test_the_start_of_sequence_is_put_where_the_folder_says(tmp_path, files, sta
 
 
 def test_the_tokenizer_of_a_sentencepiece_model_puts_its_start_in_front(sentencepiece_file, tmp_path):
+    # A folder of tokenizer.json alone with such a vocabulary is LLaMA's too: conftest.tiny_llama.
     for number, (config, starts) in enumerate([(NAMED, True), (dict(NAMED, add_bos_token=False), False)]):
         folder = write(tmp_path / f"base{number}", tokenizer_config=config)
         copy(sentencepiece_file("llama"), folder / "tokenizer.model")
