@@ -185,10 +185,8 @@ class Chat:
             Busy: the waiting queue is full.
         """
         arguments = {**self.generation, **STREAMED, **(generation or {})}
-        if top_logprobs is not None and (
-            (arguments["num_beams"] or 1) > 1 or not self.scheduler.prefiller.attention_only
-        ):
-            raise ValueError("log-probabilities need num_beams=1, and a model of attention layers only")
+        if top_logprobs is not None and (arguments["num_beams"] or 1) > 1:
+            raise ValueError("log-probabilities need num_beams=1")
         request = self._request(conversation, arguments, seed, top_logprobs, listener)
         request.detokenizer, request.scope = AnswerDetokenizer(self.model.tokenizer, stop), scope
         self.scheduler.submit(request)
@@ -216,7 +214,7 @@ class Chat:
             )
         sampler.max_new_tokens = min(sampler.max_new_tokens, remaining)
         answer = Answer(sample["prompt"], listener)
-        return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
+        return GenerationRequest(ids, sample["pixels"], sampler, answer)
 
     def stats(self) -> dict[str, int]:
         """The figures of `Scheduler.stats`."""
