@@ -120,9 +120,8 @@ class Scheduler:
                     # No later request overtakes one that has no room.
                     for request in self._waiting:
                         sequences += len(request.parents)
-                        if sequences > self.max_batch and (group or self._running):
-                            break
-                        if group and (group[0].alone or request.alone):
+                        no_room = sequences > self.max_batch and (group or self._running)
+                        if no_room or (group and (group[0].alone or request.alone)):
                             break
                         group.append(request)
                     self._starting = [self._waiting.popleft() for _ in group]
