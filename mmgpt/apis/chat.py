@@ -192,10 +192,8 @@ class Chat:
             Busy: the waiting queue is full.
         """
         arguments = {**self.generation, **STREAMED, **(generation or {})}
-        if top_logprobs is not None and (
-            (arguments["num_beams"] or 1) > 1 or not self.scheduler.prefiller.attention_only
-        ):
-            raise ValueError("log-probabilities need num_beams=1, and a model of attention layers only")
+        if top_logprobs is not None and (arguments["num_beams"] or 1) > 1:
+            raise ValueError("log-probabilities need num_beams=1")
         request = self._request(conversation, arguments, seed, top_logprobs, listener)
         request.detokenizer, request.scope = AnswerDetokenizer(self.model.tokenizer, stop), scope
         self.scheduler.submit(request)
@@ -215,7 +213,7 @@ class Chat:
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
-        return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
+        return GenerationRequest(ids, sample["pixels"], sampler, answer)
 
     def _sample(self, conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
         if conversation.images and not self.sees_images:

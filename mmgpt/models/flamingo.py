@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -301,17 +302,15 @@ class Flamingo(BaseModel):
         image_counts: Tensor | None = None,
         **generation,
     ) -> Tensor:
-        """New token ids (B, <= max_new_tokens) after left-padded prompts.
+        """New token ids (B, <= max_new_tokens), padded, after left-padded prompts, as mode 'predict' generates them.
 
-        `generation` are transformers' own arguments, and those of `generation_arguments`. Images and their errors are
-        those of `forward`.
+        `generation` are the settings of `generation_arguments`. `num_return_sequences`, at most `num_beams`, gives so
+        many rows for each prompt, the best first. Images and their errors are those of `forward`.
         """
-        features, counts = self._latents_and_counts(input_ids, pixels, image_counts)
-        out = self.language.generate(
-            input_ids,
-            media_features=features,
-            image_counts=counts,
-            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            **generation_arguments(self.tokenizer, generation, self.language.ends),
-        )
-        return out[:, input_ids.shape[1] :]
+        count = generation.pop("num_return_sequences", None) or 1
+        if count > (generation.get("num_beams") or 1):
+            raise ValueError(f"num_return_sequences={count}: set num_beams to as many at least")
+        # Registered by mmgpt.inference, like `predict`.
+        requests = FUNCTIONS.get("answer_prompts")(self, (input_ids, attention_mask, pixels, image_counts), generation)
+        answers = [answer for request in requests for answer in request.answers[:count]]
+        return pad_sequence(list(map(input_ids.new_tensor, answers)), True, self.tokenizer.pad_token_id)
