@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from mmgpt.cli import load_config
 from mmgpt.models import Flamingo
-from mmgpt.models.weights.names import new_tensors
+from mmgpt.models.weights.names import component_of, new_tensors
 from mmgpt.registry import MODELS
 from tests.helpers.benchmark_data import put_benchmark
 
@@ -132,11 +132,11 @@ def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_p
 
 
 TRAINED = {
-    "lora_joint_low_memory": {"lora"},
-    "lora_joint_long": {"lora"},
-    "full_joint": {"perceiver", "language"},
-    "align": {"perceiver", "language"},
-    "lora_from_scratch": {"perceiver", "language", "lora"},
+    "lora_joint_low_memory": {"LoRA"},
+    "lora_joint_long": {"LoRA"},
+    "full_joint": {"perceiver", "gated blocks"},
+    "align": {"perceiver", "gated blocks"},
+    "lora_from_scratch": {"perceiver", "gated blocks", "LoRA"},
 }
 
 
@@ -151,8 +151,7 @@ def test_recipes_of_other_memory_or_other_components_train_on_small_parts(tmp_pa
     assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path))
     saved = torch.load(tmp_path / "latest.pth", weights_only=True)
     assert {value.dtype for value in saved["state_dict"].values()} == {torch.float32}
-    parts = {"lora" if ".lora_" in key else key.split(".")[0] for key in saved["state_dict"]}
-    assert parts == TRAINED[name]
+    assert {component_of(key) for key in saved["state_dict"]} == TRAINED[name]
     states = saved["optimizer"]["state"].values()
     assert all(("exp_avg" in state) == (name != "lora_joint_low_memory") for state in states) and states
 

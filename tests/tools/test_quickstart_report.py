@@ -171,6 +171,17 @@ def test_the_sheet_shows_the_first_questions_of_each_visual_family(tool, experim
     assert all(row["image"].is_file() for row in chosen)
 
 
+def test_components_trained_in_full_leave_no_model_before_tuning(tool, experiment, world):
+    cfg = load_config(experiment[0], dict(data_root=str(world)))
+    model, scenes = ColorNamingModel(), tool.Scenes(world / "scenes.json")
+    model.trained_in_full = ("gated",)
+    rows = tool.Evaluation(cfg, model, scenes).run()
+    report = tool.make_report(rows, scenes)
+    assert "before" not in report and report["tuned"]["visual_mean"] == 100
+    headings = [str(column.header) for table in tool.tables(report, rows).values() for column in table.columns]
+    assert "tuned" in headings and "other image" in headings and "before" not in headings
+
+
 def test_missing_scenes_and_unknown_images_are_named(tool, experiment, world, tmp_path):
     with pytest.raises(FileNotFoundError, match="scenes.json"):
         tool.Scenes(tmp_path / "scenes.json")
