@@ -48,7 +48,7 @@ def small_parts(tmp_path, tiny_llama, tiny_clip, data_root):
         f"vision_model={tiny_clip}",
         f"flamingo_weights={tmp_path / 'flamingo.safetensors'}",
         f"data_root={data_root}",
-        "image_size=32",
+        "prepare_images.size=32",
         "max_length=1000",
         "train_dataloader.num_workers=0",
         "train_dataloader.persistent_workers=False",

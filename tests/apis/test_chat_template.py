@@ -86,7 +86,8 @@ def test_train_chat_export_and_load(experiment, tmp_path):
     assert answer.text() == "" and answer.finish_reason == "stop"
     assert answer.prompt.startswith("<|system|>Be brief.<|end|><|user|>what <image> <|end|>?<|end|><|assistant|>")
     # 3. The exported and the merged folder answer in the same way.
-    logits = torch.no_grad()(lambda model: model(**chat.prepare(conversation()), mode="tensor"))
+    inputs = chat.prepare(conversation())
+    logits = torch.no_grad()(lambda model: model(**inputs, mode="tensor"))
     expected = logits(model)
     export(experiment, model, tmp_path / "exported")
     merge(experiment, model, tmp_path / "merged", 1e-3)

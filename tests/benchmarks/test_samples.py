@@ -12,7 +12,7 @@ IGNORE_INDEX = -100
 
 @pytest.fixture
 def words(small_model, small_cfg):
-    return words_of(small_model, small_cfg.image_size)
+    return words_of(small_model, small_cfg.prepare_images.size)
 
 
 @pytest.fixture

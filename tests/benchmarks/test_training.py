@@ -33,7 +33,7 @@ JOINT = (MIXED, GROUPED, PACKED, ENCODER, RESAMPLER, GATED, LANGUAGE_MIXED, LANG
 
 @pytest.fixture(scope="module")
 def drawn(small_model, small_cfg):
-    words = words_of(small_model, small_cfg.image_size)
+    words = words_of(small_model, small_cfg.prepare_images.size)
     return [DrawnSamples(source, 4, words, shrink=0.125) for source in SOURCES]
 
 

@@ -80,7 +80,8 @@ def load(tmp_path, tiny_llama):
     """A function that gives an experiment's config for a benchmark, its data under a temporary folder."""
 
     def config(name, experiment="lora_joint", **options):
-        small = dict(data_root=str(tmp_path / "data"), language_model=tiny_llama, image_size=16, max_length=4000)
+        small = dict(data_root=str(tmp_path / "data"), language_model=tiny_llama, max_length=4000)
+        small["prepare_images.size"] = 16
         return load_config(CONFIGS / "mmgpt" / f"{experiment}.py", small | dict(benchmark=name) | options)
 
     return config

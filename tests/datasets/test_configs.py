@@ -35,7 +35,7 @@ def test_configs_name_the_published_places(tmp_path, tiny_llama):
         assert file in cfg.sources and images in {"", *cfg.sources}
         assert cfg[name].get("data_prefix", {}).get("img", "") == images
     assert (cfg.aokvqa.sample, cfg.coco_caption.sample, cfg.ocr_vqa.sample) == (5000, 512, 512)
-    assert (cfg.prompt_template, cfg.image_size, cfg.max_length) == ("instruction", 224, 512)
+    assert (cfg.prompt_template, cfg.prepare_images.size, cfg.max_length) == ("instruction", 224, 512)
 
 
 def test_question_pools():
@@ -46,7 +46,7 @@ def test_question_pools():
 
 
 def test_the_joint_config_reads_data_in_these_places(tmp_path, data_root, tiny_llama):
-    cfg = load(tmp_path, tiny_llama, data_root=str(data_root), image_size=16, max_length=2000)
+    cfg = load(tmp_path, tiny_llama, data_root=str(data_root), prepare_images=dict(size=16), max_length=2000)
     loader = cfg.train_dataloader | dict(num_workers=0, persistent_workers=False)
     with DefaultScope.overwrite_default_scope("mmgpt"):
         loader = Runner.build_dataloader(loader, seed=0)
@@ -57,7 +57,9 @@ def test_the_joint_config_reads_data_in_these_places(tmp_path, data_root, tiny_l
 
 
 def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
-    values = dict(image_size=32, prompt_template="short", tokenization="stripped", coco_caption=dict(sample=7))
+    values = dict(
+        prepare_images=dict(size=32), prompt_template="short", tokenization="stripped", coco_caption=dict(sample=7)
+    )
     cfg = load(tmp_path, tiny_llama, **values)
     for part in cfg.train_dataloader.dataset.visual:
         assert part.pipeline[-2][1].size == 32
@@ -70,11 +72,13 @@ def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
 
 
 def test_two_variables_replace_images_by_cached_features(tmp_path, tiny_llama):
-    cfg = load(tmp_path, tiny_llama, image_steps="${feature_steps}", feature_cache="work_dirs/features", image_size=32)
+    small = dict(prepare_images=dict(size=32))
+    cached = dict(image_steps="${feature_steps}", feature_cache="work_dirs/features")
+    cfg = load(tmp_path, tiny_llama, **cached, **small)
     for part in cfg.train_dataloader.dataset.visual:
         [step] = part.pipeline[-2]
         assert step.type == "LoadFeatures" and step.cache == "work_dirs/features"
-        assert step.steps == load(tmp_path, tiny_llama, image_size=32).image_steps
+        assert step.steps == load(tmp_path, tiny_llama, **small).image_steps
     assert cfg.chat_pipeline[0].type == "PrepareImages"
 
 
@@ -97,7 +101,9 @@ def test_evaluation_and_chat_steps(tmp_path, tiny_llama):
     cfg = load(tmp_path, tiny_llama)
     assert [step.type for step in cfg.question_steps] == [step.type for step in cfg.answer_steps]
     assert cfg.question_steps[0].open_last and "open_last" not in cfg.answer_steps[0]
-    assert cfg.chat_pipeline[1:] == cfg.question_steps[:2]
+    images, ask, tokens = cfg.chat_pipeline
+    assert (images, ask) == (cfg.prepare_images, cfg.question_steps[0])
+    assert tokens == {**cfg.question_steps[1], "max_length": None}
     assert all(TRANSFORMS.get(step.type) for step in cfg.image_steps + cfg.question_steps + cfg.chat_pipeline)
 
 

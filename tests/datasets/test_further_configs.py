@@ -22,7 +22,7 @@ def config(request, tmp_path, tiny_llama):
     """The dataset config of one source of FURTHER, with its data under a temporary folder."""
     bases = [str(CONFIGS / f"{file}.py") for file in ("pipelines", FURTHER[request.param][0])]
     lines = [f"_base_ = {bases!r}", f"data_root = {str(tmp_path / 'data')!r}", f"language_model = {tiny_llama!r}"]
-    (tmp_path / "config.py").write_text("\n".join([*lines, "image_size = 16", "max_length = 4000"]))
+    (tmp_path / "config.py").write_text("\n".join([*lines, "prepare_images = dict(size=16)", "max_length = 4000"]))
     return load_config(tmp_path / "config.py")[request.param]
 
 
@@ -69,7 +69,8 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
 
 
 def test_one_experiment_has_all_sources(data_root, tiny_llama):
-    options = dict(data_root=str(data_root), language_model=tiny_llama, image_size=16, max_length=4000)
+    options = dict(data_root=str(data_root), language_model=tiny_llama, max_length=4000)
+    options["prepare_images.size"] = 16
     cfg = load_config(CONFIGS.parents[1] / "mmgpt" / "lora_joint_all.py", options)
     parts = {part.name: part for half in ("visual", "language") for part in cfg.train_dataloader.dataset[half]}
     # All but the same data in another layout, and a user's own.

@@ -135,7 +135,7 @@ def test_other_models_pass():
 RUN = """
 _base_ = {base!r}
 language_model, vision_model, data_root = {language!r}, {vision!r}, {data!r}
-flamingo_weights, image_size, max_length = None, 32, 1000
+flamingo_weights, prepare_images, max_length = None, dict(size=32), 1000
 train_dataloader = dict(num_workers=0, persistent_workers=False)
 custom_hooks = []
 default_hooks = dict(_delete_=True)

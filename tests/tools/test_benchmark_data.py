@@ -31,7 +31,7 @@ def config(tmp_path, tiny_llama):
     path.write_text(f"""
 _base_ = [{str(ROOT / "configs/_base_/datasets/pipelines.py")!r}, {str(ROOT / "configs/_base_/datasets/own_data.py")!r}]
 language_model = {tiny_llama!r}
-image_size = 16
+prepare_images = dict(size=16)
 data_root = {str(tmp_path)!r}
 own_images = dict(ann_file="train.jsonl", data_prefix=dict(img="images"))
 own_text = dict(ann_file="text.jsonl")

@@ -16,7 +16,7 @@ CONFIG = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
-image_size = 16
+prepare_images = dict(size=16)
 max_length = 200
 prompt_template = "short"
 seed = 0

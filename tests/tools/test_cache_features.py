@@ -23,7 +23,7 @@ _base_ = {pipelines!r}
 language_model = {language!r}
 vision_model = {vision!r}
 data_root = {root!r}
-image_size = 32
+prepare_images = dict(size=32)
 prompt_template = "short"
 feature_cache = {root!r} + "/cache"
 image_steps = "${{feature_steps}}"
@@ -219,9 +219,9 @@ def test_the_cache_of_another_image_encoder_is_refused(config, fill):
 def test_other_pixel_steps_are_refused(config, fill):
     fill()
     with pytest.raises(ValueError, match="prepared by .*'size': 32.*, the pipeline prepares them by .*'size': 16"):
-        train_once(config, {"image_size": 16})
+        train_once(config, {"prepare_images.size": 16})
     with pytest.raises(ValueError, match="was filled for .*'size': 32"):
-        fill("--cfg-options", "image_size=16")
+        fill("--cfg-options", "prepare_images.size=16")
 
 
 def test_a_trained_image_encoder_is_refused(config, fill):

@@ -16,7 +16,7 @@ CONFIG = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
-image_size = 16
+prepare_images = dict(size=16)
 max_length = 400
 photos = dict(
     type="InstructionDataset",
@@ -173,7 +173,7 @@ CORRUPT = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
-image_size = 16
+prepare_images = dict(size=16)
 _kept = dict(type="InstructionDataset", data_root="${{data_root}}", data_prefix=dict(img="images"))
 _steps = dict(pipeline=["${{image_steps}}", "${{answer_steps}}"])
 photos = dict(name="photos", parser="conversation", ann_file="photos.jsonl", **_kept, **_steps)

@@ -149,7 +149,8 @@ def test_the_printed_config_has_the_data_and_passes_the_check(tmp_path, convert,
     )
     assert "check_dataset.py configs/mmgpt/my_our_photos.py\n" in shown
     text = shown[shown.index("_base_") : shown.index("\nNext: ")].replace("./lora", f"{CONFIGS}/lora")
-    options = dict(language_model=tiny_llama, image_size=16, max_length=1000)
+    options = dict(language_model=tiny_llama, max_length=1000)
+    options["prepare_images.size"] = 16
     cfg = load_config(write(tmp_path / "my_our_photos.py", text), options)
     parts = list(read_datasets(cfg))
     figures, findings = check_datasets(parts, images_of(parts))

@@ -6,6 +6,7 @@ A question with "slow" in it is answered for minutes, one with "fail" and one wi
 import json
 import time
 
+from mmgpt.datasets.conversation import question_text
 from tests.helpers.browser import require
 from tests.helpers.fake_chat import FakeChat
 
@@ -212,7 +213,9 @@ def test_a_failed_question_does_not_replace_the_one_that_waits_in_the_box(visit,
     expect(answers(page)).to_have_text(["next 0 images"])
     expect(notice(page)).to_have_count(0)
     expect(box(page)).to_have_value("")
-    submitted = [conversation.turns[-1]["question"][0]["text"] for conversation, *_ in site.chat.submitted_questions]
+    submitted = [
+        question_text(conversation.turns[-1]["question"]) for conversation, *_ in site.chat.submitted_questions
+    ]
     assert submitted[-2:] == ["slow fail", "next"]
 
 
