@@ -26,7 +26,7 @@ RANGES = {
 WHOLE = ("max_new_tokens", "num_beams", "top_k")
 # Arguments of transformers' generate that the scheduler does not support.
 REFUSED = ("max_length", "max_time", "stop_strings", "num_return_sequences")
-# Ways of decoding, by transformers' names. Others, such as groups of beams, come from arguments that nothing here reads.
+# Ways of decoding, by transformers' names. Arguments that ask for others (groups of beams) would have no effect.
 DECODING = ("greedy_search", "sample", "beam_search", "beam_sample")
 
 

@@ -27,7 +27,7 @@ def data_uri(folder):
 
 @pytest.fixture
 def config(tmp_path, tiny_clip):
-    """A config with two questions about images, and three examples: one has the first question's image, d a data URI."""
+    """A config with two questions about images, and three examples: a has the first one's image, d a data URI."""
     draw = np.random.default_rng(0)
     for name in "abcd":
         Image.fromarray(draw.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{name}.png")
