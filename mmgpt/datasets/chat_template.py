@@ -139,7 +139,7 @@ class ChatTemplate:
             if len(text) == len(mask) and all(text[gap] == mask[gap] for gap in gaps):
                 break
         else:
-            raise ValueError("the chat template changes messages, so that their words are not known from its own")
+            raise ValueError("the chat template changes messages, so that its own text cannot be told from theirs")
         for number, message in enumerate(messages):
             if "".join(filter(None, message.contents)).strip() and _mask(number) not in mask:
                 raise ValueError(f"the chat template leaves out the text of a {message.role} message")

@@ -15,6 +15,7 @@ from mmgpt.apis.templates import chat_template, chat_templates, template_start, 
 from mmgpt.cli import load_config
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.harness.likelihood import answer_losses
 from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.models.tokenizer import load_tokenizer
 from tests.helpers.chat_templates import chat_folder
@@ -25,9 +26,9 @@ TOKENIZE = dict(type="TokenizeSegments", tokenizer="${language_model}", max_leng
 
 
 @pytest.fixture
-def experiment(tiny_clip, tiny_flamingo_config, tmp_path):
-    """Config of a tiny model whose template's end of turn is not its end of sequence."""
-    folder = chat_folder("phi3", tmp_path / "base")
+def experiment(tiny_clip, tiny_flamingo_config, tmp_path, request):
+    """Config of a tiny model with the template of a family; Phi-3's end of turn is not its end of sequence."""
+    folder = chat_folder(getattr(request, "param", "phi3"), tmp_path / "base")
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4)
     rows = load_tokenizer(folder).backend_tokenizer.get_vocab_size() - 3  # without those that are added
@@ -113,6 +114,19 @@ def test_templates_of_a_chat(experiment):
     assert kind.submit(conversation()).prompt.startswith("<|system|>Be kind.<|end|>")
     started = chat.start("Be rude.").with_question("what?")
     assert chat.submit(started).prompt == "<|system|>Be rude.<|end|><|user|>what?<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize("experiment", ["phi3", "smollm2"], indirect=True)
+def test_the_loss_of_an_answer_is_that_of_training(experiment):
+    """SmolLM2's template writes a line break after the end of an answer, which has no label."""
+    model = build_model(experiment, device="cpu").eval()
+    chat = Chat(model, build_pipeline(experiment.chat_pipeline))
+    turns = [dict(question="what?", answer="red"), dict(question="and?", answer="a blue circle")]
+    [(loss, _)] = answer_losses(chat, [Conversation(turns)])
+    ids, labels = chat.pipeline[-1].encode(chat_template(chat).format_turns(turns, system="Be brief.", last_only=True))
+    with torch.no_grad():
+        losses = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]), mode="loss")
+    assert loss == pytest.approx(sum(losses.values()).item(), abs=1e-4)
 
 
 def test_an_exported_folder_of_before_keeps_the_start_of_sequence(experiment, tmp_path):

@@ -9,6 +9,7 @@ from mmengine.infer import BaseInferencer
 from PIL import Image
 
 from mmgpt.apis import MMGPTInferencer
+from mmgpt.webpage.rendering import data_uri
 
 IMAGE = {"type": "image"}
 
@@ -56,6 +57,8 @@ def test_equal_inputs_of_different_forms_have_equal_answers(inferencer, images, 
     assert predictions(inferencer(inputs, question=question)) == [first, second]
     assert predictions(inferencer(red, question=question)) == predictions(inferencer((red, question))) == [first]
     assert predictions(inferencer(dict(images=["0.png"], question=question), image_folder=images)) == [first]
+    noise = Image.effect_noise((40, 30), 50)  # its data URI is longer than a path can be
+    assert predictions(inferencer(data_uri(noise), question=question)) == predictions(inferencer((noise, question)))
     assert predictions(inferencer(images, question=question))[:2] == [first, second]
     lines = [dict(images=["0.png"], turns=[dict(question=question, answer="red")]), dict(images=["1.png"], turns=[])]
     lines[1]["turns"] = [dict(question=[IMAGE, dict(type="text", text=question)])]
@@ -130,6 +133,12 @@ def test_a_wrong_input_is_named_before_the_model_runs(inferencer, images, monkey
     monkeypatch.setattr(inferencer.chat, "answer_all", lambda *_: pytest.fail("the model ran"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         inferencer([("0.png", "fine?"), item], batch_size=1, question=None if isinstance(item, tuple) else "what?")
+
+
+def test_an_image_that_does_not_reach_the_model_is_named(inferencer, images, monkeypatch):
+    monkeypatch.setattr(inferencer.chat, "sees_images", False)
+    with pytest.raises(ValueError, match="input 1: the gates of all gated blocks are zero"):
+        inferencer([(None, "fine?"), (images / "0.png", "what?")])
 
 
 def test_wrong_calls(inferencer, images, tmp_path):

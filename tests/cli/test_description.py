@@ -57,6 +57,7 @@ def old(folder, text):
 def test_a_folder_is_read_as_its_config_was(folder):
     cfg = load_config(folder, {"language": "moved/language", "model.lora.r": 4})
     assert cfg.model.module.language.path == cfg.chat_pipeline[2].tokenizer == "moved/language"
+    assert cfg.chat_pipeline[2].add_bos_token is True  # as in the release that wrote such a folder
     assert (cfg.model.lora.r, cfg.default_scope, cfg.filename) == (4, "mmgpt", str(folder / "mmgpt.json"))
     assert load_config(folder / "mmgpt.json").model == load_config(folder).model
     # Scripts name the file that was there before.
@@ -210,6 +211,11 @@ def test_entries_that_are_not_allowed_are_refused(folder, change, words, trust):
     changed(folder, change)
     with pytest.raises(ValueError, match=words):
         load_config(folder, trust=trust)
+
+
+def test_steps_in_nested_lists_are_read(folder):
+    changed(folder, lambda content: content.update(chat_pipeline=[content["chat_pipeline"]]))
+    assert load_config(folder).chat_pipeline[0][2].add_bos_token is True
 
 
 def test_a_type_of_a_new_language_models_settings_is_transformers_own(folder):

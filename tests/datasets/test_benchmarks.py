@@ -116,7 +116,7 @@ def test_what_is_asked(load, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_answers_can_be_judged(load, name):
+def test_answers_can_be_scored(load, name):
     """Nothing is refused before the first answer that would not be refused after the last."""
     if name in ("coco_caption", "flickr30k", "nocaps"):
         pytest.importorskip("pycocoevalcap")

@@ -7,8 +7,8 @@ import pytest
 
 from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.inspection.token_spans import to_token_spans
-from mmgpt.datasets.prompts import find_template, prompt_text
-from mmgpt.datasets.segments import Segment
+from mmgpt.datasets.prompts import find_template
+from mmgpt.datasets.segments import Segment, prompt_text
 from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
 from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.models.tokenizer import end_of_turn, load_tokenizer

@@ -4,7 +4,8 @@ import pytest
 
 from mmgpt.cli.config import load_config
 from mmgpt.datasets.conversation import IMAGE_CONTENT, place_images, text_content
-from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns, prompt_text
+from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns
+from mmgpt.datasets.segments import prompt_text
 from mmgpt.registry import DATASETS, PROMPTS
 
 START = TEMPLATES["instruction"]["start"]

@@ -68,6 +68,8 @@ def test_ends_and_length():
         (dict(temprature=1.0), "temprature"),
         (dict(max_new_tokens=-1), "max_new_tokens=-1"),
         (dict(num_beams=0), "num_beams=0"),
+        (dict(num_beams=2, length_penalty="1"), "length_penalty='1': give a number"),
+        (dict(num_beams=4, num_beam_groups=2), "ask for group_beam_search, which is not supported: greedy_search, "),
         (dict(do_sample=True, top_p=1.5), "top_p=1.5"),
         (dict(do_sample=True, temperature=float("nan")), "temperature=nan"),
         (dict(do_sample=True, temperature=0.0), "temperature=0.0"),

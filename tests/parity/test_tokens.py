@@ -5,7 +5,8 @@ import torch
 
 from mmgpt.datasets.collate import collate_conversations
 from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
-from mmgpt.datasets.prompts import EOS, IMAGE, TEMPLATES, Segment, format_turns, prompt_text
+from mmgpt.datasets.prompts import EOS, IMAGE, TEMPLATES, Segment, format_turns
+from mmgpt.datasets.segments import prompt_text
 from mmgpt.models.tokenizer import PAD_TOKEN
 from mmgpt.registry import TRANSFORMS
 from tests.helpers.parity_data import PARITY, read_json

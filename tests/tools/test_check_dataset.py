@@ -91,7 +91,7 @@ def test_clean_datasets_exit_with_status_0(tmp_path, world, run, capsys, workers
         ({"type": "AnswerAccuracy"}, ""),
     ],
 )
-def test_metrics_that_could_not_judge_the_answers(world, run, capsys, metric, problem):
+def test_metrics_that_could_not_score_the_answers(world, run, capsys, metric, problem):
     names = ["a", "a"] if problem.startswith("ids") else ["a", "b"]
     config = world([record(name) for name in names])
     asked = 'dict(photos, pipeline=["${image_steps}", "${question_steps}"])'

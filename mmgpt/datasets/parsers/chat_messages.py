@@ -75,7 +75,8 @@ def messages(record: dict) -> dict:
     if images and not count_images(turns):
         turns = [dict(turn, question=marked_question(question_text(turn["question"]))) for turn in turns]
         turns = place_images(turns, len(images))
-    locations = _locations([content for turn in turns for content in turn["question"] if is_image(content)], images)
+    contents = [content for turn in turns for content in question_contents(turn["question"])]
+    locations = _locations(list(filter(is_image, contents)), images)
     # 3. The open question at the end is left out.
     if len(turns) > 1 and turns[-1]["answer"] is None:
         turns.pop()

@@ -88,6 +88,12 @@ def test_images_without_contents_are_at_their_marks_or_at_the_start():
     assert question_of("is <image> like <image> ?", images=["1.jpg", "2.jpg"])[0] == inside
     assert question_of("what?", images=["1.jpg", "2.jpg"])[0] == ["IMAGE", "IMAGE", "what?"]
     assert sample_of(("user", "<image>what?"))["turns"][0]["question"] == "<image>what?"
+    for first in ("<image>what?", "what?"):
+        sample = sample_of(("user", first), ("assistant", "x"), ("user", "and?"), ("assistant", "y"), image="1.jpg")
+        assert sample["images"] == ["1.jpg"] and [turn["question"] for turn in sample["turns"]] == [
+            [IMAGE, text("what?")],
+            "and?",
+        ]
 
 
 def test_user_messages_that_follow_each_other_are_one_question():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mmgpt.datasets.conversation import check_sample, place_images, question_text
-from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
+from mmgpt.datasets.prompts import TEMPLATES, format_turns
 from mmgpt.datasets.records import find_parser, read_records
+from mmgpt.datasets.segments import prompt_text
 from mmgpt.datasets.transforms import AddQuestion, GiveReason, OfferOptions
 from tests.helpers.parity_data import PARITY, needs_parity, read_json
 

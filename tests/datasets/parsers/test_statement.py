@@ -1,8 +1,9 @@
 import pytest
 
 from mmgpt.datasets.conversation import place_images
-from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
+from mmgpt.datasets.prompts import TEMPLATES, format_turns
 from mmgpt.datasets.records import find_parser, read_records
+from mmgpt.datasets.segments import prompt_text
 from tests.helpers.parsing import DATA, parse
 
 TRUTH = ["true", "false"]

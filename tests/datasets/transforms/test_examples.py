@@ -33,7 +33,7 @@ def test_examples_precede_the_question_with_their_images(support):
     out = FormatPrompt("openflamingo_vqa", open_last=True)(AddExamples(config, shots=3)(sample(2)))
     assert len(out["examples"]) == 3 == len(set(out["examples"])) and "s2" not in out["examples"]
     numbers = [int(name[1:]) for name in out["examples"]]
-    folder = os.path.join(os.path.abspath(config["data_root"]), "images")
+    folder = os.path.join(os.path.realpath(config["data_root"]), "images")
     assert out["images"] == [*(os.path.join(folder, f"{i}.png") for i in numbers), "2.png"]
     assert out["own_images"] == ["2.png"]
     shown = "".join(f"<image>Question:what is {i} Short answer:no {i}<|endofchunk|>" for i in numbers)
