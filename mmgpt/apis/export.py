@@ -20,7 +20,7 @@ from mmgpt.cli.files import SECTIONS
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
-from mmgpt.models.tokenizer import IMAGE_TOKEN, starts_texts
+from mmgpt.models.tokenizer import IMAGE_TOKEN, save_tokenizer, starts_texts
 from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
@@ -149,7 +149,7 @@ def _write_metadata(
         model_config: of the exported model.
         moved: paths in the config -> the paths that replace them.
     """
-    model.tokenizer.save_pretrained(folder / "tokenizer")
+    save_tokenizer(model.tokenizer, folder / "tokenizer")
     preprocessing = preprocessor_config(_prepare_images(cfg))
     if preprocessing is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")

@@ -119,6 +119,14 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
 shared_tokenizer = functools.lru_cache(maxsize=4)(load_tokenizer)
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Writes a tokenizer's folder, with `add_bos_token`, which transformers leaves out of it."""
+    tokenizer.save_pretrained(folder)
+    file = Path(folder) / "tokenizer_config.json"
+    settings = {**read_settings(file), "add_bos_token": starts_texts(tokenizer)}
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def is_mark(token: str) -> bool:
     """Whether an added token that is not special is a mark, which typed text never becomes."""
     return MARK.fullmatch(token) is not None and not HTML.fullmatch(token)
@@ -355,7 +363,7 @@ def _with_start(tokenizer: PreTrainedTokenizerFast, settings: Mapping) -> PreTra
     stated = settings.get("add_bos_token")
     starts = stated if isinstance(stated, bool) else starts_texts(tokenizer) or "▁" in tokenizer.get_vocab()
     if (starts and tokenizer.bos_token is not None) != starts_texts(tokenizer):
-        tokenizer.add_bos_token = starts  # in its post-processor, with which it is saved
+        tokenizer.add_bos_token = starts  # in its post-processor
     return tokenizer
 
 
