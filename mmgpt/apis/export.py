@@ -20,7 +20,8 @@ from mmgpt.datasets.transforms.images import prepared_size
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
-from mmgpt.models.tokenizer import IMAGE_TOKEN, save_tokenizer, starts_texts
+from mmgpt.models.special_tokens import starts_texts
+from mmgpt.models.tokenizer import IMAGE_TOKEN, save_tokenizer
 from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language

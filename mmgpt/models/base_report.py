@@ -20,7 +20,8 @@ from .generation import answer_ends
 from .generation_files import CONFIG, GENERATION, as_ids
 from .language import is_tied, load_language_model
 from .memory.sizes import vision_without_weights
-from .tokenizer import ADDED_TOKENS, CONTROL, PAD_TOKEN, load_tokenizer
+from .special_tokens import CONTROL
+from .tokenizer import ADDED_TOKENS, PAD_TOKEN, load_tokenizer
 from .vision.preprocessing import image_preprocessing
 from .weights.checks import stored_dtypes
 

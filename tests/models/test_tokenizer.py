@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from mmgpt.datasets.segments import Segment
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.models.sentencepiece_file import PROBES
-from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, save_tokenizer, starts_texts
+from mmgpt.models.special_tokens import starts_texts
+from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, save_tokenizer
 from tests.helpers.tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
 # Training arguments like those of the sentencepiece models of LLaMA, Gemma and T5.

@@ -25,7 +25,8 @@ from mmgpt.models.sentencepiece_file import (
     convert_sentencepiece,
     first_difference,
 )
-from mmgpt.models.tokenizer import is_mark, load_tokenizer, save_tokenizer
+from mmgpt.models.special_tokens import is_mark
+from mmgpt.models.tokenizer import load_tokenizer, save_tokenizer
 from mmgpt.utils.atomic import atomic_write
 
 from .checks import check_base
