@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -17,14 +16,15 @@ from mmgpt.apis.build import build_model
 from mmgpt.cli import load_config
 from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
 from mmgpt.cli.files import SECTIONS
+from mmgpt.datasets.transforms.images import prepared_size
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
-from mmgpt.models.tokenizer import IMAGE_TOKEN, starts_texts
+from mmgpt.models.special_tokens import starts_texts
+from mmgpt.models.tokenizer import IMAGE_TOKEN, save_tokenizer
 from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
-from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.atomic import atomic_write
 
 DESCRIBED_KEYS = ("model", "chat_pipeline", "sources")  # keys of the config that the description holds too
@@ -98,13 +98,12 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
             "added to; export the model instead"
         )
     # 1. The logits before, of two sequences of random tokens with an image each.
-    prepare, generator = TRANSFORMS.build(_prepare_images(cfg)), torch.Generator().manual_seed(0)
-    height, width = prepare({"pil": [Image.new("RGB", (8, 8))]})["pixels"].shape[2:]
+    generator = torch.Generator().manual_seed(0)
     image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     text = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - {image}))
     input_ids = text[torch.randint(len(text), (2, 32), generator=generator)]
     input_ids[:, 1] = image
-    pixels = torch.randn(2, 1, 3, height, width, generator=generator)
+    pixels = torch.randn(2, 1, 3, *prepared_size(_prepare_images(cfg)), generator=generator)
     inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))
     inputs = {name: value.to(next(model.parameters()).device) for name, value in inputs.items()}
     before = model(**inputs, mode="tensor")
@@ -149,7 +148,7 @@ def _write_metadata(
         model_config: of the exported model.
         moved: paths in the config -> the paths that replace them.
     """
-    model.tokenizer.save_pretrained(folder / "tokenizer")
+    save_tokenizer(model.tokenizer, folder / "tokenizer")
     preprocessing = preprocessor_config(_prepare_images(cfg))
     if preprocessing is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from mmgpt.models.tokenizer import end_of_turn, special_positions, special_tokens
+from mmgpt.models.special_tokens import end_of_turn, special_positions, special_tokens
 
 from .conversation import is_image, question_contents
 from .segments import IMAGE, Segment, join_segments

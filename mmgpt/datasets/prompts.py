@@ -8,7 +8,7 @@ from functools import partial
 from mmengine.logging import print_log
 from transformers import PreTrainedTokenizerBase
 
-from mmgpt.models.tokenizer import special_positions, special_tokens
+from mmgpt.models.special_tokens import special_positions, special_tokens
 from mmgpt.registry import PROMPTS
 
 from .chat_template import ChatTemplate

@@ -11,7 +11,8 @@ from mmgpt.datasets.prompts import find_template
 from mmgpt.datasets.segments import Segment, prompt_text
 from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
 from mmgpt.models.loss import IGNORE_INDEX
-from mmgpt.models.tokenizer import end_of_turn, load_tokenizer
+from mmgpt.models.special_tokens import end_of_turn
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.utils.errors import SampleError
 from tests.conftest import WORDS
 from tests.helpers.chat_templates import FAMILIES, GENERATION, chat_folder, reference

@@ -115,13 +115,15 @@ def test_a_hub_id_without_its_weights(llama, tmp_path, monkeypatch):
 
 def test_an_image_encoder_of_open_clip(tiny_clip, monkeypatch):
     settings = dict(library="open_clip", size=32, mean=(0.5, 0.5, 0.5), fill=None)
-    monkeypatch.setattr(OpenCLIPVision, "read_preprocessing", staticmethod(lambda config: settings), raising=False)
+    monkeypatch.setattr(OpenCLIPVision, "read_preprocessing", staticmethod(lambda config: settings))
     report = describe(tiny_clip)
     encoder = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip))
     sizes = report["Image encoder"]
     assert sizes["config"] == f"vision=dict(type='OpenCLIPVision', path={tiny_clip!r})"
     assert sizes["parameters"] == f"{sum(p.numel() for p in encoder.parameters()):,}"
-    assert (sizes["images"], sizes["features"]) == ("32 x 32", "16 of 32, from the last layer")
+    assert sizes["images"] == "32 x 32"
+    assert sizes["features"] == "16 of 32, from the last layer, in a grid of 4 x 4"
+    assert sizes["dropped tokens"] == "1 (class, distillation, registers)"
     assert report["Preprocessing"] == dict(library="open_clip", size="32", mean="(0.5, 0.5, 0.5)")
 
 
@@ -131,7 +133,9 @@ def test_an_image_encoder_of_transformers(tmp_path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     report = describe(str(tmp_path))["Image encoder"]
     assert report["config"].startswith("vision=dict(type='HFVision', path=")
-    assert (report["images"], report["features"]) == ("32 x 32", "16 of 32, from the last layer")
+    assert report["images"] == "32 x 32"
+    assert report["features"] == "16 of 32, from the last layer, in a grid of 4 x 4"
+    assert report["dropped tokens"] == "5 (class, distillation, registers)"
     assert report["stored as"].startswith("float32 (")
 
 
@@ -143,7 +147,7 @@ def test_an_image_encoder_of_transformers(tmp_path):
     ],
 )
 def test_an_image_encoder_by_its_name(name, expected):
-    assert encoder_config(name) == expected
+    assert encoder_config(name, Path(name)) == expected
 
 
 def test_a_name_that_stands_for_nothing(tmp_path):

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from mmgpt.datasets.segments import Segment
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.models.sentencepiece_file import PROBES
-from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, starts_texts
+from mmgpt.models.special_tokens import starts_texts
+from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, save_tokenizer
 from tests.helpers.tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
 # Training arguments like those of the sentencepiece models of LLaMA, Gemma and T5.
@@ -415,7 +416,7 @@ def test_a_saved_tokenizer_is_the_same(sentencepiece_file, tmp_path):
     for folder in folders_of_every_kind(sentencepiece_file, tmp_path):
         tokenizer = load_tokenizer(str(folder))
         for target in (tmp_path / "alone", folder):  # as `export` and as `merge` and `base` write it
-            tokenizer.save_pretrained(target)
+            save_tokenizer(tokenizer, target)
             again = load_tokenizer(str(target))
             assert again.get_vocab() == tokenizer.get_vocab()
             assert again.special_tokens_map == tokenizer.special_tokens_map
@@ -457,7 +458,7 @@ def test_the_start_of_sequence_is_put_where_the_folder_says(tmp_path, files, sta
         pair = [("<s>", raw.token_to_id("<s>"))]
         raw.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=pair)
     tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config={**NAMED, **files}))
-    tokenizer.save_pretrained(tmp_path / "saved")
+    save_tokenizer(tokenizer, tmp_path / "saved")
     for each in (tokenizer, load_tokenizer(str(tmp_path / "saved"))):
         assert starts_texts(each) is starts
         ids, _ = TokenizeSegments(each, 99).encode([Segment("red")])
@@ -471,7 +472,12 @@ def test_the_tokenizer_of_a_sentencepiece_model_puts_its_start_in_front(sentence
     for number, (config, starts) in enumerate([(NAMED, True), (dict(NAMED, add_bos_token=False), False)]):
         folder = write(tmp_path / f"base{number}", tokenizer_config=config)
         copy(sentencepiece_file("llama"), folder / "tokenizer.model")
-        assert starts_texts(load_tokenizer(str(folder))) is starts
+        tokenizer = load_tokenizer(str(folder))
+        save_tokenizer(tokenizer, tmp_path / "saved")
+        again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+        assert [starts_texts(each) for each in (tokenizer, load_tokenizer(str(tmp_path / "saved")), again)] == [
+            starts
+        ] * 3
 
 
 @pytest.mark.parametrize(

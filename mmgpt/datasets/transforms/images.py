@@ -85,6 +85,12 @@ class PrepareImages:
         return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
+def prepared_size(step: Mapping) -> tuple[int, int]:
+    """Height and width of the images that come out of PrepareImages with this config."""
+    pixels = TRANSFORMS.build(step)({"pil": [Image.new("RGB", (8, 8))]})["pixels"]
+    return tuple(pixels.shape[2:])
+
+
 @TRANSFORMS.register_module()
 class EachImage:
     """Image transforms of mmcv or mmpretrain, applied to each image in `pil`, between LoadImages and PrepareImages.

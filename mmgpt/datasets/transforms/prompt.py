@@ -7,7 +7,8 @@ from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.conversation import place_images, question_text
 from mmgpt.datasets.prompts import answer_segments, find_template, format_turns
 from mmgpt.datasets.segments import IMAGE, Segment, prompt_text
-from mmgpt.models.tokenizer import shared_tokenizer, special_tokens
+from mmgpt.models.special_tokens import special_tokens
+from mmgpt.models.tokenizer import shared_tokenizer
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 

@@ -12,7 +12,8 @@ import torch
 from mmgpt.datasets.prompts import EOS
 from mmgpt.datasets.segments import IMAGE, Segment, prompt_text
 from mmgpt.models.loss import IGNORE_INDEX
-from mmgpt.models.tokenizer import is_mark, shared_tokenizer, starts_texts
+from mmgpt.models.special_tokens import is_mark, starts_texts
+from mmgpt.models.tokenizer import shared_tokenizer
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 

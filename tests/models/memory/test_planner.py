@@ -169,6 +169,11 @@ def test_what_else_a_plan_holds(small):
         plan(model, sizes, optimizer="Lion")
 
 
+def test_the_batch_has_images_of_the_size_that_is_asked_for(small):
+    assert example(small(), SIZES)["pixels"].shape == (8, 1, 3, 64, 64)
+    assert example(small(), SIZES._replace(image_size=(32, 48)))["pixels"].shape == (8, 1, 3, 32, 48)
+
+
 def test_quantized_matrices_take_half_a_byte_an_element(small):
     model, sizes = small(), Sizes(1, 16, 1)
     whole, low = plan(model, sizes), plan(model, sizes, precision="int4")
