@@ -29,7 +29,7 @@ class FormatPrompt:
             the first question.
 
     Raises:
-        ValueError: see `find_template`, or the chat template has no place for the system text.
+        ValueError: see `find_template`; the system text is no text, or the chat template has no place for the system text.
         SampleError: the sample has another number of images than image contents, or the chat template refuses it.
     """
 
@@ -40,6 +40,8 @@ class FormatPrompt:
         tokenizer=None,
         system: str = "",
     ):
+        if not isinstance(system, str):
+            raise ValueError(f"the system text (system_prompt) has to be a text, got {system!r:.80}")
         self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.template, self.open_last, self.system = find_template(template, self.tokenizer), open_last, system
         self.special = frozenset(special_tokens(self.tokenizer) if self.tokenizer else ()) - {IMAGE}
