@@ -45,7 +45,10 @@ class FormatPrompt:
         self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.template, self.open_last, self.system = find_template(template, self.tokenizer), open_last, system
         self.special = frozenset(special_tokens(self.tokenizer) if self.tokenizer else ()) - {IMAGE}
-        self._format([{"question": "a"}], True, system)
+        try:
+            self._format([{"question": "a"}], True, system)
+        except ValueError as error:
+            raise ValueError(f"with system_prompt={system!r:.80}: {error}" if system else str(error)) from error
 
     def with_template(
         self, template: str | Mapping[str, str] | ChatTemplate, system: str, open_last: bool
