@@ -40,7 +40,8 @@ def build_component(name: str, config: Mapping, **derived: object) -> nn.Module:
         derived: arguments that follow from other components.
 
     Raises:
-        ValueError: the config sets a derived argument or lacks the type, or the module lacks what a Flamingo needs of it.
+        ValueError: the config sets a derived argument or lacks the type, or the module lacks what a Flamingo needs of
+            it.
     """
     for argument in config:
         if argument in derived:

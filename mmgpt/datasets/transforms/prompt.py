@@ -29,7 +29,7 @@ class FormatPrompt:
             the first question.
 
     Raises:
-        ValueError: see `find_template`; the system text is no text, or the chat template has no place for the system text.
+        ValueError: see `find_template`; the system text is not a string, or the chat template has no place for it.
         SampleError: the sample has another number of images than image contents, or the chat template refuses it.
     """
 

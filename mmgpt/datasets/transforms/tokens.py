@@ -90,7 +90,7 @@ class TokenizeSegments:
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
         if max_length is not None and (type(max_length) is not int or max_length < 1):
-            raise ValueError(f"max_length={max_length!r}: it has to be a number of tokens from 1, or None for no limit")
+            raise ValueError(f"max_length={max_length!r} (chat: chat_max_length): choose 1 or more tokens, or None")
         if add_bos_token not in (None, True, False):
             raise ValueError(f"add_bos_token={add_bos_token!r}: choose one of True, False and None (as the tokenizer)")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans

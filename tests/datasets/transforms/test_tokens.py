@@ -124,7 +124,7 @@ def test_unknown_tokenization(tokenizer):
 
 @pytest.mark.parametrize("max_length", [-1, 0, "long", 1.5, True])
 def test_a_length_limit_that_is_no_number_of_tokens(tokenizer, max_length):
-    with pytest.raises(ValueError, match="max_length=.* has to be a number of tokens from 1, or None"):
+    with pytest.raises(ValueError, match=r"max_length=.* \(chat: chat_max_length\): choose 1 or more tokens, or None"):
         TokenizeSegments(tokenizer, max_length)
 
 
