@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from mmgpt.models.special_tokens import end_of_turn, special_positions, special_tokens
@@ -49,7 +50,8 @@ class ChatTemplate:
         end: the special token that ends an answer.
 
     Raises:
-        ValueError: the tokenizer has no such template, or no special token ends an answer.
+        ValueError: the tokenizer has no such template, the template is not valid Jinja, or no special token ends an
+            answer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -125,6 +127,9 @@ class ChatTemplate:
         rendered = [message.render() for message in messages]
         try:
             return self.tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=open_prompt)
+        except TemplateSyntaxError as error:
+            place = f"line {error.lineno} of the tokenizer's chat template"
+            raise ValueError(f"{place} is not valid Jinja: {error.message}") from error
         except Exception as error:  # A template is a program, and raises what it likes.
             roles = ", ".join(message.role for message in messages)
             raise ValueError(f"the chat template refuses a conversation of {roles}: {error}") from error

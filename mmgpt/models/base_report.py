@@ -202,15 +202,20 @@ def _chat_template(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
     if not template:
         return {"": "none"}
 
+    errors = []
+
     def render(*roles: str) -> str:
         try:
             messages = [{"role": role, "content": f"words of {role}"} for role in roles]
             return tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template may raise anything
+        except Exception as error:  # a template may raise anything
+            errors.append(error)
             return ""
 
     talk = render("user", "assistant")
     rows = {"names": ", ".join(template)} if isinstance(template, Mapping) else {}
+    if errors:
+        return {**rows, "roles": f"it cannot word a question and its answer: {errors[0]}"}
     roles = ["user", "assistant"] if talk else []
     roles += ["system"] if "words of system" in render("system", "user", "assistant") else []
     roles += ["tool"] if "words of tool" in render("user", "assistant", "tool") else []

@@ -203,13 +203,19 @@ def test_reasoning_of_a_template_is_kept_in_the_prompt(families):
 
 def test_what_a_chat_template_refuses_is_named(families):
     tokenizer, *_ = families("gemma")
-    with pytest.raises(
-        ValueError, match="refuses a conversation of system, user, assistant: System role not supported"
-    ):
+    refusal = "the chat template refuses a conversation of system, user, assistant: System role not supported"
+    with pytest.raises(ValueError, match=f"with system_prompt='Be kind.': {refusal}"):
         FormatPrompt("chat", tokenizer=tokenizer, system="Be kind.")
     sample = dict(turns=[dict(question="what?")], images=[], system="Be kind.")
     with pytest.raises(SampleError, match="System role not supported"):
         FormatPrompt("chat", tokenizer=tokenizer)(sample)
+
+
+def test_a_template_that_is_not_jinja_is_named_with_its_line(families, monkeypatch):
+    tokenizer, *_ = families("smollm2")
+    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    with pytest.raises(ValueError, match="line 2 of the tokenizer's chat template is not valid Jinja: unexpected '}'"):
+        FormatPrompt("chat", tokenizer=tokenizer)
 
 
 LOOP = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ CONTENT }}<|im_end|>{% endfor %}<|im_start|>assistant\n"

@@ -65,8 +65,9 @@ def test_the_roles_and_the_marks_of_a_chat_template(llama):
         "after an answer": "'</s>'",
         "marks": "not tokens, so spelled out: <|turn|>",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(dict(chat_template="{{ nothing.at.all }}")))
-    assert describe(str(folder))["Chat template"]["roles"] == "it cannot word a question and its answer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(dict(chat_template="{{ messages }")))
+    roles = "it cannot word a question and its answer: unexpected '}'"
+    assert describe(str(folder))["Chat template"] == {"roles": roles}
 
 
 def test_a_text_that_changes_is_shown(llama, monkeypatch):

@@ -179,6 +179,7 @@ def test_a_gated_block_of_ones_own_keeps_packed_samples_apart(config):
         ),
         (dict(perceiver=dict(dim=3)), "perceiver.dim follows from the other components: leave it out"),
         (dict(vision=dict(_delete_=True, type="OneInput", dim=3)), "vision: OneInput lacks width"),
+        (dict(vision=dict(_delete_=True, path="x")), r"vision has no type, the class of the component \(got path\)"),
     ],
 )
 def test_a_component_that_lacks_what_is_needed_is_refused(config, change, message):

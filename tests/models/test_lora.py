@@ -396,6 +396,11 @@ def test_what_cannot_be_trained_in_full_is_refused(config, train, changes, messa
         MODELS.build(beside_lora(config, *train, **changes))
 
 
+def test_a_component_outside_a_list_is_refused(config):
+    with pytest.raises(ValueError, match=r"train='gated' has to be a list of components: train=\['gated'\]"):
+        MODELS.build({**beside_lora(config), "train": "gated"})
+
+
 def test_lora_in_a_component_that_is_trained_in_full_is_refused(config):
     with pytest.raises(ValueError, match=r"lora takes language.*\.gated\.attn\.to_q, a layer of 'gated', which train="):
         MODELS.build(beside_lora(config, "gated", lora=dict(r=2, target_modules=["q_proj", "to_q"])))

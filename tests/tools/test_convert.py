@@ -66,11 +66,13 @@ def test_a_separate_test_file_is_converted_beside(tmp_path, convert, capsys):
     test = write(tmp_path / "b/test.csv", "image,answer\n2.jpg,Two.\n")
     assert convert("csv", train, "--test", test) == [sample("", "One.", "1.jpg")]
     assert samples("out/test.jsonl") == [sample("", "Two.", "../b/2.jpg")]
-    assert 'ann_file="test.jsonl"' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'ann_file="test.jsonl"' in out and "warning" not in out
     convert("csv", train, "--test", test, "--images", tmp_path, out="own.jsonl")
     assert samples("own_test.jsonl") == [sample("", "Two.", "2.jpg")]
     page = DATA / "chat_page.json"
     assert convert("parser", "messages", page, "--test", page, out="page.jsonl") == samples("page_test.jsonl")
+    assert f"warning: 1 of 1 samples of {page} are training data, too" in capsys.readouterr().out
 
 
 def test_a_test_file_needs_a_format_of_one_file(tmp_path, convert, capsys):

@@ -30,7 +30,7 @@ class FormatPrompt:
             the first question.
 
     Raises:
-        ValueError: see `find_template`, or the chat template has no place for the system text.
+        ValueError: see `find_template`; the system text is not a string, or the chat template has no place for it.
         SampleError: the sample has another number of images than image contents, or the chat template refuses it.
     """
 
@@ -41,10 +41,15 @@ class FormatPrompt:
         tokenizer=None,
         system: str = "",
     ):
+        if not isinstance(system, str):
+            raise ValueError(f"the system text (system_prompt) has to be a text, got {system!r:.80}")
         self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.template, self.open_last, self.system = find_template(template, self.tokenizer), open_last, system
         self.special = frozenset(special_tokens(self.tokenizer) if self.tokenizer else ()) - {IMAGE}
-        self._format([{"question": "a"}], True, system)
+        try:
+            self._format([{"question": "a"}], True, system)
+        except ValueError as error:
+            raise ValueError(f"with system_prompt={system!r:.80}: {error}" if system else str(error)) from error
 
     def with_template(
         self, template: str | Mapping[str, str] | ChatTemplate, system: str, open_last: bool

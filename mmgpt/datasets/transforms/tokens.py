@@ -81,7 +81,7 @@ class TokenizeSegments:
 
     Raises:
         ValueError: unknown tokenization, or 'stripped' with a chat template; a special token that is not in the
-            tokenizer.
+            tokenizer; a length limit or `add_bos_token` of another kind.
         PromptTooLong: an open prompt (evaluation, chat) is longer than `max_length`.
     """
 
@@ -90,6 +90,10 @@ class TokenizeSegments:
     ):
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
+        if max_length is not None and (type(max_length) is not int or max_length < 1):
+            raise ValueError(f"max_length={max_length!r} (chat: chat_max_length): choose 1 or more tokens, or None")
+        if add_bos_token not in (None, True, False):
+            raise ValueError(f"add_bos_token={add_bos_token!r}: choose one of True, False and None (as the tokenizer)")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans
         self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.plain_text = _shared_plain_text(self.tokenizer)

@@ -122,6 +122,17 @@ def test_unknown_tokenization(tokenizer):
         TokenizeSegments(tokenizer, 9, "strip")
 
 
+@pytest.mark.parametrize("max_length", [-1, 0, "long", 1.5, True])
+def test_a_length_limit_that_is_no_number_of_tokens(tokenizer, max_length):
+    with pytest.raises(ValueError, match=r"max_length=.* \(chat: chat_max_length\): choose 1 or more tokens, or None"):
+        TokenizeSegments(tokenizer, max_length)
+
+
+def test_a_start_of_sequence_that_is_neither_there_nor_left_out(tokenizer):
+    with pytest.raises(ValueError, match="add_bos_token='yes': choose one of True, False and None"):
+        TokenizeSegments(tokenizer, 9, add_bos_token="yes")
+
+
 def test_truncation_is_reported(tokenizer):
     turn = {"question": "what", "answer": "red " * 30}
     whole, _ = tokens(tokenizer, [turn])
