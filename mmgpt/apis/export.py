@@ -51,7 +51,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     state = trainable_state(model)
     if not state:
         raise ValueError("the model has no trainable parameters: there is nothing to export")
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         if isinstance(model, LoRAModel):
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
             model.peft.save_pretrained(folder / Path(ADAPTER).parent, save_embedding_layers=False)
@@ -108,7 +108,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     left_out = ("config", "pretrained", "precision")
     language = {key: value for key, value in cfg.model.module.language.items() if key not in left_out}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"), dtype=None)
         save_components(flamingo, str(folder / "flamingo.safetensors"), dtype=None, layers=changed)
         _write_metadata(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
@@ -203,7 +203,7 @@ def preprocessor_config(step: Mapping) -> dict:
 
 
 @contextmanager
-def _new_folder(out: str | Path):
+def new_folder(out: str | Path):
     """Context manager that yields a temporary folder beside `out`, which becomes `out` at the end."""
     if Path(out).exists():
         raise ValueError(f"{out} exists already: choose a new folder")

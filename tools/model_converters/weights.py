@@ -2,7 +2,7 @@
 
 list CONFIG                     parameters of the model, and every trainable tensor with its shape; needs no weights
 import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors, MultiModal-GPT's LoRA -> OUT.pth
-export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
+export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter, tokenizer, config; or --format transformers
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
 publish CONFIG CHECKPOINT OUT   a model in the layouts of OpenFlamingo and MultiModal-GPT
 base CONFIG CHECKPOINT OUT      the trained components as a new base: language/, vision/, flamingo.safetensors
@@ -24,6 +24,7 @@ from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import checked_state
+from mmgpt.hf.export import export_transformers
 from mmgpt.models import Flamingo, flamingo_of
 from mmgpt.models.memory.sizes import build_without_weights
 from mmgpt.models.weights.loading import check_fit
@@ -66,8 +67,11 @@ def import_file(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def export_folder(cfg: Config, args: argparse.Namespace) -> None:
-    """Write a tuned model as a folder with its adapter."""
-    export(cfg, _tuned(cfg, args), args.out)
+    """Write a tuned model as a folder: with its adapter, or with --format transformers as a model that these open."""
+    if args.format == "transformers":
+        export_transformers(cfg, _tuned(cfg, args), args.out, args.merged)
+    else:
+        export(cfg, _tuned(cfg, args), args.out)
 
 
 def merge_folder(cfg: Config, args: argparse.Namespace) -> None:
@@ -101,6 +105,7 @@ def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
     return build_model(unquantized(cfg), args.file, device="cpu")
 
 
+FORMATS = ("mmgpt", "transformers")
 COMMANDS = {
     "list": list_tensors,
     "import": import_file,
@@ -121,6 +126,11 @@ def parse_args() -> argparse.Namespace:
         if name != "list":
             command.add_argument("file", help="the weights: a checkpoint, a published file, or an exported folder")
             command.add_argument("out", help="file or folder to write")
+        if name == "export":
+            command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="who opens the folder")
+            command.add_argument(
+                "--merged", action="store_true", help="in transformers' format, add LoRA into the weights"
+            )
         if name == "merge":
             command.add_argument(
                 "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"
@@ -133,6 +143,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run one command."""
     args = parse_args()
+    if args.command == "export" and args.merged and args.format == "mmgpt":
+        raise ValueError("--merged goes with --format transformers; the command merge writes mmgpt's own format")
     if args.command in ("export", "merge") and Path(args.out).exists():
         raise ValueError(f"{args.out} exists already: choose a new folder")
     cfg = load_config(args.config, args.cfg_options, args.trust)

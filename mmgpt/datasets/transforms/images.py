@@ -64,11 +64,7 @@ class PrepareImages:
     """
 
     def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"):
-        modes = {mode.value: mode for mode in InterpolationMode}
-        if interpolation not in modes:
-            raise ValueError(f"unknown interpolation {interpolation!r}: choose among {', '.join(modes)}")
-        resize = Resize(size, interpolation=modes[interpolation])
-        self.prepare = Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
+        self.prepare = clip_preprocessing(size, mean, std, interpolation)
 
     def __call__(self, results: dict) -> dict:
         images = results.get("pil")
@@ -123,6 +119,19 @@ class EachImage:
                 images.append(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
         results["pil"] = images
         return results
+
+
+def clip_preprocessing(size: int, mean: Sequence[float], std: Sequence[float], interpolation: str) -> Compose:
+    """CLIP's preprocessing, PIL image -> float32 (3, size, size); its arguments are those of PrepareImages.
+
+    Raises:
+        ValueError: unknown interpolation.
+    """
+    modes = {mode.value: mode for mode in InterpolationMode}
+    if interpolation not in modes:
+        raise ValueError(f"unknown interpolation {interpolation!r}: choose among {', '.join(modes)}")
+    resize = Resize(size, interpolation=modes[interpolation])
+    return Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
 
 
 @contextmanager
