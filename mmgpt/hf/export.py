@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from mmgpt.apis.export import new_folder
 from mmgpt.cli.config import flamingo_config
@@ -96,8 +96,7 @@ def model_config(cfg: Config, flamingo: Flamingo, has_adapter: bool) -> MMGPTCon
     module, language = flamingo_config(cfg), flamingo.language
     gated = {key: value for key, value in (module.get("gated") or {}).items() if key not in ("type", "dtype")}
     perceiver = {key: value for key, value in (module.get("perceiver") or {}).items() if key != "type"}
-    text_config = deepcopy(language.model.config)
-    text_config._name_or_path = ""
+    text_config = _without_path(language.model.config)
     dtype, float32 = language.model.dtype, []
     for name, weights in component_weights(flamingo).items():
         dtypes = {weight.dtype for weight in weights}
@@ -135,7 +134,7 @@ def vision_config(config: Mapping, encoder: nn.Module) -> dict:
     """
     settings = {name: value for name, value in vars(encoder).items() if name not in vars(nn.Module())}
     if isinstance(encoder, HFVision):
-        network = encoder.tower.config.to_dict()
+        network = _without_path(encoder.tower.config).to_dict()
     else:
         name = open_clip_name(config.get("path"), config.get("model"))
         network = {**open_clip.get_model_config(name)}
@@ -175,3 +174,10 @@ def hf_processor(cfg: Config, flamingo: Flamingo) -> MMGPTProcessor:
     template = jinja_template(find_template(prompt["template"]), tokenizer.bos_token)
     tokenizer.chat_template = template
     return MMGPTProcessor(image_processor, tokenizer, template, tokens.get("tokenization", "segments"))
+
+
+def _without_path(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Copy of a configuration that does not say where it was read."""
+    config = deepcopy(config)
+    config._name_or_path = ""
+    return config

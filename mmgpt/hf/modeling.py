@@ -34,7 +34,7 @@ class MMGPTConfig(PreTrainedConfig):
 
     Attributes:
         text_config: transformers' configuration of the language model.
-        vision_config: `encoder` (a key of ENCODERS), `settings` (its attributes, `width` among them), and `network`, its
+        vision_config: `encoder` (a key of ENCODERS), `settings` (its attributes, such as `width`), and `network`, its
             configuration in its own library.
         perceiver_config: arguments of PerceiverResampler besides `dim`.
         gated_config: arguments of GatedCrossAttentionBlock, and `every_n_layers` of GatedCausalLM.
@@ -119,6 +119,11 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not any(weight.requires_grad for weight in self.vision.parameters()):
             self.vision.eval()
         return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The language model's, which is that of the whole model but for `float32_components`."""
+        return self.language.model.dtype
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding of the language model."""
