@@ -2,15 +2,14 @@
 
 import ast
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import mmgpt
 
 FILE = "modeling_mmgpt.py"
-ROOTS = ("mmgpt.hf.modeling", "mmgpt.hf.processing")  # the modules whose classes are needed
-# Image encoders, which the file builds without their constructors: only what their forward needs is taken.
+ROOTS = ("mmgpt.hf.modeling", "mmgpt.hf.processing")  # the modules whose definitions are needed
+# Image encoders, which the file builds without their constructors: only their forward and what it calls is taken.
 CUT = ("HFVision", "OpenCLIPVision")
 HEADER = '''\
 # Copyright (c) The authors of mmgpt. Licensed under the Apache License, Version 2.0.
@@ -32,38 +31,48 @@ def source() -> str:
 
 @cache
 def source() -> str:
-    """The text of FILE: the definitions that the model and the processor need, in their modules' order.
+    """The text of FILE.
 
-    Of each module, in the order in which they import each other, those definitions are taken that a needed definition
-    names. Imports of the package and registrations are left out.
+    1. From the definitions of ROOTS, each name that a definition uses leads to the next one, in its module.
+    2. The modules follow each other as they import each other, and their definitions as they stand in them, with the
+       comments above them; registrations and imports of the package are left out.
 
     Raises:
-        ValueError: two modules define one name, or a module of the package is imported under another name.
+        ValueError: two modules define one name.
     """
-    modules: dict[str, Module] = {}
-    needed: dict[str, set[str]] = {}
-    for root in ROOTS:
-        _visit(root, [name for name in _module(root, modules).definitions if not name.startswith("_")], modules, needed)
-    imports, bodies, owners = set(), [], {}
-    for name in _in_order(ROOTS, modules, needed):
-        module = modules[name]
-        for definition in needed[name]:
-            if owners.setdefault(definition, name) != name:
-                raise ValueError(f"{name} and {owners[definition]} both define {definition!r}")
-        imports |= {module.outside[used] for used in module.names_in(needed[name]) if used in module.outside}
-        texts = [module.text(definition) for definition in module.definitions if definition in needed[name]]
-        bodies.append(f"# {name.replace('.', '/')}.py\n" + "\n\n\n".join(texts))
-    header = HEADER.format(version=mmgpt.__version__) + "\n".join(sorted(imports))
-    return "\n\n\n".join([header, *bodies]) + "\n" + FOOTER.format(file=FILE)
+    modules = {name: Module(name) for name in ROOTS}
+    waiting = [(root, name) for root in ROOTS for name in modules[root].definitions]
+    needed: dict[str, str] = {}
+    imports: set[str] = set()
+    while waiting:
+        module_name, name = waiting.pop()
+        if needed.setdefault(name, module_name) != module_name:
+            raise ValueError(f"{module_name} and {needed[name]} both define {name!r}")
+        module = modules[module_name]
+        for used in sorted(module.names_in(name)):
+            origin = module_name if used in module.definitions else module.inside.get(used, __name__)
+            if used in module.outside:
+                imports.add(module.outside[used])
+            if origin != __name__ and needed.get(used) != origin:
+                if origin not in modules:
+                    modules[origin] = Module(origin)
+                waiting.append((origin, used))
+    sections = []
+    for module_name in _in_order(modules):
+        module = modules[module_name]
+        texts = [module.text(name) for name in module.definitions if needed.get(name) == module_name]
+        sections.append(f"# {module_name.replace('.', '/')}.py\n" + "\n\n\n".join(texts))
+    head = HEADER.format(version=mmgpt.__version__) + "\n".join(sorted(imports))
+    return "\n\n\n".join([head, *sections]) + "\n" + FOOTER.format(file=FILE)
 
 
 class Module:
     """The top-level definitions of a module of the package, and its imports.
 
     Attributes:
-        definitions: the node of each defined name, in their order.
-        inside: names that are imported from the package, each with its module.
-        outside: names that are imported from elsewhere, each with its import statement.
+        definitions: the nodes by name, without registrations.
+        inside: names that are imported from the package -> their module.
+        outside: names that are imported from elsewhere -> their import statement.
     """
 
     def __init__(self, name: str):
@@ -71,78 +80,55 @@ class Module:
         self.lines, self.definitions, self.inside, self.outside = text.splitlines(), {}, {}, {}
         for node in ast.parse(text).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                node.decorator_list = [d for d in node.decorator_list if "register_module" not in ast.unparse(d)]
                 self.definitions[node.name] = _cut(node) if node.name in CUT else node
             elif isinstance(node, (ast.Assign, ast.AnnAssign)):
                 for target in ast.walk(node.targets[0] if isinstance(node, ast.Assign) else node.target):
                     if isinstance(target, ast.Name):
                         self.definitions[target.id] = node
-            elif isinstance(node, ast.Import):
-                self.outside |= {alias.asname or alias.name: f"import {_alias(alias)}" for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 parent = name.split(".")[: -node.level] if node.level else []
-                origin = ".".join([*parent, *([node.module] if node.module else [])])
-                for alias in node.names:
-                    if not origin.startswith("mmgpt."):
-                        self.outside[alias.asname or alias.name] = f"from {origin} import {_alias(alias)}"
-                    elif alias.asname:
-                        raise ValueError(f"{name} imports {alias.name} under another name: {alias.asname}")
-                    else:
-                        self.inside[alias.name] = origin
+                origin = ".".join([*parent, *filter(None, [node.module])])
+                if origin.startswith("mmgpt."):
+                    self.inside |= {alias.name: origin for alias in node.names}
+                else:
+                    self.outside |= {a.asname or a.name: f"from {origin} import {ast.unparse(a)}" for a in node.names}
+            elif isinstance(node, ast.Import):
+                self.outside |= {alias.asname or alias.name: f"import {ast.unparse(alias)}" for alias in node.names}
 
-    def names_in(self, definitions: set[str]) -> set[str]:
-        """All names in these definitions, those of registrations left out."""
-        nodes = [part for name in definitions for part in _parts(self.definitions[name])]
-        return {node.id for part in nodes for node in ast.walk(part) if isinstance(node, ast.Name)}
+    def names_in(self, name: str) -> set[str]:
+        """The names that a definition uses."""
+        return {node.id for node in ast.walk(self.definitions[name]) if isinstance(node, ast.Name)}
 
     def text(self, name: str) -> str:
-        """A definition without its registrations, with the comment above it."""
+        """The source of a definition, with the comment above it."""
         node = self.definitions[name]
-        start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))]) - 1
-        comment = start
-        while comment and self.lines[comment - 1].startswith("#"):
-            comment -= 1
-        lines = [*self.lines[comment:start], *(f"@{ast.unparse(decorator)}" for decorator in _decorators(node))]
-        body = node.body if name in CUT else [node]
-        if name in CUT:
-            lines += self.lines[node.lineno - 1 : body[0].end_lineno]  # the head of the class, with its docstring
-            for method in body[1:]:
-                first = min([method.lineno, *(decorator.lineno for decorator in method.decorator_list)])
-                lines += ["", *self.lines[first - 1 : method.end_lineno]]
-        else:
-            lines += self.lines[node.lineno - 1 : node.end_lineno]
+        # Of a class that was cut, the docstring stands for its head, and the methods are apart.
+        pieces = [node] if name not in CUT else node.body
+        lines: list[str] = []
+        for piece in pieces:
+            decorators = [f"{' ' * piece.col_offset}@{ast.unparse(d)}" for d in getattr(piece, "decorator_list", ())]
+            start = (node if piece is pieces[0] else piece).lineno
+            lines += [*[""] * bool(lines), *decorators, *self.lines[start - 1 : piece.end_lineno]]
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))]) - 1
+        while self.lines[first - 1].startswith("#"):
+            first -= 1
+            lines.insert(0, self.lines[first])
         return "\n".join(lines)
 
 
-def _module(name: str, modules: dict[str, Module]) -> Module:
-    return modules.setdefault(name, modules.get(name) or Module(name))
-
-
-def _visit(name: str, definitions: list[str], modules: dict[str, Module], needed: dict[str, set[str]]) -> None:
-    """Adds to `needed` these definitions of a module, and those of the package that they name."""
-    module, known = _module(name, modules), needed.setdefault(name, set())
-    new = {definition for definition in definitions if definition in module.definitions} - known
-    if not new:
-        return
-    known |= new
-    names = module.names_in(new)
-    _visit(name, list(names), modules, needed)
-    for used in sorted(names & module.inside.keys()):
-        if module.inside[used] != __name__:
-            _visit(module.inside[used], [used], modules, needed)
-
-
-def _in_order(names: tuple[str, ...], modules: dict[str, Module], needed: dict[str, set[str]]) -> list[str]:
-    """The needed modules, each after those that it imports."""
+def _in_order(modules: dict[str, Module]) -> list[str]:
+    """The names of modules, each after those that it imports."""
     order: dict[str, None] = {}
 
     def add(name: str) -> None:
-        if name in needed and name not in order:
+        if name in modules and name not in order:
             for origin in dict.fromkeys(modules[name].inside.values()):
                 add(origin)
             order[name] = None
 
-    for name in names:
-        add(name)
+    for root in ROOTS:
+        add(root)
     return list(order)
 
 
@@ -153,24 +139,7 @@ def _cut(node: ast.ClassDef) -> ast.ClassDef:
     while waiting:
         name = waiting.pop()
         kept[name] = methods[name]
-        names = {part.attr for part in ast.walk(methods[name]) if isinstance(part, ast.Attribute)}
-        waiting += [name for name in names & methods.keys() if name not in kept]
+        used = {part.attr for part in ast.walk(methods[name]) if isinstance(part, ast.Attribute)}
+        waiting += used & methods.keys() - kept.keys()
     node.body = [node.body[0], *(method for method in node.body if getattr(method, "name", None) in kept)]
     return node
-
-
-def _decorators(node: ast.stmt) -> list[ast.expr]:
-    """The decorators of a definition that are not registrations."""
-    return [part for part in getattr(node, "decorator_list", ()) if "register_module" not in ast.unparse(part)]
-
-
-def _parts(node: ast.stmt) -> Iterator[ast.AST]:
-    """Yields the parts of a definition, without its registrations."""
-    for field, value in ast.iter_fields(node):
-        for part in _decorators(node) if field == "decorator_list" else value if isinstance(value, list) else [value]:
-            if isinstance(part, ast.AST):
-                yield part
-
-
-def _alias(alias: ast.alias) -> str:
-    return f"{alias.name} as {alias.asname}" if alias.asname else alias.name

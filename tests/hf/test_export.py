@@ -15,6 +15,7 @@ from transformers import (
 
 from mmgpt.apis import Chat, Conversation, build_model
 from mmgpt.cli import load_config
+from mmgpt.hf import modeling
 from mmgpt.hf.export import export_transformers
 from mmgpt.models import PerceiverResampler
 from mmgpt.models.tokenizer import IMAGE_TOKEN
@@ -196,6 +197,12 @@ def test_a_cache_without_its_images_is_refused(merged, chat):
         model(inputs["input_ids"][:, -1:], past_key_values=output.past_key_values)
     with pytest.raises(ValueError, match="3 `<image>` tokens and 2 images"):
         model(inputs["input_ids"], pixel_values=inputs["pixel_values"][:2])
+
+
+def test_a_folder_with_an_adapter_is_refused_without_peft(adapted, monkeypatch):
+    monkeypatch.setattr(modeling, "is_peft_available", lambda: False)
+    with pytest.raises(ImportError, match="has a LoRA adapter: pip install peft"):
+        AutoModelForImageTextToText.from_pretrained(adapted)
 
 
 class OwnPerceiver(PerceiverResampler):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,16 @@ def assert_as_chat(output, chat, ours):
         assert_close(batch["logits"][number, -length:], logits[0])
         assert row["cached"] == row["uncached"] == output["pipeline"][number] == [answers[number]]
     assert next(pixels, None) is None
+
+
+def test_the_example_of_the_docs_runs(merged, conversations, tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "weights.md").read_text().partition("## For transformers")[2]
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    messages, _ = conversations
+    (tmp_path / "work_dirs").mkdir()
+    (tmp_path / "work_dirs" / "transformers").symlink_to(merged)
+    (tmp_path / "photo.jpg").symlink_to(messages[1][0]["content"][0]["path"])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "weights.md", "exec"), {})
+    one, other = capsys.readouterr().out.splitlines()
+    assert one.strip() == other.strip() != ""
