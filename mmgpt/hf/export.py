@@ -23,6 +23,7 @@ from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.vision import HFVision
 from mmgpt.models.vision.open_clip import open_clip_name
 
+from .card import README, model_card
 from .modeling import ENCODERS, MMGPTConfig, MMGPTForConditionalGeneration
 from .processing import MMGPTImageProcessor, MMGPTProcessor
 from .template import jinja_template
@@ -53,7 +54,6 @@ def export_transformers(
         if has_adapter:
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
             model.peft.save_pretrained(folder, save_embedding_layers=False)
-            (folder / "README.md").unlink()  # peft's empty model card
         if isinstance(model, LoRAModel):
             flamingo = model.peft.unload() if has_adapter else model.peft.merge_and_unload()
         with torch.device("meta"):
@@ -65,6 +65,7 @@ def export_transformers(
         converted.generation_config = hf_generation_config(flamingo)
         converted.save_pretrained(folder, max_shard_size=max_shard_size)
         hf_processor(cfg, flamingo).save_pretrained(folder)
+        model_card(cfg).save(folder / README)
 
 
 def check_exportable(cfg: Config, model: nn.Module, merged: bool) -> None:

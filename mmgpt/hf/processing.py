@@ -229,4 +229,6 @@ def _open(image: Image.Image | str | os.PathLike) -> Image.Image:
     try:
         return Image.open(BytesIO(base64.b64decode(str(image).rpartition(",")[2], validate=True)))
     except Exception as error:  # of base64 and of Pillow's plugins
-        raise ValueError(f"{str(image)[:80]!r} is no image file, URL or base64 text of an image") from error
+        raise ValueError(
+            f"{str(image)[:80]!r} is neither an image file nor a URL or base64 text of an image"
+        ) from error

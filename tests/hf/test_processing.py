@@ -78,7 +78,7 @@ def test_wrong_inputs_are_refused(processor, image):
         processor(text="<image>")
     with pytest.raises(ValueError, match="truncation=True: a prompt is not cut"):
         processor(text="a", truncation=True, max_length=4)
-    with pytest.raises(ValueError, match="'nowhere.png' is no image file"):
+    with pytest.raises(ValueError, match="'nowhere.png' is neither an image file"):
         processor("nowhere.png", "<image>")
     with pytest.raises(ValueError, match="not a int"):
         processor(3, "<image>")

@@ -6,6 +6,8 @@ export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter, tokenizer, c
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
 publish CONFIG CHECKPOINT OUT   a model in the layouts of OpenFlamingo and MultiModal-GPT
 base CONFIG CHECKPOINT OUT      the trained components as a new base: language/, vision/, flamingo.safetensors
+card OUT OWNER/NAME             the model card of a folder for transformers, with the scores of evaluations
+push OUT OWNER/NAME             that folder with its card, to the Hugging Face Hub
 """
 
 import argparse
@@ -24,6 +26,7 @@ from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import checked_state
+from mmgpt.hf.card import push, write_card
 from mmgpt.hf.export import export_transformers
 from mmgpt.models import Flamingo, flamingo_of
 from mmgpt.models.memory.sizes import build_without_weights
@@ -101,6 +104,16 @@ def write_base(cfg: Config, args: argparse.Namespace) -> None:
         save_vision(model.vision, cfg.model.vision.model, f"{args.out}/vision")
 
 
+def write_model_card(args: argparse.Namespace) -> None:
+    """Write README.md of a folder for transformers, with the scores of evaluations."""
+    write_card(args.folder, args.name, args.results)
+
+
+def push_folder(args: argparse.Namespace) -> None:
+    """Upload a folder for transformers, with its model card, to the Hugging Face Hub."""
+    print(f"pushed: {push(args.folder, args.name, args.results, args.private)}")
+
+
 def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
     return build_model(unquantized(cfg), args.file, device="cpu")
 
@@ -114,6 +127,7 @@ COMMANDS = {
     "publish": publish,
     "base": write_base,
 }
+HUB_COMMANDS = {"card": write_model_card, "push": push_folder}
 
 
 def parse_args() -> argparse.Namespace:
@@ -137,12 +151,22 @@ def parse_args() -> argparse.Namespace:
             )
         add_cfg_options(command)
         add_trust_option(command)
+    for name, function in HUB_COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        command.add_argument("folder", help="folder that export --format transformers wrote")
+        command.add_argument("name", help="owner/name on the Hub")
+        command.add_argument("--results", nargs="+", default=[], metavar="FILE", help="result.json of evaluations")
+        if name == "push":
+            command.add_argument("--private", action="store_true", help="make a new repository private")
     return parser.parse_args()
 
 
 def main() -> None:
     """Run one command."""
     args = parse_args()
+    if args.command in HUB_COMMANDS:
+        HUB_COMMANDS[args.command](args)
+        return
     if args.command == "export" and args.merged and args.format == "mmgpt":
         raise ValueError("--merged goes with --format transformers; the command merge writes mmgpt's own format")
     if args.command in ("export", "merge") and Path(args.out).exists():
