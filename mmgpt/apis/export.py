@@ -83,14 +83,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
-    if is_quantized(model):
-        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
-    layers = model.unmergeable_layers()
-    if layers:
-        raise ValueError(
-            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
-            "added to; export the model instead"
-        )
+    check_mergeable(model)
     # 1. The logits before, of two sequences of random tokens with an image each.
     generator, size = torch.Generator().manual_seed(0), _prepare_images(cfg)["size"]
     image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -118,6 +111,18 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float) -> float
         if not difference <= bound:
             raise ValueError(f"merged, a logit differs by {difference:.2e}, more than the bound of {bound:.2e}")
     return difference
+
+
+def check_mergeable(model: LoRAModel) -> None:
+    """Raises a ValueError where LoRA updates cannot be added into the weights: quantized ones, or a missing bias."""
+    if is_quantized(model):
+        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
+    layers = model.unmergeable_layers()
+    if layers:
+        raise ValueError(
+            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
+            "added to; export the model instead"
+        )
 
 
 def changed_layers(model: nn.Module) -> set[str]:

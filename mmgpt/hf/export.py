@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig
 
-from mmgpt.apis.export import new_folder
+from mmgpt.apis.export import check_mergeable, new_folder
 from mmgpt.cli.config import flamingo_config
 from mmgpt.datasets.prompts import find_template
 from mmgpt.models import Flamingo, GatedCausalLM, GatedCrossAttentionBlock, LoRAModel, PerceiverResampler
@@ -32,9 +32,7 @@ STEPS = ("PrepareImages", "FormatPrompt", "TokenizeSegments")
 
 
 @torch.no_grad()
-def export_transformers(
-    cfg: Config, model: nn.Module, out: str | Path, merged: bool, max_shard_size: str = "5GB"
-) -> None:
+def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: bool) -> None:
     """Writes a model as a folder of transformers: config, weights, processor, tokenizer, and their source.
 
     Args:
@@ -43,7 +41,6 @@ def export_transformers(
         out: folder that does not exist yet; it appears when it is complete.
         merged: whether LoRA updates are added into the weights. Otherwise the folder has an adapter in peft's format
             beside the weights, which transformers loads with them.
-        max_shard_size: the largest file of weights, as transformers takes it.
 
     Raises:
         ValueError: the folder exists, or a component or a step of the chat pipeline is not one that the source holds.
@@ -63,19 +60,18 @@ def export_transformers(
         converted.load_state_dict(flamingo.state_dict() | buffers, assign=True)
         converted.tie_weights()
         converted.generation_config = hf_generation_config(flamingo)
-        converted.save_pretrained(folder, max_shard_size=max_shard_size)
+        converted.save_pretrained(folder, max_shard_size="5GB")
         hf_processor(cfg, flamingo).save_pretrained(folder)
         model_card(cfg).save(folder / README)
 
 
 def check_exportable(cfg: Config, model: nn.Module, merged: bool) -> None:
     """Raises a ValueError, before anything is written, for a model that the folder could not describe."""
+    flamingo = model.flamingo if isinstance(model, LoRAModel) else model
+    if merged and flamingo is not model:
+        check_mergeable(model)
     if is_quantized(model):
         raise ValueError("quantized weights are not exported: build the model with language.precision=None")
-    layers = model.unmergeable_layers() if isinstance(model, LoRAModel) and merged else []
-    if layers:
-        raise ValueError(f"lora.lora_bias=True: {layers[0]} has no bias that the bias of its update could be added to")
-    flamingo = model.flamingo if isinstance(model, LoRAModel) else model
     components = [
         (flamingo, (Flamingo,)),
         (flamingo.vision, tuple(ENCODERS.values())),
@@ -99,8 +95,9 @@ def model_config(cfg: Config, flamingo: Flamingo, has_adapter: bool) -> MMGPTCon
     perceiver = {key: value for key, value in (module.get("perceiver") or {}).items() if key != "type"}
     text_config = _without_path(language.model.config)
     dtype, float32 = language.model.dtype, []
-    for name, weights in component_weights(flamingo).items():
-        dtypes = {weight.dtype for weight in weights}
+    blocks = nn.ModuleList(layer.gated for layer in gated_layers(flamingo))
+    for name, component in {"vision": flamingo.vision, "perceiver": flamingo.perceiver, "gated": blocks}.items():
+        dtypes = {weight.dtype for weight in component.parameters()}
         if dtypes == {torch.float32} != {dtype}:
             float32.append(name)
         elif dtypes != {dtype}:
@@ -118,12 +115,6 @@ def model_config(cfg: Config, flamingo: Flamingo, has_adapter: bool) -> MMGPTCon
         dtype=dtype,
         **{name: getattr(text_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     )
-
-
-def component_weights(flamingo: Flamingo) -> dict[str, list[nn.Parameter]]:
-    """The weights of each component but the language model."""
-    gated = [weight for layer in gated_layers(flamingo) for weight in layer.gated.parameters()]
-    return {"vision": [*flamingo.vision.parameters()], "perceiver": [*flamingo.perceiver.parameters()], "gated": gated}
 
 
 def vision_config(config: Mapping, encoder: nn.Module) -> dict:
