@@ -91,6 +91,25 @@ def test_language_models_that_do_not_pass_keywords_on(experiment, tiny_v2, tmp_p
     assert torch.equal(after, before)
 
 
+@pytest.mark.parametrize(
+    "family, settings",
+    [
+        ("gemma2", dict(num_key_value_heads=2, head_dim=8, sliding_window=8, final_logit_softcapping=2.0)),
+        ("mixtral", dict(num_key_value_heads=2, num_local_experts=3)),
+        ("gpt2", dict(n_embd=32, n_layer=4, n_head=4)),
+    ],
+)
+def test_language_models_with_experts_windows_or_tied_tables(experiment, tiny_llama, tmp_path, family, settings):
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4)
+    sizes = settings if family == "gpt2" else sizes | settings
+    config = dict(model_type=family, **sizes, initializer_range=0.3)
+    cfg, model = experiment(language=dict(path=tiny_llama, config=config))
+    before, after, again = opened(cfg, model, tmp_path)
+    assert torch.equal(after, before)
+    tables = again.get_input_embeddings().weight is again.get_output_embeddings().weight
+    assert tables == (family != "mixtral")
+
+
 def test_components_in_float32_beside_a_bfloat16_language_model(experiment, tiny_llama, tmp_path):
     cfg, model = experiment(language=dict(path=tiny_llama, dtype="bfloat16"))
     before, after, again = opened(cfg, model, tmp_path)
