@@ -195,7 +195,7 @@ def test_the_loss_and_a_step_of_the_trainer_are_those_of_training(merged, chat, 
     assert first == pytest.approx(expected, abs=1e-5) and second < first
 
 
-def test_an_adapter_alone_on_the_base(tiny_base, adapted, chat, tmp_path):
+def test_adapters_by_name_on_the_base(tiny_base, adapted, chat, tmp_path):
     cfg = load_config(tiny_base.filename, {name: tiny_base[name] for name in PARTS})
     cfg.model = cfg.model.module
     base = build_model(cfg, device="cpu")
@@ -203,9 +203,16 @@ def test_an_adapter_alone_on_the_base(tiny_base, adapted, chat, tmp_path):
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "base")
     ours, theirs = batch(base, 64)
     with torch.no_grad():
-        assert torch.equal(model(**theirs).logits, base(**ours, mode="tensor"))
-        tuned = PeftModel.from_pretrained(model, adapted)
-        assert_close(tuned(**theirs).logits, chat.model(**ours, mode="tensor"))
+        before, after = base(**ours, mode="tensor"), chat.model(**ours, mode="tensor")
+        assert torch.equal(model(**theirs).logits, before)
+        tuned = PeftModel.from_pretrained(model, adapted, adapter_name="one")
+        assert_close(tuned(**theirs).logits, after)
+        tuned.load_adapter(adapted, "two")
+        for name, weight in tuned.named_parameters():
+            weight.mul_(0 if ".lora_B.two." in name else 1)
+        for adapter, expected in (("two", before), ("one", after)):
+            tuned.set_adapter(adapter)
+            assert_close(tuned(**theirs).logits, expected)
 
 
 def test_a_cache_without_its_images_is_refused(merged, chat):
