@@ -108,7 +108,8 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language.all_tied_weights_keys = {f"model.{name}": f"model.{source}" for name, source in tied}
         for name in ("_no_split_modules", "_skip_keys_device_placement", "_keep_in_fp32_modules"):
             setattr(self.language, name, getattr(model, name))
-        self._keep_in_fp32_modules_strict = config.float32_components
+        # An adapter of peft is float32, as in mmgpt.
+        self._keep_in_fp32_modules_strict = [*(config.float32_components or ()), "lora_", "trainable_tokens_"]
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
