@@ -6,13 +6,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mmgpt.apis import Chat, Conversation, build_model
+from mmgpt.cli import load_config
 from mmgpt.datasets.conversation import IMAGE_CONTENT, prepend_text, text_content
 from mmgpt.engine.trainable import trainable_state
+from tests.helpers.chat_pipeline import pipeline
 
 CONVERTERS = Path(__file__).parents[2] / "tools" / "model_converters"
+
+
+@pytest.fixture
+def experiment(tiny_flamingo_config, tmp_path):
+    """A function that gives config and model of the tiny random Flamingo, changed.
+
+    Its arguments are the tokenization, those of LoRAModel beside the Flamingo, and what is changed in the Flamingo.
+    """
+
+    def make(tokenization="segments", tuning=None, **changes):
+        flamingo = {**tiny_flamingo_config, **changes}
+        path = flamingo["language"]["path"]
+        steps = [*pipeline(path, 400)[:-1], dict(pipeline(path, 400)[-1], tokenization=tokenization)]
+        model = dict(type="LoRAModel", module=flamingo, **tuning) if tuning else flamingo
+        Config(dict(model=model, chat_pipeline=steps, default_scope="mmgpt")).dump(tmp_path / "experiment.py")
+        cfg = load_config(tmp_path / "experiment.py")
+        torch.manual_seed(1)
+        built = build_model(cfg, device="cpu")
+        for parameter in built.parameters():
+            if parameter.requires_grad and parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.3)
+        return cfg, built
+
+    return make
 
 
 @pytest.fixture(scope="session")

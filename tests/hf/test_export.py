@@ -1,8 +1,9 @@
 """Export for transformers: other components than the tiny base's, precisions, saving again, refusals."""
 
+from copy import deepcopy
+
 import pytest
 import torch
-from mmengine.config import Config
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModel,
@@ -20,31 +21,10 @@ from mmgpt.hf.export import export_transformers
 from mmgpt.models import PerceiverResampler
 from mmgpt.models.tokenizer import IMAGE_TOKEN
 from mmgpt.registry import TRANSFORMS
-from tests.helpers.chat_pipeline import pipeline
 from tests.helpers.tolerances import assert_close
+from tests.models.vision.test_timm import save_network
 
 PARTS = ("language_model", "vision_model", "flamingo_weights")
-
-
-@pytest.fixture
-def experiment(tiny_flamingo_config, tmp_path):
-    """A function that gives config and model of the tiny random Flamingo, changed, and the folder of its language."""
-
-    def make(tokenization="segments", lora=None, **changes):
-        flamingo = {**tiny_flamingo_config, **changes}
-        path = flamingo["language"]["path"]
-        steps = [*pipeline(path, 400)[:-1], dict(pipeline(path, 400)[-1], tokenization=tokenization)]
-        model = dict(type="LoRAModel", module=flamingo, lora=lora) if lora else flamingo
-        Config(dict(model=model, chat_pipeline=steps, default_scope="mmgpt")).dump(tmp_path / "experiment.py")
-        cfg = load_config(tmp_path / "experiment.py")
-        torch.manual_seed(1)
-        built = build_model(cfg, device="cpu")
-        for parameter in built.parameters():
-            if parameter.requires_grad and parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.3)
-        return cfg, built
-
-    return make
 
 
 def batch(model, size=32):
@@ -108,6 +88,57 @@ def test_language_models_with_experts_windows_or_tied_tables(experiment, tiny_ll
     assert torch.equal(after, before)
     tables = again.get_input_embeddings().weight is again.get_output_embeddings().weight
     assert tables == (family != "mixtral")
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("vit_small_patch14_reg4_dinov2", dict(layer=1, final_norm=True)),
+        ("vit_small_patch16_dinov3", {}),
+        ("swin_tiny_patch4_window7_224", dict(final_norm=True)),
+        ("convnext_atto", dict(layer=-2)),
+        ("resnet18", {}),
+    ],
+)
+def test_image_encoders_of_timm(experiment, tmp_path, name, arguments):
+    network, vision = save_network(name, tmp_path / "encoder")
+    cfg, model = experiment(vision={**vision, **arguments})
+    ours, theirs = batch(model)
+    pixels = torch.randn(3, 3, *model.vision.image_size, generator=torch.Generator().manual_seed(0))
+    ours["pixels"] = torch.stack([pixels[:2], torch.stack([pixels[2], pixels[2]])])
+    with torch.no_grad():
+        before = model(**ours, mode="tensor")
+        export_transformers(cfg, model, tmp_path / "out", merged=True)
+        again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+        after = again(theirs["input_ids"], pixel_values=pixels).logits
+    assert torch.equal(after, before)
+    assert again.vision.state_dict().keys() >= model.vision.state_dict().keys()
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_components_trained_in_full_beside_lora_in_bfloat16(experiment, tiny_llama, tmp_path, merged):
+    lora = dict(r=2, target_modules="all-linear", init_lora_weights=False)
+    tuning = dict(lora=lora, train=["perceiver", "gated"])
+    cfg, model = experiment(tuning=tuning, language=dict(path=tiny_llama, dtype="bfloat16"))
+    ours, theirs = batch(model)
+    with torch.no_grad():
+        before = model(**ours, mode="tensor")
+        if merged:
+            before = deepcopy(model).peft.merge_and_unload()(**ours, mode="tensor")
+        export_transformers(cfg, model, tmp_path / "out", merged)
+        again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+        after = again(**theirs).logits
+    assert torch.equal(after, before)
+    assert again.config.float32_components == ["vision", "perceiver", "gated"]
+    weights = [weight for name, weight in again.named_parameters() if name.endswith("attn_gate") or ".lora_" in name]
+    assert {weight.dtype for weight in weights} == {torch.float32} and again.dtype == torch.bfloat16
+
+
+def test_beams_of_the_published_code_become_those_of_transformers(experiment, tmp_path):
+    cfg, model = experiment(generation=dict(max_new_tokens=4, num_beams=3, beam_scores="text"))
+    *_, again = opened(cfg, model, tmp_path)
+    assert again.generation_config.num_beams == 3 and not hasattr(again.generation_config, "beam_scores")
 
 
 def test_components_in_float32_beside_a_bfloat16_language_model(experiment, tiny_llama, tmp_path):

@@ -5,16 +5,22 @@ import os
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
+from shutil import copy, copytree
 
 import pytest
 import torch
 
 import mmgpt.hf  # noqa: F401 (its classes become known to transformers)
+from mmgpt.apis import Chat
+from mmgpt.hf.export import export_transformers
+from mmgpt.registry import TRANSFORMS
 from tests.helpers import transformers_alone
 from tests.helpers.tolerances import assert_close
 
 ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "tests" / "data" / "chat_templates"
 
 
 def opened_alone(folders, messages, tmp_path):
@@ -65,6 +71,29 @@ def assert_as_chat(output, chat, ours):
         assert_close(batch["logits"][number, -length:], logits[0])
         assert row["cached"] == row["uncached"] == output["pipeline"][number] == [answers[number]]
     assert next(pixels, None) is None
+
+
+def test_a_chat_template_an_encoder_of_timm_and_components_in_full(
+    experiment, conversations, tiny_llama, tiny_timm, tmp_path
+):
+    # The system text of the last conversation is part of its question in ours.
+    messages, ours = (part[:-1] for part in conversations)
+    language = copytree(tiny_llama, tmp_path / "language")
+    copy(TEMPLATES / "zephyr.jinja", language / "chat_template.jinja")
+    vision = dict(type="TimmVision", path=tiny_timm)
+    tuning = dict(lora=dict(r=2, target_modules="all-linear", init_lora_weights=False), train=["perceiver", "gated"])
+    cfg, model = experiment(tuning=tuning, language=dict(path=str(language)), vision=vision)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(0.3 if ".lora_" in name else 1)  # so that rounding is not amplified
+    prompt = dict(type="FormatPrompt", template="chat", tokenizer=str(language), system="Be brief.", open_last=True)
+    cfg.chat_pipeline[:2] = [dict(type="PrepareImages", preprocessing=vision), prompt]
+    chat = Chat(deepcopy(model.eval()), [*map(TRANSFORMS.build, cfg.chat_pipeline)])
+    export_transformers(cfg, model, tmp_path / "out", merged=False)
+    [output] = opened_alone([str(tmp_path / "out")], messages, tmp_path)
+    assert_as_chat(output, chat, ours)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`chat_template.jinja`, the language model's own." in card
 
 
 def test_the_example_of_the_docs_runs(merged, conversations, tmp_path, monkeypatch, capsys):
