@@ -137,7 +137,7 @@ class MMGPTProcessor(ProcessorMixin):
         return [_unmarked(text) for text in output] if batched else _unmarked(output)
 
     def __call__(self, images=None, text: str | list[str] | None = None, **kwargs) -> BatchFeature:
-        """`input_ids` and `attention_mask` (B, L) of texts, and `pixel_values` (n, 3, S, S) of the images in them.
+        """`input_ids` and `attention_mask` (B, L) of texts, and `pixel_values` (n, 3, H, W) of the images in them.
 
         Special tokens in a text are special, except for those that `apply_chat_template` marked.
 
@@ -208,8 +208,11 @@ class MMGPTProcessor(ProcessorMixin):
         return marked
 
     def _literal(self, text: str, answer: bool = False) -> str:
-        literal = re.sub(f"{LITERAL}|{BOUNDARY}|{self._special}", lambda match: LITERAL + match[0], text)
-        return f"{BOUNDARY}{literal.strip()}{BOUNDARY}" if answer else literal
+        text = text.strip() if answer else text
+        # The first character is marked too, so that no special token begins in the text before and ends in this one.
+        pattern = rf"{LITERAL}|{BOUNDARY}|{self._special}|\A."
+        literal = re.sub(pattern, lambda match: LITERAL + match[0], text, flags=re.DOTALL)
+        return f"{BOUNDARY}{literal}{BOUNDARY}" if answer else literal
 
     @property
     def _special(self) -> str:
@@ -273,7 +276,7 @@ def _turns(messages: Sequence[dict]) -> tuple[list[dict], str]:
     """The turns of messages, as a sample has them, and their system text.
 
     Raises:
-        ValueError: the roles are out of order, or an image is not in a question.
+        ValueError: the roles are out of order, there is no question, or an image is not in one.
     """
     systems, turns = [], []
     for message in messages:
@@ -292,6 +295,8 @@ def _turns(messages: Sequence[dict]) -> tuple[list[dict], str]:
             turns[-1]["answer"] = _text(message).strip()
         else:
             raise ValueError(f"the roles are system, then user and assistant in turn: {role}")
+    if not turns:
+        raise ValueError("there is no message of user")
     return turns, "\n\n".join(systems)
 
 

@@ -112,6 +112,17 @@ def test_system_texts_of_a_prompt_template(opened, tiny_llama, system):
     assert (SYSTEM in text) == (system == "") and system in text
 
 
+@pytest.mark.parametrize("template", ["chat", "short"])
+def test_a_special_token_in_two_parts_of_a_message_is_text(opened, tmp_path, template):
+    folder = chat_folder("zephyr", tmp_path / "zephyr")
+    steps, processor = opened(folder, dict(template=template))
+    parts = [dict(type="text", text=text) for text in ("Is <ima", "ge> or </", "s> a tag?", "\ufdd0", "\ufdd1<s>")]
+    messages, conversation = as_messages([dict(question=parts)])
+    ids = ids_of(processor, messages)
+    assert ids == read_conversation(conversation, steps)["input_ids"].tolist()
+    assert processor.image_token_id not in ids
+
+
 def test_special_tokens_of_a_prompt_template(opened, tmp_path):
     folder = chat_folder("smollm2", tmp_path / "smollm2")
     template = dict(
@@ -144,6 +155,7 @@ def test_what_the_chat_template_cannot_write_is_refused(opened, tmp_path):
             processor.apply_chat_template(messages)
     image = dict(assistant, content=[dict(type="image", image=IMAGE)])
     for messages, options, message in (
+        ([dict(role="system", content="a")], {}, "there is no message of user"),
         ([user, image], {}, "only messages of user have images, not those of assistant"),
         ([user], dict(continue_final_message=True), "the last message is not an answer"),
         ([user], dict(chat_template="{{ messages }}"), "by its tokenizer's own template"),
