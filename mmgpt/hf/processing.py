@@ -19,7 +19,7 @@ from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 from mmgpt.datasets.segments import Segment
 from mmgpt.datasets.transforms.images import clip_preprocessing, upright_rgb
 from mmgpt.datasets.transforms.plain_text import PlainText
-from mmgpt.datasets.transforms.tokens import joined_spans, segment_spans, stripped_spans
+from mmgpt.datasets.transforms.tokens import segment_spans, stripped_spans
 from mmgpt.models.tokenizer import is_mark
 from mmgpt.models.vision.preprocessing import image_transform
 
@@ -239,7 +239,7 @@ class MMGPTProcessor(ProcessorMixin):
     def _encode(self, text: str, settings: dict) -> list[int]:
         """Token ids, as TokenizeSegments of mmgpt makes them; a start of the sequence comes first, if there is one."""
         tokenizer, plain_text, ids = self.tokenizer, _plain_text(self.tokenizer), []
-        spans = {"stripped": stripped_spans, CHAT: joined_spans}.get(self.tokenization, segment_spans)
+        spans = stripped_spans if self.tokenization == "stripped" else segment_spans
         # Current Llama tokenizers add no space to a text that starts with one; sentencepiece and those of 2023 do.
         doubles = self.tokenization == "stripped" and plain_text("x")[0] == plain_text(" x")[0]
         for span in spans(list(self._segments(text))):
