@@ -57,7 +57,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     state = trainable_state(model)
     if not state:
         raise ValueError("the model has no trainable parameters: there is nothing to export")
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         if isinstance(model, LoRAModel):
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
             model.peft.save_pretrained(folder / Path(ADAPTER).parent, save_embedding_layers=False)
@@ -89,14 +89,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
-    if is_quantized(model):
-        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
-    layers = model.unmergeable_layers()
-    if layers:
-        raise ValueError(
-            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
-            "added to; export the model instead"
-        )
+    check_mergeable(model)
     # 1. The logits before, of two sequences of random tokens with an image each.
     generator = torch.Generator().manual_seed(0)
     image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -118,7 +111,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     if "gated" in model.trained_in_full:
         merged["gated"] = {**(cfg.model.module.get("gated") or {}), "dtype": "float32"}
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"))
         save_components(flamingo, str(folder / "flamingo.safetensors"), layers=changed)
         _write_metadata(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
@@ -131,6 +124,18 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
                 f"merged, a logit differs by {difference:.2e} of the largest logit, more than the bound of {bound:.2e}"
             )
     return difference
+
+
+def check_mergeable(model: LoRAModel) -> None:
+    """Raises a ValueError where LoRA updates cannot be added into the weights: quantized ones, or a missing bias."""
+    if is_quantized(model):
+        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
+    layers = model.unmergeable_layers()
+    if layers:
+        raise ValueError(
+            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
+            "added to; export the model instead"
+        )
 
 
 def changed_layers(model: nn.Module) -> set[str]:
@@ -243,7 +248,7 @@ def preprocessor_config(step: Mapping) -> dict | None:
 
 
 @contextmanager
-def _new_folder(out: str | Path):
+def new_folder(out: str | Path):
     """Context manager that yields a temporary folder beside `out`, which becomes `out` at the end."""
     if Path(out).exists():
         raise ValueError(f"{out} exists already: choose a new folder")

@@ -58,7 +58,7 @@ class TimmVision(nn.Module):
     ):
         super().__init__()
         path = path and local_folder(path, weights=bool(pretrained))
-        arguments = _arguments(path, model, image_size)
+        arguments = timm_arguments(path, model, image_size)
         self.layer, self.final_norm, self.pretrained = layer, final_norm, bool(pretrained)
         self.image_size = tuple(data_config(arguments, image_size)["input_size"][1:])
 
@@ -106,7 +106,7 @@ class TimmVision(nn.Module):
         """timm's data config of the model, for images of the encoder's `image_size` where it is given."""
         image_size = config.get("image_size")
         path = config.get("path") and local_folder(config["path"], weights=False)
-        arguments = _arguments(path, config.get("model"), image_size)
+        arguments = timm_arguments(path, config.get("model"), image_size)
         return {"library": "timm", **data_config(arguments, image_size)}
 
 
@@ -117,7 +117,7 @@ def data_config(arguments: Mapping, image_size: int | tuple[int, int] | None) ->
     return resolve_data_config(size, arguments["pretrained_cfg"])
 
 
-def _arguments(path: str | None, model: str | None, image_size: int | tuple[int, int] | None) -> dict:
+def timm_arguments(path: str | None, model: str | None, image_size: int | tuple[int, int] | None) -> dict:
     """timm.create_model's arguments for a folder or a model name, with timm's description of its weights.
 
     Raises:
