@@ -22,7 +22,7 @@ from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.generation_files import as_setting, valid_generation_config
 from mmgpt.models.memory.quantization import is_quantized
-from mmgpt.models.tokenizer import special_tokens
+from mmgpt.models.special_tokens import special_tokens
 from mmgpt.models.vision import HFVision, TimmVision
 from mmgpt.models.vision.open_clip import open_clip_name
 from mmgpt.models.vision.preprocessing import changed_settings, with_settings

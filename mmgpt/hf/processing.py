@@ -20,7 +20,7 @@ from mmgpt.datasets.segments import Segment
 from mmgpt.datasets.transforms.images import clip_preprocessing, upright_rgb
 from mmgpt.datasets.transforms.plain_text import PlainText
 from mmgpt.datasets.transforms.tokens import segment_spans, stripped_spans
-from mmgpt.models.tokenizer import is_mark
+from mmgpt.models.special_tokens import is_mark
 from mmgpt.models.vision.preprocessing import image_transform
 
 from .source import FILE
