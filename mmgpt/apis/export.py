@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from mmgpt.apis.build import build_model
 from mmgpt.cli import load_config
@@ -158,7 +157,11 @@ def _write_metadata(
     if preprocessing is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     values = {**{key: cfg[key] for key in DESCRIBED_KEYS if key in cfg}, "model": model_config}
-    values["chat_pipeline"] = [_recorded(step, model.tokenizer) for step in with_settings(cfg.chat_pipeline)]
+    values["chat_pipeline"] = with_settings(cfg.chat_pipeline)
+    # The description says whether texts begin with the start of sequence, as they did in training.
+    for step in values["chat_pipeline"]:
+        if step["type"] == "TokenizeSegments" and step.get("add_bos_token") is None:
+            step["add_bos_token"] = starts_texts(model.tokenizer)
     values = _replaced(values, moved or {})
     # A path that is a variable of the experiment's config stays one, so that one option moves the base.
     used = set(_strings(values))
@@ -169,13 +172,6 @@ def _write_metadata(
     imports = cfg.get("custom_imports", {}).get("imports", [])
     imports = [imports] if isinstance(imports, str) else imports
     write_description(folder, {**bases, **values}, weights, imports)
-
-
-def _recorded(step: Mapping, tokenizer: PreTrainedTokenizerBase) -> Mapping:
-    """Config of a transform that says whether texts begin with the start of sequence, as they did in training."""
-    if step["type"] == "TokenizeSegments" and step.get("add_bos_token") is None:
-        return {**step, "add_bos_token": starts_texts(tokenizer)}
-    return step
 
 
 def _replaced(value: object, new: Mapping[str, str]) -> object:

@@ -101,7 +101,9 @@ def model_card(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> ModelCard:
             config = config.replace(
                 json.dumps(path, ensure_ascii=False), json.dumps(Path(path).name, ensure_ascii=False)
             )
-            license_ = _license(Path(path))
+            # The licence in the metadata of README.md in the base's folder, if there is one.
+            readme = (Path(path) if Path(path).is_dir() else Path(path).parent) / README
+            license_ = ModelCard.load(readme).data.license if readme.is_file() else None
             licenses.add(license_)
             bases.append(f"| {component} | {sources.get(path, Path(path).name)} | {license_ or 'not in its folder'} |")
     dataset = cfg.get("train_dataloader", {}).get("dataset", {})
@@ -173,9 +175,3 @@ def push(folder: str | Path, name: str, results: Sequence[str | Path] = (), priv
     api = HfApi()
     api.create_repo(name, private=private, exist_ok=True)
     return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model exported by mmgpt"))
-
-
-def _license(path: Path) -> str | None:
-    """The licence in the metadata of README.md in a base's folder, if there is one."""
-    file = (path if path.is_dir() else path.parent) / README
-    return ModelCard.load(file).data.license if file.is_file() else None

@@ -155,7 +155,11 @@ class MMGPTProcessor(ProcessorMixin):
             raise ValueError("truncation=True: a prompt is not cut, since images would be lost")
         if text is not None:
             rows = [self._encode(row, text_settings) for row in ([text] if isinstance(text, str) else text)]
-            self._check_images(rows, images)
+            tokens = [row.count(self.image_token_id) for row in rows]
+            nested = isinstance(images, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in images)
+            counts = [len(row) for row in images] if nested else [0 if images is None else len(list(_flat(images)))]
+            if counts != (tokens if nested else [sum(tokens)]):
+                raise ValueError(f"{counts} images for texts with {tokens} {self.image_token}: each image needs one")
             names = ("padding", "padding_side", "max_length", "pad_to_multiple_of")
             padding = {name: text_settings[name] for name in names if text_settings.get(name) is not None}
             data.update(self.tokenizer.pad({"input_ids": rows}, **{"padding": False, **padding}))
@@ -254,13 +258,6 @@ class MMGPTProcessor(ProcessorMixin):
         if starts and ids[:1] != [start]:
             ids.insert(0, start)
         return ids
-
-    def _check_images(self, rows: Sequence[list[int]], images) -> None:
-        tokens = [row.count(self.image_token_id) for row in rows]
-        nested = isinstance(images, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in images)
-        counts = [len(row) for row in images] if nested else [0 if images is None else len(list(_flat(images)))]
-        if counts != (tokens if nested else [sum(tokens)]):
-            raise ValueError(f"{counts} images for texts with {tokens} {self.image_token}: each image needs one")
 
 
 def _contents(message: dict) -> list[dict]:

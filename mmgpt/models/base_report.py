@@ -110,7 +110,12 @@ def describe_vision(config: Mapping, folder: Path) -> Report:
         "features": f"{rows * columns} of {vision.width}, from the last layer, in a grid of {rows} x {columns}",
         "dropped tokens": f"{vision.prefix_tokens} (class, distillation, registers)",
     }
-    return {"Image encoder": sizes, "Preprocessing": _preprocessing(config), "Memory": _memory(_count(vision))}
+    try:
+        settings = image_preprocessing(config)
+        preprocessing = {key: str(value) for key, value in settings.items() if value is not None}
+    except (ValueError, FileNotFoundError) as error:
+        preprocessing = {"": f"unknown: {error}"}
+    return {"Image encoder": sizes, "Preprocessing": preprocessing, "Memory": _memory(_count(vision))}
 
 
 def encoder_config(name: str, folder: Path) -> dict:
@@ -237,12 +242,3 @@ def _round_trips(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
         if tokenizer.eos_token_id in ids:
             rows[repr(text)] += ", one of them special"
     return rows
-
-
-def _preprocessing(config: Mapping) -> dict[str, str]:
-    """Rows for the settings of an image encoder's own preprocessing."""
-    try:
-        settings = image_preprocessing(config)
-    except (ValueError, FileNotFoundError) as error:
-        return {"": f"unknown: {error}"}
-    return {key: str(value) for key, value in settings.items() if value is not None}

@@ -146,7 +146,9 @@ class TokenizeSegments:
                 if text.startswith(self.doubled_spaces) and not special:
                     text, supervised = " " + text, supervised[:1] + supervised
                 if special:
-                    span_ids, has_label = [self._special_id(text)], supervised[:1]
+                    if text not in self.special:
+                        raise ValueError(f"a prompt has the special token {text!r}, which the tokenizer does not have")
+                    span_ids, has_label = [self.special[text]], supervised[:1]
                 elif len(set(supervised)) < 2:
                     span_ids = plain_text(text)[0]
                     has_label = supervised[:1] * len(span_ids)
@@ -166,11 +168,6 @@ class TokenizeSegments:
 
     def _text_ids(self, text: str) -> list[int]:
         return self.plain_text(text)[0]
-
-    def _special_id(self, name: str) -> int:
-        if name not in self.special:
-            raise ValueError(f"a prompt has the special token {name!r}, which the tokenizer does not have")
-        return self.special[name]
 
 
 def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]:

@@ -67,7 +67,10 @@ class TimmVision(nn.Module):
             raise ValueError(f"TimmVision: path={path!r} has its weights, pretrained={pretrained!r} goes with model")
         file = pretrained if isinstance(pretrained, str) else None
         if path and pretrained:
-            file = _weights_in(path)
+            files = [str(file) for pattern in WEIGHT_FILES for file in sorted(Path(path).glob(pattern))]
+            if not files:
+                raise FileNotFoundError(f"no weights in {path!r}: model.safetensors is missing")
+            file = files[0]
         try:
             if file is not None:
                 self.tower = _with_weights(arguments, file)
@@ -138,13 +141,6 @@ def timm_arguments(path: str | None, model: str | None, image_size: int | tuple[
         return resolve_model_input_args(f"local-dir:{path}" if path else model, dict(img_size=image_size))
     except RuntimeError as error:  # an unknown tag
         raise ValueError(f"TimmVision: {path or model}: {error}") from error
-
-
-def _weights_in(folder: str) -> str:
-    files = [str(file) for pattern in WEIGHT_FILES for file in sorted(Path(folder).glob(pattern))]
-    if not files:
-        raise FileNotFoundError(f"no weights in {folder!r}: model.safetensors is missing")
-    return files[0]
 
 
 def _with_weights(arguments: Mapping, file: str) -> nn.Module:
