@@ -68,9 +68,11 @@ def test_train_chat_export_and_load(experiment, tmp_path):
     for transform in build_pipeline(experiment.answer_steps):
         sample = transform(sample)
     labels = [label for label in sample["labels"].tolist() if label != IGNORE_INDEX]
-    assert labels[-1] == end and tokenizer.decode(labels[:-1]) == "red"
+    assert labels[-1] == end
+    assert tokenizer.decode(labels[:-1]) == "red"
     ids = sample["input_ids"].tolist()
-    assert ids[0] != tokenizer.bos_token_id and (ids.count(user), ids.count(end)) == (1, 3)
+    assert ids[0] != tokenizer.bos_token_id
+    assert (ids.count(user), ids.count(end)) == (1, 3)
     optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
     before = deepcopy({name: value for name, value in model.named_parameters() if value.requires_grad})
     batch = collate_conversations([sample], tokenizer.pad_token_id)
@@ -81,10 +83,12 @@ def test_train_chat_export_and_load(experiment, tmp_path):
     # 2. Chat continues the same prompt, and ends at the template's end.
     chat = Chat(model.eval(), build_pipeline(experiment.chat_pipeline), dict(max_new_tokens=5))
     prompt = chat.prepare(conversation())["input_ids"][0].tolist()
-    assert ids[: len(prompt)] == prompt and ids[len(prompt) :][: len(labels)] == labels
+    assert ids[: len(prompt)] == prompt
+    assert ids[len(prompt) :][: len(labels)] == labels
     assert chat.settings_in_force()["eos_token_id"] == [tokenizer.eos_token_id, end]
     answer = chat.submit(conversation(), dict(sequence_bias=[[[end], 1000.0]]))
-    assert answer.text() == "" and answer.finish_reason == "stop"
+    assert answer.text() == ""
+    assert answer.finish_reason == "stop"
     assert answer.prompt.startswith("<|system|>Be brief.<|end|><|user|>what <image> <|end|>?<|end|><|assistant|>")
     # 3. The exported and the merged folder answer in the same way.
     inputs = chat.prepare(conversation())
@@ -94,7 +98,8 @@ def test_train_chat_export_and_load(experiment, tmp_path):
     merge(experiment, model, tmp_path / "merged", 1e-3)
     for folder in (tmp_path / "exported", tmp_path / "merged"):
         steps = json.loads((folder / "mmgpt.json").read_text())["chat_pipeline"]
-        assert steps[1]["template"] == "chat" and steps[2]["add_bos_token"] is False
+        assert steps[1]["template"] == "chat"
+        assert steps[2]["add_bos_token"] is False
         torch.manual_seed(1)  # of the resampler and the gated blocks, which no file of this base has
         again = Chat.from_config(folder, device="cpu")
         assert again.prepare(conversation())["input_ids"][0].tolist() == prompt

@@ -43,7 +43,8 @@ def test_the_answers_are_those_of_the_chat_one_by_one(inferencer, images):
         chat.ask(chat.start(), question, [image] if image else [], generation=dict(max_new_tokens=6)).strip()
         for image, question in inputs
     ]
-    assert predictions(result) == answers and len(set(answers)) == 3
+    assert predictions(result) == answers
+    assert len(set(answers)) == 3
     assert result["visualization"] == []
 
 
@@ -96,17 +97,20 @@ def test_written_files(inferencer, images, tmp_path, monkeypatch):
     out = tmp_path / "made" / "here"
     result = inferencer(inputs, question="what shape?", out_dir=out, return_vis=True)
     lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == result["predictions"] and "grün" in lines[1]
+    assert [json.loads(line) for line in lines] == result["predictions"]
+    assert "grün" in lines[1]
     sheets = result["visualization"]
     assert [sheet.dtype for sheet in sheets] == [np.uint8] * 2
     for number, sheet in enumerate(sheets, start=1):
         assert np.array_equal(np.asarray(Image.open(out / f"answers_{number}.png")), sheet)
     page = (out / "answers.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 3 and page.count("<article") == 3
+    assert page.count("<img") == 3
+    assert page.count("<article") == 3
     # Which image a question shows is told where there are several; all text is text.
     for text in ("[1] [2] who?", "&lt;b&gt;me&lt;/b&gt;", "what &lt;i&gt;colour&lt;/i&gt;?", "expected: grün", "two?"):
         assert text in page
-    assert "<b>me" not in page and inferencer.about["model"] in page
+    assert "<b>me" not in page
+    assert inferencer.about["model"] in page
     assert inferencer(inputs, question="what shape?")["visualization"] == []
 
 

@@ -177,6 +177,7 @@ def test_compiled_steps_are_measured(small_cfg, drawn, stance):
     counts.clear()
     rows[PACKED]()
     assert counts["unique_graphs"] == 0
-    assert rows[COMPILED]() > 0 and not hasattr(rows[COMPILED], "figures")
+    assert rows[COMPILED]() > 0
+    assert not hasattr(rows[COMPILED], "figures")
     assert counts["unique_graphs"] > 0
     assert training.ratios({name: [2.0] for name in rows} | {COMPILED: [1.0]})["compiled_step_over_joint_step"] == 0.5

@@ -115,7 +115,8 @@ def test_a_program_in_a_folder_is_not_run(folder, tmp_path):
 
 def test_a_program_is_run_where_it_is_trusted(folder, tmp_path, capsys):
     old(folder, f"model = dict(type='LoRAModel')\nx = '' if {ASKS.format(str(tmp_path / 'ran'))} else ''")
-    assert load_config(folder, trust=True).model.type == "LoRAModel" and (tmp_path / "ran").exists()
+    assert load_config(folder, trust=True).model.type == "LoRAModel"
+    assert (tmp_path / "ran").exists()
     assert f"{folder} is trusted: {folder / 'config.py'} is run" in capsys.readouterr().err
 
 
@@ -126,7 +127,8 @@ def test_an_old_folder_of_plain_settings_is_read_with_a_warning(folder, monkeypa
     values = dict(VALUES, language="{{ fileDirname }}/language", default_scope="mmgpt")
     Config(values).dump(folder / "config.py")
     cfg = load_config(folder)
-    assert cfg.model.module.language.path == str(folder / "language") and cfg.model.lora.target_modules == ["q_proj"]
+    assert cfg.model.module.language.path == str(folder / "language")
+    assert cfg.model.lora.target_modules == ["q_proj"]
     assert warnings == [
         f"{folder / 'config.py'} was written by an earlier mmgpt; it is read as plain settings: export the model again"
     ]
@@ -176,7 +178,8 @@ def test_only_the_projects_own_classes_are_built(folder, change, place):
     changed(folder, change)
     with pytest.raises(ValueError, match="can do anything: --trust .trust=True in Python. allows") as raised:
         load_config(folder)
-    assert place in str(raised.value) and str(folder / "mmgpt.json") in str(raised.value)
+    assert place in str(raised.value)
+    assert str(folder / "mmgpt.json") in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,8 @@ def test_trusted_classes_are_imported_and_named(folder, tmp_path, capsys, monkey
     with pytest.raises(ValueError, match="model.module.vision.type='OwnEncoder' is not one of .* own_encoder."):
         load_config(folder)
     assert not (tmp_path / "ran").exists()
-    assert load_config(folder, trust=True).model.module.vision.type == "OwnEncoder" and (tmp_path / "ran").exists()
+    assert load_config(folder, trust=True).model.module.vision.type == "OwnEncoder"
+    assert (tmp_path / "ran").exists()
     assert (
         "is trusted: model.module.vision.type='OwnEncoder' is not one of mmgpt's own classes (OpenCLIPVision"
         in capsys.readouterr().err

@@ -120,7 +120,8 @@ def test_a_prompt_in_chat_is_the_beginning_of_the_text_in_training(families, nam
         assert prompt == expected.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False, **thinking
         )
-        assert ids[: len(prompt)] == prompt and labels[len(prompt)] != IGNORE_INDEX
+        assert ids[: len(prompt)] == prompt
+        assert labels[len(prompt)] != IGNORE_INDEX
         assert labels[len(prompt) - 1] == IGNORE_INDEX
 
 

@@ -61,7 +61,8 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
     assert dataset.name == name
     for sample in dataset:
         images = sample["meta"]["images"]
-        assert (sample["labels"] != IGNORE_INDEX).any() and (sample["source"] == "visual") == bool(images)
+        assert (sample["labels"] != IGNORE_INDEX).any()
+        assert (sample["source"] == "visual") == bool(images)
         assert (sample["pixels"].shape if images else sample["pixels"]) == (
             (len(images), 3, 16, 16) if images else None
         )
@@ -105,7 +106,8 @@ def test_nlvr_has_one_of_its_six_images(config):
 def test_wordings_ask_one_question_each(config):
     """Published: two of NLVR's are glued together; SNLI-VE's ask for an opinion and expect 'entailment'."""
     [pool] = [step.questions for step in config.pipeline if "questions" in step]
-    assert 6 <= len(set(pool)) <= 10 and all(text.endswith("?") and text.count("?") == 1 for text in pool)
+    assert 6 <= len(set(pool)) <= 10
+    assert all(text.endswith("?") and text.count("?") == 1 for text in pool)
 
 
 @pytest.mark.parametrize(("config", "name"), [("snli_ve", "snli_ve")], indirect=["config"])
@@ -114,4 +116,5 @@ def test_a_statement_comes_with_question_and_labels(config, name):
     prompts = [dataset[epoch * len(dataset)]["meta"]["prompt"] for epoch in range(20)]
     [pool] = [step.questions for step in config.pipeline if "questions" in step]
     endings = [f"competition. {text} Options: entailment, neutral, contradiction.\n\n" for text in pool]
-    assert all(any(ending in prompt for ending in endings) for prompt in prompts) and len(set(prompts)) > 3
+    assert all(any(ending in prompt for ending in endings) for prompt in prompts)
+    assert len(set(prompts)) > 3

@@ -27,14 +27,18 @@ def test_the_card_has_metadata_and_scores(folder, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"metrics": metrics}))
     write_card(folder, "someone/tiny", [tmp_path / "result.json"])
     card = ModelCard.load(folder / "README.md")
-    assert card.data.pipeline_tag == "image-text-to-text" and card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "image-text-to-text"
+    assert card.data.library_name == "transformers"
     scores = {result.dataset_name: (result.metric_type, result.metric_value) for result in card.data.eval_results}
     assert scores == {"colour": ("accuracy", 81.5), "mean": ("accuracy", 81.5)}
-    assert "owner/name" not in card.text and 'from_pretrained("someone/tiny"' in card.text
+    assert "owner/name" not in card.text
+    assert 'from_pretrained("someone/tiny"' in card.text
     assert "| language model | language | not in its folder |" in card.text
-    assert "colour, shape" in card.text and '"question": "### Instruction:' in card.text
+    assert "colour, shape" in card.text
+    assert '"question": "### Instruction:' in card.text
     config = json.loads(re.search(r"```json\n(.*?)```", card.text, re.DOTALL)[1])
-    assert config["type"] == "LoRAModel" and config["module"]["image_attention"] == "latest"
+    assert config["type"] == "LoRAModel"
+    assert config["module"]["image_attention"] == "latest"
 
 
 def test_the_snippets_of_the_card_run(folder, conversations, tmp_path, monkeypatch, capsys):
@@ -113,7 +117,9 @@ def test_push_uploads_every_file_and_names_the_base_of_the_adapter(adapted, hub,
     assert "pushed: http://127.0.0.1" in capsys.readouterr().out
     [created] = [json.loads(body) for path, body in hub if path == "/api/repos/create"]
     # The last setting is named differently by the versions of huggingface_hub.
-    assert created["name"] == "tiny" and created["organization"] == "someone" and "private" in str(created)
+    assert created["name"] == "tiny"
+    assert created["organization"] == "someone"
+    assert "private" in str(created)
     [commit] = [body for path, body in hub if "/commit/" in path]
     entries = [json.loads(line) for line in commit.splitlines()]
     files = {e["value"]["path"]: base64.b64decode(e["value"]["content"]) for e in entries if e["key"] == "file"}

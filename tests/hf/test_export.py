@@ -132,20 +132,23 @@ def test_components_trained_in_full_beside_lora_in_bfloat16(experiment, tiny_lla
     assert torch.equal(after, before)
     assert again.config.float32_components == ["vision", "perceiver", "gated"]
     weights = [weight for name, weight in again.named_parameters() if name.endswith("attn_gate") or ".lora_" in name]
-    assert {weight.dtype for weight in weights} == {torch.float32} and again.dtype == torch.bfloat16
+    assert {weight.dtype for weight in weights} == {torch.float32}
+    assert again.dtype == torch.bfloat16
 
 
 def test_beams_of_the_published_code_become_those_of_transformers(experiment, tmp_path):
     cfg, model = experiment(generation=dict(max_new_tokens=4, num_beams=3, beam_scores="text"))
     *_, again = opened(cfg, model, tmp_path)
-    assert again.generation_config.num_beams == 3 and not hasattr(again.generation_config, "beam_scores")
+    assert again.generation_config.num_beams == 3
+    assert not hasattr(again.generation_config, "beam_scores")
 
 
 def test_components_in_float32_beside_a_bfloat16_language_model(experiment, tiny_llama, tmp_path):
     cfg, model = experiment(language=dict(path=tiny_llama, dtype="bfloat16"))
     before, after, again = opened(cfg, model, tmp_path)
     assert torch.equal(after, before)
-    assert again.dtype == torch.bfloat16 and again.config.float32_components == ["vision", "perceiver"]
+    assert again.dtype == torch.bfloat16
+    assert again.config.float32_components == ["vision", "perceiver"]
     assert (
         {w.dtype for w in again.vision.parameters()}
         == {w.dtype for w in again.perceiver.parameters()}
@@ -223,7 +226,8 @@ def test_the_loss_and_a_step_of_the_trainer_are_those_of_training(merged, chat, 
     trainer = Trainer(tuned, arguments, train_dataset=[0, 1], data_collator=lambda _: {**theirs, **more})
     trainer.train()
     first, second = (entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
-    assert first == pytest.approx(expected, abs=1e-5) and second < first
+    assert first == pytest.approx(expected, abs=1e-5)
+    assert second < first
 
 
 def test_adapters_by_name_on_the_base(tiny_base, adapted, chat, tmp_path):

@@ -68,7 +68,8 @@ def test_an_answer_is_continued(processor):
     messages = [*question({"type": "text", "text": "What is red?"}), {"role": "assistant", "content": "The circle"}]
     whole = processor.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"][0]
     begun = processor.apply_chat_template(messages, continue_final_message=True, tokenize=True, return_dict=True)
-    assert begun["input_ids"][0] == whole[:-1] and whole[-1] == processor.tokenizer.eos_token_id
+    assert begun["input_ids"][0] == whole[:-1]
+    assert whole[-1] == processor.tokenizer.eos_token_id
 
 
 def test_wrong_inputs_are_refused(processor, image):

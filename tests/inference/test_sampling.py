@@ -52,13 +52,15 @@ def test_log_probabilities():
     )
     expected = logits[0].log_softmax(-1)
     values, ids = expected.topk(3)
-    assert chosen.id == ids[1] and chosen.logprob == pytest.approx(values[1].item())
+    assert chosen.id == ids[1]
+    assert chosen.logprob == pytest.approx(values[1].item())
     assert [each[0] for each in chosen.top] == ids.tolist()
 
 
 def test_ends_and_length():
     sampler = Sampler(gated(), dict(eos_token_id=[2, 3], max_new_tokens=7), PROMPT)
-    assert sampler.ends == {2, 3} and sampler.max_new_tokens == 7
+    assert sampler.ends == {2, 3}
+    assert sampler.max_new_tokens == 7
     assert Sampler(gated(), {}, PROMPT).max_new_tokens == DEFAULT_LENGTH
 
 

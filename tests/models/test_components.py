@@ -120,7 +120,8 @@ def test_components_of_ones_own_are_trained_exported_and_asked(config, tmp_path)
     torch.manual_seed(0)
     cfg = load_config(config)
     model = build_model(cfg, device="cpu")
-    assert type(model.perceiver).__name__ == "LinearResampler" and type(model.language).__name__ == "HalvedLanguage"
+    assert type(model.perceiver).__name__ == "LinearResampler"
+    assert type(model.language).__name__ == "HalvedLanguage"
     assert [type(layer.gated).__name__ for layer in model.language.model.model.layers[1::2]] == ["MeanBlock"] * 2
     data = batch(model)
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)

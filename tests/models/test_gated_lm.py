@@ -215,7 +215,8 @@ def test_float32_blocks_beside_a_bfloat16_language_model_compute_as_it_does():
         out.float().square().mean().backward()
         outs.append(out)
         grads.append(torch.cat([weight.grad.flatten() for weight in weights]))
-    assert outs[1].dtype == torch.bfloat16 and grads[1].dtype == torch.float32
+    assert outs[1].dtype == torch.bfloat16
+    assert grads[1].dtype == torch.float32
     torch.testing.assert_close(*outs, rtol=0.05, atol=0.05 * outs[0].abs().max().item())
     assert (grads[0] - grads[1]).norm() < 0.05 * grads[1].norm()
     model.eval()

@@ -104,7 +104,8 @@ def test_placeholders_get_the_names_that_the_folder_gives(sentencepiece_file, tm
     folder = write(tmp_path / "base", dict(eos_token_id=4), tokenizer_config=config)
     copy(sentencepiece_file("gemma"), folder / "tokenizer.model")
     tokenizer = load_tokenizer(str(folder))
-    assert tokenizer.eos_token_id == 4 and tokenizer.convert_tokens_to_ids(["<|new|>", *ADDED_TOKENS]) == [
+    assert tokenizer.eos_token_id == 4
+    assert tokenizer.convert_tokens_to_ids(["<|new|>", *ADDED_TOKENS]) == [
         400,
         401,
         402,
@@ -183,7 +184,8 @@ def test_vocab_and_merges_are_read_by_transformers_class(tmp_path, model_type):
     tokenizer = load_tokenizer(str(folder))
     for text in PROBES:
         assert tokenizer.decode(plain(tokenizer, text)) == text
-    assert tokenizer.eos_token == "<|endoftext|>" and len(tokenizer) == raw.get_vocab_size() + 3
+    assert tokenizer.eos_token == "<|endoftext|>"
+    assert len(tokenizer) == raw.get_vocab_size() + 3
 
 
 def test_a_tokenizer_whose_file_lowercases_is_accepted(tmp_path):
@@ -351,7 +353,8 @@ def test_holes_in_a_vocabulary_are_filled_before_tokens_are_added(tmp_path):
     tokenizer = load_tokenizer(str(folder))
     assert vocabulary.items() <= tokenizer.get_vocab().items()
     assert tokenizer.convert_tokens_to_ids(["<s>", "<|im_end|>", *ADDED_TOKENS]) == [302, 305, 306, 307]
-    assert tokenizer.decode(plain(tokenizer, "abc ab c")) == "abc ab c" and plain(tokenizer, "abc") == [301]
+    assert tokenizer.decode(plain(tokenizer, "abc ab c")) == "abc ab c"
+    assert plain(tokenizer, "abc") == [301]
 
 
 def test_added_tokens_whose_ids_are_taken_are_refused(tmp_path):
@@ -439,7 +442,8 @@ def test_settings_beside_the_vocabulary_are_kept(tmp_path):
         "left",
         "{{ messages }}",
     )
-    assert tokenizer.clean_up_tokenization_spaces is False and type(tokenizer) is PreTrainedTokenizerFast
+    assert tokenizer.clean_up_tokenization_spaces is False
+    assert type(tokenizer) is PreTrainedTokenizerFast
 
 
 @pytest.mark.parametrize(
@@ -518,5 +522,6 @@ def test_new_tokens_take_no_id_of_a_vocabulary_with_a_gap(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(dict(tokens, tokenizer_class="GPT2Tokenizer")))
     (tmp_path / "config.json").write_text(json.dumps(dict(model_type="gpt2")))
     vocabulary = load_tokenizer(str(tmp_path)).get_vocab()
-    assert ids.items() <= vocabulary.items() and len(set(vocabulary.values())) == len(vocabulary)
+    assert ids.items() <= vocabulary.items()
+    assert len(set(vocabulary.values())) == len(vocabulary)
     assert vocabulary["<image>"] > max(ids.values())

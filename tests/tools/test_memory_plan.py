@@ -37,14 +37,16 @@ def test_it_prints_the_plan_that_options_ask_for(config, capsys):
     memory_plan.main([config, "--length", "64", "--batch", "4"])
     printed = capsys.readouterr().out
     assert "on one GPU, with batches of 4 rows of 64 tokens and 4 images" in printed
-    assert "24 GB: fits" in printed and "To turn down" not in printed
+    assert "24 GB: fits" in printed
+    assert "To turn down" not in printed
     made, sizes = estimate(config, "--length", "64", "--batch", "4")
     assert sizes == memory_plan.Sizes(4, 64, 4, packed=True)
     found = dict(re.findall(r"│ (.+?) +│ +([\d.]+) │", printed))
     assert found["peak"] == f"{made.total / 2**30:.2f}"
     assert found["activations and gradients"] == f"{made.step / 2**30:.2f}"
     low, _ = estimate(config, "--length", "64", "--batch", "4", "--checkpointing")
-    assert low.step < made.step and low.weights == made.weights
+    assert low.step < made.step
+    assert low.weights == made.weights
 
 
 def test_several_gpus(config, capsys):
@@ -62,7 +64,8 @@ def test_what_does_not_fit_is_turned_down_where_it_gains_most():
     assert [line.split(":")[0].strip() for line in lines[4:6]] == ["frozen weights", "activations"]
     cfg.model.module.checkpointing, cfg.model.module.language.precision = True, "int4"
     lines = memory_plan.advice(cfg, made, memory_plan.Sizes(2, 512, 1))
-    assert "a smaller batch (2 rows of 512 tokens)" in lines[4] and not any("int4" in line for line in lines)
+    assert "a smaller batch (2 rows of 512 tokens)" in lines[4]
+    assert not any("int4" in line for line in lines)
 
 
 def test_the_batch_of_a_config():
@@ -82,7 +85,8 @@ def test_a_training_on_cached_features(config, tmp_path):
     with open(config, "a") as file:
         file.write(f"image_steps = '${{feature_steps}}'\nfeature_cache = {str(tmp_path / 'cache')!r}\n")
     planned, sizes = estimate(config)
-    assert sizes.features and planned.total > 0
+    assert sizes.features
+    assert planned.total > 0
 
 
 def test_images_have_the_size_that_the_encoders_own_preprocessing_gives_them(tmp_path):

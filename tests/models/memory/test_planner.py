@@ -139,7 +139,8 @@ def test_the_plan_is_what_a_step_takes_on_a_gpu(small, changes):
 
 def test_chunks_and_checkpointing_lower_the_peak(small):
     peaks = [step_peak(small(**changes), SIZES) for changes in (dict(), dict(checkpointing=True), LOW)]
-    assert peaks[1] < 0.6 * peaks[0] and peaks[2] < 0.6 * peaks[1]
+    assert peaks[1] < 0.6 * peaks[0]
+    assert peaks[2] < 0.6 * peaks[1]
 
 
 def test_tensors_count_as_long_as_they_live():
@@ -157,7 +158,9 @@ def test_what_else_a_plan_holds(small):
     model, sizes = small(), Sizes(1, 16, 1)
     whole = plan(model, sizes)
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    assert whole.weights["trainable float32"] == trained and whole.optimizer == 2 * trained and whole.gathered == 0
+    assert whole.weights["trainable float32"] == trained
+    assert whole.optimizer == 2 * trained
+    assert whole.gathered == 0
     # Gradients that stay between the batches of a step.
     kept = plan(model, sizes, accumulation=4)
     assert whole.step < kept.step <= whole.step + trained
