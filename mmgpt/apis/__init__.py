@@ -9,7 +9,7 @@ MODULES = {
     "Conversation": "conversation",
     "MMGPTInferencer": "inferencer",
     "build_model": "build",
-    "read_image": "images",
+    "read_image": "inputs",
 }
 RENAMED = {"read_picture": "read_image"}
 __all__ = list(MODULES)

@@ -1,8 +1,8 @@
 """Chat with a tuned model: questions of text and images in, streamed answers out."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
 from pathlib import Path
 
 import torch
@@ -12,12 +12,12 @@ from PIL import Image
 
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
-from mmgpt.apis.images import read_image
+from mmgpt.apis.inputs import read_image
 from mmgpt.apis.precision import build_for_serving
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
-from mmgpt.datasets.transforms import FormatPrompt
+from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
 from mmgpt.inference.answer import Answer
 from mmgpt.inference.detokenizer import AnswerDetokenizer
 from mmgpt.inference.predict import draw_seed
@@ -37,7 +37,8 @@ class Chat:
     Args:
         model: a Flamingo, or a LoRAModel around one, in eval mode.
         pipeline: the transforms from a sample with ``pil`` images to ``input_ids`` and ``pixels``: the same ones
-            that training uses, with the last answer open, so that a conversation is tokenized as in training.
+            that training uses, with the last answer open, so that a conversation is tokenized as in training. A prompt
+            is shorter than the language model's positions; a lower `max_length` of TokenizeSegments is kept.
         generation: generation arguments that override the model's own, e.g. ``dict(max_new_tokens=64)``.
         scheduler: arguments of `Scheduler` besides the model (max_batch, max_waiting, cache_bytes).
         engine: the old name of `scheduler`.
@@ -54,7 +55,11 @@ class Chat:
         if engine is not None:
             print_log("Chat: the argument 'engine' is 'scheduler' now", "current", logging.WARNING)
         self.model, self.flamingo = model, flamingo_of(model)
-        self.pipeline = list(pipeline)
+        # Prompt and answer share the language model's positions, and an answer has one token at least.
+        self.max_positions = self.flamingo.language.max_positions or sys.maxsize
+        self.pipeline = [
+            step.limited(self.max_positions - 1) if isinstance(step, TokenizeSegments) else step for step in pipeline
+        ]
         self.generation = {**self.flamingo.generation, **(generation or {})}
         self.scheduler = Scheduler(model, **(scheduler or engine or {}))
         tokenizer = model.tokenizer
@@ -180,8 +185,8 @@ class Chat:
                 others whether its question was asked before.
 
         Raises:
-            ValueError: the conversation is longer than the pipeline's token limit or than the model's positions, has
-                another number of images than of image contents, or an argument is unknown or wrong.
+            PromptTooLong: the conversation is longer than the language model's positions or the pipeline's limit.
+            ValueError: it has another number of images than of image contents, or an argument is unknown or wrong.
             Busy: the waiting queue is full.
         """
         arguments = {**self.generation, **STREAMED, **(generation or {})}
@@ -206,15 +211,7 @@ class Chat:
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
-        # The language model's positions limit prompt and answer together.
-        max_positions = getattr(self.flamingo.language.config, "max_position_embeddings", None) or inf
-        remaining = max_positions - ids.shape[1]
-        if remaining <= 0:
-            raise ValueError(
-                f"the prompt has {ids.shape[1]} tokens, but the language model has {max_positions} positions for "
-                "prompt and answer: shorten the question, or start a new conversation"
-            )
-        sampler.max_new_tokens = min(sampler.max_new_tokens, remaining)
+        sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
         return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
 

@@ -1,7 +1,7 @@
 """Conversation with a model: plain data of turns and images, and the sample that the pipeline makes of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
@@ -16,15 +16,17 @@ class Conversation:
     Attributes:
         turns: ``question`` (contents, as in a training sample) and ``answer`` of each turn so far.
         images: the images, RGB, in the order of their positions in the turns.
+        system: system text, or ''.
     """
 
     turns: list[dict] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
+    system: str = ""
 
     def with_question(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
         """A copy of this conversation with one more question, whose images stand before its text."""
         question = [IMAGE_CONTENT] * len(images) + [text_content(text)]
-        return Conversation([*self.turns, {"question": question}], [*self.images, *images])
+        return replace(self, turns=[*self.turns, {"question": question}], images=[*self.images, *images])
 
     def asked(self, text: str, images: Sequence[Image.Image] = ()) -> "Conversation":
         """Earlier name of `with_question`, accepted for one release."""
@@ -36,7 +38,8 @@ def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) 
     """Sample for `collate_conversations`: the conversation after all transforms of a pipeline."""
     names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
     turns = [dict(turn) for turn in conversation.turns]
-    sample = {"images": names, "pil": list(conversation.images), "turns": turns, "source": "chat", "meta": {}}
+    sample = {"images": names, "pil": list(conversation.images), "system": conversation.system, "turns": turns}
+    sample |= {"source": "chat", "meta": {}}
     for transform in pipeline:
         sample = transform(sample)
     return sample

@@ -14,8 +14,7 @@ from PIL import Image
 from mmgpt.apis.build import chat_config, find_device
 from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import read_conversation
-from mmgpt.apis.images import read_image
-from mmgpt.apis.inputs import InferenceInput, is_annotation_file, read_input
+from mmgpt.apis.inputs import InferenceInput, is_annotation_file, read_image, read_input
 from mmgpt.datasets.conversation import is_image, place_images, question_contents, question_text
 from mmgpt.datasets.image_files import is_hidden
 from mmgpt.datasets.records import read_records

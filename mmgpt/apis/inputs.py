@@ -1,4 +1,4 @@
-"""Inputs of the inferencer: questions of several forms, checked and brought to the one schema of samples."""
+"""Inputs of users: images, and questions of several forms, checked and brought to the one schema of samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +7,26 @@ from typing import NamedTuple
 from PIL import Image
 
 from mmgpt.apis.conversation import Conversation
-from mmgpt.apis.images import read_image
 from mmgpt.datasets.conversation import question_text
+from mmgpt.datasets.image_folders import image_path
 from mmgpt.datasets.parsers.schema import conversation
 from mmgpt.datasets.records import parse_record
+from mmgpt.datasets.transforms import LoadImages
+from mmgpt.datasets.transforms.images import upright_rgb
 
 ANNOTATION_SUFFIXES = (".jsonl", ".json")
+
+
+def read_image(image: str | Path | Image.Image) -> Image.Image:
+    """Image file of any format and size, or PIL image, read the same way as training reads it: upright and RGB.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a readable image.
+    """
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    return LoadImages()({"images": [str(image)]})["pil"][0]
 
 
 class InferenceInput(NamedTuple):
@@ -20,11 +34,12 @@ class InferenceInput(NamedTuple):
 
     index: int
     sample: dict
-    images: list[Path | Image.Image]
+    images: list[str | Image.Image]
 
     def conversation(self) -> Conversation:
         """The conversation up to the last question, its images read."""
-        return Conversation(self.sample["turns"], [read_image(image) for image in self.images])
+        images = [read_image(image) for image in self.images]
+        return Conversation(self.sample["turns"], images, self.sample.get("system", ""))
 
 
 def read_input(index: int, item: object, question: str | None = None, folder: str | Path = "") -> InferenceInput:
@@ -66,7 +81,7 @@ def read_input(index: int, item: object, question: str | None = None, folder: st
             raise ValueError(f"turn {number} has no answer: only the last question of an input is answered")
     if not question_text(last["question"]).strip():
         raise ValueError("the question is empty")
-    files = [image if isinstance(image, Image.Image) else Path(folder, image) for image in images]
+    files = [image if isinstance(image, Image.Image) else image_path(folder, str(image)) for image in images]
     return InferenceInput(index, sample, files)
 
 

@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import huggingface_hub
+
+from mmgpt.utils.hub import is_hub_name, local_folder
 from mmgpt.utils.json_file import read_json_object
 
 # Top-level names of a config from which objects are built. Other top-level names are variables, used or not.
@@ -40,7 +43,8 @@ WHOLE, BLOCKS, BLOCK = 64 << 20, 256, 64 << 10
 def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     """Raises one error that lists every file and folder that the config needs and that does not exist.
 
-    A folder of weights is incomplete without the files that loading it needs.
+    A folder of weights is incomplete without the files that loading it needs. The files of a model that is named by its
+    Hub id are downloaded, unless others are missing.
 
     A file that a config names as ``dict(path=..., source='what it is and where to get it')`` is listed with its source,
     which `load_config` gathers in ``sources``.
@@ -55,19 +59,26 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     sections = {name: cfg.get(name) for name in SECTIONS if name not in set(skip)}
     # 1. Missing paths, each with the dotted names of the config that need it; of an incomplete folder, its files.
     names: dict[str, list[str]] = {}
-    for name, path, content in _named_files(sections, ""):
-        if not os.path.exists(path):
-            names.setdefault(path, []).append(name)
-        elif os.path.isdir(path):
-            for choices in content:
-                if not any(any(Path(path).glob(choice)) for choice in choices):
-                    names.setdefault(os.path.join(path, " or ".join(choices)), []).append(name)
+    errors: dict[str, str] = {}  # of Hub ids
+    entries = list(_named_files(sections, ""))
+    on_hub = [entry for entry in entries if _is_on_hub(*entry)]
+    for name, path, content in (entry for entry in entries if entry not in on_hub):
+        for missing in _missing_paths(path, path, content):
+            names.setdefault(missing, []).append(name)
+    # A download begins when all other files are there.
+    for name, path, content in on_hub if not names or huggingface_hub.is_offline_mode() else ():
+        try:
+            folder = "" if path in errors else local_folder(path, weights=WEIGHTS in content)
+        except FileNotFoundError as error:
+            folder, errors[path] = "", str(error)
+        for missing in _missing_paths(path, folder, content):
+            names.setdefault(missing, []).append(name)
     if not names:
         return
     # 2. The message, with the paths of the same source and the same options together.
     groups: dict[tuple[str, str], list[str]] = {}
     for path in names:
-        groups.setdefault((_source(path, cfg), _options(path, names[path], cfg)), []).append(path)
+        groups.setdefault((errors.get(path) or _source(path, cfg), _options(path, names[path], cfg)), []).append(path)
     lines = [f"{len(names)} files or folders that the config needs are missing (looked for from {os.getcwd()}):"]
     for (source, options), paths in groups.items():
         lines.append(f"  {source or 'Other files'}")
@@ -78,14 +89,31 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     raise FileNotFoundError("\n".join(lines))
 
 
+def _missing_paths(path: str, folder: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yields what is missing of a path that lies at `folder`: the path itself, or files of the folder."""
+    if not os.path.exists(folder):
+        yield path
+    elif os.path.isdir(folder):
+        for choices in content:
+            if not any(any(Path(folder).glob(choice)) for choice in choices):
+                yield os.path.join(path, " or ".join(choices))
+
+
+def _is_on_hub(name: str, path: str, content: Iterable[tuple[str, ...]]) -> bool:
+    """Whether an entry of `_named_files` is the Hub id of a model or a tokenizer."""
+    return bool(content) and is_hub_name(path)
+
+
 def read_settings(file: Path) -> dict:
     """JSON object of a file, empty where there is no file. ValueError when the file holds something else."""
     return read_json_object(file) if file.is_file() else {}
 
 
 def named_files(section: object) -> list[str]:
-    """Existing files and folders that a section of a config names, each once."""
-    return list(dict.fromkeys(path for _, path, _ in _named_files(section, "") if os.path.exists(path)))
+    """Existing files and folders that a section of a config names, each once; of a Hub id, the folder in the cache."""
+    entries = _named_files(section, "")
+    paths = (local_folder(entry[1]) if _is_on_hub(*entry) else entry[1] for entry in entries)
+    return list(dict.fromkeys(path for path in paths if os.path.exists(path)))
 
 
 def data_files(datasets: object) -> list[str]:
@@ -100,6 +128,7 @@ def fingerprints(section: object) -> dict[str, str]:
     """
     files: dict[str, tuple[str, tuple]] = {}
     for name, path, content in _named_files(section, ""):
+        path = local_folder(path, WEIGHTS in content) if _is_on_hub(name, path, content) else path
         if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
             files[name] = path, tuple(content) or MODEL_FOLDER
     # Each file is read once, although every dataset names the tokenizer.

@@ -1,10 +1,10 @@
 """Schema of a sample, its check, and functions on questions and turns.
 
-A sample is `{'id': str, 'images': [path, ...], 'turns': [turn, ...]}`, and `'tags': {name: str | [str, ...]}` where
-scores are reported by groups of samples. A turn is `{'question': str | [content, ...], 'answer': str, 'context': str,
-'answers': [str], 'choices': [str], 'rationales': [str]}`, of which only the question is required; a content is
-`{'type': 'image'}` or `{'type': 'text', 'text': str}`. A question that is a string is literal text: `<image>` typed in
-it is not an image.
+A sample is `{'id': str, 'images': [path or data URI, ...], 'turns': [turn, ...]}`, with `'system': str` where it has a
+system text, and `'tags': {name: str | [str, ...]}` where scores are reported by groups of samples. A turn is
+`{'question': str | [content, ...], 'answer': str, 'context': str, 'answers': [str], 'choices': [str], 'rationales':
+[str]}`, of which only the question is required; a content is `{'type': 'image'}` or `{'type': 'text', 'text': str}`. A
+question that is a string is literal text: `<image>` typed in it is not an image.
 """
 
 import re
@@ -17,6 +17,7 @@ MEDIA_MARK = re.compile(
     r"<(?:image|video|audio|speech|sound)(?:_?\d+)?>|<image_placeholder>|<ImageHere>|<(?:img|video|audio)>[^<>\n]+</\w+>"
     r"|<\|(?:image|video|audio|vision_start|image_pad|video_pad)(?:_\d+)?\|>"
 )
+WEB_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 TEXT_KEYS = ("answer", "context")
 LIST_KEYS = ("answers", "choices", "rationales")
 
@@ -72,6 +73,27 @@ def prepend_text(text: str, question: str | Sequence[dict]) -> str | list[dict]:
     return [*question[:images], text_content(f"{text}\n\n"), *question[images:]]
 
 
+def join_messages(messages: Sequence[Sequence[dict]]) -> list[dict]:
+    """Question of the contents of user messages that follow each other; texts that follow each other get a line each.
+
+    Images after all of the text go before it, unless there are others within the text. The meaning is the same, and
+    models are tuned with images first (see the parser of LLaVA's dialogues).
+    """
+    contents = _images_first([content for message in messages for content in _images_first(message)])
+    question: list[dict] = []
+    for content in contents:
+        follows_text = bool(question) and not is_image(question[-1]) and not is_image(content)
+        question.append(text_content(f"\n{content['text']}") if follows_text else content)
+    return question
+
+
+def _images_first(contents: Sequence[dict]) -> list[dict]:
+    images = [content for content in contents if is_image(content)]
+    texts = [content for content in contents if not is_image(content)]
+    start = leading_images(contents)
+    return [*images, *texts] if list(contents[start : start + len(texts)]) == texts else list(contents)
+
+
 def count_images(turns: Sequence[dict]) -> int:
     """Number of image contents in the questions of turns."""
     questions = [turn["question"] for turn in turns if not isinstance(turn["question"], str)]
@@ -114,6 +136,9 @@ def check_sample(sample: dict) -> dict:
     images, turns = sample.get("images"), sample.get("turns")
     if not _is_text_list(images):
         raise ValueError(f"images must be a list of paths, got {images!r}")
+    for image in images:
+        if WEB_ADDRESS.match(image):
+            raise ValueError(f"image {image!r:.200} is on the web: download it, and name the file")
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"a sample needs a list with at least one turn, got {turns!r}")
     for turn in turns:
@@ -132,6 +157,8 @@ def check_sample(sample: dict) -> dict:
     contents = count_images(turns)
     if contents and contents != len(images):
         raise ValueError(f"{len(images)} images, but {contents} image contents in its questions")
+    if not isinstance(sample.get("system", ""), str):
+        raise ValueError(f"system must be a string, got {sample['system']!r}")
     for name, value in sample.get("tags", {}).items():
         if not isinstance(value, str) and not _is_text_list(value):
             raise ValueError(f"tag {name!r} must be a string or a list of strings, got {value!r}")

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mmgpt.utils.atomic import atomic_write
+from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import SampleError
 from mmgpt.utils.json_file import read_json_object
 
@@ -30,12 +31,15 @@ FILL_COMMAND = "python tools/dataset_converters/cache_features.py CONFIG"
 
 
 def image_key(path: str | os.PathLike) -> int:
-    """Key of an image file: a 64-bit hash of its real path, size and modification time.
+    """Key of an image: a 64-bit hash of its file's real path, size and modification time, or of its data URI.
 
     Raises an OSError if the file does not exist.
     """
-    status = os.stat(path)
-    text = b"%s\0%d\0%d" % (os.fsencode(os.path.realpath(path)), status.st_size, status.st_mtime_ns)
+    if is_data_uri(os.fspath(path)):
+        text = os.fsencode(path)
+    else:
+        status = os.stat(path)
+        text = b"%s\0%d\0%d" % (os.fsencode(os.path.realpath(path)), status.st_size, status.st_mtime_ns)
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 

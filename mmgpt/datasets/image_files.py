@@ -9,7 +9,10 @@ from typing import NamedTuple
 from PIL import Image
 from torch.utils.data import Dataset
 
+from mmgpt.utils.data_uri import is_data_uri, read_data_uri
+
 from .transforms.images import exif_orientation
+from .untrusted_images import open_image
 
 # Suffixes of image files that are looked for in folders and archives; Pillow reads all of these formats.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -30,7 +33,7 @@ class ImageFile(NamedTuple):
     """Result of the check of an image file.
 
     Attributes:
-        path: path of the file.
+        path: path of the file, or a data URI.
         size: (width, height) in pixels, where known.
         problem: '', 'missing_image', 'unreadable_image', or 'unusual_image' for an image that can be read but may not
             look as expected.
@@ -57,10 +60,16 @@ class ImageFiles(Dataset):
 
 
 def check_image_file(path: str) -> ImageFile:
-    """Check of an image file by its header, and by its pixels if its size or its end leaves doubt that it is complete.
+    """Check of a data URI, or of an image file.
 
-    Damage in the middle of a file, which only decoding shows, is not found.
+    A file is checked by its header, and by its pixels if its size or its end leaves doubt that it is complete. Damage
+    in the middle of a file, which only decoding shows, is not found.
     """
+    if is_data_uri(path):
+        try:
+            return ImageFile(path, open_image(read_data_uri(path)).size)
+        except ValueError as error:
+            return ImageFile(path, problem="unreadable_image", message=str(error))
     if not os.path.exists(path):
         return ImageFile(path, problem="missing_image", message="no such file")
     if not os.path.isfile(path):

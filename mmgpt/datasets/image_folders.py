@@ -1,12 +1,19 @@
-"""Check of the image folders of a dataset, made when its annotation file is read."""
+"""Paths of images, and the check of a dataset's image folders, made when its annotation file is read."""
 
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from itertools import filterfalse
 
 from mmengine.logging import print_log
 
+from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import MissingImageError, SampleLocation
+
+
+def image_path(folder: str | os.PathLike, image: str) -> str:
+    """Path of an image of a sample, relative to its folder or absolute; a data URI stays as it is."""
+    return image if is_data_uri(image) else os.path.join(folder, image)
 
 
 def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[str, str], skip_errors: bool) -> None:
@@ -24,7 +31,7 @@ def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[st
     """
     first_images: dict[str, tuple[str, dict]] = {}
     for sample in samples:
-        for image in sample["images"]:
+        for image in filterfalse(is_data_uri, sample["images"]):
             first_images.setdefault(os.path.dirname(image), (os.path.join(prefix, image), sample))
     missing = [
         (path, sample)

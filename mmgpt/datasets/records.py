@@ -24,7 +24,8 @@ def read_records(path: str | Path, questions: str | Path | None = None) -> Itera
     JSON lines (blank lines are skipped; NLVR's files end in .json), a JSON list, an object with the list under one of
     LIST_KEYS, or an object of records by id (OCR-VQA, GQA), whose key becomes the record's `id`. Strings beside the
     list (VQAv2's `data_subtype`) are added to each record. An object with `images` and `annotations` (COCO's layout,
-    NoCaps) gives one record for each image, with the list of its `annotations`.
+    NoCaps) gives one record for each image, with the list of its `annotations`. An object with a list of `messages`,
+    which the chat page saves, is one record.
 
     Args:
         path: annotation file.
@@ -210,6 +211,8 @@ def _non_finite_numbers(value, keys: tuple[str, ...] = ()) -> Iterator[tuple[str
 
 def _object_records(content: dict) -> list:
     """Records of a file whose content is an object."""
+    if isinstance(content.get("messages"), list):
+        return [content]
     if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
         images = content["images"]
         by_image = {_integer(f"image {i}", image, "id"): [] for i, image in enumerate(images)}

@@ -22,7 +22,7 @@ from . import resume
 from .hooks.compile import CompileHook
 from .hooks.default_hooks import disabled_hook_lines, hooks_of_run
 from .parallel.fsdp import ShardedDataParallel
-from .schedule import fit_schedule
+from .schedule import check_ratios, fit_schedule
 from .trainable import unwrap_model
 
 # MMEngine's messages that fill a screen, by their first words.
@@ -119,6 +119,7 @@ class MMGPTRunner(Runner):
         if not any(isinstance(hook, ParamSchedulerHook) for hook in self.hooks):
             return []
         schedulers = scheduler if isinstance(scheduler, Sequence) else [scheduler]
+        check_ratios(schedulers, (group["lr"] for group in optim_wrapper.param_groups))
         return super()._build_param_scheduler(
             fit_schedule(schedulers, self.max_iters, len(self.train_dataloader)), optim_wrapper
         )

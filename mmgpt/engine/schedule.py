@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.logging import print_log
@@ -20,6 +20,30 @@ WARM_UPS = {
     scheduler_classes.LinearParamScheduler: (("start_factor", 1 / 3), ("end_factor", 1.0)),
     scheduler_classes.ConstantParamScheduler: (("factor", 1 / 3), (None, 1.0)),
 }
+# Arguments of MMEngine's schedulers that set a rate instead of multiplying it, in all groups alike.
+ABSOLUTE_RATES = ("eta_min", "eta_max", "min_value")
+
+
+def check_ratios(schedulers: Iterable, rates: Iterable[float]) -> None:
+    """Raises a ValueError for a scheduler that would not keep the ratios of the groups' learning rates.
+
+    Args:
+        schedulers: configs, or schedulers that are built already, which are not checked.
+        rates: learning rates of the optimizer's groups.
+    """
+    rates = sorted(set(rates))
+    for index, scheduler in enumerate(schedulers):
+        if len(rates) == 1 or not isinstance(scheduler, dict):
+            continue
+        kind = str(scheduler.get("type"))
+        of_momentum = "Momentum" in kind or scheduler.get("param_name", "lr") != "lr"
+        for name in () if of_momentum else ABSOLUTE_RATES:
+            if scheduler.get(name):
+                raise ValueError(
+                    f"param_scheduler[{index}] ({kind}): {name}={scheduler[name]!r} would be the rate of all parameter "
+                    f"groups, whose rates are {', '.join(f'{rate:.4g}' for rate in rates)}; cosine schedules take "
+                    "eta_min_ratio"
+                )
 
 
 def fit_schedule(schedulers: Sequence, run: int, epoch: int) -> list:

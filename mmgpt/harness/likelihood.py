@@ -16,7 +16,7 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
     The loss is the mean negative log-likelihood of the answer's tokens and of the end of the sequence, as in training.
 
     Raises:
-        ValueError: an answer is empty, or does not fit into the pipeline's token limit.
+        ValueError: an answer is empty, or does not fit into the chat's token limit.
     """
     if not all(conversation.turns[-1].get("answer") for conversation in conversations):
         raise ValueError("an answer is empty")
@@ -41,7 +41,10 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
 def _as_candidate(sample: dict | None) -> dict:
     """A sample with its last answer as the candidate after its prompt (see `AddCandidates`)."""
     if sample is None or "cut" in sample:
-        raise ValueError("an answer with its prompt is longer than max_length of the chat_pipeline")
+        raise ValueError(
+            "an answer with its prompt is longer than the chat takes: the language model's positions, or a "
+            "max_length of the chat_pipeline"
+        )
     ids, labels = sample["input_ids"], sample["labels"]
     start = int((labels == IGNORE_INDEX).nonzero()[-1]) + 1
     candidate = {"ids": ids[start:], "labels": labels[start:]}

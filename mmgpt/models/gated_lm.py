@@ -222,6 +222,13 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         """Ids of the tokens that end an answer, unless generation arguments name others."""
         return as_ids(self.generation_config.eos_token_id)
 
+    @property
+    def max_positions(self) -> int | None:
+        """Largest number of tokens that the language model takes, prompt and answer together; None: any number."""
+        config = self.model.config.get_text_config()
+        names = ("max_position_embeddings", "max_seq_len")  # MPT has the latter.
+        return next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
         """True: the language model inside has chosen how its experts, if it has any, are computed."""

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmgpt.compat.beams import PublishedBeams
+from mmgpt.utils.hub import local_folder
 
 from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_settings
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN
@@ -37,7 +38,8 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
         ValueError: a file names an end that is not an id.
     """
     config = language.get("config")
-    files = [Path(language["path"]) / name for name in (GENERATION, CONFIG)]
+    folder = Path(local_folder(language["path"], weights=False))
+    files = [folder / name for name in (GENERATION, CONFIG)]
     settings = {"language.config": config} if config else {str(file): read_settings(file) for file in files}
     *_, model_config = settings.values()
     vocabulary = _base_tokens(tokenizer, (model_config.get("text_config") or model_config).get("vocab_size") or 0)

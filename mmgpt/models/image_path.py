@@ -14,7 +14,8 @@ def check_image_path(model: nn.Module) -> None:
     """Refuse to train a Flamingo, or a LoRAModel around one, that images cannot reach, or whose image path is noise.
 
     The image path consists of the resampler and the gated blocks, which Flamingo adds to two pretrained models; for a
-    new pair of models they are new. They may be loaded, trained in full, or trained partly (LoRA in the gated blocks).
+    new pair of models they are new. They may be loaded, trained in full (alone, or beside LoRA by `train`), or trained
+    partly (LoRA in the gated blocks).
     Other models pass. Other random frozen weights only cause a warning: images reach the model through them all the
     same, and a config may ask for a random image encoder.
 
@@ -37,8 +38,8 @@ def check_image_path(model: nn.Module) -> None:
     if reason:
         raise ValueError(
             f"{reason}. Set flamingo_weights (now {flamingo.weights!r}) to a file with the resampler and gated blocks "
-            "of this base, or train them first as configs/mmgpt/full_joint.py does and make such a file of its "
-            "checkpoint with tools/model_converters/weights.py"
+            "of this base; or train them, beside LoRA by model.train=['perceiver', 'gated'] as "
+            "configs/mmgpt/lora_from_scratch.py does, or alone as configs/mmgpt/align.py does"
         )
     random = []
     if not getattr(flamingo.vision, "pretrained", True) and not _is_trainable(flamingo.vision):

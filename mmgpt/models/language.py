@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from mmgpt.cli.files import read_settings
+from mmgpt.utils.hub import local_folder
 
 from .generation_files import base_generation_config, check_no_code
 from .weights.checks import check_base, check_index, stored_dtypes
@@ -52,10 +53,11 @@ def fitted_language_model(tokenizer: PreTrainedTokenizerBase, language: dict) ->
 def load_language_model(
     path: str, dtype: str | None = None, pretrained: bool = True, config: dict | None = None
 ) -> PreTrainedModel:
-    """The causal language model of a Hugging Face folder.
+    """The causal language model of a Hugging Face folder or Hub id.
 
     Args:
-        path: folder with config.json and the weights (safetensors or .bin, the latter read with weights-only loading).
+        path: folder with config.json and the weights (safetensors or .bin, the latter read with weights-only loading),
+            or the model's id on the Hub.
         dtype: of the weights, e.g. 'bfloat16'; None is float32.
         pretrained: False builds the model with random weights, from config.json or from `config`.
         config: description of a new model, e.g. dict(model_type='llama', hidden_size=128, ...).
@@ -65,6 +67,7 @@ def load_language_model(
         ValueError: transformers does not compute such a model, or the weights are not exactly the model's.
     """
     torch_dtype = getattr(torch, dtype or "float32")
+    path = local_folder(path, weights=pretrained and config is None)
     # 1. The config, of a type that transformers knows.
     file = Path(path) / "config.json"
     if config is not None:

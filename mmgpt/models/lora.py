@@ -1,11 +1,12 @@
 """LoRA around a registered model, built on peft (Hu et al. 2021, arXiv:2106.09685)."""
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
 
+import torch
 from mmengine.model import BaseModel
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
@@ -17,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from mmgpt.registry import MODELS
 
 from .flamingo import FREEZABLE, Flamingo
+from .gated_lm import gated_layers
 from .language import is_tied
 
 # The supported values of two fields, and why the others are not. peft's other initialisations change the base's
@@ -34,7 +36,7 @@ _OTHER_INITIALISATION = "the init_lora_weights that it belongs to is not support
 REFUSED = {
     "task_type": "leave it out, a Flamingo is not one of transformers' tasks",
     "inference_mode": "nothing would be trained",
-    "modules_to_save": "choose layers by target_modules and tokens by train_tokens",
+    "modules_to_save": "name components in train of the LoRAModel, and tokens in train_tokens",
     "trainable_token_indices": "name the tokens in train_tokens",
     "ensure_weight_tying": "LoRA on a table that is both embedding and output head is refused",
     "layer_replication": "the gated blocks stand between the layers that the base has",
@@ -57,28 +59,44 @@ SETTINGS = {"velora_config": VeloraConfig, "use_bdlora": BdLoraConfig}
 NUMBERS = {"r": int, "lora_alpha": (int, float), "lora_dropout": (int, float)}
 ALL_LAYERS = dict(layers_to_transform=None, layers_pattern=None)
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
+TRAINABLE = ("vision", "perceiver", "gated")  # components that can be trained in full beside LoRA
 
 
 @MODELS.register_module()
 class LoRAModel(BaseModel):
-    """A frozen Flamingo with trainable low-rank updates in some of its layers.
+    """A frozen Flamingo with trainable low-rank updates in some of its layers, beside components trained in full.
 
     Args:
-        module: config of the Flamingo.
+        module: config of the Flamingo. All of it but the components of `train` is frozen, whatever its `frozen` says.
         lora: fields of peft's LoraConfig, passed on as they are (r, lora_alpha, target_modules, use_dora, ...), except
             that target_modules="all-linear" means the linear layers of the language model and its gated blocks, without
-            the output head.
+            the output head and the components of `train`.
         train_tokens: tokens whose embedding rows are trained too (peft's trainable_token_indices), e.g. ['<image>'].
+        train: components that are trained in full, of 'vision', 'perceiver' and 'gated': those that a base without
+            Flamingo's weights lacks are ['perceiver', 'gated']. Their weights are float32, also beside a bfloat16
+            language model; their layers get no update.
 
     Raises:
-        ValueError: a field of `lora` is unknown, is not supported, or names something that the model does not have.
+        ValueError: a field of `lora` is unknown, is not supported, or names something that the model does not have; or
+            a component of `train` is unknown, is not float32, or has a layer that `lora` takes.
     """
 
-    def __init__(self, module: dict, lora: dict, train_tokens: list[str] | None = None):
-        config = lora_config(lora)
+    def __init__(
+        self, module: dict, lora: dict, train_tokens: list[str] | None = None, train: Sequence[str] | None = None
+    ):
+        config, train = lora_config(lora), tuple(train or ())
+        for name in train:
+            if name not in TRAINABLE:
+                raise ValueError(
+                    f"train: {name!r} cannot be trained in full beside LoRA; choose among {', '.join(TRAINABLE)}"
+                )
+        module = {**module, "frozen": [name for name in module.get("frozen", FREEZABLE) if name not in train]}
+        if "gated" in train:
+            # Without a dtype the gated blocks would have the language model's.
+            module["gated"] = {"dtype": "float32", **(module.get("gated") or {})}
         module = MODELS.build(module)
         super().__init__(module.data_preprocessor)
-        targets = find_targets(module, config)
+        targets = find_targets(module, config, train)
         if train_tokens:
             if is_tied(module.language):
                 # peft would train the rows of the embedding alone, and merge them into both: another model.
@@ -101,7 +119,11 @@ class LoRAModel(BaseModel):
             config.trainable_token_indices = {embedding: ids}
         self.peft = get_peft_model(module, config)
         # peft freezes all components; running statistics of the image encoder, which no checkpoint holds, stay too.
-        module.frozen = FREEZABLE
+        module.frozen = tuple(name for name in FREEZABLE if name not in train)
+        self.trained_in_full = train
+        for name in train:
+            for part in components(module, name):
+                part.requires_grad_(True)
         # bias="lora_only" trains the biases themselves, whose initial values `disabled` restores.
         for number, bias in enumerate(self._trainable_biases()):
             self.register_buffer(f"initial_bias_{number}", bias.detach().clone(), persistent=False)
@@ -139,7 +161,16 @@ class LoRAModel(BaseModel):
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Context manager in which the model answers as it did before tuning."""
+        """Context manager in which the model answers as it did before tuning.
+
+        Raises:
+            ValueError: components are trained in full, whose weights before tuning no longer exist.
+        """
+        if self.trained_in_full:
+            raise ValueError(
+                f"the model before tuning no longer exists: train={list(self.trained_in_full)} changes all weights of "
+                "these components; build a second model, without the checkpoint"
+            )
         biases = self._trainable_biases()
         tuned = [bias.data for bias in biases]
         with self.peft.disable_adapter():
@@ -174,6 +205,11 @@ class LoRAModel(BaseModel):
 def flamingo_of(model: Flamingo | LoRAModel) -> Flamingo:
     """The Flamingo that a LoRAModel wraps, or the model itself."""
     return model.flamingo if isinstance(model, LoRAModel) else model
+
+
+def components(module: Flamingo, name: str) -> list[nn.Module]:
+    """The modules of a Flamingo that a name of TRAINABLE stands for: one, or all gated blocks."""
+    return [layer.gated for layer in gated_layers(module)] if name == "gated" else [getattr(module, name)]
 
 
 def lora_config(lora: Mapping) -> LoraConfig:
@@ -213,21 +249,26 @@ def _check_names(names: Iterable[str], kind: str, choices: Iterable[str], accept
         raise ValueError(f"{kind} has no {unknown[0]!r}; choose among {', '.join(sorted(choices))}")
 
 
-def find_targets(module: nn.Module, config: LoraConfig) -> list[str]:
+def find_targets(module: nn.Module, config: LoraConfig, train: Sequence[str] = ()) -> list[str]:
     """Names of the layers of a Flamingo that a LoraConfig adapts; its target_modules="all-linear" becomes their names.
+
+    Args:
+        train: components that are trained in full.
 
     Raises:
         ValueError: an entry of the config reaches no layer, or one in which an update would do nothing or harm; names
-            the entry, and the choices.
+            the entry, and the choices. A component of `train` is not float32.
     """
-    modules, harm = dict(module.named_modules()), _harmful_layers(module)
+    modules, in_full = dict(module.named_modules()), _layers_in_full(module, train)
+    harm = _harmful_layers(module) | in_full
     layers = [name for name, layer in modules.items() if isinstance(layer, ADAPTABLE)]
     usable = _matched([name for name in layers if name not in harm], config, target_modules=r".*", **ALL_LAYERS)
     choices = ", ".join(sorted({short_name(name) for name in usable}))
     if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
         linear = (name for name in layers if isinstance(modules[name], (nn.Linear, Conv1D)))
         head = module.language.get_output_embeddings()
-        config.target_modules = {n for n in linear if n.startswith("language.") and modules[n] is not head}
+        linear = (name for name in linear if modules[name] is not head and name not in in_full)
+        config.target_modules = {name for name in linear if name.startswith("language.")}
         targets = _matched(layers, config)
     else:
         targets = _check_target_modules(modules, config, choices)
@@ -270,6 +311,23 @@ def _harmful_layers(module: nn.Module) -> dict[str, str]:
                 "a layer of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"
             )
     return harm
+
+
+def _layers_in_full(module: Flamingo, train: Sequence[str]) -> dict[str, str]:
+    """The modules of a Flamingo within the components of `train`, by name, with the reason not to adapt them."""
+    names, in_full = {id(child): name for name, child in module.named_modules()}, {}
+    for component in train:
+        for part in components(module, component):
+            for parameter, weight in part.named_parameters():
+                if weight.dtype != torch.float32:
+                    raise ValueError(
+                        f"train: {component!r} is trained in float32, and its {parameter} is "
+                        f"{str(weight.dtype).removeprefix('torch.')}, in whose rounding small steps vanish: set "
+                        f"{component}.dtype to 'float32', or leave it out"
+                    )
+            reason = f"a layer of {component!r}, which train={list(train)} trains in full"
+            in_full |= {names[id(child)]: reason for child in part.modules()}
+    return in_full
 
 
 def _check_target_modules(modules: Mapping[str, nn.Module], config: LoraConfig, choices: str) -> list[str]:

@@ -121,12 +121,11 @@ def convert_sentencepiece(model: ModelProto, is_mark, names: Mapping[int, str]) 
         decoding.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(decoding)
 
-    # 3. Special tokens, marks, and the start of a text.
-    for piece, _, kind in pieces:
-        if kind in (UNKNOWN, CONTROL):
-            tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True)])
-        elif kind == USER_DEFINED and is_mark(piece):
-            tokenizer.add_tokens([AddedToken(piece, normalized=False, special=False)])
+    # 3. Special tokens, marks, and the start of a text. Each call takes time in proportion to the vocabulary.
+    control = [piece for piece, _, kind in pieces if kind in (UNKNOWN, CONTROL)]
+    marks = [piece for piece, _, kind in pieces if kind == USER_DEFINED and is_mark(piece)]
+    tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in control])
+    tokenizer.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in marks])
     if model.trainer_spec.bos_id >= 0:
         start = pieces[model.trainer_spec.bos_id][0]
         special = [(start, tokenizer.token_to_id(start))]

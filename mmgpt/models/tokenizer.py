@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mmgpt.cli.files import read_settings
+from mmgpt.utils.hub import local_folder
 
 from .sentencepiece_file import convert_sentencepiece, first_difference, named_tokens, read_sentencepiece
 
@@ -35,11 +36,14 @@ SETTINGS = ("model_max_length", "padding_side", "chat_template")
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
     """The tokenizer of a Hugging Face folder with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
 
+    `path` is the folder, or the model's id on the Hub.
+
     1. tokenizer.json is used unchanged, or else the sentencepiece model in tokenizer.model is converted. transformers'
        class, which rebuilds the tokenizer of its own model, is used only where there is neither (vocab.json and
        merges.txt). Tokens of the folder's other files get the ids in these files.
     2. The start and the end of a sequence are those of the tokenizer's files, compared with config.json and
-       generation_config.json; differences are logged.
+       generation_config.json; differences are logged. The tokenizer puts the start in front of texts where its files
+       say so (`add_bos_token`, or the post-processor of tokenizer.json), or are those of a sentencepiece model.
     3. Special tokens of the base stay special, also for the tokenizers library, so that typed text never becomes one
        and decoding leaves them out. Flamingo's tokens come last.
     4. Words must be decoded with the spaces between them, and must not be spelled where they are tokens.
@@ -48,7 +52,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         FileNotFoundError: there is no such folder.
         ValueError: a file cannot be read, files contradict each other, no end of sequence is named, or text is damaged.
     """
-    folder = Path(path)
+    folder = Path(local_folder(path, weights=False))
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {path!r} with a tokenizer (tokenizer.json or tokenizer.model)")
 
@@ -111,12 +115,50 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         **{key: settings[key] for key in SETTINGS if settings.get(key) is not None},
     )
     _check_text(folder, tokenizer)  # 4. Text.
+    starts = _starts_texts(folder, settings, tokenizer)
+    if starts != starts_texts(tokenizer):
+        tokenizer.add_bos_token = starts  # in its post-processor, with which it is saved
     return tokenizer
+
+
+# Datasets, prompts and pipelines share one tokenizer.
+shared_tokenizer = functools.lru_cache(maxsize=4)(load_tokenizer)
 
 
 def is_mark(token: str) -> bool:
     """Whether an added token that is not special is a mark, which typed text never becomes."""
     return MARK.fullmatch(token) is not None and not HTML.fullmatch(token)
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, AddedToken]:
+    """The special tokens and marks of a tokenizer by name, which only a template can write."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {token.content: token for token in added if token.special or is_mark(token.content)}
+
+
+@functools.lru_cache(maxsize=4096)
+def special_positions(text: str, names: frozenset[str]) -> tuple[tuple[int, int], ...]:
+    """(start, end) of the special tokens in a template's text; of two with one start, the longer one."""
+    names = sorted((name for name in names if name in text), key=len, reverse=True)
+    return tuple(match.span() for match in re.finditer("|".join(map(re.escape, names)), text)) if names else ()
+
+
+def starts_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer puts its start of sequence in front of texts."""
+    return tokenizer.bos_token is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The special token with which a tokenizer's chat template ends an answer; None where there is none."""
+    answer = "\U000f0000"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # There is no template, or it fails, as a program can.
+        return None
+    _, found, rest = text.rpartition(answer)
+    ends = special_positions(rest, frozenset(special_tokens(tokenizer))) if found else ()
+    return rest[slice(*ends[0])] if ends else None
 
 
 def _read_settings(folder: Path) -> dict:
@@ -270,6 +312,16 @@ def _start_of_sequence(folder: Path, vocabulary: Mapping[str, int], roles: Mappi
     choice = bos if bos in vocabulary and vocabulary[bos] < rows else next(iter(candidates), None)
     _warn_of_difference(folder, "bos", bos, vocabulary, configured, choice)
     return choice
+
+
+def _starts_texts(folder: Path, settings: Mapping, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether texts begin with the start of sequence: as the folder says, or else as sentencepiece's models have it.
+
+    SmolLM2 and GPT-2 name a start that they put in front of no text.
+    """
+    if tokenizer.bos_token is None or isinstance(settings.get("add_bos_token"), bool):
+        return tokenizer.bos_token is not None and settings["add_bos_token"]
+    return starts_texts(tokenizer) or (folder / "tokenizer.model").is_file()
 
 
 def _configured_tokens(folder: Path, vocabulary: Mapping[str, int], role: str) -> tuple[dict[str, str], float]:

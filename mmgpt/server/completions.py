@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
 from mmgpt.apis import Chat
+from mmgpt.datasets.transforms import PromptTooLong
 from mmgpt.inference.answer import Busy, Piece
 from mmgpt.server.admission import ActiveRequest
 from mmgpt.server.errors import ApiError, ClientGone, as_api_error, shutting_down, too_many_requests
@@ -140,6 +141,8 @@ class Completions:
             )
         except Busy as error:
             raise too_many_requests() from error
+        except PromptTooLong as error:
+            raise ApiError(400, f"{error}: shorten the conversation", "messages", "context_length_exceeded") from error
         except ValueError as error:
             raise ApiError(400, str(error)) from error
         active.attach(answer)

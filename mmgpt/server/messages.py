@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from mmgpt.apis import Conversation
-from mmgpt.datasets.conversation import IMAGE_CONTENT, is_image, prepend_text, text_content
+from mmgpt.datasets.conversation import IMAGE_CONTENT, join_messages, text_content
 from mmgpt.server.errors import ApiError
 from mmgpt.server.image_urls import ImageDecoder
-from mmgpt.server.schema import Content, ImageContent, Message, TextContent
+from mmgpt.server.schema import ImageContent, Message, TextContent
 from mmgpt.server.settings import Settings
 
 INSTRUCTION_ROLES = ("system", "developer")
@@ -39,8 +39,7 @@ def check_size(messages: Sequence[Message], settings: Settings) -> None:
 def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conversation:
     """Conversation whose last question is open. All its texts are literal.
 
-    System and developer messages go before the first question, after its leading images: the template that models are
-    tuned with has no other position for them. User messages that follow each other are one question.
+    System and developer messages are its system text. User messages that follow each other are one question.
 
     Raises:
         ApiError: 400, where an image is not accepted, or the roles are out of order. The order is instructions, then
@@ -56,41 +55,25 @@ def to_conversation(messages: Sequence[Message], images: ImageDecoder) -> Conver
         elif message.role == "user":
             if not turns or "answer" in turns[-1]:
                 turns.append({"question": []})
-            turns[-1]["question"] += images_first(message.content)
+            contents = [
+                IMAGE_CONTENT if isinstance(content, ImageContent) else text_content(content.text)
+                for content in message.content
+            ]
+            turns[-1]["question"].append(contents)
         else:
             _check_order(turns and "answer" not in turns[-1], param, "an assistant message must answer a user message")
             turns[-1]["answer"] = _text(message, param).strip()
     _check_order(turns and "answer" not in turns[-1], param, "the last message must be a user's")
-    # 2. The questions become contents as in a training sample; consecutive texts are on separate lines.
     for turn in turns:
-        question: list[dict] = []
-        for content in images_first(turn["question"]):
-            if isinstance(content, ImageContent):
-                question.append(IMAGE_CONTENT)
-            else:
-                follows_text = bool(question) and not is_image(question[-1])
-                question.append(text_content("\n" * follows_text + content.text))
-        turn["question"] = question
-    turns[0]["question"] = prepend_text("\n\n".join(instructions), turns[0]["question"])
-    # 3. Images are decoded.
+        turn["question"] = join_messages(turn["question"])
+    # 2. Images are decoded.
     decoded = []
     for param, url in image_params(messages):
         try:
             decoded.append(images.open(url))
         except ValueError as error:
             raise ApiError(400, f"{param}: {error}", param) from error
-    return Conversation(turns, decoded)
-
-
-def images_first(contents: Sequence[Content]) -> list[Content]:
-    """Contents of a question; images after all of the text go before it, unless there are others within the text.
-
-    The meaning is the same, and models are tuned with images first (see the parser of LLaVA's dialogues).
-    """
-    images = [content for content in contents if isinstance(content, ImageContent)]
-    texts = [content for content in contents if isinstance(content, TextContent)]
-    start = next((i for i, content in enumerate(contents) if isinstance(content, TextContent)), len(contents))
-    return [*images, *texts] if list(contents[start : start + len(texts)]) == texts else list(contents)
+    return Conversation(turns, decoded, "\n\n".join(instructions))
 
 
 def _check_order(condition: object, param: str, message: str) -> None:

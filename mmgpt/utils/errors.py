@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from .data_uri import short_name
+
 # A field of `str(SampleLocation)` and what follows it: the next field, or the reason.
 FIELD = re.compile(r"""(dataset|file|record|id|image) ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+)(, |: )""")
 
@@ -18,7 +20,7 @@ class SampleLocation(NamedTuple):
         file: annotation file.
         record: number of the record in the file, from 0.
         id: the record's own id.
-        image: file of the image that an error is about.
+        image: file of the image that an error is about, or the beginning of its data URI.
     """
 
     dataset: str | None = None
@@ -31,7 +33,7 @@ class SampleLocation(NamedTuple):
     def of(cls, sample: Mapping, image: object = None) -> "SampleLocation":
         """Location of a sample, or of one of its images, from those of the sample's keys that are fields."""
         values = {key: sample[key] for key in cls._fields[:-1] if key in sample}
-        return cls(**values, image=None if image is None else str(image))
+        return cls(**values, image=None if image is None else short_name(str(image)))
 
     def filled_from(self, other: "SampleLocation") -> "SampleLocation":
         """This location, its unknown fields taken from another one."""

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 from PIL import Image
 
-from mmgpt.apis.images import read_image
+from mmgpt.apis.inputs import read_image
 from mmgpt.inference.answer import Answer
 
 from .session import Turn

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import Conversation
-from mmgpt.apis.images import ImageLimits, open_image
 from mmgpt.compat.python_names import renamed_arguments
+from mmgpt.datasets.untrusted_images import ImageLimits, open_image
 from mmgpt.inference.answer import Answer
 
 from .generation_settings import GenerationSettings

@@ -12,6 +12,7 @@ from mmgpt.apis import Chat, Conversation, build_model, read_image
 from mmgpt.cli import load_config
 from mmgpt.datasets import InstructionDataset, prompts
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.datasets.transforms import PromptTooLong
 from tests.helpers.chat_pipeline import pipeline
 
 
@@ -166,7 +167,7 @@ def test_images_in_later_turns(chat, picture):
     ("what?", ["broken.png"], ValueError, "^image .*: cannot be read"),
     ("what?", ["red.png", "cut.png"], ValueError, "^image .*: cannot be read"),
     ("  ", [], ValueError, "question is empty"),
-    ("what? " * 500, [], ValueError, "^a prompt of .* the limit is 400"),
+    ("what? " * 500, [], PromptTooLong, "^a prompt of .* the limit is 255"),
 ])  # fmt: skip
 def test_errors_leave_the_conversation_as_it_was(chat, picture, text, images, error, message):
     (picture.parent / "broken.png").write_text("no image")
@@ -177,6 +178,23 @@ def test_errors_leave_the_conversation_as_it_was(chat, picture, text, images, er
     with pytest.raises(error, match=message):
         chat.ask(conversation, text, [picture.parent / image for image in images])
     assert len(conversation.turns) == 1 and conversation.images == []
+
+
+def test_a_prompt_in_chat_may_be_longer_than_a_row_of_training(tiny_base):
+    question = Conversation().with_question("the red circle " * 50)
+
+    def asked(**options):
+        cfg = deepcopy(tiny_base)
+        cfg.chat_pipeline[-1].update(options)
+        answer = Chat.from_config(cfg, device="cpu", generation=dict(max_new_tokens=2)).submit(question)
+        answer.text()
+        return answer.prompt_tokens
+
+    length = asked()
+    assert tiny_base.max_length < length
+    assert asked(max_length=length) == length
+    with pytest.raises(PromptTooLong, match=f"a prompt of {length} tokens, the limit is {length - 1}"):
+        asked(max_length=length - 1)
 
 
 def test_a_failing_model_leaves_the_conversation_as_it_was(chat, monkeypatch):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from copy import deepcopy
 from shutil import copy, copytree, rmtree
 
 import numpy as np
@@ -23,6 +24,7 @@ from mmgpt.models import LoRAModel, generation
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.models.weights.writer import save_components, save_language, save_mmgpt_lora
 from mmgpt.registry import MODELS, TRANSFORMS
+from tests.helpers.hub_cache import put_into_cache, use_hub
 from tests.models.test_flamingo import batch
 from tests.models.test_language import as_untied
 
@@ -62,6 +64,20 @@ def experiment(tiny_llama, tiny_clip, tiny_flamingo_config, tmp_path):
 @torch.no_grad()
 def logits(model, data):
     return model(**data)
+
+
+def test_an_exported_folder_names_the_hub_id_of_its_base(experiment, tiny_llama, tmp_path, monkeypatch):
+    put_into_cache(tmp_path / "hub", "owner/llama", tiny_llama)
+    use_hub(monkeypatch, tmp_path / "hub")
+    cfg, _ = experiment()
+    cfg = load_config(cfg.filename, dict(language_model="owner/llama"))
+    model = build_model(cfg, device="cpu")
+    export(cfg, model, tmp_path / "exported")
+    description = json.loads((tmp_path / "exported" / "mmgpt.json").read_text())
+    assert description["language_model"] == "owner/llama"
+    assert "snapshots" not in json.dumps(description)
+    loaded = build_model(load_config(tmp_path / "exported"), tmp_path / "exported", device="cpu")
+    assert torch.equal(loaded.flamingo.language.model.lm_head.weight, model.flamingo.language.model.lm_head.weight)
 
 
 TARGETS = ["query_key_value", "dense_h_to_4h", "to_q", "ff.1"]
@@ -187,8 +203,8 @@ def test_merge_compares_the_model_with_the_written_files(experiment, tmp_path, m
         return save_language(model, *arguments, **options)
 
     monkeypatch.setattr("mmgpt.apis.export.save_language", lossy)
-    with pytest.raises(ValueError, match="merged, a logit differs by .*, more than the bound of 1.00e-04"):
-        merge(cfg, model, tmp_path / "out", bound=1e-4)
+    with pytest.raises(ValueError, match="merged, a logit differs by .* of the largest logit, .* bound of 1.00e-04"):
+        merge(cfg, model, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.py"]
 
 
@@ -244,12 +260,25 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
     cfg.model.module.language = dict(path=tiny_llama, dtype="bfloat16")
     torch.manual_seed(1)
     model = build_model(cfg, device="cpu")
-    merge(cfg, model, tmp_path / "out", bound=0.2)
-    merged, again = (
-        model.peft.get_base_model().state_dict(),
-        build_model(load_config(tmp_path / "out"), device="cpu").state_dict(),
-    )
-    assert merged.keys() == again.keys() and all(torch.equal(merged[name], again[name]) for name in merged)
+    expected = deepcopy(model).peft.merge_and_unload().state_dict()
+    assert merge(cfg, model, tmp_path / "out") < 0.05
+    again = build_model(load_config(tmp_path / "out"), device="cpu").state_dict()
+    assert expected.keys() == again.keys() and all(torch.equal(expected[name], again[name]) for name in expected)
+
+
+def test_the_bound_of_a_merged_model_is_relative_to_its_logits(experiment, tmp_path, monkeypatch):
+    """The models are not in memory at once."""
+    cfg, model = experiment()
+    head, built = model.module.language.model.get_output_embeddings(), []
+    head.weight.data *= 1e4
+
+    def build(*arguments, **options):
+        built.append({p.device.type for p in model.parameters()})
+        return build_model(*arguments, **options)
+
+    monkeypatch.setattr("mmgpt.apis.export.build_model", build)
+    assert merge(cfg, model, tmp_path / "out", bound=1e-5) < 1e-5
+    assert built == [{"meta"}]
 
 
 def test_description_of_an_exported_folder(experiment, tmp_path):

@@ -1,7 +1,11 @@
+import os
+
 import pytest
 
 from mmgpt.cli import check_files, files
 from mmgpt.cli.files import file_fingerprint, fingerprints
+from tests.helpers.hub_cache import COMMIT, put_into_cache, use_hub
+from tests.helpers.hub_server import serve_hub
 
 
 @pytest.fixture
@@ -184,3 +188,48 @@ def test_a_large_file_is_known_by_blocks_of_it(tmp_path, monkeypatch):
     assert len(seen) == 5
     (tmp_path / "a.bin").rename(tmp_path / "b.bin")
     assert file_fingerprint(tmp_path / "b.bin") in seen
+
+
+BY_NAME = dict(
+    vision=dict(type="HFVision", path="owner/encoder"),
+    language=dict(path="owner/model"),
+    steps=[dict(tokenizer="owner/model")],
+)
+
+
+def test_models_of_the_hub_that_are_missing_are_listed_with_the_other_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "encoder", "config.json")
+    put_into_cache(tmp_path / "hub", "owner/encoder", tmp_path / "encoder")
+    use_hub(monkeypatch, tmp_path / "hub")
+    cfg = dict(language_model="owner/model", model=BY_NAME, train_dataloader=dict(ann_file="a.json"))
+    with pytest.raises(FileNotFoundError) as raised:
+        check_files(cfg)
+    message = str(raised.value)
+    assert message.startswith("3 files")
+    for words in [
+        "HF_HUB_OFFLINE is set: run `hf download owner/model` with a network",
+        "    owner/model  (model.language.path and 1 more)\n    elsewhere? --cfg-options language_model=...",
+        "    owner/encoder/*.safetensors or *.bin or *.pt or *.pth  (model.vision.path)",
+        "    a.json  (train_dataloader.ann_file)",
+    ]:
+        assert words in message
+
+
+def test_models_of_the_hub_are_downloaded_when_no_other_file_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    models = {"owner/model": {name: name.encode() for name in names}, "owner/encoder": {names[0]: b"{}"}}
+    cfg = dict(model=BY_NAME, train_dataloader=dict(ann_file="a.json"))
+    with serve_hub(models) as (address, downloads):
+        use_hub(monkeypatch, tmp_path / "hub", address)
+        with pytest.raises(FileNotFoundError, match="1 files.*\n.*\n    a.json"):
+            check_files(cfg)
+        assert not downloads
+        fill(tmp_path, "a.json")
+        with pytest.raises(FileNotFoundError, match=r"1 files.*\n.*\n    owner/encoder/\*.safetensors or"):
+            check_files(cfg)
+    assert sorted(downloads) == sorted([*names, "config.json"])
+    # Fingerprints and other readers of the files follow the names into the cache.
+    assert fingerprints(BY_NAME).keys() == {"vision.path", "language.path", "steps[0].tokenizer"}
+    assert {os.path.basename(path) for path in files.named_files(BY_NAME)} == {COMMIT}

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmgpt.datasets.feature_cache import create_cache
-from mmgpt.datasets.transforms import TokenizeSegments
+from mmgpt.datasets.transforms import PrepareImages, TokenizeSegments
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.registry import PARSERS
 
 
@@ -269,3 +270,17 @@ def test_text_length_with_cached_features_needs_no_features(build, caption_confi
     (tmp_path / "images" / "captions_0.png").unlink()
     with pytest.raises(FileNotFoundError, match="captions.json', record 0, .*image '.*captions_0.png': no such file"):
         len(build(config))
+
+
+def test_a_conversation_that_the_page_saved_is_trained_on(build, caption_config):
+    """Its images are data URIs, and every answer has labels."""
+    file = Path(__file__).parents[1] / "data" / "chat_page.json"
+    dataset = build(caption_config(1, parser="messages", ann_file=str(file)))
+    [sample] = dataset
+    prepare, tokenize = (
+        next(step for step in dataset.pipeline.transforms if isinstance(step, kind))
+        for kind in (PrepareImages, TokenizeSegments)
+    )
+    assert prepare.restore(sample["pixels"])[0, 5, 5].tolist() == [0, 0, 255]
+    label_text = tokenize.tokenizer.decode(sample["labels"][sample["labels"] != IGNORE_INDEX])
+    assert "Blue." in label_text and "Yes." in label_text and "Sure?" not in label_text

@@ -47,7 +47,7 @@ def test_only_matrices_of_the_gated_blocks_decay(model, name):
 
 def test_unknown_paramwise_key_and_frozen_model_are_refused(model):
     cfg = schedule("tiny").optim_wrapper
-    with pytest.raises(ValueError, match="decay_mult.*the only choice is 'decayed'"):
+    with pytest.raises(ValueError, match="decay_mult.*choose among 'custom_keys' and 'decayed'"):
         build_optim_wrapper(model, {**cfg, "paramwise_cfg": dict(decay_mult=1)})
     with pytest.raises(ValueError, match="nothing to train"):
         build_optim_wrapper(model.requires_grad_(False), cfg)

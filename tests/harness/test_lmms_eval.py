@@ -276,7 +276,7 @@ def test_errors_name_the_argument_or_the_document(load, adapter, chat_config):
     with pytest.raises(ValueError, match=r"task 't', split 'test', one of the documents \[3, 4\]: an answer is empty"):
         model.loglikelihood(requests(["red", "red", "red", " ", "red"]))
     long = requests(["red " * 400] * 5)
-    with pytest.raises(ValueError, match="with its prompt is longer than max_length"):
+    with pytest.raises(ValueError, match="with its prompt is longer than the chat takes"):
         model.loglikelihood(long)
     model.task_dict["t"]["test"][1]["pictures"] = ["film.mp4"]
     with pytest.raises(FileNotFoundError, match="film.mp4"):

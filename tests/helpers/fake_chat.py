@@ -6,10 +6,11 @@ from collections import Counter
 
 from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.datasets.conversation import question_text
-from mmgpt.datasets.transforms import FormatPrompt
+from mmgpt.datasets.transforms import FormatPrompt, PromptTooLong
 from mmgpt.inference.answer import Answer, Busy, Piece, Token
 
-BUSY, FAIL, SLOW = "busy", "fail", "slow"  # words in a question that is refused, fails, or is answered slowly
+# Words in a question that is refused, too long, fails, or is answered slowly.
+BUSY, LONG, FAIL, SLOW = "busy", "too-long", "fail", "slow"
 
 
 class FakeChat:
@@ -48,6 +49,8 @@ class FakeChat:
             raise ValueError("the question is empty")
         if BUSY in text:
             raise Busy("4 questions wait already")
+        if LONG in text:
+            raise PromptTooLong("a prompt of 9000 tokens, the limit is 4095")
         self.submitted_questions.append((conversation, generation, seed))
         answer = Answer(read_conversation(conversation, self.pipeline)["prompt"], listener)
         answer.prompt_tokens = len(text.split())

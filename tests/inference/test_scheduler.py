@@ -361,9 +361,10 @@ def test_an_answer_ends_where_the_model_can_read_no_further(chat_config, tiny_ll
     answer = chat.submit(questions()[0])
     answer.text()
     assert answer.prompt_tokens + answer.completion_tokens == longest and answer.finish_reason == "length"
-    longer = Chat(chat.model, pipeline_of(tiny_llama, longest + 400), chat.generation)
-    with pytest.raises(ValueError, match=f"the language model has {longest} positions"):
-        longer.submit(Conversation().with_question("yes " * longest))
+    for limit in (longest + 400, None):
+        longer = Chat(chat.model, pipeline_of(tiny_llama, limit), chat.generation)
+        with pytest.raises(ValueError, match=rf"a prompt of \d+ tokens, the limit is {longest - 1}"):
+            longer.submit(Conversation().with_question("yes " * longest))
 
 
 def pipeline_of(tokenizer, max_length):

@@ -5,7 +5,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mmgpt.compat.names import with_present_names
+from mmgpt.models.memory.sizes import build_without_weights
 from mmgpt.registry import MODELS
+from tests.helpers.hub_cache import put_into_cache, use_hub
 from tests.helpers.tolerances import assert_close
 
 
@@ -243,3 +245,21 @@ def test_bfloat16_image_encoder_stays_close_to_float32(model, tiny_flamingo_conf
     pixels = batch(model)["pixels"]
     expected, found = model.encode_images(pixels), low.encode_images(pixels)
     assert 0 < (found - expected).norm() < 0.03 * expected.norm()
+
+
+def test_a_model_by_hub_ids_equals_that_of_the_folders(model, tiny_flamingo_config, tmp_path, monkeypatch):
+    for kind, name in (("language", "owner/llama"), ("vision", "owner/clip")):
+        put_into_cache(tmp_path, name, tiny_flamingo_config[kind]["path"])
+    use_hub(monkeypatch, tmp_path)
+    config = {
+        **tiny_flamingo_config,
+        "language": dict(path="owner/llama"),
+        "vision": {**tiny_flamingo_config["vision"], "path": "owner/clip"},
+    }
+    by_name = MODELS.build(config).state_dict()
+    for name, value in model.state_dict().items():
+        # The resampler and the gated blocks are drawn at random.
+        if name.startswith(("vision.", "language.model.")) and ".gated." not in name:
+            assert torch.equal(by_name[name], value), name
+    planned = build_without_weights(dict(model=config)).state_dict()
+    assert {name: value.shape for name, value in planned.items()} == {k: v.shape for k, v in by_name.items()}

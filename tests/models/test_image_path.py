@@ -24,10 +24,10 @@ LANGUAGE_ONLY = dict(LORA, target_modules=["q_proj"])
 def build(tiny_flamingo_config):
     """A function that builds a Flamingo with some gates, in LoRA if it is given, with changes of its config."""
 
-    def built(lora=None, gate=0.0, **changes):
+    def built(lora=None, gate=0.0, train=None, **changes):
         module = {**copy.deepcopy(tiny_flamingo_config), **changes}
         module["gated"]["gate_init"] = gate
-        return MODELS.build(dict(type="LoRAModel", module=module, lora=dict(lora)) if lora else module)
+        return MODELS.build(dict(type="LoRAModel", module=module, lora=dict(lora), train=train) if lora else module)
 
     return built
 
@@ -55,7 +55,9 @@ def blocks(model):
 def test_lora_on_new_gates_is_refused(build, lora):
     with pytest.raises(ValueError, match="of all gated blocks are zero and frozen") as refused:
         check_image_path(build(lora))
-    assert "flamingo_weights" in str(refused.value) and "configs/mmgpt/full_joint.py" in str(refused.value)
+    assert all(
+        name in str(refused.value) for name in ("flamingo_weights", "model.train=['perceiver', 'gated']", "align.py")
+    )
 
 
 def test_lora_on_new_gates_is_refused_in_other_families(build, tiny_v2):
@@ -92,8 +94,9 @@ def test_a_path_that_is_random_and_frozen_is_refused(build):
 
 
 def test_a_trained_or_loaded_image_path_passes(build, weights, warned):
-    """New gates that are trained; LoRA on what was loaded, in the language model alone, too."""
-    for model in (build(), build(LORA, weights=weights), build(LANGUAGE_ONLY, weights=weights)):
+    """New gates that are trained, also beside LoRA; LoRA on what was loaded, in the language model alone, too."""
+    new = build(LANGUAGE_ONLY, train=["perceiver", "gated"])
+    for model in (build(), new, build(LORA, weights=weights), build(LANGUAGE_ONLY, weights=weights)):
         check_image_path(model)
     assert warned == []
 
@@ -103,6 +106,7 @@ def test_a_trained_or_loaded_image_path_passes(build, weights, warned):
     [
         (None, dict(frozen=["vision", "language", "perceiver"]), "resampler"),
         (LORA, dict(gate=0.5), "resampler, gated blocks"),
+        (LANGUAGE_ONLY, dict(train=["gated"]), "resampler"),
     ],
 )
 def test_frozen_random_weights_are_warned_of(build, warned, lora, changes, parts):

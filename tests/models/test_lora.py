@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mmgpt.models import LoRAModel
 from mmgpt.models.lora import CHOICES, REFUSED, find_targets, lora_config
+from mmgpt.models.weights.names import component_of
 from mmgpt.registry import MODELS
 from tests.models.test_flamingo import batch
 from tests.models.test_language import as_untied
@@ -329,3 +330,70 @@ def test_lora_in_an_image_encoder_is_trained_beside_frozen_weights_and_statistic
 def test_rows_of_an_embedding_that_lora_changes_are_refused(config):
     with pytest.raises(ValueError, match="train_tokens: lora changes all rows of language.*embed_tokens already"):
         MODELS.build(dict(config, lora=dict(r=2, target_modules=["embed_tokens"]), train_tokens=["<image>"]))
+
+
+def beside_lora(config, *train, lora=None, **module):
+    lora = lora or dict(r=2, target_modules="all-linear")
+    return dict(config, module={**config["module"], **module}, lora=lora, train=list(train))
+
+
+def test_components_are_trained_in_full_beside_lora(config):
+    """In float32 beside a bfloat16 language model; each gets a gradient, and LoRA leaves them alone."""
+    gated = {key: value for key, value in config["module"]["gated"].items() if key != "dtype"}
+    language = dict(config["module"]["language"], dtype="bfloat16")
+    model = MODELS.build(beside_lora(config, "perceiver", "gated", gated=gated, language=language)).train()
+    names = trained(model)
+    new = {name for name, _ in model.named_parameters() if "perceiver." in name or ".gated." in name}
+    assert new and new == {name for name in names if "lora_" not in name}
+    assert {dict(model.named_parameters())[name].dtype for name in names} == {torch.float32}
+    assert {p.dtype for name, p in model.named_parameters() if name not in names and ".language." in name} == {
+        torch.bfloat16
+    }
+    assert {name.split(".")[-1] for name in model.adapted_layers()} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
+    sum(model(**batch(model), mode="loss").values()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if name in new or "lora_B" in name}
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
+    assert not model.module.vision.training
+
+
+def test_one_step_moves_each_trained_component_and_nothing_frozen(config):
+    model = MODELS.build(beside_lora(config, "vision", "perceiver", "gated")).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    names = set(trained(model))
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    sum(model(**batch(model), mode="loss").values()).backward()
+    optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and moved <= names
+    assert {component_of(name) for name in moved} == {"vision", "perceiver", "gated blocks", "LoRA"}
+    assert model.module.vision.training and "vision" not in model.module.frozen
+
+
+@pytest.mark.parametrize(
+    ("train", "changes", "message"),
+    [
+        (["resampler"], {}, "train: 'resampler' cannot be trained in full.*choose among vision, perceiver, gated"),
+        (["language"], {}, "train: 'language' cannot"),
+        (["gated"], dict(gated=dict(dtype="bfloat16")), "'gated' is trained in float32.*bfloat16.*gated.dtype"),
+        (["vision"], dict(feature_cache="x"), "cached features are of a frozen image encoder only"),
+    ],
+)
+def test_what_cannot_be_trained_in_full_is_refused(config, train, changes, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(beside_lora(config, *train, **changes))
+
+
+def test_lora_in_a_component_that_is_trained_in_full_is_refused(config):
+    with pytest.raises(ValueError, match=r"lora takes language.*\.gated\.attn\.to_q, a layer of 'gated', which train="):
+        MODELS.build(beside_lora(config, "gated", lora=dict(r=2, target_modules=["q_proj", "to_q"])))
+    model = MODELS.build(beside_lora(config, "perceiver", lora=LORA))
+    assert any(".gated." in name for name in model.adapted_layers())
+
+
+def test_a_model_with_components_trained_in_full_cannot_be_disabled(config):
+    model = MODELS.build(beside_lora(config, "gated"))
+    with pytest.raises(ValueError, match=r"train=\['gated'\] changes all weights of these components"):
+        with model.disabled():
+            pass

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mmgpt.apis.images import read_image
+from mmgpt.apis.inputs import read_image
 from mmgpt.datasets.instruction import build_pipeline
 from tests.helpers.parity_data import PARITY
 

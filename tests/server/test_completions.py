@@ -47,7 +47,8 @@ def test_a_conversation_with_images(served):
     ]
     assert served.ask(messages=messages).choices[0].message.content == "andthis? 2 images"
     conversation = served.chat.submitted["conversation"]
-    assert conversation.turns[0]["question"][1:] == [text_content("Be brief.\n\n"), text_content("what?")]
+    assert conversation.system == "Be brief."
+    assert conversation.turns[0]["question"][1:] == [text_content("what?")]
     assert conversation.turns[0]["answer"] == "red 0 images"
     assert [max(range(3), key=image.getpixel((5, 5)).__getitem__) for image in conversation.images] == [0, 2]
 
@@ -104,6 +105,9 @@ def test_an_error_before_the_answer_is_a_status(served, stream):
     assert (busy.value.code, busy.value.response.headers["Retry-After"]) == ("rate_limit_exceeded", "1")
     with pytest.raises(openai.BadRequestError, match="the question is empty"):
         served.ask(" ", stream=stream)
+    with pytest.raises(openai.BadRequestError, match="a prompt of 9000 tokens, the limit is 4095") as refused:
+        served.ask("too-long", stream=stream)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
     with pytest.raises(openai.BadRequestError) as refused:
         served.ask(stream=stream, temperature=3)
     assert refused.value.param == "temperature"

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from mmgpt.datasets.prompts import SHORT, format_turns, prompt_text
+from mmgpt.apis.conversation import read_conversation
+from mmgpt.datasets.prompts import SHORT
+from mmgpt.datasets.transforms import FormatPrompt
 from mmgpt.server.errors import ApiError
 from mmgpt.server.image_urls import ImageDecoder
 from mmgpt.server.messages import check_size, image_params, to_conversation
@@ -66,7 +68,8 @@ def test_instructions_lead_the_first_question_behind_its_images():
         ("developer", [text_content("Be"), text_content("kind.")]),
         ("user", [image_content(), text_content("what?")]),
     )
-    assert prompt_text(format_turns(SHORT, conversation.turns)) == (
+    assert conversation.system == "Be brief.\n\nBe\nkind."
+    assert read_conversation(conversation, [FormatPrompt(SHORT, open_last=True)])["prompt"] == (
         "### Image:\n<image>\n\n### Instruction:\nBe brief.\n\nBe\nkind.\n\nwhat?\n\n### Response:\n"
     )
 
@@ -117,11 +120,10 @@ def test_user_messages_in_a_row_are_one_question(contents, order):
     ]
     conversation = convert(("system", "s"), *(("user", content) for content in sent))
     question = conversation.turns[0]["question"]
-    led = [part for part in question if part != text_content("s\n\n")]
-    assert len(conversation.turns) == 1 and "".join(part["type"][0] for part in led) == order
+    assert len(conversation.turns) == 1 and "".join(part["type"][0] for part in question) == order
     assert colours(conversation) == [(255, 0, 0), (0, 0, 255)][: order.count("i")]
     if contents == ["a", "b"]:
-        assert led == [text_content("a"), text_content("\nb")]
+        assert question == [text_content("a"), text_content("\nb")]
 
 
 def test_parameters_of_images():

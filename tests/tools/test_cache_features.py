@@ -252,8 +252,8 @@ def test_wrong_options_are_named(tool, config, fill, monkeypatch):
     }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             fill("--cfg-options", options)
-    with pytest.raises(ValueError, match="--workers 0 --batch-size 2: at least 1 of both"):
-        fill("--workers", 0)
+    with pytest.raises(ValueError, match="--workers -1 --batch-size 2: at least 0 workers and 1 image"):
+        fill("--workers", -1)
 
 
 def test_features_beyond_the_range_of_float16_are_refused(tool):
@@ -264,6 +264,7 @@ def test_features_beyond_the_range_of_float16_are_refused(tool):
     assert tool.encode(vision, torch.ones(1, 1), torch.float32).item() == 1e5
 
 
-def test_worker_processes_give_the_same_features(config, fill, tmp_path):
-    fill("--workers", 2)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_number_of_worker_processes_fills_the_cache(config, fill, tmp_path, workers):
+    fill("--workers", workers)
     assert len(stored(tmp_path)) == 4

@@ -10,7 +10,7 @@ import pytest
 
 from mmgpt.cli import load_config, tool
 from mmgpt.datasets.inspection.check import check_datasets, images_of, read_datasets
-from tests.helpers.converting import CONVERTERS, ROOT, png_bytes, samples, write
+from tests.helpers.converting import CONVERTERS, ROOT, png_bytes, sample, samples, write
 from tests.helpers.parsing import COCO_2014, DATA, parse
 
 CONFIGS = ROOT / "configs" / "mmgpt"
@@ -23,6 +23,9 @@ CONFIGS = ROOT / "configs" / "mmgpt"
         ("aokvqa", "aokvqa.json", {}, None),
         ("baize", "quora_chat_data.json", {}, None),
         ("conversation", "own_images.jsonl", {}, None),
+        ("messages", "chat_messages.jsonl", {}, None),
+        ("messages", "chat_page.json", {}, None),
+        ("the_cauldron", "the_cauldron.jsonl", {}, None),
         ("ocr_vqa", "ocr_vqa_dataset.json", {"split": "train"}, None),
         ("vqa", "okvqa_annotations.json", {"image": COCO_2014}, "okvqa_questions.json"),
     ],
@@ -34,6 +37,7 @@ def test_files_of_a_parser_are_converted(convert, parser, file, options, questio
     actual = convert("parser", parser, DATA / file, *arguments)
     assert [each["turns"] for each in actual] == [each["turns"] for each in expected]
     assert [each["images"] for each in actual] == [each["images"] for each in expected]
+    assert [each.get("system") for each in actual] == [each.get("system") for each in expected]
 
 
 def test_a_wrong_record_of_a_parser_is_named(tmp_path, convert):
@@ -55,6 +59,28 @@ def test_held_out_samples_share_no_image_with_the_others(tmp_path, convert):
     assert {json.dumps(part).count("text?") for part in (train, val)} == {0, 2}
     assert convert("csv", path, "--val", 0.1, out="again.jsonl") == train and samples("again_val.jsonl") == val
     assert convert("csv", path, "--val", 0.1, "--seed", 1, out="seed.jsonl") != train
+
+
+def test_a_separate_test_file_is_converted_beside(tmp_path, convert, capsys):
+    train = write(tmp_path / "a/train.csv", "image,answer\n1.jpg,One.\n")
+    test = write(tmp_path / "b/test.csv", "image,answer\n2.jpg,Two.\n")
+    assert convert("csv", train, "--test", test) == [sample("", "One.", "1.jpg")]
+    assert samples("out/test.jsonl") == [sample("", "Two.", "../b/2.jpg")]
+    assert 'ann_file="test.jsonl"' in capsys.readouterr().out
+    convert("csv", train, "--test", test, "--images", tmp_path, out="own.jsonl")
+    assert samples("own_test.jsonl") == [sample("", "Two.", "2.jpg")]
+    page = DATA / "chat_page.json"
+    assert convert("parser", "messages", page, "--test", page, out="page.jsonl") == samples("page_test.jsonl")
+
+
+def test_a_test_file_needs_a_format_of_one_file(tmp_path, convert, capsys):
+    with pytest.raises(ValueError, match="--test reads one file"):
+        convert("parser", "vqa", DATA / "a.json", "--questions", DATA / "q.json", "--test", DATA / "b.json")
+    with pytest.raises(SystemExit):
+        convert("csv", "a.csv", "--test", "b.csv", "--val", "0.2")
+    assert "argument --val: not allowed with argument --test" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="there is no 'b.csv'"):
+        convert("csv", write(tmp_path / "a.csv", "image,answer\n1.jpg,One.\n"), "--test", "b.csv")
 
 
 def test_samples_that_share_one_image_cannot_be_split(tmp_path, convert):

@@ -64,7 +64,7 @@ def test_rows_of_one_conversation_are_its_turns(tmp_path, convert):
     [
         (
             "image,question,reply\n1.jpg,a,b\n",
-            r"a.csv: no column with answers \(answer, text, caption, conv.*columns: im",
+            r"a.csv: no column with answers \(answer, text, caption, comp.*columns: im",
         ),
         ("image,answer\n1.jpg,b\n2.jpg\n", "a.csv, row 3: 1 cells, but 2 headings: image, answer"),
         ("image,answer\n1.jpg,b,c\n", "a.csv, row 2: 3 cells, but 2 headings"),
@@ -143,7 +143,8 @@ def test_images_of_less_usual_formats_are_found(tmp_path, convert):
         ('{"file_names": ["1.jpg", "2.jpg"], "text": "Both."}', ["1.jpg", "2.jpg"]),
         ('{"left_file_name": "1.jpg", "right_file_name": "2.jpg", "text": "Both."}', ["1.jpg", "2.jpg"]),
         ('{"shown_file_names": ["2.jpg"], "text": "One."}', ["2.jpg"]),
-        ('{"image": null, "file_name": "1.jpg", "text": "One."}', None),
+        ('{"image": null, "file_name": "1.jpg", "text": "One."}', ["1.jpg"]),
+        ('{"image": null, "text": "One."}', None),
     ],
 )
 def test_imagefolder_with_several_images_a_row(tmp_path, convert, table, images):
@@ -180,7 +181,7 @@ def test_null_in_a_row(tmp_path, convert):
     [
         ('{"file_name": "1.jpg"}', "metadata.jsonl, record 1: no column with answers"),
         ('{"file_name": 1, "text": "a"}', "metadata.jsonl, record 1: key 'file_name' must be str or list, got 1"),
-        ('{"file_name": "1.jpg", "text": null}', "metadata.jsonl, record 1: key 'text' must be str or list, got None"),
+        ('{"file_name": "1.jpg", "text": null}', "metadata.jsonl, record 1: no column with answers"),
         ('["1.jpg"]', "metadata.jsonl, record 1: a record must be an object"),
         ('{"file_name": "1.jpg", "text": NaN}', "metadata.jsonl', record 1: not valid JSON: NaN in key 'text'"),
     ],
@@ -350,6 +351,32 @@ def parquet(tmp_path):
         return tmp_path / name
 
     return make
+
+
+def test_null_in_a_webdataset_is_a_missing_key(tmp_path, convert):
+    row = {"text": None, "caption": "A cup.", "question": None, "conversations": None}
+    members = [("a.png", png_bytes()), ("a.json", json.dumps(row).encode())]
+    [cup] = convert("webdataset", tar_of(tmp_path / "0.tar", members))
+    assert cup == sample("", "A cup.", *cup["images"], name="a")
+
+
+def test_dialogues_of_parquet_shards(convert, parquet):
+    """the_cauldron's, messages as Hugging Face stores them (contents have all keys), TRL's prompt and completion."""
+    red, blue = ({"bytes": png_bytes(colour), "path": None} for colour in ("red", "blue"))
+    turn = {"user": "Which colours?\nBe brief.", "assistant": "Red, blue.", "source": "x"}
+    path = parquet({"images": [red, blue], "texts": [turn, turn]})
+    shown, asked = {"type": "image", "text": None, "index": 1}, {"type": "text", "text": "What?", "index": None}
+    messages = [{"role": "user", "content": [shown, {**shown, "index": 0}, asked]}]
+    messages += [{"role": "assistant", "content": [{"type": "text", "text": "Blue.", "index": None}]}]
+    parquet({"images": [red, blue], "messages": messages}, name="shards/1.parquet")
+    prompt, completion = [[{"role": role, "content": role}] for role in ("user", "assistant")]
+    parquet({"images": [red], "prompt": prompt, "completion": completion}, name="shards/2.parquet")
+    indexed, trl, cauldron = convert("parquet", path.parent)
+    assert [stored(image) for image in indexed["images"]] == [png_bytes("blue"), png_bytes("red")]
+    assert indexed["turns"][0]["answer"] == "Blue." and len(indexed["turns"][0]["question"]) == 3
+    assert trl["turns"] == [{"question": [{"type": "image"}, {"type": "text", "text": "user"}], "answer": "assistant"}]
+    assert cauldron["turns"] == [{"question": "Which colours?\nBe brief.", "answer": "Red, blue."}] * 2
+    assert cauldron["images"] == indexed["images"][::-1]
 
 
 def test_parquet_shards_are_read(convert, parquet):

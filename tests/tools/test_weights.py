@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors.torch import load_file
 
 from mmgpt.engine.trainable import trainable_state
+from mmgpt.models.weights.names import new_tensors
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import MODELS
 
@@ -47,10 +49,38 @@ def test_base_writes_the_trained_components(run, pretrained, tiny_flamingo_confi
         language=dict(path=str(tmp_path / "base/language")), weights=str(tmp_path / "base/flamingo.safetensors")
     )
     again = MODELS.build(tiny_flamingo_config | base).state_dict()
-    # The files are in float16.
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
     assert f"written: {tmp_path / 'base'}" in capsys.readouterr().out
+    run("base", config, checkpoint, tmp_path / "half", "--dtype", "float16")
+    for file in ("flamingo.safetensors", "language/model.safetensors"):
+        assert {value.dtype for value in load_file(tmp_path / "half" / file).values()} == {torch.float16}
+
+
+def test_base_writes_no_frozen_language_model_and_over_no_file(run, tiny_flamingo_config, tmp_path):
+    """Beside a bfloat16 language model, the trained tensors are in float32."""
+    language, gated = tiny_flamingo_config["language"], tiny_flamingo_config["gated"]
+    config, checkpoint, out = tmp_path / "pretrain.py", tmp_path / "latest.pth", tmp_path / "base"
+    changes = dict(language=dict(language, dtype="bfloat16"), gated=dict(gated, dtype="float32"))
+    Config(dict(model=tiny_flamingo_config | changes)).dump(config)
+    model = MODELS.build(tiny_flamingo_config | changes)
+    torch.save({"state_dict": trainable_state(model), "meta": {}}, checkpoint)
+    (out / "language").mkdir(parents=True)
+    (out / "language" / "config.json").write_text("the user's")
+    run("base", config, checkpoint, out)
+    written = load_file(out / "flamingo.safetensors")
+    assert written.keys() == new_tensors(model).keys()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in written.items())
+    assert {value.dtype for value in written.values()} == {torch.float32}
+    with pytest.raises(ValueError, match="base/flamingo.safetensors exists already"):
+        run("base", config, checkpoint, out)
+    assert [path.name for path in (out / "language").iterdir()] == ["config.json"]
+    trained = {**tiny_flamingo_config, **changes, "frozen": ["vision"]}
+    Config(dict(model=trained)).dump(config)
+    torch.save({"state_dict": trainable_state(MODELS.build(trained)), "meta": {}}, checkpoint)
+    (out / "flamingo.safetensors").unlink()
+    with pytest.raises(ValueError, match="base/language exists already"):
+        run("base", config, checkpoint, out)
+    assert not (out / "flamingo.safetensors").exists()
 
 
 def test_base_of_a_language_model_with_invalid_generation_settings(run, base_saying, tiny_flamingo_config, tmp_path):

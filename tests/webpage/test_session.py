@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from mmgpt.apis.images import ImageLimits
+from mmgpt.datasets.untrusted_images import ImageLimits
 from mmgpt.inference.answer import Busy
 from mmgpt.webpage.generation_settings import GenerationSettings
 from mmgpt.webpage.session import Limits, Session, Turn, as_conversation

@@ -43,7 +43,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file with image_steps='${feature_steps}' and feature_cache=FOLDER")
     parser.add_argument("--batch-size", type=int, default=64, help="images in a batch; default: 64")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that prepare images")
+    workers = "processes that prepare images; with 0 or 1 this process prepares them; default: one per CPU core"
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help=workers)
     parser.add_argument("--device", help="device of the image encoder; default: the first GPU, or the CPU")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="dtype of the features; default: float16")
     add_cfg_options(parser)
@@ -156,8 +157,8 @@ def first_pixels(images: PreparedImages) -> Tensor:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Finds the images and fills the cache. ValueError at the end when images cannot be read."""
     args = parse_args(arguments)
-    if args.workers < 1 or args.batch_size < 1:
-        raise ValueError(f"--workers {args.workers} --batch-size {args.batch_size}: at least 1 of both")
+    if args.workers < 0 or args.batch_size < 1:
+        raise ValueError(f"--workers {args.workers} --batch-size {args.batch_size}: at least 0 workers and 1 image")
     cfg = load_config(args.config, args.cfg_options)
     loaders = [name for name in LOADERS if any(feature_steps(cfg.get(name)))]
     folder, steps = cache_of(cfg, loaders)

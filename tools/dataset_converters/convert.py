@@ -9,11 +9,14 @@
     webdataset   .tar shards of images and captions
     parser       any file in the format of one of the parsers
 
+--val SHARE holds out a part of the samples; --test FILE converts a file of held-out samples beside the other.
+
 `convert.py LAYOUT --help` describes each. Every sample is checked before anything is written, and an error names the
 first wrong one. The output ends with a config to start from.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +33,10 @@ from layouts.webdataset import read_webdataset
 from layouts.writing import check_samples, split_samples, write
 
 from mmgpt.cli import tool
+from mmgpt.datasets.image_folders import image_path
 from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.utils.atomic import atomic_write
+from mmgpt.utils.data_uri import is_data_uri
 
 
 class Layout(NamedTuple):
@@ -101,25 +106,29 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
     add("source", type=Path, metavar="SOURCE", help="file or folder to read")
     add("--out", type=Path, required=True, help="file to write, e.g. data/my_photos/train.jsonl")
     add("--question", default="", help="question of samples without one; default: AskQuestion asks during training")
-    add(
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument(
         "--val",
         type=share,
         metavar="SHARE",
         help="share of samples held out in a second file; no image is in both",
     )
+    test = "file or folder of held-out samples in the same layout, converted into a second file"
+    held_out.add_argument("--test", type=Path, metavar="FILE", help=test)
     add("--seed", type=int, default=0, help="seed of the draw of held-out samples")
     add("--force", action="store_true", help="replace OUT")
 
 
 def out_files(args: argparse.Namespace) -> list[Path]:
-    """The annotation files to write: OUT, and with --val that of the held-out samples.
+    """The annotation files to write: OUT, and with --val or --test that of the held-out samples.
 
     Raises:
         ValueError: a file exists already, and may not be replaced.
     """
     out = args.out
-    val = out.with_name(f"val{out.suffix}" if out.stem == "train" else f"{out.stem}_val{out.suffix}")
-    files = [out, val] if args.val else [out]
+    split = "val" if args.val else "test" if args.test else None
+    held_out = f"{split}{out.suffix}" if out.stem == "train" else f"{out.stem}_{split}{out.suffix}"
+    files = [out, out.with_name(held_out)] if split else [out]
     for path in files:
         if path.exists() and not args.force:
             raise ValueError(f"{path} exists already: --force replaces it")
@@ -148,17 +157,17 @@ def image_folder(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
         yield final, temporary
 
 
-def read(args: argparse.Namespace, images: Path) -> list[dict]:
-    """All samples of the source, checked; images that it holds itself are written to `images`.
+def read(args: argparse.Namespace, source: Path, images: Path) -> list[dict]:
+    """All samples of a source, checked; images that it holds itself are written to `images`.
 
     Raises:
         FileNotFoundError: there is no source.
         ValueError: a sample is wrong, or there are no samples.
     """
-    if not args.source.exists():
-        raise FileNotFoundError(f"there is no {str(args.source)!r}")
+    if not source.exists():
+        raise FileNotFoundError(f"there is no {str(source)!r}")
     layout = LAYOUTS[args.layout]
-    values = {**vars(args), "images": images}
+    values = {**vars(args), "source": source, "images": images}
     pairs = layout.read(*(values[name] for name in layout.arguments))
     with progress_bar("samples", total=None) as bar:
         samples = []
@@ -166,7 +175,18 @@ def read(args: argparse.Namespace, images: Path) -> list[dict]:
             samples.append(sample)
             bar.update()
     if not samples:
-        raise ValueError(f"{args.source}: nothing to convert in it")
+        raise ValueError(f"{source}: nothing to convert in it")
+    return samples
+
+
+def read_test(args: argparse.Namespace, images: Path) -> list[dict]:
+    """The samples of --test, their image paths relative to the same folder as those of the source."""
+    samples = read(args, args.test, images)
+    folder = args.test if args.test.is_dir() else args.test.parent
+    if "images" not in LAYOUTS[args.layout].arguments and not args.images:
+        for sample in samples:
+            paths = (image_path(folder, image) for image in sample["images"])
+            sample["images"] = [path if is_data_uri(path) else os.path.relpath(path, images) for path in paths]
     return samples
 
 
@@ -180,16 +200,21 @@ def report(path: Path, samples: Sequence[dict]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads, checks and writes the samples, and prints a config and the next command."""
     args = parse_args(arguments)
+    if args.test and getattr(args, "questions", None):
+        raise ValueError("--test reads one file: convert a test split whose questions are in a second file by itself")
     files = out_files(args)
     with image_folder(args) as (images, new_images):
-        samples = read(args, new_images)
-        splits = split_samples(samples, args.val, args.seed) if args.val else (samples,)
+        splits = [read(args, args.source, new_images)]
+        if args.val:
+            splits = split_samples(*splits, args.val, args.seed)
+        elif args.test:
+            splits.append(read_test(args, new_images))
         write(dict(zip(files, splits, strict=True)))
     for path, split in zip(files, splits, strict=True):
         print(report(path, split))
     name = f"configs/mmgpt/{name_of(args.out)}.py"
     print(f"\nA config for it (save it as {name}):\n")
-    print(config(args.out, files[1] if args.val else None, images, splits[0]))
+    print(config(args.out, files[1] if len(files) > 1 else None, images, splits[0]))
     print(f"Next: python tools/analysis_tools/check_dataset.py {name}")
 
 

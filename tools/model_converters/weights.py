@@ -5,7 +5,7 @@ import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors,
 export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
 publish CONFIG CHECKPOINT OUT   a model in the layouts of OpenFlamingo and MultiModal-GPT
-base CONFIG CHECKPOINT OUT      the trained components as a new base: language/, vision/, flamingo.safetensors
+base CONFIG CHECKPOINT OUT      the trained components of a base: language/, vision/, flamingo.safetensors
 """
 
 import argparse
@@ -37,6 +37,7 @@ from mmgpt.models.weights.writer import (
     save_vision,
     write_torch,
 )
+from mmgpt.utils.precisions import FLOATS
 
 
 def list_tensors(cfg: Config, args: argparse.Namespace) -> None:
@@ -73,7 +74,7 @@ def export_folder(cfg: Config, args: argparse.Namespace) -> None:
 def merge_folder(cfg: Config, args: argparse.Namespace) -> None:
     """Write a tuned model without adapters."""
     difference = merge(cfg, _tuned(cfg, args), args.out, args.bound)
-    print(f"largest difference of a logit: {difference:.2e} (bound {args.bound:.2e})")
+    print(f"largest difference of a logit, relative to the largest logit: {difference:.2e}")
 
 
 def publish(cfg: Config, args: argparse.Namespace) -> None:
@@ -86,15 +87,22 @@ def publish(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def write_base(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the components that were trained with the config; other files in the folder stay."""
+    """Write the components that the config trains. Other files in the folder stay, and none is overwritten."""
     if "module" in cfg.model:
         raise ValueError(f"{args.config} has LoRA, which a base cannot hold: merge it, or export it")
-    model = _tuned(cfg, args)
+    model, out = _tuned(cfg, args), Path(args.out)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    writers = {"vision": lambda path: save_vision(model.vision, cfg.model.vision.model, path, dtype)}
     if isinstance(model, Flamingo):
-        save_language(model, f"{args.out}/language")
-        save_components(model, f"{args.out}/flamingo.safetensors", layers=changed_layers(model))
-    else:
-        save_vision(model.vision, cfg.model.vision.model, f"{args.out}/vision")
+        layers = changed_layers(model)
+        writers = {"flamingo.safetensors": lambda path: save_components(model, path, dtype, layers)}
+        if "language" not in model.frozen:
+            writers["language"] = lambda path: save_language(model, path, dtype)
+    for name in writers:
+        if (out / name).exists():
+            raise ValueError(f"{out / name} exists already: choose another folder, or move it away")
+    for name, write in writers.items():
+        write(str(out / name))
 
 
 def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
@@ -123,7 +131,14 @@ def parse_args() -> argparse.Namespace:
             command.add_argument("out", help="file or folder to write")
         if name == "merge":
             command.add_argument(
-                "--bound", type=float, default=1e-4, help="largest difference of a logit; bfloat16 needs about 0.2"
+                "--bound",
+                type=float,
+                help="largest difference of a logit, relative to the largest logit (default: 1e-4, or 0.05 with "
+                "weights of 16 bits)",
+            )
+        if name == "base":
+            command.add_argument(
+                "--dtype", choices=(*FLOATS, "float16"), help="of the written weights (default: that of the model's)"
             )
         add_cfg_options(command)
         add_trust_option(command)

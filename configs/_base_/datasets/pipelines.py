@@ -11,6 +11,7 @@ image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"
 question_template = "${prompt_template}"  # Evaluation uses this one.
 max_length = 512
+chat_max_length = None  # None: a prompt in chat may be as long as the language model's positions allow.
 tokenization = "segments"  # The published weights need "stripped".
 on_error = "raise"  # "skip" trains without broken records and images, and counts them in the log.
 
@@ -49,4 +50,8 @@ rank_steps = [_ask, _tokenize, _rank, dict(type="PackInputs")]
 _likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
 likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
 # Chat, with images already in memory.
-chat_pipeline = [_prepare, dict(_ask, template="${prompt_template}"), _tokenize]
+chat_pipeline = [
+    _prepare,
+    dict(_ask, template="${prompt_template}"),
+    dict(_tokenize, max_length="${chat_max_length}"),
+]

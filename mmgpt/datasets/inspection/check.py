@@ -16,6 +16,7 @@ from mmgpt.datasets.joint import JointDataset, build_dataset, with_weight
 from mmgpt.datasets.records import has_byte_order_mark, parse_record, record_id
 from mmgpt.datasets.serialized import serialize
 from mmgpt.registry import DATASETS
+from mmgpt.utils.data_uri import short_name
 from mmgpt.utils.errors import SampleError
 
 from .text_checks import TextCheck, TextChecks, read_images, tokenize_step
@@ -171,7 +172,7 @@ def check_datasets(
             for path in read_images(checked.dataset, sample):
                 file = files[path]
                 if file.problem:
-                    checked.add(file.problem, f"{path}: {file.message}", sample["record"], sample["id"])
+                    checked.add(file.problem, f"{short_name(path)}: {file.message}", sample["record"], sample["id"])
         # 3. Find duplicates.
         by_key: dict[bytes, TextCheck] = {}
         for text in dataset_texts:
@@ -193,7 +194,8 @@ def check_datasets(
                 checked.add("trained_sample", f"same as {locations[text.key]}", text.record, text.id)
             for absolute, path in paths.items():
                 if absolute in locations:
-                    checked.add("trained_image", f"{path}: also in {locations[absolute]}", text.record, text.id)
+                    value = f"{short_name(path)}: also in {locations[absolute]}"
+                    checked.add("trained_image", value, text.record, text.id)
     figures = [_figures(checked, dataset_texts, files) for checked, dataset_texts in zip(datasets, texts, strict=True)]
     return figures, [finding for checked in datasets for finding in checked.findings]
 

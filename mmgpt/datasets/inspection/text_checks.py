@@ -12,6 +12,7 @@ from mmgpt.datasets.dropped import DroppedSamples
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.serialized import serialize
 from mmgpt.datasets.transforms import TokenizeSegments
+from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import SampleError
 
 
@@ -63,7 +64,7 @@ class TextChecks(Dataset):
     def __getitem__(self, i: int) -> TextCheck:
         sample = self.samples[i]
         absolute_paths = [os.path.abspath(path) for path in _image_paths(self.dataset, sample)]
-        content = json.dumps([absolute_paths, sample["turns"]], sort_keys=True)
+        content = json.dumps([absolute_paths, sample.get("system"), sample["turns"]], sort_keys=True)
         key = hashlib.blake2b(content.encode(), digest_size=16).digest()
         # The transforms write into `info` itself, so that it has the reason why there is no output.
         info = self.dataset.equip(sample, epoch=0, position=i)
@@ -101,7 +102,10 @@ def read_images(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
 
 def _image_paths(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
     folder = dataset.data_prefix.get("img", "")
-    return tuple(os.path.normpath(os.path.join(folder, image)) for image in dict.fromkeys(sample["images"]))
+    return tuple(
+        image if is_data_uri(image) else os.path.normpath(os.path.join(folder, image))
+        for image in dict.fromkeys(sample["images"])
+    )
 
 
 def _problem(dataset: InstructionDataset, info: dict) -> tuple[str, str]:

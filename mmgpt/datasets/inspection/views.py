@@ -1,6 +1,5 @@
 """Views of a batch for people: tokens as text, pixels as images, row by row."""
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -8,10 +7,12 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from mmgpt.datasets.image_folders import image_path
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.joint import JointDataset, mixed_datasets
 from mmgpt.datasets.prompts import END_OF_CHUNK, EOS
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
+from mmgpt.utils.data_uri import short_name
 
 from .text_checks import tokenize_step
 from .token_spans import TokenSpan, to_token_spans
@@ -25,7 +26,7 @@ class ShownImage(NamedTuple):
     Attributes:
         number: its number in the row, from 1.
         prepared: the image as the model gets it.
-        file: path of its file.
+        file: path of its file, or the beginning of its data URI.
         size: (width, height) of the file's image in pixels.
         original: thumbnail of the file's image.
     """
@@ -168,7 +169,7 @@ def _sample(
             original.thumbnail((THUMBNAIL, THUMBNAIL))
             number = before + len(shown_images) + 1
             shown_images.append(
-                ShownImage(number, Image.fromarray(prepared), os.path.join(folder, file), size, original)
+                ShownImage(number, Image.fromarray(prepared), short_name(image_path(folder, file)), size, original)
             )
     cut = len(ids) == step.max_length and ids[-1] not in (step.special[EOS], step.special[END_OF_CHUNK])
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))

@@ -3,6 +3,7 @@
 from .caption import coco_caption, karpathy, minigpt4, nocaps
 from .choice import aokvqa, scienceqa
 from .dialogue import baize, llava, sharegpt
+from .messages import messages, the_cauldron
 from .schema import conversation
 from .statement import nlvr, nlvr2, snli_ve
 from .text import alpaca, dolly
@@ -17,6 +18,7 @@ __all__ = [
     "dolly",
     "karpathy",
     "llava",
+    "messages",
     "minigpt4",
     "nlvr",
     "nlvr2",
@@ -26,5 +28,6 @@ __all__ = [
     "scienceqa",
     "sharegpt",
     "snli_ve",
+    "the_cauldron",
     "vqa",
 ]

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Callable, Sequence
 
-from mmgpt.datasets.conversation import IMAGE_CONTENT, prepend_text, question_contents, text_content
+from mmgpt.datasets.conversation import IMAGE_CONTENT, question_contents, text_content
 from mmgpt.registry import PARSERS
 
-from .fields import field, has, name_of, refuse_images, refuse_other_media, text_list
+from .fields import add_system, field, image_list, name_of, refuse_images, refuse_other_media
 
 MARK = "<image>"
 # Marks at the start, text, marks at the end; whitespace next to the marks at both ends belongs to them.
 ENDS = re.compile(rf"((?:{MARK}\s*)*)(.*?)((?:\s*{MARK})*)\Z", re.DOTALL)
+# Other names of the roles, as in ShareGPT_V3_unfiltered_cleaned_split.json.
+ROLE_NAMES = {"user": "human", "assistant": "gpt", "chatgpt": "gpt"}
 BAIZE_ROLE = re.compile(r"\[\|(Human|AI)\|\]")
 
 
@@ -24,26 +26,24 @@ def llava(record: dict) -> dict:
 
     A question at the end without an answer is left out, unless it is the only one: then its turn has an empty answer.
     """
-    return _sample(record, _images(record), _turns(field(record, "conversations", list), marked_question))
+    return _sample(record, image_list(record), _turns(field(record, "conversations", list), marked_question))
 
 
 @PARSERS.register_module(name="sharegpt")
 def sharegpt(record: dict) -> dict:
     """Conversation in ShareGPT's layout: LLaVA's, with a system text or without.
 
-    The system text (the key `system`, or a first entry from 'system') is put before the first question, after its
-    images. Text of gpt before the first question is left out. `<image>` is the position of an image only in a record
-    with images; in other records it is text.
+    The system text is that of the key `system`, or of a first entry from 'system'. Text of gpt before the first
+    question is left out. `<image>` is the position of an image only in a record with images; in other records it is
+    text.
     """
-    entries, images = field(record, "conversations", list), _images(record)
-    system = [field(record, "system").strip()] if has(record, "system") else []
+    entries, images, systems = field(record, "conversations", list), image_list(record), []
     if entries and _role(entries[0]) == "system":
-        system, entries = [*system, _value(entries[0], "system")], entries[1:]
+        systems, entries = [_value(entries[0], "system")], entries[1:]
     if entries and _role(entries[0]) == "gpt":
         entries = entries[1:]
-    first, *others = _turns(entries, marked_question if images else str)
-    question = prepend_text("\n\n".join(text for text in system if text), first["question"])
-    return _sample(record, images, [dict(first, question=question), *others])
+    turns = _turns(entries, marked_question if images else str)
+    return add_system(_sample(record, images, turns), record, systems)
 
 
 @PARSERS.register_module(name="baize")
@@ -70,13 +70,6 @@ def _sample(record: dict, images: list[str], turns: list[dict]) -> dict:
     return {"id": name_of(record, "id"), "images": images, "turns": turns}
 
 
-def _images(record: dict) -> list[str]:
-    lists = [text_list(record, key) for key in ("image", "images") if has(record, key)]
-    if len(lists) == 2 and all(lists) and lists[0] != lists[1]:
-        raise ValueError(f"'image' and 'images' name different files: {lists[0]} and {lists[1]!r:.80}")
-    return next(filter(None, lists), [])
-
-
 def _turns(entries: Sequence[dict], to_question: Callable[[str], str | list[dict]]) -> list[dict]:
     """Turns of alternating entries; `to_question` makes a question of the text of a human."""
     if not entries:
@@ -91,7 +84,8 @@ def _turns(entries: Sequence[dict], to_question: Callable[[str], str | list[dict
 def _role(entry: dict) -> str:
     if not isinstance(entry, dict):
         raise ValueError(f"conversations must hold objects, got {entry!r:.80}")
-    return field(entry, "from")
+    role = field(entry, "from")
+    return ROLE_NAMES.get(role, role)
 
 
 def _value(entry: dict, role: str) -> str:

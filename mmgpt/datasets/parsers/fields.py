@@ -19,8 +19,9 @@ def field(record: dict, key: str, kind: type | tuple[type, ...] = str):
     """
     if key not in record:
         raise ValueError(f"no key {key!r}; keys found: {', '.join(map(str, record)) or 'none'}")
-    if not isinstance(record[key], kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    # In Python true is an integer, in JSON it is not.
+    if not isinstance(record[key], kind) or (isinstance(record[key], bool) and bool not in kinds):
         choices = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"key {key!r} must be {choices}, got {record[key]!r:.80}")
     return record[key]
@@ -43,15 +44,15 @@ def name_of(record: dict, *keys: str) -> str:
 
 def refuse_other_media(record: dict) -> None:
     """Raises a ValueError for a record with a video or a sound, which would be ignored in training."""
-    _refuse(record, OTHER_MEDIA, "only images are read, under 'image' or 'images'")
+    refuse(record, OTHER_MEDIA, "only images are read, under 'image' or 'images'")
 
 
 def refuse_images(record: dict, keys: Iterable[str] = OTHER_IMAGES) -> None:
     """Raises a ValueError for a record with images under keys that the format does not have."""
-    _refuse(record, keys, "this format has no images under that key")
+    refuse(record, keys, "this format has no images under that key")
 
 
-def _refuse(record: dict, keys: Iterable[str], reason: str) -> None:
+def refuse(record: dict, keys: Iterable[str], reason: str) -> None:
     """Raises a ValueError for a record with a value for any of the keys."""
     key = next((key for key in keys if record.get(key)), None)
     if key:
@@ -65,6 +66,18 @@ def text_list(record: dict, key: str) -> list[str]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"key {key!r} must hold strings, got {value!r:.80}")
     return [text.strip() for text in texts]
+
+
+def image_list(record: dict) -> list[str]:
+    """Paths under `image` or `images`, a string or a list; [] without any.
+
+    Raises:
+        ValueError: both keys name images, and not the same ones.
+    """
+    lists = [text_list(record, key) for key in ("image", "images") if has(record, key)]
+    if len(lists) == 2 and all(lists) and lists[0] != lists[1]:
+        raise ValueError(f"'image' and 'images' name different files: {lists[0]} and {lists[1]!r:.80}")
+    return next(filter(None, lists), [])
 
 
 def fill_pattern(pattern: str, record: dict) -> str:
@@ -86,6 +99,13 @@ def add_tags(sample: dict, record: dict, keys: Iterable[str]) -> dict:
     """Sample with keys of its record as `tags`."""
     tags = {key: field(record, key) for key in keys}
     return dict(sample, tags=tags) if tags else sample
+
+
+def add_system(sample: dict, record: dict, texts: Iterable[str] = ()) -> dict:
+    """Sample with the record's `system` text, and further ones after it, where one of them is not empty."""
+    texts = [field(record, "system") if has(record, "system") else "", *texts]
+    system = "\n\n".join(filter(None, map(str.strip, texts)))
+    return dict(sample, system=system) if system else sample
 
 
 def right_choice(choices: list[str], index: int, key: str) -> str:

@@ -5,15 +5,15 @@ from collections.abc import Collection
 from mmgpt.datasets.conversation import LIST_KEYS, TEXT_KEYS
 from mmgpt.registry import PARSERS
 
-from .fields import field, has, name_of, text_list
+from .fields import add_system, field, has, name_of, text_list
 
-SAMPLE_KEYS = ("id", "images", "turns")
+SAMPLE_KEYS = ("id", "images", "turns", "system")
 TURN_KEYS = ("question", *TEXT_KEYS, *LIST_KEYS)
 
 
 @PARSERS.register_module(name="conversation")
 def conversation(record: dict) -> dict:
-    """`{'turns': [{'question': ..., 'answer': ...}], 'images': [path, ...], 'id': ...}`; see docs/data.md.
+    """`{'turns': [{'question': ..., 'answer': ...}], 'images': [path, ...], ...}`; see docs/data.md.
 
     Only the turns are required. An unknown key is an error: a misspelt one would be ignored without notice.
     """
@@ -26,7 +26,7 @@ def conversation(record: dict) -> dict:
         field(turn, "question", (str, list))
     turns = [{key: value for key, value in turn.items() if value is not None} for turn in turns]
     images = text_list(record, "images") if has(record, "images") else []
-    return {"id": name_of(record, "id"), "images": images, "turns": turns}
+    return add_system({"id": name_of(record, "id"), "images": images, "turns": turns}, record)
 
 
 def _check_keys(keys: Collection[str], choices: Collection[str], name: str) -> None:

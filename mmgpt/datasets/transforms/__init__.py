@@ -3,9 +3,10 @@
 from .candidates import AddCandidates
 from .examples import AddExamples
 from .features import LoadFeatures
-from .images import EachImage, LoadImages, PrepareImages
+from .images import EachImage, PrepareImages
+from .loading import LoadImages
 from .prompt import FormatPrompt
-from .tokens import PackInputs, TokenizeSegments
+from .tokens import PackInputs, PromptTooLong, TokenizeSegments
 from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "PickImage",
     "PickTurn",
     "PrepareImages",
+    "PromptTooLong",
     "TokenizeSegments",
 ]

@@ -5,7 +5,6 @@ from itertools import takewhile
 
 import torch
 
-from mmgpt.datasets.prompts import answer_segments
 from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
@@ -48,9 +47,7 @@ class AddCandidates:
     def __call__(self, results: dict) -> dict:
         answers = self.candidate_answers(results)
         # Answers before the last one, of a dialogue or of examples, are part of the prompt.
-        prompt = [segment._replace(supervised=False) for segment in results["segments"]]
-        template = results["template"]
-        encoded = [self.tokenize.encode([*prompt, *answer_segments(template, answer)]) for answer in answers]
+        encoded = [self.tokenize.encode(results["with_answer"](answer)) for answer in answers]
         for answer, (ids, _) in zip(answers, encoded, strict=True):
             if len(ids) > self.tokenize.max_length:
                 reason = f"{len(ids)} tokens with the answer {answer!r}, the limit is {self.tokenize.max_length}"

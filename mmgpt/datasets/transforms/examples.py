@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from mmgpt.datasets.conversation import place_images, question_text
 from mmgpt.registry import DATASETS, TRANSFORMS
+from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import SampleError, SampleLocation
 
 FEATURES_TOOL = "tools/dataset_converters/image_features.py"
@@ -113,4 +114,7 @@ class Nearest:
 
 
 def _paths(sample: dict) -> list[str]:
-    return [os.path.abspath(os.path.join(sample["image_folder"], image)) for image in sample["images"]]
+    return [
+        image if is_data_uri(image) else os.path.abspath(os.path.join(sample["image_folder"], image))
+        for image in sample["images"]
+    ]

@@ -1,11 +1,11 @@
 """Loading of cached image features in place of images."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from mmgpt.datasets.feature_cache import FILL_COMMAND, CacheMiss, FeatureCache, image_key
+from mmgpt.datasets.image_folders import image_path
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import MissingImageError, SampleLocation
 
@@ -33,7 +33,7 @@ class LoadFeatures:
     def __call__(self, results: dict) -> dict:
         features = []
         for image in results["images"]:
-            path = Path(results.get("image_folder", ""), image)
+            path = image_path(results.get("image_folder", ""), image)
             try:
                 features.append(self.cache.read(image_key(path)))
             except FileNotFoundError as error:

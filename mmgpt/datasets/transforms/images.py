@@ -1,9 +1,8 @@
-"""Loading and preprocessing of images."""
+"""Preprocessing of images, and the reading of their pixels."""
 
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from PIL import ExifTags, Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
 from mmgpt.registry import TRANSFORMS
-from mmgpt.utils.errors import MissingImageError, SampleError, SampleLocation
+from mmgpt.utils.errors import SampleError, SampleLocation
 
 # The transposition that turns an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112).
 UPRIGHT = {
@@ -23,31 +22,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@TRANSFORMS.register_module()
-class LoadImages:
-    """Reads the images of a sample into `pil`, a list of PIL images from `upright_rgb`.
-
-    Raises:
-        MissingImageError: an image does not exist.
-        SampleError: a file is not an image or is truncated.
-    """
-
-    def __call__(self, results: dict) -> dict:
-        results["pil"] = []
-        for name in results["images"]:
-            path = Path(results.get("image_folder", ""), name)
-            if not path.is_file():
-                raise MissingImageError("no such file", SampleLocation.of(results, image=path))
-            try:
-                with Image.open(path) as image:
-                    results["pil"].append(upright_rgb(image))
-            # Pillow's plugins raise errors of any type for damaged files.
-            except Exception as error:
-                reason = f"cannot be read: {str(error) or type(error).__name__}"
-                raise SampleError(reason, SampleLocation.of(results, image=path)) from error
-        return results
 
 
 @TRANSFORMS.register_module()

@@ -1,9 +1,10 @@
 """Encoding of text without special tokens."""
 
+import copy
 import json
 from functools import cached_property
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, pre_tokenizers
 
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 
@@ -43,6 +44,16 @@ class PlainText:
                 spans += [(start, end)] * len(letter_ids)
         return ids, spans
 
+    @cached_property
+    def inner(self) -> "PlainText":
+        """Encoder of text that does not begin a sequence, in front of which some tokenizers (Llama 2's) add no space."""
+        if not _steps_at_start(self.tokenizer):
+            return self
+        tokenizer = copy.deepcopy(self.tokenizer)
+        for step in _steps_at_start(tokenizer):
+            step.prepend_scheme = "never"
+        return PlainText(tokenizer, self.is_mark)
+
     def _special_positions(self, text: str, encoding: Encoding) -> list[int]:
         """Positions of special tokens; `<unk>` counts where the text has it, not where it replaces a character."""
         unknown = self.tokenizer.unk_token_id
@@ -61,3 +72,10 @@ class PlainText:
         tokenizer = Tokenizer.from_str(json.dumps(state))
         tokenizer.encode_special_tokens = True
         return tokenizer
+
+
+def _steps_at_start(tokenizer) -> list[pre_tokenizers.Metaspace]:
+    """The steps of a tokenizer that add a space in front of a text at the beginning of a sequence alone."""
+    steps = tokenizer.backend_tokenizer.pre_tokenizer
+    steps = steps if isinstance(steps, pre_tokenizers.Sequence) else [steps]
+    return [step for step in steps if getattr(step, "prepend_scheme", None) == "first"]

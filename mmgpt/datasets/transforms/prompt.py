@@ -1,9 +1,13 @@
 """Formatting of conversations by a prompt template."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
+from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.conversation import place_images, question_text
-from mmgpt.datasets.prompts import find_template, format_turns, prompt_text
+from mmgpt.datasets.prompts import answer_segments, find_template, format_turns
+from mmgpt.datasets.segments import IMAGE, Segment, prompt_text
+from mmgpt.models.tokenizer import shared_tokenizer, special_tokens
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -12,30 +16,65 @@ from mmgpt.utils.errors import SampleError, SampleLocation
 class FormatPrompt:
     """Formats the turns of a sample by a prompt template.
 
-    Adds `segments` (see `prompts.Segment`), `prompt` (all text before the last answer), `question` (its text),
-    `answer`, `answers` and `choices` of the last turn, the `template`, and `open` (the value of `open_last`).
+    Adds `segments` (see `segments.Segment`), `prompt` (all text before the last answer), `question` (its text),
+    `answer`, `answers` and `choices` of the last turn, `open` (the value of `open_last`), and `with_answer`, a function
+    from another last answer to the segments in which it alone has labels.
 
     Args:
         template: name in PROMPTS, or the template itself (see `prompts.find_template`).
         open_last: leave out the last answer, for evaluation and chat.
+        tokenizer: the language model's, or the folder that it is loaded from; needed for "chat", and for special tokens
+            in the template.
+        system: system text of samples without `system`. It has its own role in "chat"; other templates have it before
+            the first question.
 
     Raises:
-        SampleError: the sample has another number of images than image contents.
+        ValueError: see `find_template`, or the chat template has no place for the system text.
+        SampleError: the sample has another number of images than image contents, or the chat template refuses it.
     """
 
-    def __init__(self, template: str | Mapping[str, str], open_last: bool = False):
-        self.template, self.open_last = find_template(template), open_last
+    def __init__(
+        self,
+        template: str | Mapping[str, str] | ChatTemplate,
+        open_last: bool = False,
+        tokenizer=None,
+        system: str = "",
+    ):
+        self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.template, self.open_last, self.system = find_template(template, self.tokenizer), open_last, system
+        self.special = frozenset(special_tokens(self.tokenizer) if self.tokenizer else ()) - {IMAGE}
+        self._format([{"question": "a"}], True, system)
+
+    def with_template(
+        self, template: str | Mapping[str, str] | ChatTemplate, system: str, open_last: bool
+    ) -> "FormatPrompt":
+        """The same step with another template."""
+        return FormatPrompt(template, open_last, self.tokenizer, system)
 
     def __call__(self, results: dict) -> dict:
+        system = results.get("system") or self.system
         try:
             turns = place_images(results["turns"], len(results["images"]))
+            prompt = self._format(turns, True, system)
+            results["segments"] = prompt if self.open_last else self._format(turns, False, system)
         except ValueError as error:
             raise SampleError(str(error), SampleLocation.of(results)) from error
         last = turns[-1]
-        results["segments"] = format_turns(self.template, turns, self.open_last)
-        results["prompt"] = prompt_text(format_turns(self.template, turns, open_last=True))
-        results["open"], results["template"] = self.open_last, self.template
+        results["prompt"], results["open"] = prompt_text(prompt), self.open_last
+        results["with_answer"] = partial(self._with_answer, turns, system, prompt)
         results["question"] = question_text(last["question"])
         results["answer"] = last.get("answer", "")
         results["answers"], results["choices"] = list(last.get("answers", [])), list(last.get("choices", []))
         return results
+
+    def _format(self, turns: Sequence[dict], open_last: bool, system: str) -> list[Segment]:
+        if isinstance(self.template, ChatTemplate):
+            return self.template.format_turns(turns, open_last, system)
+        return format_turns(self.template, turns, open_last, system, self.special)
+
+    def _with_answer(self, turns: Sequence[dict], system: str, prompt: Sequence[Segment], answer: str) -> list[Segment]:
+        if isinstance(self.template, ChatTemplate):
+            turns = [*turns[:-1], dict(turns[-1], answer=answer)]
+            return self.template.format_turns(turns, system=system, last_only=True)
+        prompt = [segment._replace(supervised=False) for segment in prompt]
+        return [*prompt, *answer_segments(self.template, answer)]

@@ -1,15 +1,18 @@
 """From text segments to token ids, with labels that are exact by segment."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import lru_cache, partial
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
 
-from mmgpt.datasets.prompts import END_OF_CHUNK, EOS, IMAGE, Segment, prompt_text
+from mmgpt.datasets.prompts import EOS
+from mmgpt.datasets.segments import IMAGE, Segment, prompt_text
 from mmgpt.models.loss import IGNORE_INDEX
-from mmgpt.models.tokenizer import is_mark, load_tokenizer
+from mmgpt.models.tokenizer import is_mark, shared_tokenizer, starts_texts
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -47,9 +50,11 @@ class TextSpan(NamedTuple):
     special: bool = False
 
 
-# The pipelines of all datasets share one tokenizer.
-_shared_tokenizer = lru_cache(maxsize=4)(load_tokenizer)
 _shared_plain_text = lru_cache(maxsize=4)(partial(PlainText, is_mark=is_mark))
+
+
+class PromptTooLong(SampleError):
+    """Error about an open prompt with more tokens than the limit."""
 
 
 @TRANSFORMS.register_module()
@@ -57,7 +62,7 @@ class TokenizeSegments:
     """Encodes `segments` as `input_ids` and `labels`, int64 (L,), the latter -100 for tokens that the loss ignores.
 
     A special segment becomes its id; all other text is encoded as plain text, so that `<image>` or `</s>` typed by a
-    user stays text. The id of the sequence start comes first if the tokenizer has one.
+    user stays text. The segments of a chat template are encoded as transformers encodes its text as a whole.
 
     Tokens beyond `max_length` are cut off at the right, and `cut` becomes (length, limit, label tokens cut off). Of a
     text of more than a million characters only the beginning is encoded, so that these numbers are lower bounds.
@@ -65,29 +70,35 @@ class TokenizeSegments:
 
     Args:
         tokenizer: tokenizer of `models.tokenizer.load_tokenizer`, or the folder that it is loaded from.
-        max_length: length limit in tokens.
+        max_length: length limit in tokens; None: none.
         tokenization: 'segments' encodes each segment by itself, unchanged. 'stripped' is what the published weights of
             MultiModal-GPT were trained with (the LlamaTokenizer of transformers 4.30): neighboring texts are encoded as
             one, whitespace next to an `<image>`, including line breaks, is removed, and a text that starts with a space
             keeps it after the space that a sentencepiece tokenizer adds.
+        add_bos_token: whether the id of the sequence start comes first, if the tokenizer has one; None: where the
+            tokenizer puts it in front of texts. Chat templates write their own.
 
     Raises:
-        ValueError: unknown tokenization.
-        SampleError: an open prompt (evaluation, chat) is longer than `max_length`.
+        ValueError: unknown tokenization, or 'stripped' with a chat template; a special token that is not in the
+            tokenizer.
+        PromptTooLong: an open prompt (evaluation, chat) is longer than `max_length`.
     """
 
-    def __init__(self, tokenizer, max_length: int, tokenization: str = "segments"):
+    def __init__(
+        self, tokenizer, max_length: int | None, tokenization: str = "segments", add_bos_token: bool | None = None
+    ):
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans
-        self.tokenizer = _shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.plain_text = _shared_plain_text(self.tokenizer)
-        self.max_length = max_length
+        self.max_length = sys.maxsize if max_length is None else max_length
         # Current Llama tokenizers add no space to a text that starts with one; sentencepiece and those of 2023 do.
         adds_no_space = self._text_ids("x") == self._text_ids(" x")
         self.doubled_spaces = (" ", "▁") if tokenization == "stripped" and adds_no_space else ()
-        self.special = {name: self.tokenizer.convert_tokens_to_ids(name) for name in (IMAGE, END_OF_CHUNK)}
-        self.special[EOS] = self.tokenizer.eos_token_id
+        self.special = {**self.tokenizer.get_added_vocab(), EOS: self.tokenizer.eos_token_id}
+        add_bos_token = starts_texts(self.tokenizer) if add_bos_token is None else add_bos_token
+        self.start = [self.tokenizer.bos_token_id] if add_bos_token and self.tokenizer.bos_token else []
 
     def __call__(self, results: dict) -> dict | None:
         ids, labels = self.encode(results["segments"])
@@ -97,12 +108,18 @@ class TokenizeSegments:
             results["cut"] = (length, self.max_length, truncated)
             if results["open"]:
                 reason = f"a prompt of {length} tokens, the limit is {self.max_length}"
-                raise SampleError(reason, SampleLocation.of(results))
+                raise PromptTooLong(reason, SampleLocation.of(results))
         results["input_ids"] = torch.tensor(ids[: self.max_length])
         results["labels"] = torch.tensor(labels[: self.max_length])
         results["image_tokens"] = self.count_images(results["input_ids"])
         has_labels = (results["labels"] != IGNORE_INDEX).any()
         return results if has_labels or results["open"] else None
+
+    def limited(self, max_length: int) -> "TokenizeSegments":
+        """A copy that takes no more than `max_length` tokens, nor more than this one."""
+        other = copy(self)
+        other.max_length = min(self.max_length, max_length)
+        return other
 
     def count_images(self, ids: torch.Tensor) -> int:
         """Number of `<image>` tokens among token ids."""
@@ -111,20 +128,25 @@ class TokenizeSegments:
     def encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
         """Token ids and labels of segments, not truncated; of a long text (LONG_TEXT) those of its beginning."""
         characters = max(LONG_TEXT, CHARACTERS * self.max_length)
+        rendered = any(segment.rendered for segment in segments)
+        if rendered and self.spans is stripped_spans:
+            raise ValueError("tokenization='stripped' is for the prompt templates of the published weights, not 'chat'")
+        spans, start = (joined_spans, []) if rendered else (self.spans, self.start)
         while True:
             first_segments = beginning(segments, characters)
-            bos = self.tokenizer.bos_token_id
-            ids, labels = ([], []) if bos is None else ([bos], [IGNORE_INDEX])
-            for text, supervised, special in self.spans(first_segments):
+            ids, labels = list(start), [IGNORE_INDEX] * len(start)
+            for text, supervised, special in spans(first_segments):
+                # Within a text that is encoded as a whole, only its beginning gets the space that some tokenizers add.
+                plain_text = self.plain_text.inner if rendered and ids else self.plain_text
                 if text.startswith(self.doubled_spaces) and not special:
                     text, supervised = " " + text, supervised[:1] + supervised
                 if special:
-                    span_ids, has_label = [self.special[text]], supervised[:1]
+                    span_ids, has_label = [self._special_id(text)], supervised[:1]
                 elif len(set(supervised)) < 2:
-                    span_ids = self._text_ids(text)
+                    span_ids = plain_text(text)[0]
                     has_label = supervised[:1] * len(span_ids)
                 else:
-                    span_ids, offsets = self.plain_text(text)
+                    span_ids, offsets = plain_text(text)
                     # A token across two segments belongs to the segment in which it ends.
                     has_label = [supervised[end - 1] for _, end in offsets]
                 ids += span_ids
@@ -139,6 +161,11 @@ class TokenizeSegments:
 
     def _text_ids(self, text: str) -> list[int]:
         return self.plain_text(text)[0]
+
+    def _special_id(self, name: str) -> int:
+        if name not in self.special:
+            raise ValueError(f"a prompt has the special token {name!r}, which the tokenizer does not have")
+        return self.special[name]
 
 
 def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]:
@@ -157,21 +184,27 @@ def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]
 
 def segment_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
     """A span for each segment."""
-    return (TextSpan(text, [supervised] * len(text), special) for text, supervised, special in segments)
+    return (TextSpan(segment.text, [segment.supervised] * len(segment.text), segment.special) for segment in segments)
+
+
+def joined_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
+    """A span for neighboring texts, and a span for each special segment."""
+    for special, run in groupby(segments, key=lambda segment: segment.special):
+        run = list(run)
+        if special:
+            yield from segment_spans(run)
+        else:
+            yield TextSpan(prompt_text(run), [segment.supervised for segment in run for _ in segment.text])
 
 
 def stripped_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
     """A span for neighboring texts, without the whitespace next to an image, and a span for each special segment."""
-    runs = [list(run) for _, run in groupby(segments, key=lambda segment: segment.special)]
-    for before, run, after in zip([[], *runs], runs, [*runs[1:], []], strict=False):
-        if run[0].special:
-            yield from segment_spans(run)
-            continue
-        text = prompt_text(run)
-        start = len(text) - len(text.lstrip()) if before and before[-1].text == IMAGE else 0
-        end = len(text.rstrip()) if after and after[0].text == IMAGE else len(text)
-        supervised = [segment.supervised for segment in run for _ in segment.text]
-        yield TextSpan(text[start:end], supervised[start:end])
+    spans = list(joined_spans(segments))
+    for before, span, after in zip([None, *spans], spans, [*spans[1:], None], strict=False):
+        text, supervised, special = span
+        start = len(text) - len(text.lstrip()) if before and before.special and before.text == IMAGE else 0
+        end = len(text.rstrip()) if after and after.special and after.text == IMAGE else len(text)
+        yield span if special else TextSpan(text[start:end], supervised[start:end])
 
 
 @TRANSFORMS.register_module()

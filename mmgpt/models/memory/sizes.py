@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.files import TOKENIZER, read_settings
 from mmgpt.registry import MODELS
+from mmgpt.utils.hub import local_folder
 
 # Text encoder of open_clip's models, as small as possible, since Flamingo drops it.
 SMALL_TEXT = dict(context_length=4, vocab_size=8, width=16, heads=1, layers=1)
@@ -59,7 +60,7 @@ def _vision(vision: Mapping, sources: Mapping, folder: str) -> dict:
     settings = {key: value for key, value in vision.items() if key not in ("path", "pretrained")}
     if vision.get("path") is None:
         return settings
-    path = Path(vision["path"])
+    path = Path(local_folder(vision["path"], weights=False))
     file = path / "open_clip_config.json"
     if file.is_file():
         description = {**read_settings(file)["model_cfg"], "text_cfg": SMALL_TEXT}
@@ -83,8 +84,9 @@ def _build_encoder(vision: Mapping, sources: Mapping) -> nn.Module:
     constructor = MODELS.get(vision["type"]) if isinstance(vision["type"], str) else vision["type"]
     if "pretrained" in inspect.signature(constructor).parameters:
         vision = {**vision, "pretrained": False}
-        if path and not (Path(path) / "config.json").is_file():
-            raise FileNotFoundError(_missing(Path(path) / "config.json", "the image encoder", sources.get(path)))
+        file = Path(local_folder(path, weights=False)) / "config.json" if path else None
+        if file and not file.is_file():
+            raise FileNotFoundError(_missing(file, "the image encoder", sources.get(path)))
     elif path:
         vision = {key: value for key, value in vision.items() if key != "path"}
     with torch.device("cpu"):
@@ -93,7 +95,7 @@ def _build_encoder(vision: Mapping, sources: Mapping) -> nn.Module:
 
 def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
     """The arguments of the same language model without its weights, which are not quantized either."""
-    path = Path(language["path"])
+    path = Path(local_folder(language["path"], weights=False))
     settings = language.get("config") or read_settings(path / "config.json")
     if not settings:
         raise FileNotFoundError(_missing(path / "config.json", "the language model", sources.get(str(path))))

@@ -11,6 +11,7 @@ from mmgpt.cli.files import read_settings
 from mmgpt.models.generation_files import check_no_code
 from mmgpt.models.weights.checks import check_base, check_index, stored_dtypes
 from mmgpt.registry import MODELS
+from mmgpt.utils.hub import local_folder
 
 from .base import check_keys
 
@@ -23,7 +24,8 @@ class HFVision(nn.Module):
     class, distillation and register tokens are dropped. Others are refused.
 
     Args:
-        path: folder with config.json and weights (of the whole model or of its image encoder).
+        path: folder with config.json and weights (of the whole model or of its image encoder), or the model's id on the
+            Hub.
         pretrained: False builds the same image encoder with random weights.
         final_norm: patch features after the last norm.
 
@@ -34,6 +36,7 @@ class HFVision(nn.Module):
     def __init__(self, path: str, pretrained: bool = True, final_norm: bool = False):
         super().__init__()
         # 1. The model, or its image encoder alone, with its weights.
+        path = local_folder(path, weights=pretrained)
         check_no_code(read_settings(Path(path) / "config.json"), Path(path) / "config.json")
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config = getattr(config, "vision_config", config)

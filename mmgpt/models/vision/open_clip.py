@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmgpt.models.weights.checks import check_base, stored_dtypes
 from mmgpt.registry import MODELS
+from mmgpt.utils.hub import local_folder
 from mmgpt.utils.json_file import read_json_object
 
 
@@ -17,7 +18,8 @@ class OpenCLIPVision(nn.Module):
     """The image encoder of an open_clip model, whose text encoder is dropped.
 
     Args:
-        path: folder with open_clip_config.json and the weights, the layout that open_clip saves.
+        path: folder with open_clip_config.json and the weights, the layout that open_clip saves, or the model's id on
+            the Hub.
         model: instead of `path`, a model name of open_clip ('ViT-L-14') or a JSON file that describes a model.
         pretrained: with `model`, a file of weights or open_clip's tag; None: random weights.
         layer: index of the block whose output is used, as in open_clip's forward_intermediates; -1 is the last.
@@ -41,6 +43,7 @@ class OpenCLIPVision(nn.Module):
         super().__init__()
         import open_clip
 
+        path = path and local_folder(path)
         self.layer, self.final_norm, self.pretrained = layer, final_norm, (path or pretrained) is not None
         file = path or (pretrained if pretrained and Path(pretrained).is_file() else None)
         name, dtypes = open_clip_name(path, model), stored_dtypes(file) if file else {}

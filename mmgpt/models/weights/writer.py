@@ -36,7 +36,7 @@ NOT_PUBLISHED = (
 
 
 def save_components(
-    model: nn.Module, path: str, dtype: torch.dtype | None = torch.float16, layers: Collection[str] = ()
+    model: nn.Module, path: str, dtype: torch.dtype | None = None, layers: Collection[str] = ()
 ) -> None:
     """Writes the file that `load_components` reads: resampler, gated blocks, and changed layers of the image encoder.
 
@@ -54,7 +54,7 @@ def save_components(
     save_file({name: _stored(value, dtype) for name, value in state.items()}, path)
 
 
-def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = torch.float16) -> None:
+def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = None) -> None:
     """Writes the language model without its gated blocks, and the tokenizer, as a Hugging Face folder."""
     language = model.language.model
     wrapped = [name for name, module in language.named_modules() if isinstance(module, GatedDecoderLayer)]
@@ -78,7 +78,7 @@ def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = tor
     save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
 
 
-def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.dtype = torch.float16) -> None:
+def save_vision(vision: nn.Module, description: str, folder: str, dtype: torch.dtype | None = None) -> None:
     """Writes an OpenCLIPVision built from the JSON file `description` as a folder that open_clip loads.
 
     The text encoder, which such a folder needs and Flamingo does not use, gets random weights.

@@ -31,10 +31,11 @@ def test_image_marks_become_image_contents(value, expected):
     assert texts(turn["question"]) == expected
 
 
-def test_sharegpt_puts_the_system_text_before_the_first_question():
-    sample, _ = parse("sharegpt", "sharegpt.json")
+def test_sharegpt_has_a_system_text():
+    sample, cut = parse("sharegpt", "sharegpt.json")
     first, second = sample["turns"]
-    assert first["question"] == "You answer in one sentence.\n\nWhat does <image> mean in this HTML?"
+    assert sample["system"] == "You answer in one sentence." and "system" not in cut
+    assert first["question"] == "What does <image> mean in this HTML?"
     assert first["answer"] == "It is a tag.\nBrowsers read it as img." and sample["id"] == "QWJhYvA_0"
     assert second == {"question": "And </s>?", "answer": "It ends an s element."}
 
@@ -47,7 +48,20 @@ def test_sharegpt_leaves_out_an_answer_without_a_question():
 def test_sharegpt_with_an_image():
     [photo] = parse("sharegpt", "sharegpt_images.json")
     assert photo["images"] == ["7.jpg"]
-    assert texts(photo["turns"][0]["question"]) == ["IMAGE", "You look closely.\n\n", "How many birds?"]
+    assert photo["system"] == "You look closely."
+    assert texts(photo["turns"][0]["question"]) == ["IMAGE", "How many birds?"]
+
+
+def test_system_texts_of_key_and_first_entry_are_joined():
+    sample = sharegpt(("system", "b "), ("human", "q"), ("gpt", "x"), system="a")
+    assert sample["system"] == "a\n\nb" and sample["turns"] == [{"question": "q", "answer": "x"}]
+
+
+def test_other_names_of_the_speakers():
+    assert sharegpt(("user", "q"), ("chatgpt", "x"), ("user", "r"), ("assistant", "y"))["turns"] == [
+        {"question": "q", "answer": "x"},
+        {"question": "r", "answer": "y"},
+    ]
 
 
 def sharegpt(*said, **more):

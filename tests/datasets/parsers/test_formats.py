@@ -132,6 +132,10 @@ FORMATS = {
     "snli_ve_test": Format("snli_ve", "snli_ve_test.jsonl", "sentence2 Flickr30K_ID", [(1, 1)] * 2),
     "sharegpt": Format("sharegpt", "sharegpt.json", "conversations", [(0, 2), (0, 1)]),
     "sharegpt_images": Format("sharegpt", "sharegpt_images.json", "conversations", [(1, 1)]),
+    "messages": Format("messages", "chat_messages.jsonl", "messages", [(3, 2), (0, 2)]),
+    "messages_page": Format("messages", "chat_page.json", "messages", [(1, 2)]),
+    "messages_prompt": Format("messages", "trl_prompt_completion.jsonl", "completion", [(1, 1), (0, 1)]),
+    "the_cauldron": Format("the_cauldron", "the_cauldron.jsonl", "texts", [(2, 2)]),
     "own": Format("conversation", "own_images.jsonl", "turns", [(1, 1), (2, 2), (1, 1)]),
     "own_text": Format("conversation", "own_text.jsonl", "turns", [(0, 2), (0, 1)]),
     "language": Format("conversation", "language_val.jsonl", "turns", [(0, 1), (0, 1)]),
@@ -226,7 +230,9 @@ def test_null_in_a_turn_of_our_own_schema(key):
     assert parsed("own", {"turns": [{**turn, key: None}]}) == parsed("own", {"turns": [turn]})
 
 
-@pytest.mark.parametrize("name", ["llava", "sharegpt", "dolly", "alpaca", "minigpt4", "vqav2"])
+@pytest.mark.parametrize(
+    "name", ["llava", "sharegpt", "messages", "the_cauldron", "dolly", "alpaca", "minigpt4", "vqav2"]
+)
 @pytest.mark.parametrize("key", ["video", "videos", "audio", "speech"])
 def test_a_record_with_a_video_or_a_sound_is_refused(name, key):
     with pytest.raises(ValueError, match=rf"key '{key}' \('1.mp4'\): only images are read"):

@@ -1,3 +1,4 @@
+import base64
 import os
 
 import pytest
@@ -45,3 +46,12 @@ def test_changed_image_is_an_error(load, tmp_path):
     os.utime(tmp_path / "a.png", (0, 0))
     with pytest.raises(ValueError, match="image '.*a.png': no features in .* of the file as it is now"):
         load(record(tmp_path, "a.png"))
+
+
+def test_features_of_a_data_uri(load, tmp_path):
+    uri = f"data:image/png;base64,{base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()}"
+    with pytest.raises(ValueError, match=r"image 'data:image/png;base64,.*\.\.\. \(\d+ characters\)': no features in"):
+        load(record(tmp_path, uri))
+    add_features(load.folder, torch.tensor([image_key(uri)]), FEATURES[1:].half())
+    load = TRANSFORMS.build(dict(type="LoadFeatures", cache=load.folder, steps=STEPS))
+    assert torch.equal(load(record(tmp_path, "a.png", uri))["pixels"], FEATURES.half())

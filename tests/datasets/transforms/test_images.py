@@ -1,3 +1,4 @@
+import base64
 from io import BytesIO
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image, ImageOps
 
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 from mmgpt.datasets.transforms.images import upright_rgb
+from mmgpt.utils.errors import SampleError
 from tests.helpers.corrupt_data import READ, encoded, write_corrupt_images
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
@@ -132,6 +134,17 @@ def test_unreadable_image_names_file_and_record(tmp_path, kind, suffix):
     path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no image", "empty": b""}[kind])
     with pytest.raises(ValueError, match=rf"'ann.json', record 4, id 'x', image '.*a.{suffix}': cannot be read"):
         load(tmp_path, path.name)
+
+
+def test_a_data_uri_is_read_within_limits():
+    image = noise("RGB")
+    uri = f"data:image/png;base64,{base64.b64encode(encoded(image, 'PNG')).decode()}"
+    assert load("anywhere", uri, uri)[1].tobytes() == image.tobytes()
+    strip = f"data:image/png;base64,{base64.b64encode(encoded(Image.new('L', (2000, 2)), 'PNG')).decode()}"
+    with pytest.raises(SampleError, match=r"image 'data:.*characters\)': cannot be read: the image is 2000 x 2 pixels"):
+        load("anywhere", strip)
+    with pytest.raises(SampleError, match="cannot be read: the data URI of an image must be in base64"):
+        load("anywhere", "data:image/png,abc")
 
 
 def test_pixels_equal_those_of_clip():

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmgpt.datasets.parsers.fields import field
 from mmgpt.datasets.records import find_parser, read_json
 
-from .rows import as_object, at
+from .rows import at, without_nulls
 
 
 def read_coco(source: Path) -> Iterator[tuple[str, dict]]:
@@ -22,10 +22,10 @@ def read_coco(source: Path) -> Iterator[tuple[str, dict]]:
     captions = {}
     for number, image in enumerate(images):
         with at(f"{source}, images, record {number}"):
-            captions[field(as_object(image), "id", (int, str))] = (field(image, "file_name"), [])
+            captions[field(without_nulls(image), "id", (int, str))] = (field(image, "file_name"), [])
     for number, annotation in enumerate(annotations):
         with at(f"{source}, annotations, record {number}"):
-            name = field(as_object(annotation), "image_id", (int, str))
+            name = field(without_nulls(annotation), "image_id", (int, str))
             if name not in captions:
                 raise ValueError(f"no image with the id {name!r}")
             captions[name][1].append(field(annotation, "caption"))

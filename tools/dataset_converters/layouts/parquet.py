@@ -12,7 +12,8 @@ from .rows import at, find_columns, row_sample
 def read_parquet(source: Path, overrides: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
     """Parquet files of Hugging Face (one, or a folder of them): an image column with the bytes, and columns of text.
 
-    The columns are those of csv, or `conversations` in LLaVA's layout; answers may be a list. An image is a struct of
+    The columns are those of csv, or a dialogue: `conversations` in LLaVA's layout, chat `messages`, TRL's `prompt` and
+    `completion`, or the_cauldron's `texts`. Answers may be a list. An image is a struct of
     bytes and path, bytes, or a list of these. The images are written into a folder.
     """
     try:

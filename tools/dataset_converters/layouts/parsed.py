@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mmgpt.datasets.parsers.schema import SAMPLE_KEYS
 from mmgpt.datasets.records import find_parser, parse_record, read_records, record_location
 
 from .rows import at
@@ -21,4 +22,4 @@ def read_parsed(
         with at(location):
             sample = parse_record(parse, number, record)
         if sample is not None:
-            yield location, {key: sample[key] for key in ("id", "images", "turns")}
+            yield location, {key: sample[key] for key in SAMPLE_KEYS if key in sample}

@@ -12,11 +12,14 @@ from mmgpt.datasets.records import find_parser
 ROLES = {
     "image": ("image", "images", "file_name", "file_names"),
     "question": ("question", "instruction", "prompt"),
-    "answer": ("answer", "text", "caption"),
+    "answer": ("answer", "text", "caption", "completion"),
     "id": ("id",),
     "conversation": ("conversation",),
-    "dialogue": ("conversations",),
+    "dialogue": ("conversations", "messages", "texts"),
 }
+# Parser of a dialogue, and the key that it reads, by the name of the column.
+LLAVA = "llava", "conversations"
+DIALOGUES = {"messages": ("messages", "messages"), "texts": ("the_cauldron", "texts")}
 
 
 def find_columns(names: Sequence[str], overrides: Mapping[str, str]) -> dict[str, list[str]]:
@@ -48,7 +51,10 @@ def find_columns(names: Sequence[str], overrides: Mapping[str, str]) -> dict[str
 
 
 def row_sample(row: Mapping, columns: Mapping[str, Sequence[str]]) -> dict:
-    """The sample of one row: images, then a question and its answer, or a dialogue in LLaVA's layout.
+    """The sample of one row: images, then a question and its answer, or a dialogue.
+
+    A dialogue is in one column (LLaVA's `conversations`, chat `messages` or the_cauldron's `texts`) or in two (TRL's
+    `prompt` and `completion`).
 
     Several images are in several columns, in a list, or in one text with semicolons between. A list of several answers
     holds all correct ones; the sample has none of them as its `answer`, since PickAnswer draws one during training.
@@ -66,7 +72,12 @@ def row_sample(row: Mapping, columns: Mapping[str, Sequence[str]]) -> dict:
     name = "".join(str(row[key]) for key in columns["id"] if row[key] is not None)
     if columns["dialogue"]:
         [key] = columns["dialogue"]
-        return find_parser("llava")({"id": name, "images": images, "conversations": row[key]})
+        parser, parser_key = DIALOGUES.get(key, LLAVA)
+        return find_parser(parser)({"id": name, "images": images, parser_key: row[key]})
+    if any(isinstance(row[key], list) for key in columns["question"]):
+        [prompt], [completion] = columns["question"], columns["answer"]
+        dialogue = {"prompt": row[prompt], "completion": row[completion]}
+        return find_parser("messages")({"id": name, "images": images, **dialogue})
     question = "".join(field(row, key) for key in columns["question"] if has(row, key))
     answer_keys = [key for key in columns["answer"] if has(row, key)] or columns["answer"][:1]
     answers = [text for key in answer_keys for text in text_list(row, key)]
@@ -85,11 +96,11 @@ def join_turns(samples: Sequence[dict]) -> dict:
     return {"id": samples[0]["id"], "images": images, "turns": turns}
 
 
-def as_object(record) -> dict:
-    """A record, which must be a JSON object; ValueError otherwise."""
+def without_nulls(record) -> dict:
+    """The keys of a record that are not null. ValueError unless the record is a JSON object."""
     if not isinstance(record, dict):
         raise ValueError(f"a record must be an object, got {record!r:.80}")
-    return record
+    return {key: value for key, value in record.items() if value is not None}
 
 
 @contextmanager

@@ -43,12 +43,12 @@ def name_of(out: Path) -> str:
     return "my_" + re.sub(r"\W+", "_", out.absolute().parent.name).removeprefix("my_").strip("_")
 
 
-def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -> str:
+def config(out: Path, held_out: Path | None, images: Path, samples: Sequence[dict]) -> str:
     """The text of a config that inherits lora_joint.py and trains on the samples alone.
 
     Args:
         out: annotation file of the samples.
-        val: annotation file of the held-out samples, to test on.
+        held_out: annotation file of the held-out samples, to test on.
         images: folder that the paths of images are relative to.
         samples: the samples in `out`.
     """
@@ -65,7 +65,7 @@ def config(out: Path, val: Path | None, images: Path, samples: Sequence[dict]) -
     sources = {"visual": [], "language": []} | {"visual" if visual else "language": [f"${{{name}}}"]}
     batches = EPOCHS * len(samples)
     warm_up = STEP * math.ceil(batches / STEP * WARM_UP)
-    test = TEST.format(name=name, file=json.dumps(val.name), steps=test_steps) if val else NO_TEST
+    test = TEST.format(name=name, file=json.dumps(held_out.name), steps=test_steps) if held_out else NO_TEST
     return TEXT.format(
         name=name,
         source="visual" if visual else "language",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmgpt.datasets.records import read_records
 
-from .rows import as_object, at, check_unused_images, find_columns, join_turns, row_sample
+from .rows import at, check_unused_images, find_columns, join_turns, row_sample, without_nulls
 
 SEPARATORS = ",;\t"
 
@@ -39,10 +39,11 @@ def read_table(path: Path, overrides: Mapping[str, str]) -> Iterator[tuple[str, 
 
 
 def read_lines(path: Path, overrides: Mapping[str, str]) -> Iterator[tuple[str, dict]]:
-    """JSON lines whose keys are the columns of a table."""
+    """JSON lines whose keys are the columns of a table; null counts as missing."""
     for number, record in enumerate(read_records(path)):
         with at(f"{path}, record {number}"):
-            columns = find_columns(list(as_object(record)), overrides)
+            record = without_nulls(record)
+            columns = find_columns(list(record), overrides)
             check_unused_images(record, columns, overrides)
             sample = row_sample(record, columns)
         yield f"{path}, record {number}", sample

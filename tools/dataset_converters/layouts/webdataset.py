@@ -10,7 +10,7 @@ from pathlib import Path
 from mmgpt.datasets.image_files import SUFFIXES, is_hidden
 
 from .images import save_image, shards
-from .rows import ROLES, as_object, at, find_columns, row_sample
+from .rows import ROLES, at, find_columns, row_sample, without_nulls
 
 MEDIA_SUFFIXES = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4a .heic .svg".split())
 
@@ -18,8 +18,8 @@ MEDIA_SUFFIXES = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4
 def read_webdataset(source: Path, overrides: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
     """Tar files of WebDataset (one, or a folder of them): key.jpg with key.txt, the caption, or key.json, or both.
 
-    The keys of the JSON are the columns of csv (or `conversations` in LLaVA's layout); the caption is one more, `text`.
-    The images are written into a folder under names of their own. Links and hidden files are skipped.
+    The keys of the JSON are the columns of parquet, and null counts as missing; the caption is one more, `text`. Images
+    are written into a folder under names of their own. Links and hidden files are skipped.
     """
     for path in shards(source, ".tar"):
         for key, members in _groups(path):
@@ -32,7 +32,7 @@ def read_webdataset(source: Path, overrides: Mapping[str, str], folder: Path) ->
                     raise ValueError(f"its {media} is not an image, and only images are read")
                 with at(".json"):
                     try:
-                        row = as_object(json.loads(members.get(".json", b"{}")))
+                        row = without_nulls(json.loads(members.get(".json", b"{}")))
                     except RecursionError as error:
                         raise ValueError(str(error)) from error
                 if ".txt" in members:

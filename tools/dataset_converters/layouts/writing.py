@@ -8,6 +8,7 @@ from pathlib import Path
 from posixpath import normpath
 
 from mmgpt.datasets.conversation import append_text, check_sample, question_text
+from mmgpt.datasets.parsers.schema import SAMPLE_KEYS
 from mmgpt.utils.atomic import atomic_write
 
 from .rows import at
@@ -75,5 +76,5 @@ def write(files: Mapping[Path, Sequence[dict]]) -> None:
             # A lone surrogate, which a JSON file can hold as an escape, stays an escape.
             with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 for sample in samples:
-                    fields = {key: sample[key] for key in ("id", "images", "turns") if sample[key]}
+                    fields = {key: sample[key] for key in SAMPLE_KEYS if sample.get(key)}
                     file.write(json.dumps(fields, ensure_ascii=False) + "\n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from mmgpt.apis.images import ImageLimits, open_image
+from mmgpt.datasets.untrusted_images import ImageLimits, open_image
 
 
 def encoded(image, format, **options):

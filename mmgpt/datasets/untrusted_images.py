@@ -1,4 +1,4 @@
-"""Images that users hand in: read as training reads them, and within limits if the sender is untrusted."""
+"""Images from untrusted senders: read in the same way as in training, within limits."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mmgpt.datasets.transforms import LoadImages
-from mmgpt.datasets.transforms.images import upright_rgb
+from .transforms.images import upright_rgb
 
 # Pillow is built with libraries for some formats and without others.
 FORMATS = ("JPEG", "PNG", *["WEBP"] * features.check("webp"), "GIF", "BMP", *["AVIF"] * features.check("avif"))
@@ -80,18 +79,6 @@ def open_image(data: bytes | str | Path, limits: ImageLimits = ImageLimits()) ->
             return upright_rgb(file)
         except Exception as error:
             raise _damaged(error) from error
-
-
-def read_image(image: str | Path | Image.Image) -> Image.Image:
-    """Image file of any format and size, or PIL image, read the same way as training reads it: upright and RGB.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable image.
-    """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    return LoadImages()({"images": [str(image)]})["pil"][0]
 
 
 def _check_bytes(size: int, limits: ImageLimits) -> None:

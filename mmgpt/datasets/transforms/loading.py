@@ -1,0 +1,44 @@
+"""Loading of images."""
+
+import os
+
+from PIL import Image
+
+from mmgpt.datasets.image_folders import image_path
+from mmgpt.datasets.untrusted_images import open_image
+from mmgpt.registry import TRANSFORMS
+from mmgpt.utils.data_uri import is_data_uri, read_data_uri
+from mmgpt.utils.errors import MissingImageError, SampleError, SampleLocation
+
+from .images import upright_rgb
+
+
+@TRANSFORMS.register_module()
+class LoadImages:
+    """Reads the images of a sample into `pil`, a list of PIL images from `upright_rgb`.
+
+    A data URI, which may come from a visitor of the chat page, is read within the limits of `open_image`.
+
+    Raises:
+        MissingImageError: an image does not exist.
+        SampleError: a file or a data URI is not an image, is truncated, or is beyond the limits.
+    """
+
+    def __call__(self, results: dict) -> dict:
+        results["pil"] = []
+        for name in results["images"]:
+            path = image_path(results.get("image_folder", ""), name)
+            if not is_data_uri(path) and not os.path.isfile(path):
+                raise MissingImageError("no such file", SampleLocation.of(results, image=path))
+            try:
+                results["pil"].append(open_image(read_data_uri(path)) if is_data_uri(path) else _read_file(path))
+            # Pillow's plugins raise errors of any type for damaged files.
+            except Exception as error:
+                reason = f"cannot be read: {str(error) or type(error).__name__}"
+                raise SampleError(reason, SampleLocation.of(results, image=path)) from error
+        return results
+
+
+def _read_file(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        return upright_rgb(image)
