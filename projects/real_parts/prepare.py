@@ -2,9 +2,9 @@
 
     python projects/real_parts/prepare.py checkpoints/real data/real
 
-It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and easy-VQA's images with tables of its questions
-(DATA/train.csv, DATA/test.csv) and of descriptions made from its answers (DATA/descriptions.csv), which
-tools/dataset_converters/convert.py reads.
+It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and into DATA easy-VQA's images with tables of its
+questions (train.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for) and of descriptions made
+from its answers (descriptions.csv), which tools/dataset_converters/convert.py reads, and the text-only instructions.
 """
 
 import argparse
@@ -36,7 +36,8 @@ DESCRIPTIONS = (
     "There is a {color} {shape} in the picture.",
     "It is an image of a {color} {shape}.",
 )
-SHAPE_QUESTION = re.compile(r"what (shape|is the \w+ shape)")
+KINDS = ("shape", "color", "yes_no")
+SHAPE_QUESTION = re.compile(r"What (shape|is the \w+ shape)")
 
 
 def package_folder(name: str) -> Path:
@@ -77,16 +78,17 @@ def read_questions(split: Path) -> dict[int, list[tuple[str, str]]]:
     return by_image
 
 
+def kind(question: str) -> str:
+    """What a question asks for: "shape", "color" or "yes_no"."""
+    if not question.startswith("What"):
+        return "yes_no"
+    return "shape" if SHAPE_QUESTION.match(question) else "color"
+
+
 def describe(questions: Iterable[tuple[str, str]], draw: random.Random) -> str | None:
     """A sentence about an image of whose shape and color its questions tell; None where they do not."""
-    shape = color = None
-    for question, answer in questions:
-        question = question.lower()
-        if SHAPE_QUESTION.match(question):
-            shape = answer
-        elif question.startswith("what"):
-            color = answer
-    return draw.choice(DESCRIPTIONS).format(color=color, shape=shape) if shape and color else None
+    facts = {kind(question): answer for question, answer in questions}
+    return draw.choice(DESCRIPTIONS).format(**facts) if {"shape", "color"} <= facts.keys() else None
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
@@ -115,7 +117,10 @@ def convert_questions(folder: Path) -> None:
             descriptions.append((f"train/{image}.png", draw.choice(ASK_DESCRIPTION), sentence, ""))
     write_table(folder / "train.csv", conversations)
     write_table(folder / "descriptions.csv", descriptions)
-    write_table(folder / "test.csv", [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs])
+    for name in KINDS:
+        rows = [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs if kind(pair[0]) == name]
+        write_table(folder / f"test_{name}.csv", rows)
+    shutil.copyfile(Path(__file__).parent / "text_instructions.jsonl", folder / "text.jsonl")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not (args.checkpoints / "vision").exists():
         convert_encoder(args.checkpoints / "vision")
-    if not (args.data / "test.csv").exists():  # the last file that is written
+    if not (args.data / "text.jsonl").exists():  # the last file that is written
         convert_questions(args.data)
 
 
