@@ -107,6 +107,20 @@ def tiny_clip(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_timm(tmp_path_factory) -> str:
+    """Folder of a random timm model (image 32, patch 8, width 24: 16 patches), as timm saves it."""
+    import timm
+    from timm.models import save_for_hf
+
+    arguments = dict(depth=2, embed_dim=24, num_heads=2, patch_size=8, img_size=32)
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", **arguments, pretrained_cfg_overlay=dict(crop_pct=0.8))
+    folder = tmp_path_factory.mktemp("timm")
+    save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_flamingo_config(tiny_llama, tiny_clip) -> dict:
     """Config of a Flamingo of these two, 4 latents of 32, gated blocks before layers 1 and 3, gates open."""
     return dict(

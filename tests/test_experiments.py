@@ -131,17 +131,28 @@ def test_packed_rows_train_and_are_compared_with_plain_batches(tmp_path, small_p
     assert float(rows.split("│")[5]) < 0.5
 
 
-@pytest.mark.parametrize("name", ["lora_joint_low_memory", "full_joint", "lora_joint_long"])
-def test_recipes_of_other_memory_train_on_small_parts(tmp_path, small_parts, name):
+TRAINED = {
+    "lora_joint_low_memory": {"lora"},
+    "lora_joint_long": {"lora"},
+    "full_joint": {"perceiver", "language"},
+    "align": {"perceiver", "language"},
+    "lora_from_scratch": {"perceiver", "language", "lora"},
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_recipes_of_other_memory_or_other_components_train_on_small_parts(tmp_path, small_parts, name):
     if name == "lora_joint_low_memory":
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (requirements/quantization.txt)")
+    if name in ("align", "lora_from_scratch"):
+        small_parts = [option for option in small_parts if not option.startswith("flamingo_weights=")]
     result = tool("train.py", CONFIGS / f"{name}.py", "--work-dir", tmp_path, "--cfg-options", *small_parts)
     assert result.returncode == 0, result.stderr[-3000:]
     assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path))
     saved = torch.load(tmp_path / "latest.pth", weights_only=True)
     assert {value.dtype for value in saved["state_dict"].values()} == {torch.float32}
     parts = {"lora" if ".lora_" in key else key.split(".")[0] for key in saved["state_dict"]}
-    assert parts == ({"perceiver", "language"} if name == "full_joint" else {"lora"})
+    assert parts == TRAINED[name]
     states = saved["optimizer"]["state"].values()
     assert all(("exp_avg" in state) == (name != "lora_joint_low_memory") for state in states) and states
 

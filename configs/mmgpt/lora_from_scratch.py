@@ -3,8 +3,8 @@
 _base_ = "./lora_joint.py"
 
 flamingo_weights = None
-# With the class's default of 0 a new block changes nothing at first, and the attention behind it gets no gradient before
-# the gate has moved. At 0.5 it learns from the first step.
+# With the class's default of 0 a new block changes nothing at first, and its attention gets no gradient before the gate
+# has moved. At 0.5 it learns from the first step.
 gated = dict(gate_init=0.5)
 # The linear layers of the language model, whatever their names: the gated blocks are trained in full.
 lora = dict(target_modules="all-linear")

@@ -16,7 +16,7 @@ class Conversation:
     Attributes:
         turns: ``question`` (contents, as in a training sample) and ``answer`` of each turn so far.
         images: the images, RGB, in the order of their positions in the turns.
-        system: system text, or ''.
+        system: the system text; without one, the pipeline's, if it has one.
     """
 
     turns: list[dict] = field(default_factory=list)
@@ -38,8 +38,8 @@ def read_conversation(conversation: Conversation, pipeline: Sequence[Callable]) 
     """Sample for `collate_conversations`: the conversation after all transforms of a pipeline."""
     names = [f"image {number}" for number in range(1, len(conversation.images) + 1)]
     turns = [dict(turn) for turn in conversation.turns]
-    sample = {"images": names, "pil": list(conversation.images), "system": conversation.system, "turns": turns}
-    sample |= {"source": "chat", "meta": {}}
+    sample = {"images": names, "pil": list(conversation.images), "turns": turns, "source": "chat", "meta": {}}
+    sample["system"] = conversation.system
     for transform in pipeline:
         sample = transform(sample)
     return sample

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import floor
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,8 +20,10 @@ from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.tokenizer import IMAGE_TOKEN
+from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
+from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.atomic import atomic_write
 
 DESCRIBED_KEYS = ("model", "chat_pipeline", "sources")  # keys of the config that the description holds too
@@ -39,7 +43,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
 
     The folder holds `mmgpt.json` (the model and the chat pipeline; the base's folders are variables of it), `adapter/`
     (the LoRA weights in peft's own format), `trained.safetensors` (every other trainable tensor, if there is one),
-    `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout).
+    `tokenizer/`, and `preprocessor_config.json` (the image preprocessing, in transformers' layout where it has one).
 
     Args:
         cfg: as `load_config` returns it.
@@ -93,12 +97,13 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
             "added to; export the model instead"
         )
     # 1. The logits before, of two sequences of random tokens with an image each.
-    generator, size = torch.Generator().manual_seed(0), _prepare_images(cfg)["size"]
+    prepare, generator = TRANSFORMS.build(_prepare_images(cfg)), torch.Generator().manual_seed(0)
+    height, width = prepare({"pil": [Image.new("RGB", (8, 8))]})["pixels"].shape[2:]
     image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     text = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - {image}))
     input_ids = text[torch.randint(len(text), (2, 32), generator=generator)]
     input_ids[:, 1] = image
-    pixels = torch.randn(2, 1, 3, size, size, generator=generator)
+    pixels = torch.randn(2, 1, 3, height, width, generator=generator)
     inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))
     inputs = {name: value.to(next(model.parameters()).device) for name, value in inputs.items()}
     before = model(**inputs, mode="tensor")
@@ -111,6 +116,8 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
     left_out = ("config", "pretrained", "precision")
     language = {key: value for key, value in cfg.model.module.language.items() if key not in left_out}
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
+    if "gated" in model.trained_in_full:
+        merged["gated"] = {**(cfg.model.module.get("gated") or {}), "dtype": "float32"}
     with _new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"))
         save_components(flamingo, str(folder / "flamingo.safetensors"), layers=changed)
@@ -143,8 +150,10 @@ def _write_metadata(
     """
     model.tokenizer.save_pretrained(folder / "tokenizer")
     preprocessing = preprocessor_config(_prepare_images(cfg))
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+    if preprocessing is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     values = {**{key: cfg[key] for key in DESCRIBED_KEYS if key in cfg}, "model": model_config}
+    values["chat_pipeline"] = with_settings(cfg.chat_pipeline)
     values = _replaced(values, moved or {})
     # A path that is a variable of the experiment's config stays one, so that one option moves the base.
     used = set(_strings(values))
@@ -178,33 +187,51 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _prepare_images(cfg: Config) -> Mapping:
+    """Config of the chat's PrepareImages, with settings in place of the image encoder that it may name."""
     steps = [step for step in cfg.chat_pipeline if step["type"] == "PrepareImages"]
     if len(steps) != 1:
         raise ValueError(f"{cfg.filename}: its chat_pipeline has {len(steps)} PrepareImages, expected one")
-    return steps[0]
+    return with_settings(steps[0])
 
 
-def preprocessor_config(step: Mapping) -> dict:
-    """Content of preprocessor_config.json, as transformers reads it.
+def preprocessor_config(step: Mapping) -> dict | None:
+    """Content of preprocessor_config.json, as transformers reads it; None where it has no image processor of that kind.
 
     Args:
-        step: config of PrepareImages.
+        step: config of PrepareImages; its `preprocessing`, if there is one, holds settings.
     """
-    resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[step.get("interpolation", "bicubic")]  # PIL's numbers
+    settings = step.get("preprocessing") or {"library": "open_clip", "resize_mode": "shortest", "size": step["size"]}
+    values = (step.get(name) for name in ("mean", "std", "interpolation"))
+    settings = {"interpolation": "bicubic", **changed_settings(settings, *values)}
+    if settings["library"] == "transformers":
+        return {key: value for key, value in settings.items() if key not in ("library", "interpolation")}
+    if settings["library"] == "timm":
+        sides, mode = settings["input_size"][1:], settings["crop_mode"]
+        resized = [floor(side / settings["crop_pct"]) for side in sides]
+    else:
+        sides, mode = settings["size"], settings["resize_mode"]
+        sides = resized = [sides, sides] if isinstance(sides, int) else sides
+    height, width = sides
+    if mode == "squash":
+        size = {"height": resized[0], "width": resized[1]}
+    elif mode in ("center", "shortest") and height == width:
+        size = {"shortest_edge": resized[0]}
+    else:  # borders are added
+        return None
     return {
         "_note": NOTE,
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": step["size"]},
-        "resample": resample,
+        "size": size,
+        "resample": PIL_FILTERS[settings["interpolation"]],
         "do_center_crop": True,
-        "crop_size": {"height": step["size"], "width": step["size"]},
+        "crop_size": {"height": height, "width": width},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(step["mean"]),
-        "image_std": list(step["std"]),
+        "image_mean": list(settings["mean"]),
+        "image_std": list(settings["std"]),
     }
 
 

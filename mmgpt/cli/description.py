@@ -33,7 +33,7 @@ HERE = "${here}"
 TYPES = {
     "model": ("LoRAModel", "Flamingo"),
     "module": ("Flamingo",),
-    "vision": ("OpenCLIPVision", "HFVision", "MMPretrainVision"),
+    "vision": ("OpenCLIPVision", "HFVision", "TimmVision", "MMPretrainVision"),
     "perceiver": ("PerceiverResampler",),
     "gated": ("GatedCrossAttentionBlock",),
     "language": ("GatedCausalLM",),

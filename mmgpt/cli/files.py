@@ -30,6 +30,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
 CONTENT = {
     "OpenCLIPVision": [("open_clip_config.json",), WEIGHTS],
     "HFVision": [("config.json",), WEIGHTS],
+    "TimmVision": [("config.json",), WEIGHTS],
     "language": [("config.json",), TOKENIZER, WEIGHTS],
     "tokenizer": [TOKENIZER],
 }

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mmgpt.models.vision.preprocessing import with_settings
 from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import SampleError
@@ -142,5 +143,5 @@ def _check_transparency(folder: str | os.PathLike, meta: dict) -> None:
 
 
 def _as_json(steps: Sequence[dict]) -> list:
-    """Configs after a round trip through JSON, which turns tuples into lists."""
-    return json.loads(json.dumps(steps))
+    """Configs, with the settings of an image encoder's preprocessing, as JSON has them: with lists for tuples."""
+    return json.loads(json.dumps(with_settings(steps)))

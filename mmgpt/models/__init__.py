@@ -5,7 +5,7 @@ from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
 from .lora import LoRAModel, flamingo_of
 from .media import media_mask
 from .perceiver import PerceiverResampler
-from .vision import HFVision, MMPretrainVision, OpenCLIPVision
+from .vision import HFVision, MMPretrainVision, OpenCLIPVision, TimmVision
 
 __all__ = [
     "Flamingo",
@@ -17,6 +17,7 @@ __all__ = [
     "MMPretrainVision",
     "OpenCLIPVision",
     "PerceiverResampler",
+    "TimmVision",
     "flamingo_of",
     "media_mask",
 ]

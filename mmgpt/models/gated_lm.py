@@ -300,7 +300,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         no_tokens = torch.empty(0, dtype=torch.long, device=input_ids.device)
         body = _with_submodule(self, self.stack, stack)
         body(input_ids, media=media, use_cache=False, logits_to_keep=no_tokens, **text)
-        head = _with_submodule(self, self.stack, _StatesAsStack(type(stack.output)))
+        head = _with_submodule(self, self.stack, _StatesAsStack(stack))
 
         def logits(states: Tensor) -> Tensor:
             return head(inputs_embeds=states[None], use_cache=False).logits[0]
@@ -359,19 +359,22 @@ class _RecordingStack(nn.Module):
         super().__init__()
         self.stack = stack
 
+    def __getattr__(self, name: str):
+        # Some heads read attributes of the stack (Falcon-H1 its lm_head_multiplier).
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("stack"), name)
+
     def forward(self, *args, **kwargs):
         """Same as the stack's, whose arguments these are."""
         self.output = self.stack(*args, **kwargs)
         return self.output
 
 
-class _StatesAsStack(nn.Module):
-    """Stand-in for a stack of decoder layers that returns the hidden states that it gets as input."""
-
-    def __init__(self, output: type):
-        super().__init__()
-        self.output = output
+class _StatesAsStack(_RecordingStack):
+    """Stand-in for a recorded stack of decoder layers that returns the hidden states that it gets as input."""
 
     def forward(self, *args, inputs_embeds: Tensor, **kwargs):
         """The hidden states in the stack's type of output; the other arguments are the family's."""
-        return self.output(last_hidden_state=inputs_embeds)
+        return type(self.stack.output)(last_hidden_state=inputs_embeds)

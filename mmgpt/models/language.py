@@ -1,5 +1,6 @@
 """Hugging Face causal language models."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +23,7 @@ from mmgpt.utils.hub import local_folder
 from .generation_files import base_generation_config, check_no_code
 from .weights.checks import check_base, check_index, stored_dtypes
 
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 # Settings of MosaicML's models that transformers' MPT accepts in its config and does not compute (modeling_mpt.py of
 # transformers 5.17), with the values that it does compute. With other values, a folder would load and answer nonsense.
 MPT_COMPUTES = {
@@ -51,7 +54,11 @@ def fitted_language_model(tokenizer: PreTrainedTokenizerBase, language: dict) ->
 
 
 def load_language_model(
-    path: str, dtype: str | None = None, pretrained: bool = True, config: dict | None = None
+    path: str,
+    dtype: str | None = None,
+    pretrained: bool = True,
+    config: dict | None = None,
+    attn_implementation: str | None = None,
 ) -> PreTrainedModel:
     """The causal language model of a Hugging Face folder or Hub id.
 
@@ -61,12 +68,19 @@ def load_language_model(
         dtype: of the weights, e.g. 'bfloat16'; None is float32.
         pretrained: False builds the model with random weights, from config.json or from `config`.
         config: description of a new model, e.g. dict(model_type='llama', hidden_size=128, ...).
+        attn_implementation: one of ATTENTION, passed on to transformers, which chooses by itself where it is None.
 
     Raises:
         FileNotFoundError: there is no config.json.
-        ValueError: transformers does not compute such a model, or the weights are not exactly the model's.
+        ValueError: transformers does not compute such a model, or not with this attention; or the weights are not
+            exactly the model's.
     """
     torch_dtype = getattr(torch, dtype or "float32")
+    if attn_implementation not in (None, *ATTENTION):
+        raise ValueError(
+            f"language.attn_implementation={attn_implementation!r}: choose one of {', '.join(ATTENTION)}; other "
+            "implementations do not take the masks of padded and packed rows, or are code on the Hub"
+        )
     path = local_folder(path, weights=pretrained and config is None)
     # 1. The config, of a type that transformers knows.
     file = Path(path) / "config.json"
@@ -86,9 +100,16 @@ def load_language_model(
         model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     _check_computed(model_config, path)
 
-    # 2. The model. transformers chooses the attention implementation, as not every model has the fused one.
+    # 2. The model. Without a name transformers chooses the attention, as not every model has the fused one.
+    attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    if attention:
+        try:
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(deepcopy(model_config), **attention)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"language.attn_implementation={attn_implementation!r}: {error}") from error
     if config is not None or not pretrained:
-        return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False, **attention)
     # With this argument transformers does not refuse a folder for the settings in its generation_config.json.
     generation = base_generation_config(path)
     check_index(path)
@@ -100,6 +121,7 @@ def load_language_model(
         ignore_mismatched_sizes=True,
         generation_config=generation,
         trust_remote_code=False,
+        **attention,
     )
 
     # 3. Its weights. transformers leaves tied weights and the buffers of its older versions out of these lists.
@@ -134,6 +156,13 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
             f"{path}: {model_class.__name__} keeps a cache of its own between tokens instead of transformers' "
             "DynamicCache, so that it cannot be decoded in batches here; choose another language model"
         )
+    try:
+        DynamicCache(config=config).get_seq_length()
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: a model of type {config.model_type!r} has recurrent layers only, and no attention whose cache "
+            "knows the length of a text; choose a language model that has attention layers"
+        ) from error
     if config.model_type != "mpt":
         return
     settings = {**config.to_dict(), **config.attn_config.to_dict()}

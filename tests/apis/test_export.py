@@ -104,6 +104,7 @@ VARIANTS = {
     "vision": dict(target_modules=["to_q", "c_fc", "conv1"], exclude_modules=None),
     "perceiver": dict(target_modules=["to_q"], exclude_modules=None),
     "tokens": dict(train_tokens=["<image>"]),
+    "in full": dict(target_modules="all-linear", train=["vision", "perceiver", "gated"], train_tokens=["<image>"]),
 }
 # Those of which MultiModal-GPT's layout has a word for all that they change.
 PUBLISHED = ("plain", "gaussian", "random", "orthogonal", "mica", "layers", "regex")
@@ -113,7 +114,7 @@ PUBLISHED = ("plain", "gaussian", "random", "orthogonal", "mica", "layers", "reg
 def trained(experiment, tiny_flamingo_config, tmp_path):
     """A function that gives config and model of a base with files for all parts, after two steps of training."""
 
-    def make(folder, lora, train_tokens=None):
+    def make(folder, lora, train_tokens=None, train=None):
         lora = {"r": 2, "lora_alpha": 4, "target_modules": TARGETS, "exclude_modules": LORA["exclude_modules"], **lora}
         base = MODELS.build({**tiny_flamingo_config, "language": dict(path=folder)})
         save_components(base, str(tmp_path / "parts.safetensors"), dtype=None)
@@ -123,6 +124,7 @@ def trained(experiment, tiny_flamingo_config, tmp_path):
             module={**cfg.model.module, "weights": str(tmp_path / "parts.safetensors"), "language": dict(path=folder)},
             lora=lora,
             train_tokens=train_tokens,
+            train=train,
         )
         cfg.language_model = folder
         torch.manual_seed(1)
@@ -138,8 +140,9 @@ def trained(experiment, tiny_flamingo_config, tmp_path):
             optimizer.step()
         tuned = logits(model.eval(), data)
         assert (tuned - untuned).abs().max() > 0.1
-        with model.disabled():
-            torch.testing.assert_close(logits(model, data), untuned)
+        if not train:
+            with model.disabled():
+                torch.testing.assert_close(logits(model, data), untuned)
         return cfg, model, data, tuned
 
     return make
@@ -149,7 +152,8 @@ def trained(experiment, tiny_flamingo_config, tmp_path):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_way_of_lora_is_the_same_model_in_every_file(trained, tiny_v2, tmp_path, name):
     variant = dict(VARIANTS[name])
-    cfg, model, data, tuned = trained(tiny_v2, train_tokens=variant.pop("train_tokens", None), lora=variant)
+    added = {key: variant.pop(key) for key in ("train_tokens", "train") if key in variant}
+    cfg, model, data, tuned = trained(tiny_v2, lora=variant, **added)
     state = trainable_state(model)
     assert all(key in state for key in model.state_dict() if ".lora_" in key)
     torch.save(dict(state_dict=state, meta={}), tmp_path / "latest.pth")
@@ -255,8 +259,13 @@ def test_a_model_without_lora_is_exported_too(experiment, tmp_path):
         build_model(cfg, tmp_path / "tuned", "cpu")
 
 
-def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_path, tiny_llama):
-    cfg, _ = experiment()
+@pytest.mark.parametrize(
+    "changes",
+    [{}, dict(train=["perceiver", "gated"], lora=dict(r=2, target_modules="all-linear"))],
+    ids=["LoRA", "components in float32"],
+)
+def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_path, tiny_llama, changes):
+    cfg, _ = experiment(**changes)
     cfg.model.module.language = dict(path=tiny_llama, dtype="bfloat16")
     torch.manual_seed(1)
     model = build_model(cfg, device="cpu")
@@ -586,6 +595,23 @@ def test_a_tensor_that_is_in_both_files_of_a_folder(experiment, tmp_path):
     write_description(tmp_path / "out", values, ["adapter/adapter_model.safetensors", "trained.safetensors"])
     with pytest.raises(ValueError, match=r"both hold base_model.model.language.* \(\d+ such tensors\)"):
         by_chat(tmp_path / "out")
+
+
+def test_an_encoder_of_timm_and_its_own_preprocessing_in_exported_and_merged_folders(
+    experiment, tiny_flamingo_config, tiny_timm, tmp_path
+):
+    vision = dict(type="TimmVision", path=tiny_timm)
+    cfg, model = experiment(module=dict(tiny_flamingo_config, vision=vision, language=dict(path="${language_model}")))
+    cfg.chat_pipeline[0] = dict(type="PrepareImages", preprocessing=vision)
+    export(cfg, model, tmp_path / "out")
+    # The folder has the settings themselves, whatever becomes of the encoder's.
+    step = json.loads((tmp_path / "out/mmgpt.json").read_text())["chat_pipeline"][0]
+    assert step["preprocessing"]["library"] == "timm" and step["preprocessing"]["crop_pct"] == 0.8
+    images = json.loads((tmp_path / "out/preprocessor_config.json").read_text())
+    assert images["size"] == {"shortest_edge": 40} and images["crop_size"] == {"height": 32, "width": 32}
+    expected = answer(by_chat(tmp_path / "out"))
+    assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
+    assert answer(by_chat(tmp_path / "merged")) == expected
 
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

@@ -53,6 +53,65 @@ def test_unknown_paramwise_key_and_frozen_model_are_refused(model):
         build_optim_wrapper(model.requires_grad_(False), cfg)
 
 
+KEYS = {"other": dict(lr_mult=10, decay_mult=0.5), "gated_block.to_q": dict(lr_mult=3), "gated_block": dict(lr_mult=2)}
+
+
+def test_each_key_has_its_rate_and_decay_and_the_groups_are_logged(model, monkeypatch):
+    """The longest key that fits decides; vectors never decay; what no key takes comes first, as without keys."""
+    lines = []
+    monkeypatch.setattr("mmgpt.engine.optim.print_log", lambda text, *_: lines.extend(text.splitlines()))
+    model["last"] = nn.Linear(2, 1)
+    cfg = {**schedule("tiny").optim_wrapper, "paramwise_cfg": dict(decayed="to_q", custom_keys=KEYS)}
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    block = {f"gated_block.{name}" for name in ("gate", "norm.weight", "norm.bias")}
+    assert [(group.get("name"), group["lr"], group["weight_decay"], names(model, group)) for group in groups] == [
+        (None, 2e-3, 0, {"last.weight", "last.bias"}),
+        ("gated_block", 4e-3, 0, block),
+        ("gated_block.to_q", 6e-3, 0.1, {"gated_block.to_q.weight"}),
+        ("gated_block.to_q", 6e-3, 0, {"gated_block.to_q.bias"}),
+        ("other", 2e-2, 0.05, {"other.weight"}),
+        ("other", 2e-2, 0, {"other.bias"}),
+    ]
+    assert lines[0] == "Parameter groups of the optimizer:"
+    assert "  other: 1 tensors, 4 parameters, lr 0.02, weight decay 0.05" in lines
+
+
+@pytest.mark.parametrize(
+    ("custom_keys", "message"),
+    [
+        (dict(gatd_block=dict(lr_mult=2)), "'gatd_block' fits no trainable parameter; did you mean 'gated_block'"),
+        (dict(frozen=dict(lr_mult=2)), "'frozen' fits no trainable parameter.*Choices: gated_block, other"),
+        (
+            dict(gated=dict(lr_mult=2), gated_block=dict(lr_mult=3)),
+            r"'gated' takes no .*\['gated_block'\] do not",
+        ),
+        (dict(other=dict(lr=2)), r"custom_keys\['other'\]=.*give a dict of lr_mult and decay_mult"),
+        (dict(other=dict(lr_mult="2")), r"custom_keys\['other'\].lr_mult='2': give a number"),
+        (dict(other=dict(decay_mult=-1)), "decay_mult=-1: give a number of at least 0"),
+        (dict(other=dict(lr_mult=0)), "lr_mult=0 would train nothing"),
+    ],
+)
+def test_wrong_keys_are_refused(model, custom_keys, message):
+    cfg = {**schedule("tiny").optim_wrapper, "paramwise_cfg": dict(custom_keys=custom_keys)}
+    with pytest.raises(ValueError, match=message):
+        build_optim_wrapper(model, cfg)
+
+
+def test_a_multiple_of_a_rate_that_is_not_set_is_refused(model):
+    cfg = dict(optimizer=dict(type="AdamW"), constructor="TrainableOptimWrapperConstructor")
+    with pytest.raises(ValueError, match="lr_mult multiplies optimizer.lr, which is not set"):
+        build_optim_wrapper(model, {**cfg, "paramwise_cfg": dict(custom_keys=dict(other=dict(lr_mult=2)))})
+
+
+def test_a_component_of_the_model_summary_is_a_key():
+    layer = nn.ModuleDict(dict(gated=nn.Linear(2, 2), lora_A=nn.Linear(2, 2)))
+    cfg = {**schedule("tiny").optim_wrapper, "paramwise_cfg": dict(custom_keys={"LoRA": dict(lr_mult=4)})}
+    model = nn.ModuleDict(dict(language=nn.ModuleDict(dict(gated=layer))))
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    assert [(group.get("name"), group["lr"]) for group in groups] == [(None, 2e-3), (None, 2e-3), *2 * [("LoRA", 8e-3)]]
+    assert all(".lora_A." in name for group in groups[2:] for name in names(model, group))
+
+
 def test_short_last_step_of_an_epoch_is_divided_by_its_own_count(make_runner):
     """Twice 6 batches in steps of 4 and 2; gradients are clipped once a step; the rate is warmed up, then falls."""
     runner = make_runner(accumulative_counts=4)

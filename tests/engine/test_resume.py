@@ -107,6 +107,19 @@ def test_changed_hyperparameters_are_those_of_a_run_that_had_them_from_its_start
         assert {k: v for k, v in mine.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
 
 
+KEYS = "optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(gated=dict(lr_mult=10))))\n"
+
+
+def test_rates_of_components_follow_a_changed_rate_and_may_not_change_themselves(run):
+    whole, expected = run(KEYS, folder="whole", max_epochs=3, lr=5e-4)
+    run(KEYS, max_epochs=1)
+    resumed, noted = run(KEYS, resume=True, max_epochs=3, lr=5e-4)
+    assert noted.rates == expected.rates[6:] and noted.rates[0][1] == 10 * noted.rates[0][0]
+    assert [group.get("name") for group in resumed.optim_wrapper.param_groups] == [None, "gated", "gated", None]
+    with pytest.raises(ValueError, match="paramwise_cfg.custom_keys.gated.lr_mult: 10 then, 5 now"):
+        run(KEYS.replace("10", "5"), resume=True, max_epochs=3)
+
+
 UNSCHEDULED = "default_hooks['param_scheduler'] = None\n"
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmgpt.engine.schedule import fit_schedule
+from mmgpt.engine.schedule import check_ratios, fit_schedule
 from tests.helpers.launching import logs
 
 LR, EPOCH = 2e-3, 10
@@ -153,6 +153,22 @@ def test_a_scheduler_that_begins_after_the_run_is_warned_of(warnings):
     name = "param_scheduler[0] (CosineAnnealingLR)"
     assert warnings == [f"{name} begins after 100 batches, and the run has 100: it changes nothing"]
     assert rates([dict(type="LinearLR", begin=10, end=20)], 100) == [LR] * 100
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        dict(type="CosineAnnealingLR", eta_min=1e-6),
+        dict(type="PolyLR", eta_min=1e-6),
+        dict(type="OneCycleLR", eta_max=1e-3, total_steps=9),
+    ],
+)
+def test_a_scheduler_that_gives_all_groups_one_rate_is_refused_where_they_differ(scheduler):
+    check_ratios([scheduler], [LR, LR])
+    kept = [dict(type="CosineAnnealingLR", eta_min_ratio=0.1), {**scheduler, "type": "PolyMomentum"}]
+    check_ratios(kept, [LR, 2 * LR])
+    with pytest.raises(ValueError, match=rf"param_scheduler\[1\] \({scheduler['type']}\): eta_m.* whose rates are"):
+        check_ratios([dict(type="LinearLR"), scheduler], [LR, 2 * LR])
 
 
 @pytest.mark.parametrize("warm_up", [linear(50, start_factor=0), dict(type="ConstantLR", factor=0.0, end=5)])

@@ -46,6 +46,7 @@ FURTHER = {
     "sharegpt": ("sharegpt", "sharegpt.json", ""),
     "own_images": ("own_data", "own_images.jsonl", ""),
     "own_text": ("own_data", "own_text.jsonl", ""),
+    "own_messages": ("own_data", "trl_prompt_completion.jsonl", ""),
 }
 
 

@@ -54,6 +54,13 @@ lr, warmup_iters, max_epochs = {lr}, 2, 2
 optim_wrapper = dict(optimizer=dict(eps=1e-4))
 """
 SHARDED = "model_wrapper_cfg = dict(_delete_=True, type='mmgpt.ShardedDataParallel')\n"
+# Components trained in full beside LoRA, each with its rate.
+BOTH = """
+lora = dict(target_modules=['q_proj', 'v_proj'])
+model = dict(train=['perceiver', 'gated'])
+_keys = dict(perceiver=dict(lr_mult=0.5), gated=dict(lr_mult=0.25, decay_mult=2))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_keys))
+"""
 
 
 @DATASETS.register_module(force=True)
@@ -147,13 +154,16 @@ class StubStop(Hook):
 
 
 def write_configs(folder: Path, flamingo: dict) -> dict[str, Path]:
-    """Configs with 7 visual and 5 language samples and 2 epochs, for LoRA, and for gated blocks and resampler."""
+    """Configs with 7 visual and 5 language samples and 2 epochs: LoRA, resampler and gated blocks in full, and both."""
     image_id = load_tokenizer(flamingo["language"]["path"]).convert_tokens_to_ids("<image>")
     models = {"lora": {"type": "LoRAModel", "module": flamingo, "lora": "${lora}"}, "full": flamingo}
     paths = {name: folder / f"{name}.py" for name in models}
     for name, model in models.items():
         text = CONFIG.format(configs=(ROOT / "configs").as_posix(), model=model, image_id=image_id, lr=LR)
         paths[name].write_text(text)
+    paths["both"] = folder / "both.py"
+    paths["both"].write_text(f"_base_ = './lora.py'\n{BOTH}")
+    for name in [*paths]:
         paths[f"sharded {name}"] = folder / f"sharded_{name}.py"
         paths[f"sharded {name}"].write_text(f"_base_ = './{name}.py'\n{SHARDED}")
     return paths

@@ -19,6 +19,10 @@ FAMILIES = {
     "qwen2": dict(num_key_value_heads=2),
     "qwen3": dict(num_key_value_heads=2, head_dim=8),
     "gemma2": dict(num_key_value_heads=2, head_dim=8, sliding_window=64, final_logit_softcapping=2.0),
+    "gemma3_text": dict(num_key_value_heads=2, head_dim=8, sliding_window=4),
+    "phi3": dict(num_key_value_heads=2),
+    "olmo2": dict(num_key_value_heads=2),
+    "granite": dict(num_key_value_heads=2, logits_scaling=2.0, residual_multiplier=0.5),
     "cohere": dict(num_key_value_heads=2, logit_scale=0.25),
     "gpt_neox": {},
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32),
@@ -26,6 +30,8 @@ FAMILIES = {
     "bloom": {},
     "gptj": dict(rotary_dim=4),
 }
+# A hybrid of attention and state space whose head reads an attribute of the stack of its layers.
+HYBRID = {"falcon_h1": dict(num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_n_groups=1)}
 # These do not hand keyword arguments on to their layers.
 WITHOUT_KEYWORDS = ("mpt", "bloom", "gptj")
 # The language models under the published weights.
@@ -34,7 +40,9 @@ PUBLISHED = ("llama", "gpt_neox", "mpt")
 
 def language_model(family="llama"):
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SMALL, **FAMILIES[family], max_position_embeddings=64, pad_token_id=0)
+    config = AutoConfig.for_model(
+        family, **SMALL, **{**FAMILIES, **HYBRID}[family], max_position_embeddings=64, pad_token_id=0
+    )
     config.bos_token_id, config.eos_token_id, config.initializer_range = 1, None, 0.3
     return AutoModelForCausalLM.from_config(config).eval()
 
@@ -137,7 +145,7 @@ def test_a_padded_batch_equals_its_rows(family):
         assert torch.equal(alone[0], together[row, start:])
 
 
-@pytest.mark.parametrize("family", PUBLISHED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_closed_gates_equal_the_language_model(family):
     ids, attention, features, counts = batch()
     model = gated(family, gate_init=0.0)
@@ -164,6 +172,15 @@ def test_logits_are_made_at_chosen_positions_only(family):
     media = model.media(ids, features, counts)
     every, some = model(ids, attention, media=media), model(ids, attention, media=media, logits_to_keep=keep)
     assert_close(some.logits, every.logits[:, keep])
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", *HYBRID])
+def test_hidden_states_and_head_give_the_logits_of_forward(family):
+    ids, attention, features, counts = batch()
+    model = gated(family)
+    media = model.media(ids, features, counts)
+    states, head = model.hidden_states(ids, media, attention_mask=attention)
+    assert_close(head(states[1]), model(ids, attention, media=media, use_cache=False).logits[1])
 
 
 @pytest.mark.parametrize("family", PUBLISHED)

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MptConfig, MptForCaus
 from mmgpt.models.language import fit_embeddings, load_language_model
 from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
 from mmgpt.models.weights.reader import read_file
+from mmgpt.registry import MODELS
 
 
 def test_special_tokens_are_added_in_the_published_order(tiny_llama):
@@ -305,3 +306,35 @@ def test_an_archive_of_a_language_model_that_is_damaged(tiny_llama, tmp_path):
     file.write_bytes(content.replace(values, values[:-1] + bytes([values[-1] ^ 1])))
     with pytest.raises(ValueError, match="pytorch_model.bin cannot be read .*: it is damaged"):
         load_language_model(folder)
+
+
+@pytest.mark.parametrize("name", [None, "eager", "sdpa"])
+def test_the_attention_implementation_is_passed_on(tiny_flamingo_config, name):
+    language = {**tiny_flamingo_config["language"], **({"attn_implementation": name} if name else {})}
+    model = MODELS.build({**tiny_flamingo_config, "language": language}).language
+    assert model.model.config._attn_implementation == model.config._attn_implementation == (name or "sdpa")
+
+
+@pytest.mark.parametrize(
+    "family, name, words",
+    [
+        ("llama", "flex_attention", "choose one of eager, sdpa, flash_attention_2"),
+        ("llama", "paged|sdpa", "do not take the masks"),
+        ("llama", "someone/kernel", "code on the Hub"),
+        ("llama", "sdpaa", "'sdpaa': choose one of"),
+        ("mpt", "sdpa", "'sdpa': MptForCausalLM does not support"),
+    ],
+)
+def test_an_attention_implementation_that_cannot_work_is_refused(tmp_path, family, name, words):
+    config = dict(model_type=family, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=60)
+    with pytest.raises(ValueError, match=f"language.attn_implementation=.*{words}"):
+        load_language_model(str(tmp_path), config=config, attn_implementation=name)
+
+
+@pytest.mark.parametrize("family", ["mamba", "falcon_mamba", "mamba2"])
+def test_a_model_of_recurrent_layers_only_is_refused_before_its_weights_are_read(tmp_path, family):
+    sizes = dict(hidden_size=32, num_hidden_layers=2, vocab_size=60)
+    more = dict(num_heads=4, head_dim=16) if family == "mamba2" else {}
+    AutoConfig.for_model(family, **sizes, **more).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"a model of type '{family}' has recurrent layers only"):
+        load_language_model(str(tmp_path))

@@ -117,6 +117,21 @@ def train_once(config, options=None, module=None):
 PIXELS = {"image_steps": "${pixel_steps}"}
 
 
+def test_training_with_an_encoder_of_timm_and_its_own_preprocessing(config, fill, tmp_path, tiny_timm):
+    text = config.read_text().replace("OpenCLIPVision", "TimmVision")
+    own = 'prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")'
+    config.write_text(f"{text}vision_model = {tiny_timm!r}\n{own}\n")
+    fill()
+    batch, losses, _ = train_once(config)
+    assert batch["pixels"].shape == (4, 2, 16, 24)
+    pixels, plain_losses, _ = train_once(config, PIXELS, dict(feature_cache=None))
+    assert_close(losses, plain_losses)
+    # The images of 36 x 40 are resized to 40 x 44, by timm's crop_pct of 0.8, and cut to 32 x 32.
+    image = Image.open(tmp_path / "images/a.png").resize((40, 44), Image.Resampling.BICUBIC).crop((4, 6, 36, 38))
+    expected = torch.from_numpy(np.asarray(image) / np.float32(127.5) - 1).permute(2, 0, 1)
+    assert_close(pixels["pixels"][0, 0], expected)
+
+
 def test_training_is_the_same_with_the_cache(config, fill, tmp_path, capsys):
     fill()
     assert "4 images, 0 of them in" in (shown := capsys.readouterr().out) and "4 images added" in shown

@@ -12,11 +12,17 @@ EQUAL = {
     "batches": ("lora", ["accumulative_counts=1"]),
     "steps": ("lora", ["accumulative_counts=3", "checkpointing=True"]),
     "full": ("full", ["accumulative_counts=2", "checkpointing=True"]),
+    "both": ("both", ["accumulative_counts=2"]),
     "without samples": ("lora", ["language=0", "accumulative_counts=3"]),
     "without images": ("lora", ["visual=0"]),
 }
-# Steps of 3 batches and dropout; the batch after which the run ends as if killed, and worker processes.
-KILLED = {"killed 4": (4, 0), "killed 5": (5, 2), "killed 9": (9, 0)}
+# Steps of 3 batches and dropout: what is trained, the batch after which the run ends as if killed, worker processes.
+KILLED = {
+    "killed 4": ("lora", 4, 0),
+    "killed 5": ("lora", 5, 2),
+    "killed 9": ("lora", 9, 0),
+    "both killed 5": ("both", 5, 0),
+}
 RESUMED = ["visual=11", "accumulative_counts=3", "dropout=0.3"]
 
 
@@ -25,9 +31,10 @@ def configs(tmp_path_factory, tiny_flamingo_config):
     return two_processes.write_configs(tmp_path_factory.mktemp("two"), tiny_flamingo_config)
 
 
-def killed_and_resumed(config, name):
+def killed_and_resumed(configs, name):
     """The arguments of the two runs, one after the other in the same folder."""
-    after, workers = KILLED[name]
+    kind, after, workers = KILLED[name]
+    config = configs[kind]
     options = [*RESUMED, f"workers={workers}"]
     return [arguments(config, name, [*options, f"stop={after}"]), arguments(config, name, options, "--resume")]
 
@@ -36,8 +43,8 @@ def killed_and_resumed(config, name):
 def together(configs):
     """The folder in which all runs in two processes are done; they must not hang."""
     runs = [arguments(configs[kind], name, options) for name, (kind, options) in EQUAL.items()]
-    runs += [arguments(configs["lora"], "whole", RESUMED)]
-    runs += [run for name in KILLED for run in killed_and_resumed(configs["lora"], name)]
+    runs += [arguments(configs[kind], f"whole {kind}", RESUMED) for kind in ("lora", "both")]
+    runs += [run for name in KILLED for run in killed_and_resumed(configs, name)]
     two_processes.train_on_two(configs["lora"].parent, runs)
     return configs["lora"].parent
 
@@ -58,7 +65,8 @@ def test_two_processes_equal_one(name, together, configs, monkeypatch):
 
 @pytest.mark.parametrize("name", KILLED)
 def test_resumed_run_equals_uninterrupted_one(name, together):
-    resumed, whole = (checkpoint(together / folder.replace(" ", "_")) for folder in (name, "whole"))
+    folders = name, f"whole {KILLED[name][0]}"
+    resumed, whole = (checkpoint(together / folder.replace(" ", "_")) for folder in folders)
     assert logged(resumed) == logged(whole) and len(logged(whole)["train/loss"]) == 12
     torch.testing.assert_close(resumed["state_dict"], whole["state_dict"], rtol=0, atol=0)
     torch.testing.assert_close(resumed["optimizer"]["state"], whole["optimizer"]["state"], rtol=0, atol=0)

@@ -14,6 +14,7 @@ from tests.helpers.two_processes import arguments, checkpoint, logged
 EQUAL = {
     "batches": ("lora", ["visual=11", "language=9"]),
     "full": ("full", ["visual=11", "language=9", "checkpointing=True"]),
+    "both": ("both", ["visual=11", "language=9"]),
     "without images": ("lora", ["visual=0", "language=20"]),
     "compiled": ("lora", ["visual=11", "language=9", "compile.backend=aot_eager"]),
     "steps": ("full", ["accumulative_counts=3", "visual=13"]),
@@ -23,6 +24,8 @@ RESUMES = {
     "lora then sharded lora": ["visual=11"],
     "sharded lora then lora": ["visual=11", "in_shards=True"],
     "sharded lora then sharded lora": ["visual=11", "dropout=0.3", "in_shards=True"],
+    "sharded both then both": ["visual=11", "in_shards=True"],
+    "both then sharded both": ["visual=11"],
 }
 ANSWERS = [f"answers_{rank}.json" for rank in range(2)]
 
@@ -37,7 +40,7 @@ def together(tmp_path_factory, tiny_flamingo_config):
         runs += [arguments(configs[f"sharded {kind}"], f"sharded {name}", options)]
     for name, options in RESUMES.items():
         first, second = name.split(" then ")
-        runs += [arguments(configs["sharded lora"], f"whole {name}", options)]
+        runs += [arguments(configs[f"sharded {first.removeprefix('sharded ')}"], f"whole {name}", options)]
         runs += [arguments(configs[first], name, [*options, "stop=5"])]
         runs += [arguments(configs[second], name, options, "--resume")]
     two_processes.train_on_two(configs["lora"].parent, runs)

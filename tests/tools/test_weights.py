@@ -147,3 +147,20 @@ def test_list_names_the_file_that_it_needs(run, tmp_path):
     options = ("--cfg-options", f"language_model={tmp_path}")
     with pytest.raises(FileNotFoundError, match="config.json is missing: the sizes of the language model"):
         run("list", Path(__file__).parents[2] / "configs" / "mmgpt" / "lora_joint.py", *options)
+
+
+def test_inspect_prints_the_report(run, tiny_llama, capsys):
+    run("inspect", tiny_llama)
+    printed = capsys.readouterr().out
+    assert "Language model\n  family           llama (LlamaForCausalLM)" in printed
+    assert "Special tokens\n" in printed and "'</s>' (2); 3 files agree" in printed
+
+
+def test_from_gguf_passes_its_arguments_on(run, monkeypatch, tmp_path, capsys):
+    import weights
+
+    calls = []
+    monkeypatch.setattr(weights, "convert_gguf", lambda *arguments: calls.append(arguments))
+    run("from-gguf", "model.gguf", tmp_path / "out", "--dtype", "bfloat16")
+    assert calls == [("model.gguf", str(tmp_path / "out"), "bfloat16")]
+    assert f"written: {tmp_path / 'out'}" in capsys.readouterr().out

@@ -46,7 +46,8 @@ class Evaluation:
 
     Args:
         cfg: config of the experiment; its ``test_dataloader`` has one dataset per family.
-        model: model with ``test_step``, and with ``disabled()``, the context in which it is as before tuning.
+        model: model with ``test_step``, and with ``disabled()``, the context in which it is as before tuning. Where it
+            names components in ``trained_in_full``, the condition before tuning is left out.
         scenes: scenes of the images.
 
     Attributes:
@@ -77,6 +78,8 @@ class Evaluation:
             "other_image": self.control("other"),
             "zero_image": self.control("zero"),
         }
+        if getattr(self.model, "trained_in_full", ()):
+            del questions["before"]
         rows, threads = {}, cpu_threads(self.model)
         # A log file does not need a progress line ten times a second.
         interval = 0.1 if sys.stderr.isatty() else 10
@@ -100,7 +103,7 @@ def tables(report: dict, rows: dict[str, list[dict]]) -> dict[str, Table]:
     """The report as tables by title: the families under every condition, then the tuned model by kind of scene."""
     counts = report["tuned"]["counts"]
     visual = families(rows["tuned"], "visual")
-    columns = {heading: report[name] for name, heading in HEADINGS.items()}
+    columns = {heading: report[name] for name, heading in HEADINGS.items() if name in report}
     visual_counts = {name: counts[name] for name in visual} | {"visual_mean": sum(counts[name] for name in visual)}
     text_counts = {name: counts[name] for name in families(rows["tuned"], "language")}
     scenes = {f"{n} object{'s' * (n != '1')}": group for n, group in report["by_objects"].items()}
@@ -112,7 +115,7 @@ def tables(report: dict, rows: dict[str, list[dict]]) -> dict[str, Table]:
         )
     }
     if text_counts:
-        text_columns = {name: columns[name] for name in ("tuned", "before")}
+        text_columns = {name: columns[name] for name in ("tuned", "before") if name in columns}
         result["Text only, % right"] = percent_table(text_columns, text_counts)
     means = {name: group["visual_mean"] for name, group in scenes.items()}
     scene_counts = {name: sum(group["counts"].values()) for name, group in scenes.items()}

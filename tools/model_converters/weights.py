@@ -6,6 +6,8 @@ export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's for
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
 publish CONFIG CHECKPOINT OUT   a model in the layouts of OpenFlamingo and MultiModal-GPT
 base CONFIG CHECKPOINT OUT      the trained components of a base: language/, vision/, flamingo.safetensors
+from-gguf FILE OUT              a language model in a GGUF file as a Hugging Face folder
+inspect NAME                    a language model or image encoder: sizes, tokens, chat template, preprocessing, memory
 """
 
 import argparse
@@ -14,6 +16,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from rich.table import Table
+from rich.text import Text
 from safetensors.torch import save_file
 
 from mmgpt.apis import build_model
@@ -25,7 +29,9 @@ from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import checked_state
 from mmgpt.models import Flamingo, flamingo_of
+from mmgpt.models.base_report import describe
 from mmgpt.models.memory.sizes import build_without_weights
+from mmgpt.models.weights.gguf_file import convert_gguf
 from mmgpt.models.weights.loading import check_fit
 from mmgpt.models.weights.names import new_tensors, our_names
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
@@ -38,6 +44,7 @@ from mmgpt.models.weights.writer import (
     write_torch,
 )
 from mmgpt.utils.precisions import FLOATS
+from mmgpt.visualization.tables import print_tables
 
 
 def list_tensors(cfg: Config, args: argparse.Namespace) -> None:
@@ -105,6 +112,22 @@ def write_base(cfg: Config, args: argparse.Namespace) -> None:
         write(str(out / name))
 
 
+def from_gguf(args: argparse.Namespace) -> None:
+    """Write the language model of a GGUF file as a Hugging Face folder with dense weights."""
+    convert_gguf(args.file, args.out, args.dtype)
+    print(f"written: {args.out}")
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Describe a language model or an image encoder, whose weights are not loaded."""
+    tables = {}
+    for title, rows in describe(args.name).items():
+        tables[title] = Table.grid(padding=(0, 2))
+        for name, text in rows.items():
+            tables[title].add_row(Text(f"  {name}"), Text(text))
+    print_tables(tables)
+
+
 def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
     return build_model(unquantized(cfg), args.file, device="cpu")
 
@@ -142,12 +165,23 @@ def parse_args() -> argparse.Namespace:
             )
         add_cfg_options(command)
         add_trust_option(command)
+    command = commands.add_parser("from-gguf", help=from_gguf.__doc__, description=from_gguf.__doc__)
+    command.add_argument("file", help="GGUF file of a language model")
+    command.add_argument("out", help="folder to write")
+    dtypes = ("float32", "bfloat16", "float16")
+    command.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: float32)")
+    command.set_defaults(function=from_gguf)
+    command = commands.add_parser("inspect", help=inspect.__doc__, description=inspect.__doc__)
+    command.add_argument("name", help="folder, Hub id, or an image encoder's name in open_clip or timm")
+    command.set_defaults(function=inspect)
     return parser.parse_args()
 
 
 def main() -> None:
     """Run one command."""
     args = parse_args()
+    if "config" not in args:
+        return args.function(args)
     if args.command in ("export", "merge") and Path(args.out).exists():
         raise ValueError(f"{args.out} exists already: choose a new folder")
     cfg = load_config(args.config, args.cfg_options, args.trust)

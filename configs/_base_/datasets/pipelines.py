@@ -15,7 +15,9 @@ chat_max_length = None  # None: a prompt in chat may be as long as the language 
 tokenization = "segments"  # The published weights need "stripped".
 on_error = "raise"  # "skip" trains without broken records and images, and counts them in the log.
 
-_prepare = dict(
+# To prepare images as the image encoder's own library does, whatever the three values above are (docs/data.md):
+# prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")
+prepare_images = dict(
     type="PrepareImages",
     size="${image_size}",
     mean="${image_mean}",
@@ -30,7 +32,7 @@ _tokenize = dict(
 )
 _ask = dict(type="FormatPrompt", template="${question_template}", open_last=True)
 
-pixel_steps = [dict(type="LoadImages"), _prepare]
+pixel_steps = [dict(type="LoadImages"), "${prepare_images}"]
 # With image_steps = "${feature_steps}" and a folder as feature_cache, features are read instead of images
 # (docs/data.md, "Cached image features").
 feature_steps = [dict(type="LoadFeatures", cache="${feature_cache}", steps="${pixel_steps}")]
@@ -51,7 +53,7 @@ _likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
 likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
 # Chat, with images already in memory.
 chat_pipeline = [
-    _prepare,
+    "${prepare_images}",
     dict(_ask, template="${prompt_template}"),
     dict(_tokenize, max_length="${chat_max_length}"),
 ]

@@ -1,7 +1,7 @@
 """Preprocessing of images, and the reading of their pixels."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from mmgpt.models.vision.preprocessing import changed_settings, image_preprocessing, image_transform, normalization
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -26,23 +27,52 @@ UPRIGHT = {
 
 @TRANSFORMS.register_module()
 class PrepareImages:
-    """CLIP's preprocessing of `pil`: resizing of the shorter side to `size`, center crop, normalization.
+    """Preprocessing of `pil`: with `preprocessing` an image encoder's own, otherwise CLIP's with the given values.
 
-    Adds `pixels`, float32 (T, 3, size, size), or None for a sample without images.
+    CLIP's is resizing of the shorter side to `size`, center crop, normalization. Adds `pixels`, float32 (T, 3, H, W),
+    or None for a sample without images.
 
     Args:
-        size: side of the square in pixels.
+        size: side of the square in pixels; an image encoder's own preprocessing has its own.
         mean: mean of the red, green and blue channel (of values from 0 to 1).
         std: standard deviation of the same values.
-        interpolation: 'bicubic' (CLIP), 'bilinear' or 'nearest'.
+        interpolation: 'bicubic' (CLIP, the default), 'bilinear' or 'nearest'.
+        preprocessing: config of an image encoder, whose library says how its images are prepared, or these settings
+            (see `mmgpt.models.vision.preprocessing`). `mean`, `std` and `interpolation` take the place of its values.
+
+    Raises:
+        ValueError: an unknown interpolation; `size` with `preprocessing`, or one of `size`, `mean` and `std` missing
+            without it; settings that the library does not know.
     """
 
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"):
+    def __init__(
+        self,
+        size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: str | None = None,
+        preprocessing: Mapping | None = None,
+    ):
         modes = {mode.value: mode for mode in InterpolationMode}
-        if interpolation not in modes:
+        if interpolation not in (None, *modes):
             raise ValueError(f"unknown interpolation {interpolation!r}: choose among {', '.join(modes)}")
-        resize = Resize(size, interpolation=modes[interpolation])
-        self.prepare = Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
+        values = dict(size=size, mean=mean, std=std)
+        if preprocessing is None:
+            missing = [name for name, value in values.items() if value is None]
+            if missing:
+                raise ValueError(f"PrepareImages needs {', '.join(missing)}, or preprocessing")
+            resize = Resize(size, interpolation=modes[interpolation or "bicubic"])
+            self.prepare = Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
+            self.mean, self.std = mean, std
+            return
+        if size is not None:
+            raise ValueError(
+                f"PrepareImages: size={size} beside preprocessing, which has its own size. In a config that inherits "
+                "values of mean and std, replace them all: dict(_delete_=True, type='PrepareImages', preprocessing=...)"
+            )
+        settings = image_preprocessing(preprocessing) if "type" in preprocessing else preprocessing
+        settings = changed_settings(settings, mean, std, interpolation)
+        self.prepare, (self.mean, self.std) = image_transform(settings), normalization(settings)
 
     def __call__(self, results: dict) -> dict:
         images = results.get("pil")
@@ -51,8 +81,7 @@ class PrepareImages:
 
     def restore(self, pixels: torch.Tensor) -> torch.Tensor:
         """Images, uint8 (T, H, W, 3), from normalized `pixels` (T, 3, H, W)."""
-        normalize = self.prepare.transforms[-1]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalize.mean, normalize.std))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 

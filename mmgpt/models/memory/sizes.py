@@ -42,13 +42,19 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
         return MODELS.build({**cfg["model"], "module": flamingo} if "module" in cfg["model"] else flamingo)
 
 
+def vision_without_weights(vision: Mapping) -> nn.Module:
+    """The image encoder of a config, see `build_without_weights`."""
+    with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
+        return MODELS.build(_vision(vision, {}, folder))
+
+
 def image_side(vision: nn.Module) -> tuple[int, int]:
     """Height and width of the images that an image encoder takes, in pixels."""
-    encoders, names = (vision.tower, getattr(vision.tower, "config", None)), ("image_size", "img_size")
-    sizes = [getattr(encoder, name, None) for encoder in encoders for name in names]
+    encoders = (vision, getattr(vision, "tower", None))
+    sizes = [getattr(encoder, name, None) for encoder in encoders for name in ("image_size", "img_size")]
     side = next((size for size in sizes if size is not None), None)
     if side is None:
-        raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size or img_size)")
+        raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size)")
     return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
 
 
@@ -111,7 +117,10 @@ def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
         # The ids of special tokens in the settings are those of the missing tokenizer.
         settings = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
         (path / "config.json").write_text(json.dumps(settings))
-    return {**language, "path": str(path), "pretrained": False, "precision": None}
+    language = {**language, "path": str(path), "pretrained": False, "precision": None}
+    if (language.get("attn_implementation") or "").startswith("flash"):
+        language["attn_implementation"] = "sdpa"  # It takes as much memory, and needs no GPU.
+    return language
 
 
 def _missing(file: Path, component: str, source: str | None) -> str:

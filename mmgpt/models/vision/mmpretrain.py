@@ -48,6 +48,8 @@ class MMPretrainVision(nn.Module):
             out_type="featmap",
         )
         self.width, self.pretrained = self.tower.embed_dims, path is not None
+        self.image_size, self.grid = self.tower.img_size, tuple(self.tower.patch_resolution)
+        self.prefix_tokens = self.tower.num_extra_tokens
         if path is not None:
             state, _ = state_and_tuning(read_weights(path), path)
             state = {name.removeprefix("backbone."): value for name, value in state.items()}

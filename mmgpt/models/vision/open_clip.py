@@ -1,7 +1,6 @@
 """Image encoders of open_clip, timm's among them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +10,8 @@ from mmgpt.models.weights.checks import check_base, stored_dtypes
 from mmgpt.registry import MODELS
 from mmgpt.utils.hub import local_folder
 from mmgpt.utils.json_file import read_json_object
+
+from .base import probe_feature_map
 
 
 @MODELS.register_module()
@@ -59,40 +60,45 @@ class OpenCLIPVision(nn.Module):
         if self.pretrained:
             check_base(self.tower, dtypes, path or pretrained)
         size = self.tower.image_size
-        pixels = torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)))
-        self.width = self._probe(pixels, path or model).shape[-1]
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+        trunk = getattr(self.tower, "trunk", self.tower)  # open_clip's wrapper of timm has one
+        _, self.width, *grid = probe_feature_map(self, trunk, path or model)
+        self.grid = tuple(grid)
+        self.prefix_tokens = getattr(trunk, "num_prefix_tokens", int(hasattr(trunk, "class_embedding")))
 
-    @torch.no_grad()
-    def _probe(self, pixels: Tensor, name: str) -> Tensor:
-        """The features (1, P, D) of pixels (1, 3, H, W). ValueError when there are none, or no last norm."""
-        training, settings = self.training, f"layer={self.layer} and final_norm={self.final_norm}"
-        try:
-            with _count_calls(self.eval()) as calls:
-                features = self(pixels)
-            if self.final_norm:
-                self.final_norm = False
-                with _count_calls(self) as calls_without_norm:
-                    self(pixels)
-                self.final_norm = True
-        except Exception as error:
-            raise ValueError(f"OpenCLIPVision: {name} gives no patch features with {settings}: {error}") from error
-        finally:
-            self.train(training)
-        if self.final_norm and len(calls) == len(calls_without_norm):
-            trunk = getattr(self.tower, "trunk", None)  # open_clip's wrapper of timm has one
-            kind = type(self.tower).__name__ + ("" if trunk is None else f" of {type(trunk).__name__}")
-            raise ValueError(
-                f"OpenCLIPVision: final_norm=True has no effect on {name} ({kind}): open_clip applies no last norm to "
-                "the patches of such an image encoder; leave it out"
-            )
-        return features
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, P, D)."""
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, D, rows, columns)."""
         out = self.tower.forward_intermediates(
             pixels, indices=[self.layer], normalize_intermediates=self.final_norm, intermediates_only=True
         )
-        return out["image_intermediates"][0].flatten(2).transpose(1, 2)
+        return out["image_intermediates"][0]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, P, D)."""
+        return self.feature_map(pixels).flatten(2).transpose(1, 2)
+
+    @staticmethod
+    def read_preprocessing(config: Mapping) -> dict:
+        """open_clip's preprocessing of a folder's open_clip_config.json, or of the tag of its published weights."""
+        import open_clip
+        from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+        path, model, tag = (config.get(key) for key in ("path", "model", "pretrained"))
+        name = open_clip_name(path, model)
+        if path is not None:
+            description = read_json_object(Path(path) / "open_clip_config.json")
+            preprocessing, vision = description.get("preprocess_cfg"), description["model_cfg"]["vision_cfg"]
+        else:
+            preprocessing = open_clip.get_pretrained_cfg(name, tag) if tag else None
+            vision = open_clip.get_model_config(name)["vision_cfg"]
+        if not preprocessing or not {"mean", "std"} <= preprocessing.keys():
+            raise ValueError(
+                f"OpenCLIPVision: open_clip knows no preprocessing of {path or model} with pretrained={tag!r} (of a "
+                "folder, its preprocess_cfg has mean and std): give PrepareImages its size, mean and std"
+            )
+        # The model decides the size, as in open_clip.create_model.
+        settings = merge_preprocess_dict(PreprocessCfg(), preprocessing)
+        return {"library": "open_clip", **settings, "size": vision.get("image_size", 224)}
 
 
 def open_clip_name(path: str | None, model: str | None) -> str:
@@ -117,16 +123,3 @@ def open_clip_name(path: str | None, model: str | None) -> str:
     if model not in open_clip.list_models():
         raise ValueError(f"{model!r} is neither a JSON file nor a name that open_clip knows (open_clip.list_models())")
     return model
-
-
-@contextmanager
-def _count_calls(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """Context manager that returns a list, to which each module with parameters is appended at each of its calls."""
-    calls: list[nn.Module] = []
-    layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
-    handles = [layer.register_forward_hook(lambda layer, *_: calls.append(layer)) for layer in layers]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -15,8 +15,12 @@ from mmgpt.cli.files import read_settings
 
 from .reader import read_file, tensors_of
 
-# Names, in a header of safetensors, of the dtypes that are not floats, or are floats of one byte.
+# Names of dtypes in a header of safetensors.
 DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
     **{
         f"{kind}{bits}": getattr(torch, f"{long}{bits}")
         for kind, long in (("I", "int"), ("U", "uint"))

@@ -43,10 +43,12 @@ def small(tmp_path_factory):
     """Builds lora_joint's model at small size without weights; with `lora` False, without LoRA."""
     loaded = load_config(CONFIGS / "lora_joint.py", base(tmp_path_factory.mktemp("base")))
 
-    def build(lora=True, **changes):
+    def build(lora=True, train=None, **changes):
         cfg = deepcopy(loaded)
         cfg.model.module.update(perceiver=dict(depth=1, num_latents=16), gated=dict(every_n_layers=2))
         cfg.model.module.update(changes)
+        if train:
+            cfg.model.update(train=train, lora=dict(r=4, target_modules="all-linear"))
         cfg.model = cfg.model if lora else cfg.model.module
         return build_without_weights(cfg)
 
@@ -111,6 +113,14 @@ def test_the_plan_of_full_tuning(small, checkpointing):
     changes = dict(lora=False, checkpointing=checkpointing, gated=dict(every_n_layers=2, dtype="float32"))
     planned, taken = plan(small(**changes), SIZES).total, measured(small(**changes), SIZES)
     assert planned == pytest.approx(taken, rel=0.15)
+
+
+def test_the_plan_of_components_trained_in_full_beside_lora(small):
+    beside, lora = dict(train=["perceiver", "gated"]), plan(small(), SIZES)
+    planned, taken = plan(small(**beside), SIZES), measured(small(**beside), SIZES)
+    assert planned.total == pytest.approx(taken, rel=0.15)
+    new = [p for name, p in small(**beside).named_parameters() if p.requires_grad and ".lora_" not in name]
+    assert planned.weights["trainable float32"] > sum(p.nbytes for p in new) > lora.weights["trainable float32"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

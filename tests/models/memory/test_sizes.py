@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLI
 from mmgpt.cli import load_config
 from mmgpt.models.memory import sizes
 from mmgpt.models.memory.planner import Sizes, plan
-from mmgpt.models.memory.sizes import build_without_weights
+from mmgpt.models.memory.sizes import build_without_weights, image_side
 from mmgpt.registry import MODELS
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "mmgpt"
@@ -118,6 +118,14 @@ def test_a_base_whose_files_are_all_there(tiny_flamingo_config):
     model = MODELS.build(tiny_flamingo_config)
     shapes = {name: p.shape for name, p in build_without_weights(dict(model=tiny_flamingo_config)).named_parameters()}
     assert shapes == {name: p.shape for name, p in model.named_parameters()}
+
+
+def test_an_encoder_of_timm_by_name_without_its_weights(tiny_flamingo_config):
+    vision = dict(type="TimmVision", model="mobilenetv3_small_050.lamb_in1k", image_size=64)
+    model = build_without_weights(dict(model=dict(tiny_flamingo_config, vision=vision)))
+    assert count(model.vision) == count(MODELS.build(dict(vision, pretrained=False)))
+    assert image_side(model.vision) == (64, 64) and model.vision.width == 288
+    assert plan(model, Sizes(2, 32, 1)).step > 0
 
 
 def test_what_is_missing_is_named_with_its_source(qwen, tmp_path):

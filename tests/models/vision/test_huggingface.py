@@ -67,6 +67,7 @@ def test_class_and_register_tokens_are_dropped(family, image_size, tmp_path):
     patches = pixels.shape[2] * pixels.shape[3] // 64
     assert model(pixels).shape == (2, patches, 32) and out.hidden_states[-1].shape[1] == patches + extra
     assert torch.equal(model(pixels), out.hidden_states[-1][:, extra:])
+    assert model.prefix_tokens == extra and model.grid == (pixels.shape[2] // 8, pixels.shape[3] // 8)
     normed = hugging_face(family, tmp_path, **{**SIZES, **more}, ours=dict(final_norm=True))
     expected = out.last_hidden_state[:, extra:]
     if family == "clip_vision_model":  # whose norm is for the class token alone in transformers
@@ -75,16 +76,30 @@ def test_class_and_register_tokens_are_dropped(family, image_size, tmp_path):
     assert not torch.allclose(normed(pixels), model(pixels), atol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["convnext", "convnextv2", "dinov3_convnext"])
+def test_the_last_feature_map_of_a_convolutional_encoder(family, tmp_path):
+    sizes = dict(hidden_sizes=[8, 8, 16, 24], depths=[1, 1, 1, 1], image_size=64)
+    model = hugging_face(family, tmp_path, **sizes)
+    pixels = torch.randn(2, 3, 64, 96)
+    out = model.tower(pixel_values=pixels, output_hidden_states=True)
+    assert (model.grid, model.width, model.prefix_tokens) == ((2, 2), 24, 0)
+    assert torch.equal(model(pixels), out.hidden_states[-1].flatten(2).transpose(1, 2)) and model(pixels).shape[1] == 6
+    normed = hugging_face(family, tmp_path, **sizes, ours=dict(final_norm=True))(pixels)
+    assert not torch.allclose(normed, model(pixels), atol=1e-3)
+    if family == "dinov3_convnext":  # the others norm the pooled features only
+        assert_close(normed, out.last_hidden_state[:, 1:])
+
+
 @pytest.mark.parametrize(
     ("family", "sizes", "word"),
     [
         ("vit_mae", SIZES, "(3, 5, 32) for 3 images of 16 patches"),
         ("vit_mae", dict(SIZES, mask_ratio=0.0), "not the patches in their order"),
-        ("siglip2_vision_model", {k: v for k, v in SIZES.items() if k != "image_size"}, "lacks image_size"),
+        ("siglip2_vision_model", {k: v for k, v in SIZES.items() if k != "image_size"}, "(NaFlex models"),
+        ("timm_wrapper", dict(architecture="resnet18"), "TimmVision reads it"),
         ("swinv2", dict(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1]), "(3, 16, 16) for 3 images of 64"),
-        ("convnext", dict(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2), "(3, 8, 28, 28)"),
         ("hiera", dict(embed_dim=8, depths=[1, 1], num_heads=[1, 1], num_query_pool=1), "for 3 images of"),
-        ("resnet", dict(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]), "lacks image_size or patch_size"),
+        ("resnet", dict(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]), "lacks image_size"),
         ("pixtral", SIZES, "(1, 48, 32)"),
         ("clip_text_model", dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9), ""),
         ("blip_vision_model", SIZES, "no image encoder"),

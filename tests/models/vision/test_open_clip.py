@@ -51,6 +51,31 @@ def test_open_clip_stage_of_a_resnet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("vision", "grid", "prefix_tokens"),
+    [
+        (RESNET, (2, 2), 0),
+        (dict(TIMM, timm_model_name="convnext_atto"), (2, 2), 0),
+        (dict(TIMM, timm_model_name="vitamin_small_224", image_size=224), (14, 14), 0),
+        (dict(TIMM, timm_model_name="vit_base_patch16_siglip_224", image_size=224), (14, 14), 0),
+        (dict(TIMM, timm_model_name="vit_pe_core_tiny_patch16_384", image_size=384), (24, 24), 1),
+        (dict(image_size=[32, 48], layers=3, width=32, head_width=16, patch_size=8), (4, 6), 1),
+    ],
+    ids=["ModifiedResNet", "ConvNeXt", "ViTamin", "SigLIP", "PE-Core", "ViT"],
+)
+def test_features_are_open_clips_own_on_the_grid(vision, grid, prefix_tokens, tmp_path):
+    (tmp_path / "an-encoder.json").write_text(json.dumps(dict(embed_dim=16, vision_cfg=vision, text_cfg=TEXT)))
+    model = MODELS.build(dict(type="OpenCLIPVision", model=str(tmp_path / "an-encoder.json"))).eval()
+    size = vision["image_size"]
+    assert model.image_size == (tuple(size) if isinstance(size, list) else (size, size))
+    assert (model.grid, model.prefix_tokens) == (grid, prefix_tokens)
+    pixels = torch.randn(2, 3, *model.image_size)
+    expected = model.tower.forward_intermediates(pixels, intermediates_only=True)["image_intermediates"]
+    for layer in (-1, -2, 1):
+        model.layer = layer
+        assert_close(model(pixels), expected[layer].flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize(
     ("vision", "text", "effect"),
     [
         (RESNET, TEXT, False),
