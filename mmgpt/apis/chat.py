@@ -104,9 +104,9 @@ class Chat:
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
         return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler, engine)
 
-    def start(self) -> Conversation:
-        """A new, empty conversation."""
-        return Conversation()
+    def start(self, system: str = "") -> Conversation:
+        """A new, empty conversation, with a system text if one is given."""
+        return Conversation(system=system)
 
     def ask(
         self,

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from mmgpt.apis.build import build_model
 from mmgpt.cli import load_config
@@ -19,7 +20,7 @@ from mmgpt.cli.files import SECTIONS
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
-from mmgpt.models.tokenizer import IMAGE_TOKEN
+from mmgpt.models.tokenizer import IMAGE_TOKEN, starts_texts
 from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
@@ -153,7 +154,7 @@ def _write_metadata(
     if preprocessing is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     values = {**{key: cfg[key] for key in DESCRIBED_KEYS if key in cfg}, "model": model_config}
-    values["chat_pipeline"] = with_settings(cfg.chat_pipeline)
+    values["chat_pipeline"] = [_recorded(step, model.tokenizer) for step in with_settings(cfg.chat_pipeline)]
     values = _replaced(values, moved or {})
     # A path that is a variable of the experiment's config stays one, so that one option moves the base.
     used = set(_strings(values))
@@ -164,6 +165,13 @@ def _write_metadata(
     imports = cfg.get("custom_imports", {}).get("imports", [])
     imports = [imports] if isinstance(imports, str) else imports
     write_description(folder, {**bases, **values}, weights, imports)
+
+
+def _recorded(step: Mapping, tokenizer: PreTrainedTokenizerBase) -> Mapping:
+    """Config of a transform that says whether texts begin with the start of sequence, as they did in training."""
+    if step["type"] == "TokenizeSegments" and step.get("add_bos_token") is None:
+        return {**step, "add_bos_token": starts_texts(tokenizer)}
+    return step
 
 
 def _replaced(value: object, new: Mapping[str, str]) -> object:

@@ -23,7 +23,7 @@ from mmgpt.compat.names import (
 from mmgpt.utils.choices import suggest
 from mmgpt.utils.config_variables import VARIABLE
 
-from .config_file import read_config
+from .config_file import TEMPLATES, read_config
 from .config_text import DEEPEST, WIDTH, PlainConfig, plain_value
 from .description import exported_folder, is_exported, read_description
 from .presets import PRESETS, apply_presets
@@ -200,6 +200,7 @@ def _merge(cfg: Config, option: str, value: object) -> None:
     if isinstance(value, str) and _is_file(reduce(_child, option.split("."), cfg)):
         option = f"{option}.path"
     attempts = [value, {**value, "_delete_": True}] if isinstance(value, dict) else [value]
+    attempts = attempts[-1:] if option in TEMPLATES else attempts
     for i, attempt in enumerate(attempts, start=1):
         try:
             return cfg.merge_from_dict({option: attempt})

@@ -6,13 +6,16 @@ import json
 import os
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.config.config import DELETE_KEY
 
 from .config_text import SCALARS
 
 BASE = "_base_"
+TEMPLATES = ("prompt_template", "question_template")
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
 MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16", codecs.BOM_UTF8: "UTF-8 with a byte order mark"}
 ESCAPES = "; write a Windows path as r'C:\\data' or with forward slashes"
@@ -27,7 +30,8 @@ def read_config(path: str | os.PathLike) -> Config:
     """
     files = list(_family(Path(path), ()))
     try:
-        cfg = Config.fromfile(path)
+        with _whole_templates():
+            cfg = Config.fromfile(path)
     except Exception as error:
         if isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
             raise  # The error is inside one of the user's own modules, and needs its traceback.
@@ -48,6 +52,27 @@ def read_config(path: str | os.PathLike) -> Config:
         if callable(value) or (name in imported and type(value) not in SCALARS):
             cfg.pop(name)
     return cfg
+
+
+@contextmanager
+def _whole_templates() -> Iterator[None]:
+    """Context manager in which the prompt template of a file replaces that of its base, as if with `_delete_=True`.
+
+    A template's keys belong together, and a base has a name more often than a dict, into which MMEngine merges none.
+    """
+    merge = Config._merge_a_into_b
+
+    def replacing(a: dict, b: dict, *args) -> dict:
+        whole = {
+            name: {**a[name], DELETE_KEY: True} for name in TEMPLATES if name in b and isinstance(a.get(name), dict)
+        }
+        return merge({**a, **whole}, b, *args)
+
+    Config._merge_a_into_b = staticmethod(replacing)
+    try:
+        yield
+    finally:
+        Config._merge_a_into_b = staticmethod(merge)
 
 
 def _family(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from mmgpt.registry import PROMPTS
 from .chat_template import ChatTemplate
 from .conversation import is_image, leading_images, prepend_text, question_contents
 from .segments import IMAGE, Segment, join_segments
+from .segments import prompt_text as prompt_text
 
 CHAT = "chat"  # name of the language model's own chat template
 EOS = "<eos>"  # replaced by the tokenizer's end of sequence

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import Sampler
 
-from mmgpt.datasets.prompts import check_ends
+from mmgpt.datasets.prompts import check_ends, find_template
 from mmgpt.evaluation.predictions import Predictions
 from mmgpt.evaluation.readiness import check_questions, questions_of
 from mmgpt.evaluation.results import RESULT, circumstances, digests, evaluation_settings, write_json
@@ -85,11 +85,13 @@ class EvaluationLoop(TestLoop):
         # Models from outside of this project may have no generation settings.
         generation = getattr(model, "settings_in_force", dict)()
         # Only the first process computes the checksums, since the files may have gigabytes.
-        self.settings = on_main_process(lambda: evaluation_settings(runner.cfg, runner._load_from, generation))
-        template = self.settings["prompt_template"]
+        tokenizer, template = getattr(model, "tokenizer", None), runner.cfg.get("question_template")
+        self.settings = on_main_process(
+            lambda: evaluation_settings(runner.cfg, runner._load_from, generation, tokenizer)
+        )
         if template and generation:
             ends = [generation["tokens"][str(i)] for i in generation["eos_token_id"]]
-            check_ends(template, model.tokenizer.eos_token, ends)
+            check_ends(find_template(template, tokenizer), tokenizer.eos_token, ends)
         name = Path(runner._load_from).stem if runner._load_from else "untuned"
         self.folder = Path(runner.work_dir) / "evaluation" / "-".join([name, *digests(self.settings)])
 

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from mmgpt.cli.config import plain_config
 from mmgpt.cli.files import data_files, fingerprints, named_files
+from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.prompts import find_template
 from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.versions import versions
@@ -16,7 +19,9 @@ RESULT = "result.json"
 METRIC_SETTINGS = ("metrics", "pycocoevalcap")
 
 
-def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation: Mapping) -> dict:
+def evaluation_settings(
+    cfg: Mapping, checkpoint: str | Path | None, generation: Mapping, tokenizer: PreTrainedTokenizerBase | None = None
+) -> dict:
     """All settings that answers and scores depend on, as plain data; files by their SHA-256.
 
     In folders of language models and image encoders only the JSON files (configs and tokenizers) are hashed; weights
@@ -27,8 +32,10 @@ def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation:
         checkpoint: file or folder of trainable parameters, or None.
         generation: all generation settings in force (see `models.generation`), including those that the config leaves
             to the model.
+        tokenizer: the model's, for prompt templates that need it.
     """
     loader, template = cfg["test_dataloader"], cfg.get("question_template")
+    template = template and find_template(template, tokenizer)
     return {
         "model": plain_config(cfg["model"]),
         "model_files": {
@@ -37,7 +44,7 @@ def evaluation_settings(cfg: Mapping, checkpoint: str | Path | None, generation:
         "model_weights": fingerprints({"model": cfg["model"]}),
         "checkpoint": {str(path): sha256(path) for path in (_files(checkpoint, "**/*") if checkpoint else ())},
         "generation": dict(generation),
-        "prompt_template": template and find_template(template),
+        "prompt_template": template.source if isinstance(template, ChatTemplate) else template,
         "data": plain_config(loader["dataset"]),
         "data_files": {path: sha256(path) for path in data_files(loader["dataset"])},
         "batch_size": loader["batch_size"],

@@ -21,7 +21,10 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
     if not all(conversation.turns[-1].get("answer") for conversation in conversations):
         raise ValueError("an answer is empty")
     # The chat's own transforms, with the last answer and its end after the prompt.
-    closed = [FormatPrompt(step.template) if isinstance(step, FormatPrompt) else step for step in chat.pipeline]
+    closed = [
+        step.with_template(step.template, step.system, open_last=False) if isinstance(step, FormatPrompt) else step
+        for step in chat.pipeline
+    ]
     batch = chat.batch(conversations, [*closed, _as_candidate], "left")
     pixels, counts = batch["pixels"], batch["image_counts"]
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from mmgpt.compat.beams import PublishedBeams
 from mmgpt.utils.hub import local_folder
 
 from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_settings
-from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN
+from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, end_of_turn
 from .transformers_names import CACHE
 
 BEAM_SCORES = ("answer", "text")
@@ -25,10 +25,12 @@ BEAMS = ("length_penalty", "early_stopping")
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[int]:
-    """Ids of the tokens that end an answer: the tokenizer's end of sequence, used in training, and the base's own ends.
+    """Ids of the tokens that end an answer.
 
-    The base's ends are those of generation_config.json, or of config.json where that names none. A warning says where
-    they leave the tokenizer's out, or name an id that no token of the base has: such an id ends no answer.
+    They are the tokenizer's end of sequence, used in training, the base's own ends, and the end of a turn in the
+    tokenizer's chat template, if it has one. The base's ends are those of generation_config.json, or of config.json
+    where that names none. A warning says where they leave the tokenizer's out, or name an id that no token of the base
+    has: such an id ends no answer.
 
     Args:
         tokenizer: of `load_tokenizer`.
@@ -58,7 +60,8 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
             "current",
             logging.WARNING,
         )
-    return ends
+    turn_end = tokenizer.convert_tokens_to_ids(end_of_turn(tokenizer) or tokenizer.eos_token)
+    return list(dict.fromkeys([*ends, turn_end]))
 
 
 def use_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> None:

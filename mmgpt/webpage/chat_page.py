@@ -9,7 +9,7 @@ from contextlib import closing
 import gradio as gr
 
 from mmgpt.apis.chat import Chat
-from mmgpt.apis.templates import chat_templates
+from mmgpt.apis.templates import chat_templates, template_start
 from mmgpt.inference.answer import Busy
 
 from . import rendering
@@ -49,8 +49,9 @@ class ChatPage:
             self.session = gr.State(
                 None, time_to_live=SESSION_LIFETIME, delete_callback=lambda session: session and session.clear()
             )
+            starts = {name: template_start(chat, template) for name, template in chat_templates(chat).items()}
             self.components = components = add_components(
-                title, self.examples, slider_defaults(chat), chat_templates(chat), limits.characters
+                title, self.examples, slider_defaults(chat), starts, limits.characters
             )
             settings = [self.session, *components.settings]
             outputs = [self.session, components.turns, components.pending, components.notice]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mmgpt.apis.chat import Chat
 from mmgpt.apis.conversation import Conversation
 from mmgpt.apis.templates import chat_templates, with_template
+from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.inference.answer import Answer
 from mmgpt.inference.sampling import MIN_TEMPERATURE
 
@@ -43,16 +44,18 @@ class GenerationSettings:
         generation: as for `Chat.submit`.
         seed: of sampling; None: another one each time.
         template: the prompt template, see `mmgpt.datasets.prompts`; None: the chat's own.
+        start: the text that prompts begin with, as for `with_template`.
     """
 
     generation: dict = field(default_factory=dict)
     seed: int | None = None
-    template: Mapping[str, str] | None = None
+    template: Mapping[str, str] | ChatTemplate | None = None
+    start: str | None = None
 
     def submit(self, chat: Chat, conversation: Conversation, scope: str) -> Answer:
         """Submit the last question of a conversation. Scope and errors are those of `Chat.submit`."""
         if self.template is not None:
-            chat = with_template(chat, self.template)
+            chat = with_template(chat, self.template, self.start)
         return chat.submit(conversation, self.generation, seed=self.seed, scope=scope)
 
 
@@ -97,5 +100,4 @@ def read_settings(
     templates = chat_templates(chat)
     if template not in templates:
         raise ValueError(f"Template: one of {', '.join(templates)}, not {template!r}")
-    wording = {**templates[template], "start": start or ""}
-    return GenerationSettings(generation, int(seed) if seed else None, wording)
+    return GenerationSettings(generation, int(seed) if seed else None, templates[template], start or "")

@@ -47,7 +47,7 @@ def add_components(
     title: str,
     examples: Sequence[rendering.Example],
     slider_values: Sequence[float],
-    templates: Mapping[str, dict],
+    starts: Mapping[str, str],
     max_pasted: int,
 ) -> Components:
     """Adds the components to the surrounding gr.Blocks.
@@ -56,7 +56,7 @@ def add_components(
         title: shown on top.
         examples: first questions to click on.
         slider_values: initial values of SLIDERS.
-        templates: prompt templates by name; the first is chosen initially.
+        starts: the names of the prompt templates, and the text that prompts begin with; the first is chosen initially.
         max_pasted: characters of a pasted text; Gradio turns a longer text into a file.
     """
     with gr.Column(elem_id="screen"):
@@ -87,13 +87,11 @@ def add_components(
                 for slider, value in zip(SLIDERS, slider_values, strict=True)
             ]
             seed = gr.Textbox("", label="Seed", info="of what is drawn by chance", placeholder="another each time")
-        first = next(iter(templates))
-        template = gr.Dropdown(list(templates), value=first, label="Prompt template")
-        start = gr.Textbox(
-            templates[first]["start"], lines=2, max_lines=8, label="System prompt: how every prompt begins"
-        )
+        first = next(iter(starts))
+        template = gr.Dropdown(list(starts), value=first, label="Prompt template")
+        start = gr.Textbox(starts[first], lines=2, max_lines=8, label="System prompt: how every prompt begins")
         # The event `input` would also come when the list loses the focus, and replace a text that was typed since.
-        template.select(lambda name: templates[name]["start"], template, start, **IMMEDIATE)
+        template.select(lambda name: starts[name], template, start, **IMMEDIATE)
     with gr.Accordion("Prompt of the last answer, as the model got it", open=False, elem_id="prompt"):
         prompt = gr.Textbox(show_label=False, label="Prompt", interactive=False, lines=4, max_lines=24)
     settings = [*sliders, seed, template, start]

@@ -9,6 +9,8 @@ from mmgpt.cli import load_config
 from mmgpt.compat import names
 
 ROOT = Path(__file__).parents[2]
+# Arguments that transforms got since, whose values change nothing.
+SINCE = dict(FormatPrompt=("tokenizer", "system"), TokenizeSegments=("add_bos_token",))
 EARLIER = Path(__file__).parent / "data" / "earlier"
 
 
@@ -27,12 +29,19 @@ def config(tmp_path):
     return tmp_path / "earlier.py"
 
 
+def without_new(value):
+    if isinstance(value, dict):
+        new = SINCE.get(value.get("type"), ())
+        return {key: without_new(item) for key, item in value.items() if key not in new}
+    return [without_new(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def test_a_config_of_the_release_before_builds_the_same(config, warnings):
     """config.json holds what that release's `load_config` made of config.py."""
     expected = names.with_present_names(json.loads((EARLIER / "config.json").read_text()), "config.json")
     cfg = load_config(config).to_dict()
     # JSON knows no tuples.
-    assert json.loads(json.dumps({name: cfg[name] for name in expected})) == expected
+    assert json.loads(json.dumps({name: without_new(cfg[name]) for name in expected})) == expected
 
 
 def test_a_config_of_the_release_before_is_warned_of(config, warnings):

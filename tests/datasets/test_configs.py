@@ -80,8 +80,17 @@ def test_two_variables_replace_images_by_cached_features(tmp_path, tiny_llama):
 
 def test_a_template_of_ones_own(tmp_path, tiny_llama):
     own = dict(SHORT, response="Answer: ")
-    cfg = load(tmp_path, tiny_llama, prompt_template=dict(own, _delete_=True))
+    cfg = load(tmp_path, tiny_llama, prompt_template=own)
     assert TRANSFORMS.build(cfg.answer_steps[0]).template == own
+    assert load(tmp_path, tiny_llama, prompt_template=dict(own, _delete_=True)).prompt_template == own
+    # A whole template replaces another one, also one that a base or an option has as a dict.
+    base = tmp_path / "base.py"
+    base.write_text(f"prompt_template = {dict(own, end='<|endofchunk|>')}\nother = dict(a=1)\n")
+    (tmp_path / "heir.py").write_text(f"_base_ = './base.py'\nprompt_template = {own}\nother = dict(b=2)\n")
+    heir = load_config(tmp_path / "heir.py")
+    assert heir.prompt_template == own and heir.other == dict(a=1, b=2)
+    assert load_config(tmp_path / "heir.py", {"prompt_template": {"start": ""}}).prompt_template == {"start": ""}
+    assert load_config(tmp_path / "heir.py", {"prompt_template.start": "a"}).prompt_template == dict(own, start="a")
 
 
 def test_evaluation_and_chat_steps(tmp_path, tiny_llama):

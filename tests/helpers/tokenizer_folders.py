@@ -25,8 +25,7 @@ def write(folder, config=None, **files):
 
 def plain(tokenizer, text):
     """Ids of a text as it comes from a user, without a start."""
-    ids, _ = TokenizeSegments(tokenizer, 9999).encode([Segment(text)])
-    return ids if tokenizer.bos_token_id is None else ids[1:]
+    return TokenizeSegments(tokenizer, 9999, add_bos_token=False).encode([Segment(text)])[0]
 
 
 def byte_level(added=(), **options):

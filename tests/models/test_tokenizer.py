@@ -9,8 +9,10 @@ import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from mmgpt.datasets.segments import Segment
+from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.models.sentencepiece_file import PROBES
-from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer
+from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, starts_texts
 from tests.helpers.tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
 # Training arguments like those of the sentencepiece models of LLaMA, Gemma and T5.
@@ -436,3 +438,35 @@ def test_settings_beside_the_vocabulary_are_kept(tmp_path):
         "{{ messages }}",
     )
     assert tokenizer.clean_up_tokenization_spaces is False and type(tokenizer) is PreTrainedTokenizerFast
+
+
+@pytest.mark.parametrize(
+    "files, starts",
+    [
+        (dict(), False),  # SmolLM2's, and GPT-2's
+        (dict(post_processor=True), True),  # Llama 3's
+        (dict(add_bos_token=True), True),  # DeepSeek's, whose class adds it
+        (dict(post_processor=True, add_bos_token=False), False),
+        (dict(bos_token=None, add_bos_token=True), False),
+    ],
+)
+def test_the_start_of_sequence_is_put_where_the_folder_says(tmp_path, files, starts):
+    raw, files = byte_level(), dict(files)
+    if files.pop("post_processor", False):
+        pair = [("<s>", raw.token_to_id("<s>"))]
+        raw.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=pair)
+    tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config={**NAMED, **files}))
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for each in (tokenizer, load_tokenizer(str(tmp_path / "saved"))):
+        assert starts_texts(each) is starts
+        ids, _ = TokenizeSegments(each, 99).encode([Segment("red")])
+        assert ids == [*([each.bos_token_id] if starts else []), *plain(each, "red")]
+    forced, _ = TokenizeSegments(tokenizer, 99, add_bos_token=True).encode([Segment("red")])
+    assert forced == ([] if tokenizer.bos_token is None else [tokenizer.bos_token_id]) + plain(tokenizer, "red")
+
+
+def test_the_tokenizer_of_a_sentencepiece_model_puts_its_start_in_front(sentencepiece_file, tmp_path):
+    for number, (config, starts) in enumerate([(NAMED, True), (dict(NAMED, add_bos_token=False), False)]):
+        folder = write(tmp_path / f"base{number}", tokenizer_config=config)
+        copy(sentencepiece_file("llama"), folder / "tokenizer.model")
+        assert starts_texts(load_tokenizer(str(folder))) is starts

@@ -39,8 +39,12 @@ def test_sampling_needs_a_temperature():
 
 
 def test_the_system_prompt_replaces_the_templates_start():
-    assert read(template="instruction", start="Hi.\n").template == {**TEMPLATES["instruction"], "start": "Hi.\n"}
-    assert read(template="instruction", start=None).template["start"] == ""
+    settings = read(template="instruction", start="Hi.\n")
+    assert settings.template == TEMPLATES["instruction"] and settings.start == "Hi.\n"
+    chat = FakeChat()
+    conversation = chat.start().with_question("hello")
+    assert settings.submit(chat, conversation, "").prompt == "Hi.\n### Instruction:\nhello\n\n### Response:\n"
+    assert read(template="instruction", start=None).start == ""
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ image_size = 224
 # These are the mean and the deviation of the images that CLIP was trained on.
 image_mean = [0.48145466, 0.4578275, 0.40821073]
 image_std = [0.26862954, 0.26130258, 0.27577711]
-prompt_template = "instruction"
+prompt_template = "instruction"  # "chat": the language model's own chat template.
+system_prompt = ""  # The system text of samples without one of their own.
 question_template = "${prompt_template}"  # Evaluation uses this one.
 max_length = 512
 chat_max_length = None  # None: a prompt in chat may be as long as the language model's positions allow.
 tokenization = "segments"  # The published weights need "stripped".
+add_bos_token = None  # None: texts begin with the start of sequence where the tokenizer puts it in front of them.
 on_error = "raise"  # "skip" trains without broken records and images, and counts them in the log.
 
 # To prepare images as the image encoder's own library does, whatever the three values above are (docs/data.md):
@@ -29,8 +31,12 @@ _tokenize = dict(
     tokenizer="${language_model}",
     max_length="${max_length}",
     tokenization="${tokenization}",
+    add_bos_token="${add_bos_token}",
 )
-_ask = dict(type="FormatPrompt", template="${question_template}", open_last=True)
+_answer = dict(
+    type="FormatPrompt", template="${prompt_template}", tokenizer="${language_model}", system="${system_prompt}"
+)
+_ask = dict(_answer, template="${question_template}", open_last=True)
 
 pixel_steps = [dict(type="LoadImages"), "${prepare_images}"]
 # With image_steps = "${feature_steps}" and a folder as feature_cache, features are read instead of images
@@ -39,7 +45,7 @@ feature_steps = [dict(type="LoadFeatures", cache="${feature_cache}", steps="${pi
 feature_cache = None
 image_steps = "${pixel_steps}"
 # Training: the answers are part of the text.
-answer_steps = [dict(type="FormatPrompt", template="${prompt_template}"), _tokenize, dict(type="PackInputs")]
+answer_steps = [_answer, _tokenize, dict(type="PackInputs")]
 # Evaluation: in-context examples before the question, [dict(type="AddExamples", ...)] (docs/evaluation.md).
 example_steps = []
 # Evaluation: the last answer is left to the model.
@@ -52,8 +58,4 @@ rank_steps = [_ask, _tokenize, _rank, dict(type="PackInputs")]
 _likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
 likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
 # Chat, with images already in memory.
-chat_pipeline = [
-    "${prepare_images}",
-    dict(_ask, template="${prompt_template}"),
-    dict(_tokenize, max_length="${chat_max_length}"),
-]
+chat_pipeline = ["${prepare_images}", dict(_answer, open_last=True), dict(_tokenize, max_length="${chat_max_length}")]

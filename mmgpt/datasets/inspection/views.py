@@ -10,7 +10,6 @@ from PIL import Image
 from mmgpt.datasets.image_folders import image_path
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.joint import JointDataset, mixed_datasets
-from mmgpt.datasets.prompts import END_OF_CHUNK, EOS
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
 from mmgpt.utils.data_uri import short_name
 
@@ -171,6 +170,6 @@ def _sample(
             shown_images.append(
                 ShownImage(number, Image.fromarray(prepared), short_name(image_path(folder, file)), size, original)
             )
-    cut = len(ids) == step.max_length and ids[-1] not in (step.special[EOS], step.special[END_OF_CHUNK])
+    cut = len(ids) == step.max_length and ids[-1] not in step.tokenizer.all_special_ids
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))
     return Sample(*origin, spans, shown_images, len(meta["images"]), step.max_length, cut)

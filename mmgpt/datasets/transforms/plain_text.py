@@ -46,7 +46,7 @@ class PlainText:
 
     @cached_property
     def inner(self) -> "PlainText":
-        """Encoder of text that does not begin a sequence, in front of which some tokenizers (Llama 2's) add no space."""
+        """Encoder of text that does not begin a sequence: some tokenizers (Llama 2's) add no space to it."""
         if not _steps_at_start(self.tokenizer):
             return self
         tokenizer = copy.deepcopy(self.tokenizer)
