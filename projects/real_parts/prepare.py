@@ -26,8 +26,9 @@ from mmgpt.models.weights.reader import read_weights
 from mmgpt.utils.atomic import atomic_write
 
 ARCHITECTURE = "tf_efficientnet_lite0"
-# The package's images are normalized by ImageNet's mean and deviation, timm's own weights of this architecture by 0.5.
-PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+# The package's network saw images with ImageNet's mean and deviation, timm's own weights with 0.5. Nothing is cropped:
+# shapes may touch the border.
+PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
 TURNS = 5  # questions about an image in a conversation
 COLUMNS = ("image", "question", "answer", "conversation")
 ASK_DESCRIPTION = ("Describe the picture.", "What is shown?", "What do you see in the image?", "Describe this image.")
