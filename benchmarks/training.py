@@ -219,7 +219,7 @@ def _language_alone(model: nn.Module, cfg: Config, mixed: list[dict], packed: li
     language = flamingo_of(model).language.model
     inputs = {
         LANGUAGE_MIXED: [text_of(batch) for batch in mixed],
-        LANGUAGE_PACKED: [text_of(batch) | packed_inputs(language, batch["samples"]) for batch in packed],
+        LANGUAGE_PACKED: [text_of(batch) | packed_inputs(language, batch["sample_ids"]) for batch in packed],
     }
     supervised = _supervised(mixed)
     return {name: Row(bare, partial(transformers_step, bare), rows, supervised) for name, rows in inputs.items()}

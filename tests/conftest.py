@@ -15,7 +15,6 @@ from tests.helpers.published_data import make_data_root
 
 ROOT = Path(__file__).parents[1]
 WORDS = "the a red blue circle square what colour shape is Image Instruction Input Response yes no one two".split()
-SPECIAL = dict(unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +53,7 @@ def tiny_llama(tmp_path_factory) -> str:
 
     folder = tmp_path_factory.mktemp("llama")
     raw = tiny_tokenizer()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **SPECIAL, add_bos_token=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -78,7 +77,7 @@ def tiny_v2(request, tmp_path_factory) -> str:
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     folder, raw = tmp_path_factory.mktemp(request.param), tiny_tokenizer()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **SPECIAL, add_bos_token=True)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, vocab_size=raw.get_vocab_size() + 40)

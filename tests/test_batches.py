@@ -66,7 +66,7 @@ def dataset(tmp_path_factory, tiny_llama):
 def token_losses(model, batch) -> dict[str, torch.Tensor]:
     """The mean loss of each sample, by its id."""
     logits = model(**{key: value for key, value in batch.items() if key != "labels"})[:, :-1]
-    labels, owner = batch["labels"][:, 1:], batch["samples"]
+    labels, owner = batch["labels"][:, 1:], batch["sample_ids"]
     owner = torch.arange(len(labels))[:, None].expand_as(labels) if owner is None else owner[:, 1:]
     each = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
     learned = labels != -100

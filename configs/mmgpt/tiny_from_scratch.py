@@ -8,4 +8,4 @@ model = dict(train=["perceiver", "gated"])
 lr = 1e-3
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(perceiver=dict(lr_mult=2), gated=dict(lr_mult=2))))
 warmup_iters = 200
-max_epochs = 4
+max_epochs = 6

@@ -1,19 +1,18 @@
 """Chat with a tuned model: questions of text and images in, streamed answers out."""
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from PIL import Image
 
 from mmgpt.apis.build import chat_config
 from mmgpt.apis.conversation import Conversation, read_conversation
 from mmgpt.apis.inputs import read_image
 from mmgpt.apis.precision import build_for_serving
+from mmgpt.compat.python_names import renamed_arguments, warn_renamed
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
@@ -26,11 +25,13 @@ from mmgpt.inference.sampling import Sampler
 from mmgpt.inference.scheduler import Scheduler
 from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
+from mmgpt.models.image_path import CLOSED_GATES, has_closed_gates
 
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # keys of a batch that are inputs of the model
 STREAMED = {"num_beams": 1}  # A streamed answer has no beams, whatever the model's generation arguments are.
 
 
+@renamed_arguments(engine="scheduler")
 class Chat:
     """Answers questions about text and images; one model serves any number of conversations, from any threads.
 
@@ -41,7 +42,6 @@ class Chat:
             is shorter than the language model's positions; a lower `max_length` of TokenizeSegments is kept.
         generation: generation arguments that override the model's own, e.g. ``dict(max_new_tokens=64)``.
         scheduler: arguments of `Scheduler` besides the model (max_batch, max_waiting, cache_bytes).
-        engine: the old name of `scheduler`.
     """
 
     def __init__(
@@ -50,10 +50,7 @@ class Chat:
         pipeline: Sequence[Callable],
         generation: dict | None = None,
         scheduler: dict | None = None,
-        engine: dict | None = None,
     ):
-        if engine is not None:
-            print_log("Chat: the argument 'engine' is 'scheduler' now", "current", logging.WARNING)
         self.model, self.flamingo = model, flamingo_of(model)
         # Prompt and answer share the language model's positions, and an answer has one token at least.
         self.max_positions = self.flamingo.language.max_positions or sys.maxsize
@@ -61,7 +58,8 @@ class Chat:
             step.limited(self.max_positions - 1) if isinstance(step, TokenizeSegments) else step for step in pipeline
         ]
         self.generation = {**self.flamingo.generation, **(generation or {})}
-        self.scheduler = Scheduler(model, **(scheduler or engine or {}))
+        self.scheduler = Scheduler(model, **(scheduler or {}))
+        self.sees_images = not has_closed_gates(model)
         tokenizer = model.tokenizer
         for step in self.pipeline:
             if isinstance(step, FormatPrompt):
@@ -90,7 +88,7 @@ class Chat:
             checkpoint: what training wrote; without it the model is as before tuning.
             device: a torch device; by default the first GPU, or the CPU when there is none.
             options: values that override the config's, as ``--cfg-options`` does.
-            generation, scheduler, engine: see the class.
+            generation, scheduler: see the class; `engine` is the earlier name of `scheduler`.
             precision, merge: as for ``build_for_serving``.
             trust: whether an exported folder may import classes from outside this package, or run a ``config.py``
                 that holds more than plain settings.
@@ -100,9 +98,12 @@ class Chat:
             ValueError: the config has no ``chat_pipeline``, ``options`` are given with a loaded config, or
                 ``build_for_serving`` raises it.
         """
+        if engine is not None:
+            warn_renamed("Chat.from_config(engine=...)", "scheduler=...")
+            scheduler = engine
         cfg, checkpoint = chat_config(config, checkpoint, options, trust)
         model = build_for_serving(cfg, checkpoint, device, precision, merge)
-        return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler, engine)
+        return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler)
 
     def start(self, system: str = "") -> Conversation:
         """A new, empty conversation, with a system text if one is given."""
@@ -186,14 +187,13 @@ class Chat:
 
         Raises:
             PromptTooLong: the conversation is longer than the language model's positions or the pipeline's limit.
-            ValueError: it has another number of images than of image contents, or an argument is unknown or wrong.
+            ValueError: it has another number of images than of image contents, or images that do not reach the model
+                (its gates are closed); or an argument is unknown or wrong.
             Busy: the waiting queue is full.
         """
         arguments = {**self.generation, **STREAMED, **(generation or {})}
-        if top_logprobs is not None and (
-            (arguments["num_beams"] or 1) > 1 or not self.scheduler.prefiller.attention_only
-        ):
-            raise ValueError("log-probabilities need num_beams=1, and a model of attention layers only")
+        if top_logprobs is not None and (arguments["num_beams"] or 1) > 1:
+            raise ValueError("log-probabilities need num_beams=1")
         request = self._request(conversation, arguments, seed, top_logprobs, listener)
         request.detokenizer, request.scope = AnswerDetokenizer(self.model.tokenizer, stop), scope
         self.scheduler.submit(request)
@@ -207,13 +207,18 @@ class Chat:
         top_logprobs: int | None = None,
         listener: Callable | None = None,
     ) -> GenerationRequest:
-        sample = read_conversation(conversation, self.pipeline)
+        sample = self._sample(conversation, self.pipeline)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
-        return GenerationRequest(ids, sample["pixels"], sampler, answer, arguments, seed=seed)
+        return GenerationRequest(ids, sample["pixels"], sampler, answer)
+
+    def _sample(self, conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
+        if conversation.images and not self.sees_images:
+            raise ValueError(CLOSED_GATES)
+        return read_conversation(conversation, pipeline)
 
     def stats(self) -> dict[str, int]:
         """The figures of `Scheduler.stats`."""
@@ -256,7 +261,7 @@ class Chat:
 
     def batch(self, conversations: Sequence[Conversation], pipeline: Sequence[Callable], padding_side: str) -> dict:
         """The batch of `collate_conversations`, on the model's device, of conversations after a pipeline."""
-        samples = [read_conversation(conversation, pipeline) for conversation in conversations]
+        samples = [self._sample(conversation, pipeline) for conversation in conversations]
         batch = collate_conversations(samples, self.model.tokenizer.pad_token_id, padding_side)
         device = next(self.model.parameters()).device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}

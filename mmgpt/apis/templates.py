@@ -7,6 +7,7 @@ from mmgpt.apis.chat import Chat
 from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.prompts import CHAT, TEMPLATES, find_template
 from mmgpt.datasets.transforms import FormatPrompt
+from mmgpt.models.tokenizer import end_of_turn
 
 MODEL_TEMPLATE = "the model's own"  # name of a chat's template that is not in TEMPLATES
 CHAT_TEMPLATES = ("instruction", "short")  # the names in TEMPLATES that suit a chat
@@ -27,7 +28,7 @@ def chat_templates(chat: Chat) -> dict[str, dict[str, str] | ChatTemplate]:
     if isinstance(step.template, ChatTemplate):
         return {CHAT: step.template, **choices}
     name = next((name for name, choice in choices.items() if choice == step.template), MODEL_TEMPLATE)
-    if step.tokenizer is not None and step.tokenizer.chat_template:
+    if step.tokenizer is not None and end_of_turn(step.tokenizer):
         choices[CHAT] = find_template(CHAT, step.tokenizer)
     return {name: step.template, **choices}
 

@@ -5,7 +5,7 @@ import json
 import keyword
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import partial, reduce
 from pathlib import Path
@@ -270,3 +270,14 @@ def _check_no_circle(name: str, chain: tuple[str, ...]) -> None:
     """Raises a ValueError for a variable that is being resolved already."""
     if name in chain:
         raise ValueError(f"the config variables {' -> '.join((*chain, name))} refer to each other in a circle")
+
+
+def steps_of(section: object, *types: str) -> Iterator[Mapping]:
+    """The configs of these types anywhere in a section of a config."""
+    if isinstance(section, Mapping):
+        if section.get("type") in types:
+            yield section
+        section = list(section.values())
+    if isinstance(section, (list, tuple)):
+        for item in section:
+            yield from steps_of(item, *types)

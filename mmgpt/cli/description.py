@@ -49,6 +49,15 @@ TYPES = {
 }
 # Arguments with which transformers downloads and runs code.
 CODE = ("auto_map", "trust_remote_code", "custom_generate", "attn_implementation", "experts_implementation")
+# transformers' own implementations of the language model's attention; another name is one of code on the Hub.
+PLAIN_ATTENTION = re.compile(r"model\.(module\.)?language\.attn_implementation=(eager|sdpa|flash_attention_\d)")
+# The kinds of some entries of a description, by patterns of their dotted names.
+KINDS = {
+    Mapping: r"model\.(module|lora)|model\.(module\.)?(vision|language|perceiver|gated|generation)",
+    list: r"model\.(module\.)?frozen|model\.train_tokens",
+    str: r"model\.(module\.)?(weights|(vision|language)\.(path|dtype|precision))|chat_pipeline\[\d+\]\.tokenizer",
+}
+KIND_NAMES = {Mapping: "an object", list: "a list", str: "a text"}
 MAX_DEPTH = 40  # of nested values; Python's own functions fail at some hundreds
 # Settings of a new language model, in which transformers uses `type` for other things.
 LANGUAGE_SETTINGS = re.compile(r"\.language\.config\b")
@@ -225,7 +234,7 @@ def _check(values: Mapping, file: Path) -> None:
     for name, key, value in _entries(values, ""):
         if name.count(".") + name.count("[") > MAX_DEPTH:
             raise ValueError(f"{file}: {key} is nested more than {MAX_DEPTH} levels deep")
-        if key.startswith("_") or key in CODE:
+        if key.startswith("_") or (key in CODE and not PLAIN_ATTENTION.fullmatch(f"{name}={value}")):
             raise ValueError(f"{file}: {name} has no place in a description: it can name code to run")
         if isinstance(value, str):
             references = VARIABLE.findall(value)
@@ -235,6 +244,10 @@ def _check(values: Mapping, file: Path) -> None:
                 raise ValueError(
                     f"{file}: {name}={value!r} refers to something else than the path variables of the file"
                 )
+    for name, _, value in _entries(values, ""):
+        for kind, pattern in KINDS.items():
+            if value is not None and re.fullmatch(pattern, name) and not isinstance(value, kind):
+                raise ValueError(f"{file}: {name}={value!r:.80}: expected {KIND_NAMES[kind]}")
 
 
 def _foreign(values: Mapping) -> Iterator[tuple[str, object, tuple[str, ...]]]:

@@ -69,7 +69,7 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     # A download begins when all other files are there.
     for name, path, content in on_hub if not names or huggingface_hub.is_offline_mode() else ():
         try:
-            folder = "" if path in errors else local_folder(path, weights=WEIGHTS in content)
+            folder = "" if path in errors else _located(name, path, content)
         except FileNotFoundError as error:
             folder, errors[path] = "", str(error)
         for missing in _missing_paths(path, folder, content):
@@ -105,6 +105,11 @@ def _is_on_hub(name: str, path: str, content: Iterable[tuple[str, ...]]) -> bool
     return bool(content) and is_hub_name(path)
 
 
+def _located(name: str, path: str, content: Iterable[tuple[str, ...]]) -> str:
+    """The local path of an entry of `_named_files`, see `local_folder`."""
+    return local_folder(path, weights=WEIGHTS in content) if _is_on_hub(name, path, content) else path
+
+
 def read_settings(file: Path) -> dict:
     """JSON object of a file, empty where there is no file. ValueError when the file holds something else."""
     return read_json_object(file) if file.is_file() else {}
@@ -112,8 +117,7 @@ def read_settings(file: Path) -> dict:
 
 def named_files(section: object) -> list[str]:
     """Existing files and folders that a section of a config names, each once; of a Hub id, the folder in the cache."""
-    entries = _named_files(section, "")
-    paths = (local_folder(entry[1]) if _is_on_hub(*entry) else entry[1] for entry in entries)
+    paths = (_located(*entry) for entry in _named_files(section, ""))
     return list(dict.fromkeys(path for path in paths if os.path.exists(path)))
 
 
@@ -129,7 +133,7 @@ def fingerprints(section: object) -> dict[str, str]:
     """
     files: dict[str, tuple[str, tuple]] = {}
     for name, path, content in _named_files(section, ""):
-        path = local_folder(path, WEIGHTS in content) if _is_on_hub(name, path, content) else path
+        path = _located(name, path, content)
         if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
             files[name] = path, tuple(content) or MODEL_FOLDER
     # Each file is read once, although every dataset names the tokenizer.

@@ -35,7 +35,7 @@ def collate_conversations(
     Returns:
         `pixels` float32 (B, T, 3, H, W), zeros after a row's own images, or None when no row has an image;
         `image_counts` int64 (B,); `input_ids`, `labels` (-100 for tokens without a label) and `attention_mask` int64
-        (B, L); `samples` None, or with `row_length` int64 (B, L): for each token the index of its sample in `batch`,
+        (B, L); `sample_ids` None, or with `row_length` int64 (B, L): for each token the index of its sample in `batch`,
         -1 for padding; `candidates` (None where no sample has any), `sources` and `metas`, an entry for each sample.
 
     Raises:
@@ -47,7 +47,7 @@ def collate_conversations(
     if row_length is not None and padding_side == "left":
         raise ValueError("row_length is for training, whose padding_side is 'right'")
     if not batch:
-        token, absent = torch.ones(1, 1, dtype=torch.long), dict.fromkeys(("pixels", "samples", "candidates"))
+        token, absent = torch.ones(1, 1, dtype=torch.long), dict.fromkeys(("pixels", "sample_ids", "candidates"))
         tensors = {"input_ids": token * pad_token_id, "labels": token * IGNORE_INDEX, "attention_mask": token}
         return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
     # 1. Choose the samples of each row.
@@ -70,7 +70,7 @@ def collate_conversations(
             "input_ids": torch.cat([batch[i]["input_ids"] for i in indices]),
             "labels": torch.cat(labels),
             "pixels": torch.cat(images) if images else None,
-            "samples": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
+            "sample_ids": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
         }
         rows.append(row)
     # 3. Pad the rows to one length, and to one number of images.
@@ -91,8 +91,8 @@ def collate_conversations(
         "image_counts": torch.tensor([0 if row["pixels"] is None else len(row["pixels"]) for row in rows]),
         "input_ids": pad("input_ids", pad_token_id),
         "labels": pad("labels", IGNORE_INDEX),
-        "attention_mask": (pad("samples", -1) >= 0).long(),
-        "samples": None if row_length is None else pad("samples", -1),
+        "attention_mask": (pad("sample_ids", -1) >= 0).long(),
+        "sample_ids": None if row_length is None else pad("sample_ids", -1),
         "candidates": candidates if any(candidates) else None,
         "sources": [sample["source"] for sample in batch],
         "metas": [sample["meta"] for sample in batch],
@@ -103,7 +103,7 @@ def count_label_tokens(batch: dict) -> dict[str, int]:
     """Number of label tokens of each source in a batch of `collate_conversations`."""
     has_label = batch["labels"][:, 1:] != IGNORE_INDEX
     rows = torch.arange(len(has_label))[:, None].expand_as(batch["labels"])
-    sample_ids = (rows if batch["samples"] is None else batch["samples"])[:, 1:][has_label]
+    sample_ids = (rows if batch["sample_ids"] is None else batch["sample_ids"])[:, 1:][has_label]
     sources = torch.tensor([SOURCES.index(source) for source in batch["sources"]], dtype=torch.long)
     counts = torch.bincount(sources[sample_ids], minlength=len(SOURCES))
     return dict(zip(SOURCES, counts.tolist(), strict=True))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 WORKER_ARGUMENTS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout", "pin_memory")
 
 
-def rank_loader(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, epoch: int = 0) -> DataLoader:
+def dataloader_of_rank(cfg: Mapping, split: str, rank: int = 0, world_size: int = 1, epoch: int = 0) -> DataLoader:
     """The data loader that a run builds in its process `rank` of `world_size`, set to an epoch, without workers.
 
     Args:

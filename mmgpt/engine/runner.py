@@ -13,7 +13,8 @@ from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
+from mmgpt.cli.config import steps_of
+from mmgpt.models.image_path import CLOSED_GATES, check_image_path, has_closed_gates, warn_of_closed_gates
 from mmgpt.models.memory.compile import check_options
 from mmgpt.models.weights.reader import read_file
 from mmgpt.registry import MODEL_WRAPPERS
@@ -95,10 +96,18 @@ class MMGPTRunner(Runner):
         return super().build_train_loop(loop)
 
     def load_or_resume(self) -> None:
-        """Same as MMEngine's, with a warning where images do not reach a model that is about to answer."""
+        """Same as MMEngine's, except that a model which images do not reach answers no questions about images.
+
+        Raises:
+            ValueError: the gates of an evaluated model let no image in, and its test data has images.
+        """
         super().load_or_resume()
-        if not isinstance(self._train_loop, BaseLoop):
-            warn_of_closed_gates(unwrap_model(self))
+        if isinstance(self._train_loop, BaseLoop):
+            return
+        model = unwrap_model(self)
+        if any(steps_of(self.cfg.get("test_dataloader"), "LoadImages", "LoadFeatures")) and has_closed_gates(model):
+            raise ValueError(f"{CLOSED_GATES}, or evaluate on texts alone")
+        warn_of_closed_gates(model)
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
         """Register the hooks of `hooks_of_run`; the log names those that the config turns off."""

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from mmgpt.evaluation.metrics.answers import judge
+from mmgpt.evaluation.metrics.answers import scored_row
 
 
 def answer_all(
@@ -22,13 +22,13 @@ def answer_all(
             this is faster than one batch on all cores, whose threads mostly wait for each other.
 
     Returns:
-        Rows of ``mmgpt.evaluation.metrics.answers.judge``, in the order of the loader.
+        Rows of ``mmgpt.evaluation.metrics.answers.scored_row``, in the order of the loader.
     """
 
     def answer(batch) -> list[dict]:
         # The inference mode of the calling thread does not reach this one.
         with torch.inference_mode():
-            return [judge(row) for row in model.test_step(batch)]
+            return [scored_row(row) for row in model.test_step(batch)]
 
     rows: list[dict] = []
 

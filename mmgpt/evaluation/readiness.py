@@ -1,4 +1,4 @@
-"""Checks that metrics can judge the answers to a dataset's questions, made before anything is answered."""
+"""Checks that metrics can score the answers to a dataset's questions, made before anything is answered."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -51,8 +51,8 @@ def has_prompt(dataset: InstructionDataset) -> bool:
     return any(isinstance(step, FormatPrompt) for step in dataset.pipeline.transforms)
 
 
-def judging_problems(config: Mapping | Sequence[Mapping], datasets: Sequence[CheckedDataset]) -> Iterator[str]:
-    """Reasons why metrics of a config could not judge answers to the samples of datasets: one sentence per metric."""
+def scoring_problems(config: Mapping | Sequence[Mapping], datasets: Sequence[CheckedDataset]) -> Iterator[str]:
+    """Reasons why metrics of a config could not score answers to the samples of datasets: one sentence per metric."""
     try:
         metrics = build_metrics(config)
     except (ValueError, LookupError, ImportError, OSError) as error:
@@ -86,7 +86,7 @@ def check_questions(metrics: Iterable[BaseMetric], questions: Questions | None) 
     """Call the method `check` of each metric that has one, with the questions.
 
     Raises:
-        ValueError: answers to the questions could not be judged; names the sample, or the tag that all samples lack.
+        ValueError: answers to the questions could not be scored; names the sample, or the tag that all samples lack.
     """
     for metric in metrics:
         if questions is not None and hasattr(metric, "check"):

@@ -55,9 +55,9 @@ def read_evaluation(path: str | Path) -> SavedEvaluation:
     name = rule_of(result["settings"]["metrics"])
     rule, rows = find_rule(name), []
     for _, row in sorted(predictions.items()):
-        judged = row if "score" in row else rule.judge(row)
-        if judged is not None:
-            rows.append({**row, "score": judged["score"]})
+        scored = row if "score" in row else rule.score_sample(row)
+        if scored is not None:
+            rows.append({**row, "score": scored["score"]})
     return SavedEvaluation(folder, result, name, rows)
 
 

@@ -1,98 +1,94 @@
-"""Answers by transformers' generate: beam search, and models whose sequences cannot share a decoding batch."""
+"""Beam search for one answer, whose beams are rows of the decoding batch."""
 
-from collections.abc import Sequence
+from torch import Tensor, cat, multinomial, tensor
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from .sampling import Sampler
 
-from mmgpt.models.transformers_names import CACHE
-
-from .decoding_batch import DecodingBatch
-from .prefill import Prefiller
-from .request import GenerationRequest
-from .sampling import SampledToken
+LOWEST = -1e9  # transformers' stand-in for a score of minus infinity
 
 
-def same_settings(request: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether one call of generate can answer both requests: equal arguments, no sampling, and neither is `alone`."""
-    if request.alone or other.alone:
-        return False
-    try:
-        return request.arguments == other.arguments and not request.arguments.get("do_sample")
-    except (RuntimeError, ValueError):  # the comparison of tensors or arrays has no single truth value
-        return False
+class BeamSearch:
+    """Beam search for one answer; it chooses the tokens that transformers' own would choose.
 
+    The score of a hypothesis is its log-probability divided by length ** length_penalty. With `beam_scores="answer"`,
+    the length is that of the answer with its end, as in transformers 5. With "text" it is that of prompt and answer
+    without the end, as in transformers 4.30, on which the published code ran (generation/beam_search.py there): a
+    hypothesis that ends early therefore wins more often.
 
-def beam_search(prefiller: Prefiller, requests: Sequence[GenerationRequest]) -> list[str]:
-    """Answers requests of the `same_settings` together, or a single request; returns their finish reasons."""
-    beams, seed = requests[0].beams, requests[0].seed
-    ids = pad_sequence([request.ids[0] for request in requests], True, 0, "left")
-    mask = pad_sequence([torch.ones_like(request.ids[0]) for request in requests], True, 0, "left")
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    # 1. Images, and prefill of all but the last token, which generate computes itself.
-    if prefiller.attention_only and all(request.ids.shape[1] > 1 for request in requests):
-        prefills = prefiller(requests, held_back=1)
-        images = [prefill.images for prefill in prefills]
-        batch = DecodingBatch(prefiller.language)
-        batch.add([prefill.prefix for prefill in prefills], images)
-        batch.cache.batch_repeat_interleave(beams)
-        inputs[CACHE] = batch.cache
-    else:
-        images = prefiller.encode_images(requests)
-        for request in requests:
-            prefiller.count(request, 0)
-    if any(images):
-        latents = next(image.latents for row in images for image in row)
-        rows = [torch.cat([image.latents for image in row]) if row else latents[:0] for row in images]
-        inputs["media_features"] = pad_sequence(rows, True)
-        inputs["image_counts"] = ids.new_tensor([len(row) for row in images])
-    # 2. The search. The only row of a single answer without beams can be streamed.
-    writers = [TokenWriter(request, prefiller.flamingo.tokenizer) for request in requests]
-    streams = beams == len(requests) == 1
-    with torch.random.fork_rng():
-        torch.manual_seed(torch.seed() if seed is None else seed)
-        out = prefiller.language.generate(
-            **inputs,
-            stopping_criteria=StoppingCriteriaList([AllFinished(writers)]),
-            streamer=writers[0] if streams else None,
-            **requests[0].arguments,
-        )
-    # 3. The tokens of each answer.
-    if not streams:
-        for writer, row in zip(writers, out[:, ids.shape[1] :], strict=True):
-            writer.prompt_skipped = True
-            writer.put(row)
-    return ["cancelled" if writer.request.answer.cancelled else writer.reason or "stop" for writer in writers]
+    Attributes:
+        tokens: the last token of each beam.
+        parents: for each beam, the beam of the step before that it continues.
+        length: number of tokens of each beam's answer.
 
+    Args:
+        sampler: of the answer, whose settings and logits processors are those of the search.
+        prompt: (1, L).
+        padding: number of padding tokens before the prompt, which the published code counts as its text, too.
+    """
 
-class TokenWriter(BaseStreamer):
-    """Streamer that appends generated tokens to a request; `reason` is the finish reason, None before the end."""
+    def __init__(self, sampler: Sampler, prompt: Tensor, padding: int = 0):
+        self.sampler, self.settings = sampler, sampler.settings
+        self.beams, self.text_scores = self.settings.num_beams, self.settings.beam_scores == "text"
+        self.offset = padding + prompt.shape[1] if self.text_scores else 0
+        self.ids, self.length = prompt.expand(self.beams, -1), 0
+        self.answers: list[list[int]] = [[]] * self.beams
+        self.tokens, self.parents = [0] * self.beams, [0] * self.beams
+        # At first all beams are the prompt, so that only one of them may be continued.
+        self.log_probs = tensor([0.0] + [LOWEST] * (self.beams - 1), device=prompt.device)
+        self.finished: list[tuple[float, list[int]]] = []  # (score, answer), best first, at most one for each beam
 
-    def __init__(self, request: GenerationRequest, tokenizer: PreTrainedTokenizerBase):
-        self.request, self.tokenizer = request, tokenizer
-        self.prompt_skipped, self.reason = False, None
+    def step(self, logits: Tensor) -> list[int] | None:
+        """The answer's tokens once the search has ended, None before.
 
-    def put(self, value: Tensor) -> None:
-        """Takes tokens; those of the first call are the prompt, and left out."""
-        tokens = value.flatten().tolist() if self.prompt_skipped else ()
-        self.prompt_skipped = True
-        for token in tokens:
-            self.reason = self.reason or self.request.add(SampledToken(token), self.tokenizer)
+        The logits are (beams, vocabulary); those of the prompt, in the first step, are (1, vocabulary).
 
-    def end(self) -> None:
-        """Do nothing: the scheduler ends the request."""
+        1. Candidates: the best continuations of all beams, or those that are drawn. There are enough for all beams,
+           even where the best ones are ends.
+        2. Those that have ended are `finished`, if they are among the first ones; the best others are the next beams.
+        3. The search ends at the limit of the length, or once no beam can be better than those that are finished.
+        """
+        settings, beams, ends = self.settings, self.beams, self.sampler.ends
+        self.length += 1
+        last, vocabulary = self.length == self.sampler.max_new_tokens, logits.shape[-1]
+        log_probs = self.sampler.process(self.ids, logits.float().expand(beams, -1).log_softmax(dim=-1))
+        log_probs, count = (log_probs + self.log_probs[:, None]).flatten(), max(2, 1 + len(ends)) * beams
+        if settings.do_sample:
+            indices = multinomial(log_probs.softmax(dim=0), count, generator=self.sampler.generator)
+            values = log_probs[indices]
+        else:
+            values, indices = log_probs.topk(count)
 
+        running = []
+        for rank, (value, index) in enumerate(zip(values.tolist(), indices.tolist(), strict=True)):
+            parent, token = divmod(index, vocabulary)
+            ended = token in ends
+            if rank < beams and (ended or (last and not self.text_scores)):
+                self._finish(value, self.answers[parent] + [token], ended)
+            # An end is continued only where all other tokens are forbidden.
+            running.append((value + LOWEST * ended, parent, token))
+        running = sorted(running, key=lambda beam: -beam[0])[:beams]
 
-class AllFinished(StoppingCriteria):
-    """Criterion that ends generation once each request has a finish reason, or is cancelled."""
+        best = values.max().item() if self.text_scores else running[0][0]
+        never = settings.early_stopping == "never" and settings.length_penalty > 0
+        longest = self.offset + (self.sampler.max_new_tokens if never else self.length)
+        possible = best / longest**settings.length_penalty
+        full = len(self.finished) == beams
+        done = full and settings.early_stopping is True or (self.finished[-1][0] if full else LOWEST) >= possible
+        values, self.parents, self.tokens = map(list, zip(*running, strict=True))
+        self.answers = [self.answers[parent] + [token] for _, parent, token in running]
+        if last and self.text_scores and not done:
+            for value, answer in zip(values, self.answers, strict=True):
+                self._finish(value, answer)
+        if last or done:
+            return self.finished[0][1] if self.finished else []
+        device = self.ids.device
+        self.log_probs = tensor(values, device=device)
+        self.ids = cat((self.ids[self.parents], tensor(self.tokens, device=device)[:, None]), dim=1)
+        return None
 
-    def __init__(self, writers: Sequence[TokenWriter]):
-        self.writers = writers
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        """Whether each row is finished: (B,). ``**kwargs`` is what transformers passes to every criterion."""
-        finished = all(writer.request.answer.cancelled or writer.reason for writer in self.writers)
-        return torch.full((input_ids.shape[0],), finished, dtype=torch.bool, device=input_ids.device)
+    def _finish(self, log_prob: float, answer: list[int], ended: bool = False) -> None:
+        """Adds a finished answer; the worst one is dropped where there are more than beams."""
+        length = self.offset + len(answer) - (ended and self.text_scores)
+        score = log_prob / length**self.settings.length_penalty
+        if score > LOWEST:
+            self.finished = sorted([*self.finished, (score, answer)], key=lambda each: -each[0])[: self.beams]

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import Media
 
-from .kv_cache import EncodedImage, PrefixKV, preallocated_cache
+from .kv_cache import EncodedImage, PrefixKV, RecurrentPrefix, append_rows, preallocated_cache, select_rows
 
 
 class DecodingBatch:
@@ -26,21 +25,18 @@ class DecodingBatch:
         self.images: list[EncodedImage | None] = []
         self.cache, self.media = preallocated_cache(()), None
 
-    def add(self, prefixes: Sequence[PrefixKV], images: Sequence[Sequence[EncodedImage]]) -> None:
-        """Appends sequences as the last rows, each with its images."""
+    def add(
+        self, prefixes: Sequence[PrefixKV] | Sequence[RecurrentPrefix], images: Sequence[Sequence[EncodedImage]]
+    ) -> None:
+        """Appends sequences as the last rows, each with its images; the same one several times for its beams."""
         self.images += [row[-1] if row else None for row in images]
-        lengths, prefixes = list(map(len, prefixes)), list(prefixes)
+        caches = [prefix.decoding_cache() for prefix in prefixes]
         if not self.lengths:
             # The first sequence needs no copy: a preallocated cache does not change the tensors that it begins with.
-            self.cache = preallocated_cache(prefixes.pop(0).layers)
-        length = max(self.cache.get_seq_length(), *lengths)
-        for number, layer in enumerate(self.cache.layers if prefixes else ()):
-            pairs = [(layer.keys, layer.values), *(prefix.layers[number] for prefix in prefixes)]
-            layer.keys, layer.values = (
-                torch.cat([F.pad(x, (0, 0, length - x.shape[2], 0)) for x in tensors])
-                for tensors in zip(*pairs, strict=True)
-            )
-        self.lengths += lengths
+            self.cache = caches.pop(0)
+        self.lengths += map(len, prefixes)
+        for layer, *others in zip(*(cache.layers for cache in (self.cache, *caches)), strict=True) if caches else ():
+            append_rows(layer, others, max(self.lengths))
         self.media = self._media()
 
     def prefix(self, row: int) -> PrefixKV:
@@ -49,14 +45,21 @@ class DecodingBatch:
         return PrefixKV(tuple((layer.keys[index], layer.values[index]) for layer in self.cache.layers)).copy()
 
     def select(self, rows: Sequence[int]) -> None:
-        """Drops all other rows."""
+        """Keeps these rows, in this order; a row can be repeated."""
         self.lengths = [self.lengths[row] for row in rows]
         self.images = [self.images[row] for row in rows]
         if not rows:
             self.cache = preallocated_cache(())
         for layer in self.cache.layers:
-            layer.keys, layer.values = (x[list(rows), :, -max(self.lengths) :] for x in (layer.keys, layer.values))
+            select_rows(layer, rows, max(self.lengths))
         self.media = self._media()
+
+    def reorder(self, rows: Sequence[int], tokens: int) -> None:
+        """Puts these rows in place of all rows; one that replaces another differs from it in its last `tokens` only."""
+        index = torch.tensor(rows, device=self.model.device)
+        for layer in self.cache.layers:
+            layer.common_tokens = max(self.lengths) - tokens
+            layer.reorder_cache(index)
 
     @torch.no_grad()
     def step(self, tokens: Sequence[int]) -> Tensor:

@@ -1,11 +1,13 @@
-"""KV caches: immutable keys and values of prefixes and images, and a preallocated cache for decoding."""
+"""KV caches: immutable keys and values of prefixes and images, and caches of the sequences that are decoded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from torch.nn import functional as F
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 PREALLOCATED = 64  # number of further token positions that are allocated at once
 
@@ -38,6 +40,27 @@ class PrefixKV(NamedTuple):
         """KV cache for a forward call; sliding windows keep all keys too (masks hide them), so that it can be cut."""
         return DynamicCache(self.layers)
 
+    def decoding_cache(self) -> Cache:
+        """KV cache for the decoding steps that follow."""
+        return preallocated_cache(self.layers)
+
+
+class RecurrentPrefix(NamedTuple):
+    """A sequence's first tokens in a model with a recurrent state: transformers' cache of them, and their number.
+
+    It is neither cut nor shared: decoding changes it.
+    """
+
+    state: DynamicCache
+    length: int = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def decoding_cache(self) -> Cache:
+        """The cache itself."""
+        return self.state
+
 
 class EncodedImage(NamedTuple):
     """An image's latents (1, N, D), and the gated blocks' keys and values of them (1, heads, N, d) by block index."""
@@ -57,7 +80,7 @@ class PreallocatedLayer(DynamicLayer):
     transformers' own layer copies all keys and values at each decoding step, this one once in PREALLOCATED tokens.
 
     Attributes:
-        common_tokens: number of leading tokens that are the same in all rows that `reorder_cache` exchanges.
+        common_tokens: number of leading positions that are the same in all rows that `reorder_cache` exchanges.
 
     Args:
         keys, values: (B, heads, S, d) of the tokens so far; the tensors are not changed.
@@ -79,13 +102,8 @@ class PreallocatedLayer(DynamicLayer):
         self.keys, self.values = (tensor[:, :, :end] for tensor in self._allocated)
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Same as in transformers. Beams are copies of one row, and beam search exchanges rows among them only."""
-        super().batch_repeat_interleave(repeats)
-        self.common_tokens = self.keys.shape[2]
-
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Same as in transformers, except that the common tokens are not copied."""
+        """Same as in transformers, except that the common positions are not copied."""
         self._allocate(self.keys.shape[2])
         for tensor in (self.keys, self.values):
             tail = tensor[:, :, self.common_tokens :]
@@ -110,3 +128,38 @@ class PreallocatedLayer(DynamicLayer):
 def preallocated_cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Cache:
     """A preallocated KV cache that begins with the keys and values (B, heads, S, d) of each layer."""
     return Cache(layers=[PreallocatedLayer(*pair) for pair in layers])
+
+
+def recurrent_cache(config: PreTrainedConfig) -> DynamicCache:
+    """transformers' cache for a model with a recurrent state; sliding windows keep all keys (see `PrefixKV.cache`)."""
+    cache = DynamicCache(config=config)
+    cache.layers = [DynamicLayer() if type(layer) is DynamicSlidingWindowLayer else layer for layer in cache.layers]
+    return cache
+
+
+def append_rows(layer: CacheLayerMixin, others: Sequence[CacheLayerMixin], length: int) -> None:
+    """Appends the rows of other caches' layers to a layer, keys and values padded on the left to a length."""
+    if getattr(layer, "keys", None) is not None:
+        pairs = [(each.keys, each.values) for each in (layer, *others)]
+        layer.keys, layer.values = (
+            torch.cat([F.pad(x, (0, 0, length - x.shape[2], 0)) for x in tensors])
+            for tensors in zip(*pairs, strict=True)
+        )
+    for states, *rest in zip(*map(_recurrent_states, (layer, *others)), strict=True):
+        for i, state in states.items():
+            if state is not None:
+                states[i] = torch.cat([state, *(row[i] for row in rest)])
+
+
+def select_rows(layer: CacheLayerMixin, rows: Sequence[int], length: int) -> None:
+    """Keeps these rows of a layer, and the last `length` positions of their keys and values."""
+    rows = list(rows)
+    if getattr(layer, "keys", None) is not None:
+        layer.keys, layer.values = (x[rows, :, -length:] for x in (layer.keys, layer.values))
+    for states in _recurrent_states(layer):
+        states.update({i: state[rows] for i, state in states.items() if state is not None})
+
+
+def _recurrent_states(layer: CacheLayerMixin) -> list[dict[int, Tensor | None]]:
+    """The states of a recurrent layer, those of its convolutions and its own; none of other layers."""
+    return [getattr(layer, name, {}) for name in ("conv_states", "recurrent_states")]

@@ -1,4 +1,4 @@
-"""Answers of a model to an evaluation batch."""
+"""Answers of a model to a padded batch of prompts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -37,28 +37,46 @@ def predict(
     Raises:
         ValueError: a row has another number of images than of `<image>` tokens.
     """
-    ids, mask, pixels, counts = prompts
-    mask = torch.ones_like(ids) if mask is None else mask
-    max_images = 0 if pixels is None else pixels.shape[1]
-    counts = count_images(ids == flamingo.language.image_token_id, max_images, counts)
     if candidates is not None:
+        ids, mask, pixels, counts = _complete(flamingo, prompts)
         features = None if pixels is None else flamingo.encode_images(pixels, counts)
         answers = [[Candidate(**candidate) for candidate in row] for row in candidates]
         scores = score_candidates(flamingo.language, Prompts(ids, mask, features, counts), answers)
         best = [max(range(len(row)), key=row.__getitem__) for row in scores]
         columns = zip(metas, best, scores, strict=True)
         return [{**meta, "prediction": meta["choices"][i], "scores": row} for meta, i, row in columns]
-    arguments = generation_arguments(flamingo.tokenizer, flamingo.generation, flamingo.language.ends)
-    config, requests = sampling_config(flamingo.language, arguments), []
-    for row, count in enumerate(counts.tolist()):
-        prompt, seed = ids[row][mask[row].bool()][None], draw_seed(arguments)
-        sampler = Sampler(flamingo.language, config, prompt, seed)
-        images = pixels[row, :count] if count else None
-        requests.append(GenerationRequest(prompt, images, sampler, Answer(), arguments, seed=seed))
-    # The prefixes of an evaluation batch are not needed again, so that no cache has to hold them.
-    Scheduler(flamingo, len(requests) * requests[0].beams, cache_bytes=0, pad_recurrent=True).run(requests)
+    requests = answer_prompts(flamingo, prompts, flamingo.generation)
     texts = [request.text(flamingo.tokenizer) for request in requests]
     return [{**meta, "prediction": text} for meta, text in zip(metas, texts, strict=True)]
+
+
+@FUNCTIONS.register_module()
+@torch.no_grad()
+def answer_prompts(
+    flamingo: Flamingo, prompts: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None], generation: Mapping
+) -> list[GenerationRequest]:
+    """The answered requests of a batch of prompts, which are those of `predict`, with these generation arguments."""
+    ids, mask, pixels, counts = _complete(flamingo, prompts)
+    arguments = generation_arguments(flamingo.tokenizer, generation, flamingo.language.ends)
+    config, requests = sampling_config(flamingo.language, arguments), []
+    for row, count in enumerate(counts.tolist()):
+        prompt = ids[row][mask[row].bool()][None]
+        sampler = Sampler(flamingo.language, config, prompt, draw_seed(arguments))
+        images, padding = pixels[row, :count] if count else None, ids.shape[1] - prompt.shape[1]
+        requests.append(GenerationRequest(prompt, images, sampler, Answer(), padding=padding))
+    # The prefixes of such a batch are not needed again, so that no cache has to hold them.
+    Scheduler(flamingo, len(requests) * config.num_beams, cache_bytes=0).run(requests)
+    for request in requests:
+        list(request.answer)  # raises the error that ended the answer
+    return requests
+
+
+def _complete(flamingo: Flamingo, prompts: tuple) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """The prompts with their mask and their numbers of images."""
+    ids, mask, pixels, counts = prompts
+    max_images = 0 if pixels is None else pixels.shape[1]
+    counts = count_images(ids == flamingo.language.image_token_id, max_images, counts)
+    return ids, torch.ones_like(ids) if mask is None else mask, pixels, counts
 
 
 def draw_seed(arguments: Mapping) -> int | None:

@@ -13,7 +13,7 @@ from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import Media, media_mask
 from mmgpt.models.packing import is_attention_only
 
-from .kv_cache import EncodedImage, PrefixKV
+from .kv_cache import EncodedImage, PrefixKV, RecurrentPrefix, recurrent_cache
 from .prefix_cache import PrefixCache, image_digest, token_keys
 from .request import GenerationRequest
 
@@ -25,7 +25,7 @@ class Prefill(NamedTuple):
 
     images: list[EncodedImage]
     logits: Tensor
-    prefix: PrefixKV
+    prefix: PrefixKV | RecurrentPrefix
 
 
 class Prefiller:
@@ -34,7 +34,9 @@ class Prefiller:
     Attributes:
         cache: the PrefixCache.
         attention_only: whether keys and values are the model's whole state of a sequence. Models with a recurrent
-            state (state space, linear attention) have no prefixes, and are answered by `beam_search` alone.
+            state (state space, linear attention) have no prefixes in the cache, and compute each prompt by itself.
+        state_in_modules: whether the model keeps its recurrent state in its own modules (RecurrentGemma), where several
+            sequences would overwrite each other's: they are then decoded one after the other, and without beams.
         prompt_tokens, cached_tokens: numbers of tokens of all prompts, and of those that came from the cache.
 
     Args:
@@ -45,24 +47,37 @@ class Prefiller:
     def __init__(self, flamingo: Flamingo, cache_bytes: int):
         self.flamingo, self.language = flamingo, flamingo.language
         self.cache, self.attention_only = PrefixCache(cache_bytes), is_attention_only(flamingo.language.model)
+        self.state_in_modules = "recurrent" in (getattr(self.language.config, "layers_block_type", None) or ())
         self.prompt_tokens = self.cached_tokens = 0
 
-    def __call__(self, requests: Sequence[GenerationRequest], held_back: int = 0) -> list[Prefill]:
-        """The prefill of each request's prompt, without the `held_back` last tokens."""
-        images = self.encode_images(requests)
-        prompts = [request.ids[:, : request.ids.shape[1] - held_back] for request in requests]
-        prefixes = [PrefixKV()] * len(requests)
-        if self.cache.limit:
-            keys = [self._keys(request, ids) for request, ids in zip(requests, prompts, strict=True)]
+    def __call__(self, requests: Sequence[GenerationRequest]) -> list[Prefill]:
+        """The prefill of each request's prompt; ValueError for beams of a model with its state in its modules."""
+        if self.state_in_modules and any(request.search for request in requests):
+            name = self.language.config.model_type
+            raise ValueError(f"{name!r} keeps its state in its modules, so that it has no beams: set num_beams=1")
+        images, prompts = self.encode_images(requests), [request.ids for request in requests]
+        lengths, caching = [ids.shape[1] for ids in prompts], self.cache.limit and self.attention_only
+        if caching:
+            keys = [self._keys(request, request.ids) for request in requests]
             prefixes = [self.cache.longest(row[:-1]) for row in keys]
+        elif self.attention_only:
+            prefixes = [PrefixKV()] * len(requests)
+        else:
+            prefixes = [RecurrentPrefix(recurrent_cache(self.language.config)) for _ in requests]
         prefills: dict[int, Prefill] = {}
-        # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only.
-        for rows in _batches([len(prefix) for prefix in prefixes], [ids.shape[1] for ids in prompts]):
+        # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only. A
+        # recurrent state would contain that padding.
+        batches = (
+            _batches(list(map(len, prefixes)), lengths) if self.attention_only else ([i] for i in range(len(lengths)))
+        )
+        for rows in batches:
             batch = [[column[row] for row in rows] for column in (prompts, images, prefixes)]
             for row, (logits, prefix) in zip(rows, prefill(self.language, *batch), strict=True):
-                prefills[row] = Prefill(images[row], logits, prefix)
-                self.count(requests[row], len(prefixes[row]))
-                if self.cache.limit:
+                prefills[row], request = Prefill(images[row], logits, prefix), requests[row]
+                request.answer.prompt_tokens, request.answer.cached_tokens = lengths[row], len(prefixes[row])
+                self.prompt_tokens += lengths[row]
+                self.cached_tokens += len(prefixes[row])
+                if caching:
                     # A copy can be cached without the other rows of the batch.
                     self.cache.add(keys[row], prefix if len(rows) == 1 else prefix.copy())
         return [prefills[row] for row in range(len(requests))]
@@ -95,12 +110,6 @@ class Prefiller:
                     self.cache.add_image(digest, image)
         return [[encoded[digest] for digest in request.digests] for request in requests]
 
-    def count(self, request: GenerationRequest, cached: int) -> None:
-        """Counts the tokens of a request's prompt, `cached` of which came from the cache."""
-        request.answer.prompt_tokens, request.answer.cached_tokens = request.ids.shape[1], cached
-        self.prompt_tokens += request.ids.shape[1]
-        self.cached_tokens += cached
-
     def store(self, request: GenerationRequest, prefix: PrefixKV) -> None:
         """Caches the KV of the first tokens of a request's prompt and answer."""
         if self.cache.limit:
@@ -108,11 +117,6 @@ class Prefiller:
 
     def _keys(self, request: GenerationRequest, ids: Tensor) -> np.ndarray:
         return token_keys(self.language, ids, request.digests, request.scope)
-
-
-def same_prefill(request: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether two requests can share a prefill: neither has beams, or has to be alone."""
-    return request.beams == other.beams == 1 and not (request.alone or other.alone)
 
 
 @torch.no_grad()
@@ -132,22 +136,27 @@ def prefill(
     model: GatedCausalLM,
     prompts: Sequence[Tensor],
     images: Sequence[Sequence[EncodedImage]],
-    prefixes: Sequence[PrefixKV],
-) -> list[tuple[Tensor, PrefixKV]]:
+    prefixes: Sequence[PrefixKV] | Sequence[RecurrentPrefix],
+) -> list[tuple[Tensor, PrefixKV | RecurrentPrefix]]:
     """One forward pass over prompts, from the end of their prefixes on: their next logits and KV.
 
     Args:
         model: in evaluation mode.
         prompts: whole prompts (1, L).
         images: of each prompt, one for each of its `<image>` tokens.
-        prefixes: KV of each prompt's first S < L tokens, S being the same for all.
+        prefixes: KV of each prompt's first S < L tokens, S being the same for all; or a RecurrentPrefix of no tokens
+            for a single prompt.
 
     Returns: for each prompt the logits of the next token (1, vocabulary), and its KV.
     """
     start, lengths = len(prefixes[0]), [ids.shape[1] for ids in prompts]
     ids = pad_sequence([row[0] for row in prompts], batch_first=True)
-    layers = zip(*(prefix.layers for prefix in prefixes), strict=True)
-    cache = PrefixKV(tuple(tuple(_cat(kind, 0) for kind in zip(*pairs, strict=True)) for pairs in layers)).cache()
+    recurrent = isinstance(prefixes[0], RecurrentPrefix)
+    if recurrent:
+        cache = prefixes[0].state
+    else:
+        layers = zip(*(prefix.layers for prefix in prefixes), strict=True)
+        cache = PrefixKV(tuple(tuple(_cat(kind, 0) for kind in zip(*pairs, strict=True)) for pairs in layers)).cache()
     # No mask hides the padding: it is on the right, where no token of a causal model attends to it.
     positions = torch.arange(start, ids.shape[1], device=ids.device).expand(len(ids), -1)
     # Logits are computed at the columns in which some prompt ends.
@@ -163,8 +172,11 @@ def prefill(
     )
     prefills = []
     for row, length in enumerate(lengths):
-        index = slice(row, row + 1), slice(None), slice(length)
-        prefix = PrefixKV(tuple((layer.keys[index], layer.values[index]) for layer in cache.layers))
+        if recurrent:
+            prefix = RecurrentPrefix(cache, length)
+        else:
+            index = slice(row, row + 1), slice(None), slice(length)
+            prefix = PrefixKV(tuple((layer.keys[index], layer.values[index]) for layer in cache.layers))
         prefills.append((out.logits[row : row + 1, columns.index(length - start - 1)], prefix))
     return prefills
 

@@ -1,6 +1,5 @@
 """A request to generate an answer, on its way through the scheduler."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .answer import Answer, Piece, Token
+from .beam_search import BeamSearch
 from .detokenizer import AnswerDetokenizer
 from .sampling import SampledToken, Sampler
 
@@ -22,12 +22,12 @@ class GenerationRequest:
         pixels: (T, 3, H, W) or cached features (T, P, D), on any device; None without images.
         sampler: chooses the tokens.
         answer: the streaming answer that the caller reads.
-        arguments: of transformers' generate, which runs beam search. Their `max_new_tokens` is the sampler's.
         detokenizer: makes the text of the answer's pieces; None: the caller decodes `tokens` at the end.
-        seed: the sampler's.
         scope: cached prefixes are shared among requests of one scope only.
-        alone: whether the request shares no prefill or beam search with others, after an error in one that it shared.
-        tokens: generated so far.
+        padding: number of padding tokens before the prompt in an evaluation batch (see `BeamSearch`).
+        alone: whether the request shares no prefill with others, after an error in one that it shared.
+        tokens: of the answer so far.
+        search: the beam search, None without beams.
         digests: of the images (see `prefix_cache.image_digest`).
     """
 
@@ -35,26 +35,46 @@ class GenerationRequest:
     pixels: Tensor | None
     sampler: Sampler
     answer: Answer
-    arguments: Mapping
     detokenizer: AnswerDetokenizer | None = None
-    seed: int | None = None
     scope: str = ""
+    padding: int = 0
     alone: bool = False
     tokens: list[int] = field(default_factory=list)
     digests: tuple[bytes, ...] = ()
 
     def __post_init__(self):
-        self.arguments = {**self.arguments, "max_new_tokens": self.sampler.max_new_tokens}
+        beams = self.sampler.settings.num_beams
+        self.search = BeamSearch(self.sampler, self.ids, self.padding) if beams > 1 else None
 
     @property
-    def beams(self) -> int:
-        """Number of beams; 1 without beam search."""
-        return self.arguments.get("num_beams") or 1
+    def last_tokens(self) -> list[int]:
+        """The last token of each of its sequences: of the only one, or of all beams."""
+        return self.search.tokens if self.search else self.tokens[-1:]
+
+    @property
+    def parents(self) -> list[int]:
+        """For each of its sequences, the one of the step before that it continues."""
+        return self.search.parents if self.search else [0]
+
+    @property
+    def answers(self) -> list[list[int]]:
+        """Tokens of the finished answers of all beams, the best first; of the only one without beam search."""
+        return [answer for _, answer in self.search.finished] if self.search else [self.tokens]
 
     @property
     def sequence(self) -> Tensor:
         """Prompt and answer so far: (1, L)."""
         return torch.cat((self.ids, self.ids.new_tensor([self.tokens])), dim=1)
+
+    def step(self, logits: Tensor, tokenizer: PreTrainedTokenizerBase) -> str | None:
+        """The finish reason after choosing the next token of each sequence from logits (its sequences, vocabulary)."""
+        if self.search is None:
+            return self.add(self.sampler(self.sequence, logits), tokenizer)
+        answer = self.search.step(logits)
+        if answer is None:
+            return None
+        reasons = (self.add(SampledToken(token), tokenizer) for token in answer)
+        return next(filter(None, reasons), "stop")
 
     def add(self, sampled: SampledToken, tokenizer: PreTrainedTokenizerBase) -> str | None:
         """The finish reason after appending a token to the answer, None while the answer goes on."""

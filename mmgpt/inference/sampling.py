@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 
-from mmgpt.models.generation import DEFAULT_LENGTH, generation_config
+from mmgpt.models.generation import BEAM_SCORES, DEFAULT_LENGTH, generation_config
 from mmgpt.models.generation_files import as_ids
 
 # A lower temperature would make scores infinite; at this one, sampling is greedy decoding already.
@@ -42,12 +42,13 @@ class Sampler:
     """Sampler of the tokens of one sequence.
 
     Attributes:
+        settings: all settings, as transformers' generation config from `sampling_config`.
         ends: ids of tokens that end the sequence.
         max_new_tokens: limit of its length.
 
     Args:
         model: the language model, with transformers' generate.
-        arguments: of transformers' generate (do_sample, temperature, top_p, repetition_penalty, ...), or a
+        arguments: from `generation_arguments` (do_sample, temperature, top_p, repetition_penalty, ...), or a
             GenerationConfig from `sampling_config`, which takes a millisecond to make and serves several sequences.
         prompt: (1, L).
         seed: of the random numbers; None: a different one each time.
@@ -72,7 +73,7 @@ class Sampler:
         config.max_length = prompt.shape[1] + self.max_new_tokens
         model._prepare_special_tokens(config, device=prompt.device)
         self.processors = model._get_logits_processor(config, prompt.shape[1], device=prompt.device)
-        self.draws, self.top_logprobs = config.do_sample, top_logprobs
+        self.settings, self.top_logprobs = config, top_logprobs
         self.ends = set(as_ids(config.eos_token_id))
         self.generator = torch.Generator(prompt.device)
         if seed is None:
@@ -83,11 +84,8 @@ class Sampler:
     def __call__(self, ids: Tensor, logits: Tensor) -> SampledToken:
         """The token that follows `ids` (1, L), from the model's logits (1, vocabulary)."""
         logits = logits.float()
-        scores = logits.clone()
-        # A call of the list would inspect the signature of each processor, at each token.
-        for processor in self.processors:
-            scores = processor(ids, scores)
-        if self.draws:
+        scores = self.process(ids, logits.clone())
+        if self.settings.do_sample:
             token = torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator).item()
         else:
             token = scores.argmax(dim=-1).item()
@@ -99,9 +97,16 @@ class Sampler:
             token, logprobs[token].item(), tuple(zip(ids_of_top.tolist(), values.tolist(), strict=True))
         )
 
+    def process(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, vocabulary) of the tokens that follow `ids` (B, L), after transformers' logits processors."""
+        # A call of the list would inspect the signature of each processor, at each token.
+        for processor in self.processors:
+            scores = processor(ids, scores)
+        return scores
+
 
 def sampling_config(model: GenerationMixin, arguments: Mapping) -> GenerationConfig:
-    """transformers' generation config of the arguments of a Sampler. Errors are those of Sampler."""
+    """transformers' generation config of the arguments of a Sampler, and `beam_scores`. Errors are those of Sampler."""
     for name in REFUSED:
         if arguments.get(name) is not None:
             raise ValueError(f"{name}={arguments[name]!r} is not supported; limit answers by max_new_tokens")
@@ -112,4 +117,6 @@ def sampling_config(model: GenerationMixin, arguments: Mapping) -> GenerationCon
         if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= highest:
             kind = "a whole number" if name in WHOLE else "a number"
             raise ValueError(f"{name}={value!r}: give {kind} between {lowest} and {highest}")
-    return generation_config(model, arguments)
+    config = generation_config(model, arguments)
+    config.num_beams, config.beam_scores = config.num_beams or 1, arguments.get("beam_scores", BEAM_SCORES[0])
+    return config

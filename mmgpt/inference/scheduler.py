@@ -5,8 +5,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import islice, takewhile
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +12,8 @@ from torch import Tensor, nn
 from mmgpt.models import flamingo_of
 
 from .answer import Busy
-from .beam_search import beam_search, same_settings
 from .decoding_batch import DecodingBatch
-from .prefill import Prefiller, same_prefill
+from .prefill import Prefiller
 from .request import GenerationRequest
 
 IDLE = 10.0  # seconds without a request, after which the thread ends; the next request starts another one
@@ -27,40 +24,31 @@ class Scheduler:
     """Scheduler that answers the requests of any number of threads with one model. One `step` of its loop:
 
     1. Drop the requests that were cancelled while they waited.
-    2. Admit waiting requests in their order, as far as the decoding batch has room: prefill, and the first token.
-       Requests with beams are answered by `beam_search`, those of equal settings together, once the decoding batch is
-       empty; so are all requests to a model with a recurrent state, each one alone.
+    2. Admit waiting requests in their order, as far as the decoding batch has room: prefill, and the first token. Each
+       beam of a request is a sequence of the batch.
     3. Decode one token of every sequence in the batch.
-    4. Settle the finished requests: they leave the batch, and their KV goes to the prefix cache.
+    4. Settle the finished requests: they leave the batch, and their KV goes to the prefix cache. Of the beams that go
+       on, each takes the row of the one that it continues.
 
     An error of one request, in prefill or sampling, ends that request; an error of a decoding step ends those in the
     batch.
 
     Args:
         model: a Flamingo, or a LoRAModel around one, in eval mode.
-        max_batch: sequences that are decoded at once.
+        max_batch: sequences that are decoded at once; a request of more beams is decoded without others.
         max_waiting: limit of the waiting queue.
         cache_bytes: limit of the prefix cache.
-        pad_recurrent: whether models with a recurrent state answer requests of equal settings together, too, their
-            prompts padded on the left.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        max_batch: int = 16,
-        max_waiting: int = 64,
-        cache_bytes: int = 2**30,
-        pad_recurrent: bool = False,
-    ):
+    def __init__(self, model: nn.Module, max_batch: int = 16, max_waiting: int = 64, cache_bytes: int = 2**30):
         flamingo = flamingo_of(model)
         self.language, self.tokenizer = flamingo.language, flamingo.tokenizer
-        self.max_batch, self.max_waiting, self.pad_recurrent = max_batch, max_waiting, pad_recurrent
         self.prefiller = Prefiller(flamingo, cache_bytes)
+        self.max_batch, self.max_waiting = 1 if self.prefiller.state_in_modules else max_batch, max_waiting
         self.counts = dict.fromkeys(COUNTS, 0)
         self._waiting: deque[GenerationRequest] = deque()
-        self._starting: list[GenerationRequest] = []  # in prefill or beam search
-        self._running: list[GenerationRequest] = []  # one for each row of `_batch`
+        self._starting: list[GenerationRequest] = []  # in prefill
+        self._running: list[GenerationRequest] = []  # their sequences are the rows of `_batch`
         self._batch = DecodingBatch(self.language)
         self._change = threading.Condition()  # its lock is reentrant
         self._model = threading.Lock()
@@ -126,26 +114,22 @@ class Scheduler:
                 self._finish(request, "cancelled")
 
             # 2. Admit waiting requests.
-            while self._waiting and len(self._running) < self.max_batch:
-                first, attention_only = self._waiting[0], self.prefiller.attention_only
-                apart = first.beams > 1 or not attention_only
-                if apart and self._running:
-                    break  # No later request overtakes this one.
-                if not apart:
-                    size, fits = self.max_batch - len(self._running), partial(same_prefill, first)
-                else:
-                    together = attention_only or self.pad_recurrent
-                    size, fits = self.max_batch // first.beams if together else 1, partial(same_settings, first)
+            while self._waiting:
+                group, sequences = [], len(self._batch.lengths)
                 with self._change:
-                    group = [first, *takewhile(fits, islice(self._waiting, 1, max(1, size)))]
+                    # No later request overtakes one that has no room.
+                    for request in self._waiting:
+                        sequences += len(request.parents)
+                        no_room = sequences > self.max_batch and (group or self._running)
+                        if no_room or (group and (group[0].alone or request.alone)):
+                            break
+                        group.append(request)
                     self._starting = [self._waiting.popleft() for _ in group]
+                if not group:
+                    break
                 try:
-                    if apart:
-                        reasons = beam_search(self.prefiller, group)
-                        self.counts["completion_tokens"] += sum(len(request.tokens) for request in group)
-                    else:
-                        prefills = self.prefiller(group)
-                        reasons = list(map(self._sample, group, (prefill.logits for prefill in prefills)))
+                    prefills = self.prefiller(group)
+                    reasons = list(map(self._sample, group, (prefill.logits for prefill in prefills)))
                 except Exception as error:
                     reasons = [error] * len(group)
                     if len(group) > 1 and not any(request.tokens for request in group):
@@ -156,10 +140,10 @@ class Scheduler:
                             self._waiting.extendleft(reversed(group))
                             self._starting = []
                         continue
-                rows = [row for row, reason in enumerate(reasons) if reason is None]
+                rows = [row for row, reason in enumerate(reasons) if reason is None for _ in group[row].parents]
                 if rows:
                     self._batch.add([prefills[row].prefix for row in rows], [prefills[row].images for row in rows])
-                    self._running += [group[row] for row in rows]
+                    self._running += [request for request, reason in zip(group, reasons, strict=True) if reason is None]
                 self._starting, prefills = [], []  # the KV of the prefills is not held beside that of the batch
                 for request, reason in zip(group, reasons, strict=True):
                     if reason is not None:
@@ -168,20 +152,30 @@ class Scheduler:
             # 3. Decode one token of every sequence in the batch.
             if not self._running:
                 return
-            logits = self._batch.step([request.tokens[-1] for request in self._running])
-            reasons = list(map(self._sample, self._running, logits[:, None]))
+            logits = self._batch.step([token for request in self._running for token in request.last_tokens])
+            sizes = [len(request.parents) for request in self._running]
+            reasons = list(map(self._sample, self._running, logits.split(sizes)))
 
-            # 4. Settle the finished requests.
-            if not any(reasons):
-                return
-            ended = [(row, reason) for row, reason in enumerate(reasons) if reason]
-            for row, _ in ended:
-                self.prefiller.store(self._running[row], self._batch.prefix(row))
-            rows, requests = [row for row, reason in enumerate(reasons) if not reason], self._running
-            self._batch.select(rows)
-            self._running = [requests[row] for row in rows]
-            for row, reason in ended:
-                self._finish(requests[row], reason)
+            # 4. Settle the finished requests, and reorder the beams of the others.
+            rows, start, ended, going_on = [], 0, [], []
+            for request, size, reason in zip(self._running, sizes, reasons, strict=True):
+                if reason is None:
+                    rows += [start + parent for parent in request.parents]
+                    going_on.append(request)
+                else:
+                    ended.append((request, reason))
+                    # The rows of beams are not those of the answer, and a recurrent state is not cached.
+                    if request.search is None and self.prefiller.attention_only:
+                        self.prefiller.store(request, self._batch.prefix(start))
+                start += size
+            if ended:
+                self._batch.select(rows)
+                self._running = going_on
+                for request, reason in ended:
+                    self._finish(request, reason)
+            elif rows != list(range(start)):
+                # The last tokens of the beams are not in the cache yet.
+                self._batch.reorder(rows, max(request.search.length - 1 for request in going_on if request.search))
         except Exception as error:
             # The error may have left the batch half changed, for instance by a lack of memory: it is not used any more.
             requests, self._starting, self._running = [*self._starting, *self._running], [], []
@@ -190,14 +184,16 @@ class Scheduler:
                 self._finish(request, error)
 
     def _sample(self, request: GenerationRequest, logits: Tensor) -> str | Exception | None:
-        """The finish reason or the error of a request after sampling its next token, None while it goes on."""
+        """The finish reason or the error of a request after choosing its next token, None while it goes on."""
         if request.answer.cancelled:
             return "cancelled"
-        self.counts["completion_tokens"] += 1
+        before = len(request.tokens)
         try:
-            return request.add(request.sampler(request.sequence, logits), self.tokenizer)
+            return request.step(logits, self.tokenizer)
         except Exception as error:
             return error
+        finally:
+            self.counts["completion_tokens"] += len(request.tokens) - before
 
     def _finish(self, request: GenerationRequest, reason: str | Exception) -> None:
         if isinstance(reason, Exception):

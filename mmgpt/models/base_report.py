@@ -86,7 +86,7 @@ def describe_language(name: str) -> Report:
         "Memory": {
             **_memory(count),
             "KV cache in bfloat16": f"{cache / 2**20:,.1f} MiB for 1,000 tokens",
-            "training": f"tools/analysis_tools/memory_plan.py CONFIG --cfg-options language_model={name}",
+            "training": f"python tools/analysis_tools/memory_plan.py CONFIG --cfg-options language_model={name}",
         },
     }
 
@@ -108,7 +108,7 @@ def describe_vision(config: Mapping) -> Report:
         "parameters": f"{_count(vision):,}",
         "stored as": _dtypes(stored_dtypes(folder), folder) if folder else "a name has no files of its own",
         "images": f"{height} x {width}",
-        "features": f"{positions} of {dim}",
+        "features": f"{positions} of {dim}, from the last layer",
     }
     if hasattr(vision, "grid"):
         sizes["grid"] = " x ".join(map(str, vision.grid))

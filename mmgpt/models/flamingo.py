@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -204,7 +205,7 @@ class Flamingo(BaseModel):
         pixels: Tensor | None = None,
         image_counts: Tensor | None = None,
         labels: Tensor | None = None,
-        samples: Tensor | None = None,
+        sample_ids: Tensor | None = None,
         candidates: Sequence[Sequence[dict]] | None = None,
         sources: Sequence[str] | None = None,
         metas: Sequence[dict] | None = None,
@@ -217,8 +218,8 @@ class Flamingo(BaseModel):
             input_ids, attention_mask, labels: (B, L); -100 in labels for tokens without a loss.
             pixels: (B, T, 3, H, W), or as in `encode_images`; None when no row has an image.
             image_counts: (B,) number of images of each row, one for each of its `<image>` tokens; None: T.
-            samples: (B, L) sample ids of packed rows: the number of each token's sample, -1 for padding; they replace
-                the attention_mask. None: each row is a sample.
+            sample_ids: (B, L) of packed rows: the number of each token's sample, -1 for padding; they replace the
+                attention_mask. None: each row is a sample.
             candidates: for each sample the answers to choose among by likelihood (see `inference.scoring.Candidate`),
                 instead of generation in mode 'predict'.
             sources: a name ('visual', 'language') for each sample; the loss is the sum of the sources' means.
@@ -233,16 +234,18 @@ class Flamingo(BaseModel):
         if mode not in MODES:
             raise ValueError(f"mode={mode!r}: choose one of {', '.join(MODES)}")
         if mode == "predict":
-            if samples is not None:
+            if sample_ids is not None:
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
             # Registered by mmgpt.inference, which lies above this package and is not imported here.
             predict = FUNCTIONS.get("predict")
             return predict(self, (input_ids, attention_mask, pixels, image_counts), candidates, metas)
         # 1. The images become latents (B, T, N, D), and a mask says which of them each token attends to.
-        latents, image_counts = self._latents_and_counts(input_ids, pixels, image_counts, samples)
-        media = self.language.media(input_ids, latents, image_counts, samples)
+        latents, image_counts = self._latents_and_counts(input_ids, pixels, image_counts, sample_ids)
+        media = self.language.media(input_ids, latents, image_counts, sample_ids)
         media = only_tokens_with_images(media, input_ids.shape[1])
-        text = dict(attention_mask=attention_mask) if samples is None else packed_inputs(self.language.model, samples)
+        text = dict(attention_mask=attention_mask)
+        if sample_ids is not None:
+            text = packed_inputs(self.language.model, sample_ids)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
 
@@ -256,7 +259,7 @@ class Flamingo(BaseModel):
 
         # 4. The loss of each source is the mean of its tokens' losses. Where `totals` say what to divide by, there is
         # one for each of them, and at least one: processes that train together need a gradient from each.
-        owners = supervised[0] if samples is None else samples[:, 1:][supervised]
+        owners = supervised[0] if sample_ids is None else sample_ids[:, 1:][supervised]
         sources = sources or ["text"] * labels.numel()
         sums = sums_by_source(losses, owners, sources, None if totals is None else totals or ["none"])
         means = {
@@ -299,17 +302,15 @@ class Flamingo(BaseModel):
         image_counts: Tensor | None = None,
         **generation,
     ) -> Tensor:
-        """New token ids (B, <= max_new_tokens) after left-padded prompts.
+        """New token ids (B, <= max_new_tokens), padded, after left-padded prompts, as mode 'predict' generates them.
 
-        `generation` are transformers' own arguments, and those of `generation_arguments`. Images and their errors are
-        those of `forward`.
+        `generation` are the settings of `generation_arguments`. `num_return_sequences`, at most `num_beams`, gives so
+        many rows for each prompt, the best first. Images and their errors are those of `forward`.
         """
-        features, counts = self._latents_and_counts(input_ids, pixels, image_counts)
-        out = self.language.generate(
-            input_ids,
-            media_features=features,
-            image_counts=counts,
-            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            **generation_arguments(self.tokenizer, generation, self.language.ends),
-        )
-        return out[:, input_ids.shape[1] :]
+        count = generation.pop("num_return_sequences", None) or 1
+        if count > (generation.get("num_beams") or 1):
+            raise ValueError(f"num_return_sequences={count}: set num_beams to as many at least")
+        # Registered by mmgpt.inference, like `predict`.
+        requests = FUNCTIONS.get("answer_prompts")(self, (input_ids, attention_mask, pixels, image_counts), generation)
+        answers = [answer for request in requests for answer in request.answers[:count]]
+        return pad_sequence(list(map(input_ids.new_tensor, answers)), True, self.tokenizer.pad_token_id)

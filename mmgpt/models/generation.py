@@ -9,12 +9,10 @@ from pathlib import Path
 from mmengine.logging import print_log
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
-from mmgpt.compat.beams import PublishedBeams
 from mmgpt.utils.hub import local_folder
 
-from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_settings
+from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_model_config, read_settings
 from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, end_of_turn
-from .transformers_names import CACHE
 
 BEAM_SCORES = ("answer", "text")
 DEFAULT_LENGTH = 20  # tokens, transformers' own
@@ -41,8 +39,8 @@ def answer_ends(tokenizer: PreTrainedTokenizerBase, language: Mapping) -> list[i
     """
     config = language.get("config")
     folder = Path(local_folder(language["path"], weights=False))
-    files = [folder / name for name in (GENERATION, CONFIG)]
-    settings = {"language.config": config} if config else {str(file): read_settings(file) for file in files}
+    files = {folder / GENERATION: read_settings(folder / GENERATION), folder / CONFIG: read_model_config(folder)}
+    settings = {"language.config": config} if config else files
     *_, model_config = settings.values()
     vocabulary = _base_tokens(tokenizer, (model_config.get("text_config") or model_config).get("vocab_size") or 0)
     base_ends = {
@@ -72,22 +70,22 @@ def use_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
 
 def generation_arguments(tokenizer: PreTrainedTokenizerBase, settings: Mapping, ends: Sequence[int] = ()) -> dict:
-    """Arguments of transformers' generate; by default greedy, with `<image>` and padding suppressed.
+    """Arguments of transformers' generate and `beam_scores`; by default greedy, `<image>` and padding suppressed.
 
     A token that ends the answer is not suppressed, even if it is the padding.
 
     Args:
         tokenizer: of the model.
         settings: transformers' own arguments, and two of mmgpt's. `beam_scores="text"` scores beams as the published
-            code did (see `compat.beams`), instead of "answer", transformers' own way. `end_token` names the only
-            token that ends an answer, as `eos_token_id` does by its id; None: `ends`.
+            code did (see `inference.beam_search`), instead of "answer", transformers' own way. `end_token` names the
+            only token that ends an answer, as `eos_token_id` does by its id; None: `ends`.
         ends: the model's, of `answer_ends`; by default the tokenizer's end of sequence.
 
     Raises:
         ValueError: unknown `beam_scores`, `end_token` or `eos_token_id`, or both of the latter; names the choices.
     """
     settings, model_ends = dict(settings), list(ends) or [tokenizer.eos_token_id]
-    scores, end = settings.pop("beam_scores", "answer"), settings.pop("end_token", None)
+    scores, end = settings.get("beam_scores", BEAM_SCORES[0]), settings.pop("end_token", None)
     if scores not in BEAM_SCORES:
         raise ValueError(f"beam_scores={scores!r}: choose one of {', '.join(BEAM_SCORES)}")
     ends = model_ends
@@ -104,8 +102,6 @@ def generation_arguments(tokenizer: PreTrainedTokenizerBase, settings: Mapping, 
     arguments = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, "suppress_tokens": sorted(suppressed)}
     if ends != model_ends:
         arguments["eos_token_id"] = as_setting(ends)
-    if scores == "text" and (settings.get("num_beams") or 1) > 1:
-        arguments["custom_generate"] = PublishedBeams(tuple(ends), CACHE)
     return {**arguments, **settings}
 
 
@@ -115,7 +111,7 @@ def generation_config(model: GenerationMixin, arguments: Mapping) -> GenerationC
     Raises:
         ValueError: an argument that generate does not know, or a value it refuses.
     """
-    settings = {name: value for name, value in arguments.items() if name != "custom_generate"}
+    settings = {name: value for name, value in arguments.items() if name != "beam_scores"}
     # The first step of generate; transformers has no public name for it.
     config, unknown = model._prepare_generation_config(None, **settings)
     if unknown:

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from mmgpt.cli.files import read_settings
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
+TYPES = {str: "a text", Mapping: "an object", int: "a whole number"}  # in words
 METADATA = ("_from_model_config", "_commit_hash", "transformers_version")
 # These settings come first, since they decide whether other settings are valid.
 MODES = ("do_sample", "num_beams", "use_cache", "cache_implementation", "return_dict_in_generate")
@@ -22,6 +23,24 @@ def check_no_code(settings: Mapping, file: Path) -> None:
             check_no_code(value, file)
         elif name.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
             raise ValueError(f"{file}: {name}={value!r} names code on the Hub, which is not run: remove it")
+
+
+def read_model_config(folder: str | Path) -> dict:
+    """config.json of a language model's folder, empty where there is none.
+
+    Raises:
+        ValueError: a setting that is read here, before transformers checks all of them, has a wrong type.
+    """
+    file = Path(folder) / CONFIG
+    settings = read_settings(file)
+    text = settings.get("text_config") or {}
+    checks = {"model_type": (settings, str), "text_config": (settings, Mapping), "vocab_size": (settings, int)}
+    checks |= {"text_config.vocab_size": (text, int)} if isinstance(text, Mapping) else {}
+    for name, (values, kind) in checks.items():
+        value = values.get(name.rpartition(".")[2])
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{file}: {name}={value!r:.80}: expected {TYPES[kind]}")
+    return settings
 
 
 def base_generation_config(folder: str | Path) -> GenerationConfig:

@@ -9,6 +9,11 @@ from torch.distributed.tensor import DTensor
 from .flamingo import Flamingo
 from .gated_lm import gated_layers
 
+CLOSED_GATES = (
+    "the gates of all gated blocks are zero: images do not reach this model, and it answers as its language model "
+    "does; set flamingo_weights to a file with the resampler and the gated blocks of this base"
+)
+
 
 def check_image_path(model: nn.Module) -> None:
     """Refuse to train a Flamingo, or a LoRAModel around one, that images cannot reach, or whose image path is noise.
@@ -52,16 +57,16 @@ def check_image_path(model: nn.Module) -> None:
         print_log(text, "current", logging.WARNING)
 
 
-def warn_of_closed_gates(model: nn.Module) -> None:
-    """Warn of a Flamingo, or a LoRAModel around one, that is about to answer although its gates let no image in."""
+def has_closed_gates(model: nn.Module) -> bool:
+    """Whether the gates of a Flamingo, or of a LoRAModel around one, let no image in."""
     gates = [getattr(layer.gated, "attn_gate", None) for layer in gated_layers(model)]
-    if gates and all(gate is not None and not _value(gate).any() for gate in gates):
-        print_log(
-            "the gates of all gated blocks are zero: images do not reach this model, and it answers as its language "
-            "model does; set flamingo_weights to a file with the resampler and the gated blocks of this base",
-            "current",
-            logging.WARNING,
-        )
+    return bool(gates) and all(gate is not None and not _value(gate).any() for gate in gates)
+
+
+def warn_of_closed_gates(model: nn.Module) -> None:
+    """Log a warning about a model with closed gates that is about to answer."""
+    if has_closed_gates(model):
+        print_log(CLOSED_GATES, "current", logging.WARNING)
 
 
 def _value(gate: nn.Parameter) -> Tensor:

@@ -1,9 +1,12 @@
 """Hugging Face causal language models."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from mmengine.logging import print_log
 from torch import nn
 from transformers import (
@@ -17,10 +20,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mmgpt.cli.files import read_settings
 from mmgpt.utils.hub import local_folder
 
-from .generation_files import base_generation_config, check_no_code
+from .generation_files import base_generation_config, check_no_code, read_model_config
 from .weights.checks import check_base, check_index, stored_dtypes
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4")
@@ -75,21 +77,18 @@ def load_language_model(
         ValueError: transformers does not compute such a model, or not with this attention; or the weights are not
             exactly the model's.
     """
-    torch_dtype = getattr(torch, dtype or "float32")
-    if attn_implementation not in (None, *ATTENTION):
-        raise ValueError(
-            f"language.attn_implementation={attn_implementation!r}: choose one of {', '.join(ATTENTION)}; other "
-            "implementations do not take the masks of padded and packed rows, or are code on the Hub"
-        )
+    torch_dtype = getattr(torch, str(dtype or "float32"), None)
+    if not isinstance(torch_dtype, torch.dtype):
+        raise ValueError(f"language.dtype={dtype!r}: choose one of float32, bfloat16, float16")
     path = local_folder(path, weights=pretrained and config is None)
     # 1. The config, of a type that transformers knows.
     file = Path(path) / "config.json"
     if config is not None:
-        model_config = AutoConfig.for_model(**config)
+        model_config = _config(partial(AutoConfig.for_model, **config), "language.config")
     elif not file.is_file():
         raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
     else:
-        settings = read_settings(file)
+        settings = read_model_config(path)
         check_no_code(settings, file)
         if settings.get("model_type") not in CONFIG_MAPPING:
             normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
@@ -97,17 +96,13 @@ def load_language_model(
                 f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from "
                 "a folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
             )
-        model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        model_config = _config(partial(AutoConfig.from_pretrained, path, trust_remote_code=False), str(file))
     _check_computed(model_config, path)
 
     # 2. The model. Without a name transformers chooses the attention, as not every model has the fused one.
     attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     if attention:
-        try:
-            with torch.device("meta"):
-                AutoModelForCausalLM.from_config(deepcopy(model_config), **attention)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"language.attn_implementation={attn_implementation!r}: {error}") from error
+        _check_attention(model_config, attn_implementation)
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False, **attention)
     # With this argument transformers does not refuse a folder for the settings in its generation_config.json.
@@ -148,6 +143,14 @@ def is_tied(language: nn.Module) -> bool:
     return language.get_input_embeddings().weight is language.get_output_embeddings().weight
 
 
+def _config(read: Callable[[], PreTrainedConfig], source: str) -> PreTrainedConfig:
+    """transformers' config; a ValueError names the source of a setting that transformers refuses, and the setting."""
+    try:
+        return read()
+    except (StrictDataclassError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
+
+
 def _check_computed(config: PreTrainedConfig, path: str) -> None:
     """Raises a ValueError for a model whose cache is not a DynamicCache, or that transformers would compute wrongly."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -158,10 +161,10 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
         )
     try:
         DynamicCache(config=config).get_seq_length()
-    except ValueError as error:
+    except (ValueError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"{path}: a model of type {config.model_type!r} has recurrent layers only, and no attention whose cache "
-            "knows the length of a text; choose a language model that has attention layers"
+            f"{path}: a model of type {config.model_type!r} has no KV cache that knows the length of a text, but "
+            "recurrent layers only, or layers of a kind of its own; choose a language model that has attention layers"
         ) from error
     if config.model_type != "mpt":
         return
@@ -173,6 +176,24 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
     ]
     if problems:
         raise ValueError(f"{path}: transformers' MPT does not compute {'; '.join(problems)}; mpt-7b works")
+
+
+def _check_attention(config: PreTrainedConfig, name: str) -> None:
+    """Raises a ValueError unless transformers computes the attention of a model in this way on this machine."""
+    problem = None
+    if name not in ATTENTION:
+        problem = (
+            f"choose one of {', '.join(ATTENTION)}; other implementations do not take the masks of padded and packed "
+            "rows, or are code on the Hub"
+        )
+    else:
+        try:
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=name)
+        except (ImportError, ValueError) as error:
+            problem = error
+    if problem:
+        raise ValueError(f"language.attn_implementation={name!r}: {problem}")
 
 
 @torch.no_grad()

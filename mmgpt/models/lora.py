@@ -1,5 +1,6 @@
 """LoRA around a registered model, built on peft (Hu et al. 2021, arXiv:2106.09685)."""
 
+import inspect
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -306,6 +307,11 @@ def _harmful_layers(module: nn.Module) -> dict[str, str]:
                 "but this language model's embedding and output head are one table, which an update would change in "
                 "one of its two uses only, and in both when it is merged"
             )
+        if (
+            isinstance(child, nn.Embedding)
+            and not {"input", "input_ids"} & inspect.signature(child.forward).parameters.keys()
+        ):
+            harm[name] = "an embedding that is called with other arguments than ids (of positions, as OPT's)"
         if isinstance(child, nn.MultiheadAttention):
             harm[f"{name}.out_proj"] = (
                 "a layer of nn.MultiheadAttention, which uses its weight without calling it, so that nothing is trained"

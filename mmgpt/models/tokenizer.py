@@ -34,16 +34,13 @@ SETTINGS = ("model_max_length", "padding_side", "chat_template")
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a Hugging Face folder with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
-
-    `path` is the folder, or the model's id on the Hub.
+    """The tokenizer of a folder or Hub id, with `<|endofchunk|>`, `<image>` and, where it has no padding, `<PAD>`.
 
     1. tokenizer.json is used unchanged, or else the sentencepiece model in tokenizer.model is converted. transformers'
        class, which rebuilds the tokenizer of its own model, is used only where there is neither (vocab.json and
        merges.txt). Tokens of the folder's other files get the ids in these files.
     2. The start and the end of a sequence are those of the tokenizer's files, compared with config.json and
-       generation_config.json; differences are logged. The tokenizer puts the start in front of texts where its files
-       say so (`add_bos_token`, or the post-processor of tokenizer.json), or are those of a sentencepiece model.
+       generation_config.json; differences are logged. The start is put in front of texts as `_with_start` says.
     3. Special tokens of the base stay special, also for the tokenizers library, so that typed text never becomes one
        and decoding leaves them out. Flamingo's tokens come last.
     4. Words must be decoded with the spaces between them, and must not be spelled where they are tokens.
@@ -115,10 +112,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerFast:
         **{key: settings[key] for key in SETTINGS if settings.get(key) is not None},
     )
     _check_text(folder, tokenizer)  # 4. Text.
-    starts = _starts_texts(folder, settings, tokenizer)
-    if starts != starts_texts(tokenizer):
-        tokenizer.add_bos_token = starts  # in its post-processor, with which it is saved
-    return tokenizer
+    return _with_start(tokenizer, settings)
 
 
 # Datasets, prompts and pipelines share one tokenizer.
@@ -145,7 +139,7 @@ def special_positions(text: str, names: frozenset[str]) -> tuple[tuple[int, int]
 
 def starts_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer puts its start of sequence in front of texts."""
-    return tokenizer.bos_token is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    return tokenizer.bos_token is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -163,7 +157,9 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def _read_settings(folder: Path) -> dict:
     """tokenizer_config.json together with the older special_tokens_map.json and the files of chat templates."""
-    settings, older = (read_settings(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
+    settings, older = (
+        _checked_settings(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json")
+    )
     older = {name: value for name, value in older.items() if name.endswith("_tokens") or _content(value)}
     # transformers merges them in the same order.
     settings = {**older, **settings} if "added_tokens_decoder" in settings else {**settings, **older}
@@ -173,6 +169,39 @@ def _read_settings(folder: Path) -> dict:
     if templates:
         texts = {name: file.read_text(encoding="utf-8") for name, file in templates.items()}
         settings["chat_template"] = texts["default"] if list(texts) == ["default"] else texts
+    return settings
+
+
+def _checked_settings(file: Path) -> dict:
+    """The settings of a tokenizer's file; a ValueError names a setting of a wrong type and its value."""
+
+    def is_token(value: object) -> bool:
+        value = _content(value)
+        return value is None or isinstance(value, (str, bool))
+
+    def are_tokens(value: object) -> bool:
+        values = value.values() if isinstance(value, Mapping) else value
+        return isinstance(value, (list, Mapping)) and all(map(is_token, values))
+
+    def is_decoder(value: object) -> bool:
+        return isinstance(value, Mapping) and all(
+            i.isdigit() and isinstance(token, Mapping) and isinstance(token.get("content"), str)
+            for i, token in value.items()
+        )
+
+    checks = {
+        r".*_token": (is_token, "a text, or an object with it as `content`"),
+        r"(extra|additional|model_specific)_special_tokens": (are_tokens, "a list or an object of tokens"),
+        "added_tokens_decoder": (is_decoder, "an object of ids, each with an object that has a text as `content`"),
+        "model_max_length": (lambda value: isinstance(value, (int, float)), "a number"),
+        "padding_side": (lambda value: value in ("left", "right"), "'left' or 'right'"),
+        "chat_template": (lambda value: isinstance(value, (str, list)), "a text, or a list of named ones"),
+    }
+    settings = read_settings(file)
+    for name, value in settings.items():
+        for pattern, (check, expected) in checks.items():
+            if value is not None and re.fullmatch(pattern, name) and not check(value):
+                raise ValueError(f"{file}: {name}={value!r:.80}: expected {expected}")
     return settings
 
 
@@ -188,6 +217,9 @@ def _added_tokens(folder: Path, settings: Mapping, special: set[str | None]) -> 
         entries = settings["added_tokens_decoder"].items()
         return {int(i): AddedToken(**{f: token[f] for f in fields if f in token}) for i, token in entries}
     entries = read_settings(folder / "added_tokens.json").items()
+    for token, i in entries:
+        if not isinstance(i, int):
+            raise ValueError(f"{folder}/added_tokens.json: {token!r} has the id {i!r}: expected a whole number")
     return {i: AddedToken(token, normalized=False, special=token in special) for token, i in entries}
 
 
@@ -198,7 +230,7 @@ def _read_backend(
     file, model_file = folder / "tokenizer.json", folder / "tokenizer.model"
     model = read_sentencepiece(model_file)
     if file.is_file():
-        backend = _read_tokenizers_file(file)
+        backend = _with_its_ids(file.read_text(encoding="utf-8"), file)
         text = "The red circle"
         if model and first_difference(model_file, backend, [text]) is not None:
             raise ValueError(
@@ -230,7 +262,8 @@ def _read_backend(
             f"{folder}: a {type(tokenizer).__name__} gives no positions of its tokens in a text; save a tokenizer.json"
         )
     vocabulary = {*read_settings(folder / "vocab.json"), *(token.content for token in added.values())}
-    return tokenizer.backend_tokenizer, {**_sequence_tokens(tokenizer.special_tokens_map, vocabulary), **roles}
+    backend = _with_its_ids(tokenizer.backend_tokenizer.to_str(), folder)
+    return backend, {**_sequence_tokens(tokenizer.special_tokens_map, vocabulary), **roles}
 
 
 def _as_transformers(folder: Path, roles: Mapping[str, str | None]) -> PreTrainedTokenizerBase:
@@ -251,13 +284,12 @@ def _prepended_token(backend: Tokenizer) -> dict[str, str]:
     return {"bos_token": encoding.tokens[0]} if starts else {}
 
 
-def _read_tokenizers_file(file: Path) -> Tokenizer:
-    """The tokenizer of tokenizer.json, with the ids that the file has for its added tokens.
+def _with_its_ids(text: str, file: Path) -> Tokenizer:
+    """The tokenizer of the text of a tokenizer.json, with the ids that it has for its added tokens, and without gaps.
 
     The tokenizers library ignores these ids: after a gap in the vocabulary it assigns others, even such as belong to
-    other tokens.
+    other tokens. `file` is for messages.
     """
-    text = file.read_text(encoding="utf-8")
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises no other class
@@ -314,14 +346,17 @@ def _start_of_sequence(folder: Path, vocabulary: Mapping[str, int], roles: Mappi
     return choice
 
 
-def _starts_texts(folder: Path, settings: Mapping, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether texts begin with the start of sequence: as the folder says, or else as sentencepiece's models have it.
+def _with_start(tokenizer: PreTrainedTokenizerFast, settings: Mapping) -> PreTrainedTokenizerFast:
+    """The tokenizer itself, which puts its start of sequence in front of texts where the folder says so.
 
-    SmolLM2 and GPT-2 name a start that they put in front of no text.
+    That is `add_bos_token`, or the post-processor of tokenizer.json. Where both say nothing, the vocabularies of
+    sentencepiece have a start in front, as LLaMA's. SmolLM2 and GPT-2 name a start that they put in front of no text.
     """
-    if tokenizer.bos_token is None or isinstance(settings.get("add_bos_token"), bool):
-        return tokenizer.bos_token is not None and settings["add_bos_token"]
-    return starts_texts(tokenizer) or (folder / "tokenizer.model").is_file()
+    stated = settings.get("add_bos_token")
+    starts = stated if isinstance(stated, bool) else starts_texts(tokenizer) or "▁" in tokenizer.get_vocab()
+    if (starts and tokenizer.bos_token is not None) != starts_texts(tokenizer):
+        tokenizer.add_bos_token = starts  # in its post-processor, with which it is saved
+    return tokenizer
 
 
 def _configured_tokens(folder: Path, vocabulary: Mapping[str, int], role: str) -> tuple[dict[str, str], float]:
@@ -331,7 +366,7 @@ def _configured_tokens(folder: Path, vocabulary: Mapping[str, int], role: str) -
     for name, config in configs.items():
         ids = config.get(f"{role}_token_id")
         for i in ids if isinstance(ids, list) else [ids]:
-            if i in names:
+            if isinstance(i, int) and i in names:
                 tokens.setdefault(names[i], name)
     return tokens, configs["config.json"].get("vocab_size") or float("inf")
 

@@ -6,9 +6,12 @@ from functools import cache
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub import constants
 
 # The owner, the model, and possibly a branch, tag or commit: 'HuggingFaceTB/SmolLM2-135M-Instruct@main'.
-HUB_NAME = re.compile(r"(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<model>[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+HUB_NAME = re.compile(
+    r"(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<model>[A-Za-z0-9][\w.-]*)(@(?P<revision>\w[\w.-]*(/\w[\w.-]*)*))?"
+)
 # Folders of this project's layout; a missing file in them is not looked for on the Hub.
 LOCAL_FOLDERS = ("checkpoints", "configs", "data", "work_dirs")
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt")  # configs, tokenizers and chat templates
@@ -58,7 +61,7 @@ def _cached_folder(name: str, weights: bool) -> str:
         folder = download(SAFETENSORS if weights else ())
         if weights and not any(Path(folder).glob("*.safetensors")):
             folder = download(BIN)
-    except (OSError, huggingface_hub.errors.HFValidationError) as error:
+    except (OSError, ValueError) as error:  # a ValueError where the Hub allows no such name
         if huggingface_hub.is_offline_mode():
             reason = "HF_HUB_OFFLINE is set"
         elif isinstance(error, huggingface_hub.errors.RepositoryNotFoundError):
@@ -67,8 +70,7 @@ def _cached_folder(name: str, weights: bool) -> str:
             reason = f"the Hub does not give it ({next(iter(str(error).splitlines()), '')})"
         command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
         raise FileNotFoundError(
-            f"{name} is neither a local folder nor complete in the Hub's cache "
-            f"({huggingface_hub.constants.HF_HUB_CACHE}), and {reason}: run `{command}` with a network, or name a "
-            "folder"
+            f"{name} is neither a local folder nor complete in the Hub's cache ({constants.HF_HUB_CACHE}), "
+            f"and {reason}: run `{command}` with a network, or name a folder"
         ) from error
     return folder

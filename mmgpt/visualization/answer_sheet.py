@@ -20,7 +20,7 @@ def draw_sheet(rows: Sequence[dict], path: str | Path) -> Path:
 
     Args:
         rows: dicts with ``image`` (a path, a PIL image, or None for a text-only question), ``question``,
-            ``prediction``, ``answer`` (the expected answer, or None), ``correct`` (None: not judged), and optionally
+            ``prediction``, ``answer`` (the expected answer, or None), ``correct`` (None: not scored), and optionally
             ``dataset``, which is shown as the title.
         path: the PNG file.
 

@@ -40,6 +40,7 @@ class ChatPage:
         blocks: the gr.Blocks that Gradio serves.
         components: its components.
         session: state with each visitor's `Session`; None before the first question.
+        failed: state with the question from the box whose answer failed last, as the box's value; None after a success.
     """
 
     def __init__(self, chat: Chat, title: str, examples: Sequence[rendering.Example] = (), limits: Limits = Limits()):  # noqa: B008
@@ -49,6 +50,7 @@ class ChatPage:
             self.session = gr.State(
                 None, time_to_live=SESSION_LIFETIME, delete_callback=lambda session: session and session.clear()
             )
+            self.failed = gr.State(None)
             starts = {name: template_start(chat, template) for name, template in chat_templates(chat).items()}
             self.components = components = add_components(
                 title, self.examples, slider_defaults(chat), starts, limits.characters
@@ -60,7 +62,9 @@ class ChatPage:
             queued |= dict(show_progress="minimal", show_progress_on=components.stats)
             question = [self.session, components.box, *components.settings]
             # Enter during an answer takes effect when that answer has ended; by default Gradio would ignore it.
-            components.box.submit(self.ask, question, outputs, trigger_mode="always_last", **queued)
+            asked = [*outputs, self.failed]
+            event = components.box.submit(self.ask, question, asked, trigger_mode="always_last", **queued)
+            event.then(self.put_back, [self.failed, components.box], components.box, **IMMEDIATE)
             components.turns.example(self.answer_example, settings, outputs, **queued)
             components.turns.retry(self.retry, settings, outputs, **queued)
             components.box.stop(self.stop, self.session, None, **IMMEDIATE)
@@ -78,11 +82,15 @@ class ChatPage:
     def ask(self, session: Session | None, message: dict, *settings) -> Iterator[dict]:
         """Handler of a question from the box."""
         if not message["text"] and not message["files"]:  # Enter was pressed twice: the box is empty the second time.
-            yield {self.components.box: gr.skip()}
+            yield {self.failed: None}
             return
         session = session or self._new_session()
         texts = self._texts(session.ask, message["text"], message["files"], settings=settings)
         yield from self._updates(session, texts, message)
+
+    def put_back(self, failed: dict | None, message: dict) -> dict:
+        """Handler of the end of an answer: a failed question goes back into the box, unless another one waits there."""
+        return gr.skip() if failed is None or message["text"] or message["files"] else failed
 
     def answer_example(self, session: Session | None, event: gr.EventData, *settings) -> Iterator[dict]:
         """Handler of a click on an example."""
@@ -106,7 +114,7 @@ class ChatPage:
 
         Args:
             texts: the text of the answer so far, again and again.
-            message: content of the box if the question came from there; a failure puts it back there.
+            message: content of the box if the question came from there; after a failure it becomes `failed`.
         """
         components, started, problem = self.components, False, ""
         try:
@@ -129,9 +137,10 @@ class ChatPage:
         except Exception:
             logger.exception("an answer failed")
             problem = FAILURE
-        box_value = {"value": message} if problem and started and message else {}
         updates = self._updates_at_rest(session, problem)
-        updates[components.box] = gr.update(submit_btn=True, stop_btn=False, **box_value)
+        updates[components.box] = gr.update(submit_btn=True, stop_btn=False)
+        if message:
+            updates[self.failed] = message if problem and started else None
         if started and session.turns:
             updates[components.stats] = rendering.answer_stats(session.answer)
         yield updates

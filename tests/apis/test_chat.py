@@ -14,6 +14,7 @@ from mmgpt.datasets import InstructionDataset, prompts
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import PromptTooLong
 from tests.helpers.chat_pipeline import pipeline
+from tests.helpers.transformers_generate import reference_generate
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_pieces_are_the_models_own_answer(chat, picture):
     # A random model says bytes that are no characters, which a stream cannot take back: without them.
     generation = dict(max_new_tokens=8, bad_words_ids=[[i] for i in range(3, 259)])
     inputs = chat.prepare(conversation_of([("what colour?", "")], picture))
-    ids = chat.model.generate(**inputs, **generation)
+    ids = reference_generate(chat.model, **inputs, **generation)
     expected = chat.model.tokenizer.decode(ids[0], skip_special_tokens=True).lstrip()
     wordy = Chat(chat.model, chat.pipeline, generation)
     pieces = list(wordy.stream(wordy.start(), "what colour?", [Image.open(picture)]))
@@ -272,12 +273,10 @@ def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beam
         assert piece.text == "" and [token.id for token in piece.tokens] == [word]
 
 
-def test_the_old_name_of_the_scheduler_argument_is_accepted_with_a_warning(chat, monkeypatch):
-    warnings = []
-    monkeypatch.setattr("mmgpt.apis.chat.print_log", lambda text, *_: warnings.append(text))
-    other = Chat(chat.model, chat.pipeline, engine=dict(max_batch=3))
+def test_the_old_name_of_the_scheduler_argument_is_accepted_with_a_warning(chat):
+    with pytest.warns(FutureWarning, match=r"Chat\(engine=...\) is called scheduler=... now"):
+        other = Chat(chat.model, chat.pipeline, engine=dict(max_batch=3))
     assert other.scheduler.max_batch == 3
-    assert warnings == ["Chat: the argument 'engine' is 'scheduler' now"]
 
 
 def test_settings_in_force_are_those_of_a_stream(chat):

@@ -636,3 +636,34 @@ def test_the_image_preprocessing_of_transformers_equals_ours_but_for_some_sizes(
             assert levels(processor, width, height) < near, (width, height)
         for width, height in ((640, 427), (427, 640), (227, 224), (231, 224)):
             assert levels(processor, width, height) > 90, (width, height)
+
+
+@pytest.mark.parametrize(
+    "entry, value, words",
+    [
+        ("language", 5, "language=5: expected an object"),
+        ("weights", 5, "weights=5: expected a text"),
+        ("frozen", "vision", "frozen='vision': expected a list"),
+        ("generation", [4], r"generation=\[4\]: expected an object"),
+    ],
+)
+def test_an_entry_of_a_wrong_type_is_named(experiment, tmp_path, entry, value, words):
+    cfg, model = experiment()
+    export(cfg, model, tmp_path / "out")
+    description = json.loads((tmp_path / "out" / "mmgpt.json").read_text())["model"]
+    description["module"][entry] = value
+    changed_json(tmp_path / "out" / "mmgpt.json", model=description)
+    with pytest.raises(ValueError, match=f"mmgpt.json: model.module.{words}"):
+        by_chat(tmp_path / "out")
+
+
+def test_a_folder_keeps_the_attention_implementation_but_no_code_for_it(experiment, tmp_path):
+    cfg, _ = experiment()
+    cfg.model.module.language.attn_implementation = "eager"
+    export(cfg, build_model(cfg, device="cpu"), tmp_path / "out")
+    assert by_chat(tmp_path / "out").flamingo.language.config._attn_implementation == "eager"
+    description = json.loads((tmp_path / "out" / "mmgpt.json").read_text())["model"]
+    description["module"]["language"]["attn_implementation"] = "someone/kernel"
+    changed_json(tmp_path / "out" / "mmgpt.json", model=description)
+    with pytest.raises(ValueError, match="attn_implementation has no place in a description"):
+        by_chat(tmp_path / "out")

@@ -74,8 +74,8 @@ def test_all_sides_generate_equally_many_tokens(small_sides, beams):
         hook.remove()
         # What is timed: one token of each row a step.
         assert shapes[-4:] == [(2 * beams, 1)] * 4
-        # Prompts that come together share a prefill; beam search then computes their last token by itself.
-        assert len(shapes) == 4 + (1 + (beams > 1) if name == Setting(False, beams, 2).next else 1)
+        # Prompts that come together share a prefill.
+        assert len(shapes) == 4 + 1
 
 
 def test_weights_that_a_token_is_multiplied_by(small_sides):

@@ -67,7 +67,7 @@ def contents(batches_of_epoch):
     """The supervised tokens of each sample, whatever row and batch it is in."""
     supervised_tokens = []
     for batch in batches_of_epoch:
-        owners = batch["samples"]
+        owners = batch["sample_ids"]
         if owners is None:
             owners = torch.arange(len(batch["labels"]))[:, None].expand_as(batch["labels"])
         for number in range(len(batch["sources"])):

@@ -132,7 +132,7 @@ def test_right_answers_have_full_marks(load, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load(name)
     rows = [sample["meta"] for sample in prepare(cfg, name)]
-    # A-OKVQA's direct answers are judged by what its annotators wrote, not by the right choice.
+    # A-OKVQA's direct answers are scored by what its annotators wrote, not by the right choice.
     direct = name == "aokvqa_direct"
     rows = [row | {"prediction": row["answers"][0] if direct else row["answer"] or "yes"} for row in rows]
     assert SCORES[name].items() <= metrics(cfg, rows).items()

@@ -1,10 +1,12 @@
 """The language model's own chat template: tokens, labels and prompts equal those of transformers."""
 
 import random
+from functools import cache
 
 import pytest
 
 from mmgpt.datasets.chat_template import ChatTemplate
+from mmgpt.datasets.inspection.token_spans import to_token_spans
 from mmgpt.datasets.prompts import find_template, prompt_text
 from mmgpt.datasets.segments import Segment
 from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
@@ -61,10 +63,14 @@ def as_messages(turns, system, image):
     return messages
 
 
+@cache
+def format_step(tokenizer, open_last):
+    return FormatPrompt("chat", open_last, tokenizer)
+
+
 def encode(tokenizer, turns, system="", open_last=False):
     images = sum(part["type"] == "image" for turn in turns for part in turn["question"])
-    step = FormatPrompt("chat", open_last, tokenizer)
-    segments = step(dict(turns=turns, images=["x"] * images, system=system))["segments"]
+    segments = format_step(tokenizer, open_last)(dict(turns=turns, images=["x"] * images, system=system))["segments"]
     return TokenizeSegments(tokenizer, 9999).encode(segments)
 
 
@@ -141,6 +147,17 @@ def test_segments_of_a_conversation(families):
         Segment("\n", rendered=True),
     ]
     assert [s.text for s in result["segments"] if s.special].count("<|im_end|>") == 3
+
+
+def test_browsed_tokens_are_special_where_the_template_writes_them(families):
+    tokenizer, *_ = families("qwen3")
+    turns = [dict(question=[dict(type="image"), dict(type="text", text="<think> </s>")], answer="red <|im_end|>")]
+    spans = to_token_spans(tokenizer, *encode(tokenizer, turns))
+    shown = [(span.text, span.kind, span.supervised) for span in spans if span.kind != "text"]
+    start, end = ("<|im_start|>", "special", False), ("<|im_end|>", "special", False)
+    assert shown[:4] == [start, ("<image>", "image", False), end, start]
+    assert shown[4:] == [("<think>", "special", False), ("</think>", "special", False), ("<|im_end|>", "special", True)]
+    assert "".join(span.text for span in spans if span.supervised) == "red <|im_end|><|im_end|>"
 
 
 def test_the_system_text_is_the_samples_or_else_the_configs(families):

@@ -38,7 +38,7 @@ def test_unknown_side():
 def test_samples_that_share_rows():
     batch = collate_conversations([sample(3, 1), sample(5, 2), sample(2, 0, "language")], 9, row_length=6)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 9], [1, 2, 3, 1, 2, 9]]
-    assert batch["samples"].tolist() == [[1, 1, 1, 1, 1, -1], [0, 0, 0, 2, 2, -1]]
+    assert batch["sample_ids"].tolist() == [[1, 1, 1, 1, 1, -1], [0, 0, 0, 2, 2, -1]]
     # The first token of a later sample does not follow from the sample before.
     assert batch["labels"].tolist() == [[1, 2, 3, 4, 5, -100], [1, 2, 3, -100, 2, -100]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0]] * 2
@@ -50,7 +50,7 @@ def test_samples_that_share_rows():
 def test_packed_rows_are_as_short_as_possible():
     samples = [sample(length, 0) for length in (70, 40, 30, 60, 50)]
     batch = collate_conversations(samples, 9, row_length=2048)
-    assert batch["input_ids"].shape == batch["labels"].shape == batch["samples"].shape == (1, 256)
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["sample_ids"].shape == (1, 256)
     assert batch["attention_mask"].sum() == 250
 
 
@@ -76,7 +76,7 @@ def test_batch_without_samples_has_no_labels():
     assert batch["input_ids"].tolist() == [[9]] and batch["labels"].tolist() == [[-100]]
     assert batch["attention_mask"].tolist() == [[1]] and batch["image_counts"].tolist() == [0]
     assert batch["pixels"] is None and batch["sources"] == batch["metas"] == []
-    assert collate_conversations([], 9, row_length=6)["samples"] is None
+    assert collate_conversations([], 9, row_length=6)["sample_ids"] is None
     assert count_label_tokens(batch) == {"visual": 0, "language": 0}
 
 

@@ -8,7 +8,7 @@ from mmgpt.engine.global_batch import set_totals
 def batch(source, tokens):
     labels = torch.full((1, 9), -100)
     labels[0, 1 : 1 + tokens] = 5
-    return {"labels": labels, "samples": None, "sources": [source]}
+    return {"labels": labels, "sample_ids": None, "sources": [source]}
 
 
 def totals(*batches):

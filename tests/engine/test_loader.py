@@ -1,4 +1,4 @@
-"""rank_loader: the batches of a process are those that it gets in a run."""
+"""dataloader_of_rank: the batches of a process are those that it gets in a run."""
 
 import pytest
 import torch.distributed
@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.dist import get_dist_info
 from torch.utils.data import Dataset
 
-from mmgpt.engine.loader import rank_loader
+from mmgpt.engine.loader import dataloader_of_rank
 from mmgpt.registry import DATASETS
 
 
@@ -39,7 +39,7 @@ def config(n=12, shuffle=False, seed=3):
 
 
 def batches(*args, **kwargs):
-    return [list(batch) for batch in rank_loader(*args, **kwargs)]
+    return [list(batch) for batch in dataloader_of_rank(*args, **kwargs)]
 
 
 def test_each_rank_gets_its_share():
@@ -62,13 +62,13 @@ def test_order_follows_seed_and_epoch():
 
 def test_no_worker_is_started_and_the_config_stays():
     cfg = config()
-    assert rank_loader(cfg, "train").num_workers == 0 and cfg.train_dataloader.num_workers == 4
+    assert dataloader_of_rank(cfg, "train").num_workers == 0 and cfg.train_dataloader.num_workers == 4
 
 
 def test_without_a_seed_the_order_is_the_same_each_time():
-    assert rank_loader(config(seed=None), "train").batch_sampler.sampler.seed == 0
+    assert dataloader_of_rank(config(seed=None), "train").batch_sampler.sampler.seed == 0
     plain = {key: value for key, value in config().items() if key != "randomness"}
-    assert rank_loader(plain, "train").batch_sampler.sampler.seed == 0
+    assert dataloader_of_rank(plain, "train").batch_sampler.sampler.seed == 0
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_without_a_seed_the_order_is_the_same_each_time():
 )
 def test_splits_ranks_and_epochs_out_of_range_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
-        rank_loader(config(), *arguments)
+        dataloader_of_rank(config(), *arguments)

@@ -9,7 +9,7 @@ from mmengine.evaluator import Evaluator
 
 from mmgpt.evaluation import AnswerAccuracy
 from mmgpt.evaluation.metrics import answers
-from mmgpt.evaluation.metrics.answers import judge, normalize
+from mmgpt.evaluation.metrics.answers import normalize, scored_row
 from mmgpt.registry import METRICS
 
 
@@ -33,18 +33,18 @@ def test_normalize_ignores_case_white_space_and_one_full_stop(text):
 
 @pytest.mark.parametrize("text", ["a red", "red!", "red..", "re d", "", "dark red"])
 def test_other_differences_make_an_answer_wrong(text):
-    assert not judge(sample("colour", text))["correct"]
+    assert not scored_row(sample("colour", text))["correct"]
 
 
 def test_any_of_several_answers_is_right():
-    assert judge(sample("caption", "A big dog.", "a dog", answers=["a cat", "a big dog"]))["correct"]
-    assert judge(sample("caption", "a dog", "a dog", answers=["a cat"]))["correct"]
-    assert judge(sample("caption", "a cat", "", answers=["a cat"]))["correct"]
+    assert scored_row(sample("caption", "A big dog.", "a dog", answers=["a cat", "a big dog"]))["correct"]
+    assert scored_row(sample("caption", "a dog", "a dog", answers=["a cat"]))["correct"]
+    assert scored_row(sample("caption", "a cat", "", answers=["a cat"]))["correct"]
 
 
 def test_a_sample_without_an_answer_is_named():
     with pytest.raises(ValueError, match="'1' of dataset 'colour' has neither"):
-        judge(sample("colour", "red", "", answers=None))
+        scored_row(sample("colour", "red", "", answers=None))
 
 
 def test_percent_count_and_means_by_dataset():

@@ -274,7 +274,7 @@ def test_samples_that_do_not_count_have_a_row_so_that_processes_can_be_merged():
 
 def test_data_without_a_counted_sample_is_refused():
     difficult = sample(1, "cat", answers=["cat"] * 10, tags={"difficult_direct_answer": "true"})
-    with pytest.raises(ValueError, match="no prediction to judge"):
+    with pytest.raises(ValueError, match="no prediction to score"):
         scores("direct_answer", [difficult])
 
 

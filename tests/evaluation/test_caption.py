@@ -107,7 +107,7 @@ def test_a_group_of_images_is_scored_on_its_own(monkeypatch, warnings):
 @needs_java
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
 def test_a_line_break_in_a_caption_does_not_shift_the_next_captions(line_break):
-    rows = [caption.CaptionRule().judge(sample) for sample in samples([f"a{line_break}dog", *PREDICTIONS[1:]])]
+    rows = [caption.CaptionRule().score_sample(sample) for sample in samples([f"a{line_break}dog", *PREDICTIONS[1:]])]
     tokens = caption._official_tokens(dict(enumerate(row["prediction"] for row in rows)))
     assert tokens == {0: ["a dog"], 1: ["two men playing chess in a park"], 2: [""], 3: ["a hand"]}
 
@@ -155,7 +155,10 @@ def test_spice_is_left_out_when_it_fails(monkeypatch, tmp_path, warnings):
 
 def test_references_are_the_answers_or_else_the_one_answer():
     sample = {"id": "3", "dataset": "coco", "prediction": "a dog", "answer": "A dog.", "answers": []}
-    assert caption.CaptionRule().judge(sample) == {"prediction": ["a dog"], "references": ["A dog."]}
-    assert caption.CaptionRule().judge(sample | {"answers": ["A dog.", "A cat."]})["references"] == ["A dog.", "A cat."]
+    assert caption.CaptionRule().score_sample(sample) == {"prediction": ["a dog"], "references": ["A dog."]}
+    assert caption.CaptionRule().score_sample(sample | {"answers": ["A dog.", "A cat."]})["references"] == [
+        "A dog.",
+        "A cat.",
+    ]
     with pytest.raises(ValueError, match="'3' of dataset 'coco' has neither"):
-        caption.CaptionRule().judge(sample | {"answer": ""})
+        caption.CaptionRule().score_sample(sample | {"answer": ""})

@@ -1,4 +1,4 @@
-"""Benchmarks that could not be judged are refused before anything is answered, and before a model is built."""
+"""Benchmarks that could not be scored are refused before anything is answered, and before a model is built."""
 
 import json
 import subprocess
@@ -62,7 +62,7 @@ def scores(rule, **more):
         ),
     ],
 )
-def test_questions_that_cannot_be_judged_are_refused(data, records, metric, message):
+def test_questions_that_cannot_be_scored_are_refused(data, records, metric, message):
     dataset = data(*records)
     with pytest.raises(ValueError, match=message):
         check(dataset, **metric)
@@ -80,7 +80,7 @@ def test_questions_that_cannot_be_judged_are_refused(data, records, metric, mess
         ([record(answer="a"), record(answer="a")], dict(type="AnswerAccuracy")),
     ],
 )
-def test_questions_that_can_be_judged_pass(data, records, metric):
+def test_questions_that_can_be_scored_pass(data, records, metric):
     check(data(*records), **metric)
     check(ImageControl(data(*records), "zero"), **metric)
 

@@ -28,7 +28,7 @@ def first_letter(sample):
 class Lengths(Rule):
     scores_samples = False
 
-    def judge(self, sample):
+    def score_sample(self, sample):
         return {"length": len(sample["prediction"])}
 
     def summarize(self, rows):
@@ -106,3 +106,13 @@ def test_a_rule_that_fails_on_an_empty_prediction_is_told_with_the_sample():
     sample = {"dataset": "birds", "id": "7", "answer": "1"}
     with pytest.raises(SampleError, match="dataset 'birds', id '7': its scoring rule fails on an empty prediction"):
         BenchmarkScores(rule="as_number").check([sample])
+
+
+def test_the_earlier_name_of_score_sample_is_accepted_with_a_warning():
+    with pytest.warns(FutureWarning, match="Old.judge is called score_sample now"):
+
+        class Old(Rule):
+            def judge(self, sample):
+                return {"score": 1.0}
+
+    assert Old().score_sample({}) == {"score": 1.0}

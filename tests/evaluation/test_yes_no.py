@@ -55,8 +55,8 @@ def test_scores_equal_scikit_learn_on_random_answers():
 
     rng = random.Random(0)
     for _ in range(20):
-        judged = [{"predicted": rng.random() < 0.6, "expected": rng.random() < 0.5} for _ in range(50)]
-        predicted, expected = ([row[key] for row in judged] for key in ("predicted", "expected"))
+        scored = [{"predicted": rng.random() < 0.6, "expected": rng.random() < 0.5} for _ in range(50)]
+        predicted, expected = ([row[key] for row in scored] for key in ("predicted", "expected"))
         precision, recall, f1, _ = precision_recall_fscore_support(expected, predicted, average="binary")
         reference = dict(
             accuracy=accuracy_score(expected, predicted),
@@ -65,21 +65,21 @@ def test_scores_equal_scikit_learn_on_random_answers():
             F1=f1,
             yes=sum(predicted) / 50,
         )
-        assert YesNoRule().summarize(judged) == pytest.approx({name: 100 * score for name, score in reference.items()})
+        assert YesNoRule().summarize(scored) == pytest.approx({name: 100 * score for name, score in reference.items()})
 
 
 def test_the_right_answer_is_yes_or_no():
     rule = YesNoRule()
-    assert rule.judge({"answer": "Yes", "prediction": "no"}) == {
+    assert rule.score_sample({"answer": "Yes", "prediction": "no"}) == {
         "predicted": False,
         "expected": True,
         "score": 0,
     }
-    assert rule.judge({"answer": "no", "prediction": "No."}) == {
+    assert rule.score_sample({"answer": "no", "prediction": "No."}) == {
         "predicted": False,
         "expected": False,
         "score": 1,
     }
     for answer in ("maybe", "", None):
         with pytest.raises(ValueError, match="id 'p1': the right answer must be yes or no, got"):
-            rule.judge({"id": "p1", "answer": answer, "prediction": "no"})
+            rule.score_sample({"id": "p1", "answer": answer, "prediction": "no"})

@@ -193,9 +193,9 @@ def test_generation_arguments_reach_the_model(load, submitted):
         *[{"num_beams": 2, "max_new_tokens": 2}] * 3,
     ]
     model.generate_until(requests(several))
-    arguments = [(len(call), call[0].arguments) for call in calls]
-    seen = sorted((count, each.get("num_beams"), each["max_new_tokens"]) for count, each in arguments)
-    assert seen == [(1, None, 3), (4, 2, 2)]
+    samplers = [(len(call), call[0].sampler) for call in calls]
+    seen = sorted((count, each.settings.num_beams, each.max_new_tokens) for count, each in samplers)
+    assert seen == [(1, 1, 3), (4, 2, 2)]
 
 
 def test_an_answer_ends_before_its_stop_text(load, adapter):

@@ -5,6 +5,7 @@ import torch
 
 from mmgpt.apis import Chat, Conversation
 from tests.harness.conftest import SEED, WORDS_ONLY
+from tests.helpers.transformers_generate import reference_generate
 
 
 class BaseModel:
@@ -85,7 +86,7 @@ def test_texts_and_images_keep_their_order(model, chat, files, pictures, submitt
     [[request]] = calls
     assert request.ids.equal(expected["input_ids"])
     assert request.pixels.equal(expected["pixels"][0])
-    assert len(request.pixels) == 2 and request.arguments["max_new_tokens"] == 6
+    assert len(request.pixels) == 2 and request.sampler.max_new_tokens == 6
 
 
 def test_several_turns_equal_the_chat(model, chat, files):
@@ -112,6 +113,6 @@ def test_beams_of_the_config(model, chat):
     beams = Chat(chat.model, chat.pipeline, {**WORDS_ONLY, "num_beams": 3})
     model.chat_model.generation = beams.generation
     asked = Conversation([{"question": "what colour is the circle?"}])
-    ids = chat.model.generate(**chat.prepare(asked), **beams.generation)
+    ids = reference_generate(chat.model, **chat.prepare(asked), **beams.generation)
     said = chat.model.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
     assert model.generate([text("what colour is the circle?")]) == said

@@ -116,7 +116,9 @@ def chat_folder(name: str, folder: Path, generation: bool = False) -> str:
     raw = make()
     # Llama 2's and Gemma's tokenizers have their special tokens in the vocabulary, and mark them in the file.
     added(raw, *(token for token in ("<unk>", "<s>", "</s>") if raw.token_to_id(token) is not None))
-    save(raw, folder, config={}, tokenizer_config=dict(bos_token=bos, eos_token=eos, unk_token=None))
+    save(
+        raw, folder, config={}, tokenizer_config=dict(bos_token=bos, eos_token=eos, unk_token=None, add_bos_token=False)
+    )
     (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
     return str(folder)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from shutil import copytree
 
-import huggingface_hub
+from huggingface_hub import constants
 
 from mmgpt.utils import hub
 
@@ -12,7 +12,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def use_hub(monkeypatch, cache: Path, endpoint: str | None = None) -> None:
     """Sets the folder of the Hub's cache, and its address; without an address, the Hub is offline."""
-    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", endpoint is None)
     if endpoint is not None:

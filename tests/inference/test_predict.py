@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from mmgpt.inference import prefill
+from mmgpt.inference.decoding_batch import DecodingBatch
 from mmgpt.registry import MODELS
+from tests.helpers.transformers_generate import reference_generate
 from tests.models.test_flamingo import batch
 
 LENGTH = 6
@@ -34,7 +36,7 @@ def predictions(model, inputs, **generation):
 
 def generated(model, inputs, **generation):
     """The same answers by transformers' generate."""
-    ids, ends = model.generate(**inputs, **generation).tolist(), model.ends(generation)
+    ids, ends = reference_generate(model, **inputs, **generation).tolist(), model.ends(generation)
     answers = [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in ids]
     return [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in answers]
 
@@ -50,15 +52,13 @@ def test_predictions_equal_transformers_with_left_padding(model, settings):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_models_with_a_recurrent_state_are_answered_in_one_padded_batch(model, beams, monkeypatch):
+def test_models_with_a_recurrent_state_are_answered_in_one_batch(model, beams, monkeypatch):
     monkeypatch.setattr(prefill, "is_attention_only", lambda language: False)
     inputs, settings, rows = left_padded(model), dict(max_new_tokens=LENGTH, num_beams=beams), []
-    expected, generate = generated(model, inputs, **settings), model.language.generate
-    monkeypatch.setattr(
-        model.language, "generate", lambda input_ids, **rest: rows.append(len(input_ids)) or generate(input_ids, **rest)
-    )
-    assert predictions(model, inputs, **settings) == expected
-    assert rows == [3]
+    step = DecodingBatch.step
+    monkeypatch.setattr(DecodingBatch, "step", lambda batch, tokens: rows.append(len(tokens)) or step(batch, tokens))
+    assert predictions(model, inputs, **settings) == generated(model, inputs, **settings)
+    assert rows == [3 * beams] * (LENGTH - 1)
 
 
 def test_sampling_follows_torchs_seed(model):

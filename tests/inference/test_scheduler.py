@@ -10,7 +10,9 @@ from PIL import Image
 
 from mmgpt.apis import Chat, Conversation
 from mmgpt.inference.answer import Busy
+from mmgpt.inference.decoding_batch import DecodingBatch
 from tests.helpers.chat_pipeline import pipeline
+from tests.helpers.transformers_generate import reference_generate
 
 # A random model says bytes that are no characters; words can be compared as text.
 WORDS = [[i] for i in range(3, 259)]
@@ -32,7 +34,7 @@ def uncached(chat, **scheduler):
 
 def reference(chat, conversation, **generation):
     """Ids and text of an answer by transformers' generate, of the whole conversation at once."""
-    ids = chat.model.generate(**chat.prepare(conversation), **{**chat.generation, **generation})
+    ids = reference_generate(chat.model, **chat.prepare(conversation), **{**chat.generation, **generation})
     return chat.model.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
 
 
@@ -167,23 +169,24 @@ def test_settings_of_one_question_do_not_touch_another(chat):
 
 
 @pytest.mark.parametrize("scores", ["answer", "text"])
-def test_beams_of_equal_settings_are_answered_together(chat, scores, monkeypatch):
+def test_beams_are_decoded_together_with_other_requests(chat, scores, monkeypatch):
     many = Chat(chat.model, chat.pipeline, dict(chat.generation, beam_scores=scores), dict(max_batch=12))
-    rows, generate = [], many.flamingo.language.generate
+    rows, step = [], DecodingBatch.step
 
-    def counted(input_ids, **kwargs):
-        rows.append(len(input_ids))
-        return generate(input_ids, **kwargs)
+    def counted(batch, tokens):
+        rows.append(len(tokens))
+        return step(batch, tokens)
 
-    monkeypatch.setattr(many.flamingo.language, "generate", counted)
+    monkeypatch.setattr(DecodingBatch, "step", counted)
+    beams = [3, 3, 1, 3, 3, 3, 2, 1, 3]
     with many.scheduler.paused():
-        answers = [many.submit(each, dict(num_beams=3)) for each in questions()[:6]]
-        answers.append(many.submit(questions()[6], dict(num_beams=2)))
+        answers = [many.submit(questions()[i], dict(num_beams=n)) for i, n in enumerate(beams)]
     texts = [answer.text() for answer in answers]
     monkeypatch.undo()
-    assert texts[:6] == [reference(many, each, num_beams=3) for each in questions()[:6]]
-    assert texts[6] == reference(many, questions()[6], num_beams=2)
-    assert sum(rows) == 7 and max(rows) == 4 and all(answer.completion_tokens for answer in answers)
+    assert texts == [reference(many, questions()[i], num_beams=n) for i, n in enumerate(beams)]
+    assert max(rows) <= 12 and sum(size > 6 for size in rows) > LENGTH / 2
+    assert all(answer.completion_tokens for answer in answers)
+    assert many.stats()["completion_tokens"] == sum(answer.completion_tokens for answer in answers)
 
 
 @pytest.mark.parametrize("scores", ["answer", "text"])

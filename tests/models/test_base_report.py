@@ -121,7 +121,7 @@ def test_an_image_encoder_of_open_clip(tiny_clip, monkeypatch):
     sizes = report["Image encoder"]
     assert sizes["config"] == f"vision=dict(type='OpenCLIPVision', path={tiny_clip!r})"
     assert sizes["parameters"] == f"{sum(p.numel() for p in encoder.parameters()):,}"
-    assert (sizes["images"], sizes["features"]) == ("32 x 32", "16 of 32")
+    assert (sizes["images"], sizes["features"]) == ("32 x 32", "16 of 32, from the last layer")
     assert report["Preprocessing"] == dict(library="open_clip", size="32", mean="(0.5, 0.5, 0.5)")
 
 
@@ -131,7 +131,7 @@ def test_an_image_encoder_of_transformers(tmp_path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     report = describe(str(tmp_path))["Image encoder"]
     assert report["config"].startswith("vision=dict(type='HFVision', path=")
-    assert (report["images"], report["features"]) == ("32 x 32", "16 of 32")
+    assert (report["images"], report["features"]) == ("32 x 32", "16 of 32, from the last layer")
     assert report["stored as"].startswith("float32 (")
 
 

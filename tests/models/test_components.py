@@ -10,6 +10,7 @@ from mmgpt.cli import load_config
 from mmgpt.cli.description import _foreign
 from mmgpt.registry import MODELS
 from tests.helpers.chat_pipeline import pipeline
+from tests.helpers.transformers_generate import reference_generate
 from tests.models.test_flamingo import batch
 
 MODULE = '''
@@ -133,7 +134,7 @@ def test_components_of_ones_own_are_trained_exported_and_asked(config, tmp_path)
 
     arguments = {key: data[key] for key in ("input_ids", "pixels", "image_counts")}
     cached = model.generate(**arguments, max_new_tokens=4)
-    assert torch.equal(cached, model.generate(**arguments, max_new_tokens=4, use_cache=False))
+    assert torch.equal(cached, reference_generate(model, **arguments, max_new_tokens=4, use_cache=False))
 
     export(cfg, model, tmp_path / "out")
     loaded = Chat.from_config(tmp_path / "out", device="cpu", trust=True)
@@ -163,7 +164,7 @@ def test_a_gated_block_of_ones_own_keeps_packed_samples_apart(config):
     ids, labels = data["input_ids"], data["labels"]
     alone = model(**{**data, "attention_mask": None}, mode="tensor")
     packed = torch.cat((ids[0], ids[2]))[None], torch.tensor([[0] * 9 + [1] * 9])
-    together = model(packed[0], pixels=data["pixels"][:1, :1], samples=packed[1], labels=labels, mode="tensor")
+    together = model(packed[0], pixels=data["pixels"][:1, :1], sample_ids=packed[1], labels=labels, mode="tensor")
     torch.testing.assert_close(together[0, :9], alone[0])
     torch.testing.assert_close(together[0, 9:], alone[2])
 

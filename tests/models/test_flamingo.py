@@ -78,7 +78,7 @@ def test_blank_images_give_equal_losses_and_gradients_of_zero(model):
     data = dict(input_ids=data["input_ids"][2:], attention_mask=data["attention_mask"][2:], labels=data["labels"][2:])
     blank = dict(pixels=torch.zeros(1, 1, 3, 1, 1), image_counts=torch.tensor([0]))
     samples = torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1]])
-    for more in ({}, {"samples": samples, "attention_mask": None, "sources": ["a", "b"]}):
+    for more in ({}, {"sample_ids": samples, "attention_mask": None, "sources": ["a", "b"]}):
         with_blank, without = (model(**{**data, **more, **images}, mode="loss") for images in (blank, {}))
         torch.testing.assert_close(with_blank, without, rtol=0, atol=0)
         model.zero_grad()

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from mmgpt.compat.beams import PublishedBeams
 from mmgpt.inference.sampling import Sampler
 from mmgpt.models import generation
 from mmgpt.models.generation import answer_ends, generation_arguments
@@ -246,7 +245,6 @@ def test_settings_in_force(tiny_flamingo_config, base_saying):
 
 
 def test_scores_of_beams(tokenizer):
-    published = generation_arguments(tokenizer, dict(beam_scores="text", num_beams=2))
-    assert isinstance(published["custom_generate"], PublishedBeams) and "beam_scores" not in published
-    assert "custom_generate" not in generation_arguments(tokenizer, dict(beam_scores="text"))
-    assert "custom_generate" not in generation_arguments(tokenizer, dict(beam_scores="text", num_beams=None))
+    assert generation_arguments(tokenizer, dict(beam_scores="text", num_beams=2))["beam_scores"] == "text"
+    with pytest.raises(ValueError, match="beam_scores='words': choose one of answer, text"):
+        generation_arguments(tokenizer, dict(beam_scores="words"))

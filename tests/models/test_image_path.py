@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from mmgpt.apis import Chat
+from mmgpt.cli.config import steps_of
+from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.engine.runner import MMGPTRunner
 from mmgpt.models.gated_lm import GatedCrossAttentionBlock
 from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
 from mmgpt.models.weights.names import new_tensors
 from mmgpt.registry import MODELS
+from tests.helpers.chat_pipeline import pipeline
 
 ROOT = Path(__file__).parents[2]
 LORA = dict(r=2, target_modules=["q_proj", "to_q"], exclude_modules=r"(vision|perceiver)\..*")
@@ -154,3 +160,24 @@ def test_closed_gates_are_warned_of_before_answers(build, weights, monkeypatch):
     assert not lines
     warn_of_closed_gates(build(LORA))
     assert len(lines) == 1 and "images do not reach this model" in lines[0]
+
+
+def test_a_model_with_closed_gates_answers_texts_only(build, tiny_llama):
+    chat = Chat(build().eval(), build_pipeline(pipeline(tiny_llama)), dict(max_new_tokens=2))
+    assert isinstance(chat.ask(chat.start(), "what?"), str)
+    with pytest.raises(ValueError, match="all gated blocks are zero: images do not reach this model"):
+        chat.ask(chat.start(), "what?", [Image.new("RGB", (40, 30))])
+
+
+def test_closed_gates_are_not_evaluated_with_images(tiny_base, tmp_path):
+    cfg = copy.deepcopy(tiny_base)
+    cfg.model.module.update(weights=None, gated=dict(cfg.model.module.gated, gate_init=0.0))
+    cfg.update(work_dir=str(tmp_path), load_from=None, experiment_name="closed_gates")
+    assert any(steps_of(cfg.test_dataloader, "LoadImages"))
+    for name in [name for name in cfg if name.startswith(("train_", "optim_", "param_"))]:
+        cfg.pop(name)
+    runner = MMGPTRunner.from_cfg(cfg)
+    with pytest.raises(ValueError, match="images do not reach this model.* or evaluate on texts alone"):
+        runner.load_or_resume()
+    cfg.test_dataloader, cfg.experiment_name = dict(dataset=dict(pipeline=[dict(type="FormatPrompt")])), "closed_texts"
+    MMGPTRunner.from_cfg(cfg).load_or_resume()

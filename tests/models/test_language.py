@@ -336,5 +336,21 @@ def test_a_model_of_recurrent_layers_only_is_refused_before_its_weights_are_read
     sizes = dict(hidden_size=32, num_hidden_layers=2, vocab_size=60)
     more = dict(num_heads=4, head_dim=16) if family == "mamba2" else {}
     AutoConfig.for_model(family, **sizes, **more).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"a model of type '{family}' has recurrent layers only"):
+    with pytest.raises(ValueError, match=f"a model of type '{family}' has no KV cache .* recurrent layers only"):
         load_language_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("vocab_size", "362", "vocab_size='362': expected a whole number"),
+        ("text_config", 5, "text_config=5: expected an object"),
+        ("model_type", ["llama"], r"model_type=\['llama'\]: expected a text"),
+        ("hidden_size", "32", r"'hidden_size' expected int, got str \(value: '32'\)"),
+        ("eos_token_id", "x", "eos_token_id='x': choose among the ids"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_named_with_its_file(tiny_flamingo_config, base_saying, key, value, words):
+    folder = base_saying(config={key: value})
+    with pytest.raises(ValueError, match=f"base/config.json: .*{words}"):
+        MODELS.build({**tiny_flamingo_config, "language": dict(path=folder)})

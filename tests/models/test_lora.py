@@ -267,6 +267,17 @@ def tied(request, tiny_llama, tiny_flamingo_config, tmp_path_factory):
     return MODELS.build(dict(tiny_flamingo_config, language=dict(path=str(folder)))), "wte", head
 
 
+def test_lora_on_an_embedding_of_positions_is_refused(tiny_llama, tiny_flamingo_config):
+    """OPT's takes the attention mask, so that peft's forward of ids failed in the first step."""
+    config = dict(model_type="opt", hidden_size=32, ffn_dim=48, word_embed_proj_dim=32, num_hidden_layers=2)
+    language = dict(path=tiny_llama, pretrained=False, config=dict(config, num_attention_heads=4))
+    model = MODELS.build(dict(tiny_flamingo_config, language=language))
+    with pytest.raises(
+        ValueError, match=r"lora takes language.*\.embed_positions, an embedding .* other arguments than ids"
+    ):
+        find_targets(model, LoraConfig(target_modules=["q_proj", "embed_positions"]))
+
+
 def test_lora_on_a_table_of_two_uses_is_refused(tied):
     model, embedding, head = tied
     exclude = LORA["exclude_modules"]

@@ -70,7 +70,7 @@ def test_chunks_give_the_losses_and_gradients_of_all_logits(family, chunk):
 def test_samples_of_a_packed_row_belong_to_their_sources(family):
     model, made = gated(family), make_samples(IMAGE, VOCABULARY, (4, 16))
     batch = collate_conversations(made, row_length=20)
-    ids, samples, labels = batch["input_ids"], batch["samples"], batch["labels"]
+    ids, samples, labels = batch["input_ids"], batch["sample_ids"], batch["labels"]
     media = model.media(ids, batch["pixels"], batch["image_counts"], samples)
     inputs = dict(input_ids=ids, media=media, **packed_inputs(model.model, samples))
     logits = model(**inputs, use_cache=False).logits[:, :-1]

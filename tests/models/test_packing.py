@@ -40,7 +40,7 @@ def test_packed_tokens_attend_to_their_own_sample_only(family, image_attention):
     model = gated(family, image_attention)
     made = make_samples(IMAGE, VOCABULARY, (4, 16))  # latents in the place of pixels
     batch = collate_conversations(made, row_length=20)
-    ids, samples, counts = batch["input_ids"], batch["samples"], batch["image_counts"]
+    ids, samples, counts = batch["input_ids"], batch["sample_ids"], batch["image_counts"]
     media = model.media(ids, batch["pixels"], counts, samples)
     logits = model(ids, media=media, use_cache=False, **packed_inputs(model.model, samples)).logits
     for i, sample in enumerate(made):
@@ -101,7 +101,7 @@ def test_packed_batches_give_the_losses_and_gradients_of_plain_ones(model):
 def test_each_sample_of_a_packed_row_has_the_loss_that_it_has_alone(model):
     made = make_samples(model.tokenizer.convert_tokens_to_ids("<image>"), 300, (3, 32, 32))
     packed = collate_conversations(made, row_length=20)
-    samples, labels = packed["samples"], packed["labels"]
+    samples, labels = packed["sample_ids"], packed["labels"]
     logits = model(**packed)
     for i, sample in enumerate(made):
         if len(sample["labels"]) == 1:

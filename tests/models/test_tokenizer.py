@@ -1,12 +1,13 @@
 """Tokenizers of folders of every kind, which follow the folders' files where transformers' classes would not."""
 
 import json
+import re
 from pathlib import Path
 from shutil import copy, copytree
 
 import pytest
 import sentencepiece
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mmgpt.datasets.segments import Segment
@@ -466,7 +467,50 @@ def test_the_start_of_sequence_is_put_where_the_folder_says(tmp_path, files, sta
 
 
 def test_the_tokenizer_of_a_sentencepiece_model_puts_its_start_in_front(sentencepiece_file, tmp_path):
+    # A folder of tokenizer.json alone with such a vocabulary is LLaMA's too: conftest.tiny_llama.
     for number, (config, starts) in enumerate([(NAMED, True), (dict(NAMED, add_bos_token=False), False)]):
         folder = write(tmp_path / f"base{number}", tokenizer_config=config)
         copy(sentencepiece_file("llama"), folder / "tokenizer.model")
         assert starts_texts(load_tokenizer(str(folder))) is starts
+
+
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [
+        ("eos_token", ["</s>"], "a text, or an object with it as `content`"),
+        ("pad_token", {"content": 3}, "a text, or"),
+        ("additional_special_tokens", ["<x>", 3], "a list or an object of tokens"),
+        ("extra_special_tokens", "<x>", "a list or an object of tokens"),
+        ("added_tokens_decoder", {"x": {"content": "<x>"}}, "an object of ids"),
+        ("added_tokens_decoder", {"5": "<x>"}, "an object of ids"),
+        ("model_max_length", "512", "a number"),
+        ("padding_side", "middle", "'left' or 'right'"),
+        ("chat_template", 5, "a text, or a list"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_named(tiny_llama, tmp_path, key, value, expected):
+    file = copytree(tiny_llama, tmp_path / "base") / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(
+        ValueError, match=rf"tokenizer_config.json: {key}={re.escape(repr(value))}: expected {expected}"
+    ):
+        load_tokenizer(str(file.parent))
+
+
+def test_new_tokens_take_no_id_of_a_vocabulary_with_a_gap(tmp_path):
+    """Of vocab.json and merges.txt too; the tokenizers library counts tokens, and gave the id of another one."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["the red circle is a of 1 blue square"] * 9, trainer)
+    tokenizer.model.save(str(tmp_path))
+    ids = json.loads((tmp_path / "vocab.json").read_text())
+    ids = {token: i + 7 * (i > 200) for token, i in ids.items()}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|end|>")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(dict(tokens, tokenizer_class="GPT2Tokenizer")))
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="gpt2")))
+    vocabulary = load_tokenizer(str(tmp_path)).get_vocab()
+    assert ids.items() <= vocabulary.items() and len(set(vocabulary.values())) == len(vocabulary)
+    assert vocabulary["<image>"] > max(ids.values())

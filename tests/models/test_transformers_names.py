@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, DynamicCache, LlamaForCausalLM
 
-from mmgpt.compat.beams import PublishedBeams
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.transformers_names import CACHE, NEW_CACHE, OLD_CACHE, cache_argument
+from tests.helpers.published_beams import PublishedBeams
 from tests.models.test_gated_lm import FAMILIES, IMAGE, SMALL, batch, gated, greedy, language_model
 
 

@@ -24,10 +24,10 @@ def environment(monkeypatch):
 KEYS = "optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(gated=dict(lr_mult=10, decay_mult=2))))\n"
 
 
-@pytest.mark.parametrize("keys", ["", KEYS], ids=["one rate", "a rate for each component"])
-def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys, keys):
-    more = "train_dataloader['dataset'].update(seconds=0.02, size=60)\ndefault_hooks['checkpoint']['interval'] = 2\n"
-    arguments = [write_config(tmp_path, more=keys + more), "--work-dir", tmp_path / "runs", "--kills", 2, "--seconds", 0.2]
+@pytest.mark.parametrize("more", ["", KEYS], ids=["one rate", "a rate for each component"])
+def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys, more):
+    more += "train_dataloader['dataset'].update(seconds=0.02, size=60)\ndefault_hooks['checkpoint']['interval'] = 2\n"
+    arguments = [write_config(tmp_path, more=more), "--work-dir", tmp_path / "runs", "--kills", 2, "--seconds", 0.2]
     assert SCRIPT["main"](list(map(str, arguments))) == 0
     output = capsys.readouterr().out
     assert "equal, bit by bit" in output

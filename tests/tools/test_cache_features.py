@@ -153,7 +153,7 @@ def test_packed_rows_are_the_same_with_the_cache(config, fill):
     fill()
     packed = {"train_dataloader.collate_fn.row_length": 200}
     batch, losses, gradients = train_once(config, packed)
-    assert len(batch["pixels"]) < 4 and batch["samples"] is not None
+    assert len(batch["pixels"]) < 4 and batch["sample_ids"] is not None
     _, plain_losses, plain_gradients = train_once(config, {**packed, **PIXELS})
     assert_close(losses, plain_losses)
     assert_close(gradients, plain_gradients)

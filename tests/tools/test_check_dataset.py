@@ -105,7 +105,7 @@ test_evaluator = {metric!r}
     assert run(config, "--workers", 1) == bool(problem)
     out = capsys.readouterr().out
     assert problem in out
-    assert ("error: answers that the metrics could not judge in test dataset 'photos': 1" in out) is bool(problem)
+    assert ("error: answers that the metrics could not score in test dataset 'photos': 1" in out) is bool(problem)
 
 
 def test_errors_exit_with_status_1(tmp_path, world, run, capsys):
@@ -209,3 +209,15 @@ def test_every_corrupt_file_is_found_and_named(tmp_path, tiny_llama, run, capsys
     expected.append(("annotation_file", f"{tmp_path}/used.jsonl", 1, f"{nan} 'turns.0.answer'"))
     expected.append(("annotation_file", f"{tmp_path}/unused.json", 0, f"{nan} 'score'"))
     assert sorted(map(str, found)) == sorted(map(str, expected))
+
+
+def test_one_split_is_checked_alone(tmp_path, world, run, capsys):
+    """A config inherits its test data, which may be absent."""
+    base = world([record("a")])
+    base.write_text(base.read_text() + 'test_dataloader = dict(dataset=dict(photos, ann_file="absent.json"))\n')
+    config = tmp_path / "own.py"
+    config.write_text(f"_base_ = {str(base)!r}\n")
+    assert run(config, "--split", "train") == 0
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+    assert run(config) != 0 and "absent.json" in capsys.readouterr().err
+    assert run(config, "--split", "test") != 0 and "absent.json" in capsys.readouterr().err

@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mmgpt.cli import load_config
+from mmgpt.models.vision.fingerprint import FILE
 from tests.models.memory.test_planner import base
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +38,7 @@ def test_it_prints_the_plan_that_options_ask_for(config, capsys):
     assert "on one GPU, with batches of 4 rows of 64 tokens and 4 images" in printed
     assert "24 GB: fits" in printed and "To turn down" not in printed
     made, sizes = estimate(config, "--length", "64", "--batch", "4")
-    assert sizes == (4, 64, 4, True)
+    assert sizes == (4, 64, 4, True, False)
     found = dict(re.findall(r"│ (.+?) +│ +([\d.]+) │", printed))
     assert found["peak"] == f"{made.total / 2**30:.2f}"
     assert found["activations and gradients"] == f"{made.step / 2**30:.2f}"
@@ -65,7 +68,17 @@ def test_the_batch_of_a_config():
     def batch(name, *options):
         return memory_plan.batch_of(load_config(CONFIGS / name), memory_plan.parse_args([name, *options]))
 
-    assert batch("lora_joint.py") == (2, 512, 1, False)
-    assert batch("lora_joint_packed.py") == (8, 2048, 2, True)
-    assert batch("lora_visual_only.py") == (1, 512, 1, False)
-    assert batch("lora_joint.py", "--batch", "3", "--images", "0") == (3, 512, 0, False)
+    assert batch("lora_joint.py") == (2, 512, 1, False, False)
+    assert batch("lora_joint_packed.py") == (8, 2048, 2, True, False)
+    assert batch("lora_visual_only.py") == (1, 512, 1, False, False)
+    assert batch("lora_joint.py", "--batch", "3", "--images", "0") == (3, 512, 0, False, False)
+
+
+def test_a_training_on_cached_features(config, tmp_path):
+    """Also where the cache is filled: its fingerprint cannot be compared with a model without weights."""
+    (tmp_path / "cache").mkdir()
+    save_file({"pixels": torch.zeros(1, 3, 64, 64), "features": torch.zeros(1, 64, 64)}, tmp_path / "cache" / FILE)
+    with open(config, "a") as file:
+        file.write(f"image_steps = '${{feature_steps}}'\nfeature_cache = {str(tmp_path / 'cache')!r}\n")
+    planned, sizes = estimate(config)
+    assert sizes.features and planned.total > 0

@@ -34,6 +34,8 @@ def files_in(folder):
         ("models/llama/7b", False),
         ("llama", False),
         ("~/llama", False),
+        ("owner/model@refs/pr/1", True),
+        ("owner/model@../../else", False),
         ("", False),
     ],
 )

@@ -40,7 +40,7 @@ def test_right_is_green_and_wrong_is_red(tmp_path):
     assert red > 20 and green == 0
 
 
-def test_unjudged_predictions_are_blue_and_longer_without_an_expected_answer(tmp_path):
+def test_unscored_predictions_are_blue_and_longer_without_an_expected_answer(tmp_path):
     def inked(**changes):
         shown = row(image=None, correct=None, prediction="word " * 80, **changes)
         pixels = np.asarray(Image.open(draw_sheet([shown], tmp_path / "sheet.png")).convert("RGB")).astype(int)

@@ -202,6 +202,20 @@ def test_a_question_waits_in_the_box_until_the_running_answer_has_ended(visit, s
     expect(box(page)).to_have_value("")
 
 
+def test_a_failed_question_does_not_replace_the_one_that_waits_in_the_box(visit, site):
+    page = visit()
+    ask(page, "slow fail")
+    grows(page)
+    box(page).fill("next")
+    box(page).press("Enter")
+    button(page, "Stop").click()
+    expect(answers(page)).to_have_text(["next 0 images"])
+    expect(notice(page)).to_have_count(0)
+    expect(box(page)).to_have_value("")
+    submitted = [conversation.turns[-1]["question"][0]["text"] for conversation, *_ in site.chat.submitted_questions]
+    assert submitted[-2:] == ["slow fail", "next"]
+
+
 def test_a_question_right_after_new_chat_is_answered(visit, site):
     page = visit()
     ask(page, "slow")

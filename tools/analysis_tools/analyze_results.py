@@ -18,7 +18,6 @@ from rich.table import Table
 
 from mmgpt.cli import tool
 from mmgpt.evaluation.comparison import Change, Pair, change, differing, pair_up
-from mmgpt.evaluation.images import RowImages
 from mmgpt.evaluation.results_reader import (
     SavedEvaluation,
     common_types,
@@ -27,6 +26,7 @@ from mmgpt.evaluation.results_reader import (
     is_right,
     read_evaluation,
 )
+from mmgpt.evaluation.row_images import RowImages
 from mmgpt.visualization import draw_sheet
 from mmgpt.visualization.answer_sheet import side_by_side
 from mmgpt.visualization.comparison_page import Case, Comparison, write_comparison

@@ -21,7 +21,7 @@ from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import SPLITS
 from mmgpt.datasets.inspection.views import dataset_name, read_rows, shown_datasets
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.engine.loader import rank_loader
+from mmgpt.engine.loader import dataloader_of_rank
 from mmgpt.visualization import Batch, write_page
 
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--batches {args.batches}: at least one batch is shown")
     cfg = load_config(args.config, args.cfg_options)
     check_files(cfg, skip=set(SECTIONS) - {f"{args.split}_dataloader"})
-    loader = rank_loader(cfg, args.split, args.rank, args.world_size, args.epoch)
+    loader = dataloader_of_rank(cfg, args.split, args.rank, args.world_size, args.epoch)
     chosen = choose(loader, args.batches, args.dataset)
     with progress_bar("batches", len(chosen)) as bar:
         batches = []

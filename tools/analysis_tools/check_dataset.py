@@ -3,10 +3,10 @@
     python tools/analysis_tools/check_dataset.py configs/mmgpt/lora_joint.py
 
 Reads all annotation records, the headers of all their images, and the texts of the samples that the config draws, as
-the pipeline writes them in the first epoch; checks that the metrics can judge answers to the validation and test data.
+the pipeline writes them in the first epoch; checks that the metrics can score answers to the validation and test data.
 Prints counts, lengths and findings; a JSON file has all findings. The exit status is 1 if there are errors, and 0 if
-there are at most warnings. --cfg-options test_dataloader=None (or val_dataloader) leaves out a split whose data is
-absent.
+there are at most warnings. The data of a config is also what it inherits: --split train checks the training data alone,
+e.g. where the test data of the base config is absent.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from mmgpt.datasets.inspection.check import (
     read_datasets,
 )
 from mmgpt.engine.hooks.progress_bar import progress_bar
-from mmgpt.evaluation.readiness import judging_problems
+from mmgpt.evaluation.readiness import scoring_problems
 from mmgpt.visualization.tables import print_tables
 
 EXAMPLES = 5
@@ -47,6 +47,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("--out", type=Path, help="JSON file; default: work_dirs/<name of config>/check_dataset.json")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="splits to check; default: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: one per CPU core")
     add_cfg_options(parser)
     args = parser.parse_args(arguments)
@@ -105,14 +106,14 @@ def read(cfg: Mapping) -> list[CheckedDataset]:
 
 
 def check_metrics(cfg: Mapping, datasets: Sequence[CheckedDataset]) -> Iterator[Finding]:
-    """Findings about metrics that could not judge answers to the data of a split."""
+    """Findings about metrics that could not score answers to the data of a split."""
     for split in ("val", "test"):
         questions = [checked for checked in datasets if checked.split == split]
         evaluator = cfg.get(f"{split}_evaluator")
         if evaluator and questions:
             names = ", ".join(dict.fromkeys(checked.dataset.name for checked in questions))
-            for problem in judging_problems(evaluator, questions):
-                yield Finding("unjudgeable", split, names, f"{split}_evaluator", None, None, problem)
+            for problem in scoring_problems(evaluator, questions):
+                yield Finding("unscorable", split, names, f"{split}_evaluator", None, None, problem)
 
 
 def write(out: Path, config: str, figures: Sequence[dict], findings: Sequence[Finding]) -> None:
@@ -130,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.workers < 1:
         raise ValueError(f"--workers {args.workers}: at least one process is needed")
     cfg = load_config(args.config, args.cfg_options)
+    for split in set(SPLITS) - set(args.split):
+        cfg[f"{split}_dataloader"] = None
     check_files(cfg, skip=set(SECTIONS) - set(LOADERS))
     datasets = read(cfg)
     images = images_of(datasets)

@@ -6,7 +6,7 @@
 The sizes of the model are read from the config files of its language model and image encoder. Weights and the
 optimizer's states are counted; activations are those of the model's own training step, run on tensors that have a shape
 and no values. Defaults are the config's: the rows of a batch, the longest sequence (`max_length`), and one image a row
-(packed rows: as many as fit).
+(packed rows: as many as fit). With cached features, the image encoder takes its weights and no activations.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from rich.table import Table
 
 from mmgpt.cli import load_config, tool
-from mmgpt.cli.config import flamingo_config
+from mmgpt.cli.config import flamingo_config, steps_of
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.models.memory.planner import Plan, Sizes, plan
 from mmgpt.models.memory.sizes import build_without_weights
@@ -52,7 +52,7 @@ def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
     length = args.length or packed or cfg.max_length
     rows = args.batch or (ceil(samples * cfg.max_length / length) if packed else samples)
     images = (ceil(loader.batch_size / rows) if packed else 1) if args.images is None else args.images
-    return Sizes(rows, length, images, bool(packed))
+    return Sizes(rows, length, images, bool(packed), any(steps_of(loader, "LoadFeatures")))
 
 
 def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:

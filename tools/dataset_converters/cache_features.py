@@ -10,7 +10,7 @@ listed at the end, with exit status 1. --cfg-options test_dataloader=None (or va
 import argparse
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmgpt.apis.build import find_device
 from mmgpt.cli import check_files, load_config, tool
-from mmgpt.cli.config import flamingo_config
+from mmgpt.cli.config import flamingo_config, steps_of
 from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.feature_cache import FeatureCache, add_features, create_cache, image_key
@@ -69,21 +69,10 @@ class PreparedImages(Dataset):
             return str(error)
 
 
-def feature_steps(config: object) -> Iterator[dict]:
-    """The configs of LoadFeatures anywhere in a config."""
-    if isinstance(config, Mapping):
-        if config.get("type") == "LoadFeatures":
-            yield config
-        config = list(config.values())
-    if isinstance(config, (list, tuple)):
-        for item in config:
-            yield from feature_steps(item)
-
-
 def cache_of(cfg: Mapping, loaders: Sequence[str]) -> tuple[str, list[dict]]:
     """Folder and pixel steps of a config's feature cache. ValueError unless all LoadFeatures have the same ones."""
     caches = []
-    for step in feature_steps([cfg.get(loader) for loader in loaders]):
+    for step in steps_of([cfg.get(loader) for loader in loaders], "LoadFeatures"):
         cache = step["cache"], step["steps"]
         caches += [] if cache in caches else [cache]
     if len(caches) != 1 or caches[0][0] is None:
@@ -160,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.workers < 0 or args.batch_size < 1:
         raise ValueError(f"--workers {args.workers} --batch-size {args.batch_size}: at least 0 workers and 1 image")
     cfg = load_config(args.config, args.cfg_options)
-    loaders = [name for name in LOADERS if any(feature_steps(cfg.get(name)))]
+    loaders = [name for name in LOADERS if any(steps_of(cfg.get(name), "LoadFeatures"))]
     folder, steps = cache_of(cfg, loaders)
     config = flamingo_config(cfg)["vision"]
     check_files({**cfg, "model": config}, skip=set(SECTIONS) - {"model", *loaders})

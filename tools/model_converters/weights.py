@@ -124,7 +124,7 @@ def inspect(args: argparse.Namespace) -> None:
     for title, rows in describe(args.name).items():
         tables[title] = Table.grid(padding=(0, 2))
         for name, text in rows.items():
-            tables[title].add_row(Text(f"  {name}"), Text(text))
+            tables[title].add_row(Text(f"  {name}"), Text(text, overflow="fold"))
     print_tables(tables)
 
 

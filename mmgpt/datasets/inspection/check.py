@@ -19,7 +19,7 @@ from mmgpt.registry import DATASETS
 from mmgpt.utils.data_uri import short_name
 from mmgpt.utils.errors import SampleError
 
-from .text_checks import TextCheck, TextChecks, read_images, tokenize_step
+from .text_checks import CheckedSample, CheckedSamples, read_images, tokenize_step
 
 SPLITS = ("train", "val", "test")
 ERRORS = {
@@ -30,7 +30,7 @@ ERRORS = {
     "unreadable_image": "unreadable images",
     "trained_sample": "samples of the training data",
     "trained_image": "images of the training data",
-    "unjudgeable": "answers that the metrics could not judge",
+    "unscorable": "answers that the metrics could not score",
 }
 WARNINGS = {
     "unusual_file": "unusual annotation files",
@@ -146,7 +146,7 @@ def check_datasets(
         Figures of each dataset (see `_figures`), and the findings of all.
     """
     # 1. Check texts and image files, in several processes.
-    checks = [TextChecks(checked.dataset, checked.samples) for checked in datasets]
+    checks = [CheckedSamples(checked.dataset, checked.samples) for checked in datasets]
     loader = DataLoader(
         ConcatDataset([*checks, ImageFiles(images)]),
         batch_size=CHUNK,
@@ -174,7 +174,7 @@ def check_datasets(
                 if file.problem:
                     checked.add(file.problem, f"{short_name(path)}: {file.message}", sample["record"], sample["id"])
         # 3. Find duplicates.
-        by_key: dict[bytes, TextCheck] = {}
+        by_key: dict[bytes, CheckedSample] = {}
         for text in dataset_texts:
             first = by_key.setdefault(text.key, text)
             if first is not text:
@@ -219,7 +219,7 @@ def lazy_datasets(config: Mapping) -> Iterator[InstructionDataset]:
         yield dataset
 
 
-def _figures(checked: CheckedDataset, texts: Sequence[TextCheck], files: Mapping[str, ImageFile]) -> dict:
+def _figures(checked: CheckedDataset, texts: Sequence[CheckedSample], files: Mapping[str, ImageFile]) -> dict:
     """Counts and sizes of one dataset: tokens before truncation, images as (width, height) in pixels."""
     paths = images_of([checked])
     sizes = sorted((files[path].size for path in paths if files[path].size), key=lambda size: (size[0] * size[1], size))

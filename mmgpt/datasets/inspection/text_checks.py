@@ -16,7 +16,7 @@ from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import SampleError
 
 
-class TextCheck(NamedTuple):
+class CheckedSample(NamedTuple):
     """Facts about the text of a sample as its pipeline writes it in the first epoch, and its problem, if it has one.
 
     Attributes:
@@ -42,8 +42,8 @@ class TextCheck(NamedTuple):
     message: str = ""
 
 
-class TextChecks(Dataset):
-    """The TextCheck of each sample.
+class CheckedSamples(Dataset):
+    """The CheckedSample of each sample.
 
     Args:
         dataset: dataset whose pipeline is used; not initialized.
@@ -61,7 +61,7 @@ class TextChecks(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, i: int) -> TextCheck:
+    def __getitem__(self, i: int) -> CheckedSample:
         sample = self.samples[i]
         absolute_paths = [os.path.abspath(path) for path in _image_paths(self.dataset, sample)]
         content = json.dumps([absolute_paths, sample.get("system"), sample["turns"]], sort_keys=True)
@@ -70,7 +70,7 @@ class TextChecks(Dataset):
         info = self.dataset.equip(sample, epoch=0, position=i)
         problem, message = _problem(self.dataset, info)
         tokens = len(info["input_ids"]) if "input_ids" in info else None
-        return TextCheck(
+        return CheckedSample(
             record=sample["record"],
             id=sample["id"],
             turns=len(sample["turns"]),

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mmgpt.datasets.prompts import IMAGE
 from mmgpt.models.loss import IGNORE_INDEX
+from mmgpt.models.tokenizer import special_tokens
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 MAX_BYTES = 4  # bytes, and so tokens at most, of a character in UTF-8
@@ -31,7 +32,7 @@ class TokenSpan(NamedTuple):
 
 def to_token_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[TokenSpan]:
     """Spans of a sequence, in order. Text that only looks like a special token is 'text'."""
-    special, spans, start = set(tokenizer.all_special_ids), [], 0
+    special, spans, start = {*tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer)))}, [], 0
     # A sentencepiece tokenizer drops the space at the start of a text, so another token is put before it.
     before = tokenizer.decode([tokenizer.eos_token_id])
     while start < len(ids):

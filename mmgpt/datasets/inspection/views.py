@@ -118,12 +118,12 @@ def read_rows(batch: Mapping, datasets: Sequence[InstructionDataset], only: str 
     """Rows of a batch of `collate_conversations`.
 
     Args:
-        batch: if its `samples` (B, L) are not None, they are the index of each token's sample in `sources` and `metas`,
-            -1 for padding; else each row is a sample.
+        batch: if its `sample_ids` (B, L) are not None, they are the index of each token's sample in `sources` and
+            `metas`, -1 for padding; else each row is a sample.
         datasets: datasets of the samples.
         only: name of a dataset; rows without a sample of it are left out.
     """
-    sample_indices = batch.get("samples")
+    sample_indices = batch.get("sample_ids")
     if sample_indices is None:
         rows = torch.arange(len(batch["input_ids"]))[:, None]
         sample_indices = torch.where(batch["attention_mask"].bool(), rows, -1)

@@ -1,9 +1,9 @@
 """Parsers: pure functions from a record of an annotation format to a sample (see `datasets.conversation`)."""
 
 from .caption import coco_caption, karpathy, minigpt4, nocaps
+from .chat_messages import messages, the_cauldron
 from .choice import aokvqa, scienceqa
 from .dialogue import baize, llava, sharegpt
-from .messages import messages, the_cauldron
 from .schema import conversation
 from .statement import nlvr, nlvr2, snli_ve
 from .text import alpaca, dolly

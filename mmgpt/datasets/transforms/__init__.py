@@ -4,7 +4,7 @@ from .candidates import AddCandidates
 from .examples import AddExamples
 from .features import LoadFeatures
 from .images import EachImage, PrepareImages
-from .loading import LoadImages
+from .load_images import LoadImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, PromptTooLong, TokenizeSegments
 from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn

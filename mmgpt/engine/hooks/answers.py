@@ -9,9 +9,9 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
 from mmgpt.engine.evaluation_loop import cut_predictions
-from mmgpt.evaluation.images import RowImages
-from mmgpt.evaluation.metrics.answers import judge, references
+from mmgpt.evaluation.metrics.answers import references, scored_row
 from mmgpt.evaluation.results_reader import expected_answer
+from mmgpt.evaluation.row_images import RowImages
 from mmgpt.registry import DATASETS, HOOKS
 from mmgpt.visualization.answer_sheet import sheet_pixels, side_by_side
 
@@ -80,4 +80,4 @@ class AnswersHook(Hook):
         rows = model.test_step(self.batch)
         model.train(training)
         cut_predictions(rows, cut_at)
-        return [judge(row) for row in rows]
+        return [scored_row(row) for row in rows]

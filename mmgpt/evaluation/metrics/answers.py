@@ -33,7 +33,7 @@ def references(sample: dict) -> list[str]:
     return texts
 
 
-def judge(sample: dict) -> dict:
+def scored_row(sample: dict) -> dict:
     """The row of one prediction (a dict as the model's predict mode returns it), with ``correct`` (bool) added."""
     accepted = {normalize(text) for text in references(sample)}
     row = {key: sample.get(key) for key in ROW_KEYS}
@@ -57,7 +57,7 @@ def mean(values: Sequence[float]) -> float:
 @SCORES.register_module("exact")
 def exact_match(sample: dict) -> float:
     """Score of an exact match (GQA, OCR-VQA): 1 when the normalized prediction equals a reference, else 0."""
-    return float(judge(sample)["correct"])
+    return float(scored_row(sample)["correct"])
 
 
 def write_rows(rows: Sequence[dict], path: str | Path) -> None:
@@ -78,7 +78,7 @@ class AnswerAccuracy(BaseMetric):
     Args:
         groups: group name -> names of the datasets in it, e.g. ``dict(visual=['colour', 'shape'])``. The mean
             of a group is left out, with a warning, when one of its datasets has no question.
-        out_file: file to which all judged predictions are written as JSON lines.
+        out_file: file to which all scored predictions are written as JSON lines.
         collect_device, prefix, collect_dir: arguments of MMEngine's BaseMetric.
     """
 
@@ -106,12 +106,12 @@ class AnswerAccuracy(BaseMetric):
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Judge one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
-        self.results.extend(judge(sample) for sample in data_samples)
+        self.results.extend(scored_row(sample) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Percentages and counts of all judged predictions."""
+        """Percentages and counts of all scored predictions."""
         if not results:
-            raise ValueError("AnswerAccuracy: there is no prediction to judge; the test data is empty")
+            raise ValueError("AnswerAccuracy: there is no prediction to score; the test data is empty")
         if self.out_file:
             write_rows(results, self.out_file)
         percent, count = percent_by_dataset(results)

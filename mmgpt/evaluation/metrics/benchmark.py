@@ -49,13 +49,13 @@ class BenchmarkScores(BaseMetric):
         """Check samples without predictions.
 
         Raises:
-            SampleError: predictions of a sample could not be judged, or the rule fails on an empty one.
+            SampleError: predictions of a sample could not be scored, or the rule fails on an empty one.
         """
         self.rule.warn()
         results = []
         for sample in samples:
             try:
-                results.append(self._judge(sample | {"prediction": ""}))
+                results.append(self._score(sample | {"prediction": ""}))
             except SampleError:
                 raise
             except Exception as error:
@@ -67,19 +67,19 @@ class BenchmarkScores(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Judge one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
         # Samples that do not count have a row, too: MMEngine merges the rows of all processes by their positions.
-        self.results.extend(map(self._judge, data_samples))
+        self.results.extend(map(self._score, data_samples))
 
     def compute_metrics(self, results: list[tuple[dict, dict | None]]) -> dict[str, float]:
-        """Scores of all judged predictions."""
+        """Scores of all scored predictions."""
         scores = {}
         for prefix, rows in self._groups(results):
             summary = self.rule.summarize(rows) | {"questions": len(rows)}
             scores |= {f"{prefix}{key}": value for key, value in summary.items()}
         return scores
 
-    def _judge(self, sample: dict) -> tuple[dict, dict | None]:
-        """Identity and tags of a sample, and its row from the rule's `judge`."""
-        return {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}, self.rule.judge(sample)
+    def _score(self, sample: dict) -> tuple[dict, dict | None]:
+        """Identity and tags of a sample, and its row from the rule's `score_sample`."""
+        return {"id": (sample["dataset"], sample["id"]), "tags": sample.get("tags", {})}, self.rule.score_sample(sample)
 
     def _groups(self, results: Sequence[tuple[dict, dict | None]]) -> Iterator[tuple[str, list[dict]]]:
         """Pairs (prefix of the keys, rows): first all rows with '', then each group with '<tag>/<value>/'.
@@ -87,9 +87,9 @@ class BenchmarkScores(BaseMetric):
         A row's tag is a string, or a list of strings: then the row belongs to several groups.
         """
         check_unique(identity["id"] for identity, _ in results)
-        rows = [identity | judged for identity, judged in results if judged is not None]
+        rows = [identity | scored for identity, scored in results if scored is not None]
         if not rows:
-            raise ValueError("BenchmarkScores: there is no prediction to judge; the test data is empty")
+            raise ValueError("BenchmarkScores: there is no prediction to score; the test data is empty")
         yield "", rows
         for tag in self.by:
             members: dict[str, list[dict]] = {}

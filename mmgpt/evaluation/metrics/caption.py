@@ -26,7 +26,7 @@ class CaptionRule(Rule):
     package = "pycocoevalcap"
     scores_samples = False
 
-    def judge(self, sample: dict) -> dict:
+    def score_sample(self, sample: dict) -> dict:
         """The ``prediction`` of a sample, one caption in a list, and its ``references``, each on one line.
 
         Raises:

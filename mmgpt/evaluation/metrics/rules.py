@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 
+from mmgpt.compat.python_names import warn_renamed
 from mmgpt.evaluation.metrics.answers import mean
 from mmgpt.registry import SCORES
 
@@ -19,24 +20,29 @@ class Rule:
 
     Attributes:
         package: name of the package that the rule needs, or None.
-        scores_samples: whether the rows of `judge` have a `score`, from 0 to 1.
+        scores_samples: whether the rows of `score_sample` have a `score`, from 0 to 1.
     """
 
     package: str | None = None
     scores_samples = True
 
-    def judge(self, sample: dict) -> dict | None:
+    def __init_subclass__(cls) -> None:
+        if "judge" in vars(cls):
+            warn_renamed(f"{cls.__name__}.judge", "score_sample")
+            cls.score_sample = cls.judge
+
+    def score_sample(self, sample: dict) -> dict | None:
         """The row of a sample, from which `summarize` computes scores; None when the benchmark leaves the sample out.
 
-        Before anything is answered, each sample is judged with an empty prediction, to find those that lack references.
+        Before anything is answered, each sample is scored with an empty prediction, to find those that lack references.
 
         Raises:
-            ValueError: the sample has no references to judge by; names the sample.
+            ValueError: the sample has no references to score by; names the sample.
         """
         raise NotImplementedError
 
     def summarize(self, rows: Sequence[dict]) -> dict[str, float]:
-        """Scores by name of at least one row of `judge`."""
+        """Scores by name of at least one row of `score_sample`."""
         return {"accuracy": 100 * mean([row["score"] for row in rows])}
 
     def warn(self) -> None:
@@ -53,7 +59,7 @@ class AccuracyRule(Rule):
     def __init__(self, score: Callable[[dict], float | None]):
         self.score = score
 
-    def judge(self, sample: dict) -> dict | None:
+    def score_sample(self, sample: dict) -> dict | None:
         """The score of a sample."""
         score = self.score(sample)
         return None if score is None else {"score": score}

@@ -41,7 +41,7 @@ def clean(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-# Each sample is judged twice, once before anything is answered, and most answers occur many times.
+# Each sample is scored twice, once before anything is answered, and most answers occur many times.
 @lru_cache(maxsize=2**16)
 def normalize_vqa(text: str) -> str:
     """Normalized text of the VQA script: without case, punctuation and articles, number words as digits.

@@ -19,7 +19,7 @@ def says_yes(text: str) -> bool:
 class YesNoRule(Rule):
     """POPE's rule: accuracy, and precision, recall and F1 of the answer yes."""
 
-    def judge(self, sample: dict) -> dict:
+    def score_sample(self, sample: dict) -> dict:
         """Whether the prediction and the reference say yes (bool), and as ``score`` whether they agree.
 
         Raises:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.lora import flamingo_of
+from mmgpt.models.vision.base import encode_images
 
 from .quantization import BYTES, decoder_layers, quantized_parameters
 from .sizes import image_side
@@ -21,12 +22,16 @@ SMALLEST_IN_8_BITS = 4096
 
 
 class Sizes(NamedTuple):
-    """Sizes of a batch: B rows of L tokens with T images each; `packed` rows hold several samples."""
+    """Sizes of a batch: B rows of L tokens with T images each.
+
+    `packed` rows hold several samples; with `features` the batch holds cached features in the place of images.
+    """
 
     rows: int
     length: int
     images: int
     packed: bool = False
+    features: bool = False
 
 
 class Plan(NamedTuple):
@@ -162,6 +167,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
         with fake:
             model.to_empty(device="cpu")
     batch = example(model, sizes, fake)
+    flamingo_of(model).takes_features = sizes.features
     hooks = []
     if not keeps_gradients:
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -177,17 +183,20 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
     """Batch with labels for all tokens but the first; under a FakeTensorMode, its images have no values."""
-    flamingo, (rows, length, images, packed) = flamingo_of(model), sizes
+    flamingo, (rows, length, images, packed, features) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
     batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)
     if packed:
-        batch["samples"] = torch.arange(rows)[:, None].expand(-1, length)
+        batch["sample_ids"] = torch.arange(rows)[:, None].expand(-1, length)
     else:
         batch["attention_mask"] = torch.ones_like(ids)
     if images:
         shape = (rows, images, 3, *image_side(flamingo.vision))
         with mode or torch.device("cpu"):
             batch["pixels"] = torch.zeros(shape)
+            if features:
+                one = encode_images(flamingo.vision, batch["pixels"][:1, 0], takes_features=False)
+                batch["pixels"] = torch.zeros(rows, images, *one.shape[-2:], dtype=torch.float16)
         batch["image_counts"] = torch.full((rows,), images)
     return batch

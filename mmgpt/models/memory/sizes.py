@@ -39,6 +39,8 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
         vision = _vision(flamingo["vision"], sources, folder)
         language = _language(flamingo["language"], sources, folder)
         flamingo = {**flamingo, "vision": vision, "language": language, "weights": None}
+        # A cache is compared with an encoder that has weights (see `Sizes.features`).
+        flamingo["feature_cache"] = None
         return MODELS.build({**cfg["model"], "module": flamingo} if "module" in cfg["model"] else flamingo)
 
 

@@ -92,7 +92,7 @@ class HFVision(nn.Module):
     @staticmethod
     def read_preprocessing(config: Mapping) -> dict:
         """Settings of transformers' image processor, from the folder's preprocessor_config.json."""
-        folder = Path(config["path"])
+        folder = Path(local_folder(config["path"], weights=False))
         files = [folder / name for name in ("preprocessor_config.json", "processor_config.json")]
         if not any(file.is_file() for file in files):
             raise FileNotFoundError(f"{files[0]} is missing: it says how images are prepared for the image encoder")

@@ -84,6 +84,7 @@ class OpenCLIPVision(nn.Module):
         from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
         path, model, tag = (config.get(key) for key in ("path", "model", "pretrained"))
+        path = path and local_folder(path, weights=False)
         name = open_clip_name(path, model)
         if path is not None:
             description = read_json_object(Path(path) / "open_clip_config.json")

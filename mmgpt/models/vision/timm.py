@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmgpt.models.weights.checks import check_base
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
 from mmgpt.registry import MODELS
+from mmgpt.utils.hub import local_folder
 from mmgpt.utils.json_file import read_json_object
 
 from .base import check_keys, probe_feature_map
@@ -30,7 +31,7 @@ class TimmVision(nn.Module):
     is used, are dropped.
 
     Args:
-        path: folder in timm's layout: config.json and weights (model.safetensors).
+        path: folder in timm's layout: config.json and weights (model.safetensors); or the model's id on the Hub.
         model: instead of `path`, a model name of timm ('vit_small_patch14_reg4_dinov2.lvd142m'; timm.list_models()).
         pretrained: True: the weights of the folder, or those of the model name, which timm takes from the Hub's cache
             or downloads; with `model` also a file of weights (safetensors or torch.save); False: random weights.
@@ -56,9 +57,10 @@ class TimmVision(nn.Module):
         image_size: int | tuple[int, int] | None = None,
     ):
         super().__init__()
+        path = path and local_folder(path, weights=bool(pretrained))
         arguments = _arguments(path, model, image_size)
         self.layer, self.final_norm, self.pretrained = layer, final_norm, bool(pretrained)
-        self.image_size = data_config(arguments, image_size)["input_size"][1:]
+        self.image_size = tuple(data_config(arguments, image_size)["input_size"][1:])
 
         # 1. The network, with its weights.
         if path and isinstance(pretrained, str):
@@ -103,7 +105,8 @@ class TimmVision(nn.Module):
     def read_preprocessing(config: Mapping) -> dict:
         """timm's data config of the model, for images of the encoder's `image_size` where it is given."""
         image_size = config.get("image_size")
-        arguments = _arguments(config.get("path"), config.get("model"), image_size)
+        path = config.get("path") and local_folder(config["path"], weights=False)
+        arguments = _arguments(path, config.get("model"), image_size)
         return {"library": "timm", **data_config(arguments, image_size)}
 
 

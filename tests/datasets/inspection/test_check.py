@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from PIL import Image
 
 from mmgpt.datasets.inspection.check import ERRORS, WARNINGS, check_datasets, images_of, read_datasets
-from mmgpt.datasets.inspection.text_checks import TextChecks
+from mmgpt.datasets.inspection.text_checks import CheckedSamples
 from mmgpt.registry import PARSERS
 from projects.tiny_world.patch_dataset import PatchLabelDataset
 
@@ -229,5 +229,5 @@ def test_byte_order_mark_of_the_questions_is_a_warning(tmp_path, dolly_config):
 def test_checks_can_be_pickled(caption_config):
     """Where processes are not forked (macOS, Windows), they get copies."""
     [part] = read_datasets(dict(train_dataloader=dict(dataset=caption_config(2))))
-    texts = TextChecks(part.dataset, part.samples)
+    texts = CheckedSamples(part.dataset, part.samples)
     assert list(pickle.loads(pickle.dumps(texts))) == list(texts)

@@ -136,7 +136,7 @@ def packed(samples, rows):
         "input_ids": pad(lambda sample, i: sample["input_ids"], 0),
         "labels": pad(lambda sample, i: sample["labels"], -100),
         "attention_mask": (owners >= 0).long(),
-        "samples": owners,
+        "sample_ids": owners,
         "sources": [sample["source"] for sample in samples],
         "metas": [sample["meta"] for sample in samples],
     }
@@ -154,7 +154,7 @@ def test_packed_row_is_split_into_its_samples(joint):
         assert [sample.tokens for sample in row.samples] == [len(samples[i]["input_ids"]) for i in numbers]
         assert [text(sample)[:3] for sample in row.samples] == ["<s>"] * len(numbers)
         assert row.tokens + row.padding == batch["input_ids"].shape[1] and row.left == 0
-        assert row.padding == (batch["samples"][row.number] == -1).sum()
+        assert row.padding == (batch["sample_ids"][row.number] == -1).sum()
     shown = [[(p.number, np.asarray(p.prepared).mean()) for p in sample.shown_images] for sample in rows[0].samples]
     assert shown == [[], [(1, 60)], [(2, 20)]]
     assert [p.number for p in rows[1].samples[1].shown_images] == [1]

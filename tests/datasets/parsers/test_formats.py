@@ -134,7 +134,7 @@ FORMATS = {
     "sharegpt_images": Format("sharegpt", "sharegpt_images.json", "conversations", [(1, 1)]),
     "messages": Format("messages", "chat_messages.jsonl", "messages", [(3, 2), (0, 2)]),
     "messages_page": Format("messages", "chat_page.json", "messages", [(1, 2)]),
-    "messages_prompt": Format("messages", "trl_prompt_completion.jsonl", "completion", [(1, 1), (0, 1)]),
+    "messages_prompt": Format("messages", "trl_prompt_completion.jsonl", "completion", [(1, 1)] * 2),
     "the_cauldron": Format("the_cauldron", "the_cauldron.jsonl", "texts", [(2, 2)]),
     "own": Format("conversation", "own_images.jsonl", "turns", [(1, 1), (2, 2), (1, 1)]),
     "own_text": Format("conversation", "own_text.jsonl", "turns", [(0, 2), (0, 1)]),

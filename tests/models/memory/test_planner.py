@@ -9,6 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mmgpt.cli import load_config
+from mmgpt.models.lora import flamingo_of
 from mmgpt.models.memory.planner import LiveBytes, Sizes, example, plan, step_peak
 from mmgpt.models.memory.sizes import build_without_weights
 
@@ -80,6 +81,7 @@ def trainer(model, sizes, device):
 
 def measured(model, sizes):
     """Peak of a step on the CPU as torch's allocator saw it, and with it all that is there before."""
+    flamingo_of(model).takes_features = sizes.features
     step, held = trainer(with_values(model, "cpu"), sizes, "cpu")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
@@ -100,8 +102,9 @@ def measured(model, sizes):
         (LOW, SIZES),
         (LOW, SIZES._replace(packed=True)),
         (LOW, SIZES._replace(images=0)),
+        (LOW, SIZES._replace(features=True)),
     ],
-    ids=["plain", "checkpointed", "chunked", "both", "packed", "text"],
+    ids=["plain", "checkpointed", "chunked", "both", "packed", "text", "features"],
 )
 def test_the_plan_is_what_a_step_takes(small, changes, sizes):
     planned, taken = plan(small(**changes), sizes).total, measured(small(**changes), sizes)

@@ -128,6 +128,14 @@ def test_an_encoder_of_timm_by_name_without_its_weights(tiny_flamingo_config):
     assert plan(model, Sizes(2, 32, 1)).step > 0
 
 
+def test_the_size_of_the_images_of_an_encoder_of_ones_own():
+    encoder = torch.nn.Linear(3, 4)
+    with pytest.raises(ValueError, match="Linear: the size of its images is unknown"):
+        image_side(encoder)
+    encoder.image_size = (64, 96)
+    assert image_side(encoder) == (64, 96)
+
+
 def test_what_is_missing_is_named_with_its_source(qwen, tmp_path):
     cfg = load_config(CONFIGS / "lora_joint.py", dict(language_model=str(tmp_path / "none")))
     with pytest.raises(

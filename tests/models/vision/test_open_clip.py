@@ -56,11 +56,11 @@ def test_open_clip_stage_of_a_resnet(tmp_path):
         (RESNET, (2, 2), 0),
         (dict(TIMM, timm_model_name="convnext_atto"), (2, 2), 0),
         (dict(TIMM, timm_model_name="vitamin_small_224", image_size=224), (14, 14), 0),
-        (dict(TIMM, timm_model_name="vit_base_patch16_siglip_224", image_size=224), (14, 14), 0),
+        (dict(TIMM, timm_model_name="eva02_tiny_patch14_224", image_size=224), (16, 16), 1),
         (dict(TIMM, timm_model_name="vit_pe_core_tiny_patch16_384", image_size=384), (24, 24), 1),
         (dict(image_size=[32, 48], layers=3, width=32, head_width=16, patch_size=8), (4, 6), 1),
     ],
-    ids=["ModifiedResNet", "ConvNeXt", "ViTamin", "SigLIP", "PE-Core", "ViT"],
+    ids=["ModifiedResNet", "ConvNeXt", "ViTamin", "EVA-02", "PE-Core", "ViT"],
 )
 def test_features_are_open_clips_own_on_the_grid(vision, grid, prefix_tokens, tmp_path):
     (tmp_path / "an-encoder.json").write_text(json.dumps(dict(embed_dim=16, vision_cfg=vision, text_cfg=TEXT)))

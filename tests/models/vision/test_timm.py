@@ -115,7 +115,7 @@ def test_weights_of_open_clip_give_its_features(tmp_path, tiny_clip):
     copy(f"{tiny_clip}/open_clip_model.safetensors", tmp_path)
     encoder = MODELS.build(dict(type="TimmVision", path=str(tmp_path))).eval()
     pixels = torch.randn(2, 3, 32, 32)
-    assert encoder.prefix_tokens == clip.prefix_tokens == 1
+    assert encoder.image_size == (32, 32) and encoder.prefix_tokens == clip.prefix_tokens == 1
     assert_close(encoder(pixels), clip(pixels))
 
 

@@ -7,11 +7,12 @@ import sentencepiece
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from mmgpt.models.language import load_language_model
 from mmgpt.models.sentencepiece_file import PROBES
 from mmgpt.models.tokenizer import load_tokenizer
-from mmgpt.models.weights.gguf_file import LLAMA3_ROPE, SPLITS, convert_gguf
+from mmgpt.models.weights.gguf_file import LLAMA3_ROPE, SPLITS, WORDS, convert_gguf
 from tests.helpers.tokenizer_folders import CORPUS
 
 pytest.importorskip("gguf", reason="gguf is not installed (requirements/gguf.txt)")
@@ -129,6 +130,21 @@ def test_a_byte_level_tokenizer_equals_the_one_in_the_file(converted, split):
         assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == (*SPECIAL[1:], SPECIAL[0])
         assert tokenizer.chat_template == TEMPLATE
     assert ours.encode("<|im_end|>", split_special_tokens=True, add_special_tokens=False) != [2]
+
+
+@pytest.mark.parametrize(
+    ("split", "pieces"),
+    [
+        ("gpt-2", ["It", "'s", "Ġ1234", ",", "ĠOK", "!!", "Ċ", "Ċ", "x"]),
+        ("smollm", ["It", "'s", "Ġ", "1", "2", "3", "4", ",", "ĠOK", "!!", "Ċ", "Ċ", "x"]),
+        ("llama-bpe", ["It", "'s", "Ġ", "123", "4", ",", "ĠOK", "!!ĊĊ", "x"]),
+        ("qwen2", ["It", "'s", "Ġ", "1", "2", "3", "4", ",", "ĠOK", "!!ĊĊ", "x"]),
+    ],
+)
+def test_texts_are_split_as_the_named_tokenizers_do(split, pieces):
+    words = byte_level(split).pre_tokenizer.pre_tokenize_str("It's 1234, OK!!\n\nx")
+    assert [piece for piece, _ in words] == pieces
+    assert split != "qwen2" or WORDS.replace("DIGITS", r"\p{N}") == PRETOKENIZE_REGEX
 
 
 @pytest.mark.parametrize(

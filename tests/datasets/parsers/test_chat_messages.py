@@ -44,7 +44,7 @@ def test_prompt_and_completion_are_texts_or_messages():
     talk, river = parse("messages", "trl_prompt_completion.jsonl")
     assert talk["turns"] == [{"question": [IMAGE, text("How many birds are there?")], "answer": "Three."}]
     assert talk["system"] == "You look closely." and talk["images"] == ["birds.jpg"]
-    assert river["turns"] == [{"question": "Name a river.", "answer": "The Rhine."}]
+    assert river["turns"] == [{"question": [IMAGE, text("Which river is it?")], "answer": "The Rhine."}]
 
 
 def test_what_the_page_saves_is_read_back(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmgpt.evaluation.images import PLACEHOLDER_SIZE, RowImages, image_folders
+from mmgpt.evaluation.row_images import PLACEHOLDER_SIZE, RowImages, image_folders
 
 
 def part(**changes):
