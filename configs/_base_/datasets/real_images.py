@@ -7,6 +7,7 @@ prompt_template = "chat"
 max_length = 512
 feature_cache = "work_dirs/real_features"
 image_steps = "${feature_steps}"
+prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")
 
 _source = "bash tools/quickstart.sh --real"
 
