@@ -71,7 +71,7 @@ def rows(
         words: length of a question in words.
         merges: whether LoRA is merged, of each model to measure; each model takes three times its memory.
     """
-    questions = [question(number, words, cfg.image_size) for number in range(max(batches))]
+    questions = [question(number, words, cfg.prepare_images.size) for number in range(max(batches))]
     cases, chats = {}, []
     for merged in merges:
         model = for_serving(build_model(cfg, checkpoint, device), merge=merged)
@@ -83,7 +83,7 @@ def rows(
             setting = Setting(merged, beam_count, batch)
             cases |= sides.decoding(questions[:batch], tokens, setting)
         chats.append(sides.chat)
-    return cases | second_turn(chats[0], chats[1], words, cfg.image_size)
+    return cases | second_turn(chats[0], chats[1], words, cfg.prepare_images.size)
 
 
 def ratios(times: Times) -> dict[str, float]:

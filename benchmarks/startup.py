@@ -47,7 +47,7 @@ def rows(cfg: Config, folder: Path, device: str) -> dict[str, Case]:
     """
     config, image = folder / "config.py", folder / "image.png"
     cfg.dump(config)
-    Image.new("RGB", (cfg.image_size, cfg.image_size), "red").save(image)
+    Image.new("RGB", (cfg.prepare_images.size, cfg.prepare_images.size), "red").save(image)
     training = _tool("tools/train.py", config, "--work-dir", folder / "train")
     training += ["--cfg-options", "default_hooks.logger.interval=1"]
     chat = _tool("demo/chat.py", config, "--max-new-tokens", 1, "--image", image, "--device", device)

@@ -92,7 +92,8 @@ def epoch(model, dataset, sorted_batches=1, row_length=None):
 def test_each_sample_has_the_loss_and_gradient_of_plain_batches(model, dataset, way):
     losses, gradients, rows = epoch(model, dataset)
     others, other_gradients, other_rows = epoch(model, dataset, **WAYS[way])
-    assert set(losses) == set(others) and len(losses) == 14
+    assert set(losses) == set(others)
+    assert len(losses) == 14
     assert other_rows < rows if way == "packed" else other_rows == rows
     for name, loss in losses.items():
         assert_close(others[name], loss, what=name)

@@ -31,7 +31,8 @@ def test_the_package_alone():
 @pytest.mark.parametrize("tool", TOOLS)
 def test_help(tool):
     process = ended(RUN.format(argv=[tool, "--help"]))
-    assert process.returncode == 0 and process.stdout.startswith("usage:"), process.stderr
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("usage:"), process.stderr
     assert process.stdout.endswith("imported []\n")
 
 

@@ -74,7 +74,8 @@ def test_a_killed_run_reaches_the_same_final_loss_when_resumed(worlds, tmp_path)
     with subprocess.Popen([*command, *options], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not (tmp_path / "cut" / "iter_8.pth").exists():
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
     resumed = tool("train.py", CONFIGS / "tiny_lora_joint.py", "--work-dir", tmp_path / "cut", "--resume", *options)

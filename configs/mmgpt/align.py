@@ -1,6 +1,7 @@
 # The first stage for a base without OpenFlamingo's weights: a new resampler and new gated blocks learn to show images
 # to a frozen language model, without LoRA. lora_from_scratch.py does this and LoRA in one run; align.py is for a base
-# that several tunings are to start from: `weights.py base` writes the trained components as its flamingo_weights.
+# that several tunings are to start from: `weights.py base` writes the trained components, in float32, as its
+# flamingo_weights.
 _base_ = "./full_joint.py"
 
 flamingo_weights = None

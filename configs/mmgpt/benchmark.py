@@ -4,7 +4,7 @@
 _base_ = "./tiny_lora_joint.py"
 
 flamingo_weights = None
-image_size = 224
+prepare_images = dict(size=224)
 prompt_template = "instruction"
 max_length = 1024
 vision = dict(_delete_=True, type="OpenCLIPVision", model="configs/_base_/models/benchmark_tower.json")

@@ -207,7 +207,7 @@ class Chat:
         top_logprobs: int | None = None,
         listener: Callable | None = None,
     ) -> GenerationRequest:
-        sample = self._sample(conversation, self.pipeline)
+        sample = self.read(conversation)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
@@ -215,10 +215,11 @@ class Chat:
         answer = Answer(sample["prompt"], listener)
         return GenerationRequest(ids, sample["pixels"], sampler, answer)
 
-    def _sample(self, conversation: Conversation, pipeline: Sequence[Callable]) -> dict:
+    def read(self, conversation: Conversation, pipeline: Sequence[Callable] | None = None) -> dict:
+        """The sample of a conversation after a pipeline, by default the chat's; errors are those of `submit`."""
         if conversation.images and not self.sees_images:
             raise ValueError(CLOSED_GATES)
-        return read_conversation(conversation, pipeline)
+        return read_conversation(conversation, self.pipeline if pipeline is None else pipeline)
 
     def stats(self) -> dict[str, int]:
         """The figures of `Scheduler.stats`."""
@@ -261,7 +262,7 @@ class Chat:
 
     def batch(self, conversations: Sequence[Conversation], pipeline: Sequence[Callable], padding_side: str) -> dict:
         """The batch of `collate_conversations`, on the model's device, of conversations after a pipeline."""
-        samples = [self._sample(conversation, pipeline) for conversation in conversations]
+        samples = [self.read(conversation, pipeline) for conversation in conversations]
         batch = collate_conversations(samples, self.model.tokenizer.pad_token_id, padding_side)
         device = next(self.model.parameters()).device
         return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}

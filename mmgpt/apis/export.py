@@ -8,23 +8,22 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from mmgpt.apis.build import build_model
 from mmgpt.cli import load_config
 from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
 from mmgpt.cli.files import SECTIONS
+from mmgpt.datasets.transforms.images import prepared_size
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
-from mmgpt.models.tokenizer import IMAGE_TOKEN, starts_texts
+from mmgpt.models.special_tokens import starts_texts
+from mmgpt.models.tokenizer import IMAGE_TOKEN, save_tokenizer
 from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
 from mmgpt.models.weights.writer import save_components, save_language
-from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.atomic import atomic_write
 
 DESCRIBED_KEYS = ("model", "chat_pipeline", "sources")  # keys of the config that the description holds too
@@ -57,7 +56,7 @@ def export(cfg: Config, model: nn.Module, out: str | Path) -> None:
     state = trainable_state(model)
     if not state:
         raise ValueError("the model has no trainable parameters: there is nothing to export")
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         if isinstance(model, LoRAModel):
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
             model.peft.save_pretrained(folder / Path(ADAPTER).parent, save_embedding_layers=False)
@@ -89,22 +88,14 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
     """
     if not isinstance(model, LoRAModel):
         raise ValueError(f"a {type(model).__name__} has no LoRA updates to merge")
-    if is_quantized(model):
-        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
-    layers = model.unmergeable_layers()
-    if layers:
-        raise ValueError(
-            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
-            "added to; export the model instead"
-        )
+    check_mergeable(model)
     # 1. The logits before, of two sequences of random tokens with an image each.
-    prepare, generator = TRANSFORMS.build(_prepare_images(cfg)), torch.Generator().manual_seed(0)
-    height, width = prepare({"pil": [Image.new("RGB", (8, 8))]})["pixels"].shape[2:]
+    generator = torch.Generator().manual_seed(0)
     image = model.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     text = torch.tensor(sorted({*model.tokenizer.get_vocab().values()} - {image}))
     input_ids = text[torch.randint(len(text), (2, 32), generator=generator)]
     input_ids[:, 1] = image
-    pixels = torch.randn(2, 1, 3, height, width, generator=generator)
+    pixels = torch.randn(2, 1, 3, *prepared_size(_prepare_images(cfg)), generator=generator)
     inputs = dict(input_ids=input_ids, pixels=pixels, image_counts=torch.ones(2, dtype=torch.long))
     inputs = {name: value.to(next(model.parameters()).device) for name, value in inputs.items()}
     before = model(**inputs, mode="tensor")
@@ -119,7 +110,7 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
     merged = {**cfg.model.module, "language": language, "weights": f"{HERE}/flamingo.safetensors"}
     if "gated" in model.trained_in_full:
         merged["gated"] = {**(cfg.model.module.get("gated") or {}), "dtype": "float32"}
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         save_language(flamingo, str(folder / "language"))
         save_components(flamingo, str(folder / "flamingo.safetensors"), layers=changed)
         _write_metadata(cfg, flamingo, folder, merged, {merged["language"]["path"]: f"{HERE}/language"})
@@ -132,6 +123,18 @@ def merge(cfg: Config, model: LoRAModel, out: str | Path, bound: float | None = 
                 f"merged, a logit differs by {difference:.2e} of the largest logit, more than the bound of {bound:.2e}"
             )
     return difference
+
+
+def check_mergeable(model: LoRAModel) -> None:
+    """Raises a ValueError where LoRA updates cannot be added into the weights: quantized ones, or a missing bias."""
+    if is_quantized(model):
+        raise ValueError("LoRA updates are not merged into quantized weights: build it with language.precision=None")
+    layers = model.unmergeable_layers()
+    if layers:
+        raise ValueError(
+            f"lora.lora_bias=True: {layers[0]} ({len(layers)} in all) has no bias that the bias of its update could be "
+            "added to; export the model instead"
+        )
 
 
 def changed_layers(model: nn.Module) -> set[str]:
@@ -149,12 +152,16 @@ def _write_metadata(
         model_config: of the exported model.
         moved: paths in the config -> the paths that replace them.
     """
-    model.tokenizer.save_pretrained(folder / "tokenizer")
+    save_tokenizer(model.tokenizer, folder / "tokenizer")
     preprocessing = preprocessor_config(_prepare_images(cfg))
     if preprocessing is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     values = {**{key: cfg[key] for key in DESCRIBED_KEYS if key in cfg}, "model": model_config}
-    values["chat_pipeline"] = [_recorded(step, model.tokenizer) for step in with_settings(cfg.chat_pipeline)]
+    values["chat_pipeline"] = with_settings(cfg.chat_pipeline)
+    # The description says whether texts begin with the start of sequence, as they did in training.
+    for step in values["chat_pipeline"]:
+        if step["type"] == "TokenizeSegments" and step.get("add_bos_token") is None:
+            step["add_bos_token"] = starts_texts(model.tokenizer)
     values = _replaced(values, moved or {})
     # A path that is a variable of the experiment's config stays one, so that one option moves the base.
     used = set(_strings(values))
@@ -165,13 +172,6 @@ def _write_metadata(
     imports = cfg.get("custom_imports", {}).get("imports", [])
     imports = [imports] if isinstance(imports, str) else imports
     write_description(folder, {**bases, **values}, weights, imports)
-
-
-def _recorded(step: Mapping, tokenizer: PreTrainedTokenizerBase) -> Mapping:
-    """Config of a transform that says whether texts begin with the start of sequence, as they did in training."""
-    if step["type"] == "TokenizeSegments" and step.get("add_bos_token") is None:
-        return {**step, "add_bos_token": starts_texts(tokenizer)}
-    return step
 
 
 def _replaced(value: object, new: Mapping[str, str]) -> object:
@@ -244,7 +244,7 @@ def preprocessor_config(step: Mapping) -> dict | None:
 
 
 @contextmanager
-def _new_folder(out: str | Path):
+def new_folder(out: str | Path):
     """Context manager that yields a temporary folder beside `out`, which becomes `out` at the end."""
     if Path(out).exists():
         raise ValueError(f"{out} exists already: choose a new folder")

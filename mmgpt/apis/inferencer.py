@@ -1,6 +1,7 @@
 """Inferencer in the style of MMEngine's: lists of images and questions in, answers and sheets of them out."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,6 @@ from PIL import Image
 
 from mmgpt.apis.build import chat_config, find_device
 from mmgpt.apis.chat import Chat
-from mmgpt.apis.conversation import read_conversation
 from mmgpt.apis.inputs import InferenceInput, is_annotation_file, read_image, read_input
 from mmgpt.datasets.conversation import is_image, place_images, question_contents, question_text
 from mmgpt.datasets.image_files import is_hidden
@@ -167,7 +167,7 @@ class MMGPTInferencer(BaseInferencer):
     def _inputs_to_list(self, inputs) -> list:
         if is_annotation_file(inputs):
             return list(read_records(inputs))
-        if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
+        if isinstance(inputs, (str, Path)) and os.path.isdir(inputs):
             suffixes = Image.registered_extensions()
             return sorted(
                 path for path in Path(inputs).iterdir() if path.suffix.lower() in suffixes and not is_hidden(path.name)
@@ -180,7 +180,7 @@ class MMGPTInferencer(BaseInferencer):
         return self.chat.model
 
     def _init_pipeline(self, cfg: Config) -> Callable[[InferenceInput], dict]:
-        return lambda input: read_conversation(input.conversation(), self.chat.pipeline)
+        return lambda input: self.chat.read(input.conversation())
 
     def _init_collate(self, cfg: Config) -> None:
         """Returns None: the chat collates batches itself."""

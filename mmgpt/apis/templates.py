@@ -7,7 +7,7 @@ from mmgpt.apis.chat import Chat
 from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.prompts import CHAT, TEMPLATES, find_template
 from mmgpt.datasets.transforms import FormatPrompt
-from mmgpt.models.tokenizer import end_of_turn
+from mmgpt.models.special_tokens import end_of_turn
 
 MODEL_TEMPLATE = "the model's own"  # name of a chat's template that is not in TEMPLATES
 CHAT_TEMPLATES = ("instruction", "short")  # the names in TEMPLATES that suit a chat

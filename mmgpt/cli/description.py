@@ -126,8 +126,8 @@ def read_description(folder: Path, trust: bool = False) -> Config:
     _trust(file, list(_foreign(values)), values.get("imports", []), trust)
     config = {key: value for key, value in values.items() if key not in ("format", "files", "imports")}
     config = {**_replaced(config, HERE, str(folder.absolute())), "default_scope": "mmgpt"}
-    for step in config.get("chat_pipeline", []):
-        if step["type"] == "TokenizeSegments":
+    for _, _, step in _entries(config.get("chat_pipeline", []), "chat_pipeline"):
+        if isinstance(step, dict) and step.get("type") == "TokenizeSegments":
             # Folders of earlier releases do not say it: each text began with the start of sequence, if there was one.
             step.setdefault("add_bos_token", True)
     text = file.read_text(encoding="utf-8")

@@ -78,8 +78,16 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
         return
     # 2. The message, with the paths of the same source and the same options together.
     groups: dict[tuple[str, str], list[str]] = {}
+    sources = cfg.get("sources") or {}
     for path in names:
-        groups.setdefault((errors.get(path) or _source(path, cfg), _options(path, names[path], cfg)), []).append(path)
+        # The source is that of the longest path there that the file is, ends with, or lies under.
+        matches = [name for name in sources if _under(path, name) or path.endswith(f"{os.sep}{name}")]
+        source = errors.get(path) or (sources[max(matches, key=len)] if matches else "")
+        # The options are the config variables that contain the path, else the dotted names that need it.
+        variables = [name for name, value in cfg.items() if isinstance(value, str) and _under(path, value)]
+        variables = [name for name in variables if name not in SECTIONS] or names[path]
+        options = " or ".join(f"--cfg-options {name}=..." for name in variables)
+        groups.setdefault((source, options), []).append(path)
     lines = [f"{len(names)} files or folders that the config needs are missing (looked for from {os.getcwd()}):"]
     for (source, options), paths in groups.items():
         lines.append(f"  {source or 'Other files'}")
@@ -213,17 +221,3 @@ def _names_file(key: str, value: str) -> bool:
 
 def _under(path: str, folder: str) -> bool:
     return bool(folder) and Path(path).is_relative_to(folder)
-
-
-def _source(path: str, cfg: Mapping) -> str:
-    """Source of a file: the text of ``sources`` for the longest path there that it is, ends with, or lies under."""
-    sources = cfg.get("sources") or {}
-    matches = [name for name in sources if _under(path, name) or path.endswith(f"{os.sep}{name}")]
-    return sources[max(matches, key=len)] if matches else ""
-
-
-def _options(path: str, names: list[str], cfg: Mapping) -> str:
-    """Options that change ``path``: the config variables that contain it, else the dotted names that need it."""
-    variables = [name for name, value in cfg.items() if isinstance(value, str) and _under(path, value)]
-    names = [name for name in variables if name not in SECTIONS] or names
-    return " or ".join(f"--cfg-options {name}=..." for name in names)

@@ -88,7 +88,12 @@ def apply_presets(cfg: Config, options: Mapping[str, object]) -> None:
     for name, value in values.items():
         changes = {name: cfg[name]} if name in cfg else {}
         if changes and "benchmark" in options:
-            changes = {name: _loader_settings(cfg[name] or {})} if name == "test_dataloader" else {}
+            # Of the loader's own settings, a whole dataset is left out; `dataset=dict(sample=500)` only changes one.
+            loader = dict(cfg[name] or {}) if name == "test_dataloader" else {}
+            dataset = loader.get("dataset")
+            if not isinstance(dataset, Mapping) or "type" in dataset:
+                loader.pop("dataset", None)
+            changes = {name: loader} if name == "test_dataloader" else {}
         cfg[name] = Config._merge_a_into_b(changes, {name: value})[name]
     if style not in (None, INSTRUCTION):
         name = _choose("style", style, {INSTRUCTION: "", **styles})
@@ -103,13 +108,6 @@ def _choose(name: str, value: object, choices: Mapping) -> object:
     if value not in choices:
         raise KeyError(f"unknown {name} {value!r}" + suggest(str(value), choices))
     return choices[value]
-
-
-def _loader_settings(loader: Mapping) -> dict:
-    """A loader's config without its dataset, unless that only changes one, such as `dataset=dict(sample=500)`."""
-    dataset = loader.get("dataset")
-    whole = not isinstance(dataset, Mapping) or "type" in dataset
-    return {key: value for key, value in loader.items() if key != "dataset" or not whole}
 
 
 def _with_steps(config: object, old: str, new: str) -> object:

@@ -25,12 +25,23 @@ ARGUMENTS = {
 VARIABLES = {
     "weight_decay": "optim_wrapper.optimizer.weight_decay",
     "train_tokens": "model.train_tokens",
+    "image_size": "prepare_images.size",
+    "image_mean": "prepare_images.mean",
+    "image_std": "prepare_images.std",
     "answering_{benchmark}": "answering",
     "eval_{benchmark}": "test_dataloader.dataset",
     "metric_{benchmark}": "test_evaluator",
 }
 # Values of removed variables, for configs that refer to them.
-FORMER_VALUES = {"weight_decay": 0.1, "train_tokens": None, "custom_hooks": [], "load_from": None}
+FORMER_VALUES = {
+    "weight_decay": 0.1,
+    "train_tokens": None,
+    "custom_hooks": [],
+    "load_from": None,
+    "image_size": 224,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 # Removed variables that no setting replaces: patterns of their names, and what to do instead.
 REMOVED = {
     r"(eval|metric|task|answering)_(aokvqa|aokvqa_direct|coco_caption|flickr30k|gqa|language|nocaps|ocr_vqa|okvqa|pope|"

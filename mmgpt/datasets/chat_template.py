@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from mmgpt.models.tokenizer import end_of_turn, special_positions, special_tokens
+from mmgpt.models.special_tokens import end_of_turn, special_positions, special_tokens
 
 from .conversation import is_image, question_contents
 from .segments import IMAGE, Segment, join_segments
@@ -49,7 +50,8 @@ class ChatTemplate:
         end: the special token that ends an answer.
 
     Raises:
-        ValueError: the tokenizer has no such template, or no special token ends an answer.
+        ValueError: the tokenizer has no such template, the template is not valid Jinja, or no special token ends an
+            answer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -125,6 +127,9 @@ class ChatTemplate:
         rendered = [message.render() for message in messages]
         try:
             return self.tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=open_prompt)
+        except TemplateSyntaxError as error:
+            place = f"line {error.lineno} of the tokenizer's chat template"
+            raise ValueError(f"{place} is not valid Jinja: {error.message}") from error
         except Exception as error:  # A template is a program, and raises what it likes.
             roles = ", ".join(message.role for message in messages)
             raise ValueError(f"the chat template refuses a conversation of {roles}: {error}") from error
@@ -139,7 +144,7 @@ class ChatTemplate:
             if len(text) == len(mask) and all(text[gap] == mask[gap] for gap in gaps):
                 break
         else:
-            raise ValueError("the chat template changes messages, so that their words are not known from its own")
+            raise ValueError("the chat template changes messages, so that its own text cannot be told from theirs")
         for number, message in enumerate(messages):
             if "".join(filter(None, message.contents)).strip() and _mask(number) not in mask:
                 raise ValueError(f"the chat template leaves out the text of a {message.role} message")

@@ -16,6 +16,11 @@ def image_path(folder: str | os.PathLike, image: str) -> str:
     return image if is_data_uri(image) else os.path.join(folder, image)
 
 
+def real_path(folder: str | os.PathLike, image: str) -> str:
+    """Path of an image of a sample without symbolic links; a data URI stays as it is."""
+    return image if is_data_uri(image) else os.path.realpath(os.path.join(folder, image))
+
+
 def check_image_folders(samples: Iterable[dict], prefix: str, origin: Mapping[str, str], skip_errors: bool) -> None:
     """Check that the image folders of samples exist, by looking for the first image of each.
 

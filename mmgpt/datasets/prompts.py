@@ -8,13 +8,12 @@ from functools import partial
 from mmengine.logging import print_log
 from transformers import PreTrainedTokenizerBase
 
-from mmgpt.models.tokenizer import special_positions, special_tokens
+from mmgpt.models.special_tokens import special_positions, special_tokens
 from mmgpt.registry import PROMPTS
 
 from .chat_template import ChatTemplate
 from .conversation import is_image, leading_images, prepend_text, question_contents
 from .segments import IMAGE, Segment, join_segments
-from .segments import prompt_text as prompt_text
 
 CHAT = "chat"  # name of the language model's own chat template
 EOS = "<eos>"  # replaced by the tokenizer's end of sequence

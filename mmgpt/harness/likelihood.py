@@ -49,6 +49,8 @@ def _as_candidate(sample: dict | None) -> dict:
             "max_length of the chat_pipeline"
         )
     ids, labels = sample["input_ids"], sample["labels"]
-    start = int((labels == IGNORE_INDEX).nonzero()[-1]) + 1
-    candidate = {"ids": ids[start:], "labels": labels[start:]}
+    # A chat template may write more after the token that ends an answer.
+    end = int((labels != IGNORE_INDEX).nonzero()[-1]) + 1
+    start = int((labels[:end] == IGNORE_INDEX).nonzero()[-1]) + 1
+    candidate = {"ids": ids[start:end], "labels": labels[start:end]}
     return {**sample, "input_ids": ids[:start], "labels": labels[:start], "candidates": [candidate]}

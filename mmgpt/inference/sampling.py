@@ -18,6 +18,7 @@ MIN_TEMPERATURE = 0.01
 RANGES = {
     "max_new_tokens": (1, inf),
     "num_beams": (1, inf),
+    "length_penalty": (-inf, inf),
     "top_p": (0, 1),
     "top_k": (0, inf),
     "temperature": (MIN_TEMPERATURE, inf),
@@ -25,6 +26,8 @@ RANGES = {
 WHOLE = ("max_new_tokens", "num_beams", "top_k")
 # Arguments of transformers' generate that the scheduler does not support.
 REFUSED = ("max_length", "max_time", "stop_strings", "num_return_sequences")
+# Ways of decoding, by transformers' names. Arguments that ask for others (groups of beams) would have no effect.
+DECODING = ("greedy_search", "sample", "beam_search", "beam_sample")
 
 
 class SampledToken(NamedTuple):
@@ -118,5 +121,8 @@ def sampling_config(model: GenerationMixin, arguments: Mapping) -> GenerationCon
             kind = "a whole number" if name in WHOLE else "a number"
             raise ValueError(f"{name}={value!r}: give {kind} between {lowest} and {highest}")
     config = generation_config(model, arguments)
+    mode = config.get_generation_mode().value
+    if mode not in DECODING:
+        raise ValueError(f"the generation arguments ask for {mode}, which is not supported: {', '.join(DECODING)} are")
     config.num_beams, config.beam_scores = config.num_beams or 1, arguments.get("beam_scores", BEAM_SCORES[0])
     return config

@@ -14,14 +14,15 @@ from torch import nn
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerFast
 
 from mmgpt.cli.files import read_settings
-from mmgpt.registry import MODELS
 from mmgpt.utils.hub import local_folder
 
 from .generation import answer_ends
 from .generation_files import CONFIG, GENERATION, as_ids
 from .language import is_tied, load_language_model
-from .memory.sizes import image_side, vision_without_weights
-from .tokenizer import ADDED_TOKENS, CONTROL, PAD_TOKEN, load_tokenizer
+from .memory.sizes import vision_without_weights
+from .special_tokens import CONTROL
+from .tokenizer import ADDED_TOKENS, PAD_TOKEN, load_tokenizer
+from .vision.preprocessing import image_preprocessing
 from .weights.checks import stored_dtypes
 
 ROUND_TRIPS = (
@@ -45,18 +46,18 @@ def describe(name: str) -> Report:
         FileNotFoundError: there is no such folder, or it has no config.json.
         ValueError: this project or its libraries cannot use the model; says why.
     """
-    model_type = read_settings(Path(local_folder(name, weights=False)) / CONFIG).get("model_type")
-    if model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return describe_language(name)
-    return describe_vision(encoder_config(name))
-
-
-def describe_language(name: str) -> Report:
-    """The report on a language model with its tokenizer, see `describe`."""
     folder = Path(local_folder(name, weights=False))
+    model_type = read_settings(folder / CONFIG).get("model_type")
+    if model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return describe_language(name, folder)
+    return describe_vision(encoder_config(name, folder), folder)
+
+
+def describe_language(name: str, folder: Path) -> Report:
+    """The report on a language model with its tokenizer, see `describe`; `folder` is that of its name."""
     with torch.device("meta"):
-        model = load_language_model(name, pretrained=False)
-    tokenizer = load_tokenizer(name)
+        model = load_language_model(str(folder), pretrained=False)
+    tokenizer = load_tokenizer(str(folder))
     config, count, stored = model.config.get_text_config(), _count(model), stored_dtypes(folder)
     embedding = model.get_input_embeddings().weight
     heads = config.num_attention_heads
@@ -80,7 +81,7 @@ def describe_language(name: str) -> Report:
     cache = 2 * 2 * config.num_hidden_layers * kv_heads * head_width * 1000
     return {
         "Language model": sizes,
-        "Special tokens": _special_tokens(folder, name, tokenizer),
+        "Special tokens": _special_tokens(folder, tokenizer),
         "Chat template": _chat_template(tokenizer),
         "Tokenizer: text -> tokens -> text": _round_trips(tokenizer),
         "Memory": {
@@ -91,38 +92,42 @@ def describe_language(name: str) -> Report:
     }
 
 
-def describe_vision(config: Mapping) -> Report:
+def describe_vision(config: Mapping, folder: Path) -> Report:
     """The report on an image encoder, see `describe`.
 
     Args:
         config: of the encoder, as a model's `vision` is.
+        folder: of its `path`, if it has one.
     """
     vision = vision_without_weights(config)
-    height, width = image_side(vision)
-    with torch.no_grad():
-        _, positions, dim = vision.eval()(torch.zeros(1, 3, height, width, device="meta")).shape
-    folder = Path(local_folder(config["path"], weights=False)) if "path" in config else None
+    (rows, columns), (height, width) = vision.grid, vision.image_size
     sizes = {
         "config": f"vision=dict({', '.join(f'{key}={value!r}' for key, value in config.items())})",
         "network": type(vision.tower).__name__,
         "parameters": f"{_count(vision):,}",
-        "stored as": _dtypes(stored_dtypes(folder), folder) if folder else "a name has no files of its own",
+        "stored as": _dtypes(stored_dtypes(folder), folder) if "path" in config else "a name has no files of its own",
         "images": f"{height} x {width}",
-        "features": f"{positions} of {dim}, from the last layer",
+        "features": f"{rows * columns} of {vision.width}, from the last layer, in a grid of {rows} x {columns}",
+        "dropped tokens": f"{vision.prefix_tokens} (class, distillation, registers)",
     }
-    if hasattr(vision, "grid"):
-        sizes["grid"] = " x ".join(map(str, vision.grid))
-        sizes["prefix tokens"] = f"{vision.prefix_tokens} (class, distillation, registers), dropped"
-    return {"Image encoder": sizes, "Preprocessing": _preprocessing(config), "Memory": _memory(_count(vision))}
+    try:
+        settings = image_preprocessing(config)
+        preprocessing = {key: str(value) for key, value in settings.items() if value is not None}
+    except (ValueError, FileNotFoundError) as error:
+        preprocessing = {"": f"unknown: {error}"}
+    return {"Image encoder": sizes, "Preprocessing": preprocessing, "Memory": _memory(_count(vision))}
 
 
-def encoder_config(name: str) -> dict:
+def encoder_config(name: str, folder: Path) -> dict:
     """The config of the image encoder that a folder, a Hub id, or a name of open_clip or timm stands for.
+
+    Args:
+        name: as the user gives it.
+        folder: of the name; one that does not exist for a name of open_clip or timm.
 
     Raises:
         FileNotFoundError: the name stands for none.
     """
-    folder = Path(local_folder(name, weights=False))
     settings = read_settings(folder / CONFIG)
     if (folder / "open_clip_config.json").is_file():
         return dict(type="OpenCLIPVision", path=name)
@@ -132,7 +137,7 @@ def encoder_config(name: str) -> dict:
         return dict(type="TimmVision", path=name)
     if name.endswith(".json") and folder.is_file() or name in open_clip.list_models():
         return dict(type="OpenCLIPVision", model=name)
-    if timm.is_model(name.partition(".")[0]):
+    if timm.is_model(name):
         return dict(type="TimmVision", model=name)
     raise FileNotFoundError(
         f"{name!r} is not a folder with config.json or open_clip_config.json, a Hub id (owner/model), nor a name that "
@@ -171,7 +176,7 @@ def _output_head(model: PreTrainedModel, stored: Mapping[str, torch.dtype]) -> s
     return "the token embedding (tied)"
 
 
-def _special_tokens(folder: Path, name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
+def _special_tokens(folder: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
     """Rows for start, end and padding, each with the number of files that agree, and those that do not."""
     rows, titles = {}, {"bos": "start of a text", "eos": "end of a text", "pad": "padding"}
     for role, title in titles.items():
@@ -191,7 +196,7 @@ def _special_tokens(folder: Path, name: str, tokenizer: PreTrainedTokenizerFast)
                 names = ", ".join(f"{tokenizer.convert_ids_to_tokens(other)!r} ({other})" for other in ids)
                 rows[title] += f"; {file} has {names}"
         rows[title] += f"; {agreeing} files agree"
-    ends = answer_ends(tokenizer, dict(path=name))
+    ends = answer_ends(tokenizer, dict(path=str(folder)))
     rows["an answer ends with"] = ", ".join(f"{tokenizer.convert_ids_to_tokens(i)!r} ({i})" for i in ends)
     return rows
 
@@ -202,15 +207,20 @@ def _chat_template(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
     if not template:
         return {"": "none"}
 
+    errors = []
+
     def render(*roles: str) -> str:
         try:
             messages = [{"role": role, "content": f"words of {role}"} for role in roles]
             return tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template may raise anything
+        except Exception as error:  # a template may raise anything
+            errors.append(error)
             return ""
 
     talk = render("user", "assistant")
     rows = {"names": ", ".join(template)} if isinstance(template, Mapping) else {}
+    if errors:
+        return {**rows, "roles": f"it cannot word a question and its answer: {errors[0]}"}
     roles = ["user", "assistant"] if talk else []
     roles += ["system"] if "words of system" in render("system", "user", "assistant") else []
     roles += ["tool"] if "words of tool" in render("user", "assistant", "tool") else []
@@ -232,15 +242,3 @@ def _round_trips(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
         if tokenizer.eos_token_id in ids:
             rows[repr(text)] += ", one of them special"
     return rows
-
-
-def _preprocessing(config: Mapping) -> dict[str, str]:
-    """Rows for the settings of an image encoder's own preprocessing."""
-    read = getattr(MODELS.get(config["type"]), "read_preprocessing", None)
-    if read is None:
-        return {"": "unknown: set size, mean and std of PrepareImages"}
-    try:
-        settings = read({key: value for key, value in config.items() if key != "type"})
-    except (ValueError, FileNotFoundError) as error:
-        return {"": f"unknown: {error}"}
-    return {key: str(value) for key, value in settings.items() if value is not None}

@@ -40,12 +40,16 @@ def build_component(name: str, config: Mapping, **derived: object) -> nn.Module:
         derived: arguments that follow from other components.
 
     Raises:
-        ValueError: the config sets a derived argument, or the module lacks what a Flamingo needs of it.
+        ValueError: the config sets a derived argument or lacks the type, or the module lacks what a Flamingo needs of
+            it.
     """
     for argument in config:
         if argument in derived:
             raise ValueError(f"{name}.{argument} follows from the other components: leave it out")
-    module = MODELS.build({**({"type": DEFAULTS[name]} if name in DEFAULTS else {}), **config, **derived})
+    config = {**({"type": DEFAULTS[name]} if name in DEFAULTS else {}), **config}
+    if "type" not in config:
+        raise ValueError(f"{name} has no type, the class of the component (got {', '.join(config) or 'nothing'})")
+    module = MODELS.build({**config, **derived})
     kind = type(module).__name__
     if not isinstance(module, nn.Module):
         raise ValueError(f"{name}: {kind} is not an nn.Module, as each component of a Flamingo has to be")

@@ -22,6 +22,7 @@ from .loss import IGNORE_INDEX, attach_to_graph, chunked_cross_entropy, sums_by_
 from .media import count_images, image_samples, only_tokens_with_images, positions_in_samples
 from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
+from .perceiver import resample
 from .tokenizer import IMAGE_TOKEN, load_tokenizer
 from .transformers_names import set_activation_checkpointing
 from .vision.base import encode_images
@@ -136,7 +137,7 @@ class Flamingo(BaseModel):
             every_n_layers=block.pop("every_n_layers", 4),
             image_attention=image_attention,
             dtype=block.pop("dtype", None),
-            block=block,
+            block=partial(build_component, "gated", block),
         )
 
         # 3. Frozen and trainable parameters, and activation checkpointing.
@@ -194,9 +195,7 @@ class Flamingo(BaseModel):
         else:  # All images are padding, whose size does not matter.
             features = pixels.new_zeros(0, 1, 1, self.vision.width)
         positions = columns if positions is None else positions
-        dtype = next((weight.dtype for weight in self.perceiver.parameters()), features.dtype)
-        latents = self.perceiver(features.to(dtype)[:, None], positions[real][:, None])[:, 0]
-        return latents.new_zeros(batch, images, *latents.shape[1:]).index_put(real, latents)
+        return resample(self.perceiver, features, real, positions)
 
     def forward(
         self,

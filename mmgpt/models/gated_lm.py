@@ -19,7 +19,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmgpt.registry import MODELS
 
 from .attention import MaskedCrossAttention, computed_as, feed_forward
-from .components import build_component
 from .generation_files import as_ids
 from .media import IMAGE_ATTENTION, Media, apply_block, media_of
 from .packing import takes_positions
@@ -170,7 +169,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         dim_visual: D, the width of the latents.
         image_token_id: id of `<image>`.
         image_attention: which image a token attends to, 'latest' or 'next' (see `attended_images`).
-        block: config of the gated blocks; their type is GatedCrossAttentionBlock unless it names another.
+        block: builds a gated block from `dim`, `dim_visual` and `index` (see GatedCrossAttentionBlock).
         dtype: of the gated blocks' weights, 'float32' where they are trained beside a bfloat16 language model, in whose
             dtype they compute all the same; None: the language model's.
 
@@ -190,7 +189,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         image_token_id: int,
         every_n_layers: int = 4,
         image_attention: str = "latest",
-        block: dict | None = None,
+        block: Callable[..., nn.Module] = GatedCrossAttentionBlock,
         dtype: str | None = None,
     ):
         if image_attention not in IMAGE_ATTENTION:
@@ -207,7 +206,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         dim = model.get_input_embeddings().weight.shape[1]
         self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
         for index in self.gated_layers:
-            gated = build_component("gated", block or {}, dim=dim, dim_visual=dim_visual, index=index)
+            gated = block(dim=dim, dim_visual=dim_visual, index=index)
             gated.to(getattr(torch, dtype) if dtype else model.dtype)
             layers[index] = GatedDecoderLayer(gated, layers[index], index)
         self.model = model

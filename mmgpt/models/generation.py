@@ -12,7 +12,8 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, Pre
 from mmgpt.utils.hub import local_folder
 
 from .generation_files import CONFIG, GENERATION, as_ids, as_setting, read_model_config, read_settings
-from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN, end_of_turn
+from .special_tokens import end_of_turn
+from .tokenizer import ADDED_TOKENS, IMAGE_TOKEN, PAD_TOKEN
 
 BEAM_SCORES = ("answer", "text")
 DEFAULT_LENGTH = 20  # tokens, transformers' own

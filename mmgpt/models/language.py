@@ -100,9 +100,7 @@ def load_language_model(
     _check_computed(model_config, path)
 
     # 2. The model. Without a name transformers chooses the attention, as not every model has the fused one.
-    attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    if attention:
-        _check_attention(model_config, attn_implementation)
+    attention = _attention_arguments(model_config, attn_implementation)
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False, **attention)
     # With this argument transformers does not refuse a folder for the settings in its generation_config.json.
@@ -178,8 +176,10 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
         raise ValueError(f"{path}: transformers' MPT does not compute {'; '.join(problems)}; mpt-7b works")
 
 
-def _check_attention(config: PreTrainedConfig, name: str) -> None:
-    """Raises a ValueError unless transformers computes the attention of a model in this way on this machine."""
+def _attention_arguments(config: PreTrainedConfig, name: str | None) -> dict[str, str]:
+    """transformers' arguments for an attention implementation; ValueError where it does not compute the model's so."""
+    if name is None:
+        return {}
     problem = None
     if name not in ATTENTION:
         problem = (
@@ -194,6 +194,7 @@ def _check_attention(config: PreTrainedConfig, name: str) -> None:
             problem = error
     if problem:
         raise ValueError(f"language.attn_implementation={name!r}: {problem}")
+    return {"attn_implementation": name}
 
 
 @torch.no_grad()

@@ -85,6 +85,8 @@ class LoRAModel(BaseModel):
     def __init__(
         self, module: dict, lora: dict, train_tokens: list[str] | None = None, train: Sequence[str] | None = None
     ):
+        if isinstance(train, str):
+            raise ValueError(f"train={train!r} has to be a list of components: train=[{train!r}]")
         config, train = lora_config(lora), tuple(train or ())
         for name in train:
             if name not in TRAINABLE:

@@ -77,3 +77,17 @@ class PerceiverResampler(GradientCheckpointingLayer):
     def _check(what: str, count: int, table: Tensor) -> None:
         if count > len(table):
             raise ValueError(f"{count} {what} in a sample, but the resampler has embeddings for {len(table)}")
+
+
+def resample(perceiver: nn.Module, features: Tensor, real: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
+    """Latents (B, T, N, D) of the images of a batch, zeros where a row has fewer than T images.
+
+    Args:
+        perceiver: a PerceiverResampler, or a module like it.
+        features: (n, F, P, D), the patch features of all n images.
+        real: rows and columns, each (n,), of the images in (B, T).
+        positions: (B, T), the images' positions in their samples.
+    """
+    dtype = next((weight.dtype for weight in perceiver.parameters()), features.dtype)
+    latents = perceiver(features.to(dtype)[:, None], positions[real][:, None])[:, 0]
+    return latents.new_zeros(*positions.shape, *latents.shape[1:]).index_put(real, latents)

@@ -53,7 +53,8 @@ def test_a_conversation_is_tokenized_as_a_training_dialogue(chat, tmp_path, pict
         (length,) = inputs["input_ids"].shape[1:]
         assert torch.equal(inputs["input_ids"][0], data["input_ids"][:length])
         # What follows the open prompt in training is the answer, learned from its first token on.
-        assert data["labels"][length - 1] == -100 and data["labels"][length] == data["input_ids"][length]
+        assert data["labels"][length - 1] == -100
+        assert data["labels"][length] == data["input_ids"][length]
         assert torch.equal(inputs["pixels"][0], data["pixels"])
     answer = chat.model.tokenizer(turns[-1][1], add_special_tokens=False)["input_ids"]
     assert data["input_ids"][length:].tolist() == [*answer, chat.model.tokenizer.eos_token_id]
@@ -85,7 +86,8 @@ def test_the_pieces_are_the_models_own_answer(chat, picture):
     expected = chat.model.tokenizer.decode(ids[0], skip_special_tokens=True).lstrip()
     wordy = Chat(chat.model, chat.pipeline, generation)
     pieces = list(wordy.stream(wordy.start(), "what colour?", [Image.open(picture)]))
-    assert "".join(pieces) == expected and len(pieces) > 1
+    assert "".join(pieces) == expected
+    assert len(pieces) > 1
 
 
 def test_a_batch_is_answered_as_one_by_one(chat, picture):
@@ -101,7 +103,9 @@ def test_a_batch_is_answered_as_one_by_one(chat, picture):
     words = dict(bad_words_ids=[[i] for i in range(3, 259)])
     for generation in (dict(words, max_new_tokens=8), dict(words, max_new_tokens=5, num_beams=3)):
         single = [chat.answer_all([conversation], generation)[0] for conversation in many]
-        assert chat.answer_all(many, generation) == single and all(single) and len(set(single)) == 3
+        assert chat.answer_all(many, generation) == single
+        assert all(single)
+        assert len(set(single)) == 3
     assert [conversation.turns for conversation in many] == before
     streamed = Chat(chat.model, chat.pipeline, dict(words, max_new_tokens=8))
     assert streamed.answer_all(many)[1] == streamed.ask(streamed.start(), "one or two?")
@@ -113,7 +117,8 @@ def test_the_image_reaches_the_model_and_text_alone_works(chat, picture):
     assert not torch.equal(*inputs)
     conversation = chat.start()
     assert chat.prepare(Conversation([{"question": "what?"}]))["pixels"] is None
-    assert chat.ask(conversation, "what?") and conversation.images == []
+    assert chat.ask(conversation, "what?")
+    assert conversation.images == []
 
 
 def test_conversations_do_not_touch_each_other(chat, picture):
@@ -160,7 +165,8 @@ def test_images_in_later_turns(chat, picture):
     chat.ask(conversation, "two?", [picture, Image.new("L", (50, 50))])
     asked = Conversation([*conversation.turns, {"question": "three?"}], conversation.images)
     inputs = chat.prepare(asked)
-    assert inputs["image_counts"].tolist() == [2] and inputs["pixels"].shape == (1, 2, 3, 32, 32)
+    assert inputs["image_counts"].tolist() == [2]
+    assert inputs["pixels"].shape == (1, 2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("text, images, error, message", [
@@ -178,7 +184,8 @@ def test_errors_leave_the_conversation_as_it_was(chat, picture, text, images, er
     chat.ask(conversation, "one?")
     with pytest.raises(error, match=message):
         chat.ask(conversation, text, [picture.parent / image for image in images])
-    assert len(conversation.turns) == 1 and conversation.images == []
+    assert len(conversation.turns) == 1
+    assert conversation.images == []
 
 
 def test_a_prompt_in_chat_may_be_longer_than_a_row_of_training(tiny_base):
@@ -221,7 +228,8 @@ def test_the_checkpoint_is_loaded_and_matters(chat_config, chat_checkpoint):
     chat = Chat.from_config(chat_config, chat_checkpoint, "cpu", merge=False)
     state = torch.load(chat_checkpoint, weights_only=True)["state_dict"]
     loaded = chat.model.state_dict()
-    assert state and all(torch.equal(loaded[name], value) for name, value in state.items())
+    assert state
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
     assert not chat.model.training
     before = Chat.from_config(chat_config)
     other = Chat(chat.model, chat.pipeline)  # what a chat keeps is of the weights that it saw
@@ -265,12 +273,14 @@ def test_an_answer_ends_where_the_base_ends_texts(chat_config, base_saying, beam
         assert chat.answer_all([chat.start().with_question("what?")], saying) == [""]
     saying = dict(sequence_bias=[[[word], 1000.0]], eos_token_id=2)
     answer = chat.submit(chat.start().with_question("what?"), saying)
-    assert answer.text() and (answer.finish_reason, answer.completion_tokens) == ("length", 5)
+    assert answer.text()
+    assert (answer.finish_reason, answer.completion_tokens) == ("length", 5)
     if beams == 1:
         [piece] = chat.submit(
             chat.start().with_question("what?"), dict(sequence_bias=[[[word], 1000.0]]), top_logprobs=0
         )
-        assert piece.text == "" and [token.id for token in piece.tokens] == [word]
+        assert piece.text == ""
+        assert [token.id for token in piece.tokens] == [word]
 
 
 def test_the_old_name_of_the_scheduler_argument_is_accepted_with_a_warning(chat):

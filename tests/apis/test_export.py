@@ -184,10 +184,12 @@ def test_an_update_with_a_bias_of_a_layer_without_one_is_not_merged(trained, tin
     export(cfg, model, tmp_path / "out")
     loaded = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     assert torch.equal(logits(loaded, data), tuned)
-    assert isinstance(for_serving(loaded), LoRAModel) and torch.equal(logits(loaded, data), tuned)
+    assert isinstance(for_serving(loaded), LoRAModel)
+    assert torch.equal(logits(loaded, data), tuned)
     with pytest.raises(ValueError, match=r"lora_bias=True: language.*q_proj \(6 in all\) has no bias .* export"):
         merge(cfg, model, tmp_path / "merged", bound=1.0)
-    assert not (tmp_path / "merged").exists() and torch.equal(logits(model, data), tuned)
+    assert not (tmp_path / "merged").exists()
+    assert torch.equal(logits(model, data), tuned)
 
 
 def test_a_base_of_two_tables_whose_config_says_tied_is_merged_as_it_is(trained, tiny_llama, tmp_path):
@@ -235,7 +237,8 @@ def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     export(cfg, model, tmp_path / "out")
     again = build_model(load_config(tmp_path / "out"), tmp_path / "out", "cpu")
     before, after = trainable_state(model), trainable_state(again)
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -272,7 +275,8 @@ def test_a_merged_bfloat16_model_is_the_one_that_was_compared(experiment, tmp_pa
     expected = deepcopy(model).peft.merge_and_unload().state_dict()
     assert merge(cfg, model, tmp_path / "out") < 0.05
     again = build_model(load_config(tmp_path / "out"), device="cpu").state_dict()
-    assert expected.keys() == again.keys() and all(torch.equal(expected[name], again[name]) for name in expected)
+    assert expected.keys() == again.keys()
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
 
 
 def test_the_bound_of_a_merged_model_is_relative_to_its_logits(experiment, tmp_path, monkeypatch):
@@ -301,7 +305,8 @@ def test_description_of_an_exported_folder(experiment, tmp_path):
         == "${language_model}"
     )
     images = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
-    assert images["crop_size"] == {"height": 32, "width": 32} and images["image_mean"] == [0.1, 0.2, 0.3]
+    assert images["crop_size"] == {"height": 32, "width": 32}
+    assert images["image_mean"] == [0.1, 0.2, 0.3]
     adapter = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"]) == (2, 4)
     assert not (tmp_path / "out" / "trained.safetensors").exists()
@@ -314,7 +319,8 @@ def test_one_call_and_a_moved_base(experiment, tmp_path, tiny_llama):
     chat = Chat.from_config(tmp_path / "out", device="cpu", options=options, merge=False)
     assert isinstance(chat.model, LoRAModel)
     merged = Chat.from_config(tmp_path / "out", device="cpu", options=options)
-    assert not isinstance(merged.model, LoRAModel) and answer(merged) == answer(chat)
+    assert not isinstance(merged.model, LoRAModel)
+    assert answer(merged) == answer(chat)
     assert find_config(tmp_path / "out") == (tmp_path / "out", tmp_path / "out")
     assert find_config("some/config.py")[1] is None
 
@@ -339,10 +345,12 @@ def test_a_base_without_a_start_that_has_an_image_token_first(experiment, tmp_pa
     (base / "tokenizer_config.json").write_text(json.dumps(dict(bos_token=None, eos_token="</s>", unk_token="<unk>")))
     cfg.model.module.language.path = cfg.chat_pipeline[2].tokenizer = str(base)
     model = build_model(cfg, device="cpu")
-    assert model.tokenizer.convert_tokens_to_ids("<image>") == 0 and model.tokenizer.bos_token is None
+    assert model.tokenizer.convert_tokens_to_ids("<image>") == 0
+    assert model.tokenizer.bos_token is None
     merge(cfg, model, tmp_path / "out", bound=1e-4)
     again = build_model(load_config(tmp_path / "out"), device="cpu")
-    assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab() and again.tokenizer.bos_token is None
+    assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    assert again.tokenizer.bos_token is None
 
 
 def test_a_base_with_another_tokenizer_is_refused(experiment, tmp_path):
@@ -403,7 +411,8 @@ def test_a_merged_folder_names_the_tokens_it_is_used_with(
     ids = dict(bos_token_id=1, eos_token_id=ends, pad_token_id=pad)
     for name, rest in {"config.json": {}, "generation_config.json": dict(max_length=4096)}.items():
         settings = json.loads((folder / name).read_text())
-        assert {**settings, **ids, **rest} == settings and not {"temperature", "top_p"} & set(settings)
+        assert {**settings, **ids, **rest} == settings
+        assert not {"temperature", "top_p"} & set(settings)
     # Other programs find the ends, too.
     plain = AutoModelForCausalLM.from_pretrained(folder)
     plain.save_pretrained(tmp_path / "again")
@@ -417,7 +426,8 @@ def test_a_merged_folder_names_the_tokens_it_is_used_with(
     library_warnings.clear()
     monkeypatch.setattr(generation, "print_log", lambda text, *_: warned.append(text))
     again = build_model(load_config(tmp_path / "out"), device="cpu")
-    assert again.language.ends == ends and again.settings_in_force() == model.settings_in_force()
+    assert again.language.ends == ends
+    assert again.settings_in_force() == model.settings_in_force()
     assert warned == library_warnings == []
 
 
@@ -606,9 +616,11 @@ def test_an_encoder_of_timm_and_its_own_preprocessing_in_exported_and_merged_fol
     export(cfg, model, tmp_path / "out")
     # The folder has the settings themselves, whatever becomes of the encoder's.
     step = json.loads((tmp_path / "out/mmgpt.json").read_text())["chat_pipeline"][0]
-    assert step["preprocessing"]["library"] == "timm" and step["preprocessing"]["crop_pct"] == 0.8
+    assert step["preprocessing"]["library"] == "timm"
+    assert step["preprocessing"]["crop_pct"] == 0.8
     images = json.loads((tmp_path / "out/preprocessor_config.json").read_text())
-    assert images["size"] == {"shortest_edge": 40} and images["crop_size"] == {"height": 32, "width": 32}
+    assert images["size"] == {"shortest_edge": 40}
+    assert images["crop_size"] == {"height": 32, "width": 32}
     expected = answer(by_chat(tmp_path / "out"))
     assert merge(cfg, model, tmp_path / "merged", bound=1e-4) < 1e-4
     assert answer(by_chat(tmp_path / "merged")) == expected

@@ -9,6 +9,7 @@ from mmengine.infer import BaseInferencer
 from PIL import Image
 
 from mmgpt.apis import MMGPTInferencer
+from mmgpt.webpage.rendering import data_uri
 
 IMAGE = {"type": "image"}
 
@@ -42,7 +43,8 @@ def test_the_answers_are_those_of_the_chat_one_by_one(inferencer, images):
         chat.ask(chat.start(), question, [image] if image else [], generation=dict(max_new_tokens=6)).strip()
         for image, question in inputs
     ]
-    assert predictions(result) == answers and len(set(answers)) == 3
+    assert predictions(result) == answers
+    assert len(set(answers)) == 3
     assert result["visualization"] == []
 
 
@@ -56,6 +58,8 @@ def test_equal_inputs_of_different_forms_have_equal_answers(inferencer, images, 
     assert predictions(inferencer(inputs, question=question)) == [first, second]
     assert predictions(inferencer(red, question=question)) == predictions(inferencer((red, question))) == [first]
     assert predictions(inferencer(dict(images=["0.png"], question=question), image_folder=images)) == [first]
+    noise = Image.effect_noise((40, 30), 50)  # its data URI is longer than a path can be
+    assert predictions(inferencer(data_uri(noise), question=question)) == predictions(inferencer((noise, question)))
     assert predictions(inferencer(images, question=question))[:2] == [first, second]
     lines = [dict(images=["0.png"], turns=[dict(question=question, answer="red")]), dict(images=["1.png"], turns=[])]
     lines[1]["turns"] = [dict(question=[IMAGE, dict(type="text", text=question)])]
@@ -93,17 +97,20 @@ def test_written_files(inferencer, images, tmp_path, monkeypatch):
     out = tmp_path / "made" / "here"
     result = inferencer(inputs, question="what shape?", out_dir=out, return_vis=True)
     lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == result["predictions"] and "grün" in lines[1]
+    assert [json.loads(line) for line in lines] == result["predictions"]
+    assert "grün" in lines[1]
     sheets = result["visualization"]
     assert [sheet.dtype for sheet in sheets] == [np.uint8] * 2
     for number, sheet in enumerate(sheets, start=1):
         assert np.array_equal(np.asarray(Image.open(out / f"answers_{number}.png")), sheet)
     page = (out / "answers.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 3 and page.count("<article") == 3
+    assert page.count("<img") == 3
+    assert page.count("<article") == 3
     # Which image a question shows is told where there are several; all text is text.
     for text in ("[1] [2] who?", "&lt;b&gt;me&lt;/b&gt;", "what &lt;i&gt;colour&lt;/i&gt;?", "expected: grün", "two?"):
         assert text in page
-    assert "<b>me" not in page and inferencer.about["model"] in page
+    assert "<b>me" not in page
+    assert inferencer.about["model"] in page
     assert inferencer(inputs, question="what shape?")["visualization"] == []
 
 
@@ -130,6 +137,12 @@ def test_a_wrong_input_is_named_before_the_model_runs(inferencer, images, monkey
     monkeypatch.setattr(inferencer.chat, "answer_all", lambda *_: pytest.fail("the model ran"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         inferencer([("0.png", "fine?"), item], batch_size=1, question=None if isinstance(item, tuple) else "what?")
+
+
+def test_an_image_that_does_not_reach_the_model_is_named(inferencer, images, monkeypatch):
+    monkeypatch.setattr(inferencer.chat, "sees_images", False)
+    with pytest.raises(ValueError, match="input 1: the gates of all gated blocks are zero"):
+        inferencer([(None, "fine?"), (images / "0.png", "what?")])
 
 
 def test_wrong_calls(inferencer, images, tmp_path):

@@ -72,7 +72,8 @@ def test_lora_is_merged_into_the_weights(tiny_base, inputs, more):
         untuned = logits(model, inputs)
     before = logits(model, inputs)
     served = for_serving(model)
-    assert type(served) is Flamingo and not any("lora" in name for name, _ in served.named_modules())
+    assert type(served) is Flamingo
+    assert not any("lora" in name for name, _ in served.named_modules())
     assert torch.allclose(logits(served, inputs), before, atol=1e-3)
     assert not torch.allclose(untuned, before, atol=0.1)
     assert for_serving(served) is served  # nothing is left to merge
@@ -92,7 +93,8 @@ def test_every_precision_answers_as_the_model_does(tiny_base, tuned, inputs, pre
     chat = Chat(served, build_pipeline(tiny_base.chat_pipeline), dict(max_new_tokens=5))
     assert isinstance(chat.ask(chat.start(), "what colour?", [Image.new("RGB", (64, 64), "red")]), str)
     answers = served.generate(**inputs, max_new_tokens=5)
-    assert answers.shape[0] == 2 and 1 <= answers.shape[1] <= 5
+    assert answers.shape[0] == 2
+    assert 1 <= answers.shape[1] <= 5
     if precision in (None, "float32"):
         assert torch.equal(answers, tuned.generate(**inputs, max_new_tokens=5))
 
@@ -102,7 +104,8 @@ def test_every_weight_is_bfloat16_and_rotary_frequencies_are_not(tuned):
     assert {weight.dtype for weight in served.state_dict().values() if weight.is_floating_point()} == {torch.bfloat16}
     frequencies = [buffer for name, buffer in served.named_buffers() if name.endswith("inv_freq")]
     before = [buffer for name, buffer in tuned.named_buffers() if name.endswith("inv_freq")]
-    assert frequencies and all(map(torch.equal, frequencies, before))
+    assert frequencies
+    assert all(map(torch.equal, frequencies, before))
 
 
 def column_major(model):
@@ -171,7 +174,8 @@ def test_the_language_model_is_loaded_in_the_dtype_of_the_precision(
 
     monkeypatch.setattr("mmgpt.models.language.load_language_model", noting)
     served = build_for_serving(tiny_base, checkpoint, "cpu", precision)
-    assert loaded == [dtype] and "dtype" not in tiny_base.model.module.language
+    assert loaded == [dtype]
+    assert "dtype" not in tiny_base.model.module.language
     assert likeness(served, tuned, inputs) > (0.99 if precision == "int4" else 0.999)
     assert not served.training
 

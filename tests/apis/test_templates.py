@@ -21,7 +21,9 @@ def test_a_changed_pipeline_keeps_its_other_steps_and_their_order():
     chat = FakeChat()
     chat.pipeline = [str, FormatPrompt("instruction", open_last=True), repr]
     first, step, last = with_template(chat, "short").pipeline
-    assert (first, last) == (str, repr) and step.template == TEMPLATES["short"] and step.open_last
+    assert (first, last) == (str, repr)
+    assert step.template == TEMPLATES["short"]
+    assert step.open_last
 
 
 def test_a_broken_template_is_refused():

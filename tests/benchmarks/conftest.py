@@ -11,7 +11,7 @@ SMALL = {
     "language.config.num_hidden_layers": 4,
     "language.config.num_attention_heads": 2,
     "vision.model": "tests/benchmarks/small_image_encoder.json",
-    "image_size": 32,
+    "prepare_images.size": 32,
     "perceiver.depth": 1,
     "perceiver.num_latents": 4,
     "perceiver.dim_head": 8,

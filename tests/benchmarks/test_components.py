@@ -31,7 +31,8 @@ def test_the_language_model_has_the_sizes_and_the_lora_of_its_own_layers(small_m
 def test_image_encoder_and_resampler_equal_encode_images(small_model):
     images = torch.randn(3, 3, 32, 32)
     features = image_encoder(small_model, images)
-    assert features.shape == (3, 16, 16) and not features.requires_grad
+    assert features.shape == (3, 16, 16)
+    assert not features.requires_grad
     latents = resampler(small_model, features)
     assert_close(latents, small_model.module.encode_images(images[None])[0])
 

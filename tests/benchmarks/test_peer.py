@@ -46,7 +46,8 @@ def test_components_are_of_equal_size(small_model, small_cfg, peer):
 
 def test_the_same_components_are_trainable(peer):
     trainable = {name.split("lora_")[0] for name, weight in peer.named_parameters() if weight.requires_grad}
-    assert trainable and all("layers" in name and "vision" not in name for name in trainable)
+    assert trainable
+    assert all("layers" in name and "vision" not in name for name in trainable)
     assert all("lora_" in name for name, weight in peer.named_parameters() if weight.requires_grad)
     names = {".".join(name.split(".")[-3:-1]) for name in trainable}
     attention_layers = {f"self_attn.{x}_proj" for x in "qkvo"} | {f"cross_attn.{x}_proj" for x in "qkvo"}
@@ -78,7 +79,8 @@ def test_a_step_with_and_without_images(small_model, peer, batch):
     assert loss.isfinite()
     text = {**batch, "pixels": None, "input_ids": torch.full_like(batch["input_ids"], 11)}
     inputs = peer_inputs(small_model, text)
-    assert "pixel_values" not in inputs and not inputs["image_attention_mask"].any()
+    assert "pixel_values" not in inputs
+    assert not inputs["image_attention_mask"].any()
     peer(**inputs).loss.backward()
     gradients = [weight.grad for weight in peer.get_base_model().model.layers.parameters() if weight.requires_grad]
     assert all(gradient.isfinite().all() for gradient in gradients)

@@ -82,6 +82,7 @@ def test_written_files(results, tmp_path):
 
 def test_setting_names_device_and_versions():
     setting = report.setting(torch.device("cpu"))
-    assert setting["device"].endswith("CPU") and setting["threads"] == 1
+    assert setting["device"].endswith("CPU")
+    assert setting["threads"] == 1
     assert setting["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert mmengine.__version__ in {setting["versions"].get(name) for name in ("mmengine", "onedl-mmengine")}

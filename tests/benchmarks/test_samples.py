@@ -12,7 +12,7 @@ IGNORE_INDEX = -100
 
 @pytest.fixture
 def words(small_model, small_cfg):
-    return words_of(small_model, small_cfg.image_size)
+    return words_of(small_model, small_cfg.prepare_images.size)
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def test_lengths_have_their_median_and_bounds(source):
     kind = LENGTHS[source]
     lengths = kind.quantiles(101, 1.0)
     assert lengths[50] == kind.median
-    assert lengths[0] == kind.shortest and lengths[-1] == kind.longest
+    assert lengths[0] == kind.shortest
+    assert lengths[-1] == kind.longest
     assert lengths == sorted(lengths)
     assert kind.quantiles(101, 0.5)[50] == kind.median // 2
     # A visual sample of the published mix is half as long as a language one.
@@ -34,7 +35,8 @@ def test_lengths_have_their_median_and_bounds(source):
 
 def test_words_exclude_special_tokens(small_model, words):
     special = set(small_model.tokenizer.all_special_ids)
-    assert words.image in special and words.side == 32
+    assert words.image in special
+    assert words.side == 32
     assert not special & set(words.ordinary.tolist())
 
 
@@ -44,7 +46,8 @@ def test_a_visual_sample_has_one_image_before_its_answer(drawn, words):
         ids, labels = sample["input_ids"], sample["labels"]
         [position] = (ids == words.image).nonzero().flatten().tolist()
         supervised = (labels != IGNORE_INDEX).nonzero().flatten().tolist()
-        assert position < supervised[0] and supervised == list(range(supervised[0], len(ids)))
+        assert position < supervised[0]
+        assert supervised == list(range(supervised[0], len(ids)))
         assert torch.equal(labels[supervised], ids[supervised])
         assert sample["pixels"].shape == (1, 3, 32, 32)
     assert all(sample["pixels"] is None and words.image not in sample["input_ids"] for sample in language.samples)
@@ -80,12 +83,14 @@ def test_all_batches_hold_the_same_samples(drawn):
     mixed, grouped = batches(drawn, 4), batches(drawn, 4, grouped=True)
     packed = batches(drawn, 4, row_length=128)
     assert [batch["sources"] for batch in mixed] == [["visual"] * 4 + ["language"] * 4] * 2
-    assert contents(mixed) == contents(grouped) == contents(packed) and len(contents(mixed)) == 16
+    assert contents(mixed) == contents(grouped) == contents(packed)
+    assert len(contents(mixed)) == 16
     totals = [
         [sum(count_label_tokens(b)[s] for b in batches_of_epoch) for s in SOURCES]
         for batches_of_epoch in (mixed, grouped, packed)
     ]
-    assert totals[0] == totals[1] == totals[2] and all(totals[0])
+    assert totals[0] == totals[1] == totals[2]
+    assert all(totals[0])
 
 
 def test_grouped_and_packed_rows_have_less_padding(drawn):
@@ -98,4 +103,5 @@ def test_grouped_and_packed_rows_have_less_padding(drawn):
 
 def test_batches_of_one_source(drawn):
     [first, second] = batches(drawn[1:], 4)
-    assert first["pixels"] is None and set(first["sources"] + second["sources"]) == {"language"}
+    assert first["pixels"] is None
+    assert set(first["sources"] + second["sources"]) == {"language"}

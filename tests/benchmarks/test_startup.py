@@ -19,7 +19,8 @@ def test_until_waits_for_the_lines_of_a_process():
         return "two" in lines[-1]
 
     seconds = until([sys.executable, "-c", PRINTS], condition, "two\n")
-    assert 0 < seconds < 50 and printed == ["one\n", "two\n"]
+    assert 0 < seconds < 50
+    assert printed == ["one\n", "two\n"]
 
 
 def test_until_refuses_a_process_that_ends_early():

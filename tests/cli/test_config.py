@@ -73,10 +73,12 @@ def test_a_file_with_its_source_becomes_its_path(config, tmp_path):
     assert cfg.weights == cfg.model.weights == "a/b/w.pt"
     assert cfg.sources == {"a/b/w.pt": "from there"}
     moved = load_config(config, {"model.weights": "elsewhere.pt", "weights": "mine.pt"})
-    assert moved.model.weights == "elsewhere.pt" and moved.sources == {"mine.pt": "from there"}
+    assert moved.model.weights == "elsewhere.pt"
+    assert moved.sources == {"mine.pt": "from there"}
     child = tmp_path / "child.py"
     child.write_text("_base_ = './experiment.py'\nweights = 'own.pt'\n")
-    assert load_config(child).model.weights == "own.pt" and "sources" not in load_config(child)
+    assert load_config(child).model.weights == "own.pt"
+    assert "sources" not in load_config(child)
     cfg.dump(tmp_path / "dumped.py")
     assert load_config(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
 
@@ -99,7 +101,8 @@ def test_sources_as_an_earlier_release_has_them(config, monkeypatch):
 def test_names_with_an_underscore_belong_to_their_file(config):
     config.write_text(CONFIG + "_own = dict(a='${name}')\nmodel['own'] = '${_own}'")
     cfg = load_config(config)
-    assert cfg.model.own == {"a": "a"} and "_own" not in cfg
+    assert cfg.model.own == {"a": "a"}
+    assert "_own" not in cfg
 
 
 def test_choices_of_a_name_are_those_of_its_kind(config):
@@ -124,7 +127,8 @@ def test_config_can_be_dumped_and_read_again(config, tmp_path):
     cfg = load_config(config)
     cfg.dump(tmp_path / "dumped.py")
     assert load_config(tmp_path / "dumped.py").to_dict() == cfg.to_dict()
-    assert isinstance(cfg, Config) and cfg.filename == str(config)
+    assert isinstance(cfg, Config)
+    assert cfg.filename == str(config)
 
 
 def test_a_config_is_written_down_without_yapf(config, monkeypatch):

@@ -48,8 +48,10 @@ def read_back(tmp_path):
 
 def test_values_read_back_equal_and_of_their_kinds(read_back):
     before, after = read_back(dict(values=VALUES, deep=deep(50)))
-    assert after == before and repr(after["values"]["nested"]) == repr(VALUES["nested"])
-    assert after["values"] == VALUES and type(after["values"]["frozen"]) is frozenset
+    assert after == before
+    assert repr(after["values"]["nested"]) == repr(VALUES["nested"])
+    assert after["values"] == VALUES
+    assert type(after["values"]["frozen"]) is frozenset
     assert math.isnan(read_back(dict(a=[math.nan]))[1]["a"][0])
 
 

@@ -57,6 +57,7 @@ def old(folder, text):
 def test_a_folder_is_read_as_its_config_was(folder):
     cfg = load_config(folder, {"language": "moved/language", "model.lora.r": 4})
     assert cfg.model.module.language.path == cfg.chat_pipeline[2].tokenizer == "moved/language"
+    assert cfg.chat_pipeline[2].add_bos_token is True  # as in the release that wrote such a folder
     assert (cfg.model.lora.r, cfg.default_scope, cfg.filename) == (4, "mmgpt", str(folder / "mmgpt.json"))
     assert load_config(folder / "mmgpt.json").model == load_config(folder).model
     # Scripts name the file that was there before.
@@ -114,7 +115,8 @@ def test_a_program_in_a_folder_is_not_run(folder, tmp_path):
 
 def test_a_program_is_run_where_it_is_trusted(folder, tmp_path, capsys):
     old(folder, f"model = dict(type='LoRAModel')\nx = '' if {ASKS.format(str(tmp_path / 'ran'))} else ''")
-    assert load_config(folder, trust=True).model.type == "LoRAModel" and (tmp_path / "ran").exists()
+    assert load_config(folder, trust=True).model.type == "LoRAModel"
+    assert (tmp_path / "ran").exists()
     assert f"{folder} is trusted: {folder / 'config.py'} is run" in capsys.readouterr().err
 
 
@@ -125,7 +127,8 @@ def test_an_old_folder_of_plain_settings_is_read_with_a_warning(folder, monkeypa
     values = dict(VALUES, language="{{ fileDirname }}/language", default_scope="mmgpt")
     Config(values).dump(folder / "config.py")
     cfg = load_config(folder)
-    assert cfg.model.module.language.path == str(folder / "language") and cfg.model.lora.target_modules == ["q_proj"]
+    assert cfg.model.module.language.path == str(folder / "language")
+    assert cfg.model.lora.target_modules == ["q_proj"]
     assert warnings == [
         f"{folder / 'config.py'} was written by an earlier mmgpt; it is read as plain settings: export the model again"
     ]
@@ -175,7 +178,8 @@ def test_only_the_projects_own_classes_are_built(folder, change, place):
     changed(folder, change)
     with pytest.raises(ValueError, match="can do anything: --trust .trust=True in Python. allows") as raised:
         load_config(folder)
-    assert place in str(raised.value) and str(folder / "mmgpt.json") in str(raised.value)
+    assert place in str(raised.value)
+    assert str(folder / "mmgpt.json") in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +216,11 @@ def test_entries_that_are_not_allowed_are_refused(folder, change, words, trust):
         load_config(folder, trust=trust)
 
 
+def test_steps_in_nested_lists_are_read(folder):
+    changed(folder, lambda content: content.update(chat_pipeline=[content["chat_pipeline"]]))
+    assert load_config(folder).chat_pipeline[0][2].add_bos_token is True
+
+
 def test_a_type_of_a_new_language_models_settings_is_transformers_own(folder):
     language = dict(path="x", config=dict(model_type="llama", rope_parameters=dict(type="linear", factor=2.0)))
     changed(folder, put("model", "module", "language", value=language))
@@ -243,7 +252,8 @@ def test_trusted_classes_are_imported_and_named(folder, tmp_path, capsys, monkey
     with pytest.raises(ValueError, match="model.module.vision.type='OwnEncoder' is not one of .* own_encoder."):
         load_config(folder)
     assert not (tmp_path / "ran").exists()
-    assert load_config(folder, trust=True).model.module.vision.type == "OwnEncoder" and (tmp_path / "ran").exists()
+    assert load_config(folder, trust=True).model.module.vision.type == "OwnEncoder"
+    assert (tmp_path / "ran").exists()
     assert (
         "is trusted: model.module.vision.type='OwnEncoder' is not one of mmgpt's own classes (OpenCLIPVision"
         in capsys.readouterr().err

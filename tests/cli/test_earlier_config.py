@@ -40,6 +40,9 @@ def test_a_config_of_the_release_before_builds_the_same(config, warnings):
     """config.json holds what that release's `load_config` made of config.py."""
     expected = names.with_present_names(json.loads((EARLIER / "config.json").read_text()), "config.json")
     cfg = load_config(config).to_dict()
+    # Since then, chat has the language model's length limit.
+    assert expected["chat_pipeline"][-1].pop("max_length") == cfg["max_length"]
+    assert cfg["chat_pipeline"][-1].pop("max_length") is None
     # JSON knows no tuples.
     assert json.loads(json.dumps({name: without_new(cfg[name]) for name in expected})) == expected
 

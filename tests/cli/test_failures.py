@@ -21,7 +21,8 @@ from tests.helpers.stub_faults import FAULTY
 def test_lack_of_memory_lists_settings_that_need_less(error):
     assert is_out_of_memory(error)
     message = resource_message(error)
-    assert message.startswith("out of memory: ") and "more\n" not in message
+    assert message.startswith("out of memory: ")
+    assert "more\n" not in message
     for words in ("batch_size", "accumulative_counts", "max_length", "checkpointing", "4 bits", "no reason given"):
         assert words in message or words == "no reason given" and error.args
 
@@ -41,7 +42,8 @@ def test_a_disk_that_cannot_be_written_is_named(number):
 
 def test_message_of_a_disk_fault_is_its_text():
     error = DiskFault("a checkpoint takes about 6 MB: make room")
-    assert is_disk_fault(error) and resource_message(error) == str(error)
+    assert is_disk_fault(error)
+    assert resource_message(error) == str(error)
 
 
 def test_other_errors_have_no_resource_message():
@@ -55,6 +57,7 @@ def test_a_process_that_dies_takes_the_other_down_and_says_why(tmp_path):
     more = FAULTY + "train_dataloader['dataset'].update(raising=RAISING, seconds=0.2)\nmax_epochs = 1000\n"
     start = time.monotonic()
     done = train_on_two(tmp_path, more.replace("RAISING", "1"), timeout=240)
-    assert done.returncode == 1 and time.monotonic() - start < 240
+    assert done.returncode == 1
+    assert time.monotonic() - start < 240
     assert "RuntimeError: sample 1 is broken" in done.stderr
     assert "ended by RuntimeError: sample 1 is broken" in logs(tmp_path / "two")

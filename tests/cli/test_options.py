@@ -58,7 +58,8 @@ def test_a_value_without_blanks_is_what_dict_action_reads(text):
 )
 def test_blanks_and_commas_within_quotes_are_kept(text, value):
     ours = parse_value(text)
-    assert ours == value and type(ours) is type(value)
+    assert ours == value
+    assert type(ours) is type(value)
 
 
 def test_pairs_of_several_options_are_merged():
@@ -88,7 +89,8 @@ def test_pairs_of_several_options_are_merged():
 def test_invalid_values_are_refused_by_name(pair, word):
     with pytest.raises(argparse.ArgumentError, match="--cfg-options") as raised:
         parsed(pair)
-    assert word in str(raised.value) and pair[:20] in str(raised.value)
+    assert word in str(raised.value)
+    assert pair[:20] in str(raised.value)
 
 
 def test_no_tool_reads_options_in_another_way():

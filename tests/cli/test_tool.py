@@ -71,7 +71,8 @@ def test_wrong_arguments_of_a_model_are_told_with_choices(tiny_flamingo_config, 
 
 def test_choices_of_a_component_that_passes_arguments_on():
     message = message_of(DATASETS.build, dict(type="InstructionDataset", parser="dolly", sampel=1))
-    assert "did you mean 'sample'" in message and "ann_file" in message
+    assert "did you mean 'sample'" in message
+    assert "ann_file" in message
 
 
 def test_an_unknown_type_is_told_with_the_registered_ones():
@@ -145,7 +146,9 @@ def test_an_error_of_the_system_names_its_file(tmp_path, workers):
             return open(tmp_path / "gone.json").read()
 
     message = message_of(lambda data: list(DataLoader(data, num_workers=workers)), Missing())
-    assert "gone.json" in message and "No such file or directory" in message and "\n" not in message
+    assert "gone.json" in message
+    assert "No such file or directory" in message
+    assert "\n" not in message
     with pytest.raises(IsADirectoryError) as raised:
         open(tmp_path)
     assert user_message(raised.value) == f"{tmp_path}: Is a directory"
@@ -157,7 +160,8 @@ def test_a_full_disk_before_the_run_ends_as_one_during_it(capsys):
 
     with pytest.raises(SystemExit) as ended:
         run(full)
-    assert ended.value.code == 74 and capsys.readouterr().err == "error: make room\n"
+    assert ended.value.code == 74
+    assert capsys.readouterr().err == "error: make room\n"
 
 
 def test_an_interrupt_ends_without_a_traceback(capsys):
@@ -166,7 +170,8 @@ def test_an_interrupt_ends_without_a_traceback(capsys):
 
     with pytest.raises(SystemExit) as ended:
         run(interrupted)
-    assert ended.value.code == 130 and "--resume" in capsys.readouterr().err
+    assert ended.value.code == 130
+    assert "--resume" in capsys.readouterr().err
 
 
 ENDING = """

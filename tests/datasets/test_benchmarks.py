@@ -80,7 +80,8 @@ def load(tmp_path, tiny_llama):
     """A function that gives an experiment's config for a benchmark, its data under a temporary folder."""
 
     def config(name, experiment="lora_joint", **options):
-        small = dict(data_root=str(tmp_path / "data"), language_model=tiny_llama, image_size=16, max_length=4000)
+        small = dict(data_root=str(tmp_path / "data"), language_model=tiny_llama, max_length=4000)
+        small["prepare_images.size"] = 16
         return load_config(CONFIGS / "mmgpt" / f"{experiment}.py", small | dict(benchmark=name) | options)
 
     return config
@@ -115,7 +116,7 @@ def test_what_is_asked(load, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_answers_can_be_judged(load, name):
+def test_answers_can_be_scored(load, name):
     """Nothing is refused before the first answer that would not be refused after the last."""
     if name in ("coco_caption", "flickr30k", "nocaps"):
         pytest.importorskip("pycocoevalcap")
@@ -175,14 +176,17 @@ OPENFLAMINGO = dict(num_beams=3, end_token="<|endofchunk|>")
 )
 def test_a_style_fits_any_experiment(load, experiment):
     own = load("okvqa", experiment)
-    assert own.test_cfg.cut_at == [] and own.question_template == "instruction"
-    assert own.model.module.generation == own.generation and own.generation.max_new_tokens == 128
+    assert own.test_cfg.cut_at == []
+    assert own.question_template == "instruction"
+    assert own.model.module.generation == own.generation
+    assert own.generation.max_new_tokens == 128
     vqa, caption = ["Question", "Answer", "Short", ", "], ["Output"]
     for name, length, penalty, cut_at in (("okvqa", 5, 0.0, vqa), ("nocaps", 20, -2.0, caption)):
         cfg = load(name, experiment, style="openflamingo")
         said = dict(max_new_tokens=length, length_penalty=penalty, beam_scores="text")
         assert cfg.model.module.generation == OPENFLAMINGO | said
-        assert cfg.test_cfg.cut_at == cut_at and cfg.chat_pipeline == own.chat_pipeline
+        assert cfg.test_cfg.cut_at == cut_at
+        assert cfg.chat_pipeline == own.chat_pipeline
         assert cfg.train_dataloader == own.train_dataloader
 
 
@@ -216,7 +220,8 @@ def test_in_context_examples_of_the_guide(load, guide):
     place_small(cfg.okvqa, "okvqa_annotations.json", "okvqa_questions.json")
     [sample] = prepare(cfg, "okvqa")
     shown = "<image>Question:What is the hairstyle of the blond called? Short answer:pony tail<|endofchunk|>"
-    assert sample["meta"]["prompt"] == shown + PROMPTS["okvqa"][0] and len(sample["pixels"]) == 2
+    assert sample["meta"]["prompt"] == shown + PROMPTS["okvqa"][0]
+    assert len(sample["pixels"]) == 2
 
 
 def test_a_benchmark_of_ones_own_as_the_guide_has_it(load, guide, tmp_path):
@@ -224,7 +229,8 @@ def test_a_benchmark_of_ones_own_as_the_guide_has_it(load, guide, tmp_path):
     cfg = load(str(birds))
     check_birds(cfg)
     styled = load(str(birds), style="openflamingo")
-    assert styled.question_template == "openflamingo_vqa" and styled.generation.max_new_tokens == 5
+    assert styled.question_template == "openflamingo_vqa"
+    assert styled.generation.max_new_tokens == 5
 
 
 EARLIER = """
@@ -253,12 +259,14 @@ def test_a_benchmark_as_an_earlier_release_has_it(load, tmp_path, monkeypatch):
     check_birds(cfg)
     assert "'eval_birds' is 'test_dataloader.dataset' now, 'metric_birds' is 'test_evaluator' now" in warnings[0]
     styled = load("birds", experiment=path.with_suffix(""), style="openflamingo")
-    assert styled.question_template == "openflamingo_vqa" and styled.test_cfg.cut_at[0] == "Question"
+    assert styled.question_template == "openflamingo_vqa"
+    assert styled.test_cfg.cut_at[0] == "Question"
 
 
 def test_changes_of_a_benchmark_as_an_earlier_release_has_them(load):
     cfg = load("gqa", **{"eval_gqa.sample": 3, "metric_gqa.by": []})
-    assert cfg.test_dataloader.dataset.sample == 3 and cfg.test_evaluator.by == []
+    assert cfg.test_dataloader.dataset.sample == 3
+    assert cfg.test_evaluator.by == []
     free = load("aokvqa", answering_aokvqa="generation")
     assert free.test_dataloader.dataset == load("aokvqa", answering="generation").test_dataloader.dataset
     with pytest.raises(KeyError, match="no 'cut_at_vqa'; a style is a file of configs/benchmarks/styles now"):
@@ -359,9 +367,11 @@ def test_a_benchmark_replaces_the_test_data_of_an_experiment(load):
 def test_missing_files_come_with_their_source(load):
     with pytest.raises(FileNotFoundError, match="OK-VQA .okvqa.allenai.org/download.html") as error:
         check_files(load("okvqa"), skip=("model", "train_dataloader", "chat_pipeline"))
-    assert "COCO's images of 2014" in str(error.value) and "vizwiz" not in str(error.value)
+    assert "COCO's images of 2014" in str(error.value)
+    assert "vizwiz" not in str(error.value)
 
 
 def test_few_questions_of_a_benchmark(load):
     cfg = load("vqav2", **{"test_dataloader.dataset.sample": 1})
-    assert len(prepare(cfg, "vqav2")) == 1 and cfg.test_dataloader.dataset.sample == 1
+    assert len(prepare(cfg, "vqav2")) == 1
+    assert cfg.test_dataloader.dataset.sample == 1

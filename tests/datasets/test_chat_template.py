@@ -7,11 +7,12 @@ import pytest
 
 from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.inspection.token_spans import to_token_spans
-from mmgpt.datasets.prompts import find_template, prompt_text
-from mmgpt.datasets.segments import Segment
+from mmgpt.datasets.prompts import find_template
+from mmgpt.datasets.segments import Segment, prompt_text
 from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
 from mmgpt.models.loss import IGNORE_INDEX
-from mmgpt.models.tokenizer import end_of_turn, load_tokenizer
+from mmgpt.models.special_tokens import end_of_turn
+from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.utils.errors import SampleError
 from tests.conftest import WORDS
 from tests.helpers.chat_templates import FAMILIES, GENERATION, chat_folder, reference
@@ -119,7 +120,8 @@ def test_a_prompt_in_chat_is_the_beginning_of_the_text_in_training(families, nam
         assert prompt == expected.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False, **thinking
         )
-        assert ids[: len(prompt)] == prompt and labels[len(prompt)] != IGNORE_INDEX
+        assert ids[: len(prompt)] == prompt
+        assert labels[len(prompt)] != IGNORE_INDEX
         assert labels[len(prompt) - 1] == IGNORE_INDEX
 
 
@@ -202,13 +204,19 @@ def test_reasoning_of_a_template_is_kept_in_the_prompt(families):
 
 def test_what_a_chat_template_refuses_is_named(families):
     tokenizer, *_ = families("gemma")
-    with pytest.raises(
-        ValueError, match="refuses a conversation of system, user, assistant: System role not supported"
-    ):
+    refusal = "the chat template refuses a conversation of system, user, assistant: System role not supported"
+    with pytest.raises(ValueError, match=f"with system_prompt='Be kind.': {refusal}"):
         FormatPrompt("chat", tokenizer=tokenizer, system="Be kind.")
     sample = dict(turns=[dict(question="what?")], images=[], system="Be kind.")
     with pytest.raises(SampleError, match="System role not supported"):
         FormatPrompt("chat", tokenizer=tokenizer)(sample)
+
+
+def test_a_template_that_is_not_jinja_is_named_with_its_line(families, monkeypatch):
+    tokenizer, *_ = families("smollm2")
+    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}\n{{ m.content }\n{% endfor %}")
+    with pytest.raises(ValueError, match="line 2 of the tokenizer's chat template is not valid Jinja: unexpected '}'"):
+        FormatPrompt("chat", tokenizer=tokenizer)
 
 
 LOOP = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ CONTENT }}<|im_end|>{% endfor %}<|im_start|>assistant\n"

@@ -14,7 +14,8 @@ def sample(length, images, source="visual"):
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_uneven_rows(side):
     batch = collate_conversations([sample(3, 1), sample(5, 2), sample(2, 0, "language")], 9, side)
-    assert batch["image_counts"].tolist() == [1, 2, 0] and batch["image_counts"].dtype == torch.int64
+    assert batch["image_counts"].tolist() == [1, 2, 0]
+    assert batch["image_counts"].dtype == torch.int64
     assert batch["pixels"].shape == (3, 2, 3, 2, 2)
     assert batch["pixels"][:, :, 0, 0, 0].tolist() == [[1, 0], [1, 2], [0, 0]]
     row = [1, 2, 3, 9, 9] if side == "right" else [9, 9, 1, 2, 3]
@@ -22,12 +23,14 @@ def test_uneven_rows(side):
     assert batch["labels"][0].tolist() == [-100 if token == 9 else token for token in row]
     assert batch["attention_mask"][0].tolist() == [int(token != 9) for token in row]
     assert batch["attention_mask"].dtype == torch.int64
-    assert batch["sources"] == ["visual", "visual", "language"] and batch["metas"][1] == {"id": "5"}
+    assert batch["sources"] == ["visual", "visual", "language"]
+    assert batch["metas"][1] == {"id": "5"}
 
 
 def test_text_only_batch_has_no_pixels():
     batch = collate_conversations([sample(3, 0), sample(2, 0)])
-    assert batch["pixels"] is None and batch["image_counts"].tolist() == [0, 0]
+    assert batch["pixels"] is None
+    assert batch["image_counts"].tolist() == [0, 0]
 
 
 def test_unknown_side():
@@ -44,7 +47,8 @@ def test_samples_that_share_rows():
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0]] * 2
     assert batch["image_counts"].tolist() == [2, 1]
     assert batch["pixels"][:, :, 0, 0, 0].tolist() == [[1, 2], [1, 0]]
-    assert batch["sources"] == ["visual", "visual", "language"] and batch["metas"][1] == {"id": "5"}
+    assert batch["sources"] == ["visual", "visual", "language"]
+    assert batch["metas"][1] == {"id": "5"}
 
 
 def test_packed_rows_are_as_short_as_possible():
@@ -73,9 +77,12 @@ def test_rows_of_several_samples_are_not_padded_on_the_left():
 def test_batch_without_samples_has_no_labels():
     batch = collate_conversations([], 9)
     assert batch.keys() == collate_conversations([sample(3, 0)]).keys()
-    assert batch["input_ids"].tolist() == [[9]] and batch["labels"].tolist() == [[-100]]
-    assert batch["attention_mask"].tolist() == [[1]] and batch["image_counts"].tolist() == [0]
-    assert batch["pixels"] is None and batch["sources"] == batch["metas"] == []
+    assert batch["input_ids"].tolist() == [[9]]
+    assert batch["labels"].tolist() == [[-100]]
+    assert batch["attention_mask"].tolist() == [[1]]
+    assert batch["image_counts"].tolist() == [0]
+    assert batch["pixels"] is None
+    assert batch["sources"] == batch["metas"] == []
     assert collate_conversations([], 9, row_length=6)["sample_ids"] is None
     assert count_label_tokens(batch) == {"visual": 0, "language": 0}
 

@@ -31,11 +31,14 @@ def test_every_source_is_in_the_mix():
 def test_configs_name_the_published_places(tmp_path, tiny_llama):
     cfg = load(tmp_path, tiny_llama, data_root="root")
     for name, (file, _, images) in PLACES.items():
-        assert cfg[name].name == name and cfg[name].ann_file == file and cfg[name].data_root == "root"
-        assert file in cfg.sources and images in {"", *cfg.sources}
+        assert cfg[name].name == name
+        assert cfg[name].ann_file == file
+        assert cfg[name].data_root == "root"
+        assert file in cfg.sources
+        assert images in {"", *cfg.sources}
         assert cfg[name].get("data_prefix", {}).get("img", "") == images
     assert (cfg.aokvqa.sample, cfg.coco_caption.sample, cfg.ocr_vqa.sample) == (5000, 512, 512)
-    assert (cfg.prompt_template, cfg.image_size, cfg.max_length) == ("instruction", 224, 512)
+    assert (cfg.prompt_template, cfg.prepare_images.size, cfg.max_length) == ("instruction", 224, 512)
 
 
 def test_question_pools():
@@ -46,22 +49,26 @@ def test_question_pools():
 
 
 def test_the_joint_config_reads_data_in_these_places(tmp_path, data_root, tiny_llama):
-    cfg = load(tmp_path, tiny_llama, data_root=str(data_root), image_size=16, max_length=2000)
+    cfg = load(tmp_path, tiny_llama, data_root=str(data_root), prepare_images=dict(size=16), max_length=2000)
     loader = cfg.train_dataloader | dict(num_workers=0, persistent_workers=False)
     with DefaultScope.overwrite_default_scope("mmgpt"):
         loader = Runner.build_dataloader(loader, seed=0)
     batches = list(loader)
     assert {meta["dataset"] for batch in batches for meta in batch["metas"]} >= set(PLACES) - {"dolly", "baize"}
     for batch in batches:
-        assert batch["sources"] == ["visual", "language"] and batch["pixels"].shape == (2, 1, 3, 16, 16)
+        assert batch["sources"] == ["visual", "language"]
+        assert batch["pixels"].shape == (2, 1, 3, 16, 16)
 
 
 def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
-    values = dict(image_size=32, prompt_template="short", tokenization="stripped", coco_caption=dict(sample=7))
+    values = dict(
+        prepare_images=dict(size=32), prompt_template="short", tokenization="stripped", coco_caption=dict(sample=7)
+    )
     cfg = load(tmp_path, tiny_llama, **values)
     for part in cfg.train_dataloader.dataset.visual:
         assert part.pipeline[-2][1].size == 32
-        assert part.pipeline[-1][0].template == "short" and part.pipeline[-1][1].tokenizer == tiny_llama
+        assert part.pipeline[-1][0].template == "short"
+        assert part.pipeline[-1][1].tokenizer == tiny_llama
         assert part.pipeline[-1][1].tokenization == "stripped"
     assert cfg.train_dataloader.dataset.visual[1].sample == 7
     images, ask, tokens = cfg.chat_pipeline
@@ -70,11 +77,14 @@ def test_a_variable_reaches_every_part(tmp_path, tiny_llama):
 
 
 def test_two_variables_replace_images_by_cached_features(tmp_path, tiny_llama):
-    cfg = load(tmp_path, tiny_llama, image_steps="${feature_steps}", feature_cache="work_dirs/features", image_size=32)
+    small = dict(prepare_images=dict(size=32))
+    cached = dict(image_steps="${feature_steps}", feature_cache="work_dirs/features")
+    cfg = load(tmp_path, tiny_llama, **cached, **small)
     for part in cfg.train_dataloader.dataset.visual:
         [step] = part.pipeline[-2]
-        assert step.type == "LoadFeatures" and step.cache == "work_dirs/features"
-        assert step.steps == load(tmp_path, tiny_llama, image_size=32).image_steps
+        assert step.type == "LoadFeatures"
+        assert step.cache == "work_dirs/features"
+        assert step.steps == load(tmp_path, tiny_llama, **small).image_steps
     assert cfg.chat_pipeline[0].type == "PrepareImages"
 
 
@@ -88,7 +98,8 @@ def test_a_template_of_ones_own(tmp_path, tiny_llama):
     base.write_text(f"prompt_template = {dict(own, end='<|endofchunk|>')}\nother = dict(a=1)\n")
     (tmp_path / "heir.py").write_text(f"_base_ = './base.py'\nprompt_template = {own}\nother = dict(b=2)\n")
     heir = load_config(tmp_path / "heir.py")
-    assert heir.prompt_template == own and heir.other == dict(a=1, b=2)
+    assert heir.prompt_template == own
+    assert heir.other == dict(a=1, b=2)
     assert load_config(tmp_path / "heir.py", {"prompt_template": {"start": ""}}).prompt_template == {"start": ""}
     assert load_config(tmp_path / "heir.py", {"prompt_template.start": "a"}).prompt_template == dict(own, start="a")
 
@@ -96,8 +107,11 @@ def test_a_template_of_ones_own(tmp_path, tiny_llama):
 def test_evaluation_and_chat_steps(tmp_path, tiny_llama):
     cfg = load(tmp_path, tiny_llama)
     assert [step.type for step in cfg.question_steps] == [step.type for step in cfg.answer_steps]
-    assert cfg.question_steps[0].open_last and "open_last" not in cfg.answer_steps[0]
-    assert cfg.chat_pipeline[1:] == cfg.question_steps[:2]
+    assert cfg.question_steps[0].open_last
+    assert "open_last" not in cfg.answer_steps[0]
+    images, ask, tokens = cfg.chat_pipeline
+    assert (images, ask) == (cfg.prepare_images, cfg.question_steps[0])
+    assert tokens == {**cfg.question_steps[1], "max_length": None}
     assert all(TRANSFORMS.get(step.type) for step in cfg.image_steps + cfg.question_steps + cfg.chat_pipeline)
 
 
@@ -108,7 +122,8 @@ def test_the_tiny_mix_is_changed_by_names():
     changed = {"caption": dict(weight=2), "digits": dict(sample=None), "baize": dict(weight=0)}
     for half, count in (("visual", 14), ("language", 3)):
         parts = before.train_dataloader.dataset[half]
-        assert len(parts) == count and all(part == before[part.name] for part in parts)
+        assert len(parts) == count
+        assert all(part == before[part.name] for part in parts)
         expected = [part | changed.get(part.name, {}) for part in parts]
         assert after.train_dataloader.dataset[half] == expected != parts
     assert after.test_dataloader == before.test_dataloader
@@ -122,5 +137,7 @@ def test_the_tiny_world_is_tested_on_held_out_files():
         for part in parts:
             trained = cfg[part.name]
             assert part.ann_file == trained.ann_file.replace("train", "heldout") != trained.ann_file
-            assert part.sample is None and part.pipeline[:-1] == trained.pipeline[:-1]
-            assert part.pipeline[-1] == cfg.question_steps and trained.pipeline[-1] == cfg.answer_steps
+            assert part.sample is None
+            assert part.pipeline[:-1] == trained.pipeline[:-1]
+            assert part.pipeline[-1] == cfg.question_steps
+            assert trained.pipeline[-1] == cfg.answer_steps

@@ -25,14 +25,17 @@ def test_other_kind_gives_images_of_another_sample(build, caption_config):
 def test_zero_kind_gives_zero_pixels(build, caption_config):
     control = ImageControl(build(caption_config(3)), "zero")
     assert all((pixels == 0).all() and pixels.shape == (1, 3, 16, 16) for _, _, pixels in shown(control))
-    assert len(control) == 3 and control.name == "captions" and control.metainfo == {}
+    assert len(control) == 3
+    assert control.name == "captions"
+    assert control.metainfo == {}
 
 
 @pytest.mark.parametrize("kind", ["other", "zero"])
 def test_samples_without_images_do_not_change(build, dolly_config, kind):
     config = dolly_config(["red", "blue"])
     for a, b in zip(build(config), ImageControl(config, kind), strict=True):
-        assert torch.equal(a["input_ids"], b["input_ids"]) and b["pixels"] is None
+        assert torch.equal(a["input_ids"], b["input_ids"])
+        assert b["pixels"] is None
 
 
 def test_wrong_arguments(caption_config):
@@ -54,13 +57,15 @@ def test_cached_features_have_no_pixels(tmp_path, build, caption_config, steps):
 def test_control_of_all_pictures_of_a_config(build, caption_config, dolly_config):
     joint = dict(type="JointDataset", seed=3, visual=[caption_config(3)], language=[dolly_config(["red"])])
     made = with_control(joint, "other")
-    assert made["language"] == joint["language"] and joint["visual"] == [caption_config(3)]
+    assert made["language"] == joint["language"]
+    assert joint["visual"] == [caption_config(3)]
     (control,) = made["visual"]
     assert control == dict(type="ImageControl", kind="other", dataset=caption_config(3))
     mixed = build(made)
     assert mixed.visual[0].dataset.seed == 3
     shown = [row["meta"]["images"] for row in mixed if row["source"] == "visual"]
-    assert len(mixed) == 4 and sorted(map(tuple, shown)) == [(f"captions_{i}.png",) for i in range(3)]
+    assert len(mixed) == 4
+    assert sorted(map(tuple, shown)) == [(f"captions_{i}.png",) for i in range(3)]
     assert all(images != [f"captions_{i}.png"] for i, images in enumerate(shown))
     assert with_control(dolly_config(["red"]), "other") == dolly_config(["red"])
     assert with_control(caption_config(2), "zero")["type"] == "ImageControl"

@@ -16,13 +16,15 @@ from mmgpt.datasets.conversation import (
 
 def test_image_mark_in_a_string_is_text():
     turns = [{"question": "what does <image> mean?"}]
-    assert count_images(turns) == 0 and question_text(turns[0]["question"]) == "what does <image> mean?"
+    assert count_images(turns) == 0
+    assert question_text(turns[0]["question"]) == "what does <image> mean?"
 
 
 def test_images_without_contents_come_first():
     turns = [{"question": "a"}, {"question": "b"}]
     placed = place_images(turns, 2)
-    assert placed[0]["question"] == [IMAGE_CONTENT, IMAGE_CONTENT, text_content("a")] and placed[1] == turns[1]
+    assert placed[0]["question"] == [IMAGE_CONTENT, IMAGE_CONTENT, text_content("a")]
+    assert placed[1] == turns[1]
     assert turns[0]["question"] == "a"
     assert place_images(turns, 0) == turns
 
@@ -36,15 +38,18 @@ def test_number_of_image_contents_must_equal_that_of_images(images, marks):
 
 def test_appended_text_does_not_change_the_question():
     contents = [IMAGE_CONTENT]
-    assert append_text(contents, "what?") == [IMAGE_CONTENT, text_content("what?")] and contents == [IMAGE_CONTENT]
-    assert append_text("what?", "why?") == "what? why?" and append_text("", "why?") == "why?"
+    assert append_text(contents, "what?") == [IMAGE_CONTENT, text_content("what?")]
+    assert contents == [IMAGE_CONTENT]
+    assert append_text("what?", "why?") == "what? why?"
+    assert append_text("", "why?") == "why?"
 
 
 def test_prepended_text_follows_leading_images():
     contents = [IMAGE_CONTENT, text_content("what?"), IMAGE_CONTENT]
     expected = [IMAGE_CONTENT, text_content("Look.\n\n"), text_content("what?"), IMAGE_CONTENT]
     assert prepend_text("Look.", contents) == expected
-    assert prepend_text("Look.", "what?") == "Look.\n\nwhat?" and prepend_text("", contents) is contents
+    assert prepend_text("Look.", "what?") == "Look.\n\nwhat?"
+    assert prepend_text("", contents) is contents
     assert [leading_images(each) for each in (contents, [IMAGE_CONTENT] * 2, [])] == [1, 2, 0]
 
 

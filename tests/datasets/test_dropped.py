@@ -48,10 +48,12 @@ def test_records_that_the_parser_refuses_are_left_out(build, broken_records, log
     with pytest.raises(ValueError, match="dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'"):
         build(broken_records)
     dataset = build(broken_records | dict(on_error="skip"))
-    assert ids(dataset) == ["1", "2", "4", "5"] and dataset.dropped.totals["refused"] == 2
+    assert ids(dataset) == ["1", "2", "4", "5"]
+    assert dataset.dropped.totals["refused"] == 2
     first, second, whole = logged
     assert re.match(r"refused: dataset 'dolly', file .*dolly.jsonl', record 0: no key 'response'", first)
-    assert "record 3" in second and "a record must be an object, got 'text'" in second
+    assert "record 3" in second
+    assert "a record must be an object, got 'text'" in second
     assert re.match(r"dataset dolly: 4 of 6 records of .*dolly.jsonl \(2 refused by the parser\)", whole)
 
 
@@ -70,8 +72,10 @@ def test_samples_that_cannot_be_read_are_replaced_by_the_next(build, caption_con
     assert dataset.dropped.totals == dict(refused=0, failed=2, skipped=0, cut=0)
     _, missing, damaged = logged[:3]
     for words, line in (("record 0", missing), ("captions_0.png': no such file", missing), ("record 2", damaged)):
-        assert line.startswith("failed: dataset 'captions', file ") and words in line
-    assert damaged.count("record 2") == 1 and "captions_2.png': cannot be read: " in damaged
+        assert line.startswith("failed: dataset 'captions', file ")
+        assert words in line
+    assert damaged.count("record 2") == 1
+    assert "captions_2.png': cannot be read: " in damaged
 
 
 def test_no_readable_sample_is_an_error(build, caption_config):
@@ -99,7 +103,8 @@ def test_location_is_in_the_message_once(build, caption_config, tmp_path):
     (tmp_path / "images" / "captions_1.png").unlink()
     with pytest.raises(FileNotFoundError) as raised:
         dataset[1]
-    assert "record 1" in str(raised.value) and not hasattr(raised.value, "__notes__")
+    assert "record 1" in str(raised.value)
+    assert not hasattr(raised.value, "__notes__")
 
 
 def test_lengths_of_samples_that_fail(build, dolly_config):
@@ -109,7 +114,8 @@ def test_lengths_of_samples_that_fail(build, dolly_config):
     assert "record 1, id '1'" in raised.value.__notes__[0]
     dataset = build(config | dict(on_error="skip"))
     lengths = [dataset.text_length(i) for i in range(6)]
-    assert lengths[1] == lengths[4] == 0 < lengths[0] == lengths[2] and dataset.dropped.totals["failed"] == 0
+    assert lengths[1] == lengths[4] == 0 < lengths[0] == lengths[2]
+    assert dataset.dropped.totals["failed"] == 0
     no_prompt = [step for step in dataset.pipeline.transforms if not isinstance(step, FormatPrompt)]
     with pytest.raises(ValueError, match="has no FormatPrompt"):
         build(config | dict(on_error="skip", pipeline=no_prompt)).text_length(0)
@@ -157,6 +163,7 @@ def test_missing_folders_are_logged_when_skipping(build, caption_config, tmp_pat
     config = caption_config(1, ann_file=str(path), data_prefix=dict(img=str(tmp_path / "images")), on_error="skip")
     assert ids(build(config)) == ["here/1.png"] * 3
     assert logged[0].startswith("1 of 2 image folders are missing: dataset 'captions', file ")
-    assert "record 1" in logged[0] and "there/0.png" in logged[0]
+    assert "record 1" in logged[0]
+    assert "there/0.png" in logged[0]
     with pytest.raises(FileNotFoundError, match="record 0, .*image '.*nowhere/here/gone.png': no such file"):
         build(config | dict(data_prefix=dict(img=str(tmp_path / "nowhere"))))

@@ -22,7 +22,7 @@ def config(request, tmp_path, tiny_llama):
     """The dataset config of one source of FURTHER, with its data under a temporary folder."""
     bases = [str(CONFIGS / f"{file}.py") for file in ("pipelines", FURTHER[request.param][0])]
     lines = [f"_base_ = {bases!r}", f"data_root = {str(tmp_path / 'data')!r}", f"language_model = {tiny_llama!r}"]
-    (tmp_path / "config.py").write_text("\n".join([*lines, "image_size = 16", "max_length = 4000"]))
+    (tmp_path / "config.py").write_text("\n".join([*lines, "prepare_images = dict(size=16)", "max_length = 4000"]))
     return load_config(tmp_path / "config.py")[request.param]
 
 
@@ -61,7 +61,8 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
     assert dataset.name == name
     for sample in dataset:
         images = sample["meta"]["images"]
-        assert (sample["labels"] != IGNORE_INDEX).any() and (sample["source"] == "visual") == bool(images)
+        assert (sample["labels"] != IGNORE_INDEX).any()
+        assert (sample["source"] == "visual") == bool(images)
         assert (sample["pixels"].shape if images else sample["pixels"]) == (
             (len(images), 3, 16, 16) if images else None
         )
@@ -69,7 +70,8 @@ def test_data_is_read_in_the_places_that_a_config_names(config, name):
 
 
 def test_one_experiment_has_all_sources(data_root, tiny_llama):
-    options = dict(data_root=str(data_root), language_model=tiny_llama, image_size=16, max_length=4000)
+    options = dict(data_root=str(data_root), language_model=tiny_llama, max_length=4000)
+    options["prepare_images.size"] = 16
     cfg = load_config(CONFIGS.parents[1] / "mmgpt" / "lora_joint_all.py", options)
     parts = {part.name: part for half in ("visual", "language") for part in cfg.train_dataloader.dataset[half]}
     # All but the same data in another layout, and a user's own.
@@ -104,7 +106,8 @@ def test_nlvr_has_one_of_its_six_images(config):
 def test_wordings_ask_one_question_each(config):
     """Published: two of NLVR's are glued together; SNLI-VE's ask for an opinion and expect 'entailment'."""
     [pool] = [step.questions for step in config.pipeline if "questions" in step]
-    assert 6 <= len(set(pool)) <= 10 and all(text.endswith("?") and text.count("?") == 1 for text in pool)
+    assert 6 <= len(set(pool)) <= 10
+    assert all(text.endswith("?") and text.count("?") == 1 for text in pool)
 
 
 @pytest.mark.parametrize(("config", "name"), [("snli_ve", "snli_ve")], indirect=["config"])
@@ -113,4 +116,5 @@ def test_a_statement_comes_with_question_and_labels(config, name):
     prompts = [dataset[epoch * len(dataset)]["meta"]["prompt"] for epoch in range(20)]
     [pool] = [step.questions for step in config.pipeline if "questions" in step]
     endings = [f"competition. {text} Options: entailment, neutral, contradiction.\n\n" for text in pool]
-    assert all(any(ending in prompt for ending in endings) for prompt in prompts) and len(set(prompts)) > 3
+    assert all(any(ending in prompt for ending in endings) for prompt in prompts)
+    assert len(set(prompts)) > 3

@@ -25,7 +25,8 @@ def test_truncated_image_is_unreadable(tmp_path, picture, kind):
     path = tmp_path / "a"
     path.write_bytes(content[: len(content) // 2])
     found = check_image_file(str(path))
-    assert (found.problem, found.size) == ("unreadable_image", None) and found.message
+    assert (found.problem, found.size) == ("unreadable_image", None)
+    assert found.message
 
 
 def test_complete_image_with_trailing_bytes_has_no_problem(tmp_path, picture):
@@ -47,12 +48,14 @@ def test_complete_image_with_trailing_bytes_has_no_problem(tmp_path, picture):
 def test_unreadable_files_have_a_message(tmp_path, content, words):
     (tmp_path / "a.png").write_bytes(content)
     found = check_image_file(str(tmp_path / "a.png"))
-    assert found.problem == "unreadable_image" and words in found.message
+    assert found.problem == "unreadable_image"
+    assert words in found.message
 
 
 @pytest.mark.parametrize("path", ["._1.jpg", ".cache/1.jpg", "a/.hidden/1.jpg", "__MACOSX/a/1.jpg", "a/._1.txt"])
 def test_hidden_files_are_recognized(path):
-    assert is_hidden(path) and not is_hidden(path.replace("__MACOSX", "macos").replace("/.", "/").lstrip("."))
+    assert is_hidden(path)
+    assert not is_hidden(path.replace("__MACOSX", "macos").replace("/.", "/").lstrip("."))
 
 
 def test_missing_files_and_folders_are_problems(tmp_path):

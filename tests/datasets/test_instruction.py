@@ -19,15 +19,19 @@ def same(a, b):
 
 def test_sample_has_tokens_and_pixels(build, caption_config):
     data = build(caption_config(3))[1]
-    assert data["pixels"].shape == (1, 3, 16, 16) and data["source"] == "visual"
-    assert data["meta"]["images"] == ["captions_1.png"] and data["meta"]["id"] == "captions_1.png"
-    assert data["meta"]["dataset"] == "captions" and data["meta"]["answers"] == ["a red circle", "a circle"]
+    assert data["pixels"].shape == (1, 3, 16, 16)
+    assert data["source"] == "visual"
+    assert data["meta"]["images"] == ["captions_1.png"]
+    assert data["meta"]["id"] == "captions_1.png"
+    assert data["meta"]["dataset"] == "captions"
+    assert data["meta"]["answers"] == ["a red circle", "a circle"]
 
 
 def test_building_does_not_change_the_config(build, caption_config):
     config = caption_config(2)
     before = copy.deepcopy(config)
-    assert same(build(config)[0], build(config)[0]) and config == before
+    assert same(build(config)[0], build(config)[0])
+    assert config == before
 
 
 def test_randomness_differs_by_epoch_and_index_and_is_reproducible(build, caption_config):
@@ -73,7 +77,8 @@ def test_text_length_without_a_prompt_is_an_error(build, caption_config):
 def test_iteration_ends_and_does_not_change_the_data(build, caption_config, serialize_data):
     dataset = build(caption_config(3, serialize_data=serialize_data))
     first, again = list(dataset), list(dataset)
-    assert len(first) == 3 and all(map(same, first, again))
+    assert len(first) == 3
+    assert all(map(same, first, again))
     assert same(dataset[-1], dataset[2])
 
 
@@ -87,7 +92,8 @@ def test_worker_processes_read_the_same_samples(build, caption_config, workers):
 def test_sample_draws_records_by_seed(build, dolly_config):
     config = dolly_config([f"red {i}" for i in range(20)])
     answers = [[d["meta"]["answer"] for d in build(config | dict(sample=5, seed=seed))] for seed in (0, 0, 1)]
-    assert answers[0] == answers[1] != answers[2] and len(set(answers[0])) == 5
+    assert answers[0] == answers[1] != answers[2]
+    assert len(set(answers[0])) == 5
     assert len(build(config | dict(sample=50))) == 20
 
 
@@ -116,7 +122,8 @@ def test_each_turn_is_a_sample_of_its_own(build, tmp_path, steps):
     assert [each["meta"]["id"] for each in data] == ["x-0", "x-1", "x-2", "y-0"]
     assert [(each["meta"]["question"], each["meta"]["answer"]) for each in data][1:3] == [("q1", "a1"), ("q2", "a2")]
     assert "q0" not in data[1]["meta"]["prompt"]
-    assert len(build(config | dict(single_turns=True, sample=2))) == 2 and len(build(config)) == 2
+    assert len(build(config | dict(single_turns=True, sample=2))) == 2
+    assert len(build(config)) == 2
 
 
 def test_file_of_another_split_is_an_error_with_file_and_record(build, dolly_config):
@@ -128,19 +135,24 @@ def test_skipped_and_cut_answers_are_counted_and_logged(build, dolly_config, log
     dataset = build(dolly_config(["red", "", "blue " * 60, "red"], max_length=60))
     answers = [data["meta"]["answer"] for data in dataset]
     # The empty answer is replaced by the next sample, whose own answer is cut.
-    assert answers[1] == answers[2] and (dataset.dropped.totals["skipped"], dataset.dropped.totals["cut"]) == (1, 2)
+    assert answers[1] == answers[2]
+    assert (dataset.dropped.totals["skipped"], dataset.dropped.totals["cut"]) == (1, 2)
     assert all((data["labels"] != -100).any() for data in dataset)
     [skipped] = [line for line in logged if line.startswith("skipped")][:1]
-    assert "dataset 'dolly'" in skipped and "dolly.jsonl', record 1, id '1'" in skipped and "empty" in skipped
+    assert "dataset 'dolly'" in skipped
+    assert "dolly.jsonl', record 1, id '1'" in skipped
+    assert "empty" in skipped
     [cut] = [line for line in logged if line.startswith("cut")][:1]
-    assert "record 2" in cut and "the limit is 60" in cut
+    assert "record 2" in cut
+    assert "the limit is 60" in cut
 
 
 def test_a_question_that_fills_the_limit_is_skipped(build, dolly_config, logged):
     dataset = build(dolly_config(["red", "red"], max_length=12))
     with pytest.raises(ValueError, match="no sample of dataset 'dolly' has anything to learn"):
         dataset[0]
-    assert dataset.dropped.totals["skipped"] == 2 and "tokens of its answers are cut off" in logged[-1]
+    assert dataset.dropped.totals["skipped"] == 2
+    assert "tokens of its answers are cut off" in logged[-1]
 
 
 def test_many_skipped_samples_are_logged_as_a_sum(build, dolly_config, logged):
@@ -160,7 +172,8 @@ def test_nothing_to_learn_in_test_mode_is_an_error(build, dolly_config):
 
 def test_evaluation_prompt_has_no_answer(build, dolly_config, steps):
     data = build(dolly_config(["red"], test_mode=True) | dict(pipeline=steps(open_last=True)))[0]
-    assert (data["labels"] == -100).all() and data["meta"]["answer"] == "red"
+    assert (data["labels"] == -100).all()
+    assert data["meta"]["answer"] == "red"
     assert data["meta"]["prompt"].endswith("### Response:\n")
 
 
@@ -257,7 +270,8 @@ def test_missing_and_empty_annotation_files_are_an_error(build, caption_config, 
 def test_each_sample_has_its_own_random_generator(build, dolly_config):
     dataset = build(dolly_config(["red", "blue"]))
     draws = [dataset.get_data_info(i)["rng"].random() for i in (0, 1, 2, 0)]
-    assert draws[0] == draws[3] == np.random.default_rng([0, 0, 0]).random() and len(set(draws)) == 3
+    assert draws[0] == draws[3] == np.random.default_rng([0, 0, 0]).random()
+    assert len(set(draws)) == 3
 
 
 def test_text_length_with_cached_features_needs_no_features(build, caption_config, steps, tmp_path):
@@ -283,4 +297,6 @@ def test_a_conversation_that_the_page_saved_is_trained_on(build, caption_config)
     )
     assert prepare.restore(sample["pixels"])[0, 5, 5].tolist() == [0, 0, 255]
     label_text = tokenize.tokenizer.decode(sample["labels"][sample["labels"] != IGNORE_INDEX])
-    assert "Blue." in label_text and "Yes." in label_text and "Sure?" not in label_text
+    assert "Blue." in label_text
+    assert "Yes." in label_text
+    assert "Sure?" not in label_text

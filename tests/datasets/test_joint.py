@@ -55,7 +55,8 @@ def test_dataset_in_the_wrong_list_is_an_error(build, caption_config):
 def test_dataset_with_weight_0_is_not_read(build, caption_config, dolly_config):
     absent = dict(caption_config(1, name="absent"), weight=0, ann_file="absent.json")
     dataset = build(config([absent, caption_config(2)], [dolly_config(["red"], weight=0)]))
-    assert dataset.metainfo == {"visual": ["captions"], "language": []} and len(dataset) == 2
+    assert dataset.metainfo == {"visual": ["captions"], "language": []}
+    assert len(dataset) == 2
     with pytest.raises(ValueError, match="at least one"):
         build(config([absent], []))
 

@@ -69,9 +69,12 @@ def test_one_process_reads_and_its_error_is_raised_in_both(tmp_path):
     multiprocessing.spawn(one, args=(str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     alone = build(2, str(tmp_path))
-    assert first["samples"] == second["samples"] == alone["samples"] and len(alone["samples"]) == 3
+    assert first["samples"] == second["samples"] == alone["samples"]
+    assert len(alone["samples"]) == 3
     assert (first["parsed"], second["parsed"], alone["parsed"]) == ("01234", "", "01234")
-    assert not first["writable"] and not second["writable"] and alone["writable"]
+    assert not first["writable"]
+    assert not second["writable"]
+    assert alone["writable"]
 
     assert first["errors"] == [["SampleError", "file 'a.json', record 3: no key"], ["Odd", "one"]]
     assert second["errors"] == [

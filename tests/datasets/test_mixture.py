@@ -17,7 +17,8 @@ def drawn(mix, epochs):
 def test_four_epochs_share_a_pass():
     mix = mixture((8, 0.25), (3,))
     epochs = drawn(mix, 8)
-    assert len(mix) == 5 and all(len(epoch) == 5 for epoch in epochs)
+    assert len(mix) == 5
+    assert all(len(epoch) == 5 for epoch in epochs)
     quarters = [[(n, i) for n, i in epoch if i < 8] for epoch in epochs]
     for number in range(2):
         first = sum(quarters[4 * number : 4 * number + 4], [])
@@ -45,7 +46,8 @@ def test_an_epoch_of_two_passes():
 def test_passes_and_datasets_have_different_orders():
     epochs = drawn(mixture((40, 0.5), (40, 0.5)), 4)
     halves = [frozenset(i - first for _, i in epochs[n] if 0 <= i - first < 40) for n in (0, 2) for first in (0, 40)]
-    assert len(set(halves)) == 4 and frozenset(range(20)) not in halves
+    assert len(set(halves)) == 4
+    assert frozenset(range(20)) not in halves
     # A pass does not depend on what else is in the mix, nor the visual half on the language one.
     alone = drawn(mixture((40, 0.5)), 1)[0]
     assert {i for _, i in alone} == halves[0]

@@ -4,7 +4,8 @@ import pytest
 
 from mmgpt.cli.config import load_config
 from mmgpt.datasets.conversation import IMAGE_CONTENT, place_images, text_content
-from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns, prompt_text
+from mmgpt.datasets.prompts import EOS, SHORT, TEMPLATES, Segment, find_template, format_turns
+from mmgpt.datasets.segments import prompt_text
 from mmgpt.registry import DATASETS, PROMPTS
 
 START = TEMPLATES["instruction"]["start"]
@@ -31,7 +32,8 @@ def test_further_turns_follow_in_the_same_sequence():
 def test_open_prompt_is_the_beginning_of_the_full_one():
     turns = [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]
     full, opened = format_turns(SHORT, turns), format_turns(SHORT, turns, open_last=True)
-    assert full[: len(opened)] == opened and opened[-1].text.endswith("### Response:\n")
+    assert full[: len(opened)] == opened
+    assert opened[-1].text.endswith("### Response:\n")
     assert format_turns(SHORT, [turns[0], {"question": "c"}]) == opened
 
 

@@ -167,4 +167,5 @@ def test_parse_record_checks_and_numbers_a_sample():
 
 def test_id_of_a_record():
     assert record_id({"image_id": 3, "question_id": "q"}) == "q"
-    assert record_id({"text": "a"}) is None and record_id(["id"]) is None
+    assert record_id({"text": "a"}) is None
+    assert record_id(["id"]) is None

@@ -65,7 +65,8 @@ def test_one_epoch_is_one_pass_over_the_visual_data():
     batches = make(7, 3)
     visual, language = split(batches, epoch(batches, 2))
     assert sorted(flat(visual)) == [(2, i) for i in range(7)]
-    assert [len(row) for row in visual] == [2, 2, 2, 1] and len(batches) == 4
+    assert [len(row) for row in visual] == [2, 2, 2, 1]
+    assert len(batches) == 4
     assert [len(row) for row in language] == [1] * 4
 
 
@@ -110,7 +111,8 @@ def test_start_skips_batches_without_changing_the_rest():
     batches = make(9, 4, language_batch=3)
     whole = epoch(batches, 3)
     batches.start = 2
-    assert epoch(batches, 3) == whole[2:] and len(batches) == 5
+    assert epoch(batches, 3) == whole[2:]
+    assert len(batches) == 5
     batches.start = 0
     assert epoch(batches, 3) == whole
 
@@ -139,7 +141,8 @@ def test_sorted_batches_hold_the_same_samples():
     for kind in range(2):
         for first in (0, 3):
             assert sorted(flat(before[kind][first : first + 3])) == sorted(flat(after[kind][first : first + 3]))
-    assert sorted(map(len, after[0])) == [3, 4, 4, 4, 4, 4] and after[0] != before[0]
+    assert sorted(map(len, after[0])) == [3, 4, 4, 4, 4, 4]
+    assert after[0] != before[0]
 
 
 def test_rows_of_a_sorted_batch_have_similar_lengths():
@@ -176,7 +179,8 @@ def test_sorted_batches_below_1_is_an_error():
 def test_language_only():
     batches = make(0, 5, batch=7, language_batch=2)
     drawn = epoch(batches, 1)
-    assert [len(row) for row in drawn] == [2, 2, 1] and len(batches) == 3
+    assert [len(row) for row in drawn] == [2, 2, 1]
+    assert len(batches) == 3
     assert sorted(divmod(i, 5) for i in flat(drawn)) == [(1, i) for i in range(5)]
 
 
@@ -217,7 +221,8 @@ def weighted(**more):
 def test_epoch_has_each_dataset_by_its_weight():
     batches = weighted()
     epochs = [split(batches, epoch(batches, number)) for number in range(4)]
-    assert len(batches) == 6 and all([len(row) for row in visual] == [2] * 6 for visual, _ in epochs)
+    assert len(batches) == 6
+    assert all([len(row) for row in visual] == [2] * 6 for visual, _ in epochs)
     drawn = [flat(visual) for visual, _ in epochs]
     for number in range(4):
         twice = sorted(pair for pair in drawn[number] if pair[1] < 5)
@@ -234,7 +239,8 @@ def test_epoch_has_each_dataset_by_its_weight():
 def test_language_only_with_weights():
     batches = make([], [Part(4, 0.5), Part(3)], language_batch=2)
     drawn = [flat(epoch(batches, number)) for number in range(2)]
-    assert len(batches) == 3 and [len(row) for row in drawn] == [5, 5]
+    assert len(batches) == 3
+    assert [len(row) for row in drawn] == [5, 5]
     assert sorted(flat(drawn)) == [0, 1, 2, 3, 4, 5, 6, 11, 12, 13]
 
 
@@ -269,10 +275,12 @@ def test_repeated_samples_have_new_random_choices(build, caption_config):
     dataset = build(dict(type="JointDataset", visual=[caption_config(2, weight=20)]))
     batches = JointBatchSampler(DefaultSampler(dataset, shuffle=True, seed=0), 2)
     metas = [dataset[i]["meta"] for i in flat(batches)]
-    assert len(metas) == 40 and len(batches) == 20
+    assert len(metas) == 40
+    assert len(batches) == 20
     for name in ("0", "1"):
         chosen = [(meta["prompt"], meta["answer"]) for meta in metas if meta["id"].endswith(f"{name}.png")]
-        assert len(chosen) == 20 and len(set(chosen)) == 4
+        assert len(chosen) == 20
+        assert len(set(chosen)) == 4
 
 
 def test_batches_of_the_runner_are_mixed(caption_config, dolly_config):

@@ -32,7 +32,9 @@ def test_every_accepted_format_is_read(format):
     image = open_image(encoded(Image.new("RGB", (40, 30), "red"), format))
     assert (image.mode, image.size) == ("RGB", (40, 30))
     red, green, blue = image.getpixel((20, 15))
-    assert red > 240 and green < 10 and blue < 10
+    assert red > 240
+    assert green < 10
+    assert blue < 10
 
 
 def test_cmyk_sixteen_bits_and_transparency_become_rgb():

@@ -69,7 +69,9 @@ def test_images_go_with_the_next_question_only(demo, image, capsys):
 def test_a_mistake_is_one_line_and_the_chat_goes_on(demo, capsys, line):
     session = run(demo, line, "hello")
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 2 and out[0].startswith("error: ") and out[1] == "hello 0 images "
+    assert len(out) == 2
+    assert out[0].startswith("error: ")
+    assert out[1] == "hello 0 images "
     assert session.images == []
 
 
@@ -77,15 +79,18 @@ def test_a_mistake_is_one_line_and_the_chat_goes_on(demo, capsys, line):
 def test_an_image_waits_until_a_question_is_answered(demo, image, capsys, line, shown):
     run(demo, line, "again", images=[str(image)])
     out = capsys.readouterr().out
-    assert shown in out and out.endswith("again 1 images \n")
+    assert shown in out
+    assert out.endswith("again 1 images \n")
 
 
 def test_commands(demo, image, capsys):
     session = run(demo, "hello", "/image " + str(image), "/reset", "/help", "/nothing")
     out = capsys.readouterr().out
-    assert session.conversation == Conversation() and session.images == []
+    assert session.conversation == Conversation()
+    assert session.images == []
     assert all(command in out for command in ("/image FILE", "/reset", "/quit", "/help"))
-    assert "there is no command /nothing" in out and "a new conversation" in out
+    assert "there is no command /nothing" in out
+    assert "a new conversation" in out
 
 
 def test_ctrl_c_ends_the_answer_not_the_chat(demo, image, capsys):
@@ -102,13 +107,15 @@ def test_a_real_process_with_piped_input(chat_config, chat_checkpoint, image):  
     lines = [line for line in done.stdout.splitlines() if line]
     assert sum(line.startswith("error: ") for line in lines) == 2
     assert sum("goes with the next question" in line for line in lines) == 2
-    assert len(lines) >= 7 and ">" not in done.stdout
+    assert len(lines) >= 7
+    assert ">" not in done.stdout
 
 
 def test_a_missing_config_is_one_line(tmp_path):
     done = chat_process([str(tmp_path / "nothing.py")], "")
     assert done.returncode == 1
-    assert "nothing.py" in done.stderr and "Traceback" not in done.stderr
+    assert "nothing.py" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def chat_process(arguments, text):

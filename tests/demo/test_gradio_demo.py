@@ -47,10 +47,12 @@ def test_the_demo_answers_and_deletes_its_folder(served, browser, tmp_path):  # 
     page.locator("#box textarea").fill("what colour?")
     page.locator("#box textarea").press("Enter")
     page.locator("#turns .answer p").wait_for()
-    assert page.locator("#turns .answer p").text_content() and page.title() == "mmgpt · tiny"
+    assert page.locator("#turns .answer p").text_content()
+    assert page.title() == "mmgpt · tiny"
     page.close()
     (folder,) = tmp_path.glob("mmgpt-*")
-    assert list(folder.rglob("red.png")) and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list(folder.rglob("red.png"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     assert not folder.exists()
@@ -70,7 +72,8 @@ def test_a_missing_gradio_is_an_error_that_says_what_to_install(monkeypatch):
 def test_the_examples_are_small_images_with_questions():
     assert len(EXAMPLES) == 4
     for example in EXAMPLES:
-        assert example.question and [Image.open(file).size for file in example.files] == [(64, 64)]
+        assert example.question
+        assert [Image.open(file).size for file in example.files] == [(64, 64)]
 
 
 @pytest.mark.skipif(not QUICKSTART[1].is_file(), reason="needs the quickstart's model: bash tools/quickstart.sh")
@@ -78,4 +81,5 @@ def test_the_quickstarts_model_answers_the_examples():
     chat = Chat.from_config(*QUICKSTART, "cpu")
     answers = [chat.ask(chat.start(), example.question, example.files) for example in EXAMPLES]
     shapes = "a small pink triangle at the middle left and a large green circle at the bottom centre"
-    assert answers[0].endswith(shapes) and answers[1:] == ["bottom right", "milk", "6"]
+    assert answers[0].endswith(shapes)
+    assert answers[1:] == ["bottom right", "milk", "6"]

@@ -36,7 +36,8 @@ def test_checkpoint_holds_trainable_tensors_only(trained):
         "gated.weight",
         "gated.bias",
     }
-    assert checkpoint["meta"]["iter"] == 12 and checkpoint["meta"]["epoch_length"] == 6
+    assert checkpoint["meta"]["iter"] == 12
+    assert checkpoint["meta"]["epoch_length"] == 6
     assert len(checkpoint["optimizer"]["state"]) == 4
     assert len(checkpoint["param_schedulers"]) == 2
     # Outside of saving, the model's state is whole.

@@ -57,13 +57,18 @@ def test_result_file_has_settings_checksums_and_versions(stub, whole):
     rows = [json.loads(line) for line in predictions.splitlines()]
     assert [row["index"] for row in rows] == list(range(SIZE))
     assert result["metrics"]["error"] == pytest.approx(sum(row["error"] for row in rows) / SIZE)
-    assert result["samples"] == SIZE and result["processes"] == 1 and result["seconds"] >= 0
+    assert result["samples"] == SIZE
+    assert result["processes"] == 1
+    assert result["seconds"] >= 0
     made_of = result["settings"]
     checkpoint = stub[1]
     assert made_of["checkpoint"] == {str(checkpoint): hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
-    assert made_of["model"] == {"type": "StubModel"} and made_of["data"]["size"] == SIZE and made_of["seed"] == 0
+    assert made_of["model"] == {"type": "StubModel"}
+    assert made_of["data"]["size"] == SIZE
+    assert made_of["seed"] == 0
     assert made_of["generation"] == {"eos_token_id": [2]}
-    assert result["versions"]["torch"] == version("torch") and result["command"][0] == "test.py"
+    assert result["versions"]["torch"] == version("torch")
+    assert result["command"][0] == "test.py"
     assert folder.name.startswith("epoch-")
 
 
@@ -77,7 +82,8 @@ def test_two_processes_give_the_predictions_of_one(stub, whole, tmp_path):
     subprocess.run(script, env=environment, check=True, timeout=300)
     folder, predictions, result = written(tmp_path)
     assert (folder.name, predictions) == (whole[0].name, whole[1])
-    assert result["metrics"] == whole[2]["metrics"] and result["processes"] == 2
+    assert result["metrics"] == whole[2]["metrics"]
+    assert result["processes"] == 2
 
 
 def test_a_killed_evaluation_is_resumed_to_the_same_result(stub, whole, tmp_path):
@@ -94,7 +100,8 @@ def test_a_killed_evaluation_is_resumed_to_the_same_result(stub, whole, tmp_path
     part.write_text(part.read_text() + '{"index": 1')  # as if it had been killed while it wrote
     folder, predictions, resumed = evaluate(stub, tmp_path, "--resume", *slow)
     _, expected, result = whole
-    assert predictions == expected and folder == part.parent
+    assert predictions == expected
+    assert folder == part.parent
     for other in (result, resumed):
         del other["seconds"], other["command"], other["settings"]["data"]
     assert resumed == result
@@ -109,7 +116,8 @@ def test_answers_are_kept_when_a_metric_fails(stub, whole, tmp_path, repaired):
     for more in ([], ["--resume"]):
         work = command("test.py", *stub, "--work-dir", tmp_path, *more, *broken)
         done = subprocess.run(work, env=ENVIRONMENT, capture_output=True, text=True)
-        assert done.returncode != 0 and "this metric is broken" in done.stderr
+        assert done.returncode != 0
+        assert "this metric is broken" in done.stderr
         assert "--resume scores them without asking again" in done.stdout + done.stderr
         assert len(log.read_text().splitlines()) == SIZE
     (folder,) = (tmp_path / "evaluation").iterdir()
@@ -135,7 +143,8 @@ def test_processes_share_whole_batches(world):
     assert all(batch[0] % 2 == 0 and len(batch) == min(2, SIZE - batch[0]) for share in shares for batch in share)
     batches = WholeBatches(Split(0, 1), 2)
     batches.answered = frozenset([0, 1, 2, 12])
-    assert list(batches) == [[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]] and len(batches) == 5
+    assert list(batches) == [[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+    assert len(batches) == 5
 
 
 def test_missing_and_surplus_predictions_are_an_error(tmp_path):

@@ -47,22 +47,26 @@ def test_each_rank_gets_its_share():
     assert batches(config(), "train", 0, 2) == [[0, 2], [4, 6], [8, 10]]
     assert batches(config(), "train", 1, 2) == [[1, 3], [5, 7], [9, 11]]
     assert batches(config(), "test", 1, 2) == [[1, 3], [5, 7], [9, 11]]
-    assert not torch.distributed.is_initialized() and get_dist_info() == (0, 1)
+    assert not torch.distributed.is_initialized()
+    assert get_dist_info() == (0, 1)
 
 
 def test_order_follows_seed_and_epoch():
     def order(epoch, **changes):
         return sum(batches(config(100, shuffle=True, **changes), "train", epoch=epoch), [])
 
-    assert sorted(order(0)) == list(range(100)) and order(0) == order(0)
-    assert order(0) != order(1) and order(0) != order(0, seed=5)
+    assert sorted(order(0)) == list(range(100))
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) != order(0, seed=5)
     # MMEngine's sampler shuffles by seed + epoch.
     assert order(1) == order(0, seed=4)
 
 
 def test_no_worker_is_started_and_the_config_stays():
     cfg = config()
-    assert dataloader_of_rank(cfg, "train").num_workers == 0 and cfg.train_dataloader.num_workers == 4
+    assert dataloader_of_rank(cfg, "train").num_workers == 0
+    assert cfg.train_dataloader.num_workers == 4
 
 
 def test_without_a_seed_the_order_is_the_same_each_time():

@@ -40,7 +40,8 @@ def test_only_matrices_of_the_gated_blocks_decay(model, name):
     cfg = schedule(name)
     decayed, plain = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     assert names(model, decayed) == {"gated_block.to_q.weight"}
-    assert decayed["weight_decay"] == cfg.optim_wrapper.optimizer.weight_decay == 0.1 and plain["weight_decay"] == 0
+    assert decayed["weight_decay"] == cfg.optim_wrapper.optimizer.weight_decay == 0.1
+    assert plain["weight_decay"] == 0
     assert len(plain["params"]) == 6
     assert {group["lr"] for group in (decayed, plain)} == {cfg.lr}
 
@@ -133,4 +134,6 @@ def test_short_last_step_of_an_epoch_is_divided_by_its_own_count(make_runner):
     assert factors == 2 * ([4] * 4 + [2] * 2)
     assert clipped == [4, 6, 10, 12]
     top = rates.index(max(rates))
-    assert 0 < top < 6 and rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert 0 < top < 6
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)

@@ -68,7 +68,8 @@ def test_a_run_of_one_epoch_resumed_to_three_is_a_run_of_three(run):
     whole, expected = run(CONSTANT, "whole", max_epochs=3)
     run(CONSTANT, max_epochs=1)
     resumed, noted = run(CONSTANT, resume=True, max_epochs=3)
-    assert noted.losses == expected.losses[6:] and noted.rates == expected.rates[6:]
+    assert noted.losses == expected.losses[6:]
+    assert noted.rates == expected.rates[6:]
     assert_same(resumed, whole)
     assert "train_cfg.max_epochs: 1 then, 3 now" in log_of(resumed)
 
@@ -114,7 +115,8 @@ def test_rates_of_components_follow_a_changed_rate_and_may_not_change_themselves
     whole, expected = run(KEYS, folder="whole", max_epochs=3, lr=5e-4)
     run(KEYS, max_epochs=1)
     resumed, noted = run(KEYS, resume=True, max_epochs=3, lr=5e-4)
-    assert noted.rates == expected.rates[6:] and noted.rates[0][1] == 10 * noted.rates[0][0]
+    assert noted.rates == expected.rates[6:]
+    assert noted.rates[0][1] == 10 * noted.rates[0][0]
     assert [group.get("name") for group in resumed.optim_wrapper.param_groups] == [None, "gated", "gated", None]
     with pytest.raises(ValueError, match="paramwise_cfg.custom_keys.gated.lr_mult: 10 then, 5 now"):
         run(KEYS.replace("10", "5"), resume=True, max_epochs=3)
@@ -225,14 +227,16 @@ def test_another_run_is_refused_by_name_before_a_model_is_built(run, tmp_path, m
         MMGPTRunner.from_cfg(cfg)
     first, *named, last = str(refused.value).splitlines()
     assert named == ["  " + line for line in REFUSED[option].split("; ")]
-    assert source in first and f"without --resume, by --cfg-options load_from={source}" in last
+    assert source in first
+    assert f"without --resume, by --cfg-options load_from={source}" in last
 
 
 def test_a_seed_drawn_at_random_is_kept_on_resume(run):
     runner, _ = run(CONSTANT, seed=None, max_epochs=1)
     whole, expected = run(CONSTANT, "whole", seed=runner.seed, max_epochs=2)
     resumed, noted = run(CONSTANT, resume=True, seed=None, max_epochs=2)
-    assert resumed.seed == runner.seed and f"goes on with the seed {runner.seed}" in log_of(resumed)
+    assert resumed.seed == runner.seed
+    assert f"goes on with the seed {runner.seed}" in log_of(resumed)
     assert noted.losses == expected.losses[6:]
     with pytest.raises(ValueError, match=f"randomness.seed: {runner.seed} then, 5 now"):
         run(CONSTANT, resume=True, seed=5, max_epochs=3)
@@ -302,7 +306,8 @@ def test_a_config_of_more_than_literals_is_neither_compared_nor_run(run, tmp_pat
     run(max_epochs=1)
     of_older_version(tmp_path / "run" / "latest.pth", text.format(made=str(tmp_path / "made")))
     resumed, _ = run(resume=True, seed=0, max_epochs=1)
-    assert "they cannot be compared" in log_of(resumed) and not (tmp_path / "made").exists()
+    assert "they cannot be compared" in log_of(resumed)
+    assert not (tmp_path / "made").exists()
 
 
 def test_other_package_versions_are_logged(run, tmp_path):
@@ -506,7 +511,8 @@ def test_two_processes_refuse_together(tmp_path):
     assert done.returncode == 1
     assert "randomness.seed: 0 then, 4 now" in done.stderr
     more = train_on_two(tmp_path, "", "--resume", "--cfg-options", "max_epochs=2", timeout=120)
-    assert more.returncode == 0 and "train_cfg.max_epochs: 1 then, 2 now" in more.stdout + more.stderr
+    assert more.returncode == 0
+    assert "train_cfg.max_epochs: 1 then, 2 now" in more.stdout + more.stderr
 
 
 def test_processes_that_see_different_work_directories_refuse_together(tmp_path):
@@ -514,6 +520,7 @@ def test_processes_that_see_different_work_directories_refuse_together(tmp_path)
     assert train_on_two(tmp_path, "", "--cfg-options", "max_epochs=1").returncode == 0
     alone = "import os\nresume = os.environ.get('RANK') == '0'\n"
     done = train_on_two(tmp_path, alone, "--cfg-options", "max_epochs=2", timeout=60)
-    assert done.returncode == 1 and "the processes would start from different checkpoints" in done.stderr
+    assert done.returncode == 1
+    assert "the processes would start from different checkpoints" in done.stderr
     assert "process 0: resume=True, load_from=" in done.stderr
     assert "process 1: resume=False, load_from=None" in done.stderr

@@ -47,7 +47,9 @@ def test_a_warm_up_that_fits_stays_bit_for_bit(end, kind):
     warm_up = linear(end) if kind == "LinearLR" else dict(type=kind, factor=0.1, by_epoch=False, end=end)
     values = rates([warm_up], 100)
     assert values == rates([warm_up], 100, fit=False)
-    assert values[end - 2] < 0.99 * LR and values[end - 1] == pytest.approx(LR, rel=1e-12) and 0 < values[0]
+    assert values[end - 2] < 0.99 * LR
+    assert values[end - 1] == pytest.approx(LR, rel=1e-12)
+    assert 0 < values[0]
 
 
 @pytest.mark.parametrize("end", [0, 1])
@@ -83,14 +85,18 @@ def test_a_warm_up_of_a_fraction_of_an_epoch_below_two_batches_is_left_out():
 )
 def test_a_warm_up_longer_than_the_run_is_cut_to_a_twentieth(warm_up, text, warnings):
     values = rates([warm_up], 100)
-    assert values[0] == LR / 1000 and values[3] < LR and values[4:] == pytest.approx([LR] * 96, rel=1e-12)
+    assert values[0] == LR / 1000
+    assert values[3] < LR
+    assert values[4:] == pytest.approx([LR] * 96, rel=1e-12)
     assert f"param_scheduler[0] ({warm_up['type']}): its warm-up of {text}" in warnings[0]
 
 
 def test_a_constant_warm_up_before_another_scheduler_is_cut(warnings):
     constant = dict(type="ConstantLR", factor=1e-3, by_epoch=False, end=400)
     values = rates([constant, dict(type="CosineAnnealingLR", by_epoch=False, begin=400)], 100)
-    assert values[0] == LR / 1000 and values[3] < LR and max(values) == values[4] == pytest.approx(LR)
+    assert values[0] == LR / 1000
+    assert values[3] < LR
+    assert max(values) == values[4] == pytest.approx(LR)
     assert "(ConstantLR): its warm-up of 400 batches ends after the run of 100" in warnings[0]
 
 
@@ -99,7 +105,8 @@ def test_a_constant_rate_for_the_whole_run_stays(end, warnings):
     constant = dict(type="ConstantLR", factor=0.1, by_epoch=False, end=end)
     cosine = dict(type="CosineAnnealingLR", by_epoch=False)
     assert rates([constant], 100) == [LR / 10] * 100
-    assert fit_schedule([constant, cosine], 100, EPOCH) == [constant, cosine] and not warnings
+    assert fit_schedule([constant, cosine], 100, EPOCH) == [constant, cosine]
+    assert not warnings
 
 
 @pytest.mark.parametrize("kind", ["LinearLR", "ConstantLR", "CosineAnnealingLR"])
@@ -118,18 +125,21 @@ def test_a_scheduler_after_a_warm_up_begins_where_the_warm_up_is_cut():
     """MMEngine's own way to write a schedule; by batches, and by epochs that are converted."""
     cosine = dict(type="CosineAnnealingLR", by_epoch=False, begin=1600)
     values = rates([linear(1600), cosine], 100)
-    assert max(values) == pytest.approx(LR) == values[4] and values[-1] < 0.01 * LR
+    assert max(values) == pytest.approx(LR) == values[4]
+    assert values[-1] < 0.01 * LR
     epochs = dict(by_epoch=True, convert_to_iter_based=True)
     again = rates([linear(30, **epochs), dict(type="CosineAnnealingLR", begin=30, **epochs)], 100)
     assert again == pytest.approx(values, rel=1e-9)
     steps = rates([linear(30, by_epoch=True), dict(type="StepLR", step_size=2, gamma=0.1, begin=30, end=40)], 100)
-    assert steps[4] == pytest.approx(LR) and steps[-1] < 0.1 * LR
+    assert steps[4] == pytest.approx(LR)
+    assert steps[-1] < 0.1 * LR
 
 
 def test_warm_ups_of_momentum_are_cut_too():
     warm_up = dict(type="LinearMomentum", start_factor=0.5, by_epoch=False, end=1000)
     values = rates([warm_up], 100, name="momentum")
-    assert values[0] == 0.45 and values[4:] == pytest.approx([0.9] * 96)
+    assert values[0] == 0.45
+    assert values[4:] == pytest.approx([0.9] * 96)
     assert rates([{**warm_up, "end": 1}], 100, name="momentum") == [0.9] * 100
 
 
@@ -200,8 +210,11 @@ def test_rates_of_a_run_with_a_warm_up_and_the_cosine(make_runner, tmp_path, opt
     runner = make_runner(**options)
     runner.train()
     values = list(runner.message_hub.get_scalar("train/lr").data[0])
-    assert values[0] == pytest.approx(first, rel=1e-12) and len(values) == runner.max_iters
-    assert values.index(max(values)) + 1 == highest and max(values) > 0.7 * LR and values[-1] < 0.1 * LR
+    assert values[0] == pytest.approx(first, rel=1e-12)
+    assert len(values) == runner.max_iters
+    assert values.index(max(values)) + 1 == highest
+    assert max(values) > 0.7 * LR
+    assert values[-1] < 0.1 * LR
     assert ("its warm-up of 1600 batches" in logs(tmp_path / "run")) == (options["warmup_iters"] == 1600)
 
 
@@ -209,7 +222,9 @@ def test_an_iteration_based_run_has_the_whole_cosine(make_runner):
     runner = make_runner("train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9)\n", warmup_iters=0)
     runner.train()
     values = list(runner.message_hub.get_scalar("train/lr").data[0])
-    assert len(values) == 9 and values == sorted(values, reverse=True) and values[-1] < 0.05 * LR
+    assert len(values) == 9
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.05 * LR
 
 
 def test_a_resumed_run_continues_the_cut_schedule(make_runner, tmp_path):

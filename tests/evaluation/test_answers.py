@@ -61,7 +61,8 @@ def test_predictions_are_written_as_json_lines(tmp_path):
     out = tmp_path / "new" / "answers.jsonl"
     Evaluator(AnswerAccuracy(out_file=str(out))).offline_evaluate([sample("colour", "rot – 赤")])
     (row,) = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert row["prediction"] == "rot – 赤" and row["correct"] is False
+    assert row["prediction"] == "rot – 赤"
+    assert row["correct"] is False
     assert row == sample("colour", "rot – 赤") | {"correct": False}
 
 
@@ -70,8 +71,11 @@ def test_a_group_with_a_missing_dataset_has_no_mean(monkeypatch):
     monkeypatch.setattr(answers, "print_log", lambda text, *_: warnings.append(text))
     metric = AnswerAccuracy(groups=dict(visual=["colour", "color"], both=["colour", "dolly"]))
     scores = Evaluator(metric).offline_evaluate(SAMPLES)
-    assert "accuracy/visual_mean" not in scores and "accuracy/both_mean" in scores and "accuracy/colour" in scores
-    assert len(warnings) == 1 and "no mean of group 'visual': no question of ['color'] was evaluated" in warnings[0]
+    assert "accuracy/visual_mean" not in scores
+    assert "accuracy/both_mean" in scores
+    assert "accuracy/colour" in scores
+    assert len(warnings) == 1
+    assert "no mean of group 'visual': no question of ['color'] was evaluated" in warnings[0]
 
 
 def test_an_empty_group_and_empty_data_are_refused():
@@ -100,5 +104,6 @@ def test_two_processes_count_every_question_once(tmp_path):
     multiprocessing.spawn(evaluate_share, args=(str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
-    assert first["accuracy/colour"] == 50.0 and first["accuracy/questions/colour"] == 2
+    assert first["accuracy/colour"] == 50.0
+    assert first["accuracy/questions/colour"] == 2
     assert first["accuracy/visual_mean"] == 75.0

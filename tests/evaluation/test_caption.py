@@ -89,8 +89,10 @@ def test_scores_equal_pycocoevalcap_and_spice_is_left_out_without_its_files(monk
     ours = scores(samples())
     theirs = pycocoevalcap_scores(monkeypatch, PREDICTIONS, REFERENCES)
     # METEOR as pycocoevalcap 1.2 gives it: its second start would take as long as all other tests here.
-    assert ours == pytest.approx(theirs | {"METEOR": METEOR, "questions": 4}) and 50 < ours["CIDEr"] < 1000
-    assert len(warnings) == 1 and "SPICE is left out: stanford-corenlp-3.6.0.jar and" in warnings[0]
+    assert ours == pytest.approx(theirs | {"METEOR": METEOR, "questions": 4})
+    assert 50 < ours["CIDEr"] < 1000
+    assert len(warnings) == 1
+    assert "SPICE is left out: stanford-corenlp-3.6.0.jar and" in warnings[0]
 
 
 @needs_java
@@ -101,7 +103,8 @@ def test_a_group_of_images_is_scored_on_its_own(monkeypatch, warnings):
     ours = scores(samples(tags=lambda number: {"domain": "in" if number < 2 else "out"}), by=["domain"])
     theirs = pycocoevalcap_scores(monkeypatch, PREDICTIONS[:2], REFERENCES[:2])
     assert {name: ours[f"domain/in/{name}"] for name in theirs} == pytest.approx(theirs)
-    assert ours["domain/out/questions"] == 2 and ours["domain/in/CIDEr"] != pytest.approx(ours["CIDEr"])
+    assert ours["domain/out/questions"] == 2
+    assert ours["domain/in/CIDEr"] != pytest.approx(ours["CIDEr"])
 
 
 @needs_java
@@ -117,7 +120,8 @@ def test_without_java_scores_have_other_names_and_a_warning_says_why(monkeypatch
     ours = scores(samples())
     assert ours.keys() == {f"plain_{name}" for name in (*caption.BLEU, "ROUGE-L", "CIDEr")} | {"questions"}
     assert 50 < ours["plain_CIDEr"] < 1000
-    assert len(warnings) == 1 and "no Java: METEOR and SPICE are left out" in warnings[0]
+    assert len(warnings) == 1
+    assert "no Java: METEOR and SPICE are left out" in warnings[0]
 
 
 def test_plain_tokens_are_lower_case_words():
@@ -141,7 +145,8 @@ def test_spice_is_used_when_its_files_are_there(monkeypatch, tmp_path, warnings)
     with_spice(
         monkeypatch, tmp_path, lambda self, gts, res: (0.25 if gts[0] == ["a dog"] and res[0] == ["dog"] else 0, [])
     )
-    assert caption._spice({0: ["dog"]}, {0: ["a dog"]}) == {"SPICE": 25.0} and not warnings
+    assert caption._spice({0: ["dog"]}, {0: ["a dog"]}) == {"SPICE": 25.0}
+    assert not warnings
 
 
 def test_spice_is_left_out_when_it_fails(monkeypatch, tmp_path, warnings):
@@ -150,7 +155,9 @@ def test_spice_is_left_out_when_it_fails(monkeypatch, tmp_path, warnings):
 
     with_spice(monkeypatch, tmp_path, fail)
     assert caption._spice({0: ["dog"]}, {0: ["a dog"]}) == {}
-    assert len(warnings) == 1 and "spice-1.0.jar" in warnings[0] and "written for Java 8" in warnings[0]
+    assert len(warnings) == 1
+    assert "spice-1.0.jar" in warnings[0]
+    assert "written for Java 8" in warnings[0]
 
 
 def test_references_are_the_answers_or_else_the_one_answer():

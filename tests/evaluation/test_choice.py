@@ -51,7 +51,8 @@ def test_text_comes_before_letters():
 
 
 def test_a_choice_that_is_offered_twice_is_read_by_its_letter():
-    assert read_choice("red", ["red", "blue", "red"]) is None and read_choice("C", ["red", "blue", "red"]) == 2
+    assert read_choice("red", ["red", "blue", "red"]) is None
+    assert read_choice("C", ["red", "blue", "red"]) == 2
 
 
 def llava_reads(text, choices):

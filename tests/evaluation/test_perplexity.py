@@ -20,8 +20,11 @@ def test_tokens_weigh_the_same():
     samples = [dict(META, dataset=name, scores=[score], candidate_tokens=[count]) for name, score, count in rows]
     metric.process(None, samples)
     scores = metric.compute_metrics(metric.results)
-    assert scores["loss"] == pytest.approx(7 / 16) and scores["perplexity"] == pytest.approx(math.exp(7 / 16))
-    assert scores["a/loss"] == pytest.approx(1.0) and scores["b/tokens"] == 10 and scores["tokens"] == 16
+    assert scores["loss"] == pytest.approx(7 / 16)
+    assert scores["perplexity"] == pytest.approx(math.exp(7 / 16))
+    assert scores["a/loss"] == pytest.approx(1.0)
+    assert scores["b/tokens"] == 10
+    assert scores["tokens"] == 16
 
 
 def test_rows_without_their_score_are_named():

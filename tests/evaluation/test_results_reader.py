@@ -20,7 +20,8 @@ def test_rows_come_in_the_order_of_the_data_and_are_scored_by_exact_match(tmp_pa
     rows = [row(1, prediction="Red. "), row(0, prediction="blue"), row(2, answers=["red", "blue"], prediction="blue")]
     evaluation = read_evaluation(write(tmp_path, rows))
     assert [saved_row["index"] for saved_row in evaluation.rows] == [0, 1, 2]
-    assert [saved_row["score"] for saved_row in evaluation.rows] == [0, 1, 1] and evaluation.rule == "exact"
+    assert [saved_row["score"] for saved_row in evaluation.rows] == [0, 1, 1]
+    assert evaluation.rule == "exact"
     assert read_evaluation(tmp_path / "result.json") == evaluation
 
 
@@ -103,4 +104,5 @@ def test_groups_keep_their_order_with_other_types_last():
 def test_expected_answer_counts_the_annotators():
     assert expected_answer(row(0, answers=TEN)) == "pink (8), red (2)"
     assert expected_answer(row(0, answers=["red"] * 10)) == "red"
-    assert expected_answer(row(0, answers=[])) == "red" and expected_answer({"answer": "red"}) == "red"
+    assert expected_answer(row(0, answers=[])) == "red"
+    assert expected_answer({"answer": "red"}) == "red"

@@ -26,11 +26,12 @@ def test_images_and_placeholders(tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     row_images = RowImages(part(name="a", data_root=str(tmp_path), data_prefix=dict(img="")))
     [blue, missing, broken] = row_images.load(dict(dataset="a", images=["blue.png", "missing.png", "broken.png"]))
-    assert blue.size == (5, 4) and blue.getpixel((0, 0)) == (0, 0, 255)
+    assert blue.size == (5, 4)
+    assert blue.getpixel((0, 0)) == (0, 0, 255)
     assert missing.size == broken.size == PLACEHOLDER_SIZE
-    assert (
-        len(row_images.errors) == 2 and "missing.png" in row_images.errors[0] and "broken.png" in row_images.errors[1]
-    )
+    assert len(row_images.errors) == 2
+    assert "missing.png" in row_images.errors[0]
+    assert "broken.png" in row_images.errors[1]
 
 
 def test_rows_without_images():

@@ -124,7 +124,9 @@ def test_the_entry_point_names_the_class(adapter, stand_in, monkeypatch):
     assert manifest.model_id == name == "mmgpt"
     module, name = manifest.simple_class_path.rsplit(".", 1)
     model = getattr(import_module(module), name)
-    assert issubclass(model, Lmms) and model.is_simple and not model.__abstractmethods__
+    assert issubclass(model, Lmms)
+    assert model.is_simple
+    assert not model.__abstractmethods__
 
 
 def test_the_entry_point_loads_no_model():
@@ -144,7 +146,8 @@ def test_answers_equal_the_chat_in_the_order_of_the_requests(load, chat, picture
     parts = ["is this ", 2, " or ", 1, " the blue square, what is the colour?"]
     turn = [{"type": "image"} if isinstance(part, int) else {"type": "text", "text": part} for part in parts]
     assert answers[2] == chat.answer_all([Conversation([{"question": turn}], [pictures[2], pictures[1]])])[0]
-    assert all(answers) and len(set(answers)) == 5
+    assert all(answers)
+    assert len(set(answers)) == 5
 
 
 def test_images_matter_and_keep_their_order(load, pictures, submitted):
@@ -154,7 +157,8 @@ def test_images_matter_and_keep_their_order(load, pictures, submitted):
     calls = submitted(model.chat)
     after = model.generate_until(requests()[4:])[0]
     [[request]] = calls
-    assert len(request.pixels) == 3 and request.pixels.mean(dim=(2, 3)).argmax(dim=1).tolist() == [1, 2, 0]
+    assert len(request.pixels) == 3
+    assert request.pixels.mean(dim=(2, 3)).argmax(dim=1).tolist() == [1, 2, 0]
     assert after != before
 
 
@@ -169,7 +173,8 @@ def test_marks_are_removed_when_they_are_not_as_many_as_the_images(adapter, cont
     said = adapter.conversation_of(context, ["picture"] * images)
     if isinstance(question, list):
         question = [{"type": "text", "text": part[1]} if part else {"type": "image"} for part in question]
-    assert said.turns == [{"question": question}] and said.images == ["picture"] * images
+    assert said.turns == [{"question": question}]
+    assert said.images == ["picture"] * images
 
 
 @pytest.mark.parametrize("arguments, expected", [
@@ -204,7 +209,8 @@ def test_an_answer_ends_before_its_stop_text(load, adapter):
     middle = whole[len(whole) // 2]
     some = requests([{"max_new_tokens": 6, "until": ["", middle]}] * 5)
     assert model.generate_until(some)[0] == whole[: whole.index(middle)].strip() != whole
-    assert adapter.cut("one. two! three", "!") == "one. two" and adapter.cut(" one ", None) == "one"
+    assert adapter.cut("one. two! three", "!") == "one. two"
+    assert adapter.cut(" one ", None) == "one"
 
 
 ANSWERS = [" red", " two", " the square is blue", " a circle", " no"]
@@ -289,4 +295,5 @@ def test_options_reach_the_config_and_ranks_the_harness(adapter, chat_config, lo
     assert (model.rank, model.world_size, model.device) == (0, 1, torch.device("cpu"))
     assert model.accelerator.num_processes == 1
     model.clean()
-    assert model.cleaned and not hasattr(model, "chat")
+    assert model.cleaned
+    assert not hasattr(model, "chat")

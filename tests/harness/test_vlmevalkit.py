@@ -61,7 +61,9 @@ def image(file):
 
 
 def test_the_interface(model):
-    assert isinstance(model, BaseModel) and model.INTERLEAVE and not model.use_custom_prompt("MME")
+    assert isinstance(model, BaseModel)
+    assert model.INTERLEAVE
+    assert not model.use_custom_prompt("MME")
     model.set_dump_image(print)
     assert model.dump_image_func is print
     with pytest.raises(AssertionError, match="Invalid input type: video"):
@@ -72,7 +74,8 @@ def test_single_turns_equal_the_chat(model, chat, files):
     asked = [[image(files[0]), text("what colour is it?")], [text("one or two?")]]
     answers = [model.generate(message=message, dataset="MME") for message in asked]
     assert answers == [chat.ask(chat.start(), "what colour is it?", files[:1]), chat.ask(chat.start(), "one or two?")]
-    assert all(answers) and answers[0] != answers[1]
+    assert all(answers)
+    assert answers[0] != answers[1]
 
 
 def test_texts_and_images_keep_their_order(model, chat, files, pictures, submitted):
@@ -86,7 +89,8 @@ def test_texts_and_images_keep_their_order(model, chat, files, pictures, submitt
     [[request]] = calls
     assert request.ids.equal(expected["input_ids"])
     assert request.pixels.equal(expected["pixels"][0])
-    assert len(request.pixels) == 2 and request.sampler.max_new_tokens == 6
+    assert len(request.pixels) == 2
+    assert request.sampler.max_new_tokens == 6
 
 
 def test_several_turns_equal_the_chat(model, chat, files):

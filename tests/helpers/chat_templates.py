@@ -6,7 +6,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mmgpt.models.tokenizer import load_tokenizer, special_tokens
+from mmgpt.models.special_tokens import special_tokens
+from mmgpt.models.tokenizer import load_tokenizer
 from tests.conftest import tiny_tokenizer
 from tests.helpers.tokenizer_folders import byte_level, save
 

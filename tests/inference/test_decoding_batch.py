@@ -89,7 +89,8 @@ def test_prefill_from_a_prefix_equals_prefill_of_the_whole_prompt(family):
     [(expected, prefix)] = prefill(model, [ids], [images], [PrefixKV()])
     for length in (0, 1, 6, 11):
         [(logits, again)] = prefill(model, [ids], [images], [prefix.cut(length)])
-        assert torch.allclose(logits, expected, atol=1e-4) and len(again) == len(prefix) == 12
+        assert torch.allclose(logits, expected, atol=1e-4)
+        assert len(again) == len(prefix) == 12
         for pair, other in zip(again.layers, prefix.layers, strict=True):
             assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(pair, other, strict=True))
     assert prefix.nbytes == sum(x.numel() * 4 for pair in prefix.layers for x in pair)
@@ -152,7 +153,8 @@ def test_the_keys_and_values_of_images_are_their_own():
 
 
 def test_models_with_a_recurrent_state_are_recognised():
-    assert is_attention_only(gated("gemma2").model) and is_attention_only(gated("bloom").model)
+    assert is_attention_only(gated("gemma2").model)
+    assert is_attention_only(gated("bloom").model)
 
     model = language_model()
     model.config.layers_block_type = ["attention", "mamba"]

@@ -57,7 +57,8 @@ def test_text_goes_on_after_bytes_that_are_no_character(tokenizer, before, after
     for each in (tokenizer, bundled):
         pieces = pieces_of(IncrementalDetokenizer(each), incomplete_bytes(each, before, after))
         text, end = "".join(pieces), after.split()[-1] if after else before + "\N{REPLACEMENT CHARACTER}" * 2
-        assert text.startswith(before) and text.endswith(end)
+        assert text.startswith(before)
+        assert text.endswith(end)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +87,15 @@ def test_only_what_may_become_a_stop_sequence_is_held_back(tokenizer):
     for token in ids:
         shown.append(answer.add(token))
     said = "".join(shown)
-    assert said == "a#b" and shown[-1] == "" and answer.stopped
+    assert said == "a#b"
+    assert shown[-1] == ""
+    assert answer.stopped
 
 
 def test_white_space_waits_for_what_follows(tokenizer):
     answer = AnswerDetokenizer(tokenizer)
     pieces = [answer.add(token) for token in ids_of(tokenizer, "one \n")]
-    assert "".join(pieces) == "one" and answer.flush() == ""
+    assert "".join(pieces) == "one"
+    assert answer.flush() == ""
     pieces = [answer.add(token) for token in ids_of(tokenizer, "two")]
     assert "".join(pieces).endswith("two")

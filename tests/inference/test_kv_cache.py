@@ -32,7 +32,8 @@ def test_preallocated_cache_equals_transformers_own():
     for _ in range(2 * PREALLOCATED + 2):
         step(caches, 2)
     step(caches, 2, length=PREALLOCATED + 5)
-    assert same(*caches) and caches[1].get_seq_length() == 3 * PREALLOCATED + 10
+    assert same(*caches)
+    assert caches[1].get_seq_length() == 3 * PREALLOCATED + 10
 
 
 def test_initial_keys_and_values_do_not_change():

@@ -35,7 +35,8 @@ def test_the_longest_common_prefix_is_found():
     found = cache.longest(keys(1, 2, 3, 5, 6))
     assert found.layers[0][0][0, 0, :, 0].tolist() == [0, 1, 2]
     assert cache.longest(keys(1, 2, 9, 9)).layers[0][0][0, 0, :, 0].tolist() == [100, 101, 102]
-    assert len(cache.longest(keys(1, 2, 3, 4))) == 4 and len(cache.longest(keys(1))) == 1
+    assert len(cache.longest(keys(1, 2, 3, 4))) == 4
+    assert len(cache.longest(keys(1))) == 1
 
 
 def test_a_longer_prefix_replaces_its_own_prefixes():
@@ -55,7 +56,8 @@ def test_the_least_recently_used_prefix_is_evicted_first():
     assert [len(cache.longest(keys(token, 0))) for token in (1, 2, 3, 4)] == [2, 0, 2, 2]
     assert cache.nbytes == 8 * TOKEN
     cache.add(keys(5), prefix(100))
-    assert cache.nbytes == 0 and len(cache.longest(keys(5))) == 0
+    assert cache.nbytes == 0
+    assert len(cache.longest(keys(5))) == 0
 
 
 def test_evicted_prefixes_are_not_found():
@@ -63,8 +65,11 @@ def test_evicted_prefixes_are_not_found():
     for last in range(20):
         cache.add(keys(1, 2, last), prefix(3, start=float(last)))
         found = cache.longest(keys(1, 2, last, 5))
-        assert len(found) == 3 and found.layers[0][0][0, 0, 0, 0] == last
-    assert cache.nbytes == 6 * TOKEN and len(cache._prefixes) == 2 and len(cache._by_hash) <= 6
+        assert len(found) == 3
+        assert found.layers[0][0][0, 0, 0, 0] == last
+    assert cache.nbytes == 6 * TOKEN
+    assert len(cache._prefixes) == 2
+    assert len(cache._by_hash) <= 6
 
 
 def test_images_are_evicted_last_and_in_order_of_use():
@@ -77,7 +82,8 @@ def test_images_are_evicted_last_and_in_order_of_use():
     cache.image(b"image 1")
     cache.add_image(b"image 3", image(3))
     assert len(cache.longest(keys(1, 2, 3))) == 0
-    assert cache.image(b"image 2") is None and cache.image(b"image 1").latents[0, 0, 0] == 1
+    assert cache.image(b"image 2") is None
+    assert cache.image(b"image 1").latents[0, 0, 0] == 1
     assert cache.nbytes == 2 * size
 
 

@@ -52,13 +52,15 @@ def test_log_probabilities():
     )
     expected = logits[0].log_softmax(-1)
     values, ids = expected.topk(3)
-    assert chosen.id == ids[1] and chosen.logprob == pytest.approx(values[1].item())
+    assert chosen.id == ids[1]
+    assert chosen.logprob == pytest.approx(values[1].item())
     assert [each[0] for each in chosen.top] == ids.tolist()
 
 
 def test_ends_and_length():
     sampler = Sampler(gated(), dict(eos_token_id=[2, 3], max_new_tokens=7), PROMPT)
-    assert sampler.ends == {2, 3} and sampler.max_new_tokens == 7
+    assert sampler.ends == {2, 3}
+    assert sampler.max_new_tokens == 7
     assert Sampler(gated(), {}, PROMPT).max_new_tokens == DEFAULT_LENGTH
 
 
@@ -68,6 +70,8 @@ def test_ends_and_length():
         (dict(temprature=1.0), "temprature"),
         (dict(max_new_tokens=-1), "max_new_tokens=-1"),
         (dict(num_beams=0), "num_beams=0"),
+        (dict(num_beams=2, length_penalty="1"), "length_penalty='1': give a number"),
+        (dict(num_beams=4, num_beam_groups=2), "ask for group_beam_search, which is not supported: greedy_search, "),
         (dict(do_sample=True, top_p=1.5), "top_p=1.5"),
         (dict(do_sample=True, temperature=float("nan")), "temperature=nan"),
         (dict(do_sample=True, temperature=0.0), "temperature=0.0"),

@@ -79,7 +79,8 @@ def test_turns_with_kept_keys_equal_turns_computed_again(chat):
         assert answer.text() == reference(chat, asked) == uncached(chat).submit(asked).text()
         cached.append(answer.cached_tokens / answer.prompt_tokens)
         assert chat.ask(conversation, question, [picture(colour) for colour in colours]) == reference(chat, asked)
-    assert cached[0] == 0 and cached[3] > 0.5
+    assert cached[0] == 0
+    assert cached[3] > 0.5
     # An edited turn, and the last one again.
     edited = Conversation(conversation.turns[:1], conversation.images[:1]).with_question("is the square blue?")
     again = Conversation(
@@ -87,7 +88,8 @@ def test_turns_with_kept_keys_equal_turns_computed_again(chat):
     )
     for asked in (edited, again, edited):
         answer = chat.submit(asked)
-        assert answer.text() == reference(chat, asked) and answer.cached_tokens > 0
+        assert answer.text() == reference(chat, asked)
+        assert answer.cached_tokens > 0
 
 
 def test_a_first_image_in_a_later_turn(chat):
@@ -164,7 +166,8 @@ def test_settings_of_one_question_do_not_touch_another(chat):
         answers.append(many.submit(asked, dict(num_beams=3)))
     texts = [answer.text() for answer in answers]
     assert texts[:3] == [alone[0], reference(chat, asked), alone[1]]
-    assert answers[3].completion_tokens == 2 and answers[3].finish_reason == "length"
+    assert answers[3].completion_tokens == 2
+    assert answers[3].finish_reason == "length"
     assert texts[4] == reference(chat, asked, num_beams=3) != texts[1]
 
 
@@ -184,7 +187,8 @@ def test_beams_are_decoded_together_with_other_requests(chat, scores, monkeypatc
     texts = [answer.text() for answer in answers]
     monkeypatch.undo()
     assert texts == [reference(many, questions()[i], num_beams=n) for i, n in enumerate(beams)]
-    assert max(rows) <= 12 and sum(size > 6 for size in rows) > LENGTH / 2
+    assert max(rows) <= 12
+    assert sum(size > 6 for size in rows) > LENGTH / 2
     assert all(answer.completion_tokens for answer in answers)
     assert many.stats()["completion_tokens"] == sum(answer.completion_tokens for answer in answers)
 
@@ -198,14 +202,16 @@ def test_beams_start_from_what_is_kept(chat, scores):
         answer = chat.submit(asked, dict(num_beams=3))
         assert answer.text() == reference(chat, asked, num_beams=3)
         chat.ask(conversation, question, [picture(colour) for colour in colours])
-    assert answer.cached_tokens > answer.prompt_tokens / 2 and answer.completion_tokens <= LENGTH
+    assert answer.cached_tokens > answer.prompt_tokens / 2
+    assert answer.completion_tokens <= LENGTH
 
 
 def test_pieces_are_the_text(chat):
     for generation in ({}, dict(bad_words_ids=None, suppress_tokens=None)):
         asked = questions()[2]
         pieces = [piece.text for piece in chat.submit(asked, generation)]
-        assert "".join(pieces) == chat.submit(asked, generation).text() and len(pieces) > 1
+        assert "".join(pieces) == chat.submit(asked, generation).text()
+        assert len(pieces) > 1
 
 
 def test_a_stop_sequence(chat):
@@ -213,7 +219,8 @@ def test_a_stop_sequence(chat):
     whole = chat.submit(asked).text()
     stop = whole[len(whole) // 2 :][:3]
     answer = chat.submit(asked, stop=[stop])
-    assert answer.text() == whole[: whole.index(stop)].rstrip() and answer.finish_reason == "stop"
+    assert answer.text() == whole[: whole.index(stop)].rstrip()
+    assert answer.finish_reason == "stop"
     beams = reference(chat, asked, num_beams=3)
     assert chat.submit(asked, dict(num_beams=3), stop=[beams[3:5]]).text() == beams[: beams.index(beams[3:5])].rstrip()
 
@@ -241,13 +248,17 @@ def test_a_cancelled_answer_stops_the_model(chat):
     answer = chat.submit(questions()[1], LONG)
     next(iter(answer))
     answer.cancel()
-    assert answer.wait() and answer.finish_reason == "cancelled" and 1 <= answer.completion_tokens < 200
+    assert answer.wait()
+    assert answer.finish_reason == "cancelled"
+    assert 1 <= answer.completion_tokens < 200
     before = chat.stats()["completion_tokens"]
     time.sleep(0.1)
-    assert chat.stats()["completion_tokens"] == before and chat.stats()["running"] == 0
+    assert chat.stats()["completion_tokens"] == before
+    assert chat.stats()["running"] == 0
     beams = chat.submit(questions()[1], dict(LONG, num_beams=3))
     beams.cancel()
-    assert beams.wait() and beams.finish_reason == "cancelled"
+    assert beams.wait()
+    assert beams.finish_reason == "cancelled"
 
 
 def test_closing_a_stream_frees_the_model(chat):
@@ -255,7 +266,8 @@ def test_closing_a_stream_frees_the_model(chat):
     with closing(chat.stream(conversation, "what?", generation=LONG)) as pieces:
         said = next(pieces)
     assert chat.stats()["running"] == 0
-    assert said.strip() and conversation.turns[0]["answer"].startswith(said.strip())
+    assert said.strip()
+    assert conversation.turns[0]["answer"].startswith(said.strip())
 
 
 def test_too_many_questions(chat):
@@ -266,7 +278,8 @@ def test_too_many_questions(chat):
             for _ in range(4):  # one of them may have been taken before the pause
                 waiting.append(many.submit(questions()[0]))
     assert all(answer.text() for answer in waiting)
-    assert many.stats()["requests"] == len(waiting) and many.stats()["waiting"] == 0
+    assert many.stats()["requests"] == len(waiting)
+    assert many.stats()["waiting"] == 0
 
 
 def test_a_listener_that_fails_ends_its_own_answer_only(chat):
@@ -275,7 +288,9 @@ def test_a_listener_that_fails_ends_its_own_answer_only(chat):
 
     lost, other = chat.submit(questions()[1], LONG, listener=fail), chat.submit(questions()[0])
     assert other.text() == reference(chat, questions()[0])
-    assert lost.wait() and lost.finish_reason == "cancelled" and lost.completion_tokens < 200
+    assert lost.wait()
+    assert lost.finish_reason == "cancelled"
+    assert lost.completion_tokens < 200
 
 
 def test_close_cancels_what_runs_and_waits(chat):
@@ -363,7 +378,8 @@ def test_an_answer_ends_where_the_model_can_read_no_further(chat_config, tiny_ll
     longest = chat.flamingo.language.config.max_position_embeddings
     answer = chat.submit(questions()[0])
     answer.text()
-    assert answer.prompt_tokens + answer.completion_tokens == longest and answer.finish_reason == "length"
+    assert answer.prompt_tokens + answer.completion_tokens == longest
+    assert answer.finish_reason == "length"
     for limit in (longest + 400, None):
         longer = Chat(chat.model, pipeline_of(tiny_llama, limit), chat.generation)
         with pytest.raises(ValueError, match=rf"a prompt of \d+ tokens, the limit is {longest - 1}"):
@@ -398,7 +414,8 @@ def test_many_threads(chat):
         thread.join()
     assert all(texts == [expected[(number + i) % 12] for i in range(4)] for number, texts in said.items())
     stats = many.stats()
-    assert stats["requests"] == 32 and stats["running"] == stats["waiting"] == stats["failed"] == 0
+    assert stats["requests"] == 32
+    assert stats["running"] == stats["waiting"] == stats["failed"] == 0
 
 
 def test_models_that_keep_more_than_keys_and_values(chat):
@@ -421,7 +438,8 @@ def test_gradients_are_off(chat, monkeypatch):
 
     monkeypatch.setattr(chat.flamingo.language, "forward", look)
     chat.submit(questions()[0]).text()
-    assert seen and all(seen)
+    assert seen
+    assert all(seen)
 
 
 def test_what_fails_between_steps_ends_all_answers_and_not_the_scheduler(chat, monkeypatch):
@@ -454,7 +472,8 @@ def test_questions_with_beams_come_in_while_others_begin(chat):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(said) == 24 and all(said)
+    assert len(said) == 24
+    assert all(said)
 
 
 def test_texts_of_other_scopes_are_not_used(chat):
@@ -474,14 +493,17 @@ def test_equal_images_of_one_question_are_looked_at_and_kept_once(chat, monkeypa
     assert kept.submit(asked).text() == reference(chat, asked)
     images = list(kept.scheduler.prefiller.cache._images.values())
     texts = list(kept.scheduler.prefiller.cache._prefixes.values())
-    assert kept.stats()["cache_bytes"] == sum(each.nbytes for each in (*images, *texts)) and len(images) == 2
+    assert kept.stats()["cache_bytes"] == sum(each.nbytes for each in (*images, *texts))
+    assert len(images) == 2
     assert all(image.latents.untyped_storage().nbytes() == image.latents.nbytes for image in images)
     assert looks.images == 2 + 3  # those of the reference
 
 
 def test_an_answer_is_told_of_its_end_as_often_as_it_is_asked(chat):
     answer = chat.submit(questions()[0])
-    assert answer.text() and answer.text() == "" and list(answer) == []
+    assert answer.text()
+    assert answer.text() == ""
+    assert list(answer) == []
     told = chat.submit(questions()[0], listener=lambda event: None)
     with pytest.raises(ValueError, match="has a listener"):
         told.text()

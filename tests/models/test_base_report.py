@@ -55,7 +55,8 @@ def test_special_tokens_are_compared_with_the_models_files(llama):
     rows = describe(str(folder))["Special tokens"]
     assert rows["start of a text"] == "'<s>' (1); config.json has '<0x04>' (7); 2 files agree"
     assert rows["end of a text"] == "'</s>' (2); 3 files agree"
-    assert rows["an answer ends with"].startswith("'</s>' (2), ") and rows["an answer ends with"].endswith(" (5)")
+    assert rows["an answer ends with"].startswith("'</s>' (2), ")
+    assert rows["an answer ends with"].endswith(" (5)")
 
 
 def test_the_roles_and_the_marks_of_a_chat_template(llama):
@@ -65,8 +66,9 @@ def test_the_roles_and_the_marks_of_a_chat_template(llama):
         "after an answer": "'</s>'",
         "marks": "not tokens, so spelled out: <|turn|>",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(dict(chat_template="{{ nothing.at.all }}")))
-    assert describe(str(folder))["Chat template"]["roles"] == "it cannot word a question and its answer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(dict(chat_template="{{ messages }")))
+    roles = "it cannot word a question and its answer: unexpected '}'"
+    assert describe(str(folder))["Chat template"] == {"roles": roles}
 
 
 def test_a_text_that_changes_is_shown(llama, monkeypatch):
@@ -115,13 +117,15 @@ def test_a_hub_id_without_its_weights(llama, tmp_path, monkeypatch):
 
 def test_an_image_encoder_of_open_clip(tiny_clip, monkeypatch):
     settings = dict(library="open_clip", size=32, mean=(0.5, 0.5, 0.5), fill=None)
-    monkeypatch.setattr(OpenCLIPVision, "read_preprocessing", staticmethod(lambda config: settings), raising=False)
+    monkeypatch.setattr(OpenCLIPVision, "read_preprocessing", staticmethod(lambda config: settings))
     report = describe(tiny_clip)
     encoder = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip))
     sizes = report["Image encoder"]
     assert sizes["config"] == f"vision=dict(type='OpenCLIPVision', path={tiny_clip!r})"
     assert sizes["parameters"] == f"{sum(p.numel() for p in encoder.parameters()):,}"
-    assert (sizes["images"], sizes["features"]) == ("32 x 32", "16 of 32, from the last layer")
+    assert sizes["images"] == "32 x 32"
+    assert sizes["features"] == "16 of 32, from the last layer, in a grid of 4 x 4"
+    assert sizes["dropped tokens"] == "1 (class, distillation, registers)"
     assert report["Preprocessing"] == dict(library="open_clip", size="32", mean="(0.5, 0.5, 0.5)")
 
 
@@ -131,7 +135,9 @@ def test_an_image_encoder_of_transformers(tmp_path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     report = describe(str(tmp_path))["Image encoder"]
     assert report["config"].startswith("vision=dict(type='HFVision', path=")
-    assert (report["images"], report["features"]) == ("32 x 32", "16 of 32, from the last layer")
+    assert report["images"] == "32 x 32"
+    assert report["features"] == "16 of 32, from the last layer, in a grid of 4 x 4"
+    assert report["dropped tokens"] == "5 (class, distillation, registers)"
     assert report["stored as"].startswith("float32 (")
 
 
@@ -143,7 +149,7 @@ def test_an_image_encoder_of_transformers(tmp_path):
     ],
 )
 def test_an_image_encoder_by_its_name(name, expected):
-    assert encoder_config(name) == expected
+    assert encoder_config(name, Path(name)) == expected
 
 
 def test_a_name_that_stands_for_nothing(tmp_path):

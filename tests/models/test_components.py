@@ -120,7 +120,8 @@ def test_components_of_ones_own_are_trained_exported_and_asked(config, tmp_path)
     torch.manual_seed(0)
     cfg = load_config(config)
     model = build_model(cfg, device="cpu")
-    assert type(model.perceiver).__name__ == "LinearResampler" and type(model.language).__name__ == "HalvedLanguage"
+    assert type(model.perceiver).__name__ == "LinearResampler"
+    assert type(model.language).__name__ == "HalvedLanguage"
     assert [type(layer.gated).__name__ for layer in model.language.model.model.layers[1::2]] == ["MeanBlock"] * 2
     data = batch(model)
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
@@ -179,6 +180,7 @@ def test_a_gated_block_of_ones_own_keeps_packed_samples_apart(config):
         ),
         (dict(perceiver=dict(dim=3)), "perceiver.dim follows from the other components: leave it out"),
         (dict(vision=dict(_delete_=True, type="OneInput", dim=3)), "vision: OneInput lacks width"),
+        (dict(vision=dict(_delete_=True, path="x")), r"vision has no type, the class of the component \(got path\)"),
     ],
 )
 def test_a_component_that_lacks_what_is_needed_is_refused(config, change, message):

@@ -64,7 +64,8 @@ def test_losses_are_divided_by_totals_where_they_are_given(model):
     own = model(**data, mode="loss")
     totals = {"visual": torch.tensor(16.0), "other": torch.tensor(3.0)}
     losses = model(**data, totals=totals, mode="loss")
-    assert list(losses) == ["loss_visual", "loss_other"] and losses["loss_other"] == 0
+    assert list(losses) == ["loss_visual", "loss_other"]
+    assert losses["loss_other"] == 0
     assert_close(losses["loss_visual"], own["loss_visual"] * 8 / 16)
     # What a process has that has run out of samples, and where nothing is learned at all.
     nothing = dict(input_ids=data["input_ids"][:1, :1], labels=torch.full((1, 1), -100), sources=[])
@@ -84,7 +85,8 @@ def test_blank_images_give_equal_losses_and_gradients_of_zero(model):
         model.zero_grad()
         sum(with_blank.values()).backward()
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        assert trained and all(weight.grad is not None and not weight.grad.any() for weight in trained)
+        assert trained
+        assert all(weight.grad is not None and not weight.grad.any() for weight in trained)
 
 
 def test_blank_images_need_no_position_embeddings(tiny_flamingo_config):
@@ -112,7 +114,8 @@ def test_families_of_openflamingo_v2_are_trained_and_generate(tiny_flamingo_conf
     sum(losses.values()).backward()
     assert all(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "to_kv" in name)
     ids = model.generate(data["input_ids"], None, data["pixels"], data["image_counts"], max_new_tokens=3, num_beams=3)
-    assert ids.shape[0] == 3 and ids.shape[1] <= 3
+    assert ids.shape[0] == 3
+    assert ids.shape[1] <= 3
 
 
 def test_rows_without_an_image_are_not_encoded(model):
@@ -151,7 +154,8 @@ def test_predict_chooses_the_likeliest_of_the_candidates(model):
     metas = [{"id": str(i), "choices": ["a", "b", "c"]} for i in range(3)]
     rows = model(**data, candidates=[some] * 3, metas=metas, mode="predict")
     for i, row in enumerate(rows):
-        assert row["prediction"] == "abc"[row["scores"].index(max(row["scores"]))] and row["id"] == str(i)
+        assert row["prediction"] == "abc"[row["scores"].index(max(row["scores"]))]
+        assert row["id"] == str(i)
     for word, score in zip(words, rows[1]["scores"], strict=True):
         ids = torch.cat((data["input_ids"][1], word))[None]
         likely = model(ids, pixels=data["pixels"][1:2]).log_softmax(-1)[0]
@@ -171,7 +175,8 @@ def test_image_and_padding_tokens_are_never_generated(model):
         ids = model.generate(**arguments, max_new_tokens=3)
         allowed = model.generate(**arguments, max_new_tokens=3, suppress_tokens=None)
         head[image] = saved
-    assert image not in ids and tokenizer.pad_token_id not in ids
+    assert image not in ids
+    assert tokenizer.pad_token_id not in ids
     assert image in allowed
 
 
@@ -202,7 +207,8 @@ def test_without_counts_each_row_has_all_its_images(model):
 
 def test_frozen_components_have_no_gradient_and_vision_stays_in_eval_mode(tiny_flamingo_config):
     model = MODELS.build(tiny_flamingo_config).train()
-    assert not model.vision.training and model.perceiver.training
+    assert not model.vision.training
+    assert model.perceiver.training
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"perceiver", "language"}
     assert all(".gated." in n for n, p in model.named_parameters() if p.requires_grad and n.startswith("language"))

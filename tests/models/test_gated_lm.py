@@ -1,12 +1,13 @@
 """The gated language model against plain loops and the language model alone."""
 
+from functools import partial
 from threading import Barrier, Thread
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mmgpt.models.gated_lm import GatedCausalLM, forward_call
+from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock, forward_call
 from mmgpt.models.media import media_mask, only_tokens_with_images
 from mmgpt.models.transformers_names import set_activation_checkpointing
 from tests.helpers.tolerances import assert_close
@@ -48,7 +49,7 @@ def language_model(family="llama"):
 
 
 def gated(family="llama", image_attention="latest", gate_init=0.7, every_n_layers=2):
-    block = dict(dim_head=8, heads=2, gate_init=gate_init)
+    block = partial(GatedCrossAttentionBlock, dim_head=8, heads=2, gate_init=gate_init)
     model = GatedCausalLM(language_model(family), 16, IMAGE, every_n_layers, image_attention, block).eval()
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -202,7 +203,7 @@ def test_gradient_checkpointing_gives_equal_gradients(family):
 
 def test_float32_blocks_beside_a_bfloat16_language_model_compute_as_it_does():
     ids, attention, features, counts = batch()
-    block, outs, grads = dict(dim_head=8, heads=2, gate_init=0.7), [], []
+    block, outs, grads = partial(GatedCrossAttentionBlock, dim_head=8, heads=2, gate_init=0.7), [], []
     for dtype in (None, "float32"):
         torch.manual_seed(0)
         model = GatedCausalLM(language_model().bfloat16(), 16, IMAGE, 2, "latest", block, dtype).train()
@@ -214,7 +215,8 @@ def test_float32_blocks_beside_a_bfloat16_language_model_compute_as_it_does():
         out.float().square().mean().backward()
         outs.append(out)
         grads.append(torch.cat([weight.grad.flatten() for weight in weights]))
-    assert outs[1].dtype == torch.bfloat16 and grads[1].dtype == torch.float32
+    assert outs[1].dtype == torch.bfloat16
+    assert grads[1].dtype == torch.float32
     torch.testing.assert_close(*outs, rtol=0.05, atol=0.05 * outs[0].abs().max().item())
     assert (grads[0] - grads[1]).norm() < 0.05 * grads[1].norm()
     model.eval()

@@ -53,7 +53,8 @@ def warned(monkeypatch):
     told = []
 
     def print_log(text, logger, level):
-        assert logger == "current" and level == logging.WARNING
+        assert logger == "current"
+        assert level == logging.WARNING
         told.append(text)
 
     monkeypatch.setattr(generation, "print_log", print_log)
@@ -166,9 +167,11 @@ NAMES = {1: "'<s>' (id 1)", 2: "'</s>' (id 2)", 5: "'<0x02>' (id 5)"}
 
 def test_the_ends_of_a_described_model(tokenizer, tiny_llama, warned):
     described = dict(path=tiny_llama, config=dict(model_type="llama"))
-    assert answer_ends(tokenizer, described) == [2] and not warned
+    assert answer_ends(tokenizer, described) == [2]
+    assert not warned
     described["config"]["eos_token_id"] = 1
-    assert answer_ends(tokenizer, described) == [2, 1] and "language.config with '<s>' (id 1)" in warned[0]
+    assert answer_ends(tokenizer, described) == [2, 1]
+    assert "language.config with '<s>' (id 1)" in warned[0]
 
 
 @pytest.mark.parametrize("beams", [dict(num_beams=1), dict(num_beams=2), dict(num_beams=3, beam_scores="text")])
@@ -176,7 +179,8 @@ def test_the_ends_of_a_described_model(tokenizer, tiny_llama, warned):
 def test_every_way_to_generate_ends_at_every_end(tiny_flamingo_config, base_saying, beams, end):
     model = built(tiny_flamingo_config, base_saying(dict(eos_token_id=1), dict(eos_token_id=1)))
     ids = model.generate(**prompts(model), **saying(end), **beams)
-    assert ids.shape == (3, 1) and ids[0, 0] in (1, 2)
+    assert ids.shape == (3, 1)
+    assert ids[0, 0] in (1, 2)
     given = generation_arguments(model.tokenizer, {**saying(end), **beams}, model.language.ends)
     assert Sampler(model.language, given, torch.tensor([[5, 6]])).ends == {1, 2}
 

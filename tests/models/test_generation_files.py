@@ -41,7 +41,8 @@ def test_valid_settings_are_loaded_saved_and_loaded_again(name, base_saying, tmp
     for name, value in settings.items():
         if name != "eos_token_id":
             assert getattr(again, name, None) == (None if name in invalid else value)
-    assert again.eos_token_id == [2, 1] and library_warnings == []
+    assert again.eos_token_id == [2, 1]
+    assert library_warnings == []
 
 
 def test_settings_come_from_config_json_without_generation_config_json(base_saying):
@@ -57,7 +58,8 @@ def test_settings_that_are_left_out_are_logged(base_saying, monkeypatch):
     monkeypatch.setattr(generation_files, "print_log", lambda text, *_: lines.append(text))
     folder = base_saying(dict(temperature=0.9, num_beams=2))
     base_generation_config(folder)
-    assert len(lines) == 1 and lines[0].startswith(f"{folder}/generation_config.json: without effect or invalid")
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{folder}/generation_config.json: without effect or invalid")
     assert lines[0].endswith("left out: temperature=0.9")
 
 

@@ -91,7 +91,8 @@ def test_two_tables_of_a_config_that_says_tied_stay_two(tiny_llama, tmp_path, sh
     before, known = model(ids).logits, state["lm_head.weight"].shape[0]
     fit_embeddings(model, tokenizer)
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    assert head is not embedding and model.config.tie_word_embeddings is False
+    assert head is not embedding
+    assert model.config.tie_word_embeddings is False
     assert torch.equal(head[:known], state["lm_head.weight"])
     assert torch.equal(embedding[:known], state["model.embed_tokens.weight"])
     assert len(head) == len(embedding) == known + 2
@@ -143,10 +144,12 @@ def test_padding_that_the_folder_does_not_name_is_a_token_of_its_own(tmp_path):
     file.write_text(json.dumps(settings))
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.convert_tokens_to_ids([*ADDED_TOKENS, tokenizer.pad_token]) == [3, 4, 5]
-    assert len(tokenizer) == 6 and tokenizer.pad_token == "<PAD>"
+    assert len(tokenizer) == 6
+    assert tokenizer.pad_token == "<PAD>"
     file.write_text(json.dumps(dict(settings, pad_token="<|padding|>")))
     tokenizer = load_tokenizer(str(tmp_path))
-    assert len(tokenizer) == 5 and tokenizer.pad_token == "<|padding|>"
+    assert len(tokenizer) == 5
+    assert tokenizer.pad_token == "<|padding|>"
 
 
 def test_dtype_and_random_weights(tiny_llama):

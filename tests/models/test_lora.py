@@ -34,7 +34,8 @@ def trained(model):
 def test_only_lora_is_trained_in_language_model_and_gated_blocks(config):
     model = MODELS.build(config)
     names = trained(model)
-    assert names and all("lora_" in name and ".language." in name for name in names)
+    assert names
+    assert all("lora_" in name and ".language." in name for name in names)
     for layer in (
         "self_attn.q_proj",
         "gated.attn.to_q",
@@ -68,14 +69,16 @@ def test_every_lora_b_gets_a_gradient(config):
     sum(model(**batch(model), mode="loss").values()).backward()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
     assert not model.module.vision.training
 
 
 def test_new_embedding_rows_are_trained_on_demand(config):
     model = MODELS.build(dict(config, train_tokens=["<image>"]))
     names = [name for name in trained(model) if "lora_" not in name]
-    assert len(names) == 1 and "embed_tokens" in names[0]
+    assert len(names) == 1
+    assert "embed_tokens" in names[0]
     delta = dict(model.named_parameters())[names[0]]
     assert delta.shape == (1, 32)
     sum(model(**batch(model), mode="loss").values()).backward()
@@ -90,7 +93,8 @@ def on(config, folder):
 @pytest.mark.parametrize("tiny_v2", ["gpt_neox"], indirect=True)
 def test_the_embedding_is_found_under_its_familys_name(config, tiny_v2):
     names = [name for name in trained(MODELS.build(on(config, tiny_v2))) if "lora_" not in name]
-    assert len(names) == 1 and "embed_in" in names[0]
+    assert len(names) == 1
+    assert "embed_in" in names[0]
 
 
 @pytest.mark.parametrize("tiny_v2", ["mpt"], indirect=True)
@@ -301,14 +305,16 @@ def test_all_linear_means_the_language_model_without_its_head(tied, tiny_flaming
             n for n, m in modules.items() if type(m).__name__ in ("Linear", "Conv1D") and n.startswith("language.")
         }
         assert set(names) == linear - {f"language.model.{head}"}
-        assert any(name.endswith("gated.ff.1") for name in names) and len(names) > 20
+        assert any(name.endswith("gated.ff.1") for name in names)
+        assert len(names) > 20
 
 
 def test_all_linear_is_left_out_where_exclude_modules_says_so(tiny_flamingo_config):
     lora = dict(r=2, target_modules="all-linear", exclude_modules=["to_kv", "q_proj"])
     names = MODELS.build(dict(type="LoRAModel", module=tiny_flamingo_config, lora=lora)).adapted_layers()
     assert not any(name.endswith(("to_kv", "q_proj", "lm_head")) for name in names)
-    assert any(name.endswith("v_proj") for name in names) and not any("vision" in n or "perceiver" in n for n in names)
+    assert any(name.endswith("v_proj") for name in names)
+    assert not any("vision" in n or "perceiver" in n for n in names)
 
 
 @pytest.mark.parametrize("tiny_v2", ["gpt_neox"], indirect=True)
@@ -317,7 +323,8 @@ def test_trained_biases_are_those_of_the_layers_with_an_update_and_can_be_disabl
     lora = dict(r=2, target_modules=["dense", "to_q"], exclude_modules=LORA["exclude_modules"], bias="lora_only")
     model = MODELS.build(dict(config, module=language, lora=lora)).eval()
     biases = {name for name in trained(model) if ".lora_" not in name}
-    assert len(biases) == 4 and all(name.endswith("attention.dense.base_layer.bias") for name in biases)
+    assert len(biases) == 4
+    assert all(name.endswith("attention.dense.base_layer.bias") for name in biases)
     data = batch(model)
     before = model(**data, mode="tensor")
     for parameter in model.parameters():
@@ -326,7 +333,8 @@ def test_trained_biases_are_those_of_the_layers_with_an_update_and_can_be_disabl
     tuned = model(**data, mode="tensor")
     with model.disabled():
         assert torch.equal(model(**data, mode="tensor"), before)
-    assert torch.equal(model(**data, mode="tensor"), tuned) and not torch.allclose(tuned, before)
+    assert torch.equal(model(**data, mode="tensor"), tuned)
+    assert not torch.allclose(tuned, before)
 
 
 @pytest.mark.parametrize("frozen", [["vision", "language"], []], ids=["frozen", "left to LoRA"])
@@ -335,7 +343,9 @@ def test_lora_in_an_image_encoder_is_trained_beside_frozen_weights_and_statistic
     model = MODELS.build(dict(config, module=module, lora=dict(r=2, target_modules=["c_fc", "q_proj"]))).train()
     sum(model(**batch(model), mode="loss").values()).backward()
     updates = [p for name, p in model.named_parameters() if "vision" in name and "lora_B" in name]
-    assert len(updates) == 2 and all(p.grad.abs().sum() > 0 for p in updates) and not model.module.vision.training
+    assert len(updates) == 2
+    assert all(p.grad.abs().sum() > 0 for p in updates)
+    assert not model.module.vision.training
 
 
 def test_rows_of_an_embedding_that_lora_changes_are_refused(config):
@@ -355,7 +365,8 @@ def test_components_are_trained_in_full_beside_lora(config):
     model = MODELS.build(beside_lora(config, "perceiver", "gated", gated=gated, language=language)).train()
     names = trained(model)
     new = {name for name, _ in model.named_parameters() if "perceiver." in name or ".gated." in name}
-    assert new and new == {name for name in names if "lora_" not in name}
+    assert new
+    assert new == {name for name in names if "lora_" not in name}
     assert {dict(model.named_parameters())[name].dtype for name in names} == {torch.float32}
     assert {p.dtype for name, p in model.named_parameters() if name not in names and ".language." in name} == {
         torch.bfloat16
@@ -377,9 +388,11 @@ def test_one_step_moves_each_trained_component_and_nothing_frozen(config):
     sum(model(**batch(model), mode="loss").values()).backward()
     optimizer.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved and moved <= names
+    assert moved
+    assert moved <= names
     assert {component_of(name) for name in moved} == {"vision", "perceiver", "gated blocks", "LoRA"}
-    assert model.module.vision.training and "vision" not in model.module.frozen
+    assert model.module.vision.training
+    assert "vision" not in model.module.frozen
 
 
 @pytest.mark.parametrize(
@@ -394,6 +407,11 @@ def test_one_step_moves_each_trained_component_and_nothing_frozen(config):
 def test_what_cannot_be_trained_in_full_is_refused(config, train, changes, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(beside_lora(config, *train, **changes))
+
+
+def test_a_component_outside_a_list_is_refused(config):
+    with pytest.raises(ValueError, match=r"train='gated' has to be a list of components: train=\['gated'\]"):
+        MODELS.build({**beside_lora(config), "train": "gated"})
 
 
 def test_lora_in_a_component_that_is_trained_in_full_is_refused(config):

@@ -44,7 +44,8 @@ def gradients(model, loss):
 
 
 def assert_equal_gradients(some, others):
-    assert some.keys() == others.keys() and len(some) > 5
+    assert some.keys() == others.keys()
+    assert len(some) > 5
     assert_close(some, others)
 
 
@@ -58,7 +59,8 @@ def test_chunks_give_the_losses_and_gradients_of_all_logits(family, chunk):
     each = cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
     inputs = dict(input_ids=ids, attention_mask=attention, media=media)
     made = token_losses_by_source(model, inputs, labels, sources=SOURCES, chunk=chunk)
-    assert list(made) == ["visual", "language"] and [int(count) for _, count in made.values()] == [8, 4]
+    assert list(made) == ["visual", "language"]
+    assert [int(count) for _, count in made.values()] == [8, 4]
     for name, rows in {"visual": [0, 2], "language": [1]}.items():
         assert_close(made[name][0], each[rows].sum())
     weighted = made["visual"][0] + 2 * made["language"][0]
@@ -88,11 +90,14 @@ def test_without_sources_all_is_text_and_without_labels_the_sum_is_zero():
     ids, attention, features, counts, labels = labelled()
     inputs = dict(input_ids=ids, attention_mask=attention, media=model.media(ids, features, counts))
     made = token_losses_by_source(model, inputs, labels)
-    assert list(made) == ["text"] and int(made["text"][1]) == 12
+    assert list(made) == ["text"]
+    assert int(made["text"][1]) == 12
     made = token_losses_by_source(model, inputs, labels, sources=["a", "b", "b"], names=["b", "c"])
-    assert {name: int(count) for name, (_, count) in made.items()} == {"b": 7, "c": 0} and made["c"][0].item() == 0
+    assert {name: int(count) for name, (_, count) in made.items()} == {"b": 7, "c": 0}
+    assert made["c"][0].item() == 0
     total, count = token_losses_by_source(model, inputs, torch.full_like(labels, -100))["text"]
-    assert total.item() == 0 and count.item() == 0
+    assert total.item() == 0
+    assert count.item() == 0
     # Processes that train together need a gradient from each.
     assert all(not value.any() for value in gradients(model, total).values())
 

@@ -35,7 +35,7 @@ def make_samples(image, vocabulary, pixels):
 
 
 @pytest.mark.parametrize("image_attention", ["latest", "next"])
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "bloom"])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("bloom", "gemma3_text")])
 def test_packed_tokens_attend_to_their_own_sample_only(family, image_attention):
     model = gated(family, image_attention)
     made = make_samples(IMAGE, VOCABULARY, (4, 16))  # latents in the place of pixels
@@ -87,11 +87,13 @@ def trained(model, data) -> tuple[dict, dict]:
 def test_packed_batches_give_the_losses_and_gradients_of_plain_ones(model):
     made = make_samples(model.tokenizer.convert_tokens_to_ids("<image>"), 300, (3, 32, 32))
     plain, packed = collate_conversations(made), collate_conversations(made, row_length=20)
-    assert packed["input_ids"].shape == (3, 20) and len(plain["input_ids"]) == len(made)
+    assert packed["input_ids"].shape == (3, 20)
+    assert len(plain["input_ids"]) == len(made)
     losses, gradients = trained(model, plain)
     packed_losses, packed_gradients = trained(model, packed)
     assert_close(packed_losses, losses)
-    assert set(packed_gradients) == set(gradients) and len(gradients) > 10
+    assert set(packed_gradients) == set(gradients)
+    assert len(gradients) > 10
     for name, gradient in gradients.items():
         assert gradient.abs().max() > 0, name
     assert_close(packed_gradients, gradients)

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from mmgpt.datasets.segments import Segment
 from mmgpt.datasets.transforms import TokenizeSegments
 from mmgpt.models.sentencepiece_file import PROBES
-from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, starts_texts
+from mmgpt.models.special_tokens import starts_texts
+from mmgpt.models.tokenizer import ADDED_TOKENS, load_tokenizer, save_tokenizer
 from tests.helpers.tokenizer_folders import CORPUS, MARKS, NAMED, byte_level, plain, save, write
 
 # Training arguments like those of the sentencepiece models of LLaMA, Gemma and T5.
@@ -103,7 +104,8 @@ def test_placeholders_get_the_names_that_the_folder_gives(sentencepiece_file, tm
     folder = write(tmp_path / "base", dict(eos_token_id=4), tokenizer_config=config)
     copy(sentencepiece_file("gemma"), folder / "tokenizer.model")
     tokenizer = load_tokenizer(str(folder))
-    assert tokenizer.eos_token_id == 4 and tokenizer.convert_tokens_to_ids(["<|new|>", *ADDED_TOKENS]) == [
+    assert tokenizer.eos_token_id == 4
+    assert tokenizer.convert_tokens_to_ids(["<|new|>", *ADDED_TOKENS]) == [
         400,
         401,
         402,
@@ -182,7 +184,8 @@ def test_vocab_and_merges_are_read_by_transformers_class(tmp_path, model_type):
     tokenizer = load_tokenizer(str(folder))
     for text in PROBES:
         assert tokenizer.decode(plain(tokenizer, text)) == text
-    assert tokenizer.eos_token == "<|endoftext|>" and len(tokenizer) == raw.get_vocab_size() + 3
+    assert tokenizer.eos_token == "<|endoftext|>"
+    assert len(tokenizer) == raw.get_vocab_size() + 3
 
 
 def test_a_tokenizer_whose_file_lowercases_is_accepted(tmp_path):
@@ -350,7 +353,8 @@ def test_holes_in_a_vocabulary_are_filled_before_tokens_are_added(tmp_path):
     tokenizer = load_tokenizer(str(folder))
     assert vocabulary.items() <= tokenizer.get_vocab().items()
     assert tokenizer.convert_tokens_to_ids(["<s>", "<|im_end|>", *ADDED_TOKENS]) == [302, 305, 306, 307]
-    assert tokenizer.decode(plain(tokenizer, "abc ab c")) == "abc ab c" and plain(tokenizer, "abc") == [301]
+    assert tokenizer.decode(plain(tokenizer, "abc ab c")) == "abc ab c"
+    assert plain(tokenizer, "abc") == [301]
 
 
 def test_added_tokens_whose_ids_are_taken_are_refused(tmp_path):
@@ -415,7 +419,7 @@ def test_a_saved_tokenizer_is_the_same(sentencepiece_file, tmp_path):
     for folder in folders_of_every_kind(sentencepiece_file, tmp_path):
         tokenizer = load_tokenizer(str(folder))
         for target in (tmp_path / "alone", folder):  # as `export` and as `merge` and `base` write it
-            tokenizer.save_pretrained(target)
+            save_tokenizer(tokenizer, target)
             again = load_tokenizer(str(target))
             assert again.get_vocab() == tokenizer.get_vocab()
             assert again.special_tokens_map == tokenizer.special_tokens_map
@@ -438,7 +442,8 @@ def test_settings_beside_the_vocabulary_are_kept(tmp_path):
         "left",
         "{{ messages }}",
     )
-    assert tokenizer.clean_up_tokenization_spaces is False and type(tokenizer) is PreTrainedTokenizerFast
+    assert tokenizer.clean_up_tokenization_spaces is False
+    assert type(tokenizer) is PreTrainedTokenizerFast
 
 
 @pytest.mark.parametrize(
@@ -457,7 +462,7 @@ def test_the_start_of_sequence_is_put_where_the_folder_says(tmp_path, files, sta
         pair = [("<s>", raw.token_to_id("<s>"))]
         raw.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=pair)
     tokenizer = load_tokenizer(save(raw, tmp_path / "base", tokenizer_config={**NAMED, **files}))
-    tokenizer.save_pretrained(tmp_path / "saved")
+    save_tokenizer(tokenizer, tmp_path / "saved")
     for each in (tokenizer, load_tokenizer(str(tmp_path / "saved"))):
         assert starts_texts(each) is starts
         ids, _ = TokenizeSegments(each, 99).encode([Segment("red")])
@@ -471,7 +476,12 @@ def test_the_tokenizer_of_a_sentencepiece_model_puts_its_start_in_front(sentence
     for number, (config, starts) in enumerate([(NAMED, True), (dict(NAMED, add_bos_token=False), False)]):
         folder = write(tmp_path / f"base{number}", tokenizer_config=config)
         copy(sentencepiece_file("llama"), folder / "tokenizer.model")
-        assert starts_texts(load_tokenizer(str(folder))) is starts
+        tokenizer = load_tokenizer(str(folder))
+        save_tokenizer(tokenizer, tmp_path / "saved")
+        again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+        assert [starts_texts(each) for each in (tokenizer, load_tokenizer(str(tmp_path / "saved")), again)] == [
+            starts
+        ] * 3
 
 
 @pytest.mark.parametrize(
@@ -512,5 +522,6 @@ def test_new_tokens_take_no_id_of_a_vocabulary_with_a_gap(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(dict(tokens, tokenizer_class="GPT2Tokenizer")))
     (tmp_path / "config.json").write_text(json.dumps(dict(model_type="gpt2")))
     vocabulary = load_tokenizer(str(tmp_path)).get_vocab()
-    assert ids.items() <= vocabulary.items() and len(set(vocabulary.values())) == len(vocabulary)
+    assert ids.items() <= vocabulary.items()
+    assert len(set(vocabulary.values())) == len(vocabulary)
     assert vocabulary["<image>"] > max(ids.values())

@@ -1,10 +1,12 @@
 """The KV cache under either of its names, whatever name the installed transformers uses."""
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoConfig, DynamicCache, LlamaForCausalLM
 
-from mmgpt.models.gated_lm import GatedCausalLM
+from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
 from mmgpt.models.transformers_names import CACHE, NEW_CACHE, OLD_CACHE, cache_argument
 from tests.helpers.published_beams import PublishedBeams
 from tests.models.test_gated_lm import FAMILIES, IMAGE, SMALL, batch, gated, greedy, language_model
@@ -37,7 +39,9 @@ def foreign(model_class):
     own = gated()
     config = AutoConfig.for_model("llama", **SMALL, max_position_embeddings=64, pad_token_id=0)
     config.bos_token_id, config.eos_token_id = 1, None
-    model = GatedCausalLM(model_class(config), 16, IMAGE, 2, block=dict(dim_head=8, heads=2)).eval()
+    model = GatedCausalLM(
+        model_class(config), 16, IMAGE, 2, block=partial(GatedCrossAttentionBlock, dim_head=8, heads=2)
+    ).eval()
     model.load_state_dict(own.state_dict())
     return model
 

@@ -5,7 +5,8 @@ import torch
 
 from mmgpt.datasets.collate import collate_conversations
 from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
-from mmgpt.datasets.prompts import EOS, IMAGE, TEMPLATES, Segment, format_turns, prompt_text
+from mmgpt.datasets.prompts import EOS, IMAGE, TEMPLATES, Segment, format_turns
+from mmgpt.datasets.segments import prompt_text
 from mmgpt.models.tokenizer import PAD_TOKEN
 from mmgpt.registry import TRANSFORMS
 from tests.helpers.parity_data import PARITY, read_json
@@ -89,7 +90,8 @@ def test_special_ids(tokenize):
     ids, tokenizer = TOKENS["special_ids"], tokenize.tokenizer
     own = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     added = {name: tokenizer.convert_tokens_to_ids(name) for name in ADDED}
-    assert own | added | {"len": len(tokenizer)} == ids and IMAGE in added
+    assert own | added | {"len": len(tokenizer)} == ids
+    assert IMAGE in added
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not has_typed(case)])
@@ -141,7 +143,8 @@ def test_a_batch(expected):
 @pytest.mark.parametrize("name", PROMPTS)
 def test_a_prompt_of_the_demo(tokenize, name):
     ids, labels = tokenize.encode(prompt_segments(PROMPTS[name]["prompt"]))
-    assert ids == PROMPTS[name]["input_ids"] and set(labels) == {-100}
+    assert ids == PROMPTS[name]["input_ids"]
+    assert set(labels) == {-100}
     assert ids.count(tokenize.special[IMAGE]) == PROMPTS[name]["n_image_tokens"]
 
 

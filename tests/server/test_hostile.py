@@ -55,8 +55,10 @@ def turns(count):
 def test_refusals(served, body, message):
     response = served.post(body)
     error = response.json()["error"]
-    assert response.status_code == 400 and error["type"] == "invalid_request_error"
-    assert message in error["message"] and len(error["message"]) < 500
+    assert response.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert message in error["message"]
+    assert len(error["message"]) < 500
 
 
 @pytest.mark.parametrize(

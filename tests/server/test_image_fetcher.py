@@ -144,7 +144,8 @@ def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch, site):
     url = f"http://images.example:{site.server_port}/image"
     assert asyncio.run(run()) == {url: IMAGE}
     assert site.hosts[-1] == f"images.example:{site.server_port}"
-    assert names[0] == "images.example" and set(names[1:]) <= {"127.0.0.1"}
+    assert names[0] == "images.example"
+    assert set(names[1:]) <= {"127.0.0.1"}
 
 
 def test_no_redirect_is_followed(site):

@@ -120,7 +120,8 @@ def test_user_messages_in_a_row_are_one_question(contents, order):
     ]
     conversation = convert(("system", "s"), *(("user", content) for content in sent))
     question = conversation.turns[0]["question"]
-    assert len(conversation.turns) == 1 and "".join(part["type"][0] for part in question) == order
+    assert len(conversation.turns) == 1
+    assert "".join(part["type"][0] for part in question) == order
     assert colours(conversation) == [(255, 0, 0), (0, 0, 255)][: order.count("i")]
     if contents == ["a", "b"]:
         assert question == [text_content("a"), text_content("\nb")]

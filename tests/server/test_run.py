@@ -45,7 +45,8 @@ def test_active_requests_finish_and_new_ones_are_refused():
         refused = served.post(request())
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
         assert refused.headers["Retry-After"] == "5"
-        assert not served.chat.answer.cancelled and not served.chat.closed
+        assert not served.chat.answer.cancelled
+        assert not served.chat.closed
         served.chat.answer.end("stop")
         thread.join()
         assert results[0].finish_reason == "stop"

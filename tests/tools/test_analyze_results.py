@@ -55,12 +55,16 @@ def test_scores_and_sheets_of_one_evaluation(tool, first, sheets, capsys):
     tool.main([str(first), "--count", "11"])
     printed = capsys.readouterr().out
     shown = lines(printed)
-    assert shown["colour"] == ["20", "50.0"] and shown["words"] == ["2", "0.0"]
-    assert shown["what"] == ["colour", "20", "50.0"] and shown["say"] == ["it", "2", "0.0"]
+    assert shown["colour"] == ["20", "50.0"]
+    assert shown["words"] == ["2", "0.0"]
+    assert shown["what"] == ["colour", "20", "50.0"]
+    assert shown["say"] == ["it", "2", "0.0"]
     sheet_files = [first / "analysis" / name for name in ("worst.png", "random.png")]
     assert all(path.stat().st_size > 1000 and str(path) in printed for path in sheet_files)
-    assert len(sheets["worst"]) == 11 and not any(shown_row["correct"] for shown_row in sheets["worst"])
-    assert len(sheets["random"]) == 11 and any(shown_row["correct"] for shown_row in sheets["random"])
+    assert len(sheets["worst"]) == 11
+    assert not any(shown_row["correct"] for shown_row in sheets["worst"])
+    assert len(sheets["random"]) == 11
+    assert any(shown_row["correct"] for shown_row in sheets["random"])
     assert {shown_row["image"].getpixel((0, 0)) for shown_row in sheets["worst"] if shown_row["images"]} == {
         (255, 0, 0)
     }
@@ -71,9 +75,12 @@ def test_worst_answers_come_first_and_random_ones_are_reproducible(tool, tmp_pat
     tool.main([str(folder), "--count", "6"])
     before = dict(sheets)
     tool.main([str(folder), "--count", "6", "--out", str(tmp_path / "again")])
-    assert before == sheets and (tmp_path / "again" / "worst.png").is_file()
+    assert before == sheets
+    assert (tmp_path / "again" / "worst.png").is_file()
     scores = [shown_row["score"] for shown_row in sheets["worst"]]
-    assert scores == sorted(scores) and len(scores) == 6 and scores[3] < scores[4]
+    assert scores == sorted(scores)
+    assert len(scores) == 6
+    assert scores[3] < scores[4]
     assert [shown_row["correct"] for shown_row in sheets["worst"]] == [score >= 0.5 for score in scores]
     assert [shown_row["index"] for shown_row in sheets["random"]] != sorted(
         shown_row["index"] for shown_row in sheets["random"]
@@ -82,7 +89,8 @@ def test_worst_answers_come_first_and_random_ones_are_reproducible(tool, tmp_pat
 
 def test_no_sheet_of_worst_answers_when_all_are_correct(tool, tmp_path, capsys):
     tool.main([str(write(tmp_path, [row(0)]))])
-    assert "random.png" in capsys.readouterr().out and not (tmp_path / "analysis" / "worst.png").exists()
+    assert "random.png" in capsys.readouterr().out
+    assert not (tmp_path / "analysis" / "worst.png").exists()
 
 
 def test_missing_images_are_reported(tool, tmp_path, capsys):
@@ -95,15 +103,19 @@ def test_two_evaluations_are_compared(tool, first, second, capsys):
     tool.main([str(first), str(second), "--names", "before", "after", "--count", "3"])
     printed = capsys.readouterr().out
     shown = lines(printed)
-    assert shown["colour"][:4] == ["20", "50.0", "90.0", "+40.0"] and shown["colour"][-3:] == ["10", "2", "0.039"]
-    assert shown["all"][:4] == ["22", "45.5", "90.9", "+45.5"] and shown["wins"][0] == "12,"
+    assert shown["colour"][:4] == ["20", "50.0", "90.0", "+40.0"]
+    assert shown["colour"][-3:] == ["10", "2", "0.039"]
+    assert shown["all"][:4] == ["22", "45.5", "90.9", "+45.5"]
+    assert shown["wins"][0] == "12,"
     path = second / "analysis" / "against-first.html"
     assert f"written: {path}" in printed
     page = read_page(path)
     assert page.all(name="h1")[0].text == "after against before"
-    assert "model.lora.r" in page.all("settings")[0].text and "64" in page.all("settings")[0].text
+    assert "model.lora.r" in page.all("settings")[0].text
+    assert "64" in page.all("settings")[0].text
     wins, losses = page.all(name="section")
-    assert "12, 3 shown" in wins.text and len(wins.all(name="article")) == 3
+    assert "12, 3 shown" in wins.text
+    assert len(wins.all(name="article")) == 3
     assert [element.text.split()[-1] for element in losses.all("origin")] in (["q1", "q3"], ["q3", "q1"])
     assert all(len(element.all(name="img")) == 1 for element in losses.all(name="article"))
 

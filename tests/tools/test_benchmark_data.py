@@ -31,7 +31,7 @@ def config(tmp_path, tiny_llama):
     path.write_text(f"""
 _base_ = [{str(ROOT / "configs/_base_/datasets/pipelines.py")!r}, {str(ROOT / "configs/_base_/datasets/own_data.py")!r}]
 language_model = {tiny_llama!r}
-image_size = 16
+prepare_images = dict(size=16)
 data_root = {str(tmp_path)!r}
 own_images = dict(ann_file="train.jsonl", data_prefix=dict(img="images"))
 own_text = dict(ann_file="text.jsonl")
@@ -49,7 +49,8 @@ def test_a_line_for_each_dataset(config, capsys):
     benchmark_data.main([str(config), "--samples", "4", "--rounds", "2"])
     output = capsys.readouterr().out
     speeds = [float(cell.replace(",", "")) for cell in row(output, "own_images")]
-    assert len(speeds) == 6 and min(speeds) == speeds[-1] > 0
+    assert len(speeds) == 6
+    assert min(speeds) == speeds[-1] > 0
     assert [cell == "–" for cell in row(output, "own_text")] == [False, True, True, False, False, False]
 
 
@@ -63,12 +64,14 @@ def test_medians_of_rounds(monkeypatch):
     speeds = benchmark_data.speeds(range(10), samples=4, rounds=3, image=None)
     # The first round warms up; of the others the medians.
     assert speeds == dict(read=4, decode=None, prepare=2, prompt=4, tokenize=1, all=0.5)
-    assert asked[:2] == [[0, 2, 4, 6], [1, 3, 5, 7]] and len(asked) == 4
+    assert asked[:2] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert len(asked) == 4
 
 
 def test_write_image_has_the_size(config, tmp_path, monkeypatch):
     path = benchmark_data.write_image(tmp_path / "a.jpg", (64, 48))
-    assert Image.open(path).size == (64, 48) and Image.open(path).format == "JPEG"
+    assert Image.open(path).size == (64, 48)
+    assert Image.open(path).format == "JPEG"
     shown = []
     monkeypatch.setattr(
         benchmark_data, "speed_table", lambda cfg, args, folder: shown.append(args.image_size) or "table"
@@ -93,7 +96,8 @@ def test_memory_of_a_large_file(config, capsys):
     output = capsys.readouterr().out
     assert "9,000 records, 2 workers" in output
     values = [line.strip("│ ").split("│")[-1].strip() for line in output.splitlines() if line.startswith("│")]
-    assert len(values) == 7 and all(re.fullmatch(r"-?\d+(\.\d)? (MB|s)", value) for value in values)
+    assert len(values) == 7
+    assert all(re.fullmatch(r"-?\d+(\.\d)? (MB|s)", value) for value in values)
     assert "Samples per second" not in output
 
 

@@ -16,7 +16,7 @@ CONFIG = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
-image_size = 16
+prepare_images = dict(size=16)
 max_length = 200
 prompt_template = "short"
 seed = 0
@@ -136,7 +136,8 @@ def test_epochs_differ_in_their_order(tmp_path, run):
     orders = [sum(ids(tmp_path, f"train-epoch{epoch}-rank0of1").values(), []) for epoch in (0, 1)]
     assert orders[0] != orders[1]
     photos = [sorted(name for name in order if "text" not in name) for order in orders]
-    assert photos[0] == photos[1] and len(photos[0]) == 10
+    assert photos[0] == photos[1]
+    assert len(photos[0]) == 10
 
 
 def test_tokens_images_and_padding_are_those_of_the_model(tmp_path, run):
@@ -145,12 +146,15 @@ def test_tokens_images_and_padding_are_those_of_the_model(tmp_path, run):
     photo, _, text = page.all(name="article")
     assert "".join(element.text for element in photo.all("t", "supervised")) == " red</s>"
     assert "".join(element.text for element in text.all("t", "supervised")) == " one two</s>"
-    assert [element.text for element in photo.all("t", "image")] == ["<image>1"] and not text.all("t", "image")
-    assert "16 × 16" in photo.all(name="figure")[0].text and "images/red.png, 20 × 30" in photo.text
+    assert [element.text for element in photo.all("t", "image")] == ["<image>1"]
+    assert not text.all("t", "image")
+    assert "16 × 16" in photo.all(name="figure")[0].text
+    assert "images/red.png, 20 × 30" in photo.text
     counts = [int(article.all("counts")[0].text.split()[0]) for article in (photo, text)]
     longest = max(counts)
     paddings = [int(article.all("counts")[0].text.split(", ")[2].split()[0]) for article in (photo, text)]
-    assert paddings == [longest - count for count in counts] and len(text.all("t")) == counts[1]
+    assert paddings == [longest - count for count in counts]
+    assert len(text.all("t")) == counts[1]
 
 
 def test_the_test_split_is_padded_at_the_left(tmp_path, run):

@@ -23,7 +23,7 @@ _base_ = {pipelines!r}
 language_model = {language!r}
 vision_model = {vision!r}
 data_root = {root!r}
-image_size = 32
+prepare_images = dict(size=32)
 prompt_template = "short"
 feature_cache = {root!r} + "/cache"
 image_steps = "${{feature_steps}}"
@@ -134,12 +134,14 @@ def test_training_with_an_encoder_of_timm_and_its_own_preprocessing(config, fill
 
 def test_training_is_the_same_with_the_cache(config, fill, tmp_path, capsys):
     fill()
-    assert "4 images, 0 of them in" in (shown := capsys.readouterr().out) and "4 images added" in shown
+    assert "4 images, 0 of them in" in (shown := capsys.readouterr().out)
+    assert "4 images added" in shown
     assert len(stored(tmp_path)) == 4
     modes = {file.stat().st_mode for file in (tmp_path / "cache").rglob("*.*")}
     assert modes == {config.stat().st_mode}
     batch, losses, gradients = train_once(config)
-    assert batch["pixels"].shape == (4, 2, 16, 32) and batch["image_counts"].tolist() == [1, 2, 0, 1]
+    assert batch["pixels"].shape == (4, 2, 16, 32)
+    assert batch["image_counts"].tolist() == [1, 2, 0, 1]
     plain_batch, plain_losses, plain_gradients = train_once(config, PIXELS, dict(feature_cache=None))
     assert plain_batch["pixels"].shape == (4, 2, 3, 32, 32)
     assert_close(losses, plain_losses)
@@ -153,7 +155,8 @@ def test_packed_rows_are_the_same_with_the_cache(config, fill):
     fill()
     packed = {"train_dataloader.collate_fn.row_length": 200}
     batch, losses, gradients = train_once(config, packed)
-    assert len(batch["pixels"]) < 4 and batch["sample_ids"] is not None
+    assert len(batch["pixels"]) < 4
+    assert batch["sample_ids"] is not None
     _, plain_losses, plain_gradients = train_once(config, {**packed, **PIXELS})
     assert_close(losses, plain_losses)
     assert_close(gradients, plain_gradients)
@@ -190,10 +193,12 @@ def test_an_interrupted_fill_is_continued(tool, config, fill, tmp_path, monkeypa
         train_once(config)
     capsys.readouterr()
     fill()
-    assert "4 images, 2 of them in" in (shown := capsys.readouterr().out) and "2 images added" in shown
+    assert "4 images, 2 of them in" in (shown := capsys.readouterr().out)
+    assert "2 images added" in shown
     assert_close(stored(tmp_path), whole)
     fill()
-    assert "4 images, 4 of them in" in capsys.readouterr().out and len(calls) == 3
+    assert "4 images, 4 of them in" in capsys.readouterr().out
+    assert len(calls) == 3
 
 
 def test_a_changed_image_is_encoded_again(config, fill, tmp_path, capsys):
@@ -203,7 +208,8 @@ def test_a_changed_image_is_encoded_again(config, fill, tmp_path, capsys):
     with pytest.raises(ValueError, match="record 4, id .*image '.*d.png': no features in .* of the file as it is now"):
         train_once(config, {"train_dataloader.batch_size": 5})
     fill()
-    assert "1 images added" in capsys.readouterr().out and len(stored(tmp_path).keys() - before) == 1
+    assert "1 images added" in capsys.readouterr().out
+    assert len(stored(tmp_path).keys() - before) == 1
     train_once(config, {"train_dataloader.batch_size": 5})
 
 
@@ -219,9 +225,9 @@ def test_the_cache_of_another_image_encoder_is_refused(config, fill):
 def test_other_pixel_steps_are_refused(config, fill):
     fill()
     with pytest.raises(ValueError, match="prepared by .*'size': 32.*, the pipeline prepares them by .*'size': 16"):
-        train_once(config, {"image_size": 16})
+        train_once(config, {"prepare_images.size": 16})
     with pytest.raises(ValueError, match="was filled for .*'size': 32"):
-        fill("--cfg-options", "image_size=16")
+        fill("--cfg-options", "prepare_images.size=16")
 
 
 def test_a_trained_image_encoder_is_refused(config, fill):

@@ -16,7 +16,7 @@ CONFIG = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
-image_size = 16
+prepare_images = dict(size=16)
 max_length = 400
 photos = dict(
     type="InstructionDataset",
@@ -73,11 +73,15 @@ def run(tmp_path, monkeypatch):
 def test_clean_datasets_exit_with_status_0(tmp_path, world, run, capsys, workers):
     assert run(world([record("a"), record("b")]), "--workers", workers) == 0
     shown = capsys.readouterr()
-    assert "photos" in shown.out and "20x30" in shown.out and "0 errors, 0 warnings" in shown.out
-    assert "annotation files" in shown.err and "samples and images: 100%" in shown.err
+    assert "photos" in shown.out
+    assert "20x30" in shown.out
+    assert "0 errors, 0 warnings" in shown.out
+    assert "annotation files" in shown.err
+    assert "samples and images: 100%" in shown.err
     report = json.loads((tmp_path / "work_dirs" / "photos" / "check_dataset.json").read_text())
     [figures] = report["datasets"]
-    assert report["findings"] == [] and figures["samples"] == figures["images"] == 2
+    assert report["findings"] == []
+    assert figures["samples"] == figures["images"] == 2
     assert figures["image_sizes"] == {"smallest": [20, 30], "largest": [20, 30]}
 
 
@@ -91,7 +95,7 @@ def test_clean_datasets_exit_with_status_0(tmp_path, world, run, capsys, workers
         ({"type": "AnswerAccuracy"}, ""),
     ],
 )
-def test_metrics_that_could_not_judge_the_answers(world, run, capsys, metric, problem):
+def test_metrics_that_could_not_score_the_answers(world, run, capsys, metric, problem):
     names = ["a", "a"] if problem.startswith("ids") else ["a", "b"]
     config = world([record(name) for name in names])
     asked = 'dict(photos, pipeline=["${image_steps}", "${question_steps}"])'
@@ -115,14 +119,16 @@ def test_errors_exit_with_status_1(tmp_path, world, run, capsys):
         (tmp_path / "images" / f"photo {i}.png").unlink()
     assert run(config, "--out", tmp_path / "new" / "found.json", "--workers", 1) == 1
     shown = capsys.readouterr().out
-    assert "error: missing images in train dataset 'photos': 7\n" in shown and "\n    and 2 more\n" in shown
+    assert "error: missing images in train dataset 'photos': 7\n" in shown
+    assert "\n    and 2 more\n" in shown
     path = tmp_path / "images" / "photo 4.png"
     assert f"    {tmp_path}/train.json, record 4, id 'photo 4': {path}: no such file\n" in shown
     assert "record 5" not in shown
     assert "record 8, id 'naïve': its answer is empty\n" in shown
     assert f"\n8 errors, 0 warnings; all of them in {tmp_path}/new/found.json\n" in shown
     found = json.loads((tmp_path / "new" / "found.json").read_text(encoding="utf-8"))["findings"]
-    assert [each["record"] for each in found] == [8, *range(7)] and found[0]["id"] == "naïve"
+    assert [each["record"] for each in found] == [8, *range(7)]
+    assert found[0]["id"] == "naïve"
     assert found[1] == {
         "kind": "missing_image",
         "split": "train",
@@ -140,7 +146,8 @@ def test_warnings_alone_exit_with_status_0(world, run, capsys):
     shown = capsys.readouterr().out
     assert "warning: cut answers in train dataset 'photos': 1\n" in shown
     assert "warning: duplicates in train dataset 'photos': 1\n" in shown
-    assert "0 errors, 2 warnings" in shown and "33.3%" in shown
+    assert "0 errors, 2 warnings" in shown
+    assert "33.3%" in shown
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ CORRUPT = """
 _base_ = {base!r}
 language_model = {tokenizer!r}
 data_root = {root!r}
-image_size = 16
+prepare_images = dict(size=16)
 _kept = dict(type="InstructionDataset", data_root="${{data_root}}", data_prefix=dict(img="images"))
 _steps = dict(pipeline=["${{image_steps}}", "${{answer_steps}}"])
 photos = dict(name="photos", parser="conversation", ann_file="photos.jsonl", **_kept, **_steps)
@@ -203,7 +210,8 @@ def test_every_corrupt_file_is_found_and_named(tmp_path, tiny_llama, run, capsys
     expected = [("unusual_file", file, None, "begins with a byte order mark, which is skipped")]
     for number, (name, (kind, words)) in enumerate(FOUND.items()):
         [value] = [value for *place, value in found if place == [kind, file, number]]
-        assert value.startswith(f"{tmp_path}/images/{name}: ") and words in value
+        assert value.startswith(f"{tmp_path}/images/{name}: ")
+        assert words in value
         expected.append((kind, file, number, value))
     nan = "not valid JSON: NaN in key"
     expected.append(("annotation_file", f"{tmp_path}/used.jsonl", 1, f"{nan} 'turns.0.answer'"))
@@ -219,5 +227,7 @@ def test_one_split_is_checked_alone(tmp_path, world, run, capsys):
     config.write_text(f"_base_ = {str(base)!r}\n")
     assert run(config, "--split", "train") == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out
-    assert run(config) != 0 and "absent.json" in capsys.readouterr().err
-    assert run(config, "--split", "test") != 0 and "absent.json" in capsys.readouterr().err
+    assert run(config) != 0
+    assert "absent.json" in capsys.readouterr().err
+    assert run(config, "--split", "test") != 0
+    assert "absent.json" in capsys.readouterr().err

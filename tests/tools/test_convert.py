@@ -53,11 +53,14 @@ def test_held_out_samples_share_no_image_with_the_others(tmp_path, convert):
     path = write(tmp_path / "a.csv", "\n".join(["image,question,answer", *rows]))
     train = convert("csv", path, "--val", 0.1)
     val = samples("out/val.jsonl")
-    assert 6 <= len(val) <= 12 and len(train) + len(val) == len(rows)
+    assert 6 <= len(val) <= 12
+    assert len(train) + len(val) == len(rows)
     shown = [{image for each in part for image in each["images"]} for part in (train, val)]
-    assert shown[0] | shown[1] == {f"{i}.jpg" for i in range(20)} and not shown[0] & shown[1]
+    assert shown[0] | shown[1] == {f"{i}.jpg" for i in range(20)}
+    assert not shown[0] & shown[1]
     assert {json.dumps(part).count("text?") for part in (train, val)} == {0, 2}
-    assert convert("csv", path, "--val", 0.1, out="again.jsonl") == train and samples("again_val.jsonl") == val
+    assert convert("csv", path, "--val", 0.1, out="again.jsonl") == train
+    assert samples("again_val.jsonl") == val
     assert convert("csv", path, "--val", 0.1, "--seed", 1, out="seed.jsonl") != train
 
 
@@ -66,11 +69,14 @@ def test_a_separate_test_file_is_converted_beside(tmp_path, convert, capsys):
     test = write(tmp_path / "b/test.csv", "image,answer\n2.jpg,Two.\n")
     assert convert("csv", train, "--test", test) == [sample("", "One.", "1.jpg")]
     assert samples("out/test.jsonl") == [sample("", "Two.", "../b/2.jpg")]
-    assert 'ann_file="test.jsonl"' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'ann_file="test.jsonl"' in out
+    assert "warning" not in out
     convert("csv", train, "--test", test, "--images", tmp_path, out="own.jsonl")
     assert samples("own_test.jsonl") == [sample("", "Two.", "2.jpg")]
     page = DATA / "chat_page.json"
     assert convert("parser", "messages", page, "--test", page, out="page.jsonl") == samples("page_test.jsonl")
+    assert f"warning: 1 of 1 samples of {page} are training data, too" in capsys.readouterr().out
 
 
 def test_a_test_file_needs_a_format_of_one_file(tmp_path, convert, capsys):
@@ -95,7 +101,8 @@ def test_a_file_is_replaced_only_with_force(tmp_path, convert):
     with pytest.raises(ValueError, match="out/val.jsonl exists already: --force replaces it"):
         convert("csv", path, "--val", 0.5)
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["val.jsonl"]
-    assert len(convert("csv", path, "--val", 0.5, "--force")) == 1 and len(samples("out/val.jsonl")) == 1
+    assert len(convert("csv", path, "--val", 0.5, "--force")) == 1
+    assert len(samples("out/val.jsonl")) == 1
     wrong = write(tmp_path / "b.csv", "image,answer\n1.jpg,a\n2.jpg\n")
     before = {each: each.read_text() for each in (tmp_path / "out").iterdir()}
     with pytest.raises(ValueError, match="row 3"):
@@ -149,14 +156,17 @@ def test_the_printed_config_has_the_data_and_passes_the_check(tmp_path, convert,
     )
     assert "check_dataset.py configs/mmgpt/my_our_photos.py\n" in shown
     text = shown[shown.index("_base_") : shown.index("\nNext: ")].replace("./lora", f"{CONFIGS}/lora")
-    options = dict(language_model=tiny_llama, image_size=16, max_length=1000)
+    options = dict(language_model=tiny_llama, max_length=1000)
+    options["prepare_images.size"] = 16
     cfg = load_config(write(tmp_path / "my_our_photos.py", text), options)
     parts = list(read_datasets(cfg))
     figures, findings = check_datasets(parts, images_of(parts))
-    assert findings == [] and [each["split"] for each in figures] == ["train", "test"][: 1 + val]
+    assert findings == []
+    assert [each["split"] for each in figures] == ["train", "test"][: 1 + val]
     assert sum(each["samples"] for each in figures) == 8
     assert {each["source"] for each in figures} == {"visual" if visual else "language"}
-    assert cfg.warmup_iters == cfg.param_scheduler[0].end == 16 and bool(cfg.test_dataloader) == val
+    assert cfg.warmup_iters == cfg.param_scheduler[0].end == 16
+    assert bool(cfg.test_dataloader) == val
 
 
 def test_the_worked_example_of_the_guide(tmp_path, convert, capsys):
@@ -175,11 +185,13 @@ def test_the_worked_example_of_the_guide(tmp_path, convert, capsys):
     printed = capsys.readouterr().out
     differing = {line for line in text.splitlines() if f"\n{line}\n" not in printed}
     changed = ("_base_", "train_dataloader", "max_epochs", "warmup_iters")
-    assert len(differing) == len(changed) and all(line.startswith(changed) for line in differing)
+    assert len(differing) == len(changed)
+    assert all(line.startswith(changed) for line in differing)
     config = write(tmp_path / "my_photos.py", text.replace('"./tiny', f'"{CONFIGS}/tiny'))
     cfg = load_config(config, dict(language_model=str(ROOT / "checkpoints/tiny/language")))
     parts = list(read_datasets(cfg))
     figures, findings = check_datasets(parts, images_of(parts))
-    assert findings == [] and [each["samples"] for each in figures] == [16, 4]
+    assert findings == []
+    assert [each["samples"] for each in figures] == [16, 4]
     # A twentieth of all batches.
     assert cfg.warmup_iters == cfg.max_epochs * 16 // cfg.train_dataloader.batch_size // 20

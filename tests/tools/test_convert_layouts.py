@@ -51,8 +51,10 @@ def test_rows_of_one_conversation_are_its_turns(tmp_path, convert):
     rows = ["1.jpg,a?,a,x", "1.jpg,b?,b,x", ",alone?,yes,", "2.jpg;2.jpg,c?,c,x", ",y?,y,y"]
     path = write(tmp_path / "a.csv", "\n".join(["image,question,answer,conversation", *rows]))
     alone, joined, other = convert("csv", path)
-    assert alone == sample("alone?", "yes") and other == sample("y?", "y", name="y")
-    assert joined["id"] == "x" and joined["images"] == ["1.jpg", "2.jpg", "2.jpg"]
+    assert alone == sample("alone?", "yes")
+    assert other == sample("y?", "y", name="y")
+    assert joined["id"] == "x"
+    assert joined["images"] == ["1.jpg", "2.jpg", "2.jpg"]
     questions = [turn["question"] for turn in joined["turns"]]
     text = {"type": "text"}
     assert questions == [[IMAGE, text | {"text": "a?"}], "b?", [IMAGE, IMAGE, text | {"text": "c?"}]]
@@ -269,11 +271,13 @@ def test_webdataset_shards_are_read(tmp_path, convert):
     red, blue, again = convert("webdataset", tmp_path / "shards")
     assert red == sample("", "A red one.", *red["images"], name="a")
     assert blue == sample("What colour?", "Blue.", *blue["images"], name="../../b")
-    assert again["id"] == "3" and again["turns"][0] == {
+    assert again["id"] == "3"
+    assert again["turns"][0] == {
         "question": [IMAGE, {"type": "text", "text": "Which?"}],
         "answer": "Red.",
     }
-    assert stored(*red["images"]) == png_bytes() and stored(*blue["images"]) == png_bytes("blue")
+    assert stored(*red["images"]) == png_bytes()
+    assert stored(*blue["images"]) == png_bytes("blue")
     # Equal images are one file, and no member's name is a path.
     assert again["images"] == red["images"]
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
@@ -373,7 +377,8 @@ def test_dialogues_of_parquet_shards(convert, parquet):
     parquet({"images": [red], "prompt": prompt, "completion": completion}, name="shards/2.parquet")
     indexed, trl, cauldron = convert("parquet", path.parent)
     assert [stored(image) for image in indexed["images"]] == [png_bytes("blue"), png_bytes("red")]
-    assert indexed["turns"][0]["answer"] == "Blue." and len(indexed["turns"][0]["question"]) == 3
+    assert indexed["turns"][0]["answer"] == "Blue."
+    assert len(indexed["turns"][0]["question"]) == 3
     assert trl["turns"] == [{"question": [{"type": "image"}, {"type": "text", "text": "user"}], "answer": "assistant"}]
     assert cauldron["turns"] == [{"question": "Which colours?\nBe brief.", "answer": "Red, blue."}] * 2
     assert cauldron["images"] == indexed["images"][::-1]
@@ -387,8 +392,11 @@ def test_parquet_shards_are_read(convert, parquet):
     said = [{"from": "human", "value": "<image>\nSame as\n<image>?"}, {"from": "gpt", "value": "No."}]
     parquet({"id": 5, "images": [red, blue], "conversations": said}, name="shards/train-00001-of-00002.parquet")
     many, none, two = convert("parquet", path.parent)
-    assert many == sample("", "", *many["images"], answers=["A red one.", "Red."]) and none == sample("", "None.")
-    assert two["id"] == "5" and two["images"][0] == many["images"][0] and stored(two["images"][1]) == png_bytes("blue")
+    assert many == sample("", "", *many["images"], answers=["A red one.", "Red."])
+    assert none == sample("", "None.")
+    assert two["id"] == "5"
+    assert two["images"][0] == many["images"][0]
+    assert stored(two["images"][1]) == png_bytes("blue")
     assert [part["type"] for part in two["turns"][0]["question"]] == ["image", "text", "image", "text"]
 
 

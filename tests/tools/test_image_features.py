@@ -1,5 +1,6 @@
 """The vectors of a config's test images and those of its examples, and the choice of examples by them."""
 
+import base64
 import json
 import os
 import sys
@@ -20,15 +21,20 @@ from image_features import main  # noqa: E402
 STEPS = [dict(type="LoadImages"), dict(type="PrepareImages", size=32, mean=[0.5] * 3, std=[0.5] * 3)]
 
 
+def data_uri(folder):
+    return f"data:image/png;base64,{base64.b64encode((folder / 'd.png').read_bytes()).decode()}"
+
+
 @pytest.fixture
 def config(tmp_path, tiny_clip):
-    """A config with two questions about images, and three examples, one of which has the first question's image."""
+    """A config with two questions about images, and three examples: a has the first one's image, d a data URI."""
     draw = np.random.default_rng(0)
     for name in "abcd":
         Image.fromarray(draw.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{name}.png")
     for name, images in (("asked", "ab"), ("shown", "acd")):
         turns = [{"question": "what", "answer": "red"}]
-        lines = [json.dumps({"id": image, "images": [f"{image}.png"], "turns": turns}) for image in images]
+        files = {image: data_uri(tmp_path) if image == "d" else f"{image}.png" for image in images}
+        lines = [json.dumps({"id": image, "images": [file], "turns": turns}) for image, file in files.items()]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     data = dict(type="InstructionDataset", parser="conversation", data_root=str(tmp_path), data_prefix=dict(img=""))
     add = dict(type="AddExamples", shots=0, similar=None, dataset=dict(data, ann_file="shown.jsonl", pipeline=[]))
@@ -48,7 +54,8 @@ def test_vectors_are_mean_patch_features(config, tmp_path, tiny_clip, capsys):
     assert "4 images, 32 numbers each" in capsys.readouterr().out
     with safe_open(out, "pt") as content:
         features, images = content.get_tensor("features"), json.loads(content.metadata()["images"])
-    assert sorted(images) == [os.path.realpath(tmp_path / f"{name}.png") for name in "abcd"]
+    paths = {name: os.path.realpath(tmp_path / f"{name}.png") for name in "abc"} | {"d": data_uri(tmp_path)}
+    assert sorted(images) == sorted(paths.values())
     vision = MODELS.build(dict(type="OpenCLIPVision", path=tiny_clip)).eval()
     with Image.open(images[2]) as image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
@@ -60,7 +67,7 @@ def test_vectors_are_mean_patch_features(config, tmp_path, tiny_clip, capsys):
     asked = DATASETS.build(dict(shown, ann_file="asked.jsonl", pipeline=[add]))
     assert sorted(asked[0]["examples"]) == ["c", "d"]
     vectors = dict(zip(images, torch.nn.functional.normalize(features, dim=1), strict=True))
-    likeness = {name: vectors[str(tmp_path / f"{name}.png")] @ vectors[str(tmp_path / "b.png")] for name in "acd"}
+    likeness = {name: vectors[paths[name]] @ vectors[paths["b"]] for name in "acd"}
     assert asked[1]["examples"] == sorted(likeness, key=likeness.get)[1:]
 
 

@@ -40,8 +40,10 @@ def value(said, option):
 
 def test_one_machine(start):
     said = words(start("dist_train.sh", "c.py", "8", "--cfg-options", "a=1 2"))
-    assert said[:3] == ["python", "-m", "torch.distributed.run"] and value(said, "--nproc-per-node") == "8"
-    assert value(said, "--nnodes") == "1" and value(said, "--master-port") == "29500"
+    assert said[:3] == ["python", "-m", "torch.distributed.run"]
+    assert value(said, "--nproc-per-node") == "8"
+    assert value(said, "--nnodes") == "1"
+    assert value(said, "--master-port") == "29500"
     assert said[said.index(TRAIN) :] == [TRAIN, "c.py", "--cfg-options", "a=1 2", "--launcher", "pytorch", "port="]
 
 
@@ -51,7 +53,9 @@ def test_several_machines(start):
     assert [value(said, option) for option in options] == ["2", "1", "first", "7", "4"]
     assert said[said.index(TEST) :][:3] == [TEST, "c.py", "c.pth"]
     done = start("dist_train.sh", "c.py", "4", NNODES="2")
-    assert done.returncode == 1 and "NNODES=2 needs MASTER_ADDR" in done.stderr and not done.stdout
+    assert done.returncode == 1
+    assert "NNODES=2 needs MASTER_ADDR" in done.stderr
+    assert not done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,8 @@ def test_several_machines(start):
 )
 def test_slurm(start, environment, expected):
     said = words(start("slurm_train.sh", "part", "job", "c.py", "--resume", **environment))
-    assert said[0] == "srun" and [value(said, "--partition"), value(said, "--job-name")] == ["part", "job"]
+    assert said[0] == "srun"
+    assert [value(said, "--partition"), value(said, "--job-name")] == ["part", "job"]
     options = ("--ntasks", "--ntasks-per-node", "--gres", "--cpus-per-task")
     assert [value(said, option) for option in options] == expected
     run = ["python", "-u", TRAIN, "c.py", "--resume", "--launcher", "slurm"]
@@ -93,4 +98,6 @@ def test_slurm_is_told_more(start):
 )
 def test_mistakes_end_before_anything_starts(start, arguments, code, message):
     done = start(*arguments)
-    assert done.returncode == code and message in done.stderr and not done.stdout
+    assert done.returncode == code
+    assert message in done.stderr
+    assert not done.stdout

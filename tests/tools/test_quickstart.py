@@ -14,5 +14,6 @@ def test_it_ends_with_how_to_chat_about_the_first_of_many_held_out_pictures(proj
         (pictures / f"{number:0100}.png").touch()
     _, shown = run_bash(project, f"bash '{project}/tools/quickstart.sh'")
     terminal, page = shown.splitlines()[-2:]
-    assert "demo/chat.py " in terminal and f"--image data/tiny/images/heldout/{0:0100}.png" in terminal
+    assert "demo/chat.py " in terminal
+    assert f"--image data/tiny/images/heldout/{0:0100}.png" in terminal
     assert "demo/gradio_demo.py " in page

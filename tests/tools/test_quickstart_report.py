@@ -134,20 +134,24 @@ def test_another_samples_image_changes_the_answer_but_not_the_questions(results)
     other = results[1]["other_image"]
     assert other["counts"] == {"colour": 4, "digits": 3}
     # Three digit images of three colours: none keeps its own.
-    assert other["digits"] == 0 and other["colour"] < 100
+    assert other["digits"] == 0
+    assert other["colour"] < 100
 
 
 def test_scores_by_scene(results):
     report = results[1]
     assert {n: part["counts"]["colour"] for n, part in report["by_objects"].items()} == {"1": 2, "2": 2, "3": 1, "4": 1}
-    assert report["unseen_pairs"]["counts"] == {"colour": 2} and report["seen_pairs"]["counts"] == {"colour": 2}
+    assert report["unseen_pairs"]["counts"] == {"colour": 2}
+    assert report["seen_pairs"]["counts"] == {"colour": 2}
     assert report["text_only"] == {"dolly": 66.67}
     assert report["by_objects"]["4"]["visual_mean"] == 100
 
 
 def test_seconds_are_added_up(results):
     seconds = results[1]["seconds"]
-    assert seconds["data"] == 3.5 and seconds["tuning"] == 40 and seconds["evaluate"] > 0
+    assert seconds["data"] == 3.5
+    assert seconds["tuning"] == 40
+    assert seconds["evaluate"] > 0
     assert seconds["total"] == pytest.approx(43.5 + seconds["evaluate"])
 
 
@@ -156,7 +160,8 @@ def test_tables_are_printed_and_files_written(results):
     for text in ("tuned", "before", "other image", "zero image", "colour", "digits", "dolly", "unseen pairs", "66.7"):
         assert text in printed
     for name in ("report.json", "pictures.png", "curves.png"):
-        assert str(out / name) in printed.replace("\n", "") and (out / name).stat().st_size > 100
+        assert str(out / name) in printed.replace("\n", "")
+        assert (out / name).stat().st_size > 100
     answers = [json.loads(line) for line in (out / "answers/tuned.jsonl").read_text().splitlines()]
     assert len(answers) == 12
 
@@ -169,6 +174,20 @@ def test_the_sheet_shows_the_first_questions_of_each_visual_family(tool, experim
     chosen = tool.sheet_rows(rows, parts)
     assert [row["dataset"] for row in chosen] == ["colour", "colour", "digits", "digits"]
     assert all(row["image"].is_file() for row in chosen)
+
+
+def test_components_trained_in_full_leave_no_model_before_tuning(tool, experiment, world):
+    cfg = load_config(experiment[0], dict(data_root=str(world)))
+    model, scenes = ColorNamingModel(), tool.Scenes(world / "scenes.json")
+    model.trained_in_full = ("gated",)
+    rows = tool.Evaluation(cfg, model, scenes).run()
+    report = tool.make_report(rows, scenes)
+    assert "before" not in report
+    assert report["tuned"]["visual_mean"] == 100
+    headings = [str(column.header) for table in tool.tables(report, rows).values() for column in table.columns]
+    assert "tuned" in headings
+    assert "other image" in headings
+    assert "before" not in headings
 
 
 def test_missing_scenes_and_unknown_images_are_named(tool, experiment, world, tmp_path):

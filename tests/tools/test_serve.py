@@ -84,8 +84,10 @@ def ask(served, messages, stream=False, **arguments):
 def test_a_vision_chat(served):
     messages = next(questions())
     first = served.ask(messages=messages, temperature=0, max_tokens=5)
-    assert first.choices[0].message.content and first.choices[0].finish_reason == "length"
-    assert first.usage.completion_tokens == 5 and first.usage.prompt_tokens > 20
+    assert first.choices[0].message.content
+    assert first.choices[0].finish_reason == "length"
+    assert first.usage.completion_tokens == 5
+    assert first.usage.prompt_tokens > 20
     messages = [*messages, first.choices[0].message.model_dump(), dict(role="user", content="and now?")]
     second = served.ask(messages=messages, temperature=0, max_tokens=5)
     assert second.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 1
@@ -110,7 +112,8 @@ def test_concurrent_requests_get_the_same_answers_as_single_ones(served):
 def test_settings_reach_the_model(served):
     messages = next(questions())
     drawn = [ask(served, messages, temperature=1.5, seed=seed) for seed in (1, 1, 2, 3)]
-    assert drawn[0] == drawn[1] and len(set(drawn)) > 1
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
     whole = ask(served, messages)
     stop = whole[len(whole) // 2]
     assert ask(served, messages, stop=[stop]) == whole[: whole.index(stop)].strip()
@@ -120,7 +123,9 @@ def test_log_probabilities(served):
     choice = served.ask("what?", temperature=0, max_tokens=4, logprobs=True, top_logprobs=3).choices[0]
     for token in choice.logprobs.content:
         likeliest = [top.logprob for top in token.top_logprobs]
-        assert len(likeliest) == 3 and likeliest == sorted(likeliest, reverse=True) and max(likeliest) < 0
+        assert len(likeliest) == 3
+        assert likeliest == sorted(likeliest, reverse=True)
+        assert max(likeliest) < 0
         assert token.logprob in likeliest
 
 
@@ -149,8 +154,10 @@ def test_the_load_tool(served, tmp_path):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
-    assert int(figures["answers"].split(",")[0]) >= 8 and figures["errors"] == "none"
-    assert figures["different"].startswith("0 ") and len(figures["memory"].split(" MiB")[0].split()) == 5
+    assert int(figures["answers"].split(",")[0]) >= 8
+    assert figures["errors"] == "none"
+    assert figures["different"].startswith("0 ")
+    assert len(figures["memory"].split(" MiB")[0].split()) == 5
 
 
 def test_the_load_tool_with_hostile_clients(served, tmp_path):
@@ -161,9 +168,11 @@ def test_the_load_tool_with_hostile_clients(served, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
-    assert "'never_end': 5" in figures["hostile"] and "wrong" not in figures
+    assert "'never_end': 5" in figures["hostile"]
+    assert "wrong" not in figures
     files = [int(value) for value in figures["files"].split(" (")[0].split()]
-    assert max(files[1:-1]) >= files[0] + 5 and files[-1] <= files[0]
+    assert max(files[1:-1]) >= files[0] + 5
+    assert files[-1] <= files[0]
 
 
 def test_sigterm_lets_an_answer_end(tmp_path, chat_config, chat_checkpoint):  # noqa: F811
@@ -178,7 +187,8 @@ def test_sigterm_lets_an_answer_end(tmp_path, chat_config, chat_checkpoint):  # 
         served.process.wait(60)
         with pytest.raises(httpx.ConnectError):
             served.get("/health")
-    assert "Traceback" not in log.read_text() and "Finished server process" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert "Finished server process" in log.read_text()
 
 
 def test_the_command_line():

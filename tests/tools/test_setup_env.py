@@ -95,7 +95,8 @@ def activated(project):
 @pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
 def test_activated_environment_is_used_when_it_will_do(project, activated, variable):
     calls, shown = source(project, **{variable: str(activated)})
-    assert calls == ["pip"] and f"python={activated}/bin/python" in shown
+    assert calls == ["pip"]
+    assert f"python={activated}/bin/python" in shown
 
 
 def test_project_is_installed_only_where_there_is_none(project, activated):
@@ -103,11 +104,15 @@ def test_project_is_installed_only_where_there_is_none(project, activated):
     own = project / "mmgpt" / "__init__.py"
     own.touch()
     calls, shown = source(project, VIRTUAL_ENV=str(activated), FOUND=str(own))
-    assert calls == [] and "Note" not in shown
+    assert calls == []
+    assert "Note" not in shown
     calls, shown = source(project, VIRTUAL_ENV=str(activated), FOUND="/another/mmgpt/__init__.py")
-    assert calls == [] and "takes mmgpt from /another/mmgpt/__init__.py" in shown
+    assert calls == []
+    assert "takes mmgpt from /another/mmgpt/__init__.py" in shown
     calls, shown = source(project, VIRTUAL_ENV=str(activated), BREAK="1")
-    assert calls == ["pip"] and f"set PYTHONPATH={project}" in shown and f"python={activated}/bin/python" in shown
+    assert calls == ["pip"]
+    assert f"set PYTHONPATH={project}" in shown
+    assert f"python={activated}/bin/python" in shown
 
 
 def test_activated_environment_that_will_not_do(project, activated):
@@ -115,7 +120,8 @@ def test_activated_environment_that_will_not_do(project, activated):
     calls, shown = source(project, VIRTUAL_ENV=str(activated))
     assert calls == ["venv", "pip", "pip"]
     assert "does not satisfy the requirements" in shown
-    assert "no-such-package>=2 is not installed" in shown and "pip<1, but" in shown
+    assert "no-such-package>=2 is not installed" in shown
+    assert "pip<1, but" in shown
 
 
 def test_what_stands_in_for_mmengine_will_do(project, activated):

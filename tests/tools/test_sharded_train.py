@@ -63,7 +63,9 @@ def test_compiled_layers_learn_the_same(together):
     graphs = {
         name: int((together / name / "graphs").read_text()) for name in ("compiled", "sharded_compiled", "batches")
     }
-    assert graphs["compiled"] > 0 and graphs["sharded_compiled"] > 0 and graphs["batches"] == 0
+    assert graphs["compiled"] > 0
+    assert graphs["sharded_compiled"] > 0
+    assert graphs["batches"] == 0
 
 
 @pytest.mark.parametrize("name", RESUMES)
@@ -80,7 +82,8 @@ def test_shards_of_a_checkpoint_are_written_and_removed_with_it(together):
     """Without them there is an error that names them."""
     folder = together / "sharded_lora_then_sharded_lora"
     kept = sorted(path.stem for path in folder.glob("iter_*.pth"))
-    assert sorted(path.stem for path in folder.glob("*.shards")) == kept and len(kept) == 2
+    assert sorted(path.stem for path in folder.glob("*.shards")) == kept
+    assert len(kept) == 2
     assert len(list((folder / f"{kept[-1]}.shards").iterdir())) == 2
     alone = together / "alone.pth"
     alone.write_bytes((folder / f"{kept[-1]}.pth").read_bytes())
@@ -92,7 +95,8 @@ def test_shards_of_a_checkpoint_are_written_and_removed_with_it(together):
 def test_shards_answer_as_whole_models(file, together):
     """In the middle of an epoch, by other numbers of steps in each process."""
     sharded, plain = (json.loads((together / folder / file).read_text()) for folder in ("sharded_batches", "batches"))
-    assert sharded == plain and all(plain)
+    assert sharded == plain
+    assert all(plain)
 
 
 def test_the_best_checkpoint_is_saved_when_all_hold_the_whole_model(together):

@@ -75,11 +75,13 @@ def test_train_then_test(tmp_path, run, capsys):
     work_dir = tmp_path / "work_dirs" / "stub"
     assert sorted(losses(work_dir)) == [1, 2, 3, 4, 5, 6]
     used = Config.fromfile(work_dir / "stub.py")
-    assert used.seed == 3 and used.randomness == {"seed": 3}
+    assert used.seed == 3
+    assert used.randomness == {"seed": 3}
 
     assert run("test.py", config, work_dir / "latest.pth", "--out", tmp_path / "m.json") == 0
     metrics = json.loads((tmp_path / "m.json").read_text())
-    assert metrics["error"] > 0 and json.dumps(metrics, indent=2) in capsys.readouterr().out
+    assert metrics["error"] > 0
+    assert json.dumps(metrics, indent=2) in capsys.readouterr().out
 
 
 def test_a_config_with_infinities_is_written_and_resumed(tmp_path, run):
@@ -196,7 +198,8 @@ def test_resume_in_the_config_with_other_settings(tmp_path, run, capsys):
         scalars.unlink()  # a run that starts in the same second has the same folder of logs
     assert run("train.py", *arguments, "max_epochs=2", "lr=1e-3") == 0
     shown = capsys.readouterr().out
-    assert "going on from" in shown and "optim_wrapper.optimizer.lr: 0.002 then, 0.001 now" in shown
+    assert "going on from" in shown
+    assert "optim_wrapper.optimizer.lr: 0.002 then, 0.001 now" in shown
     # Two runs that start within a second write into one log.
     assert sorted(losses(tmp_path / "run"))[-6:] == [7, 8, 9, 10, 11, 12]
     assert run("train.py", *arguments, "max_epochs=2", "lr=1e-3", "accumulative_counts=2", "seed=1") == 1
@@ -301,4 +304,5 @@ def test_a_checkpoint_that_asks_for_code_is_refused(run, tmp_path, capsys, way):
     assert run(*arguments[way], "--work-dir", folder) == 1
     shown = capsys.readouterr().err
     assert re.search(r"error: .*latest.pth cannot be read .* asks for (posix|nt).mkdir .* which is refused", shown)
-    assert "Traceback" not in shown and not (tmp_path / "made").exists()
+    assert "Traceback" not in shown
+    assert not (tmp_path / "made").exists()

@@ -13,9 +13,11 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with atomic_write(path) as part:
         part.write_text("half")
-        assert part.parent == path.parent and not path.exists()
+        assert part.parent == path.parent
+        assert not path.exists()
         part.write_text("whole")
-    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
@@ -42,7 +44,8 @@ def test_two_writers_of_one_file_do_not_tear_it(tmp_path):
         if path.exists():
             assert len(set(json.loads(path.read_text()))) == 1
             reads += 1
-    assert [writer.returncode for writer in writers] == [0, 0] and reads
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert reads
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -50,7 +53,8 @@ def test_two_writers_in_one_process_have_different_temporary_files(tmp_path):
     with atomic_write(tmp_path / "a") as one, atomic_write(tmp_path / "a") as two:
         one.write_text("1")
         two.write_text("2")
-    assert (tmp_path / "a").read_text() == "1" and list(tmp_path.iterdir()) == [tmp_path / "a"]
+    assert (tmp_path / "a").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 @pytest.fixture
@@ -63,7 +67,8 @@ def abandoned():
             f"import os, sys; from pathlib import *; from mmgpt.utils.atomic import part_path; p = part_path({path!r})"
         )
         process = subprocess.run([sys.executable, "-c", f"{code}; {kill}"], capture_output=True, text=True)
-        assert process.returncode == -9 and os.path.lexists(process.stdout.strip())
+        assert process.returncode == -9
+        assert os.path.lexists(process.stdout.strip())
         return path.with_name(os.path.basename(process.stdout.strip()))
 
     return make
@@ -79,7 +84,9 @@ def test_only_parts_of_dead_processes_of_this_machine_are_removed(tmp_path, aban
     elsewhere.touch()
     with atomic_write(tmp_path / "a") as part:
         part.touch()
-    assert not dead.exists() and not folder.exists() and other.exists()
+    assert not dead.exists()
+    assert not folder.exists()
+    assert other.exists()
     remove_abandoned(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([*mine, elsewhere, tmp_path / "a"])
     assert all((path / "mine").exists() for path in mine)
@@ -111,7 +118,8 @@ def test_a_failure_keeps_the_old_file(tmp_path, error, folder):
     with pytest.raises(error), atomic_write(path) as part:
         (part.mkdir if folder else part.touch)()
         raise error
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_folder_is_not_replaced(tmp_path):

@@ -46,4 +46,5 @@ def test_a_short_name_has_the_beginning_of_a_data_uri():
     uri = "data:image/png;base64," + "A" * 1000
     assert short_name(uri) == f"{uri[:40]}... (1022 characters)"
     assert short_name("data/1.jpg") == "data/1.jpg"
-    assert is_data_uri("DATA:image/png,") and not is_data_uri("data/1.jpg")
+    assert is_data_uri("DATA:image/png,")
+    assert not is_data_uri("data/1.jpg")

@@ -25,7 +25,9 @@ def test_no_text_breaks_the_drawing(tmp_path, text, recwarn):
 
 def test_a_long_text_is_cut_and_a_long_word_broken():
     lines = wrap("x" * 100, 10, 3).split("\n")
-    assert len(lines) == 3 and max(map(len, lines)) <= 10 and lines[-1].endswith("…")
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 10
+    assert lines[-1].endswith("…")
 
 
 def test_right_is_green_and_wrong_is_red(tmp_path):
@@ -35,9 +37,11 @@ def test_right_is_green_and_wrong_is_red(tmp_path):
         return (pixels[..., 1] - pixels[..., 0] > 60).sum(), (pixels[..., 0] - pixels[..., 1] > 60).sum()
 
     green, red = dominant(True)
-    assert green > 20 and red == 0
+    assert green > 20
+    assert red == 0
     green, red = dominant(False)
-    assert red > 20 and green == 0
+    assert red > 20
+    assert green == 0
 
 
 def test_unscored_predictions_are_blue_and_longer_without_an_expected_answer(tmp_path):
@@ -56,7 +60,8 @@ def test_small_images_are_enlarged_without_smoothing(tmp_path):
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     image_pixels = pixels[pixels[..., 1:].max(axis=-1) == 0]
     reds = np.bincount(image_pixels[:, 0], minlength=256)
-    assert reds[0] + reds[255] > 0.95 * reds.sum() and reds[255] > 1000
+    assert reds[0] + reds[255] > 0.95 * reds.sum()
+    assert reds[255] > 1000
 
 
 def test_files_of_any_mode_and_many_rows(tmp_path):
@@ -89,4 +94,5 @@ def test_images_side_by_side():
         (0, 0, 255),
         (255, 255, 255),
     ]
-    assert side_by_side([red]) is red and side_by_side([]) is None
+    assert side_by_side([red]) is red
+    assert side_by_side([]) is None

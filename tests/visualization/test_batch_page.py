@@ -47,7 +47,8 @@ def test_line_breaks_tabs_and_unseen_characters_get_a_sign(tmp_path):
 
 def test_signs_in_the_text_are_text(tmp_path):
     [shown] = page(tmp_path, row(sample(span("⏎ ·")))).all("tokens")
-    assert shown.text == "⏎ ·" and not shown.all(name="i")
+    assert shown.text == "⏎ ·"
+    assert not shown.all(name="i")
 
 
 @pytest.mark.parametrize(("left", "right", "text"), [(0, 37, "padding × 37, right"), (5, 0, "padding × 5, left")])
@@ -64,7 +65,8 @@ def test_padding_is_counted_and_at_its_side(tmp_path, left, right, text):
 
 def test_no_marks_without_padding_and_cuts(tmp_path):
     [article] = page(tmp_path, row(sample(span("a")))).all(name="article")
-    assert not article.all("pad") and not article.all("warn")
+    assert not article.all("pad")
+    assert not article.all("warn")
 
 
 def test_counts_of_all_batches_and_datasets(tmp_path):
@@ -113,7 +115,8 @@ def test_image_tokens_and_their_images_share_number_and_color(tmp_path):
     ]
     colors = [[name for name in element.classes if re.fullmatch(r"c\d", name)] for element in tokens + pictures]
     assert colors == [["c1"], ["c2"], ["c1"], ["c2"]]
-    assert "image 2, 8 × 8" in pictures[1].text and "of images/a.png, 40 × 30" in pictures[1].text
+    assert "image 2, 8 × 8" in pictures[1].text
+    assert "of images/a.png, 40 × 30" in pictures[1].text
 
 
 def decoded(element):
@@ -126,9 +129,12 @@ def test_images_are_exact_and_enlarged_with_hard_edges(tmp_path):
     shown = page(tmp_path, row(sample(shown_images=[small, shown_image(2, (224, 224), original=(96, 1))])))
     seen, original, large, flat = shown.all(name="img")
     assert np.array_equal(np.asarray(decoded(seen)), np.asarray(noise))
-    assert [seen.attributes[key] for key in ("width", "height")] == ["160", "160"] and seen.classes == ["hard"]
-    assert [original.attributes[key] for key in ("width", "height")] == ["80", "60"] and original.classes == ["hard"]
-    assert [large.attributes[key] for key in ("width", "height")] == ["224", "224"] and large.classes == []
+    assert [seen.attributes[key] for key in ("width", "height")] == ["160", "160"]
+    assert seen.classes == ["hard"]
+    assert [original.attributes[key] for key in ("width", "height")] == ["80", "60"]
+    assert original.classes == ["hard"]
+    assert [large.attributes[key] for key in ("width", "height")] == ["224", "224"]
+    assert large.classes == []
     assert [flat.attributes[key] for key in ("width", "height")] == ["96", "1"]
 
 
@@ -145,7 +151,8 @@ def test_a_packed_row_shows_each_of_its_samples(tmp_path):
     assert [len(part.all("pad")) for part in parts] == [0, 0, 1]
     assert "3 samples" in article.text
     ids = [element.attributes["id"] for element in article.all(name="figure")]
-    assert [element.attributes["href"][1:] for element in article.all("t", "image")] == ids and len(set(ids)) == 3
+    assert [element.attributes["href"][1:] for element in article.all("t", "image")] == ids
+    assert len(set(ids)) == 3
 
 
 def test_data_is_text_and_never_markup(tmp_path):
@@ -158,17 +165,21 @@ def test_data_is_text_and_never_markup(tmp_path):
         tmp_path, row(sample(*[span("a")] * 3, span("a", kind="image"), shown_images=[shown_image()])), about={"b": 1}
     )
     assert [element.name for element in shown.all()] == [element.name for element in plain.all()]
-    assert not shown.all(name="script") and len(shown.all(name="img")) == 2
+    assert not shown.all(name="script")
+    assert len(shown.all(name="img")) == 2
     assert [element.text.removesuffix("1") for element in shown.all("tokens")[0].all("t")] == [HOSTILE] * 4
-    assert shown.all(name="h1")[0].text == HOSTILE and shown.all("origin")[0].text.count(HOSTILE) == 3
+    assert shown.all(name="h1")[0].text == HOSTILE
+    assert shown.all("origin")[0].text.count(HOSTILE) == 3
 
 
 def test_the_page_is_self_contained(tmp_path):
     shown = page(tmp_path, row(sample(span("a"), shown_images=[shown_image()])))
     assert not re.findall(r"https?:|@import|url\(|src=\"(?!data:)", (tmp_path / "new" / "page.html").read_text())
-    assert not shown.all(name="link") and not shown.all(name="script")
+    assert not shown.all(name="link")
+    assert not shown.all(name="script")
     policy = shown.all(name="meta")[-1].attributes
-    assert policy["http-equiv"] == "Content-Security-Policy" and "default-src 'none'" in policy["content"]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert "default-src 'none'" in policy["content"]
     assert "prefers-color-scheme: dark" in shown.all(name="style")[0].text
 
 

@@ -65,7 +65,8 @@ def test_statistics_of_the_comparison(tmp_path):
 def test_an_interval_that_holds_zero_has_no_color(tmp_path):
     unsure = BETTER._replace(low=-1.0)
     [shown] = page(tmp_path, tables={"dataset": {"colour": unsure}}).all(name="table")
-    assert not shown.all("better") and not shown.all("worse")
+    assert not shown.all("better")
+    assert not shown.all("worse")
 
 
 def test_differing_settings(tmp_path):
@@ -76,9 +77,11 @@ def test_differing_settings(tmp_path):
 def test_wins_and_losses(tmp_path):
     loss = case(scores=(0.9, 0.3), answers=("pink", "blue"))
     wins, losses = page(tmp_path, wins=[case()], losses=[loss]).all(name="section")
-    assert wins.all(name="h2")[0].text == "Wins 7, 1 shown" and losses.all(name="h2")[0].text == "Losses 2, 1 shown"
+    assert wins.all(name="h2")[0].text == "Wins 7, 1 shown"
+    assert losses.all(name="h2")[0].text == "Losses 2, 1 shown"
     [first, second, expected] = wins.all(name="dd")
-    assert (first.text, first.classes) == ("✗ blue", ["worse"]) and (second.text, second.classes) == (
+    assert (first.text, first.classes) == ("✗ blue", ["worse"])
+    assert (second.text, second.classes) == (
         "✓ red",
         ["better"],
     )
@@ -98,7 +101,8 @@ def test_no_text_acts_on_the_page(tmp_path):
         differing={HOSTILE: (HOSTILE, 1)},
         wins=[hostile],
     )
-    assert not shown.all(name="script") and not shown.all(name="img")
+    assert not shown.all(name="script")
+    assert not shown.all(name="img")
     assert shown.all("cases")[0].all(name="p")[0].text == HOSTILE + "U+202E"
     assert shown.all("cases")[0].all(name="dd")[0].text.strip() == f"✗ {HOSTILE}"
 
@@ -107,21 +111,25 @@ def test_images_are_in_the_page_and_large_ones_reduced(tmp_path):
     large = Image.effect_noise((1000, 500), 90).convert("RGB")
     shown = page(tmp_path, wins=[case(images=[Image.new("RGB", (8, 4), "red"), large])])
     small_image, large_image = (element.attributes for element in shown.all("cases")[0].all(name="img"))
-    assert small_image["class"] == "hard" and (small_image["width"], small_image["height"]) == ("160", "80")
+    assert small_image["class"] == "hard"
+    assert (small_image["width"], small_image["height"]) == ("160", "80")
     kinds = [element["src"].partition(";")[0] for element in (small_image, large_image)]
     assert kinds == ["data:image/png", "data:image/jpeg"]
     opened = [
         Image.open(BytesIO(base64.b64decode(element["src"].partition(",")[2])))
         for element in (small_image, large_image)
     ]
-    assert opened[0].getpixel((0, 0)) == (255, 0, 0) and opened[1].size == (MAX_SIDE, MAX_SIDE // 2)
+    assert opened[0].getpixel((0, 0)) == (255, 0, 0)
+    assert opened[1].size == (MAX_SIDE, MAX_SIDE // 2)
 
 
 def test_the_page_is_self_contained_and_has_both_color_schemes(tmp_path):
     page(tmp_path, wins=[case()])
     text = (tmp_path / "new" / "page.html").read_text()
-    assert "prefers-color-scheme: dark" in text and "default-src 'none'" in text
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', text) and "url(" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "default-src 'none'" in text
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    assert "url(" not in text
 
 
 @pytest.mark.parametrize(
@@ -129,4 +137,5 @@ def test_the_page_is_self_contained_and_has_both_color_schemes(tmp_path):
 )
 def test_reduced_images_fit_and_leave_the_original_alone(size, expected):
     image = Image.new("RGB", size)
-    assert reduced(image).size == expected and image.size == size
+    assert reduced(image).size == expected
+    assert image.size == size

@@ -29,12 +29,14 @@ def run(names, steps=20):
 def test_one_run_has_a_panel_for_each_scalar(tmp_path):
     wide = Image.open(draw_curves({"": run(ALL)}, tmp_path / "new" / "curves.png"))
     narrow = Image.open(draw_curves({"": run(["loss"])}, tmp_path / "curves.png"))
-    assert wide.format == "PNG" and wide.size[0] == 4 * narrow.size[0]
+    assert wide.format == "PNG"
+    assert wide.size[0] == 4 * narrow.size[0]
 
 
 def test_five_panels_take_two_rows(tmp_path):
     first, second = (draw_curves({"": run(ALL + more)}, tmp_path / "c.png", ALL + ["x"]) for more in ([], ["x"]))
-    assert first == second and Image.open(second).size[1] == 2 * Image.open(draw_curves({"": run(ALL)}, first)).size[1]
+    assert first == second
+    assert Image.open(second).size[1] == 2 * Image.open(draw_curves({"": run(ALL)}, first)).size[1]
 
 
 def test_several_runs_with_different_scalars_and_hostile_names(tmp_path):

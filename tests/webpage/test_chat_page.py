@@ -6,6 +6,7 @@ A question with "slow" in it is answered for minutes, one with "fail" and one wi
 import json
 import time
 
+from mmgpt.datasets.conversation import question_text
 from tests.helpers.browser import require
 from tests.helpers.fake_chat import FakeChat
 
@@ -67,7 +68,8 @@ def stop(page, site):
     before = site.chat.stopped
     button(page, "Stop").click()
     expect(button(page, "Submit")).to_be_visible()
-    assert at_rest(site) and site.chat.stopped == before + 1
+    assert at_rest(site)
+    assert site.chat.stopped == before + 1
 
 
 def colours(page, where):
@@ -212,7 +214,9 @@ def test_a_failed_question_does_not_replace_the_one_that_waits_in_the_box(visit,
     expect(answers(page)).to_have_text(["next 0 images"])
     expect(notice(page)).to_have_count(0)
     expect(box(page)).to_have_value("")
-    submitted = [conversation.turns[-1]["question"][0]["text"] for conversation, *_ in site.chat.submitted_questions]
+    submitted = [
+        question_text(conversation.turns[-1]["question"]) for conversation, *_ in site.chat.submitted_questions
+    ]
     assert submitted[-2:] == ["slow fail", "next"]
 
 
@@ -284,7 +288,8 @@ def test_two_visitors_see_only_their_own_conversations(visit, site, images):
     assert at_rest(site)
     assert (colours(first, "#turns img"), colours(second, "#turns img")) == (["255,0,0"], ["0,0,255"])
     shown = [page.locator("#conversation").inner_html() for page in (first, second)]
-    assert "second" not in shown[0] and "first" not in shown[1]
+    assert "second" not in shown[0]
+    assert "first" not in shown[1]
     ask(first, "more")
     expect(answers(first).nth(1)).to_have_text("more 1 images")
     assert site.chat.submitted_questions[-1][0].images[0].getpixel((0, 0)) == (255, 0, 0)
@@ -414,7 +419,8 @@ def test_closing_the_page_stops_the_model(visit, site):
     grows(page)
     before = site.chat.stopped
     page.context.close()
-    assert at_rest(site) and site.chat.stopped == before + 1
+    assert at_rest(site)
+    assert site.chat.stopped == before + 1
 
 
 def test_questions_wait_in_a_queue_and_are_refused_when_it_is_full(browser, monkeypatch):

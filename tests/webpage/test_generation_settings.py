@@ -18,7 +18,8 @@ def read(seed="", template="short", start="", **changed):
 def test_the_initial_settings_are_those_of_the_chat():
     settings = read()
     assert settings.generation == dict(max_new_tokens=64, repetition_penalty=1.0, num_beams=1, do_sample=False)
-    assert settings.seed is None and settings.template == TEMPLATES["short"]
+    assert settings.seed is None
+    assert settings.template == TEMPLATES["short"]
 
 
 def test_defaults_are_the_chats_own_within_the_sliders_ranges():
@@ -35,12 +36,14 @@ def test_sampling_needs_a_temperature():
     generation = read(temperature=0.8, top_p=0.9, seed=" 7 ").generation
     assert (generation["do_sample"], generation["temperature"], generation["top_p"]) == (True, 0.8, 0.9)
     assert "top_p" not in read(temperature=0, top_p=0.9).generation
-    assert read(seed=" 7 ").seed == 7 and read(seed=None).seed is None
+    assert read(seed=" 7 ").seed == 7
+    assert read(seed=None).seed is None
 
 
 def test_the_system_prompt_replaces_the_templates_start():
     settings = read(template="instruction", start="Hi.\n")
-    assert settings.template == TEMPLATES["instruction"] and settings.start == "Hi.\n"
+    assert settings.template == TEMPLATES["instruction"]
+    assert settings.start == "Hi.\n"
     chat = FakeChat()
     conversation = chat.start().with_question("hello")
     assert settings.submit(chat, conversation, "").prompt == "Hi.\n### Instruction:\nhello\n\n### Response:\n"

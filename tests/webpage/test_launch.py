@@ -18,10 +18,12 @@ from mmgpt.webpage.launch import FOLDER, private_folder  # noqa: E402
 def test_the_folder_is_private_and_temporary(monkeypatch):
     monkeypatch.setenv(FOLDER, "before")
     with private_folder() as folder:
-        assert os.environ[FOLDER] == str(folder) and stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert os.environ[FOLDER] == str(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         (folder / "a").mkdir()
         (folder / "a" / "b").touch()
-    assert not folder.exists() and os.environ[FOLDER] == "before"
+    assert not folder.exists()
+    assert os.environ[FOLDER] == "before"
     monkeypatch.delenv(FOLDER)
     with private_folder():
         pass
@@ -63,15 +65,15 @@ def test_an_interrupted_upload_leaves_nothing(site):
 
 def test_uploads_are_in_the_folder_and_other_files_are_not_read(site):
     sent = httpx.post(f"{site.address}gradio_api/upload", files={"files": ("../../x.png", b"data")})
-    assert sent.json()[0].startswith(f"{site.folder}/") and sent.json()[0].endswith("x.png")
+    assert sent.json()[0].startswith(f"{site.folder}/")
+    assert sent.json()[0].endswith("x.png")
     assert httpx.get(f"{site.address}gradio_api/file={sent.json()[0]}").content == b"data"
     outside = f"{site.address}gradio_api/file={site.folder}/../../etc/passwd"
     assert httpx.get(httpx.URL(outside.replace("..", "%2e%2e"))).status_code in (403, 404)
     active = httpx.post(f"{site.address}gradio_api/upload", files={"files": ("x.html", b"<script>")}).json()[0]
     answer = httpx.get(f"{site.address}gradio_api/file={active}")
-    assert (
-        answer.headers["content-disposition"].startswith("attachment") and "html" not in answer.headers["content-type"]
-    )
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert "html" not in answer.headers["content-type"]
 
 
 @pytest.mark.parametrize("path", ["file/etc/hostname", "/etc/hostname", "../x.png"])

@@ -36,6 +36,8 @@ def test_two_turns_with_images_are_answered_as_the_chat_answers_them(real, brows
     assert page.locator("#turns .answer p").all_text_contents() == expected
     page.get_by_role("button", name="Prompt of the last answer").click()
     prompt = page.locator("#prompt textarea").input_value()
-    assert prompt.count("<image>") == 3 and "Below is an instruction" in prompt and "<s>?" in prompt
+    assert prompt.count("<image>") == 3
+    assert "Below is an instruction" in prompt
+    assert "<s>?" in prompt
     assert not page.locator("#stats").text_content().endswith(" 0 of them cached")
     page.close()

@@ -55,7 +55,8 @@ def turns():
 )
 def test_text_stays_text(show, turns):
     page = Reader(show(turns))
-    assert EVIL in page.text and "script" not in page.names()
+    assert EVIL in page.text
+    assert "script" not in page.names()
     assert all(attributes["src"].startswith("data:image/") for tag, attributes in page.tags if tag == "img")
 
 
@@ -95,7 +96,8 @@ def test_a_large_image_is_shown_smaller_and_a_small_one_exactly():
     assert open_uri(rendering.data_uri(image("red", (2000, 1000)))).size == (512, 256)
     assert open_uri(rendering.data_uri(image("red", (2000, 1000)), None)).size == (2000, 1000)
     exact = open_uri(rendering.data_uri(image((1, 2, 3))))
-    assert exact.format == "PNG" and exact.getpixel((5, 5)) == (1, 2, 3)
+    assert exact.format == "PNG"
+    assert exact.getpixel((5, 5)) == (1, 2, 3)
 
 
 def test_saved_json_has_the_messages_of_the_servers_interface(turns):
@@ -115,7 +117,8 @@ def test_answer_stats():
         " · cut: the longest answer was reached"
     )
     answer.completion_tokens, answer.finish_reason = 1, "stop"
-    assert "tokens/s" not in rendering.answer_stats(answer) and rendering.answer_stats(answer).endswith("cached")
+    assert "tokens/s" not in rendering.answer_stats(answer)
+    assert rendering.answer_stats(answer).endswith("cached")
 
 
 def test_images_of_examples_lie_beside_their_file(tmp_path):

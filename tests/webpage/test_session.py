@@ -34,7 +34,8 @@ def texts_of(session):
 
 def test_the_answer_grows_and_becomes_a_turn(session):
     assert ask(session, "one two") == ["", "one", "one two", "one two 0", "one two 0 images"]
-    assert texts_of(session) == [("one two", "one two 0 images")] and session.pending is None
+    assert texts_of(session) == [("one two", "one two 0 images")]
+    assert session.pending is None
 
 
 def test_a_question_is_submitted_with_all_turns_before_it_and_images_in_order(session, files):
@@ -61,8 +62,10 @@ def test_stop_stops_the_model_and_keeps_the_text_so_far(session):
     assert [next(texts), next(texts)] == ["", "slow"]
     session.stop()
     *_, last = texts
-    assert last.startswith("slow") and len(last) < 100
-    assert texts_of(session) == [("slow", last)] and (session.chat.running, session.chat.stopped) == (0, 1)
+    assert last.startswith("slow")
+    assert len(last) < 100
+    assert texts_of(session) == [("slow", last)]
+    assert (session.chat.running, session.chat.stopped) == (0, 1)
 
 
 def test_a_visitor_who_leaves_stops_the_model(session):
@@ -70,7 +73,8 @@ def test_a_visitor_who_leaves_stops_the_model(session):
     next(texts)
     texts.close()
     session.answer.wait()
-    assert session.answer.finish_reason == "cancelled" and texts_of(session) == []
+    assert session.answer.finish_reason == "cancelled"
+    assert texts_of(session) == []
     assert ask(session, "a")[-1] == "a 0 images"
 
 
@@ -87,9 +91,11 @@ def test_an_edited_question_replaces_all_from_there_once_it_is_answered(session,
     assert session.edit(0).images[0].getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(RuntimeError):
         ask(session, "fail")
-    assert len(session.turns) == 2 and session.edited == 0
+    assert len(session.turns) == 2
+    assert session.edited == 0
     ask(session, "c")
-    assert texts_of(session) == [("c", "c 0 images")] and session.edited is None
+    assert texts_of(session) == [("c", "c 0 images")]
+    assert session.edited is None
 
 
 def test_an_edit_can_be_cancelled(session):
@@ -105,7 +111,8 @@ def test_undo_removes_the_last_turn(session):
     ask(session, "b")
     session.edit(0)
     assert session.undo().question == "b"
-    assert [question for question, _ in texts_of(session)] == ["a"] and session.edited is None
+    assert [question for question, _ in texts_of(session)] == ["a"]
+    assert session.edited is None
 
 
 def test_clear_also_stops_a_running_answer(session):
@@ -114,7 +121,8 @@ def test_clear_also_stops_a_running_answer(session):
     next(texts)
     session.clear()
     list(texts)
-    assert texts_of(session) == [] and session.chat.stopped == 1
+    assert texts_of(session) == []
+    assert session.chat.stopped == 1
 
 
 def test_one_answer_at_a_time(session):
@@ -182,7 +190,8 @@ def test_a_failed_turn_leaves_the_conversation_as_it_was(session):
         ask(session, "busy")
     with pytest.raises(RuntimeError, match="broken"):
         ask(session, "fail")
-    assert [question for question, _ in texts_of(session)] == ["a"] and session.pending is None
+    assert [question for question, _ in texts_of(session)] == ["a"]
+    assert session.pending is None
     assert ask(session, "b")[-1] == "b 0 images"
 
 
@@ -201,7 +210,8 @@ def test_an_empty_answer_is_an_error(session, monkeypatch):
 def test_turns_as_a_conversation():
     red = Image.new("RGB", (8, 8), "red")
     conversation = as_conversation([Turn("a", (red,), "b"), Turn("c")])
-    assert conversation.images == [red] and [turn.get("answer") for turn in conversation.turns] == ["b", None]
+    assert conversation.images == [red]
+    assert [turn.get("answer") for turn in conversation.turns] == ["b", None]
 
 
 def test_limits_accept_the_names_of_the_last_release():

@@ -101,7 +101,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def training_section(cfg: Config, device: str, scale: Scale) -> tuple[Mapping[str, Case], Figures]:
     """Cases of training steps, and the function that computes figures from their times."""
     model = build_model(cfg, device=device)
-    words = words_of(model, cfg.image_size)
+    words = words_of(model, cfg.prepare_images.size)
     drawn = [DrawnSamples(source, BATCHES * scale.samples, words, scale.shrink) for source in SOURCES]
     row_length = int(cfg.get("row_length", ROW_LENGTH) * scale.shrink)
     cases = training.rows(model, cfg, drawn, scale.samples, row_length)

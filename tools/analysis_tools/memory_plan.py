@@ -20,6 +20,7 @@ from rich.table import Table
 from mmgpt.cli import load_config, tool
 from mmgpt.cli.config import flamingo_config, steps_of
 from mmgpt.cli.options import add_cfg_options
+from mmgpt.datasets.transforms.images import prepared_size
 from mmgpt.models.memory.planner import Plan, Sizes, plan
 from mmgpt.models.memory.sizes import build_without_weights
 from mmgpt.visualization.tables import print_tables
@@ -52,7 +53,9 @@ def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
     length = args.length or packed or cfg.max_length
     rows = args.batch or (ceil(samples * cfg.max_length / length) if packed else samples)
     images = (ceil(loader.batch_size / rows) if packed else 1) if args.images is None else args.images
-    return Sizes(rows, length, images, bool(packed), any(steps_of(loader, "LoadFeatures")))
+    steps = (step for step in steps_of(loader, "PrepareImages") if step.get("preprocessing"))
+    image_size = next(map(prepared_size, steps), None)
+    return Sizes(rows, length, images, bool(packed), any(steps_of(loader, "LoadFeatures")), image_size)
 
 
 def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:

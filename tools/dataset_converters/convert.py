@@ -16,6 +16,7 @@ first wrong one. The output ends with a config to start from.
 """
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -212,6 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write(dict(zip(files, splits, strict=True)))
     for path, split in zip(files, splits, strict=True):
         print(report(path, split))
+    if args.test:
+        train, test = ([dict(sample, id="") for sample in split] for split in splits)
+        known = {json.dumps(sample) for sample in train}
+        both = sum(json.dumps(sample) in known for sample in test)
+        if both:
+            print(f"warning: {both} of {len(test)} samples of {args.test} are training data, too")
     name = f"configs/mmgpt/{name_of(args.out)}.py"
     print(f"\nA config for it (save it as {name}):\n")
     print(config(args.out, files[1] if len(files) > 1 else None, images, splits[0]))

@@ -24,6 +24,7 @@ from mmgpt.cli import check_files, load_config, tool
 from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
+from mmgpt.datasets.image_folders import real_path
 from mmgpt.datasets.inspection.check import lazy_datasets
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.transforms import AddExamples
@@ -66,8 +67,7 @@ def image_paths(config: Mapping) -> list[str]:
         dataset.full_init()
         for i in range(len(dataset)):
             sample = dataset.get_data_info(i)
-            folder = sample["image_folder"]
-            paths |= dict.fromkeys(os.path.realpath(os.path.join(folder, image)) for image in sample["images"])
+            paths |= dict.fromkeys(real_path(sample["image_folder"], image) for image in sample["images"])
     return list(paths)
 
 

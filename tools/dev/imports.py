@@ -29,6 +29,7 @@ FLOORS = (
     "evaluation",
     "engine",
     "apis",
+    "hf",
     "server",
     "webpage",
     "harness",

@@ -2,12 +2,14 @@
 
 list CONFIG                     parameters of the model, and every trainable tensor with its shape; needs no weights
 import CONFIG FILE OUT          OpenFlamingo's checkpoint.pt -> OUT.safetensors, MultiModal-GPT's LoRA -> OUT.pth
-export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter in peft's format, tokenizer, config
+export CONFIG CHECKPOINT OUT    a tuned model as a folder: adapter, tokenizer, config; or --format transformers
 merge CONFIG CHECKPOINT OUT     the same with LoRA added into the weights
 publish CONFIG CHECKPOINT OUT   a model in the layouts of OpenFlamingo and MultiModal-GPT
 base CONFIG CHECKPOINT OUT      the trained components of a base: language/, vision/, flamingo.safetensors
 from-gguf FILE OUT              a language model in a GGUF file as a Hugging Face folder
 inspect NAME                    a language model or image encoder: sizes, tokens, chat template, preprocessing, memory
+card OUT OWNER/NAME             the model card of a folder for transformers, with the scores of evaluations
+push OUT OWNER/NAME             that folder with its card, to the Hugging Face Hub
 """
 
 import argparse
@@ -28,6 +30,8 @@ from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.engine.checkpoint import checked_state
+from mmgpt.hf.card import push, write_card
+from mmgpt.hf.export import export_transformers
 from mmgpt.models import Flamingo, flamingo_of
 from mmgpt.models.base_report import describe
 from mmgpt.models.memory.sizes import build_without_weights
@@ -74,8 +78,11 @@ def import_file(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def export_folder(cfg: Config, args: argparse.Namespace) -> None:
-    """Write a tuned model as a folder with its adapter."""
-    export(cfg, _tuned(cfg, args), args.out)
+    """Write a tuned model as a folder: with its adapter, or with --format transformers as a model that these open."""
+    if args.format == "transformers":
+        export_transformers(cfg, _tuned(cfg, args), args.out, args.merged)
+    else:
+        export(cfg, _tuned(cfg, args), args.out)
 
 
 def merge_folder(cfg: Config, args: argparse.Namespace) -> None:
@@ -128,10 +135,21 @@ def inspect(args: argparse.Namespace) -> None:
     print_tables(tables)
 
 
+def write_model_card(args: argparse.Namespace) -> None:
+    """Write README.md of a folder for transformers, with the scores of evaluations."""
+    write_card(args.folder, args.name, args.results)
+
+
+def push_folder(args: argparse.Namespace) -> None:
+    """Upload a folder for transformers, with its model card, to the Hugging Face Hub."""
+    print(f"pushed: {push(args.folder, args.name, args.results, args.private)}")
+
+
 def _tuned(cfg: Config, args: argparse.Namespace) -> torch.nn.Module:
     return build_model(unquantized(cfg), args.file, device="cpu")
 
 
+FORMATS = ("mmgpt", "transformers")
 COMMANDS = {
     "list": list_tensors,
     "import": import_file,
@@ -152,6 +170,11 @@ def parse_args() -> argparse.Namespace:
         if name != "list":
             command.add_argument("file", help="the weights: a checkpoint, a published file, or an exported folder")
             command.add_argument("out", help="file or folder to write")
+        if name == "export":
+            command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="who opens the folder")
+            command.add_argument(
+                "--merged", action="store_true", help="in transformers' format, add LoRA into the weights"
+            )
         if name == "merge":
             command.add_argument(
                 "--bound",
@@ -174,6 +197,14 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser("inspect", help=inspect.__doc__, description=inspect.__doc__)
     command.add_argument("name", help="folder, Hub id, or an image encoder's name in open_clip or timm")
     command.set_defaults(function=inspect)
+    for name, function in {"card": write_model_card, "push": push_folder}.items():
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        command.add_argument("folder", help="folder that export --format transformers wrote")
+        command.add_argument("name", help="owner/name on the Hub")
+        command.add_argument("--results", nargs="+", default=[], metavar="FILE", help="result.json of evaluations")
+        if name == "push":
+            command.add_argument("--private", action="store_true", help="make a new repository private")
+        command.set_defaults(function=function)
     return parser.parse_args()
 
 
@@ -182,6 +213,8 @@ def main() -> None:
     args = parse_args()
     if "config" not in args:
         return args.function(args)
+    if args.command == "export" and args.merged and args.format == "mmgpt":
+        raise ValueError("--merged goes with --format transformers; the command merge writes mmgpt's own format")
     if args.command in ("export", "merge") and Path(args.out).exists():
         raise ValueError(f"{args.out} exists already: choose a new folder")
     cfg = load_config(args.config, args.cfg_options, args.trust)

@@ -4,26 +4,21 @@
 """
 
 data_root = "data"
-image_size = 224
-# These are the mean and the deviation of the images that CLIP was trained on.
-image_mean = [0.48145466, 0.4578275, 0.40821073]
-image_std = [0.26862954, 0.26130258, 0.27577711]
 prompt_template = "instruction"  # "chat": the language model's own chat template.
 system_prompt = ""  # The system text of samples without one of their own.
 question_template = "${prompt_template}"  # Evaluation uses this one.
 max_length = 512
-chat_max_length = None  # None: a prompt in chat may be as long as the language model's positions allow.
 tokenization = "segments"  # The published weights need "stripped".
 add_bos_token = None  # None: texts begin with the start of sequence where the tokenizer puts it in front of them.
 on_error = "raise"  # "skip" trains without broken records and images, and counts them in the log.
 
-# To prepare images as the image encoder's own library does, whatever the three values above are (docs/data.md):
+# CLIP's preprocessing. Another image encoder's own library says how its images are prepared (docs/data.md):
 # prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")
 prepare_images = dict(
     type="PrepareImages",
-    size="${image_size}",
-    mean="${image_mean}",
-    std="${image_std}",
+    size=224,
+    mean=[0.48145466, 0.4578275, 0.40821073],
+    std=[0.26862954, 0.26130258, 0.27577711],
     interpolation="bicubic",
 )
 _tokenize = dict(
@@ -57,5 +52,5 @@ rank_steps = [_ask, _tokenize, _rank, dict(type="PackInputs")]
 # Evaluation by how likely the right answers are.
 _likelihood = dict(type="AddCandidates", tokenize=_tokenize, answers="answer")
 likelihood_steps = [_ask, _tokenize, _likelihood, dict(type="PackInputs")]
-# Chat, with images already in memory.
-chat_pipeline = ["${prepare_images}", dict(_answer, open_last=True), dict(_tokenize, max_length="${chat_max_length}")]
+# Chat, with images already in memory. A prompt may be as long as the language model's positions allow.
+chat_pipeline = ["${prepare_images}", dict(_answer, open_last=True), dict(_tokenize, max_length=None)]

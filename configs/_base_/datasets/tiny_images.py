@@ -1,6 +1,4 @@
 # Settings of the tiny world's images, for training on it and for pretraining its base.
 _base_ = "./pipelines.py"
 
-image_size = 64
-image_mean = [0.5, 0.5, 0.5]
-image_std = [0.5, 0.5, 0.5]
+prepare_images = dict(size=64, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])

@@ -44,6 +44,4 @@ model = dict(
     lora="${lora}",
     # Tokens whose embedding rows are trainable too: see lora_joint_tokens.py.
     train_tokens=None,
-    # Components that are trained in full beside LoRA: see lora_from_scratch.py.
-    train=None,
 )

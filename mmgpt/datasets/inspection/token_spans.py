@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mmgpt.datasets.prompts import IMAGE
 from mmgpt.models.loss import IGNORE_INDEX
-from mmgpt.models.tokenizer import special_tokens
+from mmgpt.models.special_tokens import special_tokens
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 MAX_BYTES = 4  # bytes, and so tokens at most, of a character in UTF-8

@@ -75,11 +75,16 @@ def messages(record: dict) -> dict:
     if images and not count_images(turns):
         turns = [dict(turn, question=marked_question(question_text(turn["question"]))) for turn in turns]
         turns = place_images(turns, len(images))
-    locations = _locations([content for turn in turns for content in turn["question"] if is_image(content)], images)
+    contents = [content for turn in turns for content in question_contents(turn["question"])]
+    locations = _locations(list(filter(is_image, contents)), images)
     # 3. The open question at the end is left out.
     if len(turns) > 1 and turns[-1]["answer"] is None:
         turns.pop()
-    turns = [{"question": _plain(turn["question"]), "answer": turn["answer"] or ""} for turn in turns]
+    for turn in turns:
+        contents = [IMAGE_CONTENT if is_image(content) else content for content in question_contents(turn["question"])]
+        # A question without an image is a text.
+        turn["question"] = contents if any(map(is_image, contents)) else question_text(contents)
+        turn["answer"] = turn["answer"] or ""
     sample = {"id": name_of(record, "id"), "images": locations[: count_images(turns)], "turns": turns}
     return add_system(sample, record, systems)
 
@@ -164,9 +169,3 @@ def _locations(contents: Sequence[dict], images: Sequence[str]) -> list[str]:
     if unused:
         raise ValueError(f"no image content stands for {images[min(unused)]!r:.80}, one of {len(images)} images")
     return locations
-
-
-def _plain(question: Sequence[dict]) -> str | list[dict]:
-    """Question in the schema of samples: a text where it has no image."""
-    contents = [IMAGE_CONTENT if is_image(content) else content for content in question_contents(question)]
-    return contents if any(map(is_image, contents)) else question_text(contents)

@@ -1,15 +1,15 @@
 """Few-shot examples: answered questions of another dataset before a question."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from safetensors import safe_open
 
 from mmgpt.datasets.conversation import place_images, question_text
+from mmgpt.datasets.image_folders import real_path
 from mmgpt.registry import DATASETS, TRANSFORMS
-from mmgpt.utils.data_uri import is_data_uri
+from mmgpt.utils.data_uri import short_name
 from mmgpt.utils.errors import SampleError, SampleLocation
 
 FEATURES_TOOL = "tools/dataset_converters/image_features.py"
@@ -105,16 +105,13 @@ class Nearest:
         return map(int, np.argsort(-similarity, kind="stable"))
 
     def _feature_row(self, images: Sequence[str]) -> int:
-        path = os.path.realpath(images[0]) if images else ""
+        path = images[0] if images else ""
         if path not in self.feature_rows:
             raise SampleError(
-                f"{self.file} has no features of the image {path!r}: make it again with {FEATURES_TOOL!r}"
+                f"{self.file} has no features of the image {short_name(path)!r}: make it again with {FEATURES_TOOL!r}"
             )
         return self.feature_rows[path]
 
 
 def _paths(sample: dict) -> list[str]:
-    return [
-        image if is_data_uri(image) else os.path.abspath(os.path.join(sample["image_folder"], image))
-        for image in sample["images"]
-    ]
+    return [real_path(sample["image_folder"], image) for image in sample["images"]]

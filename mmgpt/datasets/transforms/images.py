@@ -53,18 +53,15 @@ class PrepareImages:
         interpolation: str | None = None,
         preprocessing: Mapping | None = None,
     ):
-        modes = {mode.value: mode for mode in InterpolationMode}
-        if interpolation not in (None, *modes):
-            raise ValueError(f"unknown interpolation {interpolation!r}: choose among {', '.join(modes)}")
         values = dict(size=size, mean=mean, std=std)
         if preprocessing is None:
             missing = [name for name, value in values.items() if value is None]
             if missing:
                 raise ValueError(f"PrepareImages needs {', '.join(missing)}, or preprocessing")
-            resize = Resize(size, interpolation=modes[interpolation or "bicubic"])
-            self.prepare = Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
+            self.prepare = clip_preprocessing(size, mean, std, interpolation or "bicubic")
             self.mean, self.std = mean, std
             return
+        interpolation_mode(interpolation or "bicubic")
         if size is not None:
             raise ValueError(
                 f"PrepareImages: size={size} beside preprocessing, which has its own size. In a config that inherits "
@@ -83,6 +80,12 @@ class PrepareImages:
         """Images, uint8 (T, H, W, 3), from normalized `pixels` (T, 3, H, W)."""
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def prepared_size(step: Mapping) -> tuple[int, int]:
+    """Height and width of the images that come out of PrepareImages with this config."""
+    pixels = TRANSFORMS.build(step)({"pil": [Image.new("RGB", (8, 8))]})["pixels"]
+    return tuple(pixels.shape[2:])
 
 
 @TRANSFORMS.register_module()
@@ -126,6 +129,24 @@ class EachImage:
                 images.append(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
         results["pil"] = images
         return results
+
+
+def clip_preprocessing(size: int, mean: Sequence[float], std: Sequence[float], interpolation: str) -> Compose:
+    """CLIP's preprocessing, PIL image -> float32 (3, size, size); its arguments are those of PrepareImages.
+
+    Raises:
+        ValueError: unknown interpolation.
+    """
+    resize = Resize(size, interpolation=interpolation_mode(interpolation))
+    return Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
+
+
+def interpolation_mode(name: str) -> InterpolationMode:
+    """torchvision's interpolation of a name; ValueError for an unknown one."""
+    modes = {mode.value: mode for mode in InterpolationMode}
+    if name not in modes:
+        raise ValueError(f"unknown interpolation {name!r}: choose among {', '.join(modes)}")
+    return modes[name]
 
 
 @contextmanager

@@ -31,14 +31,13 @@ class LoadImages:
             if not is_data_uri(path) and not os.path.isfile(path):
                 raise MissingImageError("no such file", SampleLocation.of(results, image=path))
             try:
-                results["pil"].append(open_image(read_data_uri(path)) if is_data_uri(path) else _read_file(path))
+                if is_data_uri(path):
+                    results["pil"].append(open_image(read_data_uri(path)))
+                else:
+                    with Image.open(path) as image:
+                        results["pil"].append(upright_rgb(image))
             # Pillow's plugins raise errors of any type for damaged files.
             except Exception as error:
                 reason = f"cannot be read: {str(error) or type(error).__name__}"
                 raise SampleError(reason, SampleLocation.of(results, image=path)) from error
         return results
-
-
-def _read_file(path: str) -> Image.Image:
-    with Image.open(path) as image:
-        return upright_rgb(image)

@@ -1,7 +1,7 @@
 """Encoding of text without special tokens."""
 
-import copy
 import json
+from copy import deepcopy
 from functools import cached_property
 
 from tokenizers import Encoding, Tokenizer, pre_tokenizers
@@ -49,7 +49,7 @@ class PlainText:
         """Encoder of text that does not begin a sequence: some tokenizers (Llama 2's) add no space to it."""
         if not _steps_at_start(self.tokenizer):
             return self
-        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer = deepcopy(self.tokenizer)
         for step in _steps_at_start(tokenizer):
             step.prepend_scheme = "never"
         return PlainText(tokenizer, self.is_mark)

@@ -7,7 +7,8 @@ from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.conversation import place_images, question_text
 from mmgpt.datasets.prompts import answer_segments, find_template, format_turns
 from mmgpt.datasets.segments import IMAGE, Segment, prompt_text
-from mmgpt.models.tokenizer import shared_tokenizer, special_tokens
+from mmgpt.models.special_tokens import special_tokens
+from mmgpt.models.tokenizer import shared_tokenizer
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -29,7 +30,7 @@ class FormatPrompt:
             the first question.
 
     Raises:
-        ValueError: see `find_template`, or the chat template has no place for the system text.
+        ValueError: see `find_template`; the system text is not a string, or the chat template has no place for it.
         SampleError: the sample has another number of images than image contents, or the chat template refuses it.
     """
 
@@ -40,10 +41,15 @@ class FormatPrompt:
         tokenizer=None,
         system: str = "",
     ):
+        if not isinstance(system, str):
+            raise ValueError(f"the system text (system_prompt) has to be a text, got {system!r:.80}")
         self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.template, self.open_last, self.system = find_template(template, self.tokenizer), open_last, system
         self.special = frozenset(special_tokens(self.tokenizer) if self.tokenizer else ()) - {IMAGE}
-        self._format([{"question": "a"}], True, system)
+        try:
+            self._format([{"question": "a"}], True, system)
+        except ValueError as error:
+            raise ValueError(f"with system_prompt={system!r:.80}: {error}" if system else str(error)) from error
 
     def with_template(
         self, template: str | Mapping[str, str] | ChatTemplate, system: str, open_last: bool

@@ -12,7 +12,8 @@ import torch
 from mmgpt.datasets.prompts import EOS
 from mmgpt.datasets.segments import IMAGE, Segment, prompt_text
 from mmgpt.models.loss import IGNORE_INDEX
-from mmgpt.models.tokenizer import is_mark, shared_tokenizer, starts_texts
+from mmgpt.models.special_tokens import is_mark, starts_texts
+from mmgpt.models.tokenizer import shared_tokenizer
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
 
@@ -80,7 +81,7 @@ class TokenizeSegments:
 
     Raises:
         ValueError: unknown tokenization, or 'stripped' with a chat template; a special token that is not in the
-            tokenizer.
+            tokenizer; a length limit or `add_bos_token` of another kind.
         PromptTooLong: an open prompt (evaluation, chat) is longer than `max_length`.
     """
 
@@ -89,6 +90,10 @@ class TokenizeSegments:
     ):
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"unknown tokenization {tokenization!r}: choose among {', '.join(TOKENIZATIONS)}")
+        if max_length is not None and (type(max_length) is not int or max_length < 1):
+            raise ValueError(f"max_length={max_length!r} (chat: chat_max_length): choose 1 or more tokens, or None")
+        if add_bos_token not in (None, True, False):
+            raise ValueError(f"add_bos_token={add_bos_token!r}: choose one of True, False and None (as the tokenizer)")
         self.spans = stripped_spans if tokenization == "stripped" else segment_spans
         self.tokenizer = shared_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.plain_text = _shared_plain_text(self.tokenizer)
@@ -141,7 +146,9 @@ class TokenizeSegments:
                 if text.startswith(self.doubled_spaces) and not special:
                     text, supervised = " " + text, supervised[:1] + supervised
                 if special:
-                    span_ids, has_label = [self._special_id(text)], supervised[:1]
+                    if text not in self.special:
+                        raise ValueError(f"a prompt has the special token {text!r}, which the tokenizer does not have")
+                    span_ids, has_label = [self.special[text]], supervised[:1]
                 elif len(set(supervised)) < 2:
                     span_ids = plain_text(text)[0]
                     has_label = supervised[:1] * len(span_ids)
@@ -161,11 +168,6 @@ class TokenizeSegments:
 
     def _text_ids(self, text: str) -> list[int]:
         return self.plain_text(text)[0]
-
-    def _special_id(self, name: str) -> int:
-        if name not in self.special:
-            raise ValueError(f"a prompt has the special token {name!r}, which the tokenizer does not have")
-        return self.special[name]
 
 
 def beginning(segments: Sequence[Segment], characters: int) -> Sequence[Segment]:

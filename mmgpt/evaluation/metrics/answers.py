@@ -105,7 +105,7 @@ class AnswerAccuracy(BaseMetric):
             references(sample)
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Judge one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
+        """Score one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
         self.results.extend(scored_row(sample) for sample in data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

@@ -65,7 +65,7 @@ class BenchmarkScores(BaseMetric):
         list(self._groups(results))
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Judge one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
+        """Score one batch of predictions. The samples hold their references, so that ``data_batch`` is not needed."""
         # Samples that do not count have a row, too: MMEngine merges the rows of all processes by their positions.
         self.results.extend(map(self._score, data_samples))
 

@@ -25,6 +25,7 @@ class Sizes(NamedTuple):
     """Sizes of a batch: B rows of L tokens with T images each.
 
     `packed` rows hold several samples; with `features` the batch holds cached features in the place of images.
+    `image_size` is height and width of the images in pixels; None: as the image encoder has it.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Sizes(NamedTuple):
     images: int
     packed: bool = False
     features: bool = False
+    image_size: tuple[int, int] | None = None
 
 
 class Plan(NamedTuple):
@@ -183,7 +185,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
     """Batch with labels for all tokens but the first; under a FakeTensorMode, its images have no values."""
-    flamingo, (rows, length, images, packed, features) = flamingo_of(model), sizes
+    flamingo, (rows, length, images, packed, features, image_size) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
     batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)
@@ -192,7 +194,7 @@ def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) 
     else:
         batch["attention_mask"] = torch.ones_like(ids)
     if images:
-        shape = (rows, images, 3, *image_side(flamingo.vision))
+        shape = (rows, images, 3, *(image_size or image_side(flamingo.vision)))
         with mode or torch.device("cpu"):
             batch["pixels"] = torch.zeros(shape)
             if features:

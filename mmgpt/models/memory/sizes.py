@@ -51,13 +51,10 @@ def vision_without_weights(vision: Mapping) -> nn.Module:
 
 
 def image_side(vision: nn.Module) -> tuple[int, int]:
-    """Height and width of the images that an image encoder takes, in pixels."""
-    encoders = (vision, getattr(vision, "tower", None))
-    sizes = [getattr(encoder, name, None) for encoder in encoders for name in ("image_size", "img_size")]
-    side = next((size for size in sizes if size is not None), None)
-    if side is None:
+    """Height and width of an image encoder's images, in pixels."""
+    if not hasattr(vision, "image_size"):
         raise ValueError(f"{type(vision).__name__}: the size of its images is unknown (no image_size)")
-    return tuple(side) if isinstance(side, (tuple, list)) else (side, side)
+    return tuple(vision.image_size)
 
 
 def _vision(vision: Mapping, sources: Mapping, folder: str) -> dict:

@@ -39,7 +39,8 @@ class HFVision(nn.Module):
         super().__init__()
         # 1. The model, or its image encoder alone, with its weights.
         path = local_folder(path, weights=pretrained)
-        check_no_code(read_settings(Path(path) / "config.json"), Path(path) / "config.json")
+        file = Path(path) / "config.json"
+        check_no_code(read_settings(file), file)
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
         if config.model_type == "timm_wrapper":

@@ -58,7 +58,7 @@ class TimmVision(nn.Module):
     ):
         super().__init__()
         path = path and local_folder(path, weights=bool(pretrained))
-        arguments = _arguments(path, model, image_size)
+        arguments = timm_arguments(path, model, image_size)
         self.layer, self.final_norm, self.pretrained = layer, final_norm, bool(pretrained)
         self.image_size = tuple(data_config(arguments, image_size)["input_size"][1:])
 
@@ -67,7 +67,10 @@ class TimmVision(nn.Module):
             raise ValueError(f"TimmVision: path={path!r} has its weights, pretrained={pretrained!r} goes with model")
         file = pretrained if isinstance(pretrained, str) else None
         if path and pretrained:
-            file = _weights_in(path)
+            files = [str(file) for pattern in WEIGHT_FILES for file in sorted(Path(path).glob(pattern))]
+            if not files:
+                raise FileNotFoundError(f"no weights in {path!r}: model.safetensors is missing")
+            file = files[0]
         try:
             if file is not None:
                 self.tower = _with_weights(arguments, file)
@@ -106,7 +109,7 @@ class TimmVision(nn.Module):
         """timm's data config of the model, for images of the encoder's `image_size` where it is given."""
         image_size = config.get("image_size")
         path = config.get("path") and local_folder(config["path"], weights=False)
-        arguments = _arguments(path, config.get("model"), image_size)
+        arguments = timm_arguments(path, config.get("model"), image_size)
         return {"library": "timm", **data_config(arguments, image_size)}
 
 
@@ -117,7 +120,7 @@ def data_config(arguments: Mapping, image_size: int | tuple[int, int] | None) ->
     return resolve_data_config(size, arguments["pretrained_cfg"])
 
 
-def _arguments(path: str | None, model: str | None, image_size: int | tuple[int, int] | None) -> dict:
+def timm_arguments(path: str | None, model: str | None, image_size: int | tuple[int, int] | None) -> dict:
     """timm.create_model's arguments for a folder or a model name, with timm's description of its weights.
 
     Raises:
@@ -138,13 +141,6 @@ def _arguments(path: str | None, model: str | None, image_size: int | tuple[int,
         return resolve_model_input_args(f"local-dir:{path}" if path else model, dict(img_size=image_size))
     except RuntimeError as error:  # an unknown tag
         raise ValueError(f"TimmVision: {path or model}: {error}") from error
-
-
-def _weights_in(folder: str) -> str:
-    files = [str(file) for pattern in WEIGHT_FILES for file in sorted(Path(folder).glob(pattern))]
-    if not files:
-        raise FileNotFoundError(f"no weights in {folder!r}: model.safetensors is missing")
-    return files[0]
 
 
 def _with_weights(arguments: Mapping, file: str) -> nn.Module:

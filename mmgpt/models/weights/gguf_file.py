@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -25,7 +25,8 @@ from mmgpt.models.sentencepiece_file import (
     convert_sentencepiece,
     first_difference,
 )
-from mmgpt.models.tokenizer import is_mark, load_tokenizer
+from mmgpt.models.special_tokens import is_mark
+from mmgpt.models.tokenizer import load_tokenizer, save_tokenizer
 from mmgpt.utils.atomic import atomic_write
 
 from .checks import check_base
@@ -129,17 +130,19 @@ def convert_gguf(file: str | Path, out: str | Path, dtype: str = "float32") -> N
         config.bos_token_id, config.pad_token_id = special.get("bos"), special.get("pad")
         config.eos_token_id = as_setting([i for i in dict.fromkeys(ends) if i is not None])
     # 3. The folder.
+    sentencepiece = metadata["tokenizer.ggml.model"] == "llama"
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         **{f"{role}_token": backend.id_to_token(i) for role, i in special.items()},
         chat_template=metadata.get("tokenizer.chat_template"),
+        add_bos_token="bos" in special and metadata.get("tokenizer.ggml.add_bos_token", sentencepiece),
         clean_up_tokenization_spaces=False,
         model_max_length=model.config.max_position_embeddings,
     )
     with atomic_write(out) as folder:
         folder.mkdir()
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         _check_tokenizer(folder, metadata, special, file)
 
 
@@ -173,15 +176,9 @@ def _tokenizer(metadata: Mapping, special: Mapping[str, int], file: Path) -> Tok
     if needed[kind] not in metadata:
         raise ValueError(f"{file}: its tokenizer has no {needed[kind]}, without which it would spell words")
     try:
-        backend = _byte_level(metadata) if kind == "gpt2" else _sentencepiece(metadata, special)
+        return _byte_level(metadata) if kind == "gpt2" else _sentencepiece(metadata, special)
     except Exception as error:  # the libraries raise no other class
         raise ValueError(f"{file}: its tokenizer cannot be converted: {error}") from error
-    if metadata.get("tokenizer.ggml.add_bos_token", kind == "llama") and "bos" in special:
-        start = backend.id_to_token(special["bos"])
-        backend.post_processor = processors.TemplateProcessing(
-            single=[start, "$A"], pair=[start, "$A", start, "$B"], special_tokens=[(start, special["bos"])]
-        )
-    return backend
 
 
 def _byte_level(metadata: Mapping) -> Tokenizer:

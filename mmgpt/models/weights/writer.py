@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmgpt.models.gated_lm import GatedDecoderLayer
 from mmgpt.models.generation_files import as_setting
 from mmgpt.models.lora import short_name
+from mmgpt.models.tokenizer import save_tokenizer
 from mmgpt.models.vision.open_clip import open_clip_name
 from mmgpt.utils.atomic import atomic_write
 
@@ -74,7 +75,7 @@ def save_language(model: nn.Module, folder: str, dtype: torch.dtype | None = Non
     Path(folder).mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     generation.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    save_tokenizer(model.tokenizer, folder)
     save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
 
 

@@ -70,7 +70,8 @@ def test_clean_datasets_have_figures_and_no_findings(build, caption_config, doll
     figures, findings = look(
         progress=amounts.append, train=joint([visual], [text], seed=5), test=caption_config(2, "held")
     )
-    assert findings == [] and sum(amounts) == 3 + 2 + 2 + 5
+    assert findings == []
+    assert sum(amounts) == 3 + 2 + 2 + 5
     assert [(each["split"], each["dataset"], each["source"]) for each in figures] == [
         ("train", "captions", "visual"),
         ("train", "dolly", "language"),
@@ -79,12 +80,15 @@ def test_clean_datasets_have_figures_and_no_findings(build, caption_config, doll
     assert [each["samples"] for each in figures] == [each["records"] for each in figures] == [3, 2, 2]
     assert [each["images"] for each in figures] == [3, 0, 2]
     assert figures[0]["image_sizes"] == {"smallest": (40, 32), "largest": (40, 32)}
-    assert figures[1]["image_sizes"] is None and figures[1]["findings"] == {}
+    assert figures[1]["image_sizes"] is None
+    assert figures[1]["findings"] == {}
     # As the first epoch of training has them, the seed of the joint dataset included.
     for each, config in zip(figures, (visual | dict(seed=5), text), strict=False):
         lengths = sorted(len(data["input_ids"]) for data in build(config))
-        assert each["tokens"]["max"] == lengths[-1] and each["tokens"]["median"] in lengths
-        assert each["tokens"]["limit"] == 400 and each["tokens"]["above"] == 0
+        assert each["tokens"]["max"] == lengths[-1]
+        assert each["tokens"]["median"] in lengths
+        assert each["tokens"]["limit"] == 400
+        assert each["tokens"]["above"] == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -94,11 +98,13 @@ def test_every_fault_is_a_finding_with_its_location(tmp_path, faulty, workers):
     found = summary(findings)
     assert ("missing_image", 1, "train_1.png", f"{images}/train_1.png: no such file") in found
     [[*place, words]] = [each for each in found if each[0] == "unreadable_image"]
-    assert place == ["unreadable_image", 2, "train_2.png"] and words.startswith(f"{images}/train_2.png: ")
+    assert place == ["unreadable_image", 2, "train_2.png"]
+    assert words.startswith(f"{images}/train_2.png: ")
     assert ("unusual_image", 3, "train_3.png", f"{images}/train_3.png: 9 x 90 pixels") in found
     assert ("nothing_to_learn", 1, "1", "its answer is empty") in found
     [[*place, words]] = [each for each in found if each[0] == "cut_answer"]
-    assert place == ["cut_answer", 2, "2"] and "the limit is 60" in words
+    assert place == ["cut_answer", 2, "2"]
+    assert "the limit is 60" in words
     assert ("broken_record", 4, None, "key 'response' must be str, got None") in found
     assert ("broken_record", 5, None, "a record must be an object, got 'words'") in found
     assert ("duplicate", 6, "6", "same images and turns as record 0, id '0'") in found
@@ -107,15 +113,18 @@ def test_every_fault_is_a_finding_with_its_location(tmp_path, faulty, workers):
     for record, name, first in [(3, "test_0.png", 0), (4, "train_4.png", 4)]:
         value = f"{images}/train_{first}.png: also in {other} {first}, id 'train_{first}.png'"
         assert ("trained_image", record, name, value) in found
-    assert len(found) == 11 and {each[0] for each in found} <= set(ERRORS | WARNINGS)
+    assert len(found) == 11
+    assert {each[0] for each in found} <= set(ERRORS | WARNINGS)
     assert {(each.split, each.dataset) for each in findings} == {
         ("train", "train"),
         ("train", "text"),
         ("test", "test"),
     }
-    assert figures[1]["records"] == 7 and figures[1]["samples"] == 5
+    assert figures[1]["records"] == 7
+    assert figures[1]["samples"] == 5
     assert figures[1]["findings"] == {"broken_record": 2, "nothing_to_learn": 1, "cut_answer": 1, "duplicate": 1}
-    assert figures[1]["tokens"]["max"] > 60 and figures[1]["tokens"]["above"] == 1 / 5
+    assert figures[1]["tokens"]["max"] > 60
+    assert figures[1]["tokens"]["above"] == 1 / 5
 
 
 def test_results_do_not_depend_on_the_number_of_workers(faulty):
@@ -128,10 +137,12 @@ def test_unreadable_file_stops_only_its_dataset(tmp_path, dolly_config):
     (tmp_path / "broken.jsonl").write_text(good_line + '\n{"instruction": ')
     (tmp_path / "empty.jsonl").write_text("")
     figures, findings = look(train=joint(language=[broken, empty, good]))
-    assert [each["records"] for each in figures] == [1, 0, 1] and figures[0]["tokens"]["max"] is None
+    assert [each["records"] for each in figures] == [1, 0, 1]
+    assert figures[0]["tokens"]["max"] is None
     assert [found.dataset for found in findings] == ["broken", "empty"]
     [(kind, record, name, value), (_, _, _, nothing)] = summary(findings)
-    assert (kind, record, name) == ("annotation_file", None, None) and value.startswith("not valid JSON: line 2")
+    assert (kind, record, name) == ("annotation_file", None, None)
+    assert value.startswith("not valid JSON: line 2")
     assert nothing == "the annotation file holds no record"
 
 
@@ -147,7 +158,8 @@ def test_prompt_above_the_limit_of_an_evaluation_is_an_error(dolly_config, steps
     [figures], findings = look(test=config)
     longest = figures["tokens"]["max"]
     assert summary(findings) == [("broken_record", 1, "1", f"a prompt of {longest} tokens, the limit is 30")]
-    assert longest > 30 and figures["tokens"]["above"] == 0.5
+    assert longest > 30
+    assert figures["tokens"]["above"] == 0.5
 
 
 def test_failing_transform_is_a_broken_record(caption_config, monkeypatch):
@@ -178,7 +190,8 @@ def test_every_record_of_a_missing_image_is_named(tmp_path, caption_config):
     (tmp_path / "images" / "captions_0.png").unlink()
     [figures], findings = look(train=config)
     missing = [found.record for found in findings if found.kind == "missing_image"]
-    assert missing == [0, 1] and figures["images"] == 1
+    assert missing == [0, 1]
+    assert figures["images"] == 1
 
 
 def test_wrapped_datasets_are_checked(caption_config):
@@ -206,7 +219,8 @@ def test_datasets_of_other_types_are_refused(caption_config):
 def test_datasets_with_weight_0_are_not_checked(caption_config):
     absent = dict(caption_config(1), name="absent", weight=0, ann_file="absent.json")
     figures, findings = look(train=joint([caption_config(2, weight=3), absent]))
-    assert [(row["dataset"], row["samples"]) for row in figures] == [("captions", 2)] and not findings
+    assert [(row["dataset"], row["samples"]) for row in figures] == [("captions", 2)]
+    assert not findings
 
 
 def test_byte_order_mark_is_a_warning(tmp_path, dolly_config):

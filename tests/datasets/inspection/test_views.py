@@ -36,19 +36,24 @@ def test_tokens_labels_and_padding_of_every_row(joint):
     length = batch["input_ids"].shape[1]
     for row, labels, mask in zip(rows, batch["labels"], batch["attention_mask"], strict=True):
         [sample] = row.samples
-        assert row.tokens == mask.sum() and row.supervised == (labels != -100).sum() > 0
-        assert row.left == 0 and row.right == row.padding == length - row.tokens
+        assert row.tokens == mask.sum()
+        assert row.supervised == (labels != -100).sum() > 0
+        assert row.left == 0
+        assert row.right == row.padding == length - row.tokens
         assert [i for span in sample.spans for i in span.ids] == batch["input_ids"][row.number, mask == 1].tolist()
     assert [supervised(row.samples[0]) for row in rows[1:]] == [" red</s>", " one two yes no</s>"]
     assert text(rows[2].samples[0]).endswith("what is 1\n\n### Response:\n one two yes no</s>")
-    assert "<image>" not in text(rows[2].samples[0]) and "<image>" in text(rows[0].samples[0])
+    assert "<image>" not in text(rows[2].samples[0])
+    assert "<image>" in text(rows[0].samples[0])
 
 
 def test_padding_at_the_left(joint):
     batch, rows = rows_of(joint, [1, 3, 4], padding_side="left")
     for row, mask in zip(rows, batch["attention_mask"], strict=True):
-        assert row.right == 0 and row.left == row.padding == (mask == 0).sum()
-    assert supervised(rows[1].samples[0]) == " red</s>" and rows[1].left > 0
+        assert row.right == 0
+        assert row.left == row.padding == (mask == 0).sum()
+    assert supervised(rows[1].samples[0]) == " red</s>"
+    assert rows[1].left > 0
 
 
 def test_sample_has_its_origin(joint, tmp_path):
@@ -56,16 +61,20 @@ def test_sample_has_its_origin(joint, tmp_path):
     picture, language = (row.samples[0] for row in rows)
     assert picture[:5] == ("captions", "visual", str(tmp_path / "captions.json"), 2, "captions_2.png")
     assert language[:5] == ("dolly", "language", str(tmp_path / "dolly.jsonl"), 1, "1")
-    assert language.shown_images == [] and language.images == 0
+    assert language.shown_images == []
+    assert language.images == 0
 
 
 def test_images_are_those_of_the_model_and_of_the_files(joint, tmp_path):
     _, rows = rows_of(joint, [3, 0, 2])
     for row, value, number in ((rows[1], 20, 0), (rows[2], 100, 2)):
         [image] = row.samples[0].shown_images
-        assert image.file == str(tmp_path / "images" / f"captions_{number}.png") and image.number == 1
-        assert image.prepared.size == (16, 16) and np.all(np.asarray(image.prepared) == value)
-        assert image.size == image.original.size == (40, 32) and np.all(np.asarray(image.original) == value)
+        assert image.file == str(tmp_path / "images" / f"captions_{number}.png")
+        assert image.number == 1
+        assert image.prepared.size == (16, 16)
+        assert np.all(np.asarray(image.prepared) == value)
+        assert image.size == image.original.size == (40, 32)
+        assert np.all(np.asarray(image.original) == value)
 
 
 def test_extreme_originals_become_thumbnails(build, caption_config, tmp_path):
@@ -74,8 +83,10 @@ def test_extreme_originals_become_thumbnails(build, caption_config, tmp_path):
         Image.new("RGB", size, "red").save(tmp_path / "images" / f"captions_{i}.png")
     _, rows = rows_of(dataset, [0, 1])
     wide, dot = (row.samples[0].shown_images[0] for row in rows)
-    assert wide.size == (20000, 20) and wide.original.size == (THUMBNAIL, 1)
-    assert dot.size == dot.original.size == (1, 1) and dot.prepared.size == (16, 16)
+    assert wide.size == (20000, 20)
+    assert wide.original.size == (THUMBNAIL, 1)
+    assert dot.size == dot.original.size == (1, 1)
+    assert dot.prepared.size == (16, 16)
 
 
 def two_images(build, tmp_path, make_images, steps, max_length=400):
@@ -89,7 +100,8 @@ def two_images(build, tmp_path, make_images, steps, max_length=400):
 def test_two_images_keep_their_order(build, tmp_path, make_images, steps):
     _, [row] = rows_of(two_images(build, tmp_path, make_images, steps), [0])
     assert [(p.number, np.asarray(p.prepared).mean()) for p in row.samples[0].shown_images] == [(1, 20), (2, 60)]
-    assert [span.kind for span in row.samples[0].spans].count("image") == 2 and not row.samples[0].cut
+    assert [span.kind for span in row.samples[0].spans].count("image") == 2
+    assert not row.samples[0].cut
 
 
 def test_truncated_sample_is_marked(build, dolly_config):
@@ -117,7 +129,8 @@ def test_image_after_the_limit_is_counted_but_not_shown(build, tmp_path, make_im
     assert len(image) == 2
     batch["input_ids"][0, image[1]] = 70
     [row] = read_rows(batch, shown_datasets(dataset))
-    assert row.samples[0].images == 2 and len(row.samples[0].shown_images) == 1
+    assert row.samples[0].images == 2
+    assert len(row.samples[0].shown_images) == 1
 
 
 def packed(samples, rows):
@@ -153,7 +166,8 @@ def test_packed_row_is_split_into_its_samples(joint):
     for row, numbers in zip(rows, [[3, 1, 0], [4, 2]], strict=True):
         assert [sample.tokens for sample in row.samples] == [len(samples[i]["input_ids"]) for i in numbers]
         assert [text(sample)[:3] for sample in row.samples] == ["<s>"] * len(numbers)
-        assert row.tokens + row.padding == batch["input_ids"].shape[1] and row.left == 0
+        assert row.tokens + row.padding == batch["input_ids"].shape[1]
+        assert row.left == 0
         assert row.padding == (batch["sample_ids"][row.number] == -1).sum()
     shown = [[(p.number, np.asarray(p.prepared).mean()) for p in sample.shown_images] for sample in rows[0].samples]
     assert shown == [[], [(1, 60)], [(2, 20)]]
@@ -174,7 +188,8 @@ def test_datasets_of_other_types_are_refused(joint, build, caption_config, tmp_p
     assert names == ["captions", "captions", "dolly", "dolly", "captions", "dolly"]
     single = build(caption_config(2))
     control = ImageControl(single, "other")
-    assert shown_datasets(single) == shown_datasets(control) == [single] and dataset_name(control, 1) == "captions"
+    assert shown_datasets(single) == shown_datasets(control) == [single]
+    assert dataset_name(control, 1) == "captions"
     (tmp_path / "boxes.json").write_text('{"a.png": {"split": "train", "boxes": []}}')
     with pytest.raises(ValueError, match="type PatchLabelDataset cannot be shown"):
         shown_datasets(PatchLabelDataset({}, "train", ann_file=str(tmp_path / "boxes.json")))
@@ -184,4 +199,5 @@ def test_image_control_shows_the_shuffled_image(build, caption_config):
     _, rows = rows_of(ImageControl(build(caption_config(2)), "other"), [0, 1])
     for row, value in zip(rows, (60, 20), strict=True):
         [image] = row.samples[0].shown_images
-        assert np.asarray(image.prepared).mean() == value and image.file.endswith(f"_{value // 40}.png")
+        assert np.asarray(image.prepared).mean() == value
+        assert image.file.endswith(f"_{value // 40}.png")

@@ -10,12 +10,14 @@ TAGS = ["question_type", "answer_type"]
 
 def test_karpathy_files_have_all_splits():
     kept, other = parse({"type": "karpathy", "split": "test"}, "dataset_coco.json")
-    assert other is None and kept["id"] == "391895"
+    assert other is None
+    assert kept["id"] == "391895"
     assert kept["images"] == ["val2014/COCO_val2014_000000391895.jpg"]
     captions = ["A man with a red helmet on a small moped on a dirt road.", "Man riding a motor bike on a dirt road."]
     assert kept["turns"] == [{"question": "", "answer": "", "answers": captions}]
     other, kept = parse({"type": "karpathy", "split": "test"}, "dataset_flickr30k.json")
-    assert other is None and (kept["id"], kept["images"]) == ("1007129816", ["1007129816.jpg"])
+    assert other is None
+    assert (kept["id"], kept["images"]) == ("1007129816", ["1007129816.jpg"])
     assert kept["turns"][0]["answer"] == "The man with a pierced ear wears glasses."
 
 
@@ -26,7 +28,8 @@ def test_nocaps_has_the_captions_of_each_image():
         "A baby is standing in front of a house.",
         "A little girl in a white jacket.",
     ]
-    assert one["turns"][0]["answers"] == ["A dinosaur skeleton."] and one["tags"] == {"domain": "out-domain"}
+    assert one["turns"][0]["answers"] == ["A dinosaur skeleton."]
+    assert one["tags"] == {"domain": "out-domain"}
 
 
 def test_vqa_has_all_ten_answers():
@@ -35,28 +38,35 @@ def test_vqa_has_all_ten_answers():
         "v2_mscoco_val2014_annotations.json",
         "v2_OpenEnded_mscoco_val2014_questions.json",
     )
-    assert red["tags"] == {"question_type": "what color is the", "answer_type": "other"} and red["id"] == "262148000"
-    assert red["turns"][0]["answers"] == ["red"] * 9 + ["dark red"] and no["turns"][0]["answer"] == "no"
+    assert red["tags"] == {"question_type": "what color is the", "answer_type": "other"}
+    assert red["id"] == "262148000"
+    assert red["turns"][0]["answers"] == ["red"] * 9 + ["dark red"]
+    assert no["turns"][0]["answer"] == "no"
     unanswerable, boots = parse({"type": "vqa", "tags": TAGS[1:]}, "vizwiz_val.json")
-    assert unanswerable["tags"] == {"answer_type": "unanswerable"} and unanswerable["images"][0].startswith("VizWiz")
-    assert boots["turns"][0]["answers"] == ["boots"] * 10 and boots["tags"] == {"answer_type": "other"}
+    assert unanswerable["tags"] == {"answer_type": "unanswerable"}
+    assert unanswerable["images"][0].startswith("VizWiz")
+    assert boots["turns"][0]["answers"] == ["boots"] * 10
+    assert boots["tags"] == {"answer_type": "other"}
 
 
 def test_gqa_tags_are_its_types():
     reader = {"type": "vqa", "image": "{imageId}.jpg", "tags": ["structural", "semantic"]}
     [sample] = parse(reader, "gqa_testdev_balanced_questions.json")
-    assert sample["tags"] == {"structural": "verify", "semantic": "global"} and sample["turns"][0]["answer"] == "no"
+    assert sample["tags"] == {"structural": "verify", "semantic": "global"}
+    assert sample["turns"][0]["answer"] == "no"
 
 
 def test_aokvqa_tags_difficult_questions():
     easy, difficult = parse("aokvqa", "aokvqa_val.json")
-    assert easy["tags"] == {"difficult_direct_answer": "false"} and easy["turns"][0]["answer"] == "cigarette"
+    assert easy["tags"] == {"difficult_direct_answer": "false"}
+    assert easy["turns"][0]["answer"] == "cigarette"
     assert difficult["tags"] == {"difficult_direct_answer": "true"}
 
 
 def test_scienceqa():
     text, image, plain, trained = parse({"type": "scienceqa", "split": "test"}, "scienceqa_problems.json")
-    assert trained is None and text["images"] == plain["images"] == []
+    assert trained is None
+    assert text["images"] == plain["images"] == []
     assert text["turns"] == [
         {
             "question": "Which figure of speech is used in this text?",
@@ -66,9 +76,11 @@ def test_scienceqa():
         }
     ]
     assert text["tags"] == {"subject": "language science", "grade": "7-12", "context": ["text"]}
-    assert image["images"] == ["test/5/image.png"] and image["id"] == "5"
+    assert image["images"] == ["test/5/image.png"]
+    assert image["id"] == "5"
     assert image["tags"] == {"subject": "natural science", "grade": "1-6", "context": ["text", "image"]}
-    assert "context" not in plain["turns"][0] and plain["tags"]["context"] == "none"
+    assert "context" not in plain["turns"][0]
+    assert plain["tags"]["context"] == "none"
     assert parse("scienceqa", "scienceqa_problems.json")[3]["images"] == ["train/1/image.png"]
 
 

@@ -32,18 +32,22 @@ def question_of(content, **more):
 def test_images_stand_where_the_contents_are():
     shown, spoken = parse("messages", "chat_messages.jsonl")
     first, second = shown["turns"]
-    assert shown["id"] == "table" and shown["images"] == ["table.jpg", "before.jpg", "after.jpg"]
-    assert texts(first["question"]) == ["IMAGE", "What is on the table?"] and first["answer"] == "A cup."
+    assert shown["id"] == "table"
+    assert shown["images"] == ["table.jpg", "before.jpg", "after.jpg"]
+    assert texts(first["question"]) == ["IMAGE", "What is on the table?"]
+    assert first["answer"] == "A cup."
     assert texts(second["question"]) == ["Before: ", "IMAGE", " After: ", "IMAGE", " What is missing?"]
     assert second["answer"] == "The cup."
-    assert spoken["system"] == "You answer in one sentence." and spoken["images"] == []
+    assert spoken["system"] == "You answer in one sentence."
+    assert spoken["images"] == []
     assert spoken["turns"][0]["question"] == "What does <image> mean in HTML?"
 
 
 def test_prompt_and_completion_are_texts_or_messages():
     talk, river = parse("messages", "trl_prompt_completion.jsonl")
     assert talk["turns"] == [{"question": [IMAGE, text("How many birds are there?")], "answer": "Three."}]
-    assert talk["system"] == "You look closely." and talk["images"] == ["birds.jpg"]
+    assert talk["system"] == "You look closely."
+    assert talk["images"] == ["birds.jpg"]
     assert river["turns"] == [{"question": [IMAGE, text("Which river is it?")], "answer": "The Rhine."}]
 
 
@@ -79,7 +83,8 @@ def test_an_image_content_holds_the_index_of_its_image():
     """As datasets have it that Hugging Face stores in Parquet, where every content has every key."""
     contents = [{"type": "image", "index": i, "text": None} for i in (1, 0, 1)]
     question, images = question_of([*contents, {**text("alike?"), "index": None}], images=["a.jpg", "b.jpg"])
-    assert question == ["IMAGE"] * 3 + ["alike?"] and images == ["b.jpg", "a.jpg", "b.jpg"]
+    assert question == ["IMAGE"] * 3 + ["alike?"]
+    assert images == ["b.jpg", "a.jpg", "b.jpg"]
 
 
 def test_images_without_contents_are_at_their_marks_or_at_the_start():
@@ -88,6 +93,13 @@ def test_images_without_contents_are_at_their_marks_or_at_the_start():
     assert question_of("is <image> like <image> ?", images=["1.jpg", "2.jpg"])[0] == inside
     assert question_of("what?", images=["1.jpg", "2.jpg"])[0] == ["IMAGE", "IMAGE", "what?"]
     assert sample_of(("user", "<image>what?"))["turns"][0]["question"] == "<image>what?"
+    for first in ("<image>what?", "what?"):
+        sample = sample_of(("user", first), ("assistant", "x"), ("user", "and?"), ("assistant", "y"), image="1.jpg")
+        assert sample["images"] == ["1.jpg"]
+        assert [turn["question"] for turn in sample["turns"]] == [
+            [IMAGE, text("what?")],
+            "and?",
+        ]
 
 
 def test_user_messages_that_follow_each_other_are_one_question():
@@ -101,14 +113,16 @@ def test_user_messages_that_follow_each_other_are_one_question():
 def test_an_open_question_at_the_end_is_left_out_with_its_images():
     talk = ("user", [IMAGE, text("a")]), ("assistant", "x"), ("user", [IMAGE, text("b")])
     sample = sample_of(*talk, images=["1.jpg", "2.jpg"])
-    assert sample["images"] == ["1.jpg"] and [turn["answer"] for turn in sample["turns"]] == ["x"]
+    assert sample["images"] == ["1.jpg"]
+    assert [turn["answer"] for turn in sample["turns"]] == ["x"]
     assert sample_of(("user", "a"))["turns"] == [{"question": "a", "answer": ""}]
     assert sample_of(("user", "a"), ("assistant", None))["turns"] == [{"question": "a", "answer": ""}]
 
 
 def test_system_texts_are_joined():
     sample = sample_of(("system", "b"), ("developer", [text("c")]), ("user", "q"), ("assistant", "x"), system="a")
-    assert sample["system"] == "a\n\nb\n\nc" and sample["turns"] == [{"question": "q", "answer": "x"}]
+    assert sample["system"] == "a\n\nb\n\nc"
+    assert sample["turns"] == [{"question": "q", "answer": "x"}]
 
 
 USER, ANSWER = ("user", "a"), ("assistant", "b")

@@ -7,10 +7,12 @@ from tests.helpers.parsing import IMAGE, parse, texts
 
 def test_llava_with_several_images_and_turns():
     [sample] = parse("llava", "llava_interleave.json")
-    assert sample["images"] == ["kitchen/before.jpg", "kitchen/after.jpg", "plan.png"] and sample["id"] == "17"
+    assert sample["images"] == ["kitchen/before.jpg", "kitchen/after.jpg", "plan.png"]
+    assert sample["id"] == "17"
     first, second, third = sample["turns"]
     assert texts(first["question"]) == ["Before: ", "IMAGE", "\nAfter: ", "IMAGE", "\nWhat has changed?"]
-    assert texts(second["question"]) == ["IMAGE", "Does it follow this plan?"] and second["answer"] == "Yes."
+    assert texts(second["question"]) == ["IMAGE", "Does it follow this plan?"]
+    assert second["answer"] == "Yes."
     assert third == {"question": "Thank you.", "answer": "You are welcome."}
 
 
@@ -34,9 +36,11 @@ def test_image_marks_become_image_contents(value, expected):
 def test_sharegpt_has_a_system_text():
     sample, cut = parse("sharegpt", "sharegpt.json")
     first, second = sample["turns"]
-    assert sample["system"] == "You answer in one sentence." and "system" not in cut
+    assert sample["system"] == "You answer in one sentence."
+    assert "system" not in cut
     assert first["question"] == "What does <image> mean in this HTML?"
-    assert first["answer"] == "It is a tag.\nBrowsers read it as img." and sample["id"] == "QWJhYvA_0"
+    assert first["answer"] == "It is a tag.\nBrowsers read it as img."
+    assert sample["id"] == "QWJhYvA_0"
     assert second == {"question": "And </s>?", "answer": "It ends an s element."}
 
 
@@ -54,7 +58,8 @@ def test_sharegpt_with_an_image():
 
 def test_system_texts_of_key_and_first_entry_are_joined():
     sample = sharegpt(("system", "b "), ("human", "q"), ("gpt", "x"), system="a")
-    assert sample["system"] == "a\n\nb" and sample["turns"] == [{"question": "q", "answer": "x"}]
+    assert sample["system"] == "a\n\nb"
+    assert sample["turns"] == [{"question": "q", "answer": "x"}]
 
 
 def test_other_names_of_the_speakers():

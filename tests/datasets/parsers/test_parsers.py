@@ -7,35 +7,44 @@ from tests.helpers.parsing import IMAGE, parse, texts
 
 def test_aokvqa():
     chosen, unanswered, direct = parse("aokvqa", "aokvqa.json")
-    assert chosen["images"] == ["train2017/000000299207.jpg"] and chosen["id"] == "22MexNkBPpdZGX6sxbxVBH"
+    assert chosen["images"] == ["train2017/000000299207.jpg"]
+    assert chosen["id"] == "22MexNkBPpdZGX6sxbxVBH"
     [turn] = chosen["turns"]
-    assert turn["question"] == "What does the man wait for?" and turn["answer"] == "bus"
-    assert turn["choices"] == ["train", "bus", "boat", "lift"] and len(turn["answers"]) == 10
+    assert turn["question"] == "What does the man wait for?"
+    assert turn["answer"] == "bus"
+    assert turn["choices"] == ["train", "bus", "boat", "lift"]
+    assert len(turn["answers"]) == 10
     assert len(turn["rationales"]) == 3
-    assert unanswered["images"] == ["test2017/000000000007.jpg"] and unanswered["turns"][0]["answer"] == ""
+    assert unanswered["images"] == ["test2017/000000000007.jpg"]
+    assert unanswered["turns"][0]["answer"] == ""
     # No choices: the majority of the annotators, the first of those that tie; and the published key of the image.
-    assert direct["images"] == ["elsewhere/9.jpg"] and direct["turns"][0]["answer"] == "wood"
+    assert direct["images"] == ["elsewhere/9.jpg"]
+    assert direct["turns"][0]["answer"] == "wood"
 
 
 def test_coco_caption_has_one_caption_or_many():
     [many] = parse("coco_caption", "coco_karpathy_train_converted.json")
     assert many["images"] == ["train2014/COCO_train2014_000000057870.jpg"]
-    assert many["turns"][0]["question"] == many["turns"][0]["answer"] == "" and len(many["turns"][0]["answers"]) == 3
+    assert many["turns"][0]["question"] == many["turns"][0]["answer"] == ""
+    assert len(many["turns"][0]["answers"]) == 3
     [one] = parse("coco_caption", "coco_karpathy_val.json")
     assert one["turns"][0]["answer"] == "A woman cuts a cake."
 
 
 def test_ocr_vqa_official_layout_has_one_split():
     train, test = parse({"type": "ocr_vqa", "split": "train"}, "ocr_vqa_dataset.json")
-    assert train["images"] == ["761183272.jpg"] and test is None
+    assert train["images"] == ["761183272.jpg"]
+    assert test is None
     assert train["turns"][1] == {"question": "Is this a calendar?", "answer": "Yes"}
     train, test = parse("ocr_vqa", "ocr_vqa_dataset.json")
-    assert train and test["images"] == ["1421409895.png"]
+    assert train
+    assert test["images"] == ["1421409895.png"]
 
 
 def test_ocr_vqa_published_layout():
     [sample] = parse({"type": "ocr_vqa", "split": "train"}, "ocr_vqa_downloaded.json")
-    assert sample["images"] == ["0761183272.jpg"] and len(sample["turns"]) == 2
+    assert sample["images"] == ["0761183272.jpg"]
+    assert len(sample["turns"]) == 2
 
 
 def test_ocr_vqa_names_the_splits():
@@ -79,7 +88,8 @@ def test_llava_images_inside_the_text_stay_there():
 def test_llava_image_alone_and_in_a_later_turn():
     assert llava("<image>", "a bus")["turns"][0]["question"] == [IMAGE]
     later = check_sample(llava("hello", "hello", "what is this? <image>", "a bus"))
-    assert later["turns"][0]["question"] == "hello" and later["turns"][1]["question"][0] == IMAGE
+    assert later["turns"][0]["question"] == "hello"
+    assert later["turns"][1]["question"][0] == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -101,12 +111,14 @@ def test_llava_wrong_order_of_speakers_is_an_error():
 
 def test_llava_text_only_and_unanswered():
     sample = check_sample(find_parser("llava")({"conversations": [{"from": "human", "value": "hello"}]}))
-    assert sample["images"] == [] and sample["turns"] == [{"question": "hello", "answer": ""}]
+    assert sample["images"] == []
+    assert sample["turns"] == [{"question": "hello", "answer": ""}]
 
 
 def test_minigpt4():
     first, second = parse("minigpt4", "filter_cap.json")
-    assert first["images"] == ["2.jpg"] and second["images"] == ["17.jpg"]
+    assert first["images"] == ["2.jpg"]
+    assert second["images"] == ["17.jpg"]
     assert first["turns"][0]["answer"] == "A tall tree stands in a field. Its leaves are yellow."
 
 
@@ -118,7 +130,8 @@ def test_dolly_with_blank_lines_and_context():
 
 def test_alpaca():
     plain, given = parse("alpaca", "alpaca_gpt4_data.json")
-    assert "context" not in plain["turns"][0] and plain["turns"][0]["answer"] == "1. Sleep.\n2. Eat.\n3. Walk."
+    assert "context" not in plain["turns"][0]
+    assert plain["turns"][0]["answer"] == "1. Sleep.\n2. Eat.\n3. Walk."
     assert given["turns"][0]["context"] == "b, a"
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mmgpt.datasets.conversation import check_sample, place_images, question_text
-from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
+from mmgpt.datasets.prompts import TEMPLATES, format_turns
 from mmgpt.datasets.records import find_parser, read_records
+from mmgpt.datasets.segments import prompt_text
 from mmgpt.datasets.transforms import AddQuestion, GiveReason, OfferOptions
 from tests.helpers.parity_data import PARITY, needs_parity, read_json
 
@@ -91,7 +92,8 @@ def test_every_published_dataset_is_here():
 @pytest.mark.parametrize("name", FILES)
 def test_every_record_is_read_and_its_images_exist(name):
     read, folder = samples(name), DATASETS / FILES[name][2]
-    assert read and all((folder / image).is_file() for sample in read for image in sample["images"])
+    assert read
+    assert all((folder / image).is_file() for sample in read for image in sample["images"])
 
 
 @pytest.mark.parametrize("name", ["llava", "vqa", "text_ocr", "gqa", "clevr"])
@@ -175,6 +177,8 @@ def test_published_nlvr2_squeezes_two_images_into_one():
     for sample, item in items("nlvrv2"):
         turns = applied(AddQuestion([wording(sample, item)]), sample)
         assert prompt_of(turns, 1) == GIVEN_AWAY.sub("", item["instruction"])
-        assert prompt_of(turns, 2).count("<image>") == 2 and item["instruction"].count("<image>") == 1
+        assert prompt_of(turns, 2).count("<image>") == 2
+        assert item["instruction"].count("<image>") == 1
         assert [image.endswith(f"img{side}.png") for side, image in enumerate(sample["images"])] == [True, True]
-        assert item["answer"] in ("True", "False") and turns[0]["answer"] == item["answer"].lower()
+        assert item["answer"] in ("True", "False")
+        assert turns[0]["answer"] == item["answer"].lower()

@@ -12,17 +12,21 @@ GUIDE = DATA.parents[1] / "docs" / "data.md"
 
 def test_images_interleaved_with_text():
     one, interleaved, choice = parse("conversation", "own_images.jsonl")
-    assert one["id"] == "photo-1" and one["turns"] == [{"question": "What is on the table?", "answer": "A cup."}]
-    assert interleaved["id"] == "" and interleaved["images"] == ["1.jpg", "2.jpg"]
+    assert one["id"] == "photo-1"
+    assert one["turns"] == [{"question": "What is on the table?", "answer": "A cup."}]
+    assert interleaved["id"] == ""
+    assert interleaved["images"] == ["1.jpg", "2.jpg"]
     question = interleaved["turns"][0]["question"]
     assert texts(question) == ["Before: ", "IMAGE", " After: ", "IMAGE", " What is missing?"]
     assert interleaved["turns"][1]["answer"] == "Nobody knows."
-    assert choice["turns"][0]["choices"] == ["brown", "white"] and choice["turns"][0]["rationales"] == ["It is wooden."]
+    assert choice["turns"][0]["choices"] == ["brown", "white"]
+    assert choice["turns"][0]["rationales"] == ["It is wooden."]
 
 
 def test_text_only():
     turns, context = parse("conversation", "own_text.jsonl")
-    assert turns["images"] == [] and len(turns["turns"]) == 2
+    assert turns["images"] == []
+    assert len(turns["turns"]) == 2
     assert context["turns"][0]["context"] == "Guten Morgen"
 
 
@@ -49,4 +53,5 @@ def test_the_examples_of_the_guide_are_read():
     blocks = re.findall(r"```jsonl\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     samples = [check_sample(find_parser("conversation")(json.loads(line))) for line in lines]
-    assert len(samples) >= 4 and {len(sample["images"]) for sample in samples} >= {0, 1, 2}
+    assert len(samples) >= 4
+    assert {len(sample["images"]) for sample in samples} >= {0, 1, 2}

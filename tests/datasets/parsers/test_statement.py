@@ -1,8 +1,9 @@
 import pytest
 
 from mmgpt.datasets.conversation import place_images
-from mmgpt.datasets.prompts import TEMPLATES, format_turns, prompt_text
+from mmgpt.datasets.prompts import TEMPLATES, format_turns
 from mmgpt.datasets.records import find_parser, read_records
+from mmgpt.datasets.segments import prompt_text
 from tests.helpers.parsing import DATA, parse
 
 TRUTH = ["true", "false"]
@@ -10,7 +11,8 @@ TRUTH = ["true", "false"]
 
 def test_nlvr_has_its_boxes_in_six_orders():
     right, wrong = parse({"type": "nlvr", "split": "train"}, "nlvr_train.json")
-    assert right["images"] == [f"73/train-3476-2-{order}.png" for order in range(6)] and right["id"] == "3476-2"
+    assert right["images"] == [f"73/train-3476-2-{order}.png" for order in range(6)]
+    assert right["id"] == "3476-2"
     sentence = "There is a box with 2 triangles of same color nearly touching each other."
     assert right["turns"] == [{"question": sentence, "answer": "true", "choices": TRUTH}]
     assert wrong["turns"][0]["answer"] == "false"
@@ -19,8 +21,10 @@ def test_nlvr_has_its_boxes_in_six_orders():
 def test_nlvr2_has_two_images_left_and_right():
     train, dev = parse("nlvr2", "nlvr2_train.json")
     assert train["images"] == ["37/train-10171-0-img0.png", "37/train-10171-0-img1.png"]
-    assert train["turns"][0]["answer"] == "false" and train["turns"][0]["choices"] == TRUTH
-    assert dev["images"] == ["dev-850-1-img0.png", "dev-850-1-img1.png"] and dev["turns"][0]["answer"] == "true"
+    assert train["turns"][0]["answer"] == "false"
+    assert train["turns"][0]["choices"] == TRUTH
+    assert dev["images"] == ["dev-850-1-img0.png", "dev-850-1-img1.png"]
+    assert dev["turns"][0]["answer"] == "true"
     turns = place_images(dev["turns"], len(dev["images"]))
     assert prompt_text(format_turns(TEMPLATES["short"], turns)).count("### Image:\n<image>\n\n") == 2
 
@@ -28,12 +32,14 @@ def test_nlvr2_has_two_images_left_and_right():
 def test_nlvr2_in_one_list():
     [sample] = parse("nlvr2", "nlvr2_lavis_train.json")
     assert sample["images"] == [f"images/train/41/train-8756-1-img{side}.png" for side in (0, 1)]
-    assert sample["turns"][0]["answer"] == "true" and sample["id"] == ""
+    assert sample["turns"][0]["answer"] == "true"
+    assert sample["id"] == ""
 
 
 def test_snli_ve():
     neutral, against = parse("snli_ve", "snli_ve_train.jsonl")
-    assert neutral["images"] == ["3416050480.jpg"] and neutral["id"] == "3416050480.jpg#4r1n"
+    assert neutral["images"] == ["3416050480.jpg"]
+    assert neutral["id"] == "3416050480.jpg#4r1n"
     assert neutral["turns"] == [
         {
             "question": "A person is training his horse for a competition.",
@@ -42,7 +48,8 @@ def test_snli_ve():
         }
     ]
     # The votes of single annotators are no right answers.
-    assert against["turns"][0]["answer"] == "contradiction" and "answers" not in against["turns"][0]
+    assert against["turns"][0]["answer"] == "contradiction"
+    assert "answers" not in against["turns"][0]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def offered(tokenizer, turn=None, template="short", max_length=200, tokenization
 @pytest.mark.parametrize("template", ["short", "openflamingo_vqa"])
 def test_prompt_and_candidate_are_the_tokens_of_training(tokenizer, template, tokenization):
     out = offered(tokenizer, template=template, tokenization=tokenization)
-    assert out["choices"] == CHOICES and out["image_tokens"] == 1
+    assert out["choices"] == CHOICES
+    assert out["image_tokens"] == 1
     for text, candidate in zip(CHOICES, out["candidates"], strict=True):
         trained = dict(out, turns=[{"question": "what colour", "answer": text}])
         whole = TokenizeSegments(tokenizer, 200, tokenization)(FormatPrompt(template)(trained))
@@ -45,9 +46,11 @@ def test_earlier_answers_are_part_of_the_prompt(tokenizer):
     before = {"question": [image, {"type": "text", "text": "what shape"}], "answer": "a square"}
     asked = {"question": [image, {"type": "text", "text": "what colour"}], "choices": CHOICES}
     out = offered(tokenizer, [before, asked], images=2)
-    assert out["image_tokens"] == 2 and (out["labels"] == -100).all()
+    assert out["image_tokens"] == 2
+    assert (out["labels"] == -100).all()
     text = tokenizer.decode(out["input_ids"])
-    assert "a square</s>" in text and text.rstrip().endswith("Response:")
+    assert "a square</s>" in text
+    assert text.rstrip().endswith("Response:")
     assert [tokenizer.decode(each["labels"]).strip() for each in out["candidates"]] == [
         f"{text}</s>" for text in CHOICES
     ]
@@ -79,5 +82,6 @@ def test_candidates_pass_through_collate(tokenizer):
     packed = PackInputs()(dict(out, pixels=torch.zeros(1, 3, 2, 2)))
     plain = dict(packed, candidates=None)
     batch = collate_conversations([packed, plain], padding_side="left")
-    assert batch["candidates"] == [out["candidates"], []] and batch["metas"][0]["choices"] == CHOICES
+    assert batch["candidates"] == [out["candidates"], []]
+    assert batch["metas"][0]["choices"] == CHOICES
     assert collate_conversations([plain, plain])["candidates"] is None

@@ -31,9 +31,10 @@ def support(tmp_path):
 def test_examples_precede_the_question_with_their_images(support):
     config, sample = support
     out = FormatPrompt("openflamingo_vqa", open_last=True)(AddExamples(config, shots=3)(sample(2)))
-    assert len(out["examples"]) == 3 == len(set(out["examples"])) and "s2" not in out["examples"]
+    assert len(out["examples"]) == 3 == len(set(out["examples"]))
+    assert "s2" not in out["examples"]
     numbers = [int(name[1:]) for name in out["examples"]]
-    folder = os.path.join(os.path.abspath(config["data_root"]), "images")
+    folder = os.path.join(os.path.realpath(config["data_root"]), "images")
     assert out["images"] == [*(os.path.join(folder, f"{i}.png") for i in numbers), "2.png"]
     assert out["own_images"] == ["2.png"]
     shown = "".join(f"<image>Question:what is {i} Short answer:no {i}<|endofchunk|>" for i in numbers)
@@ -52,14 +53,18 @@ def test_examples_are_drawn_by_the_seed(support):
 def test_examples_without_images(support):
     config, sample = support
     out = FormatPrompt("openflamingo_vqa", open_last=True)(AddExamples(config, shots=2, images=False)(sample(2)))
-    assert out["images"] == ["2.png"] and len(out["examples"]) == 2
-    assert out["prompt"].count("<image>") == 1 and out["prompt"].count("Short answer:") == 3
+    assert out["images"] == ["2.png"]
+    assert len(out["examples"]) == 2
+    assert out["prompt"].count("<image>") == 1
+    assert out["prompt"].count("Short answer:") == 3
 
 
 def test_zero_shots_read_no_data(support):
     _, sample = support
     out = AddExamples(dict(type="InstructionDataset", ann_file="absent.json"), shots=0)(sample(1))
-    assert out["images"] == ["1.png"] and out["examples"] == [] and len(out["turns"]) == 1
+    assert out["images"] == ["1.png"]
+    assert out["examples"] == []
+    assert len(out["turns"]) == 1
 
 
 def test_similar_images_come_last(support, tmp_path):

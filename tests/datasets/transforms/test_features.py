@@ -29,7 +29,8 @@ def record(folder, *names):
 
 def test_features_in_the_order_of_the_images(load, tmp_path):
     pixels = load(record(tmp_path, "b.png", "a.png", "b.png"))["pixels"]
-    assert pixels.dtype == torch.float16 and torch.equal(pixels, FEATURES[[1, 0, 1]].half())
+    assert pixels.dtype == torch.float16
+    assert torch.equal(pixels, FEATURES[[1, 0, 1]].half())
     assert load(record(tmp_path))["pixels"] is None
 
 

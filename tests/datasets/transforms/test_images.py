@@ -28,7 +28,8 @@ def noise(mode, size=(30, 20)):
 def test_every_mode_becomes_rgb(tmp_path, mode):
     noise(mode).save(tmp_path / "a.png")
     [image] = load(tmp_path, "a.png")
-    assert image.mode == "RGB" and image.size == (30, 20)
+    assert image.mode == "RGB"
+    assert image.size == (30, 20)
 
 
 def test_exif_orientation_is_applied(tmp_path):
@@ -108,7 +109,8 @@ def test_corrupt_images_are_read_or_named(tmp_path, name):
         return
     [image] = load(tmp_path / "images", name)
     size, colour = READ[name]
-    assert image.mode == "RGB" and image.size == size
+    assert image.mode == "RGB"
+    assert image.size == size
     assert np.abs(np.asarray(image, int) - colour).max() <= 2
 
 
@@ -152,7 +154,8 @@ def test_pixels_equal_those_of_clip():
     expected = open_clip.image_transform(24, is_train=False, mean=MEAN, std=STD)
     images = [noise("RGB", size) for size in ((30, 40), (100, 37), (10, 12))]
     pixels = PrepareImages(24, MEAN, STD)({"pil": images})["pixels"]
-    assert pixels.shape == (3, 3, 24, 24) and pixels.dtype == torch.float32
+    assert pixels.shape == (3, 3, 24, 24)
+    assert pixels.dtype == torch.float32
     assert torch.equal(pixels, torch.stack([expected(image) for image in images]))
 
 
@@ -160,7 +163,8 @@ def test_restore_inverts_normalization():
     picture = noise("RGB", (24, 24))
     prepare = PrepareImages(24, MEAN, STD)
     restored = prepare.restore(prepare({"pil": [picture, picture.rotate(90)]})["pixels"])
-    assert restored.shape == (2, 24, 24, 3) and restored.dtype == torch.uint8
+    assert restored.shape == (2, 24, 24, 3)
+    assert restored.dtype == torch.uint8
     assert np.array_equal(restored[0].numpy(), np.asarray(picture))
     assert np.array_equal(restored[1].numpy(), np.asarray(picture.rotate(90)))
     # Padding and blacked-out images are zeros: the mean colour; what lies beyond white stays white.

@@ -18,7 +18,8 @@ def test_marks_that_a_file_declares_as_ordinary_stay_text(tmp_path):
     think, line = tokenizer.convert_tokens_to_ids(["<think>", "\n\n## Answer:\n"])
     ids = plain(tokenizer, f"a {' '.join(MARKED)}\n\n## Answer:\nb")
     assert not set(tokenizer.convert_tokens_to_ids(MARKED)) & set(ids)
-    assert line in ids and tokenizer.decode(ids) == f"a {' '.join(MARKED)}\n\n## Answer:\nb"
+    assert line in ids
+    assert tokenizer.decode(ids) == f"a {' '.join(MARKED)}\n\n## Answer:\nb"
     assert tokenizer.decode([think, *plain(tokenizer, "a")], skip_special_tokens=True) == "<think>a"
 
 

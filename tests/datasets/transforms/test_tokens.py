@@ -44,7 +44,8 @@ def test_only_answers_and_their_ends_have_labels(tokenizer):
     assert out["input_ids"].dtype == out["labels"].dtype == torch.int64
     assert torch.equal(out["labels"][has_label], out["input_ids"][has_label])
     assert tokenizer.decode(out["input_ids"][has_label]).split() == ["red</s>", "a", "circle</s>"]
-    assert out["input_ids"][0] == tokenizer.bos_token_id and out["image_tokens"] == 1
+    assert out["input_ids"][0] == tokenizer.bos_token_id
+    assert out["image_tokens"] == 1
     assert (out["input_ids"] == tokenizer.bos_token_id).sum() == 1
 
 
@@ -65,7 +66,8 @@ def test_special_tokens_typed_by_a_user_stay_text(tokenizer, tokenization):
     typed = "<image> </s> <s> <|endofchunk|> <PAD> <unk>"
     out, _ = tokens(tokenizer, [{"question": typed, "context": typed, "answer": typed}], tokenization=tokenization)
     ids = out["input_ids"].tolist()
-    assert ids.count(tokenizer.eos_token_id) == ids.count(tokenizer.bos_token_id) == 1 and out["image_tokens"] == 0
+    assert ids.count(tokenizer.eos_token_id) == ids.count(tokenizer.bos_token_id) == 1
+    assert out["image_tokens"] == 0
     special = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id, tokenizer.bos_token_id}
     assert not special & set(ids)
     assert typed in tokenizer.decode(out["labels"][out["labels"] != -100])
@@ -86,7 +88,8 @@ def test_stripped_text_touches_its_images(tokenizer):
 def test_whitespace_is_stripped_across_segments(tokenizer):
     image = tokenizer.convert_tokens_to_ids(IMAGE)
     ids, label_ids = stripped(tokenizer, PLACE, Segment("\n"), Segment(" red\n", True), Segment(" "), PLACE)
-    assert ids == [image, *plain(tokenizer, "red"), image] and label_ids == plain(tokenizer, "red")
+    assert ids == [image, *plain(tokenizer, "red"), image]
+    assert label_ids == plain(tokenizer, "red")
 
 
 def test_stripped_prompt_and_answer_are_encoded_as_one_text(tokenizer):
@@ -98,18 +101,21 @@ def test_stripped_prompt_and_answer_are_encoded_as_one_text(tokenizer):
 
 def test_a_token_across_two_segments_belongs_to_the_one_where_it_ends(tokenizer):
     _, label_ids = stripped(tokenizer, Segment("what "), Segment("red", True), Segment(" no"))
-    assert label_ids == plain(tokenizer, "red") and len(label_ids) == 1
+    assert label_ids == plain(tokenizer, "red")
+    assert len(label_ids) == 1
 
 
 def test_all_tokens_of_an_answer_that_comes_first_have_labels(tokenizer):
     _, label_ids = stripped(tokenizer, Segment("x", True), Segment(" no"))
-    assert label_ids == plain(tokenizer, "x") and len(label_ids) == 2
+    assert label_ids == plain(tokenizer, "x")
+    assert len(label_ids) == 2
 
 
 def test_leading_space_follows_the_prefix_space(tokenizer, monkeypatch):
     """Also with a tokenizer that puts no space in front of one, as Llama's of transformers 5 does."""
     ids, label_ids = stripped(tokenizer, Segment(" red"), Segment(" red", True))
-    assert tokenizer.decode(ids) == " red red" and label_ids == plain(tokenizer, "red")
+    assert tokenizer.decode(ids) == " red red"
+    assert label_ids == plain(tokenizer, "red")
     monkeypatch.setattr(tokenizer.backend_tokenizer, "normalizer", None)
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     monkeypatch.setattr(tokenizer.backend_tokenizer, "pre_tokenizer", metaspace)
@@ -122,19 +128,33 @@ def test_unknown_tokenization(tokenizer):
         TokenizeSegments(tokenizer, 9, "strip")
 
 
+@pytest.mark.parametrize("max_length", [-1, 0, "long", 1.5, True])
+def test_a_length_limit_that_is_no_number_of_tokens(tokenizer, max_length):
+    with pytest.raises(ValueError, match=r"max_length=.* \(chat: chat_max_length\): choose 1 or more tokens, or None"):
+        TokenizeSegments(tokenizer, max_length)
+
+
+def test_a_start_of_sequence_that_is_neither_there_nor_left_out(tokenizer):
+    with pytest.raises(ValueError, match="add_bos_token='yes': choose one of True, False and None"):
+        TokenizeSegments(tokenizer, 9, add_bos_token="yes")
+
+
 def test_truncation_is_reported(tokenizer):
     turn = {"question": "what", "answer": "red " * 30}
     whole, _ = tokens(tokenizer, [turn])
     limit = len(whole["input_ids"]) - 7
     out, results = tokens(tokenizer, [turn], max_length=limit)
     assert len(out["input_ids"]) == len(out["labels"]) == limit
-    assert results["cut"] == (limit + 7, limit, 7) and "cut" not in whole
+    assert results["cut"] == (limit + 7, limit, 7)
+    assert "cut" not in whole
 
 
 def test_result_without_label_tokens_is_none(tokenizer):
     turn = {"question": "what " * 50, "answer": "red"}
     out, results = tokens(tokenizer, [turn], max_length=20)
-    assert out is None and results["cut"][1] == 20 and results["cut"][2] > 0
+    assert out is None
+    assert results["cut"][1] == 20
+    assert results["cut"][2] > 0
     assert tokens(tokenizer, [{"question": "what", "answer": ""}])[0] is None
 
 
@@ -167,10 +187,8 @@ def test_pack_leaves_out_images_whose_token_is_cut_off(tokenizer):
     out, _ = tokens(tokenizer, turns, images=2, max_length=len(whole["input_ids"]) // 2)
     out["pixels"] = torch.zeros(2, 3, 4, 4)
     packed = PackInputs()(out)
-    assert (
-        packed["pixels"].shape[0] == 1
-        and (packed["input_ids"] == tokenizer.convert_tokens_to_ids("<image>")).sum() == 1
-    )
+    assert packed["pixels"].shape[0] == 1
+    assert (packed["input_ids"] == tokenizer.convert_tokens_to_ids("<image>")).sum() == 1
 
 
 def test_pack_without_loaded_images_is_an_error(tokenizer):
@@ -182,9 +200,14 @@ def test_pack_without_loaded_images_is_an_error(tokenizer):
 def test_meta_of_the_last_turn(tokenizer):
     turns = [{"question": "a", "answer": "b"}, {"question": "what", "answer": "red", "answers": ["red", "blue"]}]
     meta = PackInputs()(tokens(tokenizer, turns)[0])["meta"]
-    assert meta["question"] == "what" and meta["answer"] == "red" and meta["answers"] == ["red", "blue"]
-    assert meta["choices"] == [] and meta["prompt"].endswith("what\n\n### Response:\n") and meta["dataset"] == "d"
-    assert meta["file"] == "f.json" and meta["record"] == 1
+    assert meta["question"] == "what"
+    assert meta["answer"] == "red"
+    assert meta["answers"] == ["red", "blue"]
+    assert meta["choices"] == []
+    assert meta["prompt"].endswith("what\n\n### Response:\n")
+    assert meta["dataset"] == "d"
+    assert meta["file"] == "f.json"
+    assert meta["record"] == 1
 
 
 @pytest.mark.parametrize("tokenization", TOKENIZATIONS)
@@ -197,8 +220,10 @@ def test_only_the_beginning_of_a_very_long_text_is_encoded(tokenizer, monkeypatc
     cut, info = tokens(tokenizer, turns, images=1, max_length=40, tokenization=tokenization)
     monkeypatch.setattr("mmgpt.datasets.transforms.tokens.LONG_TEXT", 10**9)
     whole, all_of = tokens(tokenizer, turns, images=1, max_length=40, tokenization=tokenization)
-    assert torch.equal(cut["input_ids"], whole["input_ids"]) and torch.equal(cut["labels"], whole["labels"])
-    assert 40 < info["cut"][0] < all_of["cut"][0] and info["cut"][1] == 40
+    assert torch.equal(cut["input_ids"], whole["input_ids"])
+    assert torch.equal(cut["labels"], whole["labels"])
+    assert 40 < info["cut"][0] < all_of["cut"][0]
+    assert info["cut"][1] == 40
     assert 0 < info["cut"][2] <= all_of["cut"][2], "the lost answer is told"
 
 
@@ -207,11 +232,13 @@ def test_a_long_text_of_few_tokens_is_encoded_further(tokenizer, monkeypatch):
     monkeypatch.setattr("mmgpt.datasets.transforms.tokens.CHARACTERS", 1)
     turns = [{"question": "what " * 30, "answer": "red circle"}]
     out, info = tokens(tokenizer, turns, max_length=99)
-    assert "cut" not in info and tokenizer.decode(out["input_ids"]).rstrip("</s>").rstrip().endswith("red circle")
+    assert "cut" not in info
+    assert tokenizer.decode(out["input_ids"]).rstrip("</s>").rstrip().endswith("red circle")
 
 
 def test_the_beginning_of_segments():
     segments = [Segment("abc def", True), PLACE, Segment("gh ij", False)]
     assert beginning(segments, 19) is segments
     assert beginning(segments, 18) == [*segments[:2], Segment("gh", False)]
-    assert beginning(segments, 5) == [Segment("abc", True)] and beginning(segments, 2) == [Segment("ab", True)]
+    assert beginning(segments, 5) == [Segment("abc", True)]
+    assert beginning(segments, 2) == [Segment("ab", True)]

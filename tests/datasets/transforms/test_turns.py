@@ -41,7 +41,8 @@ def test_pick_turn():
 def test_join_answers():
     turn = {"question": "", "answers": ["a", "b", "c"]}
     joined = outcomes(JoinAnswers(2, separator=". "), turn)
-    assert len(set(joined)) == 6 and all(len(set(text.split(". "))) == 2 for text in joined)
+    assert len(set(joined)) == 6
+    assert all(len(set(text.split(". "))) == 2 for text in joined)
     assert sorted(JoinAnswers(9)(results(turn))["turns"][0]["answer"].split()) == ["a", "b", "c"]
     with pytest.raises(ValueError, match="count=0"):
         JoinAnswers(0)
@@ -50,7 +51,8 @@ def test_join_answers():
 def test_pick_image():
     images = ["1.png", "2.png", "3.png"]
     picked = [PickImage()(results(seed=seed) | {"images": list(images)})["images"] for seed in range(60)]
-    assert {len(names) for names in picked} == {1} and {names[0] for names in picked} == set(images)
+    assert {len(names) for names in picked} == {1}
+    assert {names[0] for names in picked} == set(images)
     assert PickImage()(results() | {"images": []})["images"] == []
 
 
@@ -85,7 +87,8 @@ CHOICE = {
 
 def test_offer_options_are_in_the_question():
     offered = outcomes(OfferOptions(0.5), CHOICE, of=lambda t: t[0]["question"])
-    assert set(offered) == {"what?", "what? Options: a, b."} and 15 < offered.count("what?") < 45
+    assert set(offered) == {"what?", "what? Options: a, b."}
+    assert 15 < offered.count("what?") < 45
     assert set(outcomes(OfferOptions(), CHOICE, of=lambda t: t[0]["question"])) == {"what? Options: a, b."}
     assert set(outcomes(OfferOptions(0), CHOICE, of=lambda t: t[0]["question"])) == {"what?"}
     assert OfferOptions()(results({"question": "free?"}))["turns"][0]["question"] == "free?"

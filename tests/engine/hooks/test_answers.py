@@ -82,7 +82,8 @@ def test_answers_are_logged_and_drawn(make_runner, tmp_path):
     # Two of the four questions are asked, the middle of each half; in eval mode, without gradients.
     lines = "held-out answers after {} batches, 1 of 2 right\n    colours: 'what is it?': 'red', expected 'red'\n"
     lines += "    colours: 'what is it?': 'training False, gradients False', expected 'red'\n"
-    assert all(lines.format(step) in log for step in (4, 8, 12)) and log.count("held-out answers") == 3
+    assert all(lines.format(step) in log for step in (4, 8, 12))
+    assert log.count("held-out answers") == 3
     images = sorted((tmp_path / "run").glob("*/vis_data/vis_image/*.png"))
     assert [path.name for path in images] == ["answers_12.png", "answers_4.png", "answers_8.png"]
     # The picture is the red one of the questions.
@@ -93,9 +94,11 @@ def test_answers_are_logged_and_drawn(make_runner, tmp_path):
 def test_training_is_unchanged_by_the_answers(make_runner, tmp_path):
     plain, shown = make_runner("plain"), make_runner("shown", HOOK)
     plain.train(), shown.train()
-    assert shown.model.training and "held-out" not in logged(tmp_path / "plain")
+    assert shown.model.training
+    assert "held-out" not in logged(tmp_path / "plain")
     before, after = weights(plain), weights(shown)
-    assert before.keys() == after.keys() and all(before[name].equal(after[name]) for name in before)
+    assert before.keys() == after.keys()
+    assert all(before[name].equal(after[name]) for name in before)
 
 
 def test_a_resumed_run_with_answers_equals_the_uninterrupted_one(make_runner, tmp_path):
@@ -138,5 +141,6 @@ def test_metrics_and_answers_reach_tensorboard(make_runner, tmp_path):
     metrics = runner.test()
     [folder] = (tmp_path / "run").glob("*/vis_data")
     written = events.EventAccumulator(str(folder)).Reload()
-    assert {"loss", "lr"} <= set(written.Tags()["scalars"]) and len(written.Images("answers")) == 3
+    assert {"loss", "lr"} <= set(written.Tags()["scalars"])
+    assert len(written.Images("answers")) == 3
     assert [scalar.value for scalar in written.Scalars("error")] == pytest.approx([metrics["error"]])

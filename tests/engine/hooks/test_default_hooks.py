@@ -66,10 +66,12 @@ def test_a_config_without_bases_has_the_default_hooks(tmp_path, make_runner):
     cfg = Config({key: value for key, value in cfg.items() if key not in left_out})
     cfg.work_dir, cfg.experiment_name = str(tmp_path / "run"), tmp_path.name
     runner = MMGPTRunner.from_cfg(cfg)
-    assert "default_scope" not in cfg and set(GUARDS) <= set(names(runner))
+    assert "default_scope" not in cfg
+    assert set(GUARDS) <= set(names(runner))
     runner.train()
     state = torch.load(tmp_path / "run" / "latest.pth", weights_only=True)
-    assert set(state["state_dict"]) < set(runner.model.state_dict()) and state["meta"]["iter"] == 12
+    assert set(state["state_dict"]) < set(runner.model.state_dict())
+    assert state["meta"]["iter"] == 12
 
 
 @pytest.mark.parametrize("name", [*DEFAULT_HOOKS, "answers"])
@@ -78,9 +80,11 @@ def test_a_hook_set_to_none_is_off(make_runner, tmp_path, name):
     more = "val_dataloader = test_dataloader\nval_cfg = dict(type='ValLoop')\nval_evaluator = test_evaluator\n"
     runner = make_runner(FAULTY + more + f"default_hooks['{name}'] = None\n", max_epochs=1)
     runner.train()
-    assert runner.iter == 6 and runner.test()["error"] > 0
+    assert runner.iter == 6
+    assert runner.test()["error"] > 0
     kind = DEFAULT_HOOKS.get(name, dict(type="mmgpt.AnswersHook"))["type"].removeprefix("mmgpt.")
-    assert kind not in names(runner) and len(set(GUARDS) & set(names(runner))) == len(GUARDS) - (kind in GUARDS)
+    assert kind not in names(runner)
+    assert len(set(GUARDS) & set(names(runner))) == len(GUARDS) - (kind in GUARDS)
     text = logs(tmp_path / "run")
     line = "turned off\n" if name in DEFAULT_HOOKS else "not a default hook"
     assert f"default_hooks.{name}=None: {line}" in text
@@ -92,7 +96,8 @@ def test_arguments_of_a_default_hook_are_changed_without_a_type(make_runner):
         "default_hooks = dict(_delete_=True, nonfinite=dict(patience=3), checkpoint=dict(interval=2, by_epoch=False))\n"
     )
     hooks = {type(hook).__name__: hook for hook in make_runner(more).hooks}
-    assert hooks["NonFiniteHook"].patience == 3 and hooks["NonFiniteHook"].priority == "HIGH"
+    assert hooks["NonFiniteHook"].patience == 3
+    assert hooks["NonFiniteHook"].priority == "HIGH"
     assert hooks["TrainableCheckpointHook"].interval == 2
 
 
@@ -115,7 +120,9 @@ def test_a_hook_that_is_listed_elsewhere_is_not_added_twice(make_runner, more):
 def test_built_hooks_and_further_hooks_of_mmengine_stay():
     logger, mine = LoggerHook(interval=7), HOOKS.build(dict(type="StopOnSignalHook"))
     hooks = hooks_of_run(dict(logger=logger), [mine, dict(type="LoggerHook", interval=3)])
-    assert logger in hooks and mine in hooks and dict(type="LoggerHook", interval=3) in hooks
+    assert logger in hooks
+    assert mine in hooks
+    assert dict(type="LoggerHook", interval=3) in hooks
     assert len(hooks) == len(DEFAULT_HOOKS) + 1
 
 
@@ -155,7 +162,8 @@ def test_default_hooks_that_are_a_list_are_refused():
 def test_a_signal_saves_with_custom_hooks_too(make_runner, tmp_path):
     with pytest.raises(Stopped) as stopped:
         make_runner(signalled(tmp_path) + OWN + "default_hooks['checkpoint']['interval'] = 1000\n").train()
-    assert stopped.value.saved and os.readlink(tmp_path / "run" / "latest.pth") == "stopped.pth"
+    assert stopped.value.saved
+    assert os.readlink(tmp_path / "run" / "latest.pth") == "stopped.pth"
 
 
 def test_a_signal_without_a_checkpoint_hook_ends_the_run_unsaved(tmp_path):

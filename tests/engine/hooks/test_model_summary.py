@@ -22,7 +22,8 @@ def test_summary_of_a_tuned_model(tuned):
     assert set(table) == {"vision", "perceiver", "gated blocks", "language", "LoRA", "all"}
     lora = sum(weight.numel() for name, weight in tuned.named_parameters() if "lora_" in name)
     assert table["LoRA"] == (f"{lora:,}", f"{lora:,}", "0", "float32")
-    assert table["vision"][1] == "0" and table["vision"][3] == "bfloat16"
+    assert table["vision"][1] == "0"
+    assert table["vision"][3] == "bfloat16"
     assert table["all"][3] == "bfloat16, float32"
     total = sum(weight.numel() for weight in tuned.parameters())
     assert table["all"][0] == f"{total:,}"
@@ -50,9 +51,12 @@ def test_weights_and_biases_offline_by_config(make_runner, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     make_runner(FAULTY, tracker="wandb_offline").train()
     (first, options), *_, (last, _) = calls
-    assert first == "init" and options["mode"] == "offline" and last == "join"
+    assert first == "init"
+    assert options["mode"] == "offline"
+    assert last == "join"
     rows = [row for kind, row in calls if kind == "log"]
-    assert len(rows) == 12 and {"loss_stub", "lr", "grad_norm", "tokens_per_s"} <= set(rows[0])
+    assert len(rows) == 12
+    assert {"loss_stub", "lr", "grad_norm", "tokens_per_s"} <= set(rows[0])
 
 
 def test_trackers_are_named():

@@ -71,7 +71,8 @@ def test_a_step_is_skipped_and_its_samples_are_named(make_runner, tmp_path, key,
 def test_all_batches_of_an_accumulated_step_are_skipped(make_runner, tmp_path):
     changed = changes(make_runner(poisoned(5), accumulative_counts=3))
     steps = skipped(logs(tmp_path / "run"))
-    assert len(steps) == 2 and all(step % 3 == 0 for step in steps)
+    assert len(steps) == 2
+    assert all(step % 3 == 0 for step in steps)
     assert [step for step in (3, 6, 9, 12) if changed[step - 2]] == [
         step for step in (3, 6, 9, 12) if step not in steps
     ]
@@ -83,7 +84,8 @@ def test_after_too_many_in_a_row_the_run_ends(make_runner, tmp_path):
         ValueError, match="(?s)4 in a row: loss_stub is inf.*patience=3.*lower the learning rate"
     ) as end:
         runner.train()
-    assert runner.iter == 3 and skipped(logs(tmp_path / "run")) == [1, 2, 3, 4]
+    assert runner.iter == 3
+    assert skipped(logs(tmp_path / "run")) == [1, 2, 3, 4]
     assert resource_message(end.value) is None
 
 
@@ -96,7 +98,8 @@ def test_all_processes_skip_the_step_of_one(tmp_path):
     done = train_on_two(tmp_path, poisoned(5))
     assert done.returncode == 0, done.stderr[-3000:]
     text = logs(tmp_path / "two")
-    assert len(skipped(text)) == 2 and "id 5" in text
+    assert len(skipped(text)) == 2
+    assert "id 5" in text
     assert all(line.count("id ") == 2 for line in text.splitlines() if "is skipped" in line)
     state = torch.load(tmp_path / "two" / "latest.pth", weights_only=True)
     assert {int(values["step"]) for values in state["optimizer"]["state"].values()} == {6 - 2}

@@ -31,8 +31,10 @@ def test_a_run_stopped_by_a_signal_is_resumed_to_the_same_weights(make_runner, t
         make_runner(more).train()
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
     last = tmp_path / "run" / "latest.pth"
-    assert stopped.value.signum == signum and 0 < stopped.value.step < 12
-    assert os.readlink(last) == "stopped.pth" and state(last)["meta"]["iter"] == stopped.value.step
+    assert stopped.value.signum == signum
+    assert 0 < stopped.value.step < 12
+    assert os.readlink(last) == "stopped.pth"
+    assert state(last)["meta"]["iter"] == stopped.value.step
 
     resumed, whole = make_runner(more, resume=True, load_from=str(last)), make_runner(more, work_dir="whole")
     for runner in (resumed, whole):
@@ -74,7 +76,8 @@ def test_a_signal_to_the_whole_group_spares_the_loaders(tmp_path):
     more += "default_hooks['checkpoint']['interval'] = 6\n"
     done = train(tmp_path, more, "--work-dir", tmp_path / "run")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
-    assert "stopped by SIGTERM after" in done.stderr and "go on with --resume" in done.stderr
+    assert "stopped by SIGTERM after" in done.stderr
+    assert "go on with --resume" in done.stderr
     assert (tmp_path / "run" / "latest.pth").is_file()
 
 

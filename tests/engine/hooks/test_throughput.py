@@ -32,4 +32,7 @@ def test_throughput_is_logged(make_runner, tmp_path, monkeypatch):
     # 8 + 5 trained parameters, 5 tokens a sample.
     assert last["mfu"] == pytest.approx(5 * last["samples_per_s"] * (6 * 13 + 4 * 16) / 1000)
     text = logs(tmp_path / "run")
-    assert "tokens_per_s: " in text and "loss_stub: " in text and "grad_norm: " in text and "eta: " in text
+    assert "tokens_per_s: " in text
+    assert "loss_stub: " in text
+    assert "grad_norm: " in text
+    assert "eta: " in text

@@ -46,7 +46,8 @@ def test_a_run_with_zero_gradients_is_ended(make_runner, tmp_path, clip):
     runner = make_runner(dull(clip, zero=range(100)), **{"default_hooks.zero_gradients.patience": 4})
     with pytest.raises(ValueError, match=r"first 4 steps of this run all gradients were exactly zero.*target_modules"):
         runner.train()
-    assert runner.iter == 3 and not list((tmp_path / "run").glob("iter_4.pth"))
+    assert runner.iter == 3
+    assert not list((tmp_path / "run").glob("iter_4.pth"))
 
 
 def test_patience_counts_steps_not_batches(make_runner):

@@ -33,7 +33,8 @@ def test_unshard_inverts_shard_like(tiny_flamingo_config):
     reference = model.perceiver.latents
     value = torch.arange(reference.numel(), dtype=torch.float32).reshape(reference.shape)
     part = shard_like(value, reference)
-    assert isinstance(part, DTensor) and torch.equal(unshard([part])[0], value)
+    assert isinstance(part, DTensor)
+    assert torch.equal(unshard([part])[0], value)
     assert shard_like(value, value) is value
 
 

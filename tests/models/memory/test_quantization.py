@@ -65,10 +65,12 @@ def test_the_layers_that_are_quantized_and_their_bytes(tiny_flamingo_config, pre
     model = built(tiny_flamingo_config, precision)
     small = {name: p for name, p in model.named_parameters() if p.dtype == stored}
     # Seven matrices in each of four layers: none of gated blocks, of LoRA, embedding or head.
-    assert len(small) == 28 and all("_proj." in name and ".lora_" not in name for name in small)
+    assert len(small) == 28
+    assert all("_proj." in name and ".lora_" not in name for name in small)
     weights = quantized_parameters(built(tiny_flamingo_config, None).module.language.model)
     count = sum(p.numel() for p in weights)
-    assert len(weights) == 28 and count == 4 * (4 * 32 * 32 + 3 * 32 * 64)
+    assert len(weights) == 28
+    assert count == 4 * (4 * 32 * 32 + 3 * 32 * 64)
     scales = [p.quant_state.absmax for p in small.values()] if precision == "int4" else []
     bytes_ = sum(p.nbytes for p in [*small.values(), *scales])
     assert bytes_ == pytest.approx(BYTES[precision] * count, rel=1e-3)
@@ -80,7 +82,8 @@ def test_quantized_weights_are_neither_quantized_again_nor_merged_into(tiny_flam
     from mmengine.config import Config
 
     model = built(tiny_flamingo_config, "int4")
-    assert is_quantized(model) and not is_quantized(built(tiny_flamingo_config, None))
+    assert is_quantized(model)
+    assert not is_quantized(built(tiny_flamingo_config, None))
     with pytest.raises(ValueError, match=r"quantized already: build it with language\.precision=None"):
         for_serving(model)
     with pytest.raises(ValueError, match="not merged into quantized weights"):

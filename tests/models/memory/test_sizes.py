@@ -98,13 +98,15 @@ def test_a_base_of_qwen2_and_clip_by_their_config_files(qwen, tmp_path, monkeypa
     # Three tokens are added: <|endofchunk|>, <image> and <PAD>.
     assert sum(p.numel() for p in own) == count(bare) + 3 * 64
     encoder = CLIPVisionModel(CLIPVisionConfig(**ENCODER, image_size=32, patch_size=8))
-    assert count(flamingo.vision) == count(encoder) and flamingo.vision.width == 48
+    assert count(flamingo.vision) == count(encoder)
+    assert flamingo.vision.width == 48
     assert all(p.device == torch.device("meta") for p in flamingo.parameters())
 
 
 def test_a_training_step_on_qwen2_and_clip_is_planned(qwen):
     planned = plan(build_without_weights(qwen), Sizes(2, 32, 1))
-    assert planned.weights["frozen bfloat16"] > 2 * 500 * 64 and planned.step > 0
+    assert planned.weights["frozen bfloat16"] > 2 * 500 * 64
+    assert planned.step > 0
 
 
 def test_a_model_that_was_changed_is_the_one_that_is_built(qwen, tmp_path):
@@ -124,7 +126,8 @@ def test_an_encoder_of_timm_by_name_without_its_weights(tiny_flamingo_config):
     vision = dict(type="TimmVision", model="mobilenetv3_small_050.lamb_in1k", image_size=64)
     model = build_without_weights(dict(model=dict(tiny_flamingo_config, vision=vision)))
     assert count(model.vision) == count(MODELS.build(dict(vision, pretrained=False)))
-    assert image_side(model.vision) == (64, 64) and model.vision.width == 288
+    assert image_side(model.vision) == (64, 64)
+    assert model.vision.width == 288
     assert plan(model, Sizes(2, 32, 1)).step > 0
 
 

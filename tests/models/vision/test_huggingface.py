@@ -65,9 +65,11 @@ def test_class_and_register_tokens_are_dropped(family, image_size, tmp_path):
     pixels = torch.randn(2, 3, *image_size)
     out = model.tower(pixel_values=pixels, output_hidden_states=True)
     patches = pixels.shape[2] * pixels.shape[3] // 64
-    assert model(pixels).shape == (2, patches, 32) and out.hidden_states[-1].shape[1] == patches + extra
+    assert model(pixels).shape == (2, patches, 32)
+    assert out.hidden_states[-1].shape[1] == patches + extra
     assert torch.equal(model(pixels), out.hidden_states[-1][:, extra:])
-    assert model.prefix_tokens == extra and model.grid == (pixels.shape[2] // 8, pixels.shape[3] // 8)
+    assert model.prefix_tokens == extra
+    assert model.grid == (pixels.shape[2] // 8, pixels.shape[3] // 8)
     normed = hugging_face(family, tmp_path, **{**SIZES, **more}, ours=dict(final_norm=True))
     expected = out.last_hidden_state[:, extra:]
     if family == "clip_vision_model":  # whose norm is for the class token alone in transformers
@@ -83,7 +85,8 @@ def test_the_last_feature_map_of_a_convolutional_encoder(family, tmp_path):
     pixels = torch.randn(2, 3, 64, 96)
     out = model.tower(pixel_values=pixels, output_hidden_states=True)
     assert (model.grid, model.width, model.prefix_tokens) == ((2, 2), 24, 0)
-    assert torch.equal(model(pixels), out.hidden_states[-1].flatten(2).transpose(1, 2)) and model(pixels).shape[1] == 6
+    assert torch.equal(model(pixels), out.hidden_states[-1].flatten(2).transpose(1, 2))
+    assert model(pixels).shape[1] == 6
     normed = hugging_face(family, tmp_path, **sizes, ours=dict(final_norm=True))(pixels)
     assert not torch.allclose(normed, model(pixels), atol=1e-3)
     if family == "dinov3_convnext":  # the others norm the pooled features only

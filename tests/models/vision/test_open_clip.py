@@ -46,7 +46,8 @@ def test_open_clip_stage_of_a_resnet(tmp_path):
     pixels = torch.randn(1, 3, 64, 64)
     encoder = model.tower
     expected = encoder.layer2(encoder.layer1(encoder.stem(pixels))).flatten(2).transpose(1, 2)
-    assert model.width == 64 and expected.shape == (1, 64, 64)
+    assert model.width == 64
+    assert expected.shape == (1, 64, 64)
     assert_close(model(pixels), expected)
 
 
@@ -94,7 +95,8 @@ def test_a_last_norm_without_effect_is_refused(vision, text, effect, tmp_path):
     assert not MODELS.build(config).final_norm
     if effect:
         model = MODELS.build(dict(config, final_norm=True))
-        assert model.final_norm and model.training
+        assert model.final_norm
+        assert model.training
     else:
         with pytest.raises(ValueError, match="final_norm=True has no effect on .*a-kind-of-encoder.json"):
             MODELS.build(dict(config, final_norm=True))

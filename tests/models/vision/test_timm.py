@@ -55,12 +55,15 @@ def test_features_are_timms_own_on_the_grid(name, tmp_path):
     for layer in (-1, -2, 1):
         encoder = MODELS.build(dict(config, layer=layer)).eval()
         features = encoder(pixels)
-        assert encoder.image_size == size and features.shape[1:] == (encoder.grid[0] * encoder.grid[1], encoder.width)
+        assert encoder.image_size == size
+        assert features.shape[1:] == (encoder.grid[0] * encoder.grid[1], encoder.width)
         assert_close(features, intermediates[layer].flatten(2).transpose(1, 2))
         # The head and the layers after this one are gone.
         assert len(encoder.state_dict()) < len(network.state_dict())
     encoder = MODELS.build(config).eval()
-    assert encoder.grid == grid and encoder.prefix_tokens == prefix_tokens and encoder.pretrained
+    assert encoder.grid == grid
+    assert encoder.prefix_tokens == prefix_tokens
+    assert encoder.pretrained
     if not has_norm:
         with pytest.raises(ValueError, match="final_norm=True"):
             MODELS.build(dict(config, final_norm=True))
@@ -76,7 +79,8 @@ def test_random_weights_and_a_file_of_another_head(tmp_path):
     pixels = torch.randn(1, 3, 32, 32)
     expected = MODELS.build(config).eval()(pixels)
     random = MODELS.build(dict(config, pretrained=False)).eval()
-    assert not random.pretrained and not torch.allclose(random(pixels), expected)
+    assert not random.pretrained
+    assert not torch.allclose(random(pixels), expected)
     backbone = {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
     more_classes = {"head.weight": torch.zeros(9, 24), "head.bias": torch.zeros(9)}
     (tmp_path / "model.safetensors").unlink()
@@ -98,7 +102,8 @@ def test_a_file_of_weights_by_model_name(tmp_path):
 def test_position_embeddings_are_resized_for_another_image_size(tmp_path):
     _, config = save_network("vit_tiny_patch16_224", tmp_path)
     encoder = MODELS.build(dict(config, image_size=48)).eval()
-    assert encoder.grid == (6, 6) and encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 36, 24)
+    assert encoder.grid == (6, 6)
+    assert encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 36, 24)
     small = MODELS.build(config).eval()
     table = small.tower.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
     resized = torch.nn.functional.interpolate(table, size=(6, 6), mode="bicubic", antialias=True)
@@ -115,7 +120,8 @@ def test_weights_of_open_clip_give_its_features(tmp_path, tiny_clip):
     copy(f"{tiny_clip}/open_clip_model.safetensors", tmp_path)
     encoder = MODELS.build(dict(type="TimmVision", path=str(tmp_path))).eval()
     pixels = torch.randn(2, 3, 32, 32)
-    assert encoder.image_size == (32, 32) and encoder.prefix_tokens == clip.prefix_tokens == 1
+    assert encoder.image_size == (32, 32)
+    assert encoder.prefix_tokens == clip.prefix_tokens == 1
     assert_close(encoder(pixels), clip(pixels))
 
 

@@ -148,15 +148,24 @@ def test_texts_are_split_as_the_named_tokenizers_do(split, pieces):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "add_bos_token"),
     [
-        {},
-        dict(add_dummy_prefix=False, user_defined_symbols=["<start_of_turn>", "\n\n", "▁▁", "▁▁▁"], pad_id=0, eos_id=1)
-        | dict(bos_id=2, unk_id=3),
+        ({}, None),
+        ({}, False),
+        (
+            dict(
+                add_dummy_prefix=False,
+                user_defined_symbols=["<start_of_turn>", "\n\n", "▁▁", "▁▁▁"],
+                pad_id=0,
+                eos_id=1,
+            )
+            | dict(bos_id=2, unk_id=3),
+            True,
+        ),
     ],
-    ids=["llama", "gemma"],
+    ids=["llama", "without a start", "gemma"],
 )
-def test_a_sentencepiece_tokenizer_equals_the_one_in_the_file(converted, tmp_path, arguments):
+def test_a_sentencepiece_tokenizer_equals_the_one_in_the_file(converted, tmp_path, arguments, add_bos_token):
     common = dict(model_type="bpe", vocab_size=400, byte_fallback=True, split_digits=True, minloglevel=2)
     common |= dict(remove_extra_whitespaces=False, normalization_rule_name="identity")
     prefix = str(tmp_path / "sentencepiece")
@@ -164,20 +173,23 @@ def test_a_sentencepiece_tokenizer_equals_the_one_in_the_file(converted, tmp_pat
         sentence_iterator=iter(CORPUS), model_prefix=prefix, **{**common, **arguments}
     )
     metadata = sentencepiece_metadata(tmp_path / "sentencepiece.model")
-    absent = dict.fromkeys(("tokenizer.ggml.merges", "tokenizer.ggml.add_bos_token", "tokenizer.chat_template"))
-    metadata |= {**absent, "tokenizer.ggml.padding_token_id": None}
+    absent = ("merges", "padding_token_id")
+    metadata |= {**{f"tokenizer.ggml.{name}": None for name in absent}, "tokenizer.chat_template": None}
+    metadata["tokenizer.ggml.add_bos_token"] = add_bos_token
     folder = converted(random_model(vocab_size=len(metadata["tokenizer.ggml.tokens"])), metadata)
+    starts = add_bos_token is not False  # llama.cpp's default for sentencepiece
     tokenizer, raw = load_tokenizer(str(folder)), sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
     for text in PROBES:
         assert tokenizer.encode(text, add_special_tokens=False) == raw.encode(text), text
         assert tokenizer.decode(raw.encode(text)) == text
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (raw.bos_id(), raw.eos_id())
-    assert AutoTokenizer.from_pretrained(folder).encode("the") == [raw.bos_id(), *raw.encode("the")]
+    for loaded in (tokenizer, AutoTokenizer.from_pretrained(folder)):
+        assert loaded.encode("the") == [raw.bos_id()] * starts + raw.encode("the")
 
 
 def test_a_start_token_is_put_where_the_file_asks_for_it(converted):
-    folder = converted(random_model(), {"tokenizer.ggml.add_bos_token": True})
-    assert AutoTokenizer.from_pretrained(folder).encode("the")[0] == 1
+    folder = str(converted(random_model(), {"tokenizer.ggml.add_bos_token": True}))
+    assert AutoTokenizer.from_pretrained(folder).encode("the")[0] == load_tokenizer(folder).encode("the")[0] == 1
 
 
 def test_all_ends_of_a_turn_are_in_the_folder(converted):

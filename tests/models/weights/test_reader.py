@@ -46,7 +46,8 @@ def test_tensors_and_tuning_config_of_training_files(tmp_path, tuning, prefix):
     )
     state, read = state_and_tuning(read_weights(tmp_path / "a.pt"), "a.pt")
     assert same(state)
-    assert read == {"lora_r": 8, "lora_target_modules": ["a", "b"]} and type(read) is dict
+    assert read == {"lora_r": 8, "lora_target_modules": ["a", "b"]}
+    assert type(read) is dict
 
 
 def test_lora_settings_come_from_the_settings_of_a_run():
@@ -62,7 +63,8 @@ def test_lora_settings_come_from_the_settings_of_a_run():
 
 def test_bare_tensors_have_no_tuning():
     state, tuning = state_and_tuning(STATE, "a.pt")
-    assert same(state) and tuning is None
+    assert same(state)
+    assert tuning is None
 
 
 class Evil:

@@ -14,7 +14,8 @@ def test_written_shards_are_read_as_whole_tensors(tmp_path):
     (folder / "old.safetensors").touch()
     write_shards(folder, tensors)
     read = read_shards(folder, 1)
-    assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in read)
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in read)
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
 
 

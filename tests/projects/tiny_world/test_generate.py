@@ -136,7 +136,8 @@ def test_objects_of_a_scene_are_distinct_and_inside_the_image(scenes):
         objects = scene["objects"]
         assert len(objects) == len(pairs(scene)) == len({(o["row"], o["col"]) for o in objects})
         for box in [o["box"] for o in objects + scene["digits"]] + ([scene["box"]] if scene["word"] else []):
-            assert 0 <= box[0] < box[2] <= 64 and 0 <= box[1] < box[3] <= 64
+            assert 0 <= box[0] < box[2] <= 64
+            assert 0 <= box[1] < box[3] <= 64
         for o in objects:
             assert (o["size"] == "large") == (o["box"][2] - o["box"][0] >= 17)
             assert abs((o["box"][0] + o["box"][2]) / 2 - (o["col"] + 0.5) * 64 / 3) < 2.6
@@ -168,7 +169,8 @@ def records(world, split, family):
 def test_each_family_has_its_held_out_questions(world, scenes, family):
     found = records(world, "heldout", family)
     simple = [r for r in found if len(scenes[r["image"]]["objects"]) <= 2]
-    assert len(simple) == 240 and len(found) - len(simple) >= 60
+    assert len(simple) == 240
+    assert len(found) - len(simple) >= 60
     assert len({(r["image"], r["question"]) for r in found}) == len(found)
 
 
@@ -182,7 +184,8 @@ def test_answers_follow_from_the_scene(world, scenes, split, family):
         answer = record["choices"][record["correct_choice_idx"]]
         assert answer == solve(record["question"], scene["objects"]), record
         assert record["direct_answers"] == [answer] * 10
-        assert len(set(record["choices"])) == 4 and len(record["rationales"]) == 3
+        assert len(set(record["choices"])) == 4
+        assert len(record["rationales"]) == 3
         assert all(is_true(reason, scene["objects"]) for reason in record["rationales"]), record
 
 
@@ -276,7 +279,9 @@ def test_pretraining_statements_are_true_and_of_every_kind(world, scenes):
             continue
         caption = caption_of(scene["objects"])
         for line in record["caption"]:
-            assert "?" not in line and line == line.lower() and line.endswith(".")
+            assert "?" not in line
+            assert line == line.lower()
+            assert line.endswith(".")
             if line.endswith(f"{caption}."):
                 continue
             assert is_true(line, scene["objects"]), (line, scene)
@@ -289,7 +294,8 @@ def test_pretraining_statements_are_true_and_of_every_kind(world, scenes):
 def test_pretraining_pairs_are_statements_about_single_objects_among_several(world, scenes):
     whole = {record["image"]: record["caption"] for record in read(world / "pretrain/captions.json")}
     records = read(world / "pretrain/pairs.json")
-    assert records and len(records) < len(whole)
+    assert records
+    assert len(records) < len(whole)
     for record in records:
         scene = scenes[record["image"]]
         assert len(scene["objects"]) > 1 or len(scene["digits"]) > 1
@@ -301,7 +307,8 @@ def test_pretraining_pairs_are_statements_about_single_objects_among_several(wor
 
 def test_pretraining_text_holds_no_question_and_no_instruction(world):
     lines = read(world / "pretrain/text.json")
-    assert lines and all(not line["instruction"] and not line["input"] and "?" not in line["output"] for line in lines)
+    assert lines
+    assert all(not line["instruction"] and not line["input"] and "?" not in line["output"] for line in lines)
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -309,7 +316,8 @@ def test_captions_have_five_wordings_of_the_whole_scene(world, scenes, split):
     for record in read(world / f"coco_caption/{split}.json"):
         caption = caption_of(scenes[record["image"]]["objects"])
         assert len(set(record["caption"])) == 5
-        assert record["caption"][0] == caption and all(c.endswith(caption) for c in record["caption"])
+        assert record["caption"][0] == caption
+        assert all(c.endswith(caption) for c in record["caption"])
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -328,7 +336,9 @@ def test_the_third_turn_needs_the_image(world, scenes, split):
     found = read(world / f"llava/{split}_dialogue.json")
     for record in found:
         said = [message["value"] for message in record["conversations"]]
-        assert len(said) == 6 and said[0].startswith("<image>\n") and not any("<image>" in text for text in said[1:])
+        assert len(said) == 6
+        assert said[0].startswith("<image>\n")
+        assert not any("<image>" in text for text in said[1:])
         objects = scenes[record["image"]]["objects"]
         first = said[0].removeprefix("<image>\n")
         assert solve(first, objects) == said[1]
@@ -348,7 +358,8 @@ def test_described_images_are_jpegs_named_after_their_id(world, scenes):
     for split in ("train", "heldout"):
         for record in read(world / f"cc_sbu_align/{split}/filter_cap.json")["annotations"]:
             image = Image.open(world / f"cc_sbu_align/{split}/image/{record['image_id']}.jpg")
-            assert image.format == "JPEG" and image.size == (64, 64)
+            assert image.format == "JPEG"
+            assert image.size == (64, 64)
             objects = scenes[f"{split}/{record['image_id']}.png"]["objects"]
             assert all(f"{o['size']} {o['colour']} {o['shape']} is" in record["caption"] for o in objects)
 
@@ -373,7 +384,8 @@ def test_the_projects_parsers_read_every_file(world):
                 parser = parsers.alpaca
             for record in content.values() if isinstance(content, dict) else content:
                 sample = parser(record)
-                assert sample["turns"] and all((world / "images" / image).is_file() for image in sample["images"])
+                assert sample["turns"]
+                assert all((world / "images" / image).is_file() for image in sample["images"])
             read_files += 1
     assert read_files == 2 * 9 + 2 + 3 + 4 + 2 + 2 + 2
 

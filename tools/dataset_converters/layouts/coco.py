@@ -22,10 +22,12 @@ def read_coco(source: Path) -> Iterator[tuple[str, dict]]:
     captions = {}
     for number, image in enumerate(images):
         with at(f"{source}, images, record {number}"):
-            captions[field(without_nulls(image), "id", (int, str))] = (field(image, "file_name"), [])
+            image = without_nulls(image)
+            captions[field(image, "id", (int, str))] = (field(image, "file_name"), [])
     for number, annotation in enumerate(annotations):
         with at(f"{source}, annotations, record {number}"):
-            name = field(without_nulls(annotation), "image_id", (int, str))
+            annotation = without_nulls(annotation)
+            name = field(annotation, "image_id", (int, str))
             if name not in captions:
                 raise ValueError(f"no image with the id {name!r}")
             captions[name][1].append(field(annotation, "caption"))
