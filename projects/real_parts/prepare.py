@@ -4,7 +4,7 @@
 
 It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and into DATA easy-VQA's images with tables of its
 questions (train.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for) and of descriptions made
-from its answers (descriptions.csv), which tools/dataset_converters/convert.py reads, and the text-only instructions.
+from its answers (descriptions.csv), which tools/dataset_converters/convert.py reads. What is there already is kept.
 """
 
 import argparse
@@ -121,7 +121,6 @@ def convert_questions(folder: Path) -> None:
     for name in KINDS:
         rows = [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs if kind(pair[0]) == name]
         write_table(folder / f"test_{name}.csv", rows)
-    shutil.copyfile(Path(__file__).parent / "text_instructions.jsonl", folder / "text.jsonl")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -132,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not (args.checkpoints / "vision").exists():
         convert_encoder(args.checkpoints / "vision")
-    if not (args.data / "text.jsonl").exists():  # the last file that is written
+    if not (args.data / f"test_{KINDS[-1]}.csv").exists():  # the last file that is written
         convert_questions(args.data)
 
 

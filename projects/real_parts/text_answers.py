@@ -1,6 +1,6 @@
 """Command that lets a language model answer the questions of `text_questions`, and writes them as training samples.
 
-    python projects/real_parts/text_answers.py checkpoints/real/language projects/real_parts/text_instructions.jsonl
+    python projects/real_parts/text_answers.py checkpoints/real/language data/real/text.jsonl
 
 The answers are greedy. Those that do not end within 64 tokens are left out.
 """

@@ -1,9 +1,9 @@
 # SmolLM2-135M-Instruct with EfficientNet-Lite0, as projects/real_parts makes them: a new resampler, new gated blocks
 # before every tenth layer, and LoRA.
-_base_ = "./openflamingo_9b.py"
+_base_ = "../../../configs/_base_/models/openflamingo_9b.py"
 
-language_model = dict(path="checkpoints/real/language", source="bash tools/quickstart.sh --real")
-vision_model = dict(path="checkpoints/real/vision", source="bash tools/quickstart.sh --real")
+language_model = dict(path="checkpoints/real/language", source="projects/real_parts/README.md")
+vision_model = dict(path="checkpoints/real/vision", source="projects/real_parts/README.md")
 flamingo_weights = None
 
 # The features of the stage at a 16th of the images' size: 14 x 14 positions, in which colors are still to be seen.

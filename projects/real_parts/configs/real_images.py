@@ -1,6 +1,6 @@
 # easy-VQA's questions with descriptions of its images, and text-only instructions that the language model itself
 # answered, as projects/real_parts makes them. Five questions about an image are the turns of a conversation.
-_base_ = "./pipelines.py"
+_base_ = "../../../configs/_base_/datasets/pipelines.py"
 
 data_root = "data/real"
 prompt_template = "chat"
@@ -9,7 +9,7 @@ feature_cache = "work_dirs/real_features"
 image_steps = "${feature_steps}"
 prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")
 
-_source = "bash tools/quickstart.sh --real"
+_source = "projects/real_parts/README.md"
 
 
 def _dataset(name, file, images=True, sample=None, steps="${answer_steps}"):
