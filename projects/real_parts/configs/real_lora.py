@@ -1,11 +1,85 @@
 # A conversation model of real parts: SmolLM2-135M-Instruct learns to see by EfficientNet-Lite0, in one run with LoRA.
 # The rates are a first guess: see ../README.md, which also says how the parts and the data are made.
 _base_ = [
-    "./smollm2_efficientnet.py",
-    "./real_images.py",
+    "../../../configs/_base_/models/openflamingo_9b.py",
+    "../../../configs/_base_/datasets/pipelines.py",
     "../../../configs/_base_/schedules/tiny.py",
     "../../../configs/_base_/default_runtime.py",
 ]
+
+# The model: a new resampler, new gated blocks before every tenth layer, and LoRA.
+language_model = dict(path="checkpoints/real/language", source="projects/real_parts/README.md")
+vision_model = dict(path="checkpoints/real/vision", source="projects/real_parts/README.md")
+flamingo_weights = None
+
+# The features of the stage at a 16th of the images' size: 14 x 14 positions, in which colors are still to be seen.
+vision = dict(_delete_=True, type="TimmVision", path="${vision_model}", layer=3)
+perceiver = dict(depth=2, num_latents=16)
+# A gate of 0.5 lets images in from the first step: at 0 a block gets no gradient before its gate has moved.
+gated = dict(every_n_layers=10, gate_init=0.5)
+generation = dict(max_new_tokens=64, num_beams=1)
+lora = dict(lora_alpha=32, target_modules="all-linear")
+model = dict(train=["perceiver", "gated"])
+
+# The data: easy-VQA's questions with descriptions of its images, and text-only instructions that the language model
+# itself answered. Five questions about an image are the turns of a conversation.
+data_root = "data/real"
+prompt_template = "chat"
+max_length = 512
+feature_cache = "work_dirs/real_features"
+image_steps = "${feature_steps}"
+prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")
+
+_source = "projects/real_parts/README.md"
+
+
+def _dataset(name, file, images=True, sample=None, steps="${answer_steps}"):
+    return dict(
+        type="InstructionDataset",
+        name=name,
+        source="visual" if images else "language",
+        parser="conversation",
+        sample=sample,
+        seed="${seed}",
+        data_root="${data_root}",
+        ann_file=dict(path=file, source=_source),
+        data_prefix=dict(img="."),
+        pipeline=[*(["${image_steps}"] if images else []), steps],
+    )
+
+
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    dataset=dict(
+        type="JointDataset",
+        seed="${seed}",
+        on_error="${on_error}",
+        visual=[
+            _dataset("questions", "train.jsonl", sample=3000),
+            _dataset("descriptions", "descriptions.jsonl", sample=900),
+        ],
+        language=[_dataset("text", "text.jsonl", images=False)],
+    ),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=8, sorted_batches=20),
+    collate_fn=dict(type="collate_conversations"),
+)
+
+_kinds = ["shape", "color", "yes_no"]
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    dataset=dict(
+        type="JointDataset",
+        visual=[_dataset(kind, f"test_{kind}.jsonl", steps="${question_steps}") for kind in _kinds],
+        language=[],
+    ),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="collate_conversations", padding_side="left"),
+)
+test_cfg = dict(type="EvaluationLoop")
+test_evaluator = dict(type="AnswerAccuracy")
 
 lr = 1e-3
 max_epochs = 1
