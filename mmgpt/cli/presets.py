@@ -88,12 +88,14 @@ def apply_presets(cfg: Config, options: Mapping[str, object]) -> None:
     for name, value in values.items():
         changes = {name: cfg[name]} if name in cfg else {}
         if changes and "benchmark" in options:
-            # Of the loader's own settings, a whole dataset is left out; `dataset=dict(sample=500)` only changes one.
-            loader = dict(cfg[name] or {}) if name == "test_dataloader" else {}
-            dataset = loader.get("dataset")
-            if not isinstance(dataset, Mapping) or "type" in dataset:
-                loader.pop("dataset", None)
-            changes = {name: loader} if name == "test_dataloader" else {}
+            changes = {}
+            if name == "test_dataloader":
+                # The loader's settings stay, without a whole dataset; `dataset=dict(sample=500)` only changes one.
+                loader = dict(cfg[name] or {})
+                dataset = loader.get("dataset")
+                if not isinstance(dataset, Mapping) or "type" in dataset:
+                    loader.pop("dataset", None)
+                changes = {name: loader}
         cfg[name] = Config._merge_a_into_b(changes, {name: value})[name]
     if style not in (None, INSTRUCTION):
         name = _choose("style", style, {INSTRUCTION: "", **styles})
