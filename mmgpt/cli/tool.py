@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 import mmgpt
 from mmgpt.utils.choices import suggest
 from mmgpt.utils.errors import SampleError
+from mmgpt.utils.malloc import keep_freed_memory
 
 from .config import load_config
 from .failures import DISK, Stopped, is_disk_fault, resource_message
@@ -74,6 +75,7 @@ def run(main: Callable[[], None]) -> None:
     finished: list[bool] = []
     # Exit functions run in reverse order, so this one runs after those of the libraries that main imports.
     atexit.register(_exit_process, finished)
+    keep_freed_memory()
     try:
         main()
         finished.append(True)
