@@ -319,6 +319,16 @@ def test_the_attention_implementation_is_passed_on(tiny_flamingo_config, name):
 
 
 @pytest.mark.parametrize(
+    "dtype, only_cpu, name", [("bfloat16", True, "eager"), ("bfloat16", False, "sdpa"), (None, True, "sdpa")]
+)
+def test_low_precision_has_the_unfused_attention_where_there_is_only_a_cpu(
+    tiny_llama, monkeypatch, dtype, only_cpu, name
+):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: not only_cpu)
+    assert load_language_model(tiny_llama, dtype=dtype).config._attn_implementation == name
+
+
+@pytest.mark.parametrize(
     "family, name, words",
     [
         ("llama", "flex_attention", "choose one of eager, sdpa, flash_attention_2"),
