@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # From a fresh clone to a tuned model: installs, creates the tiny world, tunes on it, evaluates, answers questions.
+# With --real the same on weights and images from packages (projects/real_parts), with the options of its quickstart.py.
 set -euo pipefail
+if [[ $# -gt 0 && $1 != --real ]]; then
+    echo "usage: bash $0 [--real [options of projects/real_parts/quickstart.py]]" >&2
+    exit 2
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 cd "$ROOT"
+if [[ ${1-} == --real ]]; then
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/real.txt
+    exec "$PYTHON" projects/real_parts/quickstart.py "${@:2}"
+fi
 CONFIG=configs/mmgpt/tiny_lora_joint.py
 OUT=work_dirs/quickstart
 rm -rf "$OUT"

@@ -36,6 +36,9 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
         dim_head, heads: width of a head, and their number.
         ff_mult: width of the feed-forward, as a multiple of `dim`.
         gate_init: the gates at first; at 0 the block changes nothing.
+        out_gain: factor of the initial weights of `attn.to_out`. Hidden states grow with depth (SmolLM2-135M: from 0.1
+            after the embedding to 26 before the last layer, as root mean square), and a new block whose output is
+            small beside them learns late.
     """
 
     def __init__(
@@ -47,9 +50,12 @@ class GatedCrossAttentionBlock(GradientCheckpointingLayer):
         heads: int = 8,
         ff_mult: int = 4,
         gate_init: float = 0.0,
+        out_gain: float = 1.0,
     ):
         super().__init__()
         self.attn = MaskedCrossAttention(dim, dim_visual, index, dim_head, heads)
+        with torch.no_grad():
+            self.attn.to_out.weight *= out_gain
         self.attn_gate = nn.Parameter(torch.full((1,), float(gate_init)))
         self.ff = feed_forward(dim, ff_mult)
         self.ff_gate = nn.Parameter(torch.full((1,), float(gate_init)))

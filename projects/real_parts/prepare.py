@@ -4,7 +4,8 @@
 
 It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and into DATA easy-VQA's images with tables of its
 questions (train.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for) and of descriptions made
-from its answers (descriptions.csv), which tools/dataset_converters/convert.py reads. What is there already is kept.
+from its answers (descriptions.csv), which tools/dataset_converters/convert.py reads; and the text-only samples
+(text.jsonl, see text_answers.py). What is there already is kept.
 """
 
 import argparse
@@ -30,6 +31,8 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 # shapes may touch the border.
 PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
 TURNS = 5  # questions about an image in a conversation
+TEXTS = Path(__file__).with_name("text.jsonl")
+TEXT_SHARE = 0.1  # of the conversations, in which a question that has nothing to do with the image comes up
 COLUMNS = ("image", "question", "answer", "conversation")
 ASK_DESCRIPTION = ("Describe the picture.", "What is shown?", "What do you see in the image?", "Describe this image.")
 DESCRIPTIONS = (
@@ -107,12 +110,18 @@ def convert_questions(folder: Path) -> None:
         if not (folder / split).exists():
             with atomic_write(folder / split) as temporary:
                 shutil.copytree(source / split / "images", temporary)
+    shutil.copyfile(TEXTS, folder / TEXTS.name)
+    texts = [json.loads(line)["turns"][0] for line in TEXTS.read_text(encoding="utf-8").splitlines()]
     train, test = (read_questions(source / split) for split in ("train", "test"))
     conversations, descriptions = [], []
     for image, questions in train.items():
         draw.shuffle(questions)
-        for number, (question, answer) in enumerate(questions):
-            conversations.append((f"train/{image}.png", question, answer, f"{image}-{number // TURNS}"))
+        for start in range(0, len(questions), TURNS):
+            turns = questions[start : start + TURNS]
+            if draw.random() < TEXT_SHARE:
+                text = draw.choice(texts)
+                turns.insert(draw.randint(1, len(turns)), (text["question"], text["answer"]))
+            conversations += [(f"train/{image}.png", *turn, f"{image}-{start // TURNS}") for turn in turns]
         sentence = describe(questions, draw)
         if sentence:
             descriptions.append((f"train/{image}.png", draw.choice(ASK_DESCRIPTION), sentence, ""))

@@ -23,8 +23,12 @@ BATCH = 32
 
 
 @torch.no_grad()
-def answers(path: Path, questions: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of a question and the answer of the language model in a folder, in an order of its own."""
+def answers(path: Path, questions: Sequence[str], ended: bool = True) -> Iterator[tuple[str, str]]:
+    """Pairs of a question and the answer of the language model in a folder, in an order of its own.
+
+    Args:
+        ended: whether answers that do not end within MAX_TOKENS are left out.
+    """
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     with progress_bar("questions", total=len(questions)) as bar:
@@ -37,7 +41,7 @@ def answers(path: Path, questions: Sequence[str]) -> Iterator[tuple[str, str]]:
             )
             out = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_TOKENS)
             for question, ids in zip(batch, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                if tokenizer.eos_token_id in ids:
+                if not ended or tokenizer.eos_token_id in ids:
                     yield question, tokenizer.decode(ids, skip_special_tokens=True).strip()
             bar.update(len(batch))
 

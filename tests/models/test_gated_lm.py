@@ -337,3 +337,13 @@ def test_gated_blocks_compute_for_tokens_of_samples_with_an_image_only(packed):
     for ours, theirs in zip(*made, strict=True):  # logits, gradients
         assert_close(ours, theirs)
     assert seen == 2 * [ids.shape] + 2 * [few.mask.shape[:2]]
+
+
+def test_out_gain_scales_what_a_new_block_adds_to_the_hidden_states():
+    weights = []
+    for gain in (1.0, 10.0):
+        torch.manual_seed(0)
+        weights.append(GatedCrossAttentionBlock(32, 16, 0, dim_head=8, heads=2, out_gain=gain).state_dict())
+    scaled = {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
+    assert scaled == {"attn.to_out.weight"}
+    assert torch.equal(weights[1]["attn.to_out.weight"], 10 * weights[0]["attn.to_out.weight"])

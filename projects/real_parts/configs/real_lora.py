@@ -18,7 +18,12 @@ perceiver = dict(depth=2, num_latents=16)
 # A gate of 0.5 lets images in from the first step: at 0 a block gets no gradient before its gate has moved.
 gated = dict(every_n_layers=10, gate_init=0.5)
 generation = dict(max_new_tokens=64, num_beams=1)
-lora = dict(lora_alpha=32, target_modules="all-linear")
+# Below the first gated block nothing is trainable, so that the backward pass ends there.
+lora = dict(
+    r=8,
+    target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+    layers_to_transform=list(range(9, 30)),
+)
 model = dict(train=["perceiver", "gated"])
 
 # The data: easy-VQA's questions with descriptions of its images, and text-only instructions that the language model
@@ -49,7 +54,7 @@ def _dataset(name, file, images=True, sample=None, steps="${answer_steps}"):
 
 
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
     dataset=dict(
         type="JointDataset",
@@ -62,7 +67,7 @@ train_dataloader = dict(
         language=[_dataset("text", "text.jsonl", images=False)],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=8, sorted_batches=20),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=4, sorted_batches=20),
     collate_fn=dict(type="collate_conversations"),
 )
 

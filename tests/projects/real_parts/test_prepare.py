@@ -33,6 +33,9 @@ def packages(tmp_path, monkeypatch):
             Image.new("RGB", (64, 64), "blue").save(images / f"{number}.png")
         (images.parent / "questions.json").write_text(json.dumps(QUESTIONS))
     monkeypatch.setattr(prepare, "package_folder", lambda name: tmp_path / name)
+    texts = tmp_path / "text.jsonl"
+    texts.write_text('{"id": "text_0", "turns": [{"question": "Who are you?", "answer": "A model."}]}\n')
+    monkeypatch.setattr(prepare, "TEXTS", texts)
     return tmp_path
 
 
@@ -41,7 +44,8 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_questions_become_tables_by_image_and_by_kind(packages):
+def test_questions_become_tables_by_image_and_by_kind(packages, monkeypatch):
+    monkeypatch.setattr(prepare, "TEXT_SHARE", 0)
     prepare.convert_questions(packages / "data")
     train = rows(packages / "data" / "train.csv")
     assert [row["image"] for row in train] == ["train/0.png"] * 3 + ["train/1.png"] * 2
@@ -51,6 +55,16 @@ def test_questions_become_tables_by_image_and_by_kind(packages):
     answers = {kind: [row["answer"] for row in rows(packages / "data" / f"test_{kind}.csv")] for kind in prepare.KINDS}
     assert answers == {"shape": ["circle", "rectangle"], "color": ["blue"], "yes_no": ["no", "yes"]}
     assert (packages / "data" / "test" / "1.png").is_file()
+
+
+def test_a_text_question_comes_after_the_first_question_about_an_image(packages, monkeypatch):
+    monkeypatch.setattr(prepare, "TEXT_SHARE", 1)
+    prepare.convert_questions(packages / "data")
+    train = rows(packages / "data" / "train.csv")
+    conversations = [[row["answer"] for row in train if row["conversation"] == name] for name in ("0-0", "1-0")]
+    assert [answers.count("A model.") for answers in conversations] == [1, 1]
+    assert "A model." not in [answers[0] for answers in conversations]
+    assert (packages / "data" / "text.jsonl").read_text() == prepare.TEXTS.read_text()
 
 
 def test_an_image_without_its_color_has_no_description():
@@ -81,7 +95,7 @@ def test_another_network_is_refused(packages):
 
 def test_held_out_questions_are_not_trained_on():
     questions = text_questions()
-    assert len(questions) == len(set(questions)) == 1994
+    assert len(questions) == len(set(questions)) == 2496
     assert not set(HELD_OUT) & set(questions)
     assert len(HELD_OUT) == 20
 
