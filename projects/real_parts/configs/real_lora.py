@@ -1,5 +1,5 @@
 # A conversation model of real parts: SmolLM2-135M-Instruct learns to see by EfficientNet-Lite0, in one run with LoRA.
-# The rates are a first guess: see ../README.md, which also says how the parts and the data are made.
+# ../README.md says how the parts and the data are made, and what comes out.
 _base_ = [
     "../../../configs/_base_/models/openflamingo_9b.py",
     "../../../configs/_base_/datasets/pipelines.py",
@@ -15,8 +15,9 @@ flamingo_weights = None
 # The features of the stage at a 16th of the images' size: 14 x 14 positions, in which colors are still to be seen.
 vision = dict(_delete_=True, type="TimmVision", path="${vision_model}", layer=3)
 perceiver = dict(depth=2, num_latents=16)
-# A gate of 0.5 lets images in from the first step: at 0 a block gets no gradient before its gate has moved.
-gated = dict(every_n_layers=10, gate_init=0.5)
+# A gate of 0.5 lets images in from the first step, and the gain makes their part as large as the hidden states that it
+# is added to (docs/training.md).
+gated = dict(every_n_layers=10, gate_init=0.5, out_gain=20)
 generation = dict(max_new_tokens=64, num_beams=1)
 # Below the first gated block nothing is trainable, so that the backward pass ends there.
 lora = dict(
