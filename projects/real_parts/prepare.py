@@ -30,7 +30,7 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 # The package's network saw images with ImageNet's mean and deviation, timm's own weights with 0.5. Nothing is cropped:
 # shapes may touch the border.
 PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
-TURNS = 5  # questions about an image in a conversation
+TURNS = 3  # questions about an image in a conversation
 TEXTS = Path(__file__).with_name("text.jsonl")
 TEXT_SHARE = 0.1  # of the conversations, in which a question that has nothing to do with the image comes up
 COLUMNS = ("image", "question", "answer", "conversation")
@@ -89,6 +89,26 @@ def kind(question: str) -> str:
     return "shape" if SHAPE_QUESTION.match(question) else "color"
 
 
+def training_conversations(
+    questions: Sequence[tuple[str, str]], draw: random.Random
+) -> list[list[tuple[str, str]]]:
+    """The questions about an image that a model learns from, as the turns of conversations.
+
+    Three of four questions for yes or no name something that is not in the image, so that the text alone says most
+    answers. Here equally many name what is in it. They come before questions whose answers would give theirs away.
+    """
+    named, others, telling = [], [], []
+    for question, answer in draw.sample(questions, len(questions)):
+        shown = (answer == "yes") != (" not " in question)
+        group = telling if kind(question) != "yes_no" else named if shown else others
+        group.append((question, answer))
+    yes_no = named + others[: max(1, len(named))]
+    turns = draw.sample(yes_no, len(yes_no)) + telling
+    count = -(-len(turns) // TURNS)
+    # Each takes every count-th turn, and so begins with a question for yes or no.
+    return [turns[number::count] for number in range(count)]
+
+
 def describe(questions: Iterable[tuple[str, str]], draw: random.Random) -> str | None:
     """A sentence about an image of whose shape and color its questions tell; None where they do not."""
     facts = {kind(question): answer for question, answer in questions}
@@ -115,13 +135,11 @@ def convert_questions(folder: Path) -> None:
     train, test = (read_questions(source / split) for split in ("train", "test"))
     conversations, descriptions = [], []
     for image, questions in train.items():
-        draw.shuffle(questions)
-        for start in range(0, len(questions), TURNS):
-            turns = questions[start : start + TURNS]
+        for number, turns in enumerate(training_conversations(questions, draw)):
             if draw.random() < TEXT_SHARE:
                 text = draw.choice(texts)
                 turns.insert(draw.randint(1, len(turns)), (text["question"], text["answer"]))
-            conversations += [(f"train/{image}.png", *turn, f"{image}-{start // TURNS}") for turn in turns]
+            conversations += [(f"train/{image}.png", *turn, f"{image}-{number}") for turn in turns]
         sentence = describe(questions, draw)
         if sentence:
             descriptions.append((f"train/{image}.png", draw.choice(ASK_DESCRIPTION), sentence, ""))

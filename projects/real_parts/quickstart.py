@@ -29,7 +29,7 @@ PARTS, DATA = Path("checkpoints/real"), Path("data/real")
 TABLES = ("train", "descriptions", *(f"test_{kind}" for kind in KINDS))
 REPORT, STEPS = "report.json", "steps.json"
 # Samples of a step in all, which the processes share.
-VISUAL, LANGUAGE = 8, 4
+VISUAL, LANGUAGE = 8, 2
 
 
 class Steps:

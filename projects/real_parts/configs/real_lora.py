@@ -28,7 +28,7 @@ lora = dict(
 model = dict(train=["perceiver", "gated"])
 
 # The data: easy-VQA's questions with descriptions of its images, and text-only instructions that the language model
-# itself answered. Five questions about an image are the turns of a conversation.
+# itself answered. Three questions about an image are the turns of a conversation.
 data_root = "data/real"
 prompt_template = "chat"
 max_length = 512
@@ -62,13 +62,13 @@ train_dataloader = dict(
         seed="${seed}",
         on_error="${on_error}",
         visual=[
-            _dataset("questions", "train.jsonl", sample=3000),
-            _dataset("descriptions", "descriptions.jsonl", sample=900),
+            _dataset("questions", "train.jsonl", sample=5600),
+            _dataset("descriptions", "descriptions.jsonl", sample=1400),
         ],
         language=[_dataset("text", "text.jsonl", images=False)],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=4, sorted_batches=20),
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=2, sorted_batches=20),
     collate_fn=dict(type="collate_conversations"),
 )
 
@@ -90,5 +90,3 @@ test_evaluator = dict(type="AnswerAccuracy")
 lr = 1e-3
 max_epochs = 1
 warmup_iters = 20
-# LoRA changes layers that are trained already.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(LoRA=dict(lr_mult=0.5))))
