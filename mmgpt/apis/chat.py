@@ -27,7 +27,8 @@ from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.image_path import CLOSED_GATES, has_closed_gates
 
-PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # keys of a batch that are inputs of the model
+# Keys of a batch that are inputs of the model.
+PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts", "tile_ids")
 STREAMED = {"num_beams": 1}  # A streamed answer has no beams, whatever the model's generation arguments are.
 
 
@@ -213,7 +214,7 @@ class Chat:
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
-        return GenerationRequest(ids, sample["pixels"], sampler, answer)
+        return GenerationRequest(ids, sample["pixels"], sampler, answer, tile_ids=sample.get("tile_ids"))
 
     def read(self, conversation: Conversation, pipeline: Sequence[Callable] | None = None) -> dict:
         """The sample of a conversation after a pipeline, by default the chat's; errors are those of `submit`."""
@@ -255,7 +256,7 @@ class Chat:
         """Model inputs of a conversation whose last turn has no answer yet.
 
         Returns: ``input_ids`` and ``attention_mask`` (1, L), ``pixels`` (1, T, 3, H, W) or None without an image,
-        ``image_counts`` (1,), on the model's device.
+        ``image_counts`` (1,), and ``tile_ids`` (1, T, F) or None, on the model's device.
         """
         batch = self.batch([conversation], self.pipeline, "left")
         return {key: batch[key] for key in PROMPT}
