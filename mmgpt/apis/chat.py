@@ -16,7 +16,7 @@ from mmgpt.compat.python_names import renamed_arguments, warn_renamed
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
-from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
+from mmgpt.datasets.transforms import FormatPrompt, PrepareImages, TokenizeSegments
 from mmgpt.inference.answer import Answer
 from mmgpt.inference.detokenizer import AnswerDetokenizer
 from mmgpt.inference.predict import draw_seed
@@ -26,6 +26,7 @@ from mmgpt.inference.scheduler import Scheduler
 from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.image_path import CLOSED_GATES, has_closed_gates
+from mmgpt.models.perceiver import check_tiles
 
 # Keys of a batch that are inputs of the model.
 PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts", "tile_ids")
@@ -63,6 +64,8 @@ class Chat:
         self.sees_images = not has_closed_gates(model)
         tokenizer = model.tokenizer
         for step in self.pipeline:
+            if isinstance(step, PrepareImages):
+                check_tiles(self.flamingo.perceiver, step.places)
             if isinstance(step, FormatPrompt):
                 ends = tokenizer.convert_ids_to_tokens(self.flamingo.ends(self.generation))
                 check_ends(step.template, tokenizer.eos_token, ends)

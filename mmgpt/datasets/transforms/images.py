@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image
 
+from mmgpt.models.tiles import tile_places
 from mmgpt.models.vision.preprocessing import changed_settings, image_preprocessing, image_transform, normalization
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
@@ -84,6 +85,7 @@ class PrepareImages:
             self.cut = tiles and tile_cutter(self.mean, self.std, interpolation or "bicubic", **tiles)
         except TypeError as error:
             raise ValueError(f"PrepareImages: tiles={dict(tiles)} must have max, and may have resize_mode") from error
+        self.places = len(tile_places(tiles["max"])) if self.cut else 0
 
     def __call__(self, results: dict) -> dict:
         images = results.get("pil")
