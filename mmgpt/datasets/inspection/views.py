@@ -132,7 +132,7 @@ def tile_sheet(frames: np.ndarray, tile_ids: Sequence[int]) -> np.ndarray:
     rows, columns = places[-1].rows, places[-1].columns
     if rows * columns == 1:
         return frames[0]
-    sheet = np.full((rows * (height + GAP) - GAP, (columns + 1) * (width + GAP) + GAP, 3), 255, np.uint8)
+    sheet = np.full((rows * (height + GAP) - GAP, (columns + 1) * (width + GAP), 3), 255, np.uint8)
     sheet[:height, :width] = frames[0]
     for tile, place in zip(frames[1:], places[1:], strict=False):
         top, left = place.row * (height + GAP), (place.column + 1) * (width + GAP) + GAP
