@@ -150,8 +150,8 @@ def load_components(model: nn.Module, path: str) -> None:
         raise FileNotFoundError(f"no weights {path!r} for the resampler and the gated blocks")
     state, _ = state_and_tuning(read_weights(path), path)
     state = our_names(model, state, path)
-    ours = new_tensors(model)
-    if FRAME_EMBEDDINGS in ours:
-        state.setdefault(FRAME_EMBEDDINGS, torch.zeros_like(ours[FRAME_EMBEDDINGS]))
-    check_fit(model, state, ours, model.state_dict(), path)
+    required = new_tensors(model)
+    if FRAME_EMBEDDINGS in required and FRAME_EMBEDDINGS not in state:
+        required.pop(FRAME_EMBEDDINGS).zero_()
+    check_fit(model, state, required, model.state_dict(), path)
     load_state(model, state, path)
