@@ -139,7 +139,7 @@ class Sides:
 
     def prefill(self, conversation: Conversation, row: str) -> dict[str, Case]:
         """Cases of the time from a question to the first token of its answer."""
-        ids, mask, pixels, _ = self.chat.prepare(conversation).values()
+        ids, mask, pixels, *_ = self.chat.prepare(conversation).values()
         model, bare = self.chat.model, self.bare
         with torch.inference_mode():
             features = image_encoder(model, pixels[0])

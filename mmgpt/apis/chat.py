@@ -16,7 +16,7 @@ from mmgpt.compat.python_names import renamed_arguments, warn_renamed
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.prompts import check_ends
-from mmgpt.datasets.transforms import FormatPrompt, TokenizeSegments
+from mmgpt.datasets.transforms import FormatPrompt, PrepareImages, TokenizeSegments
 from mmgpt.inference.answer import Answer
 from mmgpt.inference.detokenizer import AnswerDetokenizer
 from mmgpt.inference.predict import draw_seed
@@ -26,8 +26,10 @@ from mmgpt.inference.scheduler import Scheduler
 from mmgpt.models import flamingo_of
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.image_path import CLOSED_GATES, has_closed_gates
+from mmgpt.models.perceiver import check_tiles
 
-PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts")  # keys of a batch that are inputs of the model
+# Keys of a batch that are inputs of the model.
+PROMPT = ("input_ids", "attention_mask", "pixels", "image_counts", "tile_ids")
 STREAMED = {"num_beams": 1}  # A streamed answer has no beams, whatever the model's generation arguments are.
 
 
@@ -62,6 +64,8 @@ class Chat:
         self.sees_images = not has_closed_gates(model)
         tokenizer = model.tokenizer
         for step in self.pipeline:
+            if isinstance(step, PrepareImages):
+                check_tiles(self.flamingo.perceiver, step.places)
             if isinstance(step, FormatPrompt):
                 ends = tokenizer.convert_ids_to_tokens(self.flamingo.ends(self.generation))
                 check_ends(step.template, tokenizer.eos_token, ends)
@@ -213,7 +217,7 @@ class Chat:
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
-        return GenerationRequest(ids, sample["pixels"], sampler, answer)
+        return GenerationRequest(ids, sample["pixels"], sampler, answer, tile_ids=sample.get("tile_ids"))
 
     def read(self, conversation: Conversation, pipeline: Sequence[Callable] | None = None) -> dict:
         """The sample of a conversation after a pipeline, by default the chat's; errors are those of `submit`."""
@@ -255,7 +259,7 @@ class Chat:
         """Model inputs of a conversation whose last turn has no answer yet.
 
         Returns: ``input_ids`` and ``attention_mask`` (1, L), ``pixels`` (1, T, 3, H, W) or None without an image,
-        ``image_counts`` (1,), on the model's device.
+        ``image_counts`` (1,), and ``tile_ids`` (1, T, F) or None, on the model's device.
         """
         batch = self.batch([conversation], self.pipeline, "left")
         return {key: batch[key] for key in PROMPT}

@@ -208,7 +208,10 @@ def preprocessor_config(step: Mapping) -> dict | None:
     Args:
         step: config of PrepareImages; its `preprocessing`, if there is one, holds settings.
     """
-    settings = step.get("preprocessing") or {"library": "open_clip", "resize_mode": "shortest", "size": step["size"]}
+    if (step.get("tiles") or {"max": 1})["max"] > 1:
+        return None
+    resize_mode = step.get("resize_mode") or "shortest"
+    settings = step.get("preprocessing") or {"library": "open_clip", "resize_mode": resize_mode, "size": step["size"]}
     values = (step.get(name) for name in ("mean", "std", "interpolation"))
     settings = {"interpolation": "bicubic", **changed_settings(settings, *values)}
     if settings["library"] == "transformers":

@@ -33,7 +33,8 @@ def collate_conversations(
             least padding (see `packing`). For training only.
 
     Returns:
-        `pixels` float32 (B, T, 3, H, W), zeros after a row's own images, or None when no row has an image;
+        `pixels` float32 (B, T, 3, H, W), zeros after a row's own images, or None when no row has an image; with tiles
+        (B, T, F, 3, H, W), zeros after an image's own F frames, and their `tile_ids` int64 (B, T, F), -1 there;
         `image_counts` int64 (B,); `input_ids`, `labels` (-100 for tokens without a label) and `attention_mask` int64
         (B, L); `sample_ids` None, or with `row_length` int64 (B, L): for each token the index of its sample in `batch`,
         -1 for padding; `candidates` (None where no sample has any), `sources` and `metas`, an entry for each sample.
@@ -47,7 +48,8 @@ def collate_conversations(
     if row_length is not None and padding_side == "left":
         raise ValueError("row_length is for training, whose padding_side is 'right'")
     if not batch:
-        token, absent = torch.ones(1, 1, dtype=torch.long), dict.fromkeys(("pixels", "sample_ids", "candidates"))
+        token = torch.ones(1, 1, dtype=torch.long)
+        absent = dict.fromkeys(("pixels", "tile_ids", "sample_ids", "candidates"))
         tensors = {"input_ids": token * pad_token_id, "labels": token * IGNORE_INDEX, "attention_mask": token}
         return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
     # 1. Choose the samples of each row.
@@ -59,35 +61,53 @@ def collate_conversations(
             reason = f"{lengths[longest]} tokens, more than row_length={row_length} of the collate_fn"
             raise SampleError(reason, SampleLocation.of(batch[longest]["meta"]))
         length, row_indices = pack_rows(lengths, row_length)
-    # 2. Join the samples of each row.
+    # 2. Pad the images of all samples to one number of frames. One without tiles is a single frame, its own whole.
+    pixels, tile_ids = [sample["pixels"] for sample in batch], [sample.get("tile_ids") for sample in batch]
+    tiled = any(ids is not None for ids in tile_ids)
+    if tiled:
+        frames = max(ids.shape[1] for ids in tile_ids if ids is not None)
+        for i, ids in enumerate(tile_ids):
+            if pixels[i] is not None and ids is None:
+                pixels[i], ids = pixels[i][:, None], torch.zeros(len(pixels[i]), 1, dtype=torch.long)
+            if ids is not None:
+                missing = frames - ids.shape[1]
+                tile_ids[i] = F.pad(ids, (0, missing), value=-1)
+                pixels[i] = F.pad(pixels[i], (0, 0) * (pixels[i].ndim - 2) + (0, missing))
+    # 3. Join the samples of each row.
     rows = []
     for indices in map(sorted, row_indices):
         labels = [batch[i]["labels"].clone() for i in indices]
         for later in labels[1:]:
             later[0] = IGNORE_INDEX  # The last token of the sample before must not predict it.
-        images = [batch[i]["pixels"] for i in indices if batch[i]["pixels"] is not None]
+        images = [i for i in indices if pixels[i] is not None]
         row = {
             "input_ids": torch.cat([batch[i]["input_ids"] for i in indices]),
             "labels": torch.cat(labels),
-            "pixels": torch.cat(images) if images else None,
+            "pixels": torch.cat([pixels[i] for i in images]) if images else None,
+            "tile_ids": torch.cat([tile_ids[i] for i in images]) if images and tiled else None,
             "sample_ids": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
         }
         rows.append(row)
-    # 3. Pad the rows to one length, and to one number of images.
+    # 4. Pad the rows to one length, and to one number of images.
     candidates = [sample.get("candidates") or [] for sample in batch]
-    pixels, with_images = None, [row["pixels"] for row in rows if row["pixels"] is not None]
-    if with_images:
-        pixels = with_images[0].new_zeros(len(rows), max(map(len, with_images)), *with_images[0].shape[1:])
-        for row_pixels, row in zip(pixels, rows, strict=True):
-            if row["pixels"] is not None:
-                row_pixels[: len(row["pixels"])] = row["pixels"]
+
+    def pad_images(key: str, value: int) -> Tensor | None:
+        images = [row[key] for row in rows if row[key] is not None]
+        if not images:
+            return None
+        padded = images[0].new_full((len(rows), max(map(len, images)), *images[0].shape[1:]), value)
+        for row_images, row in zip(padded, rows, strict=True):
+            if row[key] is not None:
+                row_images[: len(row[key])] = row[key]
+        return padded
 
     def pad(key: str, value: int) -> Tensor:
         padded = pad_sequence([row[key] for row in rows], True, value, padding_side)
         return F.pad(padded, (0, max(0, length - padded.shape[1])), value=value)
 
     return {
-        "pixels": pixels,
+        "pixels": pad_images("pixels", 0),
+        "tile_ids": pad_images("tile_ids", -1),
         "image_counts": torch.tensor([0 if row["pixels"] is None else len(row["pixels"]) for row in rows]),
         "input_ids": pad("input_ids", pad_token_id),
         "labels": pad("labels", IGNORE_INDEX),

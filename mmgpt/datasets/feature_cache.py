@@ -2,7 +2,8 @@
 
     meta.json                    transforms that made the pixels, handling of transparency, dtype of the features
     tower.safetensors            fingerprint of the image encoder (`mmgpt.models.vision.fingerprint`)
-    features/<key>.safetensors   `keys` int64 (n,) and `features` (n, P, D) of n images
+    features/<key>.safetensors   `keys` int64 (n,) and `features` (n, P, D) of n images, or of the n frames of tiled
+                                 images, each image's one after the other, and their `tile_ids` int64 (n,)
 
 Files are written atomically, so that filling a cache can be stopped and continued.
 """
@@ -81,14 +82,22 @@ class FeatureCache:
                 raise ValueError(f"{reason}: delete it, and fill the cache again by `{FILL_COMMAND}`") from error
         self.ends = np.cumsum([len(keys) for keys in file_keys], dtype=np.int64)
         keys = np.concatenate([np.empty(0, np.int64), *file_keys])
-        self.order = np.argsort(keys)
+        self.order = np.argsort(keys, kind="stable")  # the frames of an image stay in their order
         self.keys = keys[self.order]
 
     def __contains__(self, key: int) -> bool:
         return self._index(key) is not None
 
     def read(self, key: int) -> Tensor:
-        """Features (P, D) of the image with a key.
+        """Features (P, D) of the image with a key, of a tiled one those of the whole image.
+
+        Raises:
+            KeyError: the image is not in the cache.
+        """
+        return self.read_frames(key)[0][0]
+
+    def read_frames(self, key: int) -> tuple[Tensor, Tensor | None]:
+        """Features (F, P, D) of the frames of the image with a key, and their `tile_ids` (F,), None without tiles.
 
         Raises:
             KeyError: the image is not in the cache.
@@ -97,9 +106,13 @@ class FeatureCache:
         if index is None:
             raise KeyError(key)
         file = np.searchsorted(self.ends, index, side="right")
-        row = index - (self.ends[file - 1] if file else 0)
+        start = int(index - (self.ends[file - 1] if file else 0))
         with safe_open(self.files[file], "pt") as content:
-            return content.get_slice("features")[int(row)]
+            if "tile_ids" not in content.keys():  # noqa: SIM118
+                return content.get_slice("features")[start : start + 1], None
+            first, last = np.searchsorted(self.keys, key), np.searchsorted(self.keys, key, side="right")
+            end = start + int((self.order[first:last] < self.ends[file]).sum())
+            return content.get_slice("features")[start:end], content.get_slice("tile_ids")[start:end]
 
     def _index(self, key: int) -> int | None:
         """Index of an image among those of all files."""
@@ -125,13 +138,14 @@ def create_cache(folder: str | os.PathLike, steps: Sequence[dict], dtype: str) -
         temporary.write_text(json.dumps(meta, indent=2) + "\n")
 
 
-def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor) -> None:
-    """Adds a file with the features (n, P, D) and keys int64 (n,) of n images to a cache."""
+def add_features(folder: str | os.PathLike, keys: Tensor, features: Tensor, tile_ids: Tensor | None = None) -> None:
+    """Adds a file with the features (n, P, D) and keys int64 (n,) of n images, or of n frames, to a cache."""
     name = hashlib.blake2b(keys.numpy().tobytes(), digest_size=8).hexdigest()
     file = Path(folder) / FILES / f"{name}.safetensors"
     with atomic_write(file) as temporary:
         # save_file is not used because only the owner can read its files.
-        temporary.write_bytes(save({"keys": keys, "features": features.contiguous()}))
+        tensors = {"keys": keys, "features": features.contiguous()}
+        temporary.write_bytes(save(tensors if tile_ids is None else {**tensors, "tile_ids": tile_ids}))
 
 
 def _check_transparency(folder: str | os.PathLike, meta: dict) -> None:

@@ -28,7 +28,9 @@ def answer_losses(chat: Chat, conversations: Sequence[Conversation]) -> list[tup
     batch = chat.batch(conversations, [*closed, _as_candidate], "left")
     pixels, counts = batch["pixels"], batch["image_counts"]
     with torch.inference_mode():
-        features = None if pixels is None else chat.flamingo.encode_images(pixels, counts)
+        features = None
+        if pixels is not None:
+            features = chat.flamingo.encode_images(pixels, counts, tile_ids=batch["tile_ids"])
         prompts = Prompts(batch["input_ids"], batch["attention_mask"], features, counts)
         candidates = [[Candidate(**candidate) for candidate in row] for row in batch["candidates"]]
         answers = [answer for (answer,) in answer_logprobs(chat.flamingo.language, prompts, candidates)]

@@ -168,11 +168,13 @@ def hf_processor(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> MMGPTProces
     """The processor that does what a config's chat pipeline does; ValueError for one that no processor can follow."""
     images, prompt, tokens = (step for step in with_settings(cfg.chat_pipeline) if step["type"] in STEPS)
     values = [images.get(name) for name in ("mean", "std", "interpolation")]
+    tiles, interpolation = images.get("tiles") and dict(images["tiles"]), values[2] or "bicubic"
     if images.get("preprocessing"):
-        image_processor = MMGPTImageProcessor(preprocessing=changed_settings(images["preprocessing"], *values))
+        settings = changed_settings(images["preprocessing"], *values)
+        image_processor = MMGPTImageProcessor(preprocessing=settings, interpolation=interpolation, tiles=tiles)
     else:
-        size = {"height": images["size"], "width": images["size"]}
-        image_processor = MMGPTImageProcessor(size, *values[:2], values[2] or "bicubic")
+        size, mode = {"height": images["size"], "width": images["size"]}, images.get("resize_mode") or "shortest"
+        image_processor = MMGPTImageProcessor(size, *values[:2], interpolation, resize_mode=mode, tiles=tiles)
     tokenization = tokens.get("tokenization", "segments")
     prompt, tokens = build_pipeline([prompt, tokens])
     if isinstance(prompt.template, ChatTemplate):

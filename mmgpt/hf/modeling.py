@@ -143,15 +143,19 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Replaces the output head of the language model."""
         self.language.model.set_output_embeddings(value)
 
-    def latents(self, input_ids: Tensor, pixel_values: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    def latents(
+        self, input_ids: Tensor, pixel_values: Tensor | None, tile_ids: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
         """Latents (B, T, N, D) of the images, None without any, and the number of images of each row (B,).
 
         Args:
             input_ids: (B, L).
             pixel_values: (n, 3, H, W), the images of all rows in the order of their `<image>` tokens.
+            tile_ids: (n, F) of tiled images, whose pixel values are frames (n, F, 3, H, W): the places of the frames,
+                -1 for padding.
 
         Raises:
-            ValueError: another number of images than of `<image>` tokens.
+            ValueError: another number of images than of `<image>` tokens; or a tile in a place without an embedding.
         """
         counts = (input_ids == self.config.image_token_id).sum(dim=1)
         images = 0 if pixel_values is None else len(pixel_values)
@@ -161,8 +165,8 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return None, counts
         positions = torch.arange(counts.max(), device=counts.device).expand(len(counts), -1)
         real = (positions < counts[:, None]).nonzero(as_tuple=True)
-        features = encode_images(self.vision, pixel_values, takes_features=False)
-        return resample(self.perceiver, features, real, positions), counts
+        features = encode_images(self.vision, pixel_values, takes_features=False, tile_ids=tile_ids)
+        return resample(self.perceiver, features, real, positions, tile_ids), counts
 
     def forward(
         self,
@@ -171,6 +175,7 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         past_key_values: Cache | None = None,
+        tile_ids: Tensor | None = None,
         **kwargs,
     ):
         """The language model's output: logits (B, L, vocabulary), and with labels (B, L) the loss.
@@ -183,7 +188,7 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         cache = kwargs.pop("cache", past_key_values)
         if cache is not None and cache.get_seq_length():
             raise ValueError("the images of tokens in a KV cache are not known to forward: use generate")
-        latents, counts = self.latents(input_ids, pixel_values)
+        latents, counts = self.latents(input_ids, pixel_values, tile_ids)
         media = only_tokens_with_images(self.language.media(input_ids, latents, counts), input_ids.shape[1])
         if labels is not None:
             kwargs["labels"] = labels
@@ -195,6 +200,7 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        tile_ids: Tensor | None = None,
         **kwargs,
     ):
         """transformers' generate, whose keywords these are; images are encoded once.
@@ -202,7 +208,7 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: see `latents`.
         """
-        latents, counts = self.latents(input_ids, pixel_values)
+        latents, counts = self.latents(input_ids, pixel_values, tile_ids)
         # transformers sets this attribute of the outermost model when it loads a folder.
         self.language.generation_config = self.generation_config
         return self.language.generate(

@@ -9,7 +9,6 @@ from io import BytesIO
 from pathlib import Path
 
 import httpx
-import torch
 from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
@@ -17,11 +16,12 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.conversation import IMAGE_CONTENT, text_content
 from mmgpt.datasets.segments import Segment
-from mmgpt.datasets.transforms.images import clip_preprocessing, upright_rgb
+from mmgpt.datasets.transforms.images import upright_rgb
+from mmgpt.datasets.transforms.pixels import clip_preprocessing, prepare_images, tile_cutter
 from mmgpt.datasets.transforms.plain_text import PlainText
 from mmgpt.datasets.transforms.tokens import segment_spans, stripped_spans
 from mmgpt.models.special_tokens import is_mark
-from mmgpt.models.vision.preprocessing import image_transform
+from mmgpt.models.vision.preprocessing import image_transform, normalization
 
 from .source import FILE
 
@@ -45,10 +45,12 @@ class MMGPTImageProcessor(BaseImageProcessor):
         image_mean, image_std: of the red, green and blue channel (of values from 0 to 1).
         interpolation: 'bicubic', 'bilinear' or 'nearest'.
         preprocessing: settings of the preprocessing of timm, open_clip or transformers (see `image_transform`); they
-            take the place of all the others.
+            take the place of all the others, but for the interpolation of tiles.
+        resize_mode: 'shortest', 'longest' or 'squash' (see mmgpt's PrepareImages).
+        tiles: arguments of `tile_cutter` that cut images into tiles; None: images are not cut.
     """
 
-    model_input_names = ["pixel_values"]
+    model_input_names = ["pixel_values", "tile_ids"]
 
     def __init__(
         self,
@@ -57,25 +59,35 @@ class MMGPTImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
         interpolation: str = "bicubic",
         preprocessing: dict | None = None,
+        resize_mode: str = "shortest",
+        tiles: dict | None = None,
         **kwargs,  # those of every image processor of transformers
     ):
         super().__init__(**kwargs)
         self.size = dict(size or {"height": 224, "width": 224})
         self.image_mean, self.image_std, self.interpolation = list(image_mean), list(image_std), interpolation
-        self.preprocessing = preprocessing
+        self.preprocessing, self.resize_mode, self.tiles = preprocessing, resize_mode, tiles
 
     def fetch_images(self, images):
         """PIL images in place of paths, URLs and base64 texts, in the same nested lists; transparency stays."""
         return [self.fetch_images(image) for image in images] if isinstance(images, (list, tuple)) else _open(images)
 
     def preprocess(self, images, return_tensors: str | None = None) -> BatchFeature:
-        """`pixel_values`, float32 (n, 3, H, W), of an image or of images in nested lists."""
+        """`pixel_values`, float32 (n, 3, H, W), of an image or of images in nested lists.
+
+        With `tiles` they are frames (n, F, 3, H, W), whose places are `tile_ids` (n, F), -1 for padding.
+        """
+        values = self.image_mean, self.image_std, self.interpolation
         if self.preprocessing:
             prepare = image_transform(self.preprocessing)
+            values = *normalization(self.preprocessing), self.interpolation
         else:
-            prepare = clip_preprocessing(self.size["height"], self.image_mean, self.image_std, self.interpolation)
-        pixels = torch.stack([prepare(upright_rgb(image)) for image in _flat(self.fetch_images(images))])
-        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+            prepare = clip_preprocessing(self.size["height"], *values, self.resize_mode)
+        cut = tile_cutter(*values, **self.tiles) if self.tiles else None
+        flat = [upright_rgb(image) for image in _flat(self.fetch_images(images))]
+        pixels, tile_ids = prepare_images(flat, prepare, cut)
+        data = {"pixel_values": pixels} if tile_ids is None else {"pixel_values": pixels, "tile_ids": tile_ids}
+        return BatchFeature(data, tensor_type=return_tensors)
 
     def to_dict(self) -> dict:
         """Same as transformers', and where to find this class without the package mmgpt."""
@@ -138,6 +150,8 @@ class MMGPTProcessor(ProcessorMixin):
 
     def __call__(self, images=None, text: str | list[str] | None = None, **kwargs) -> BatchFeature:
         """`input_ids` and `attention_mask` (B, L) of texts, and `pixel_values` (n, 3, H, W) of the images in them.
+
+        With tiles, the images are `pixel_values` and `tile_ids` as the image processor returns them.
 
         Special tokens in a text are special, except for those that `apply_chat_template` marked.
 

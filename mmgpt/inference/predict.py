@@ -21,7 +21,7 @@ from .scoring import Candidate, Prompts, score_candidates
 @torch.no_grad()
 def predict(
     flamingo: Flamingo,
-    prompts: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+    prompts: tuple[Tensor, *tuple[Tensor | None, ...]],
     candidates: Sequence[Sequence[dict]] | None,
     metas: Sequence[dict],
 ) -> list[dict]:
@@ -29,7 +29,7 @@ def predict(
 
     Args:
         flamingo: in evaluation mode.
-        prompts: left-padded input_ids, attention_mask, pixels and image_counts as for Flamingo's forward.
+        prompts: left-padded input_ids, attention_mask, pixels, image_counts and tile_ids as for Flamingo's forward.
         candidates: for each prompt the answers to choose among by their log-likelihoods (fields of
             `scoring.Candidate`); None: answers are generated with the model's own generation arguments.
         metas: one of each prompt.
@@ -38,8 +38,8 @@ def predict(
         ValueError: a row has another number of images than of `<image>` tokens.
     """
     if candidates is not None:
-        ids, mask, pixels, counts = _complete(flamingo, prompts)
-        features = None if pixels is None else flamingo.encode_images(pixels, counts)
+        ids, mask, pixels, counts, tile_ids = _complete(flamingo, prompts)
+        features = None if pixels is None else flamingo.encode_images(pixels, counts, tile_ids=tile_ids)
         answers = [[Candidate(**candidate) for candidate in row] for row in candidates]
         scores = score_candidates(flamingo.language, Prompts(ids, mask, features, counts), answers)
         best = [max(range(len(row)), key=row.__getitem__) for row in scores]
@@ -53,17 +53,18 @@ def predict(
 @FUNCTIONS.register_module()
 @torch.no_grad()
 def answer_prompts(
-    flamingo: Flamingo, prompts: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None], generation: Mapping
+    flamingo: Flamingo, prompts: tuple[Tensor, *tuple[Tensor | None, ...]], generation: Mapping
 ) -> list[GenerationRequest]:
     """The answered requests of a batch of prompts, which are those of `predict`, with these generation arguments."""
-    ids, mask, pixels, counts = _complete(flamingo, prompts)
+    ids, mask, pixels, counts, tile_ids = _complete(flamingo, prompts)
     arguments = generation_arguments(flamingo.tokenizer, generation, flamingo.language.ends)
     config, requests = sampling_config(flamingo.language, arguments), []
     for row, count in enumerate(counts.tolist()):
         prompt = ids[row][mask[row].bool()][None]
         sampler = Sampler(flamingo.language, config, prompt, draw_seed(arguments))
         images, padding = pixels[row, :count] if count else None, ids.shape[1] - prompt.shape[1]
-        requests.append(GenerationRequest(prompt, images, sampler, Answer(), padding=padding))
+        tiles = tile_ids[row, :count] if count and tile_ids is not None else None
+        requests.append(GenerationRequest(prompt, images, sampler, Answer(), padding=padding, tile_ids=tiles))
     # The prefixes of such a batch are not needed again, so that no cache has to hold them.
     Scheduler(flamingo, len(requests) * config.num_beams, cache_bytes=0).run(requests)
     for request in requests:
@@ -71,12 +72,12 @@ def answer_prompts(
     return requests
 
 
-def _complete(flamingo: Flamingo, prompts: tuple) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+def _complete(flamingo: Flamingo, prompts: tuple) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
     """The prompts with their mask and their numbers of images."""
-    ids, mask, pixels, counts = prompts
+    ids, mask, pixels, counts, tile_ids = prompts
     max_images = 0 if pixels is None else pixels.shape[1]
     counts = count_images(ids == flamingo.language.image_token_id, max_images, counts)
-    return ids, torch.ones_like(ids) if mask is None else mask, pixels, counts
+    return ids, torch.ones_like(ids) if mask is None else mask, pixels, counts, tile_ids
 
 
 def draw_seed(arguments: Mapping) -> int | None:

@@ -86,24 +86,32 @@ class Prefiller:
         """The images of each request; those that are not cached go through image encoder and resampler together."""
         positional = getattr(self.flamingo.perceiver, "takes_positions", True)
         encoded: dict[bytes, EncodedImage | None] = {}
-        new: dict[bytes, tuple[Tensor, int]] = {}
+        new: dict[bytes, tuple[Tensor, int, Tensor | None]] = {}
         for number, request in enumerate(requests):
             pixels = () if request.pixels is None else request.pixels
+            tiles = [None] * len(pixels)
+            if request.tile_ids is not None:  # The padding depends on the other images of the request.
+                tiles = [tile_ids[tile_ids >= 0] for tile_ids in request.tile_ids]
+                pixels = [image[: len(tile_ids)] for image, tile_ids in zip(pixels, tiles, strict=True)]
             if self.cache.limit:
-                request.digests = tuple(image_digest(image, i * positional) for i, image in enumerate(pixels))
+                images = enumerate(zip(pixels, tiles, strict=True))
+                request.digests = tuple(image_digest(image, i * positional, ids) for i, (image, ids) in images)
             else:  # Without a cache, digests would find equal images of one batch only, and cost more than they save.
                 request.digests = tuple(f"{number}, {i}".encode() for i in range(len(pixels)))
             for i, digest in enumerate(request.digests):
                 encoded[digest] = encoded.get(digest) or self.cache.image(digest)
                 if encoded[digest] is None:
-                    new.setdefault(digest, (pixels[i], i))
-        by_shape: dict[torch.Size, list[bytes]] = {}  # cached features of an image encoder can have several shapes
-        for digest, (image, _) in new.items():
+                    new.setdefault(digest, (pixels[i], i, tiles[i]))
+        # Images can have several numbers of tiles, and their cached features several shapes.
+        by_shape: dict[torch.Size, list[bytes]] = {}
+        for digest, (image, *_) in new.items():
             by_shape.setdefault(image.shape, []).append(digest)
         for digests in by_shape.values():
-            pixels, positions = zip(*(new[digest] for digest in digests), strict=True)
+            pixels, positions, tiles = zip(*(new[digest] for digest in digests), strict=True)
             batch = torch.stack(pixels)[None].to(requests[0].ids.device)
-            latents = self.flamingo.encode_images(batch, positions=torch.tensor([positions], device=batch.device))[0]
+            positions = torch.tensor([positions], device=batch.device)
+            tile_ids = None if tiles[0] is None else torch.stack(tiles)[None].to(batch.device)
+            latents = self.flamingo.encode_images(batch, positions=positions, tile_ids=tile_ids)[0]
             for digest, image in zip(digests, encode_images(self.language, latents), strict=True):
                 encoded[digest] = image
                 if self.cache.limit:

@@ -112,9 +112,12 @@ def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scop
     return keys
 
 
-def image_digest(pixels: Tensor, position: int = 0) -> bytes:
-    """Digest of 32 bytes of an image's pixels (3, H, W) and its position in the sequence."""
-    return hashlib.sha256(position.to_bytes(4) + pixels.cpu().contiguous().numpy().tobytes()).digest()
+def image_digest(pixels: Tensor, position: int = 0, tile_ids: Tensor | None = None) -> bytes:
+    """Digest of 32 bytes of an image's pixels (3, H, W), its position in the sequence, and its `tile_ids` (F,)."""
+    tensors = [pixels] if tile_ids is None else [tile_ids, pixels]
+    return hashlib.sha256(
+        position.to_bytes(4) + b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
+    ).digest()
 
 
 def _hashes(keys: np.ndarray) -> list[int]:

@@ -20,6 +20,7 @@ class GenerationRequest:
     Attributes:
         ids: (1, L), the prompt.
         pixels: (T, 3, H, W) or cached features (T, P, D), on any device; None without images.
+        tile_ids: (T, F) of tiled images, whose pixels are frames (T, F, 3, H, W) or (T, F, P, D); None: not tiled.
         sampler: chooses the tokens.
         answer: the streaming answer that the caller reads.
         detokenizer: makes the text of the answer's pieces; None: the caller decodes `tokens` at the end.
@@ -41,6 +42,7 @@ class GenerationRequest:
     alone: bool = False
     tokens: list[int] = field(default_factory=list)
     digests: tuple[bytes, ...] = ()
+    tile_ids: Tensor | None = None
 
     def __post_init__(self):
         beams = self.sampler.settings.num_beams

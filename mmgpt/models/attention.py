@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .media import Media
 
@@ -52,13 +52,19 @@ class PerceiverAttention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, dim, bias=False)
 
-    def forward(self, features: Tensor, latents: Tensor) -> Tensor:
-        """features (B, P, D) and latents (B, N, D) -> (B, N, D)."""
+    def forward(self, features: Tensor, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        """features (B, P, D) and latents (B, N, D) -> (B, N, D).
+
+        Args:
+            mask: (B, P) bool, the features that latents attend to; None: all.
+        """
         features, latents = self.norm_media(features), self.norm_latents(latents)
         q = self.to_q(latents)
         k, v = self.to_kv(torch.cat((features, latents), dim=1)).chunk(2, dim=-1)
         q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
-        return self.to_out(merge_heads(scaled_dot_product_attention(q, k, v)))
+        if mask is not None:
+            mask = pad(mask, (0, latents.shape[1]), value=True)[:, None, None].expand(-1, -1, latents.shape[1], -1)
+        return self.to_out(merge_heads(scaled_dot_product_attention(q, k, v, attn_mask=mask)))
 
 
 class MaskedCrossAttention(nn.Module):

@@ -51,7 +51,8 @@ class Flamingo(BaseModel):
       weights are random.
     - `perceiver`: built with `dim` D. `forward(features, positions)` takes (B, T, F, P, D), F frames an image, and the
       images' positions in their samples (B, T), and returns (B, T, N, D). `takes_positions=False` says that latents do
-      not depend on positions. A `GradientCheckpointingLayer` of transformers can be checkpointed and compiled.
+      not depend on positions. A `GradientCheckpointingLayer` of transformers can be checkpointed and compiled. One with
+      `frame_embs`, embeddings of the places of tiles, gets their `tile_ids` (B, T, F) as third argument.
     - `gated`: built with `dim` (of the language model), `dim_visual` D and `index` (of the decoder layer).
       `forward(hidden_states, media)` returns hidden states (B, L, dim); `apply_block` handles the tokens without an
       image. `keys_values(media)` returns what it computes of the images alone, two tensors (B, heads, T * N, d), from
@@ -175,7 +176,11 @@ class Flamingo(BaseModel):
         return self
 
     def encode_images(
-        self, pixels: Tensor, image_counts: Tensor | None = None, positions: Tensor | None = None
+        self,
+        pixels: Tensor,
+        image_counts: Tensor | None = None,
+        positions: Tensor | None = None,
+        tile_ids: Tensor | None = None,
     ) -> Tensor:
         """Images (B, T, 3, H, W), frames (B, T, F, 3, H, W) or cached features (B, T, P, D) -> latents (B, T, N, D).
 
@@ -184,18 +189,21 @@ class Flamingo(BaseModel):
             image_counts: (B,) number of images of each row; the rest of T is padding, which is not encoded and gives
                 zeros. None: T.
             positions: (B, T), the images' positions in their samples; None: those in their rows.
+            tile_ids: (B, T, F), the places of the frames (or of cached features (B, T, F, P, D)) in their images, -1
+                for padding, which is not encoded either; None: the images are not tiled.
         """
         batch, images = pixels.shape[:2]
         counts = pixels.new_full((batch,), images) if image_counts is None else image_counts
         columns = torch.arange(images, device=pixels.device).expand(batch, -1)
         # The indices come from integers alone, which are real in the memory planner, where the images are fake.
         real = (columns < counts[:, None]).nonzero(as_tuple=True)
+        tile_ids = None if tile_ids is None or not len(real[0]) else tile_ids[real]
         if len(real[0]):
-            features = encode_images(self.vision, pixels[real], self.takes_features)
+            features = encode_images(self.vision, pixels[real], self.takes_features, tile_ids)
         else:  # All images are padding, whose size does not matter.
             features = pixels.new_zeros(0, 1, 1, self.vision.width)
         positions = columns if positions is None else positions
-        return resample(self.perceiver, features, real, positions)
+        return resample(self.perceiver, features, real, positions, tile_ids)
 
     def forward(
         self,
@@ -210,6 +218,7 @@ class Flamingo(BaseModel):
         metas: Sequence[dict] | None = None,
         totals: dict[str, Tensor] | None = None,
         mode: str = "tensor",
+        tile_ids: Tensor | None = None,
     ):
         """Logits, losses or answers of a batch as the collate function makes it.
 
@@ -225,6 +234,7 @@ class Flamingo(BaseModel):
             metas: a dict for each sample, returned with a 'prediction' by mode 'predict'.
             totals: what the loss of each source is divided by, instead of the number of its label tokens here.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
+            tile_ids: (B, T, F) of tiled images, as in `encode_images`.
 
         Raises:
             ValueError: unknown mode, a row has another number of images than of `<image>` tokens, or rows of several
@@ -237,9 +247,9 @@ class Flamingo(BaseModel):
                 raise ValueError("rows of several samples cannot be answered: leave row_length out of the collate_fn")
             # Registered by mmgpt.inference, which lies above this package and is not imported here.
             predict = FUNCTIONS.get("predict")
-            return predict(self, (input_ids, attention_mask, pixels, image_counts), candidates, metas)
+            return predict(self, (input_ids, attention_mask, pixels, image_counts, tile_ids), candidates, metas)
         # 1. The images become latents (B, T, N, D), and a mask says which of them each token attends to.
-        latents, image_counts = self._latents_and_counts(input_ids, pixels, image_counts, sample_ids)
+        latents, image_counts = self._latents_and_counts(input_ids, pixels, image_counts, sample_ids, tile_ids)
         media = self.language.media(input_ids, latents, image_counts, sample_ids)
         media = only_tokens_with_images(media, input_ids.shape[1])
         text = dict(attention_mask=attention_mask)
@@ -271,7 +281,12 @@ class Flamingo(BaseModel):
         return attach_to_graph(means, [weight for weight in self.parameters() if weight.requires_grad])
 
     def _latents_and_counts(
-        self, input_ids: Tensor, pixels: Tensor | None, image_counts: Tensor | None, sample_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        pixels: Tensor | None,
+        image_counts: Tensor | None,
+        sample_ids: Tensor | None = None,
+        tile_ids: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
         """Latents (B, T, N, D) of a batch's images, None without any, and the number of images of each row (B,)."""
         is_image = input_ids == self.language.image_token_id
@@ -281,7 +296,7 @@ class Flamingo(BaseModel):
         positions = None
         if sample_ids is not None:
             positions = positions_in_samples(image_samples(is_image, sample_ids, pixels.shape[1]))
-        return self.encode_images(pixels, counts, positions), counts
+        return self.encode_images(pixels, counts, positions, tile_ids), counts
 
     def ends(self, generation: Mapping) -> list[int]:
         """Ids of the tokens that end an answer that is generated with these arguments."""
@@ -299,6 +314,7 @@ class Flamingo(BaseModel):
         attention_mask: Tensor | None = None,
         pixels: Tensor | None = None,
         image_counts: Tensor | None = None,
+        tile_ids: Tensor | None = None,
         **generation,
     ) -> Tensor:
         """New token ids (B, <= max_new_tokens), padded, after left-padded prompts, as mode 'predict' generates them.
@@ -310,6 +326,7 @@ class Flamingo(BaseModel):
         if count > (generation.get("num_beams") or 1):
             raise ValueError(f"num_return_sequences={count}: set num_beams to as many at least")
         # Registered by mmgpt.inference, like `predict`.
-        requests = FUNCTIONS.get("answer_prompts")(self, (input_ids, attention_mask, pixels, image_counts), generation)
+        prompts = input_ids, attention_mask, pixels, image_counts, tile_ids
+        requests = FUNCTIONS.get("answer_prompts")(self, prompts, generation)
         answers = [answer for request in requests for answer in request.answers[:count]]
         return pad_sequence(list(map(input_ids.new_tensor, answers)), True, self.tokenizer.pad_token_id)

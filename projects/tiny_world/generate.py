@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from generator.build import Sizes, build
+from generator.vocabulary import CANVAS
 
 from mmgpt.utils.atomic import part_path, remove, remove_abandoned
 
@@ -29,6 +30,9 @@ def parse_args(arguments=None):
     )
     parser.add_argument("--heldout-scenes", type=int, default=480, help="240 questions a family come from 480 scenes")
     parser.add_argument("--pretrain-scenes", type=int, default=0, help="scenes of all kinds with plain statements")
+    parser.add_argument(
+        "--canvas", type=int, nargs=2, default=CANVAS, metavar=("WIDTH", "HEIGHT"), help="pixels of an image"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that draw images")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace data that other arguments or an older generator made"
@@ -45,6 +49,7 @@ def receipt(args):
         train_scenes=args.train_scenes,
         heldout_scenes=args.heldout_scenes,
         pretrain_scenes=args.pretrain_scenes,
+        **({} if tuple(args.canvas) == CANVAS else {"canvas": list(args.canvas)}),
     )
 
 
@@ -71,7 +76,8 @@ def make(out, args):
     partial, replaced = part_path(out), part_path(out)
     partial.mkdir()
     try:
-        build(partial, args.seed, Sizes(args.train_scenes, args.heldout_scenes, args.pretrain_scenes), args.workers)
+        sizes = Sizes(args.train_scenes, args.heldout_scenes, args.pretrain_scenes)
+        build(partial, args.seed, sizes, args.workers, tuple(args.canvas))
         (partial / RECEIPT).write_text(json.dumps(receipt(args), indent=1) + "\n", encoding="utf-8")
         if out.exists():
             out.rename(replaced)
@@ -84,6 +90,8 @@ def make(out, args):
 def main(arguments=None):
     """Makes the data, or prints that it is there already."""
     args = parse_args(arguments)
+    if min(args.canvas) < min(CANVAS):
+        raise SystemExit(f"error: --canvas {args.canvas}: the sides of an image are at least {min(CANVAS)} pixels")
     try:
         if is_complete(args.out, receipt(args), args.overwrite):
             print(f"{args.out} is complete: nothing to do")

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, CLIPImageProcessorPil
 
-from mmgpt.apis import Chat, MMGPTInferencer, build_model
+from mmgpt.apis import Chat, Conversation, MMGPTInferencer, build_model
 from mmgpt.apis.build import find_config
 from mmgpt.apis.export import export, merge, preprocessor_config
 from mmgpt.apis.precision import for_serving
@@ -25,6 +25,7 @@ from mmgpt.models.weights.reader import read_weights
 from mmgpt.models.weights.writer import save_components, save_language, save_mmgpt_lora
 from mmgpt.registry import MODELS, TRANSFORMS
 from tests.helpers.hub_cache import put_into_cache, use_hub
+from tests.helpers.tolerances import assert_close
 from tests.models.test_flamingo import batch
 from tests.models.test_language import as_untied
 
@@ -240,6 +241,29 @@ def test_a_folder_loads_as_it_was(experiment, tmp_path, changes):
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_model_of_tiles_answers_as_before_from_both_folders(experiment, tmp_path):
+    cfg, _ = experiment()
+    cfg.model.module.perceiver.max_tiles = 4
+    cfg.model.train = ["perceiver"]
+    cfg.chat_pipeline[0].tiles = dict(max=4)
+    torch.manual_seed(1)
+    model = build_model(cfg, device="cpu")
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    chat = Chat(deepcopy(model), [*map(TRANSFORMS.build, cfg.chat_pipeline)])
+    inputs = chat.prepare(Conversation([]).with_question("what is it", [wide]))
+    assert inputs["tile_ids"].tolist() == [[[0, 5, 6, 7]]]
+    expected = model(**inputs, mode="tensor")
+    export(cfg, model, tmp_path / "out")
+    merge(cfg, deepcopy(model), tmp_path / "merged", bound=1e-4)
+    for folder in (tmp_path / "out", tmp_path / "merged"):
+        assert not (folder / "preprocessor_config.json").exists()
+        torch.manual_seed(1)  # the gated blocks of this experiment are in no file
+        again = by_chat(folder)
+        assert_close(
+            again.model(**again.prepare(Conversation([]).with_question("what is it", [wide])), mode="tensor"), expected
+        )
 
 
 def test_an_empty_description_of_the_adapter_is_an_error(experiment, tmp_path):

@@ -101,3 +101,19 @@ def test_files_that_begin_with_the_same_image_do_not_replace_each_other(tmp_path
         add_features(tmp_path, torch.tensor(keys), torch.tensor(keys).float().view(-1, 1, 1))
     cache = FeatureCache(tmp_path, [])
     assert [cache.read(key).item() for key in (6, 7, 9)] == [6, 7, 9]
+
+
+def test_the_frames_of_a_tiled_image_are_found_in_their_order(tmp_path):
+    create_cache(tmp_path, STEPS, "float32")
+    for keys, tile_ids in (([7, 7, 7, -3], [0, 1, 2, 0]), ([9, 5, 5, 5, 7, 7, 7], [0, 0, 3, 4, 0, 1, 2])):
+        keys, tile_ids = torch.tensor(keys), torch.tensor(tile_ids)
+        add_features(tmp_path, keys, (10 * keys + tile_ids).float()[:, None, None].expand(-1, 4, 3), tile_ids)
+    cache = FeatureCache(tmp_path, STEPS)
+    # The last one was added twice.
+    for key, places in ((-3, [0]), (9, [0]), (5, [0, 3, 4]), (7, [0, 1, 2])):
+        features, tile_ids = cache.read_frames(key)
+        assert tile_ids.tolist() == places
+        assert features[:, 0, 0].tolist() == [10 * key + place for place in places]
+        assert cache.read(key)[0, 0] == 10 * key
+    with pytest.raises(KeyError):
+        cache.read_frames(6)

@@ -9,12 +9,12 @@ from tests.helpers.published_beams import PublishedBeams
 
 
 def reference_generate(
-    model, input_ids, attention_mask=None, pixels=None, image_counts=None, use_cache=True, **generation
+    model, input_ids, attention_mask=None, pixels=None, image_counts=None, tile_ids=None, use_cache=True, **generation
 ):
     """Same as Flamingo.generate, with transformers' loop; transformers 4.30's where beams are scored by "text"."""
     flamingo = flamingo_of(model)
     language = flamingo.language
-    features, counts = flamingo._latents_and_counts(input_ids, pixels, image_counts)
+    features, counts = flamingo._latents_and_counts(input_ids, pixels, image_counts, tile_ids=tile_ids)
     arguments = generation_arguments(flamingo.tokenizer, generation, language.ends)
     if arguments.pop("beam_scores", "answer") == "text" and (arguments.get("num_beams") or 1) > 1:
         arguments["custom_generate"] = PublishedBeams(tuple(flamingo.ends(generation)), CACHE)

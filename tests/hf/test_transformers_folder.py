@@ -96,6 +96,30 @@ def test_a_chat_template_an_encoder_of_timm_and_components_in_full(
     assert "`chat_template.jinja`, the language model's own." in card
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_tiles_are_those_of_chat(alone, experiment, conversations, tiny_flamingo_config, tmp_path):
+    messages, ours = conversations
+    cfg, model = experiment(perceiver=dict(tiny_flamingo_config["perceiver"], max_tiles=4))
+    values = dict(size=32, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])
+    cfg.chat_pipeline[0] = dict(type="PrepareImages", **values, resize_mode="squash", tiles=dict(max=4))
+    chat = Chat(deepcopy(model.eval()), [*map(TRANSFORMS.build, cfg.chat_pipeline)])
+    export_transformers(cfg, model, tmp_path / "out", merged=True)
+    if alone:
+        [output] = opened_alone([str(tmp_path / "out")], messages, tmp_path)
+    else:
+        output = transformers_alone.open_folder(str(tmp_path / "out"), messages, trust=False)
+    for row, conversation in zip(output["rows"], ours, strict=True):
+        inputs = chat.prepare(conversation)
+        if conversation.images:
+            assert torch.equal(row["tile_ids"], inputs["tile_ids"][0])
+            torch.testing.assert_close(row["pixel_values"], inputs["pixels"][0], rtol=0, atol=1e-6)
+        with torch.no_grad():
+            assert_close(row["logits"], chat.model(**inputs, mode="tensor"))
+    answers = chat.answer_all(ours, dict(max_new_tokens=8, num_beams=1))
+    assert output["batch"]["answers"] == answers
+    assert [row for [row] in output["pipeline"]] == answers
+
+
 def test_the_example_of_the_docs_runs(merged, conversations, tmp_path, monkeypatch, capsys):
     page = (ROOT / "docs" / "weights.md").read_text().partition("## For transformers")[2]
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]

@@ -107,3 +107,5 @@ def test_image_digests_depend_on_pixels_and_position():
     other[2, 3, 3] += 1e-3
     assert image_digest(pixels) == image_digest(pixels.clone()) != image_digest(other)
     assert image_digest(pixels, 1) != image_digest(pixels, 0)
+    side_by_side, below = torch.tensor([0, 1, 2]), torch.tensor([0, 3, 4])
+    assert image_digest(pixels, 0, side_by_side) != image_digest(pixels, 0, below)

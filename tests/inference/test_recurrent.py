@@ -46,7 +46,7 @@ class Flamingo(SimpleNamespace):
 
     perceiver = SimpleNamespace(takes_positions=False)
 
-    def encode_images(self, pixels, positions):
+    def encode_images(self, pixels, positions, tile_ids):
         """The latents themselves."""
         return pixels
 

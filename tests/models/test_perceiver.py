@@ -32,3 +32,9 @@ def test_frame_and_media_embeddings_tell_positions_apart():
         model(one.expand(1, 4, 1, 5, 16))
     with pytest.raises(ValueError, match="3 frames"):
         model(one.expand(1, 1, 3, 5, 16))
+
+
+def test_frames_and_tiles_are_not_chosen_together():
+    assert PerceiverResampler(16, depth=1, dim_head=4, heads=2, max_tiles=6).frame_embs.shape == (57, 16)
+    with pytest.raises(ValueError, match="max_frames=2 and max_tiles=6: choose one of them"):
+        PerceiverResampler(16, max_frames=2, max_tiles=6)

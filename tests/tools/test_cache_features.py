@@ -289,3 +289,19 @@ def test_features_beyond_the_range_of_float16_are_refused(tool):
 def test_any_number_of_worker_processes_fills_the_cache(config, fill, tmp_path, workers):
     fill("--workers", workers)
     assert len(stored(tmp_path)) == 4
+
+
+def test_training_on_cached_tiles_is_that_on_their_pixels(config, fill, tmp_path):
+    Image.open(tmp_path / "images" / "c.png").resize((64, 32)).save(tmp_path / "images" / "c.png")
+    Image.open(tmp_path / "images" / "d.png").resize((32, 32)).save(tmp_path / "images" / "d.png")
+    own = "prepare_images = dict(size=32, tiles=dict(max=4))"
+    text = config.read_text().replace("prepare_images = dict(size=32)", own)
+    config.write_text(text.replace("num_latents=4", "num_latents=4, max_tiles=4"))
+    fill()
+    batch, losses, gradients = train_once(config)
+    assert batch["pixels"].shape == (4, 2, 5, 16, 32)
+    assert batch["tile_ids"][1].tolist() == [[0, 15, 16, 17, 18], [0, 1, 2, -1, -1]]
+    plain_batch, plain_losses, plain_gradients = train_once(config, PIXELS, dict(feature_cache=None))
+    assert torch.equal(plain_batch["tile_ids"], batch["tile_ids"])
+    assert_close(losses, plain_losses)
+    assert_close(gradients, plain_gradients)

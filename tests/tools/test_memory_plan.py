@@ -76,6 +76,7 @@ def test_the_batch_of_a_config():
     assert batch("lora_joint_packed.py") == memory_plan.Sizes(8, 2048, 2, packed=True)
     assert batch("lora_visual_only.py") == memory_plan.Sizes(1, 512, 1)
     assert batch("lora_joint.py", "--batch", "3", "--images", "0") == memory_plan.Sizes(3, 512, 0)
+    assert batch("tiny_tiles.py") == memory_plan.Sizes(32, 128, 1, features=True, tiles=6)
 
 
 def test_a_training_on_cached_features(config, tmp_path):

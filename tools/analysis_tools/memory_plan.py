@@ -53,9 +53,10 @@ def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
     length = args.length or packed or cfg.max_length
     rows = args.batch or (ceil(samples * cfg.max_length / length) if packed else samples)
     images = (ceil(loader.batch_size / rows) if packed else 1) if args.images is None else args.images
-    steps = (step for step in steps_of(loader, "PrepareImages") if step.get("preprocessing"))
-    image_size = next(map(prepared_size, steps), None)
-    return Sizes(rows, length, images, bool(packed), any(steps_of(loader, "LoadFeatures")), image_size)
+    steps = list(steps_of(loader, "PrepareImages"))
+    image_size = next((prepared_size(step) for step in steps if step.get("preprocessing")), None)
+    tiles = max((step["tiles"]["max"] for step in steps if step.get("tiles")), default=1)
+    return Sizes(rows, length, images, bool(packed), any(steps_of(loader, "LoadFeatures")), image_size, tiles)
 
 
 def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gpus = f"{args.world_size} GPUs{', sharded' * args.shard}" if args.world_size > 1 else "one GPU"
     print(
         f"{args.config} on {gpus}, with batches of {sizes.rows} rows of {sizes.length} tokens and {sizes.images} images"
+        + f" of {sizes.tiles} tiles" * (sizes.tiles > 1)
     )
     print_tables({"Peak memory of each GPU": table(planned)})
     print("\n".join(advice(cfg, planned, sizes)))

@@ -52,7 +52,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class PreparedImages(Dataset):
-    """Dataset of the key and the pixels (3, H, W) of image files, or of the error message of an unreadable one."""
+    """Dataset of the key, the frames (F, 3, H, W) and the `tile_ids` (F,) of image files.
+
+    Images without tiles have one frame, and None in place of `tile_ids`; an unreadable one is an error message.
+    """
 
     def __init__(self, paths: Sequence[str], steps: Sequence[dict]):
         self.paths, self.prepare = paths, Compose(build_pipeline(steps))
@@ -60,11 +63,13 @@ class PreparedImages(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int) -> tuple[int, Tensor] | str:
+    def __getitem__(self, i: int) -> tuple[int, Tensor, Tensor | None] | str:
         try:
             # The key comes first: a file that changes after this line must not be cached under its later key.
             key = image_key(self.paths[i])
-            return key, self.prepare({"images": [self.paths[i]]})["pixels"][0]
+            results = self.prepare({"images": [self.paths[i]]})
+            pixels, tile_ids = results["pixels"], results["tile_ids"]
+            return (key, pixels, None) if tile_ids is None else (key, pixels[0], tile_ids[0])
         except (OSError, ValueError) as error:
             return str(error)
 
@@ -104,11 +109,15 @@ def in_cache(cache: FeatureCache, path: str) -> bool:
         return False
 
 
-def collate(images: Sequence[tuple[int, Tensor] | str]) -> tuple[list[int], Tensor | None, list[str]]:
-    """Keys and pixels (n, 3, H, W) of the readable images of PreparedImages, and the errors of the others."""
+def collate(
+    images: Sequence[tuple[int, Tensor, Tensor | None] | str],
+) -> tuple[list[int], Tensor | None, Tensor | None, list[str]]:
+    """Keys, pixels (n, 3, H, W) and `tile_ids` (n,) of the frames of PreparedImages, and the errors of the others."""
     readable = [image for image in images if not isinstance(image, str)]
-    pixels = torch.stack([pixels for _, pixels in readable]) if readable else None
-    return [key for key, _ in readable], pixels, [image for image in images if isinstance(image, str)]
+    pixels = torch.cat([pixels for _, pixels, _ in readable]) if readable else None
+    tiles = [tile_ids for *_, tile_ids in readable if tile_ids is not None]
+    keys = [key for key, pixels, _ in readable for _ in pixels]
+    return keys, pixels, torch.cat(tiles) if tiles else None, [image for image in images if isinstance(image, str)]
 
 
 @torch.no_grad()
@@ -124,14 +133,15 @@ def fill(folder: str, vision: nn.Module, loader: DataLoader, dtype: torch.dtype)
     """Adds the features of a loader's images to a cache; returns the errors of the images that cannot be read."""
     pending, problems = [], []
     with progress_bar("images", len(loader.dataset)) as bar:
-        for number, (keys, pixels, errors) in enumerate(loader, start=1):
+        for number, (keys, pixels, tile_ids, errors) in enumerate(loader, start=1):
             problems += errors
             if keys:
-                pending.append((torch.tensor(keys), encode(vision, pixels, dtype)))
-            if pending and (sum(len(keys) for keys, _ in pending) >= IMAGES_PER_FILE or number == len(loader)):
+                frames = [torch.tensor(keys), encode(vision, pixels, dtype)]
+                pending.append(frames if tile_ids is None else [*frames, tile_ids])
+            if pending and (sum(len(keys) for keys, *_ in pending) >= IMAGES_PER_FILE or number == len(loader)):
                 add_features(folder, *map(torch.cat, zip(*pending, strict=True)))
                 pending = []
-            bar.update(len(keys) + len(errors))
+            bar.update(len(set(keys)) + len(errors))
     return problems
 
 
@@ -139,7 +149,7 @@ def first_pixels(images: PreparedImages) -> Tensor:
     """Pixels (1, 3, H, W) of the first image that can be read. ValueError when there is none."""
     for image in images:
         if not isinstance(image, str):
-            return image[1][None]
+            return image[1][:1]
     raise ValueError(f"none of {len(images)} images can be read; the first: {images[0]}")
 
 

@@ -76,11 +76,12 @@ def mean_features(vision: nn.Module, loader: DataLoader) -> Tensor:
     """The mean patch features (n, D) of a loader's images. ValueError when an image cannot be read."""
     parameter, features = next(vision.parameters()), []
     with progress_bar("images", len(loader.dataset)) as bar:
-        for _, pixels, problems in loader:
+        for _, pixels, tile_ids, problems in loader:
             if problems:
                 raise ValueError(f"an image cannot be read: {problems[0]}")
-            features.append(vision(pixels.to(parameter)).float().mean(dim=1).cpu())
-            bar.update(len(pixels))
+            whole = pixels if tile_ids is None else pixels[tile_ids == 0]
+            features.append(vision(whole.to(parameter)).float().mean(dim=1).cpu())
+            bar.update(len(whole))
     return torch.cat(features)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -11,12 +12,14 @@ from mmgpt.datasets.image_folders import image_path
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.joint import JointDataset, mixed_datasets
 from mmgpt.datasets.transforms import LoadImages, PrepareImages
+from mmgpt.models.tiles import tile_places
 from mmgpt.utils.data_uri import short_name
 
 from .text_checks import tokenize_step
 from .token_spans import TokenSpan, to_token_spans
 
 THUMBNAIL = 112  # pixels of the longer side of an original, at most
+GAP = 4  # pixels between the tiles of an image
 
 
 class ShownImage(NamedTuple):
@@ -24,10 +27,11 @@ class ShownImage(NamedTuple):
 
     Attributes:
         number: its number in the row, from 1.
-        prepared: the image as the model gets it.
+        prepared: the image as the model gets it; of a tiled image all frames (see `tile_sheet`).
         file: path of its file, or the beginning of its data URI.
         size: (width, height) of the file's image in pixels.
         original: thumbnail of the file's image.
+        tiles: number of its tiles; 0: the image is not cut.
     """
 
     number: int
@@ -35,6 +39,7 @@ class ShownImage(NamedTuple):
     file: str
     size: tuple[int, int]
     original: Image.Image
+    tiles: int = 0
 
 
 class Sample(NamedTuple):
@@ -114,6 +119,27 @@ def dataset_name(dataset, idx: int) -> str:
     return dataset.locate(idx)[0].name if isinstance(dataset, JointDataset) else shown_datasets(dataset)[0].name
 
 
+def tile_sheet(frames: np.ndarray, tile_ids: Sequence[int]) -> np.ndarray:
+    """One image (H', W', 3) of the frames of a tiled image: the whole image, and beside it its tiles in their grid.
+
+    Args:
+        frames: uint8 (F, H, W, 3).
+        tile_ids: F places, -1 for padding.
+    """
+    height, width = frames.shape[1:3]
+    known = tile_places(max(tile_ids) + 1)
+    places = [known[tile_id] for tile_id in tile_ids if tile_id >= 0]
+    rows, columns = places[-1].rows, places[-1].columns
+    if rows * columns == 1:
+        return frames[0]
+    sheet = np.full((rows * (height + GAP) - GAP, (columns + 1) * (width + GAP), 3), 255, np.uint8)
+    sheet[:height, :width] = frames[0]
+    for tile, place in zip(frames[1:], places[1:], strict=False):
+        top, left = place.row * (height + GAP), (place.column + 1) * (width + GAP) + GAP
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
 def read_rows(batch: Mapping, datasets: Sequence[InstructionDataset], only: str | None = None) -> list[Row]:
     """Rows of a batch of `collate_conversations`.
 
@@ -158,18 +184,22 @@ def _sample(
         prepare = next((step for step in dataset.pipeline.transforms if isinstance(step, PrepareImages)), None)
         if prepare is None:
             raise ValueError(f"dataset {dataset.name!r} has no pixels to show: set image_steps='${{pixel_steps}}'")
-        pixels = prepare.restore(batch["pixels"][row, before : before + count]).numpy()
+        shown = slice(before, before + count)
+        pixels = prepare.restore(batch["pixels"][row, shown]).numpy()
+        tiles = [0] * len(pixels)
+        if batch.get("tile_ids") is not None:
+            tile_ids = batch["tile_ids"][row, shown].tolist()
+            pixels = [tile_sheet(*image) for image in zip(pixels, tile_ids, strict=True)]
+            tiles = [sum(tile_id > 0 for tile_id in ids) for ids in tile_ids]
         folder = dataset.data_prefix.get("img", "")
         # Images whose <image> token is cut off are not among the pixels.
         files = meta["images"][: len(pixels)]
         originals = LoadImages()({"image_folder": folder, "images": files})["pil"]
-        for prepared, file, original in zip(pixels, files, originals, strict=False):
+        for prepared, file, original, cut in zip(pixels, files, originals, tiles, strict=False):
             size = original.size
             original.thumbnail((THUMBNAIL, THUMBNAIL))
-            number = before + len(shown_images) + 1
-            shown_images.append(
-                ShownImage(number, Image.fromarray(prepared), short_name(image_path(folder, file)), size, original)
-            )
+            number, name = before + len(shown_images) + 1, short_name(image_path(folder, file))
+            shown_images.append(ShownImage(number, Image.fromarray(prepared), name, size, original, cut))
     cut = len(ids) == step.max_length and ids[-1] not in step.tokenizer.all_special_ids
     origin = (meta[key] for key in ("dataset", "source", "file", "record", "id"))
     return Sample(*origin, spans, shown_images, len(meta["images"]), step.max_length, cut)

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from PIL import ExifTags, Image
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from mmgpt.models.tiles import tile_places
 from mmgpt.models.vision.preprocessing import changed_settings, image_preprocessing, image_transform, normalization
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation
+
+from .pixels import clip_preprocessing, interpolation_mode, prepare_images, tile_cutter
 
 # The transposition that turns an image of each EXIF orientation upright (EXIF 2.32, tag 0x0112).
 UPRIGHT = {
@@ -32,6 +34,9 @@ class PrepareImages:
     CLIP's is resizing of the shorter side to `size`, center crop, normalization. Adds `pixels`, float32 (T, 3, H, W),
     or None for a sample without images.
 
+    With `tiles`, an image with more pixels than the image encoder takes becomes several frames: `pixels` are
+    (T, F, 3, H, W), the whole image and its tiles, and `tile_ids` int64 (T, F) their places (see `mmgpt.models.tiles`).
+
     Args:
         size: side of the square in pixels; an image encoder's own preprocessing has its own.
         mean: mean of the red, green and blue channel (of values from 0 to 1).
@@ -39,10 +44,13 @@ class PrepareImages:
         interpolation: 'bicubic' (CLIP, the default), 'bilinear' or 'nearest'.
         preprocessing: config of an image encoder, whose library says how its images are prepared, or these settings
             (see `mmgpt.models.vision.preprocessing`). `mean`, `std` and `interpolation` take the place of its values.
+        resize_mode: 'shortest' (resizing of the shorter side and center crop, the default), 'longest' (of the longer
+            side, with black borders) or 'squash' (to the square, whatever the aspect ratio is).
+        tiles: arguments `max` and `resize_mode` of `tile_cutter`, e.g. dict(max=6); None, or a max of 1: no tiles.
 
     Raises:
-        ValueError: an unknown interpolation; `size` with `preprocessing`, or one of `size`, `mean` and `std` missing
-            without it; settings that the library does not know.
+        ValueError: an unknown interpolation or resize mode; `size` or `resize_mode` with `preprocessing`, or one of
+            `size`, `mean` and `std` missing without it; settings that the library or `tile_cutter` does not know.
     """
 
     def __init__(
@@ -52,40 +60,49 @@ class PrepareImages:
         std: Sequence[float] | None = None,
         interpolation: str | None = None,
         preprocessing: Mapping | None = None,
+        resize_mode: str | None = None,
+        tiles: Mapping | None = None,
     ):
         values = dict(size=size, mean=mean, std=std)
         if preprocessing is None:
             missing = [name for name, value in values.items() if value is None]
             if missing:
                 raise ValueError(f"PrepareImages needs {', '.join(missing)}, or preprocessing")
-            self.prepare = clip_preprocessing(size, mean, std, interpolation or "bicubic")
+            self.prepare = clip_preprocessing(size, mean, std, interpolation or "bicubic", resize_mode or "shortest")
             self.mean, self.std = mean, std
-            return
-        interpolation_mode(interpolation or "bicubic")
-        if size is not None:
-            raise ValueError(
-                f"PrepareImages: size={size} beside preprocessing, which has its own size. In a config that inherits "
-                "values of mean and std, replace them all: dict(_delete_=True, type='PrepareImages', preprocessing=...)"
-            )
-        settings = image_preprocessing(preprocessing) if "type" in preprocessing else preprocessing
-        settings = changed_settings(settings, mean, std, interpolation)
-        self.prepare, (self.mean, self.std) = image_transform(settings), normalization(settings)
+        else:
+            interpolation_mode(interpolation or "bicubic")
+            if size is not None or resize_mode is not None:
+                given = f"size={size}" if resize_mode is None else f"resize_mode={resize_mode!r}"
+                raise ValueError(
+                    f"PrepareImages: {given} beside preprocessing, which has its own. In a config that inherits values "
+                    "of mean and std, replace them all: dict(_delete_=True, type='PrepareImages', preprocessing=...)"
+                )
+            settings = image_preprocessing(preprocessing) if "type" in preprocessing else preprocessing
+            settings = changed_settings(settings, mean, std, interpolation)
+            self.prepare, (self.mean, self.std) = image_transform(settings), normalization(settings)
+        try:
+            self.cut = tiles and tile_cutter(self.mean, self.std, interpolation or "bicubic", **tiles)
+        except TypeError as error:
+            raise ValueError(f"PrepareImages: tiles={dict(tiles)} must have max, and may have resize_mode") from error
+        self.places = len(tile_places(tiles["max"])) if self.cut else 0
 
     def __call__(self, results: dict) -> dict:
         images = results.get("pil")
-        results["pixels"] = torch.stack([self.prepare(image) for image in images]) if images else None
+        pixels = prepare_images(images, self.prepare, self.cut) if images else (None, None)
+        results["pixels"], results["tile_ids"] = pixels
         return results
 
     def restore(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Images, uint8 (T, H, W, 3), from normalized `pixels` (T, 3, H, W)."""
+        """Images, uint8 (..., H, W, 3), from normalized `pixels` (..., 3, H, W)."""
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        return (pixels.float() * std + mean).mul(255).round().clamp(0, 255).byte().movedim(-3, -1)
 
 
 def prepared_size(step: Mapping) -> tuple[int, int]:
     """Height and width of the images that come out of PrepareImages with this config."""
     pixels = TRANSFORMS.build(step)({"pil": [Image.new("RGB", (8, 8))]})["pixels"]
-    return tuple(pixels.shape[2:])
+    return tuple(pixels.shape[-2:])
 
 
 @TRANSFORMS.register_module()
@@ -129,24 +146,6 @@ class EachImage:
                 images.append(Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])))
         results["pil"] = images
         return results
-
-
-def clip_preprocessing(size: int, mean: Sequence[float], std: Sequence[float], interpolation: str) -> Compose:
-    """CLIP's preprocessing, PIL image -> float32 (3, size, size); its arguments are those of PrepareImages.
-
-    Raises:
-        ValueError: unknown interpolation.
-    """
-    resize = Resize(size, interpolation=interpolation_mode(interpolation))
-    return Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
-
-
-def interpolation_mode(name: str) -> InterpolationMode:
-    """torchvision's interpolation of a name; ValueError for an unknown one."""
-    modes = {mode.value: mode for mode in InterpolationMode}
-    if name not in modes:
-        raise ValueError(f"unknown interpolation {name!r}: choose among {', '.join(modes)}")
-    return modes[name]
 
 
 @contextmanager

@@ -211,10 +211,10 @@ def stripped_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
 
 @TRANSFORMS.register_module()
 class PackInputs:
-    """Selects the inputs of `collate_conversations`: `pixels`, `input_ids`, `labels`, `candidates`, `source`, `meta`.
+    """Selects the inputs of `collate_conversations`.
 
-    `meta` has those of META_KEYS that the sample has, for metrics and logs. Images whose `<image>` token is cut off by
-    the length limit are left out.
+    They are `pixels`, `tile_ids`, `input_ids`, `labels`, `candidates`, `source` and `meta`: those of META_KEYS that the
+    sample has, for metrics and logs. Images whose `<image>` token is cut off by the length limit are left out.
 
     Raises:
         SampleError: the sample has images, but the pipeline does not load them.
@@ -225,9 +225,11 @@ class PackInputs:
         if count and pixels is None:
             reason = f"{count} images, but no LoadImages and PrepareImages in its pipeline"
             raise SampleError(reason, SampleLocation.of(results))
+        tile_ids = results.get("tile_ids")
         meta = {**results, "images": results.get("own_images", results["images"])}
         return {
             "pixels": pixels[:count] if count else None,
+            "tile_ids": tile_ids[:count] if count and tile_ids is not None else None,
             "input_ids": results["input_ids"],
             "labels": results["labels"],
             "candidates": results.get("candidates"),

@@ -25,7 +25,8 @@ class Sizes(NamedTuple):
     """Sizes of a batch: B rows of L tokens with T images each.
 
     `packed` rows hold several samples; with `features` the batch holds cached features in the place of images.
-    `image_size` is height and width of the images in pixels; None: as the image encoder has it.
+    `image_size` is height and width of the images in pixels; None: as the image encoder has it. With `tiles`, an image
+    is cut into so many.
     """
 
     rows: int
@@ -34,6 +35,7 @@ class Sizes(NamedTuple):
     packed: bool = False
     features: bool = False
     image_size: tuple[int, int] | None = None
+    tiles: int = 1
 
 
 class Plan(NamedTuple):
@@ -185,7 +187,7 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
     """Batch with labels for all tokens but the first; under a FakeTensorMode, its images have no values."""
-    flamingo, (rows, length, images, packed, features, image_size) = flamingo_of(model), sizes
+    flamingo, (rows, length, images, packed, features, image_size, tiles) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
     batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)
@@ -195,10 +197,14 @@ def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) 
         batch["attention_mask"] = torch.ones_like(ids)
     if images:
         shape = (rows, images, 3, *(image_size or image_side(flamingo.vision)))
+        frames = ()
+        if tiles > 1:
+            frames = (1 + tiles,)  # the whole image beside its tiles
+            batch["tile_ids"] = torch.arange(1 + tiles).expand(rows, images, -1)
         with mode or torch.device("cpu"):
-            batch["pixels"] = torch.zeros(shape)
+            batch["pixels"] = torch.zeros(*shape[:2], *frames, *shape[2:])
             if features:
-                one = encode_images(flamingo.vision, batch["pixels"][:1, 0], takes_features=False)
-                batch["pixels"] = torch.zeros(rows, images, *one.shape[-2:], dtype=torch.float16)
+                one = encode_images(flamingo.vision, torch.zeros(1, *shape[2:]), takes_features=False)
+                batch["pixels"] = torch.zeros(rows, images, *frames, *one.shape[-2:], dtype=torch.float16)
         batch["image_counts"] = torch.full((rows,), images)
     return batch

@@ -7,17 +7,23 @@ import torch
 from torch import Tensor, nn
 
 
-def encode_images(vision: nn.Module, images: Tensor, takes_features: bool) -> Tensor:
+def encode_images(vision: nn.Module, images: Tensor, takes_features: bool, tile_ids: Tensor | None = None) -> Tensor:
     """Patch features (n, F, P, D) of images (n, 3, H, W), of frames (n, F, 3, H, W) or of cached features (n, P, D).
 
     Args:
         vision: an image encoder; no gradients are kept where all of it is frozen.
         takes_features: whether cached features are verified to be those of this image encoder.
+        tile_ids: (n, F), not negative for the frames that exist; the others are not encoded, and their features are
+            zero. Cached features are (n, F, P, D) then. None: there are no others.
 
     Raises:
         ValueError: the images are cached features that are not verified, or the image encoder is trainable (with
             LoRA).
     """
+    if tile_ids is not None:
+        real = (tile_ids >= 0).nonzero(as_tuple=True)
+        features = encode_images(vision, images[real], takes_features)[:, 0]
+        return features.new_zeros(*tile_ids.shape, *features.shape[1:]).index_put(real, features)
     trainable = any(weight.requires_grad for weight in vision.parameters())
     if images.ndim == 3:
         if trainable or not takes_features:

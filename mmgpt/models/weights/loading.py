@@ -13,6 +13,7 @@ from .checks import is_finite, kind_of
 from .names import KeyMap, component_of, new_tensors, our_names
 from .reader import TARGETS, TUNING, read_weights, state_and_tuning
 
+FRAME_EMBEDDINGS = "perceiver.frame_embs"
 GATED_LAYER = re.compile(r"\.(\d+)\.gated(?:_cross_attn_layer)?\.|\.gated_cross_attn_layers\.(\d+)\.")
 
 
@@ -135,6 +136,8 @@ def _counts(names: Iterable[str]) -> str:
 def load_components(model: nn.Module, path: str) -> None:
     """Loads the resampler and the gated blocks (and the token embedding, where the file holds it).
 
+    Embeddings of frames that the file lacks begin at zero, so that tiles can be added to weights without them.
+
     Args:
         model: a Flamingo.
         path: our `flamingo.safetensors`, or OpenFlamingo's `checkpoint.pt` (weights-only loading).
@@ -147,5 +150,8 @@ def load_components(model: nn.Module, path: str) -> None:
         raise FileNotFoundError(f"no weights {path!r} for the resampler and the gated blocks")
     state, _ = state_and_tuning(read_weights(path), path)
     state = our_names(model, state, path)
-    check_fit(model, state, new_tensors(model), model.state_dict(), path)
+    required = new_tensors(model)
+    if FRAME_EMBEDDINGS in required and FRAME_EMBEDDINGS not in state:
+        required.pop(FRAME_EMBEDDINGS).zero_()
+    check_fit(model, state, required, model.state_dict(), path)
     load_state(model, state, path)

@@ -12,6 +12,7 @@ from . import layouts, text_tasks
 from .drawing import draw_image, scan_split
 from .questions import FAMILIES
 from .scenes import draw_scene
+from .vocabulary import CANVAS
 
 FIRST_ID = {"train": 0, "heldout": 1_000_000, "pretrain": 2_000_000}
 QUESTION_SHARE = 0.65  # share of the training scenes that have a question of a family
@@ -28,6 +29,7 @@ class Job(NamedTuple):
     count: int | None = None
     unseen: bool = False
     described: bool = False  # whether it is also written to cc_sbu_align, as JPEG
+    canvas: tuple[int, int] = CANVAS  # width and height of the image in pixels
 
 
 class Sizes(NamedTuple):
@@ -38,9 +40,10 @@ class Sizes(NamedTuple):
     pretrain: int
 
 
-def build(folder, seed, sizes, workers):
+def build(folder, seed, sizes, workers, canvas=CANVAS):
     """Draws the images and writes every file below `folder`, which must exist and be empty."""
-    scenes = dict(_draw_all(folder, list(_jobs(seed, sizes)), workers))
+    jobs = [job._replace(canvas=canvas) for job in _jobs(seed, sizes)]
+    scenes = dict(_draw_all(folder, jobs, workers))
     layouts.write_json(folder / "scenes.json", scenes)
     if sizes.train:
         _write_train(folder, _of_split(scenes, "train"), seed, sizes.train // 2)
@@ -86,8 +89,8 @@ def _draw_all(folder, jobs, workers):
 
 def _draw(folder, job):
     rng = np.random.default_rng(job.seed)
-    facts = draw_scene(job.kind, job.split, rng, job.count, job.unseen)
-    image = Image.fromarray(draw_image(facts, rng))
+    facts = draw_scene(job.kind, job.split, rng, job.count, job.unseen, job.canvas)
+    image = Image.fromarray(draw_image(facts, rng, job.canvas))
     image.save(folder / "images" / job.image, compress_level=1)
     if job.described:
         image.save(_described(folder, job), quality=95, subsampling=0)

@@ -6,35 +6,37 @@ from functools import cache, lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .vocabulary import CANVAS, COLOURS
+from .vocabulary import COLOURS
 
 FONT_SIZES = tuple(range(14, 21))
 OVERSAMPLING = 8  # factor by which masks are drawn larger, for smooth edges
 TRAIN_SCANS = 1400
 
 
-def draw_image(facts, rng):
+def draw_image(facts, rng, canvas):
     """The image of a scene.
 
     Args:
         facts (dict): see `scenes.draw_scene`.
         rng (np.random.Generator): background, ink, jitter of colours, noise.
+        canvas (tuple): width and height in pixels.
 
     Returns:
-        np.ndarray: (64, 64, 3) uint8, RGB.
+        np.ndarray: (height, width, 3) uint8, RGB.
     """
     low, high = (8, 44) if facts["dark"] else (214, 248)
     paper = np.clip(rng.uniform(low, high) + rng.uniform(-6, 6, 3), 0, 255)
-    pixels = np.broadcast_to(paper, (CANVAS, CANVAS, 3)).copy()
+    width, height = canvas
+    pixels = np.broadcast_to(paper, (height, width, 3)).copy()
     for thing in facts["objects"]:
-        _blend(pixels, *_shape_at(thing), np.array(COLOURS[thing["colour"]]) + rng.uniform(-12, 12, 3))
+        _blend(pixels, *_shape_at(thing, canvas), np.array(COLOURS[thing["colour"]]) + rng.uniform(-12, 12, 3))
     ink = rng.uniform(150, 255, 3) if facts["dark"] else rng.uniform(0, 105, 3)
     if facts["word"]:
         _blend(pixels, word_mask(facts["word"], facts["font_size"]), *facts["box"][:2], ink)
     for digit in facts["digits"]:
         x0, y0, x1, _ = digit["box"]
         _blend(pixels, scan_mask(digit["scan"], x1 - x0), x0, y0, ink)
-    pixels += rng.integers(-2, 3, (CANVAS, CANVAS, 1))
+    pixels += rng.integers(-2, 3, (height, width, 1))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
@@ -43,11 +45,11 @@ def _blend(pixels, mask, x, y, colour):
     pixels[rows, cols] += mask[..., None] * (colour - pixels[rows, cols])
 
 
-def _shape_at(thing):
+def _shape_at(thing, canvas):
     x0, y0, x1, y1 = thing["box"]
     left, top = math.floor(x0), math.floor(y0)
     mask = _shape_mask(thing["shape"], (x1 - x0) / 2, (x0 + x1) / 2 - left, (y0 + y1) / 2 - top)
-    return mask[: CANVAS - top, : CANVAS - left], left, top
+    return mask[: canvas[1] - top, : canvas[0] - left], left, top
 
 
 @cache

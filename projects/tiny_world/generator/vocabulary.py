@@ -1,6 +1,6 @@
 """Names of the tiny world, and the rules of grammar for them."""
 
-CANVAS = 64  # pixels, width and height
+CANVAS = (64, 64)  # pixels, width and height
 COLOURS = {
     "red": (214, 32, 36),
     "green": (38, 158, 60),

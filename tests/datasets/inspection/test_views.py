@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmgpt.datasets import ImageControl, JointDataset, collate_conversations
-from mmgpt.datasets.inspection.views import THUMBNAIL, dataset_name, read_rows, shown_datasets
+from mmgpt.datasets.inspection.views import GAP, THUMBNAIL, dataset_name, read_rows, shown_datasets
 from projects.tiny_world.patch_dataset import PatchLabelDataset
 
 
@@ -201,3 +201,20 @@ def test_image_control_shows_the_shuffled_image(build, caption_config):
         [image] = row.samples[0].shown_images
         assert np.asarray(image.prepared).mean() == value
         assert image.file.endswith(f"_{value // 40}.png")
+
+
+def test_a_tiled_image_is_shown_as_it_is_cut(build, caption_config, tmp_path):
+    config = caption_config(2)
+    prepare = next(step for step in config["pipeline"] if step["type"] == "PrepareImages")
+    prepare["tiles"] = dict(max=4, resize_mode="squash")
+    Image.fromarray(np.arange(16 * 32 * 3, dtype=np.uint8).reshape(16, 32, 3)).save(tmp_path / "images/captions_0.png")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "images/captions_1.png")
+    _, rows = rows_of(build(config), [0, 1])
+    cut, small = (row.samples[0].shown_images[0] for row in rows)
+    assert (cut.tiles, small.tiles) == (2, 0)
+    # The whole image, and its two tiles beside it.
+    assert cut.prepared.size == (3 * 16 + 3 * GAP, 16)
+    shown = np.asarray(cut.prepared)
+    assert np.array_equal(shown[:, -16:], np.asarray(cut.original)[:, 16:])
+    assert np.all(shown[:, -16 - GAP : -16] == 255)
+    assert small.prepared.size == (16, 16)

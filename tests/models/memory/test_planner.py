@@ -30,6 +30,7 @@ TOWER = dict(
 )
 SIZES = Sizes(8, 128, 1)
 LOW = dict(checkpointing=True, loss_chunk=64)
+TILES = dict(LOW, perceiver=dict(depth=1, num_latents=16, max_tiles=2))
 
 
 def base(folder):
@@ -103,8 +104,10 @@ def measured(model, sizes):
         (LOW, SIZES._replace(packed=True)),
         (LOW, SIZES._replace(images=0)),
         (LOW, SIZES._replace(features=True)),
+        (TILES, SIZES._replace(tiles=2)),
+        (TILES, SIZES._replace(tiles=2, features=True)),
     ],
-    ids=["plain", "checkpointed", "chunked", "both", "packed", "text", "features"],
+    ids=["plain", "checkpointed", "chunked", "both", "packed", "text", "features", "tiles", "features of tiles"],
 )
 def test_the_plan_is_what_a_step_takes(small, changes, sizes):
     planned, taken = plan(small(**changes), sizes).total, measured(small(**changes), sizes)
@@ -175,6 +178,7 @@ def test_what_else_a_plan_holds(small):
 def test_the_batch_has_images_of_the_size_that_is_asked_for(small):
     assert example(small(), SIZES)["pixels"].shape == (8, 1, 3, 64, 64)
     assert example(small(), SIZES._replace(image_size=(32, 48)))["pixels"].shape == (8, 1, 3, 32, 48)
+    assert example(small(), SIZES._replace(tiles=2))["pixels"].shape == (8, 1, 3, 3, 64, 64)
 
 
 def test_quantized_matrices_take_half_a_byte_an_element(small):

@@ -88,3 +88,19 @@ def test_a_checkpoint_with_nan_or_integers_is_refused(tiny_flamingo_config, tmp_
     torch.save({"state_dict": state, "meta": {}}, tmp_path / "latest.pth")
     with pytest.raises(ValueError, match=f"{name} integers instead of floats"):
         load_trainable(tuned, tmp_path / "latest.pth")
+
+
+def test_embeddings_of_tiles_begin_at_zero_where_the_weights_have_none(model, tiny_flamingo_config, tmp_path):
+    path = str(tmp_path / "flamingo.safetensors")
+    save_components(model, path)
+    config = dict(tiny_flamingo_config, perceiver=dict(tiny_flamingo_config["perceiver"], max_tiles=2))
+    tiled = MODELS.build(dict(config, weights=path))
+    assert tiled.perceiver.frame_embs.shape == (5, 32)
+    assert not tiled.perceiver.frame_embs.any()
+    assert torch.equal(tiled.perceiver.latents, model.perceiver.latents)
+    torch.nn.init.normal_(tiled.perceiver.frame_embs)
+    save_components(tiled, path)
+    again = MODELS.build(dict(config, weights=path))
+    assert torch.equal(again.perceiver.frame_embs, tiled.perceiver.frame_embs)
+    with pytest.raises(ValueError, match="not in the model: perceiver.frame_embs"):
+        MODELS.build(dict(tiny_flamingo_config, weights=path))

@@ -11,6 +11,7 @@ import pytest
 from generator import build as generator_build
 from generator.drawing import scan_split
 from generator.vocabulary import (
+    CANVAS,
     COLOURS,
     DIGITS,
     NUMBERS,
@@ -95,7 +96,7 @@ def test_an_interrupted_run_leaves_no_folder(tmp_path, monkeypatch):
 
 
 def test_a_changed_generator_makes_old_data_stale(monkeypatch, tmp_path):
-    args = Namespace(seed=0, train_scenes=1, heldout_scenes=0, pretrain_scenes=0)
+    args = Namespace(seed=0, train_scenes=1, heldout_scenes=0, pretrain_scenes=0, canvas=CANVAS)
     before = generate.receipt(args)
     monkeypatch.setattr(generate.zlib, "crc32", lambda data: 1)
     assert generate.receipt(args)["generator"] != before["generator"]
@@ -394,3 +395,19 @@ def test_the_image_encoder_has_a_class_for_each_label_that_is_drawn():
     classes = load_config(ROOT / "projects/tiny_world/configs/tiny_pretrain_vision.py").classes
     drawn = dict(colour=COLOURS, shape=SHAPES, size=RADII, cell=range(len(POSITION_NAMES)), word=WORDS)
     assert classes == {name: list(values) for name, values in drawn.items()} | dict(digit=list(map(int, DIGITS)))
+
+
+def test_a_larger_canvas_has_things_of_the_same_size_all_over_it(tmp_path):
+    out = make(tmp_path / "wide", "--train-scenes", 96, "--heldout-scenes", 0, "--canvas", 192, 96)
+    scenes = read(out / "scenes.json")
+    sizes = {Image.open(out / "images" / name).size for name in scenes}
+    assert sizes == {(192, 96)}
+    boxes = np.array([s["box"] for s in scenes.values() if s["word"]])
+    boxes = np.concatenate([boxes, [d["box"] for s in scenes.values() for d in s["digits"]]])
+    assert boxes.min() >= 0
+    assert np.all(boxes[:, 2:] <= (192, 96))
+    assert boxes[:, 0].min() < 48
+    assert boxes[:, 2].max() > 144
+    assert (boxes[:, 3] - boxes[:, 1]).max() <= 20
+    with pytest.raises(SystemExit, match=r"--canvas \[192, 32\]: the sides of an image are at least 64 pixels"):
+        make(tmp_path / "flat", "--canvas", 192, 32)
