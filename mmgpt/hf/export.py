@@ -21,6 +21,7 @@ from mmgpt.models import Flamingo, GatedCausalLM, GatedCrossAttentionBlock, LoRA
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.generation_files import as_setting, valid_generation_config
+from mmgpt.models.lora import check_separable
 from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.special_tokens import special_tokens
 from mmgpt.models.vision import HFVision, TimmVision
@@ -39,7 +40,7 @@ TIMM_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "so
 
 
 @torch.no_grad()
-def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: bool) -> None:
+def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: bool, apart: bool = False) -> None:
     """Writes a model as a folder of transformers: config, weights, processor, tokenizer, and their source.
 
     Args:
@@ -48,21 +49,25 @@ def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: 
         out: folder that does not exist yet; it appears when it is complete.
         merged: whether LoRA updates are added into the weights. Otherwise the folder has an adapter in peft's format
             beside the weights, which transformers loads with them.
+        apart: whether that adapter is in `adapter/` instead, so that the folder itself is the base on which peft loads
+            this adapter and others. All other trained tensors are in the base.
 
     Raises:
-        ValueError: the folder exists, or a component or a step of the chat pipeline is not one that the source holds.
+        ValueError: the folder exists, LoRA cannot be kept apart (bias), or a component or a step of the chat pipeline is not one that the source holds.
     """
     check_exportable(cfg, model, merged)
+    if apart and isinstance(model, LoRAModel):
+        check_separable(model)
     processor = hf_processor(cfg, model.tokenizer)
     with new_folder(out) as folder:
         flamingo, has_adapter = model, isinstance(model, LoRAModel) and not merged
         if has_adapter:
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
-            model.peft.save_pretrained(folder, save_embedding_layers=False)
+            model.peft.save_pretrained(folder / "adapter" if apart else folder, save_embedding_layers=False)
         if isinstance(model, LoRAModel):
             flamingo = model.peft.unload() if has_adapter else model.peft.merge_and_unload()
         with torch.device("meta"):
-            converted = MMGPTForConditionalGeneration(model_config(cfg, flamingo, has_adapter))
+            converted = MMGPTForConditionalGeneration(model_config(cfg, flamingo, has_adapter and not apart))
         # Buffers that libraries compute anew, but transformers does not, are saved too.
         buffers = {f"vision.{name}": value for name, value in flamingo.vision.named_buffers()}
         converted.load_state_dict(flamingo.state_dict() | buffers, assign=True)
@@ -70,7 +75,7 @@ def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: 
         converted.generation_config = hf_generation_config(flamingo)
         converted.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
-        model_card(cfg, processor.tokenizer).save(folder / README)
+        model_card(cfg, processor.tokenizer, has_adapter and apart).save(folder / README)
 
 
 def check_exportable(cfg: Config, model: nn.Module, merged: bool) -> None:

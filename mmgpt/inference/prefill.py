@@ -31,6 +31,9 @@ class Prefill(NamedTuple):
 class Prefiller:
     """Prefill of prompts by a model; prefixes and images in the prefix cache are not computed again.
 
+    Prompts that are computed together have one adapter, which is the active one. Each adapter has keys, values and
+    images of its own in the cache.
+
     Attributes:
         cache: the PrefixCache.
         attention_only: whether keys and values are the model's whole state of a sequence. Models with a recurrent
@@ -90,7 +93,9 @@ class Prefiller:
         for number, request in enumerate(requests):
             pixels = () if request.pixels is None else request.pixels
             if self.cache.limit:
-                request.digests = tuple(image_digest(image, i * positional) for i, image in enumerate(pixels))
+                request.digests = tuple(
+                    image_digest(image, i * positional, request.adapter) for i, image in enumerate(pixels)
+                )
             else:  # Without a cache, digests would find equal images of one batch only, and cost more than they save.
                 request.digests = tuple(f"{number}, {i}".encode() for i in range(len(pixels)))
             for i, digest in enumerate(request.digests):
@@ -116,7 +121,7 @@ class Prefiller:
             self.cache.add(self._keys(request, request.sequence[:, : len(prefix)]), prefix)
 
     def _keys(self, request: GenerationRequest, ids: Tensor) -> np.ndarray:
-        return token_keys(self.language, ids, request.digests, request.scope)
+        return token_keys(self.language, ids, request.digests, f"{request.adapter or ''}\n{request.scope}")
 
 
 @torch.no_grad()

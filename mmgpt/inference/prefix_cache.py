@@ -112,9 +112,10 @@ def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scop
     return keys
 
 
-def image_digest(pixels: Tensor, position: int = 0) -> bytes:
-    """Digest of 32 bytes of an image's pixels (3, H, W) and its position in the sequence."""
-    return hashlib.sha256(position.to_bytes(4) + pixels.cpu().contiguous().numpy().tobytes()).digest()
+def image_digest(pixels: Tensor, position: int = 0, adapter: str | None = None) -> bytes:
+    """Digest of 32 bytes of an image's pixels (3, H, W), its position in the sequence, and the model's adapter."""
+    pixels = pixels.cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(repr((position, adapter)).encode() + pixels).digest()
 
 
 def _hashes(keys: np.ndarray) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import torch
 from mmengine.model import BaseModel
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import get_pattern_key
@@ -205,9 +205,18 @@ class LoRAModel(BaseModel):
         return [p for name, p in self.named_parameters() if p.requires_grad and name.endswith(".base_layer.bias")]
 
 
-def flamingo_of(model: Flamingo | LoRAModel) -> Flamingo:
-    """The Flamingo that a LoRAModel wraps, or the model itself."""
+def flamingo_of(model: Flamingo | LoRAModel | PeftModel) -> Flamingo:
+    """The Flamingo that a LoRAModel or peft's wrapper is around, or the model itself."""
+    if isinstance(model, PeftModel):
+        return model.get_base_model()
     return model.flamingo if isinstance(model, LoRAModel) else model
+
+
+def check_separable(model: LoRAModel) -> None:
+    """Raises a ValueError where a model without its LoRA updates is not the base that they were trained on."""
+    bias = model.peft.peft_config["default"].bias
+    if bias != "none":
+        raise ValueError(f"lora.bias={bias!r}: biases of the base are trained, so that LoRA cannot be taken off it")
 
 
 def components(module: Flamingo, name: str) -> list[nn.Module]:
