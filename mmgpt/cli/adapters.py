@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .description import ADAPTER, check_weights, is_exported
 
+CONFIG = "adapter_config.json"  # peft's settings beside the weights of an adapter
 # peft makes modules of the names, and takes those with its own prefix for tensors.
 NAME = re.compile(r"(?!.*lora_)[\w-]+")
 
@@ -47,7 +48,7 @@ def adapter_folders(adapters: Mapping[str, str | Path]) -> dict[str, Path]:
         if is_exported(folder):
             check_weights(folder)
             folder = (folder / ADAPTER).parent
-        for file in (Path(ADAPTER).name, "adapter_config.json"):
+        for file in (Path(ADAPTER).name, CONFIG):
             if not (folder / file).is_file():
                 raise FileNotFoundError(
                     f"adapter {name!r}: {folder / file} is missing; name a folder that export wrote, or one of peft"

@@ -84,7 +84,7 @@ The tuned weights are derived from these models, whose terms hold for them too.
 """
 # For a folder whose adapter is apart.
 APART = """\
-This folder is the model without its LoRA updates, which are in `adapter/`. peft loads them, and others of the same base:
+This folder is the model without its LoRA updates, which are in `adapter/`. peft loads them, and others of this base:
 
 ```python
 from peft import PeftModel

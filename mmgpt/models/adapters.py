@@ -1,46 +1,49 @@
 """LoRA adapters by peft's names in one model, of which an answer uses one or none."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
-from mmgpt.cli.adapters import adapter_folders
+from mmgpt.cli.adapters import CONFIG, adapter_folders
 from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.description import ADAPTER, DESCRIPTION, TRAINED
 from mmgpt.cli.files import read_settings
 from mmgpt.compat.names import with_present_names
 
 from .flamingo import Flamingo
-from .lora import LoRAModel, check_separable, lora_config
+from .lora import TRAINABLE, LoRAModel, check_separable, lora_config
 from .weights.checks import is_finite
-from .weights.names import plain_name
+from .weights.names import GATED, plain_name
 from .weights.reader import read_weights
 
-# Fields of an adapter's config that change nothing where it is used.
-UNUSED = ("task_type", "inference_mode")
+PREFIX = "base_model.model."  # of names in peft's files
+# Settings of an adapter that lora_config refuses for training, or that change nothing where it is used.
+UNCHECKED = ("task_type", "inference_mode", "trainable_token_indices", "modules_to_save")
 
 
 def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[str, str | Path]) -> PeftModel:
     """peft's wrapper of a Flamingo with adapters by name; none is active at first (see `use_adapter`).
 
     1. LoRA updates of the model itself are taken off. What remains is the base, which the adapters share.
-    2. Each adapter is read and compared with the base, and its layers are put into it.
+    2. Each adapter is read and compared with the base, and put into it: updates, token rows, and the components that
+       were trained in full beside them, unless the base has the same ones.
 
     Args:
         model: with its checkpoint loaded; changed in place.
         cfg: the config that it was built from.
         adapters: name -> folder that `export` wrote, or one of peft's own. An adapter of peft says nothing about the
-            base that it was trained on, so that only its layers and their shapes are compared.
+            base that it was trained on, so that only names and shapes of its tensors are compared.
 
     Raises:
         FileNotFoundError: a folder has no adapter.
-        ValueError: an adapter was trained on another base, has settings that are not supported, or is damaged; names
-            it, and what differs.
+        ValueError: an adapter was trained on another base, has settings that are not supported, cannot be beside
+            another one, or is damaged; names it, and what differs.
     """
     if isinstance(model, LoRAModel):
         check_separable(model)
@@ -48,29 +51,51 @@ def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[st
     weights, peft = model.state_dict(), None
     for name, folder in adapter_folders(adapters).items():
         source = f"adapter {name!r} ({folder})"
-        check_base(source, Path(adapters[name]), cfg, weights)
-        config = PeftConfig.from_pretrained(str(folder))
-        if config.peft_type != "LORA":
-            raise ValueError(f"{source} is of the kind {config.peft_type.value!r}, not LORA")
-        if config.bias != "none":
-            raise ValueError(f"{source}: bias={config.bias!r} trains biases of the base, which its adapters share")
-        tokens, config.task_type = config.trainable_token_indices, None
-        settings = {key: value for key, value in config.to_dict().items() if key not in UNUSED}
+        # peft does not read the file: it would take other settings from it as well. Those that are off are defaults.
+        settings = {key: value for key, value in read_settings(folder / CONFIG).items() if value}
+        state = read_weights(folder / Path(ADAPTER).name)
+        if settings.get("peft_type", "LORA") != "LORA":
+            raise ValueError(f"{source} is of the kind {settings['peft_type']!r}, not LORA")
+        if settings.get("bias", "none") != "none":
+            raise ValueError(f"{source}: bias={settings['bias']!r} trains biases of the base, which its adapters share")
         try:
-            lora_config({**settings, "trainable_token_indices": None})  # raises for what is not supported
+            config = lora_config({key: value for key, value in settings.items() if key not in UNCHECKED})
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
-        config.trainable_token_indices, config.inference_mode = tokens, True
+        config.trainable_token_indices = settings.get("trainable_token_indices")
+        config.modules_to_save, config.inference_mode = settings.get("modules_to_save"), True
+        exported = Path(adapters[name])
+        if (exported / DESCRIPTION).is_file():
+            check_prompting(source, exported / DESCRIPTION, cfg)
+        if (exported / TRAINED).is_file():
+            trained = {plain_name(key): value for key, value in read_weights(exported / TRAINED).items()}
+            own = {
+                trainable_component(key)
+                for key, value in trained.items()
+                if key not in weights or not torch.equal(value.to(weights[key]), weights[key])
+            }
+            config.modules_to_save = sorted(own)
+            state |= {f"{PREFIX}{key}": value for key, value in trained.items() if trainable_component(key) in own}
+        other = set(config.modules_to_save or ()) - {*TRAINABLE}
+        if other:
+            raise ValueError(f"{source}: {min(other)!r} was trained in full; choose among {', '.join(TRAINABLE)}")
         if peft is None:
             peft = PeftModel(model, config, name)
         else:
             peft.add_adapter(name, config)
-        state = read_weights(folder / Path(ADAPTER).name)
-        expected = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-        check_tensors(source, state, expected)
+        if any(
+            ".lora_" in key and re.search(r"\.(original_module|modules_to_save)\.", key) for key in peft.state_dict()
+        ):
+            raise ValueError(f"{source}: of two adapters, one has LoRA in a component that the other trained in full")
+        check_tensors(source, state, get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False))
         set_peft_model_state_dict(peft, state, adapter_name=name)
     use_adapter(peft, None)
     return peft
+
+
+def trainable_component(name: str) -> str:
+    """The name in TRAINABLE of the component that a tensor of a Flamingo belongs to."""
+    return "gated" if GATED in name else name.partition(".")[0]
 
 
 def use_adapter(model: PeftModel, name: str | None) -> None:
@@ -85,31 +110,12 @@ def use_adapter(model: PeftModel, name: str | None) -> None:
         model.set_adapter(name, inference_mode=True)
 
 
-def check_base(source: str, folder: Path, cfg: Config, weights: Mapping[str, Tensor]) -> None:
-    """Raises a ValueError where an exported folder was tuned on another base, as far as its description says.
-
-    Args:
-        source: name of the adapter, for messages.
-        folder: that the user named.
-        cfg: of the base.
-        weights: of the base, by their names in a Flamingo.
-    """
-    if not (folder / DESCRIPTION).is_file():
-        return
-    described = with_present_names(read_settings(folder / DESCRIPTION), folder / DESCRIPTION)
-    theirs, ours = prompting(described), prompting(cfg)
-    differing = [key for key in ours if theirs[key] != ours[key]]
-    if differing:
-        key = differing[0]
-        raise ValueError(f"{source} was tuned with {key}={theirs[key]!r:.200}, and the base has {ours[key]!r:.200}")
-    if (folder / TRAINED).is_file():
-        for name, value in read_weights(folder / TRAINED).items():
-            name = plain_name(name)
-            if name not in weights or not torch.equal(value.to(weights[name]), weights[name]):
-                raise ValueError(
-                    f"{source} was tuned beside weights of its own, and the base has another {name}: adapters of one "
-                    "model share all that is no LoRA; name the folder or checkpoint with these weights as the base"
-                )
+def check_prompting(source: str, file: Path, cfg: Config) -> None:
+    """Raises a ValueError where the description of an exported folder names another prompt than the base's config."""
+    theirs, ours = prompting(with_present_names(read_settings(file), file)), prompting(cfg)
+    for key, value in ours.items():
+        if theirs[key] != value:
+            raise ValueError(f"{source} was tuned with {key}={theirs[key]!r:.200}, and the base has {value!r:.200}")
 
 
 def prompting(cfg: Mapping) -> dict:

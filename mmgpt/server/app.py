@@ -58,8 +58,8 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
 
     # 3. Metrics and models, behind the key.
     router = APIRouter(dependencies=[Depends(key_check(settings.api_key))])
-    # Two keys are not OpenAI's: "generation" says how answers are generated unless a request changes that, and "parent",
-    # as in vLLM's server, names the model that an adapter belongs to.
+    # Two keys are not OpenAI's: "generation" says how answers are generated unless a request changes that; "parent" (as
+    # vLLM has it) names the model that an adapter belongs to.
     model = {"object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
     model["generation"] = chat.settings_in_force()
     models = {

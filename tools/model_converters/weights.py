@@ -173,7 +173,7 @@ def parse_args() -> argparse.Namespace:
         if name == "export":
             command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="who opens the folder")
             lora = command.add_mutually_exclusive_group()
-            lora.add_argument("--merged", action="store_true", help="in transformers' format, add LoRA into the weights")
+            lora.add_argument("--merged", action="store_true", help="in transformers' format, LoRA in the weights")
             lora.add_argument(
                 "--apart", action="store_true", help="in transformers' format, LoRA in OUT/adapter: OUT is the base"
             )
