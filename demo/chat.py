@@ -69,7 +69,7 @@ class Session:
             self.adapter = rest.strip() or None
             print(f"adapter: {self.adapter or 'none'}")
         elif command == "/adapter":
-            print(f"there is no adapter {rest.strip()}; adapters: {', '.join(self.chat.adapters) or 'none was loaded'}")
+            print(f"unknown adapter {rest.strip()}; adapters: {', '.join(self.chat.adapters) or 'none was loaded'}")
         else:
             print(f"there is no command {command}; /help lists the commands")
 

@@ -222,7 +222,7 @@ class Chat:
     ) -> GenerationRequest:
         if adapter is not None and adapter not in self.adapters:
             choices = ", ".join(map(repr, self.adapters)) or "none was loaded"
-            raise ValueError(f"there is no adapter {adapter!r}; adapters: {choices}")
+            raise ValueError(f"unknown adapter {adapter!r}; adapters: {choices}")
         sample = self.read(conversation)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)

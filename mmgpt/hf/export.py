@@ -22,11 +22,10 @@ from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.segments import IMAGE
 from mmgpt.models import Flamingo, GatedCausalLM, GatedCrossAttentionBlock, LoRAModel, PerceiverResampler
-from mmgpt.models.adapters import PREFIX, trainable_component
+from mmgpt.models.adapters import PREFIX, check_separable, trainable_component
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.generation_files import as_setting, valid_generation_config
-from mmgpt.models.lora import check_separable
 from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.special_tokens import special_tokens
 from mmgpt.models.vision import HFVision, TimmVision

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from mmgpt.cli.files import read_settings
 from mmgpt.compat.names import with_present_names
 
 from .flamingo import Flamingo
-from .lora import TRAINABLE, LoRAModel, check_separable, lora_config
+from .lora import TRAINABLE, LoRAModel, lora_config
 from .weights.checks import is_finite
 from .weights.names import GATED, plain_name
 from .weights.reader import read_weights
@@ -83,14 +83,28 @@ def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[st
             peft = PeftModel(model, config, name)
         else:
             peft.add_adapter(name, config)
-        if any(
-            ".lora_" in key and re.search(r"\.(original_module|modules_to_save)\.", key) for key in peft.state_dict()
-        ):
+        tensors = peft.state_dict()
+        if any(".lora_" in key and re.search(r"\.(original_module|modules_to_save)\.", key) for key in tensors):
             raise ValueError(f"{source}: of two adapters, one has LoRA in a component that the other trained in full")
-        check_tensors(source, state, get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False))
-        set_peft_model_state_dict(peft, state, adapter_name=name)
+        # peft's own functions fail for an adapter without token rows beside one that has some.
+        names = {file_name(key, name): key for key in tensors if file_name(key, name) != key}
+        check_tensors(source, state, {key: tensors[names[key]] for key in names})
+        peft.load_state_dict({names[key]: value for key, value in state.items()}, strict=False)
     use_adapter(peft, None)
     return peft
+
+
+def file_name(key: str, adapter: str) -> str:
+    """The name in a file of peft of an adapter's tensor in a model; that of any other tensor is unchanged."""
+    name = re.sub(rf"(\.(?:lora_|trainable_tokens_)\w+|\.modules_to_save)\.{adapter}(?=\.|$)", r"\1", key)
+    return key if name == key else re.sub(r"\.modules_to_save|(?<=lora_magnitude_vector)\.weight$", "", name)
+
+
+def check_separable(model: LoRAModel) -> None:
+    """Raises a ValueError where a model without its LoRA updates is not the base that they were trained on."""
+    bias = model.peft.peft_config["default"].bias
+    if bias != "none":
+        raise ValueError(f"lora.bias={bias!r}: biases of the base are trained, so that LoRA cannot be taken off it")
 
 
 def trainable_component(name: str) -> str:
@@ -125,7 +139,7 @@ def prompting(cfg: Mapping) -> dict:
     return {
         "image_attention": flamingo_config(cfg).get("image_attention", "latest"),
         "prompt_template": prompt.get("template"),
-        "system_prompt": prompt.get("system"),
+        "system_prompt": prompt.get("system") or None,
         "tokenization": tokens.get("tokenization", "segments"),
     }
 

@@ -207,16 +207,7 @@ class LoRAModel(BaseModel):
 
 def flamingo_of(model: Flamingo | LoRAModel | PeftModel) -> Flamingo:
     """The Flamingo that a LoRAModel or peft's wrapper is around, or the model itself."""
-    if isinstance(model, PeftModel):
-        return model.get_base_model()
-    return model.flamingo if isinstance(model, LoRAModel) else model
-
-
-def check_separable(model: LoRAModel) -> None:
-    """Raises a ValueError where a model without its LoRA updates is not the base that they were trained on."""
-    bias = model.peft.peft_config["default"].bias
-    if bias != "none":
-        raise ValueError(f"lora.bias={bias!r}: biases of the base are trained, so that LoRA cannot be taken off it")
+    return model.get_base_model() if isinstance(model, PeftModel) else getattr(model, "flamingo", model)
 
 
 def components(module: Flamingo, name: str) -> list[nn.Module]:

@@ -115,7 +115,7 @@ def test_an_error_in_one_adapters_batch_ends_only_its_answers(chat, merged, monk
 
 
 def test_an_unknown_adapter_is_refused(chat, merged):
-    with pytest.raises(ValueError, match="there is no adapter 'three'; adapters: 'one', 'two'"):
+    with pytest.raises(ValueError, match="unknown adapter 'three'; adapters: 'one', 'two'"):
         chat.ask(chat.start(), "what?", adapter="three")
     with pytest.raises(ValueError, match="adapters: none was loaded"):
         merged["one"].ask(chat.start(), "what?", adapter="one")

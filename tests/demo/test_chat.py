@@ -99,7 +99,7 @@ def test_adapters_are_chosen_by_a_command(demo, monkeypatch, capsys):
     monkeypatch.setattr(Parrot, "adapters", ("one", "two"))
     run(demo, "hello", "/adapter two", "hello", "/adapter three", "/adapter", "hello")
     lines = ["hello 0 images one ", "adapter: two", "hello 0 images two "]
-    lines += ["there is no adapter three; adapters: one, two", "adapter: none", "hello 0 images "]
+    lines += ["unknown adapter three; adapters: one, two", "adapter: none", "hello 0 images "]
     assert capsys.readouterr().out.splitlines() == lines
 
 

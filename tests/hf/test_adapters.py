@@ -76,6 +76,24 @@ def test_the_same_adapters_in_mmgpt(experiment, tmp_path, tuning):
             assert_close(flamingo_of(peft)(**ours, mode="tensor"), expected)
 
 
+@pytest.mark.parametrize("tuning", [dict(train=["perceiver", "gated"]), dict(train_tokens=["<image>"])])
+def test_what_only_one_adapter_trained_leaves_the_others_as_they_are(experiment, tmp_path, tuning):
+    cfg, model = experiment(tuning=dict(lora=LORA, **tuning))
+    ours, _ = batch(weak(model))
+    with torch.no_grad():
+        one = model(**ours, mode="tensor")
+        export(cfg, model, tmp_path / "one")
+        cfg, model = experiment(tuning=dict(lora=dict(LORA, r=3)))
+        two = weak(model)(**ours, mode="tensor")
+        export(cfg, model, tmp_path / "two")
+        with model.disabled():
+            untuned = model(**ours, mode="tensor")
+        peft = load_adapters(model, cfg, dict(one=tmp_path / "one", two=tmp_path / "two")).eval()
+        for name, expected in (("one", one), ("two", two), (None, untuned), ("two", two), ("one", one)):
+            use_adapter(peft, name)
+            assert_close(flamingo_of(peft)(**ours, mode="tensor"), expected)
+
+
 def test_biases_cannot_be_kept_apart(experiment, tmp_path):
     cfg, model = experiment(tuning=dict(lora=dict(r=2, target_modules=["to_q", "ff.1"], bias="lora_only")))
     with pytest.raises(ValueError, match="lora.bias='lora_only': biases of the base are trained"):

@@ -48,7 +48,7 @@ def changed(exported, tmp_path):
     return run
 
 
-def test_what_is_no_adapter(load, exported, tmp_path):
+def test_folders_and_names_that_are_refused(load, exported, tmp_path):
     with pytest.raises(FileNotFoundError, match="adapter 'one': .*adapter_model.safetensors is missing"):
         load(dict(one=tmp_path))
     for name in ("a.b", "a:b", "", "my_lora_1"):
