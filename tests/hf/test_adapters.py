@@ -83,7 +83,7 @@ def test_what_only_one_adapter_trained_leaves_the_others_as_they_are(experiment,
     with torch.no_grad():
         one = model(**ours, mode="tensor")
         export(cfg, model, tmp_path / "one")
-        cfg, model = experiment(tuning=dict(lora=dict(LORA, r=3)))
+        cfg, model = experiment(tuning=dict(lora=dict(LORA, r=3, target_modules=["q_proj"])))
         two = weak(model)(**ours, mode="tensor")
         export(cfg, model, tmp_path / "two")
         with model.disabled():
