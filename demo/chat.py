@@ -3,6 +3,7 @@
 python demo/chat.py                                    the quickstart's model
 python demo/chat.py CONFIG CHECKPOINT --image FILE     any other, with a first image
 python demo/chat.py FOLDER                             what tools/model_converters/weights.py exported
+python demo/chat.py CONFIG --adapter NAME=FOLDER ...   several tunings of one base; the first one answers first
 """
 
 import argparse
@@ -15,11 +16,13 @@ from PIL import Image
 
 from mmgpt import apis
 from mmgpt.cli import tool
+from mmgpt.cli.adapters import add_adapter_option
 from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 
 HELP = """\
   /image FILE    send an image together with the next question
   /reset         forget the conversation
+  /adapter NAME  answer with this adapter from now on; without a name: with none
   /help          this list
   /quit          leave (as does the end of the input)"""
 
@@ -28,6 +31,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_options(parser)
+    add_adapter_option(parser)
     parser.add_argument("--image", nargs="+", default=[], metavar="FILE", help="images for the first question")
     parser.add_argument("--max-new-tokens", type=int, help="longest answer, instead of the config's")
     args = parser.parse_args(arguments)
@@ -45,6 +49,7 @@ class Session:
 
     def __init__(self, chat: "apis.Chat", images: list[str]):
         self.chat = chat
+        self.adapter = next(iter(chat.adapters), None)
         self.conversation = chat.start()
         self.images: list[Image.Image] = []
         for image in images:
@@ -60,6 +65,11 @@ class Session:
             print("a new conversation")
         elif command == "/image":
             self.attach(rest.strip())
+        elif command == "/adapter" and rest.strip() in ("", *self.chat.adapters):
+            self.adapter = rest.strip() or None
+            print(f"adapter: {self.adapter or 'none'}")
+        elif command == "/adapter":
+            print(f"unknown adapter {rest.strip()}; adapters: {', '.join(self.chat.adapters) or 'none was loaded'}")
         else:
             print(f"there is no command {command}; /help lists the commands")
 
@@ -77,7 +87,8 @@ class Session:
         turns = len(self.conversation.turns)
         end = ""
         try:
-            with closing(self.chat.stream(self.conversation, question, self.images)) as pieces:
+            answer = self.chat.stream(self.conversation, question, self.images, adapter=self.adapter)
+            with closing(answer) as pieces:
                 for piece in pieces:
                     print(piece, end="", flush=True)
         except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 python tools/serve.py                      the quickstart's model
 python tools/serve.py CONFIG CHECKPOINT    any other
 python tools/serve.py FOLDER               what tools/model_converters/weights.py exported
+python tools/serve.py CONFIG --adapter a=FOLDER --adapter b=FOLDER     several tunings of one base
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from mmgpt import apis
 from mmgpt.cli import tool
+from mmgpt.cli.adapters import add_adapter_option
 from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 from mmgpt.server.settings import Settings
 
@@ -41,6 +43,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_options(parser)
+    add_adapter_option(parser)
     parser.add_argument("--name", help="of the model, in requests; default: that of the config or folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: to other machines, too")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
@@ -77,9 +80,12 @@ def main(arguments: list[str] | None = None) -> None:
     settings, model = read_settings(args), chat_arguments(args)
     # The server limits the number of requests itself: the scheduler must have room for all that it admits.
     scheduler = dict(max_batch=args.max_batch, max_waiting=settings.max_requests, cache_bytes=args.cache * 2**20)
-    server = make_server(apis.Chat.from_config(**model, scheduler=scheduler), settings, args.host, args.port)
+    chat = apis.Chat.from_config(**model, scheduler=scheduler)
+    server = make_server(chat, settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
-    print(f"model: {settings.name}, API key: {key}", flush=True)
+    names = "".join(f", {settings.name}:{name}" for name in chat.adapters)
+    without = " (without LoRA)" * bool(names)
+    print(f"model: {settings.name}{without}{names}, API key: {key}", flush=True)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after the shutdown.
         server.run()
 

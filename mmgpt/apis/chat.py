@@ -1,11 +1,12 @@
 """Chat with a tuned model: questions of text and images in, streamed answers out."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from peft import PeftModel
 from PIL import Image
 
 from mmgpt.apis.build import chat_config
@@ -38,12 +39,15 @@ class Chat:
     """Answers questions about text and images; one model serves any number of conversations, from any threads.
 
     Args:
-        model: a Flamingo, or a LoRAModel around one, in eval mode.
+        model: a Flamingo, or a LoRAModel or peft's wrapper (see `load_adapters`) around one, in eval mode.
         pipeline: the transforms from a sample with ``pil`` images to ``input_ids`` and ``pixels``: the same ones
             that training uses, with the last answer open, so that a conversation is tokenized as in training. A prompt
             is shorter than the language model's positions; a lower `max_length` of TokenizeSegments is kept.
         generation: generation arguments that override the model's own, e.g. ``dict(max_new_tokens=64)``.
         scheduler: arguments of `Scheduler` besides the model (max_batch, max_waiting, cache_bytes).
+
+    Attributes:
+        adapters: names of the LoRA adapters that a question can choose among.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Chat:
         scheduler: dict | None = None,
     ):
         self.model, self.flamingo = model, flamingo_of(model)
+        self.adapters = tuple(model.peft_config) if isinstance(model, PeftModel) else ()
         # Prompt and answer share the language model's positions, and an answer has one token at least.
         self.max_positions = self.flamingo.language.max_positions or sys.maxsize
         self.pipeline = [
@@ -83,6 +88,7 @@ class Chat:
         merge: bool = True,
         trust: bool = False,
         engine: dict | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> "Chat":
         """Build the model and the ``chat_pipeline`` that a config names.
 
@@ -96,9 +102,11 @@ class Chat:
             precision, merge: as for ``build_for_serving``.
             trust: whether an exported folder may import classes from outside this package, or run a ``config.py``
                 that holds more than plain settings.
+            adapters: LoRA adapters by name, among which each question chooses, as folders of ``export`` or peft.
+                A question without one is answered by the model without LoRA, also if the checkpoint has LoRA.
 
         Raises:
-            FileNotFoundError: the config, the checkpoint, or weights that the config names are missing.
+            FileNotFoundError: the config, the checkpoint, an adapter, or weights that the config names are missing.
             ValueError: the config has no ``chat_pipeline``, ``options`` are given with a loaded config, or
                 ``build_for_serving`` raises it.
         """
@@ -106,7 +114,7 @@ class Chat:
             warn_renamed("Chat.from_config(engine=...)", "scheduler=...")
             scheduler = engine
         cfg, checkpoint = chat_config(config, checkpoint, options, trust)
-        model = build_for_serving(cfg, checkpoint, device, precision, merge)
+        model = build_for_serving(cfg, checkpoint, device, precision, merge, adapters)
         return cls(model, build_pipeline(cfg.chat_pipeline), generation, scheduler)
 
     def start(self, system: str = "") -> Conversation:
@@ -121,9 +129,10 @@ class Chat:
         generation: dict | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        adapter: str | None = None,
     ) -> str:
         """The whole answer to one question; arguments and errors are those of ``stream``."""
-        return "".join(self.stream(conversation, text, images, generation, seed, stop))
+        return "".join(self.stream(conversation, text, images, generation, seed, stop, adapter))
 
     def stream(
         self,
@@ -133,6 +142,7 @@ class Chat:
         generation: dict | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        adapter: str | None = None,
     ) -> Iterator[str]:
         """Asks one question and yields its answer in pieces.
 
@@ -143,7 +153,7 @@ class Chat:
             conversation: the turns so far; changed as described.
             text: the question. All of it is literal: a typed ``<image>`` stays text.
             images: files or PIL images that belong to this question, shown before its text.
-            generation, seed, stop: as for ``submit``.
+            generation, seed, stop, adapter: as for ``submit``.
 
         Raises:
             FileNotFoundError: an image file does not exist.
@@ -152,7 +162,7 @@ class Chat:
         if not text.strip():
             raise ValueError("the question is empty")
         extended = conversation.with_question(text, [read_image(image) for image in images])
-        answer, answer_text = self.submit(extended, generation, seed=seed, stop=stop), ""
+        answer, answer_text = self.submit(extended, generation, seed=seed, stop=stop, adapter=adapter), ""
         try:
             for piece in answer:
                 answer_text += piece.text
@@ -174,6 +184,7 @@ class Chat:
         top_logprobs: int | None = None,
         listener: Callable | None = None,
         scope: str = "",
+        adapter: str | None = None,
     ) -> Answer:
         """Asks the last question of a conversation, which has no answer yet; the conversation stays as it is.
 
@@ -188,17 +199,18 @@ class Chat:
             listener: see `Answer`.
             scope: cached prefixes are shared among questions of one scope only, since the time to an answer would tell
                 others whether its question was asked before.
+            adapter: name of the LoRA adapter that answers, one of the chat's; None: the model without one.
 
         Raises:
             PromptTooLong: the conversation is longer than the language model's positions or the pipeline's limit.
             ValueError: it has another number of images than of image contents, or images that do not reach the model
-                (its gates are closed); or an argument is unknown or wrong.
+                (its gates are closed); or an argument or the adapter is unknown or wrong.
             Busy: the waiting queue is full.
         """
         arguments = {**self.generation, **STREAMED, **(generation or {})}
         if top_logprobs is not None and (arguments["num_beams"] or 1) > 1:
             raise ValueError("log-probabilities need num_beams=1")
-        request = self._request(conversation, arguments, seed, top_logprobs, listener)
+        request = self._request(conversation, arguments, seed, top_logprobs, listener, adapter)
         request.detokenizer, request.scope = AnswerDetokenizer(self.model.tokenizer, stop), scope
         self.scheduler.submit(request)
         return request.answer
@@ -210,14 +222,20 @@ class Chat:
         seed: int | None,
         top_logprobs: int | None = None,
         listener: Callable | None = None,
+        adapter: str | None = None,
     ) -> GenerationRequest:
+        if adapter is not None and adapter not in self.adapters:
+            choices = ", ".join(map(repr, self.adapters)) or "none was loaded"
+            raise ValueError(f"unknown adapter {adapter!r}; adapters: {choices}")
         sample = self.read(conversation)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
         sampler = Sampler(self.flamingo.language, arguments, ids, seed, top_logprobs)
         sampler.max_new_tokens = min(sampler.max_new_tokens, self.max_positions - ids.shape[1])
         answer = Answer(sample["prompt"], listener)
-        return GenerationRequest(ids, sample["pixels"], sampler, answer, tile_ids=sample.get("tile_ids"))
+        return GenerationRequest(
+            ids, sample["pixels"], sampler, answer, tile_ids=sample.get("tile_ids"), adapter=adapter
+        )
 
     def read(self, conversation: Conversation, pipeline: Sequence[Callable] | None = None) -> dict:
         """The sample of a conversation after a pipeline, by default the chat's; errors are those of `submit`."""
@@ -233,7 +251,9 @@ class Chat:
         """Cancels all answers under way, and waits until they have ended."""
         self.scheduler.close()
 
-    def answer_all(self, conversations: Sequence[Conversation], generation: dict | None = None) -> list[str]:
+    def answer_all(
+        self, conversations: Sequence[Conversation], generation: dict | None = None, adapter: str | None = None
+    ) -> list[str]:
         """The answers to the last questions of several conversations, which stay as they are.
 
         Unlike a stream this uses beams, where the model's generation arguments or `generation`, which override all
@@ -243,7 +263,10 @@ class Chat:
             ValueError: see ``submit``.
         """
         arguments = {**self.generation, **(generation or {})}
-        requests = [self._request(conversation, arguments, draw_seed(arguments)) for conversation in conversations]
+        requests = [
+            self._request(conversation, arguments, draw_seed(arguments), adapter=adapter)
+            for conversation in conversations
+        ]
         self.scheduler.submit(*requests, bounded=False)
         try:
             return [request.text(self.model.tokenizer) for request in requests]

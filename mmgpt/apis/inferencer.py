@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,18 +42,18 @@ class MMGPTInferencer(BaseInferencer):
         device: a torch device; by default the first GPU, or the CPU when there is none.
         show_progress: whether a bar shows how many batches are answered.
         precision: as for `build_for_serving`.
-        trust: as for `Chat.from_config`.
+        trust, adapters: as for `Chat.from_config`.
 
     Attributes:
         chat: the Chat that answers.
-        about: config and weights of the model, as name -> value.
+        about: config, weights and last adapter of the model, as name -> value.
 
     Raises:
         FileNotFoundError, ValueError: see `Chat.from_config`.
     """
 
     preprocess_kwargs = {"question", "image_folder"}
-    forward_kwargs = {"generation"}
+    forward_kwargs = {"generation", "adapter"}
     visualize_kwargs = {"sheet_dir", "return_vis"}
     postprocess_kwargs = {"prediction_dir"}
 
@@ -65,8 +65,9 @@ class MMGPTInferencer(BaseInferencer):
         show_progress: bool = True,
         precision: str | None = None,
         trust: bool = False,
+        adapters: Mapping[str, str | Path] | None = None,
     ):
-        self.precision = precision
+        self.precision, self.adapters = precision, adapters
         cfg, weights = chat_config(model, weights, trust=trust)
         super().__init__(cfg, weights, str(find_device(device)), "mmgpt", show_progress)
 
@@ -79,6 +80,7 @@ class MMGPTInferencer(BaseInferencer):
         generation: dict | None = None,
         out_dir: str | Path = "",
         return_vis: bool = False,
+        adapter: str | None = None,
     ) -> dict:
         """Answers to questions, which are all read and checked before the model runs.
 
@@ -93,6 +95,7 @@ class MMGPTInferencer(BaseInferencer):
             generation: generation arguments that override the model's own.
             out_dir: folder for `predictions.jsonl`, `answers.html` and `answers_1.png`, ...; none without it.
             return_vis: whether the sheets are returned.
+            adapter: name of the LoRA adapter that answers; None: the model without one.
 
         Returns: `predictions`, a dict for each input (index, id, images, question, prediction, and `answer` where a
         sample has one), and `visualization`, the sheets, uint8 (H, W, 3) each, or an empty list.
@@ -104,7 +107,9 @@ class MMGPTInferencer(BaseInferencer):
             Path(out_dir).mkdir(parents=True, exist_ok=True)
         if is_annotation_file(inputs) and not image_folder:
             image_folder = Path(inputs).parent
-        questions = dict(question=question, image_folder=image_folder, generation=generation)
+        questions = dict(question=question, image_folder=image_folder, generation=generation, adapter=adapter)
+        if self.chat.adapters:
+            self.about["adapter"] = adapter or "none"
         outputs = dict(sheet_dir=out_dir, prediction_dir=out_dir, return_vis=return_vis)
         return super().__call__(inputs, batch_size=batch_size, **questions, **outputs)
 
@@ -125,9 +130,11 @@ class MMGPTInferencer(BaseInferencer):
                 raise type(error)(f"input {index}: {error}") from error
         return [checked[start : start + batch_size] for start in range(0, len(checked), batch_size)]
 
-    def forward(self, inputs: Sequence[InferenceInput], generation: dict | None = None) -> list[InferenceResult]:
+    def forward(
+        self, inputs: Sequence[InferenceInput], generation: dict | None = None, adapter: str | None = None
+    ) -> list[InferenceResult]:
         """The answers to a batch."""
-        answers = self.chat.answer_all([input.conversation() for input in inputs], generation)
+        answers = self.chat.answer_all([input.conversation() for input in inputs], generation, adapter)
         return [InferenceResult(input, answer) for input, answer in zip(inputs, answers, strict=True)]
 
     def visualize(
@@ -176,7 +183,7 @@ class MMGPTInferencer(BaseInferencer):
 
     def _init_model(self, cfg: Config, weights: str | Path | None, device: str) -> torch.nn.Module:
         self.about = {"model": cfg.filename, "weights": weights or "before tuning"}
-        self.chat = Chat.from_config(cfg, weights, device, precision=self.precision)
+        self.chat = Chat.from_config(cfg, weights, device, precision=self.precision, adapters=self.adapters)
         return self.chat.model
 
     def _init_pipeline(self, cfg: Config) -> Callable[[InferenceInput], dict]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel, flamingo_of
+from mmgpt.models.adapters import load_adapters
 from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize
 from mmgpt.utils.precisions import FLOATS, QUANTIZED
 
@@ -20,6 +21,7 @@ def build_for_serving(
     device: str | None = None,
     precision: str | None = None,
     merge: bool = True,
+    adapters: Mapping[str, str | Path] | None = None,
 ) -> nn.Module:
     """The model of a config, ready for inference: `build_model` and `for_serving` in one, with less memory.
 
@@ -30,6 +32,7 @@ def build_for_serving(
     Args:
         cfg, checkpoint, device: as for `build_model`.
         precision, merge: as for `for_serving`.
+        adapters: as for `load_adapters`; the model is then peft's wrapper, and has no other LoRA updates.
 
     Raises:
         FileNotFoundError, ValueError: see these functions. Precision and device are checked before the model is built.
@@ -38,6 +41,8 @@ def build_for_serving(
     device = str(find_device(device))
     dtype = None if precision is None else precision if precision in FLOATS else "bfloat16"
     model = build_model(unquantized(cfg, dtype), checkpoint, "cpu" if precision in QUANTIZED else device)
+    if adapters:
+        model = load_adapters(model, cfg, adapters)
     return for_serving(model, precision, merge, device)
 
 
@@ -47,13 +52,13 @@ def for_serving(
     """The loaded model, prepared for fast inference in place; it cannot be trained or saved afterwards.
 
     Args:
-        model: a Flamingo, or a LoRAModel around one.
+        model: a Flamingo, or a LoRAModel or peft's wrapper around one.
         precision: 'float32' or 'bfloat16' for every weight; 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
             double quantization) for the matrices of the language model's layers, and bfloat16 for all other weights:
             the embedding and the head, whose errors no residual stream dampens, and the gated blocks and image
             components, which hold the tuned weights. None leaves the weights as they are.
         merge: whether LoRA updates are added to the weights, in the weights' dtype, before these are quantized. Updates
-            with a bias (lora_bias=True) of layers without one stay beside the weights.
+            with a bias (lora_bias=True) of layers without one stay beside the weights, and so do adapters by name.
         device: where the model is moved to; None leaves it where it is.
 
     Raises:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmgpt.utils.precisions import FLOATS, QUANTIZED
 
+from .adapters import adapter_folders
 from .config import check_exists
 from .description import exported_folder
 from .options import add_cfg_options
@@ -41,9 +42,17 @@ def chat_arguments(args: argparse.Namespace) -> dict:
     """Keyword arguments of `Chat.from_config` that the options stand for.
 
     Raises:
-        FileNotFoundError: the config does not exist. It is looked for before torch is imported, which takes seconds.
+        FileNotFoundError: the config or an adapter does not exist. They are looked for before torch is imported, which
+            takes seconds.
+        ValueError: see `adapter_folders`; or two adapters have one name.
     """
     if exported_folder(args.config) is None:
         check_exists(args.config)
     model = dict(config=args.config, checkpoint=args.checkpoint, device=args.device, options=args.cfg_options)
-    return {**model, "precision": args.precision, "trust": args.trust}
+    model |= {"precision": args.precision, "trust": args.trust}
+    if "adapters" in args:
+        model["adapters"] = dict(args.adapters)
+        if len(model["adapters"]) < len(args.adapters):
+            raise ValueError(f"--adapter: two adapters have one name: {', '.join(name for name, _ in args.adapters)}")
+        adapter_folders(model["adapters"])
+    return model

@@ -82,11 +82,25 @@ The tuned weights are derived from these models, whose terms hold for them too.
 {config}
 ```
 """
+# For a folder whose adapter is apart.
+APART = """\
+This folder is the model without its LoRA updates, which are in `adapter/`. peft loads them, and others of this base:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+model = AutoModelForImageTextToText.from_pretrained("{name}", trust_remote_code=True)
+model = PeftModel.from_pretrained(model, "{name}", subfolder="adapter", adapter_name="tuned")
+```
+
+"""
 
 
-def model_card(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> ModelCard:
+def model_card(cfg: Config, tokenizer: PreTrainedTokenizerBase, apart: bool = False) -> ModelCard:
     """The card of an experiment's model, which has this tokenizer: use, bases, data, prompt template and config.
 
+    `apart` says that the folder's adapter is apart from its base.
     Licences are those in the metadata of README.md in the folders of the bases; the folders' sources are the config's.
     """
     module, sources = flamingo_config(cfg), cfg.get("sources", {})
@@ -120,6 +134,8 @@ def model_card(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> ModelCard:
         prompt=prompt,
         config=config,
     )
+    if apart:
+        text = text.replace("## Use\n\n", "## Use\n\n" + APART.format(name=NAME))
     [license_] = licenses if len(licenses) == 1 else [None]
     tags = ["mmgpt", "flamingo", "custom_code"]
     data = ModelCardData(library_name="transformers", pipeline_tag=TASK, license=license_ or "other", tags=tags)

@@ -1,5 +1,6 @@
 """Writing a tuned model as a folder that transformers opens, with the package mmgpt or without it."""
 
+import json
 import logging
 from collections.abc import Mapping
 from copy import deepcopy
@@ -9,15 +10,19 @@ import open_clip
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from mmgpt.apis.export import check_mergeable, new_folder
+from mmgpt.cli.adapters import CONFIG
 from mmgpt.cli.config import flamingo_config
+from mmgpt.cli.description import ADAPTER
 from mmgpt.datasets.chat_template import ChatTemplate
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.segments import IMAGE
 from mmgpt.models import Flamingo, GatedCausalLM, GatedCrossAttentionBlock, LoRAModel, PerceiverResampler
+from mmgpt.models.adapters import PREFIX, check_separable, trainable_component
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.generation import generation_arguments
 from mmgpt.models.generation_files import as_setting, valid_generation_config
@@ -27,6 +32,8 @@ from mmgpt.models.vision import HFVision, TimmVision
 from mmgpt.models.vision.open_clip import open_clip_name
 from mmgpt.models.vision.preprocessing import changed_settings, with_settings
 from mmgpt.models.vision.timm import timm_arguments
+from mmgpt.models.weights.names import plain_name
+from mmgpt.utils.json_file import read_json_object
 
 from .card import README, model_card
 from .modeling import ENCODERS, MMGPTConfig, MMGPTForConditionalGeneration
@@ -39,7 +46,7 @@ TIMM_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "so
 
 
 @torch.no_grad()
-def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: bool) -> None:
+def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: bool, apart: bool = False) -> None:
     """Writes a model as a folder of transformers: config, weights, processor, tokenizer, and their source.
 
     Args:
@@ -48,21 +55,28 @@ def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: 
         out: folder that does not exist yet; it appears when it is complete.
         merged: whether LoRA updates are added into the weights. Otherwise the folder has an adapter in peft's format
             beside the weights, which transformers loads with them.
+        apart: whether that adapter is in `adapter/` instead, so that the folder itself is the base on which peft loads
+            this adapter and others. The components trained in full are in both.
 
     Raises:
-        ValueError: the folder exists, or a component or a step of the chat pipeline is not one that the source holds.
+        ValueError: the folder exists, biases keep LoRA from being apart, or a component or a step of the chat pipeline
+            is not one that the source holds.
     """
     check_exportable(cfg, model, merged)
+    if apart and isinstance(model, LoRAModel):
+        check_separable(model)
     processor = hf_processor(cfg, model.tokenizer)
     with new_folder(out) as folder:
         flamingo, has_adapter = model, isinstance(model, LoRAModel) and not merged
         if has_adapter:
             # Embeddings that LoRA adapts are not saved as a whole: they are the base's.
-            model.peft.save_pretrained(folder, save_embedding_layers=False)
+            model.peft.save_pretrained(folder / "adapter" if apart else folder, save_embedding_layers=False)
+            if apart and model.trained_in_full:
+                add_components(model, folder / "adapter")
         if isinstance(model, LoRAModel):
             flamingo = model.peft.unload() if has_adapter else model.peft.merge_and_unload()
         with torch.device("meta"):
-            converted = MMGPTForConditionalGeneration(model_config(cfg, flamingo, has_adapter))
+            converted = MMGPTForConditionalGeneration(model_config(cfg, flamingo, has_adapter and not apart))
         # Buffers that libraries compute anew, but transformers does not, are saved too.
         buffers = {f"vision.{name}": value for name, value in flamingo.vision.named_buffers()}
         converted.load_state_dict(flamingo.state_dict() | buffers, assign=True)
@@ -70,7 +84,17 @@ def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: 
         converted.generation_config = hf_generation_config(flamingo)
         converted.save_pretrained(folder, max_shard_size="5GB")
         processor.save_pretrained(folder)
-        model_card(cfg, processor.tokenizer).save(folder / README)
+        model_card(cfg, processor.tokenizer, has_adapter and apart).save(folder / README)
+
+
+def add_components(model: LoRAModel, folder: Path) -> None:
+    """Adds the components that were trained in full to a saved adapter, as peft's modules_to_save."""
+    file, settings = folder / Path(ADAPTER).name, folder / CONFIG
+    state = {plain_name(name): value for name, value in model.state_dict().items()}
+    full = {name: value for name, value in state.items() if trainable_component(name) in model.trained_in_full}
+    save_file(load_file(file) | {f"{PREFIX}{name}": value.contiguous() for name, value in full.items()}, file)
+    config = {**read_json_object(settings), "modules_to_save": list(model.trained_in_full)}
+    settings.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def check_exportable(cfg: Config, model: nn.Module, merged: bool) -> None:

@@ -31,6 +31,9 @@ class Prefill(NamedTuple):
 class Prefiller:
     """Prefill of prompts by a model; prefixes and images in the prefix cache are not computed again.
 
+    Prompts that are computed together have one adapter, which is the active one. Each adapter has keys, values and
+    images of its own in the cache.
+
     Attributes:
         cache: the PrefixCache.
         attention_only: whether keys and values are the model's whole state of a sequence. Models with a recurrent
@@ -95,7 +98,9 @@ class Prefiller:
                 pixels = [image[: len(tile_ids)] for image, tile_ids in zip(pixels, tiles, strict=True)]
             if self.cache.limit:
                 images = enumerate(zip(pixels, tiles, strict=True))
-                request.digests = tuple(image_digest(image, i * positional, ids) for i, (image, ids) in images)
+                request.digests = tuple(
+                    image_digest(image, i * positional, ids, request.adapter) for i, (image, ids) in images
+                )
             else:  # Without a cache, digests would find equal images of one batch only, and cost more than they save.
                 request.digests = tuple(f"{number}, {i}".encode() for i in range(len(pixels)))
             for i, digest in enumerate(request.digests):
@@ -124,7 +129,7 @@ class Prefiller:
             self.cache.add(self._keys(request, request.sequence[:, : len(prefix)]), prefix)
 
     def _keys(self, request: GenerationRequest, ids: Tensor) -> np.ndarray:
-        return token_keys(self.language, ids, request.digests, request.scope)
+        return token_keys(self.language, ids, request.digests, f"{request.adapter or ''}\n{request.scope}")
 
 
 @torch.no_grad()

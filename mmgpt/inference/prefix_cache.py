@@ -112,12 +112,19 @@ def token_keys(model: GatedCausalLM, ids: Tensor, digests: Sequence[bytes], scop
     return keys
 
 
-def image_digest(pixels: Tensor, position: int = 0, tile_ids: Tensor | None = None) -> bytes:
-    """Digest of 32 bytes of an image's pixels (3, H, W), its position in the sequence, and its `tile_ids` (F,)."""
+def image_digest(
+    pixels: Tensor, position: int = 0, tile_ids: Tensor | None = None, adapter: str | None = None
+) -> bytes:
+    """Digest of 32 bytes of an image.
+
+    Args:
+        pixels: (3, H, W), or (F, 3, H, W) with the image's `tile_ids` (F,).
+        position: of the image in its sequence.
+        adapter: name of the model's LoRA adapter.
+    """
     tensors = [pixels] if tile_ids is None else [tile_ids, pixels]
-    return hashlib.sha256(
-        position.to_bytes(4) + b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
-    ).digest()
+    content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
+    return hashlib.sha256(repr((position, adapter)).encode() + content).digest()
 
 
 def _hashes(keys: np.ndarray) -> list[int]:

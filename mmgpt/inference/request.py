@@ -25,6 +25,7 @@ class GenerationRequest:
         answer: the streaming answer that the caller reads.
         detokenizer: makes the text of the answer's pieces; None: the caller decodes `tokens` at the end.
         scope: cached prefixes are shared among requests of one scope only.
+        adapter: name of the LoRA adapter that answers; None: the model without one.
         padding: number of padding tokens before the prompt in an evaluation batch (see `BeamSearch`).
         alone: whether the request shares no prefill with others, after an error in one that it shared.
         tokens: of the answer so far.
@@ -38,6 +39,7 @@ class GenerationRequest:
     answer: Answer
     detokenizer: AnswerDetokenizer | None = None
     scope: str = ""
+    adapter: str | None = None
     padding: int = 0
     alone: bool = False
     tokens: list[int] = field(default_factory=list)
@@ -67,6 +69,10 @@ class GenerationRequest:
     def sequence(self) -> Tensor:
         """Prompt and answer so far: (1, L)."""
         return torch.cat((self.ids, self.ids.new_tensor([self.tokens])), dim=1)
+
+    def goes_with(self, other: "GenerationRequest") -> bool:
+        """Whether the two may share the forward passes of prefill."""
+        return self.adapter == other.adapter and not (self.alone or other.alone)
 
     def step(self, logits: Tensor, tokenizer: PreTrainedTokenizerBase) -> str | None:
         """The finish reason after choosing the next token of each sequence from logits (its sequences, vocabulary)."""

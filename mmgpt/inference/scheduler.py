@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from mmgpt.models import flamingo_of
+from mmgpt.models.adapters import use_adapter
 
 from .answer import Busy
 from .decoding_batch import DecodingBatch
@@ -17,6 +19,7 @@ from .prefill import Prefiller
 from .request import GenerationRequest
 
 IDLE = 10.0  # seconds without a request, after which the thread ends; the next request starts another one
+TURN = 8  # decoding steps of one adapter while others wait; a switch costs as much as a step of a large model
 COUNTS = ("requests", "cancelled", "failed", "completion_tokens")
 
 
@@ -26,7 +29,8 @@ class Scheduler:
     1. Drop the requests that were cancelled while they waited.
     2. Admit waiting requests in their order, as far as the decoding batch has room: prefill, and the first token. Each
        beam of a request is a sequence of the batch.
-    3. Decode one token of every sequence in the batch.
+    3. Decode one token of every sequence in the batch. Requests of each LoRA adapter, and those without one, have a
+       batch of their own; the batches take turns of TURN steps.
     4. Settle the finished requests: they leave the batch, and their KV goes to the prefix cache. Of the beams that go
        on, each takes the row of the one that it continues.
 
@@ -34,22 +38,24 @@ class Scheduler:
     batch.
 
     Args:
-        model: a Flamingo, or a LoRAModel around one, in eval mode.
-        max_batch: sequences that are decoded at once; a request of more beams is decoded without others.
+        model: a Flamingo, or a LoRAModel or peft's wrapper around one, in eval mode. Nothing else runs a model with
+            adapters at the same time.
+        max_batch: sequences in all batches together; a request of more beams is decoded without others.
         max_waiting: limit of the waiting queue.
         cache_bytes: limit of the prefix cache.
     """
 
     def __init__(self, model: nn.Module, max_batch: int = 16, max_waiting: int = 64, cache_bytes: int = 2**30):
-        flamingo = flamingo_of(model)
+        self.model, flamingo = model, flamingo_of(model)
         self.language, self.tokenizer = flamingo.language, flamingo.tokenizer
         self.prefiller = Prefiller(flamingo, cache_bytes)
         self.max_batch, self.max_waiting = 1 if self.prefiller.state_in_modules else max_batch, max_waiting
         self.counts = dict.fromkeys(COUNTS, 0)
         self._waiting: deque[GenerationRequest] = deque()
         self._starting: list[GenerationRequest] = []  # in prefill
-        self._running: list[GenerationRequest] = []  # their sequences are the rows of `_batch`
-        self._batch = DecodingBatch(self.language)
+        self._running: list[GenerationRequest] = []  # their sequences are the rows of their adapter's batch, in order
+        self._batches: dict[str | None, DecodingBatch] = {}  # by adapter; the first one's turn it is
+        self._turn = 0  # steps of the present turn
         self._change = threading.Condition()  # its lock is reentrant
         self._model = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -104,6 +110,7 @@ class Scheduler:
 
     def step(self) -> None:
         """One step of the loop, see the class."""
+        adapter = None
         try:
             # 1. Drop the requests that were cancelled while they waited.
             with self._change:
@@ -115,19 +122,21 @@ class Scheduler:
 
             # 2. Admit waiting requests.
             while self._waiting:
-                group, sequences = [], len(self._batch.lengths)
+                group, sequences = [], sum(len(request.parents) for request in self._running)
                 with self._change:
                     # No later request overtakes one that has no room.
                     for request in self._waiting:
                         sequences += len(request.parents)
                         no_room = sequences > self.max_batch and (group or self._running)
-                        if no_room or (group and (group[0].alone or request.alone)):
+                        if no_room or (group and not group[0].goes_with(request)):
                             break
                         group.append(request)
                     self._starting = [self._waiting.popleft() for _ in group]
                 if not group:
                     break
+                adapter = group[0].adapter
                 try:
+                    self._use(adapter)
                     prefills = self.prefiller(group)
                     reasons = list(map(self._sample, group, (prefill.logits for prefill in prefills)))
                 except Exception as error:
@@ -142,46 +151,63 @@ class Scheduler:
                         continue
                 rows = [row for row, reason in enumerate(reasons) if reason is None for _ in group[row].parents]
                 if rows:
-                    self._batch.add([prefills[row].prefix for row in rows], [prefills[row].images for row in rows])
+                    batch = self._batches.setdefault(adapter, DecodingBatch(self.language))
+                    batch.add([prefills[row].prefix for row in rows], [prefills[row].images for row in rows])
                     self._running += [request for request, reason in zip(group, reasons, strict=True) if reason is None]
                 self._starting, prefills = [], []  # the KV of the prefills is not held beside that of the batch
                 for request, reason in zip(group, reasons, strict=True):
                     if reason is not None:
                         self._finish(request, reason)
 
-            # 3. Decode one token of every sequence in the batch.
-            if not self._running:
+            if not self._batches:
                 return
-            logits = self._batch.step([token for request in self._running for token in request.last_tokens])
-            sizes = [len(request.parents) for request in self._running]
-            reasons = list(map(self._sample, self._running, logits.split(sizes)))
-
-            # 4. Settle the finished requests, and reorder the beams of the others.
-            rows, start, ended, going_on = [], 0, [], []
-            for request, size, reason in zip(self._running, sizes, reasons, strict=True):
-                if reason is None:
-                    rows += [start + parent for parent in request.parents]
-                    going_on.append(request)
-                else:
-                    ended.append((request, reason))
-                    # The rows of beams are not those of the answer, and a recurrent state is not cached.
-                    if request.search is None and self.prefiller.attention_only:
-                        self.prefiller.store(request, self._batch.prefix(start))
-                start += size
-            if ended:
-                self._batch.select(rows)
-                self._running = going_on
-                for request, reason in ended:
-                    self._finish(request, reason)
-            elif rows != list(range(start)):
-                # The last tokens of the beams are not in the cache yet.
-                self._batch.reorder(rows, max(request.search.length - 1 for request in going_on if request.search))
+            if self._turn >= TURN:
+                adapter = next(iter(self._batches))
+                self._batches[adapter], self._turn = self._batches.pop(adapter), 0
+            adapter, self._turn = next(iter(self._batches)), self._turn + 1
+            self._use(adapter)
+            self._decode(adapter)
         except Exception as error:
             # The error may have left the batch half changed, for instance by a lack of memory: it is not used any more.
-            requests, self._starting, self._running = [*self._starting, *self._running], [], []
-            self._batch = DecodingBatch(self.language)
+            self._batches.pop(adapter, None)
+            requests = [*self._starting, *(request for request in self._running if request.adapter == adapter)]
+            self._starting, self._running = [], [request for request in self._running if request.adapter != adapter]
             for request in requests:
                 self._finish(request, error)
+
+    def _decode(self, adapter: str | None) -> None:
+        """The phases 3 and 4 of a step, for the batch of an adapter."""
+        # 3. Decode one token of every sequence in the batch.
+        batch, running = self._batches[adapter], [r for r in self._running if r.adapter == adapter]
+        logits = batch.step([token for request in running for token in request.last_tokens])
+        sizes = [len(request.parents) for request in running]
+        reasons = list(map(self._sample, running, logits.split(sizes)))
+
+        # 4. Settle the finished requests, and reorder the beams of the others.
+        rows, start, ended = [], 0, {}
+        for request, size, reason in zip(running, sizes, reasons, strict=True):
+            if reason is None:
+                rows += [start + parent for parent in request.parents]
+            else:
+                ended[request] = reason
+                # The rows of beams are not those of the answer, and a recurrent state is not cached.
+                if request.search is None and self.prefiller.attention_only:
+                    self.prefiller.store(request, batch.prefix(start))
+            start += size
+        if ended:
+            batch.select(rows)
+            if not rows:
+                del self._batches[adapter]
+            self._running = [request for request in self._running if request not in ended]
+            for request, reason in ended.items():
+                self._finish(request, reason)
+        elif rows != list(range(start)):
+            # The last tokens of the beams are not in the cache yet.
+            batch.reorder(rows, max(request.search.length - 1 for request in running if request.search))
+
+    def _use(self, adapter: str | None) -> None:
+        if isinstance(self.model, PeftModel):
+            use_adapter(self.model, adapter)
 
     def _sample(self, request: GenerationRequest, logits: Tensor) -> str | Exception | None:
         """The finish reason or the error of a request after choosing its next token, None while it goes on."""

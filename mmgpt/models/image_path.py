@@ -58,9 +58,10 @@ def check_image_path(model: nn.Module) -> None:
 
 
 def has_closed_gates(model: nn.Module) -> bool:
-    """Whether the gates of a Flamingo, or of a LoRAModel around one, let no image in."""
-    gates = [getattr(layer.gated, "attn_gate", None) for layer in gated_layers(model)]
-    return bool(gates) and all(gate is not None and not _value(gate).any() for gate in gates)
+    """Whether the gates of a Flamingo, or of a wrapper around one, let no image in, nor do those of any adapter."""
+    named = (item for layer in gated_layers(model) for item in layer.gated.named_parameters())
+    gates = [gate for name, gate in named if name.endswith("attn_gate")]
+    return bool(gates) and not any(_value(gate).any() for gate in gates)
 
 
 def warn_of_closed_gates(model: nn.Module) -> None:

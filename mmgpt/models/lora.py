@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import torch
 from mmengine.model import BaseModel
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import get_pattern_key
@@ -205,9 +205,9 @@ class LoRAModel(BaseModel):
         return [p for name, p in self.named_parameters() if p.requires_grad and name.endswith(".base_layer.bias")]
 
 
-def flamingo_of(model: Flamingo | LoRAModel) -> Flamingo:
-    """The Flamingo that a LoRAModel wraps, or the model itself."""
-    return model.flamingo if isinstance(model, LoRAModel) else model
+def flamingo_of(model: Flamingo | LoRAModel | PeftModel) -> Flamingo:
+    """The Flamingo that a LoRAModel or peft's wrapper is around, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else getattr(model, "flamingo", model)
 
 
 def components(module: Flamingo, name: str) -> list[nn.Module]:

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from mmgpt.apis import Chat
 from mmgpt.server.admission import ActiveRequest, Admission
 from mmgpt.server.completions import Completions
-from mmgpt.server.errors import ApiError, add_handlers
+from mmgpt.server.errors import ApiError, add_handlers, model_not_found
 from mmgpt.server.metrics import CountResponses, Metrics
 from mmgpt.server.request_body import BodyReader, CloseUnread
 from mmgpt.server.settings import Settings
@@ -58,9 +58,13 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
 
     # 3. Metrics and models, behind the key.
     router = APIRouter(dependencies=[Depends(key_check(settings.api_key))])
-    # "generation" is not OpenAI's: it says how answers are generated unless a request changes that.
-    model = {"id": settings.name, "object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
+    # Two keys are not OpenAI's: "generation" says how answers are generated unless a request changes that; "parent" (as
+    # vLLM has it) names the model that an adapter belongs to.
+    model = {"object": "model", "created": int(time.time()), "owned_by": "mmgpt"}
     model["generation"] = chat.settings_in_force()
+    models = {
+        name: {"id": name, **model, "parent": adapter and settings.name} for name, adapter in completions.models.items()
+    }
 
     @router.api_route("/metrics", methods=READ)
     async def get_metrics() -> Response:
@@ -68,14 +72,13 @@ def create_app(chat: Chat, settings: Settings) -> FastAPI:
 
     @router.api_route("/v1/models", methods=READ)
     async def list_models() -> dict:
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [*models.values()]}
 
     @router.api_route("/v1/models/{name:path}", methods=READ)
     async def get_model(name: str) -> dict:
-        if name != settings.name:
-            message = f"the model {name!r} does not exist: this server has {settings.name!r}"
-            raise ApiError(404, message, "model", "model_not_found")
-        return model
+        if name not in models:
+            raise model_not_found(name, models)
+        return models[name]
 
     # 4. The chat. A request stays active until its response has been sent, streams included.
     @contextmanager

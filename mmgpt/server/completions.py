@@ -53,10 +53,14 @@ class Completions:
         chat: answers the questions.
         settings: limits, and the name of the model.
         bodies: reader of request bodies.
+
+    Attributes:
+        models: the adapter of each served model by the model's name: None, or NAME:ADAPTER -> ADAPTER.
     """
 
     def __init__(self, chat: Chat, settings: Settings, bodies: BodyReader):
         self.chat, self.settings, self.bodies = chat, settings, bodies
+        self.models = {settings.name: None, **{f"{settings.name}:{name}": name for name in chat.adapters}}
         self.fetcher = ImageFetcher(settings.allow_hosts)
         self.in_thread = partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(DECODING_THREADS))
 
@@ -113,7 +117,7 @@ class Completions:
             raise ClientGone from error
         active = admit()
         # 2. The request.
-        request = await self.in_thread(read_request, body, settings.name, settings.max_tokens)
+        request = await self.in_thread(read_request, body, self.models, settings.max_tokens)
         check_size(request.messages, settings)
         # 3. Its images from the web.
         params = {url: param for param, url in image_params(request.messages) if is_web(url)}
@@ -124,7 +128,7 @@ class Completions:
         # 4. Its question.
         await self.in_thread(self._submit, request, fetched, active)
         with_usage = bool(request.stream_options and request.stream_options.include_usage)
-        return ResponseBuilder(settings.name, bool(request.logprobs), with_usage), bool(request.stream), active
+        return ResponseBuilder(request.model, bool(request.logprobs), with_usage), bool(request.stream), active
 
     def _submit(self, request: ChatRequest, fetched: Mapping[str, bytes], active: ActiveRequest) -> None:
         images = ImageDecoder(fetched, self.settings.max_pixels * 1_000_000)
@@ -138,6 +142,7 @@ class Completions:
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
                 listener=active.put,
                 scope=request.scope(),
+                adapter=self.models[request.model],
             )
         except Busy as error:
             raise too_many_requests() from error

@@ -1,7 +1,7 @@
 """Error responses in OpenAI's format: ``{"error": {"message", "type", "param", "code"}}``."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -51,6 +51,12 @@ class ApiError(Exception):
 
 class ClientGone(Exception):
     """The client left, so that nobody waits for the answer."""
+
+
+def model_not_found(name: str, models: Collection[str]) -> ApiError:
+    """Error for a request of another model than the served ones."""
+    message = f"the model {name!r} does not exist: this server has {', '.join(map(repr, models))}"
+    return ApiError(404, message, "model", "model_not_found")
 
 
 def too_many_requests() -> ApiError:

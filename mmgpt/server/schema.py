@@ -4,7 +4,7 @@ Source: the reference of POST /v1/chat/completions on platform.openai.com. A par
 is not supported here is refused, so that nobody takes the answer for something else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from mmgpt.inference.sampling import MIN_TEMPERATURE
-from mmgpt.server.errors import ApiError
+from mmgpt.server.errors import ApiError, model_not_found
 
 # A request may have so many brackets, braces and commas: each takes up to 256 bytes of memory once it is parsed.
 MAX_MARKS = 200_000
@@ -181,12 +181,12 @@ class ChatRequest(Strict):
         return {name: value for name, value in arguments.items() if value is not None}
 
 
-def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRequest:
+def read_request(body: bytes | bytearray, models: Collection[str], max_tokens: int) -> ChatRequest:
     """A chat request, parsed and checked.
 
     Args:
         body: JSON.
-        model: the name of the served model.
+        models: names of the served models.
         max_tokens: the largest `max_tokens` that is accepted.
 
     Raises:
@@ -204,9 +204,8 @@ def read_request(body: bytes | bytearray, model: str, max_tokens: int) -> ChatRe
         else:
             message, code = f"{param}: {problem['msg']}" if param else problem["msg"], None
         raise ApiError(400, message, param or None, code) from error
-    if request.model != model:
-        message = f"the model {request.model!r} does not exist: this server has {model!r}"
-        raise ApiError(404, message, "model", "model_not_found")
+    if request.model not in models:
+        raise model_not_found(request.model, models)
     # Parameters must fit each other, and the server.
     if request.max_tokens and request.max_completion_tokens not in (None, request.max_tokens):
         raise ApiError(400, "max_tokens and max_completion_tokens differ: send one of them", "max_tokens")

@@ -23,18 +23,20 @@ def demo():
 
 
 class Parrot:
-    """Repeats the question word by word and counts its images."""
+    """Repeats the question word by word, and counts its images; says the adapter, if there is one."""
+
+    adapters = ()
 
     def start(self):
         return Conversation()
 
-    def stream(self, conversation, text, images=()):
+    def stream(self, conversation, text, images=(), adapter=None):
         if text == "fail":
             raise ValueError("the question is too hard")
         if text == "silence":
             return
         conversation.turns.append(dict(question=text))
-        for word in (*text.split(), f"{len(images)} images"):
+        for word in (*text.split(), f"{len(images)} images", *filter(None, [adapter])):
             if word == "interrupt":
                 raise KeyboardInterrupt
             yield word + " "
@@ -91,6 +93,14 @@ def test_commands(demo, image, capsys):
     assert all(command in out for command in ("/image FILE", "/reset", "/quit", "/help"))
     assert "there is no command /nothing" in out
     assert "a new conversation" in out
+
+
+def test_adapters_are_chosen_by_a_command(demo, monkeypatch, capsys):
+    monkeypatch.setattr(Parrot, "adapters", ("one", "two"))
+    run(demo, "hello", "/adapter two", "hello", "/adapter three", "/adapter", "hello")
+    lines = ["hello 0 images one ", "adapter: two", "hello 0 images two "]
+    lines += ["unknown adapter three; adapters: one, two", "adapter: none", "hello 0 images "]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_ctrl_c_ends_the_answer_not_the_chat(demo, image, capsys):

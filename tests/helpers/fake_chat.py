@@ -19,7 +19,7 @@ class FakeChat:
     def __init__(self):
         # Copies with another template share these two.
         self.submitted_questions, self.counts = [], Counter()
-        self.generation = {"max_new_tokens": 64}
+        self.generation, self.adapters = {"max_new_tokens": 64}, ()
         self.pipeline = [FormatPrompt("short", open_last=True)]
 
     @property
@@ -41,7 +41,16 @@ class FakeChat:
         return Conversation()
 
     def submit(
-        self, conversation, generation=None, *, seed=None, stop=(), top_logprobs=None, listener=None, scope=""
+        self,
+        conversation,
+        generation=None,
+        *,
+        seed=None,
+        stop=(),
+        top_logprobs=None,
+        listener=None,
+        scope="",
+        adapter=None,
     ) -> Answer:
         """Same as Chat's."""
         text = question_text(conversation.turns[-1]["question"])

@@ -285,5 +285,5 @@ def test_what_the_folder_cannot_describe_is_refused(experiment, tmp_path):
 
 
 def test_merged_goes_with_the_format_of_transformers(export, tmp_path):
-    with pytest.raises(ValueError, match="--merged goes with --format transformers"):
+    with pytest.raises(ValueError, match="--merged and --apart go with --format transformers"):
         export(tmp_path / "out", "--merged", "--format", "mmgpt")

@@ -451,7 +451,7 @@ def test_what_fails_between_steps_ends_all_answers_and_not_the_scheduler(chat, m
     def fail(*args):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(many.scheduler._batch, "prefix", fail)
+    monkeypatch.setattr(many.scheduler._batches[None], "prefix", fail)
     answers[0].cancel()
     for answer in answers:
         with pytest.raises(RuntimeError, match="out of memory"):

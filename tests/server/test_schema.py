@@ -11,7 +11,7 @@ from tests.server.conftest import image_content, request, text_content
 
 
 def read(body):
-    return read_request(body if isinstance(body, bytes) else json.dumps(body).encode(), "tiny", 100)
+    return read_request(body if isinstance(body, bytes) else json.dumps(body).encode(), ["tiny"], 100)
 
 
 def refusal(body):

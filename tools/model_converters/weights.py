@@ -80,7 +80,7 @@ def import_file(cfg: Config, args: argparse.Namespace) -> None:
 def export_folder(cfg: Config, args: argparse.Namespace) -> None:
     """Write a tuned model as a folder: with its adapter, or with --format transformers as a model that these open."""
     if args.format == "transformers":
-        export_transformers(cfg, _tuned(cfg, args), args.out, args.merged)
+        export_transformers(cfg, _tuned(cfg, args), args.out, args.merged, args.apart)
     else:
         export(cfg, _tuned(cfg, args), args.out)
 
@@ -172,8 +172,10 @@ def parse_args() -> argparse.Namespace:
             command.add_argument("out", help="file or folder to write")
         if name == "export":
             command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="who opens the folder")
-            command.add_argument(
-                "--merged", action="store_true", help="in transformers' format, add LoRA into the weights"
+            lora = command.add_mutually_exclusive_group()
+            lora.add_argument("--merged", action="store_true", help="in transformers' format, LoRA in the weights")
+            lora.add_argument(
+                "--apart", action="store_true", help="in transformers' format, LoRA in OUT/adapter: OUT is the base"
             )
         if name == "merge":
             command.add_argument(
@@ -213,8 +215,11 @@ def main() -> None:
     args = parse_args()
     if "config" not in args:
         return args.function(args)
-    if args.command == "export" and args.merged and args.format == "mmgpt":
-        raise ValueError("--merged goes with --format transformers; the command merge writes mmgpt's own format")
+    if args.command == "export" and (args.merged or args.apart) and args.format == "mmgpt":
+        raise ValueError(
+            "--merged and --apart go with --format transformers; in mmgpt's own format, merge writes a model without "
+            "LoRA, and export keeps it in OUT/adapter"
+        )
     if args.command in ("export", "merge") and Path(args.out).exists():
         raise ValueError(f"{args.out} exists already: choose a new folder")
     cfg = load_config(args.config, args.cfg_options, args.trust)
