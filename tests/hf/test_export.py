@@ -229,6 +229,18 @@ def test_adapters_by_name_on_the_base(tiny_base, adapted, chat, tmp_path):
             assert_close(tuned(**theirs).logits, expected)
 
 
+def test_attention_implementations_of_the_language_model(merged, chat):
+    ours, theirs = batch(chat.model, 64)
+    with torch.no_grad():
+        expected = chat.model(**ours, mode="tensor")
+        for name in ("sdpa", "eager"):
+            model = AutoModelForImageTextToText.from_pretrained(merged, attn_implementation=name)
+            assert model.language.model.config._attn_implementation == name
+            assert_close(model(**theirs).logits, expected)
+    with pytest.raises(ValueError, match="torch's flex_attention"):
+        AutoModelForImageTextToText.from_pretrained(merged, attn_implementation="flex_attention")
+
+
 def test_a_cache_without_its_images_is_refused(merged, chat):
     model = AutoModelForImageTextToText.from_pretrained(merged)
     _, inputs = batch(chat.model, 64)
