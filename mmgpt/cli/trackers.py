@@ -11,7 +11,11 @@ TRACKERS = {
     "wandb": [LOCAL, {"type": "WandbVisBackend", "init_kwargs": PROJECT}],
     # Nothing is sent; `wandb sync` does that later.
     "wandb_offline": [LOCAL, {"type": "WandbVisBackend", "init_kwargs": {**PROJECT, "mode": "offline"}}],
-    "mlflow": [LOCAL, {"type": "MLflowVisBackend", "exp_name": "mmgpt", "artifact_suffix": ".py"}],
+    # The config is an artifact: as parameters, MMEngine's backend takes no lists in lists.
+    "mlflow": [
+        LOCAL,
+        {"type": "MLflowVisBackend", "exp_name": "mmgpt", "tracked_config_keys": [], "artifact_suffix": ".py"},
+    ],
     # The default suffixes would upload all checkpoints.
     "clearml": [
         LOCAL,
