@@ -49,7 +49,7 @@ class MMGPTRunner(Runner):
         """
         hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         check_options(cfg.get("compile"))
-        check_trackers(cfg.get("visualizer", {}).get("vis_backends") or ())
+        check_trackers((cfg.get("visualizer") or {}).get("vis_backends") or ())
         if not cfg.get("default_scope"):
             cfg = copy(cfg)
             cfg["default_scope"] = "mmgpt"

@@ -55,13 +55,13 @@ class MMGPTCollator:
         samples = []
         for number, example in enumerate(examples):
             with located(SampleLocation(record=number, id=record_id(example))):
-                samples.append(self._sample(example))
+                samples.append(self._sample(number, example))
         pixels = [sample["pixels"] for sample in samples if sample["pixels"] is not None]
         batch = collate_conversations([{**sample, "pixels": None} for sample in samples], self.pad_token_id)
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
         return {**inputs, "pixel_values": torch.cat(pixels)} if pixels else inputs
 
-    def _sample(self, example: Mapping) -> dict:
+    def _sample(self, number: int, example: Mapping) -> dict:
         """The sample of an example, as `collate_conversations` takes it."""
         if not example:
             raise SampleError("no columns are left: give the trainer's arguments remove_unused_columns=False")
@@ -79,7 +79,7 @@ class MMGPTCollator:
                 return name
             return value
 
-        sample = parse_record(messages, 0, named(example))
+        sample = parse_record(messages, number, named(example))
         # 2. Prompt, token ids and labels.
         results = self.format({**sample, "source": "visual"})
         if self.tokenize(results) is None:
