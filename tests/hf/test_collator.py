@@ -141,7 +141,7 @@ class Gradients(TrainerCallback):
 @pytest.mark.parametrize("name", ["Trainer", "SFTTrainer"])
 def test_a_step_is_that_of_training(name, tiny_base, checkpoint, adapted, records, tmp_path):
     if name == "SFTTrainer":
-        reason = "trl and datasets are not installed"
+        reason = "pip install -r requirements/trl.txt"
         trl, datasets = (pytest.importorskip(package, reason=reason) for package in ("trl", "datasets"))
     cfg = load_config(tiny_base.filename, {part: tiny_base[part] for part in PARTS})
     # 1. A step of tools/train.py: two batches of two samples.
