@@ -33,8 +33,7 @@ env_cfg = dict(
 model_wrapper_cfg = dict(type="mmgpt.UnusedParamsDDP", device_ids=None, broadcast_buffers=False)
 
 # Curves and images go to the files that tools/analysis_tools/analyze_logs.py reads. `tracker = "tensorboard"`, in an
-# experiment or as an option, adds a backend (requirements/tensorboard.txt); so do "wandb", and "wandb_offline", which
-# sends nothing (requirements/wandb.txt).
+# experiment or as an option, adds a backend (requirements/tensorboard.txt); the others are in docs/evaluation.md.
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 # The seed of the order of the data, of what is drawn from it, and of new weights and dropout.

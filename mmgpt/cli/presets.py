@@ -13,19 +13,12 @@ from mmengine.config import Config
 from mmgpt.utils.choices import suggest
 
 from .config_file import read_config
+from .trackers import TRACKERS
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "configs" / "benchmarks"
 # The style of the experiment itself, for which no file is merged.
 INSTRUCTION = "instruction"
 ANSWERING = {"ranking": "${rank_steps}", "generation": "${question_steps}"}
-LOCAL = {"type": "LocalVisBackend"}  # writes the file that tools/analysis_tools/analyze_logs.py reads
-TRACKERS = {
-    "files": [LOCAL],
-    "tensorboard": [LOCAL, {"type": "TensorboardVisBackend"}],
-    "wandb": [LOCAL, {"type": "WandbVisBackend", "init_kwargs": {"project": "mmgpt"}}],
-    # Nothing is sent; `wandb sync` does that later.
-    "wandb_offline": [LOCAL, {"type": "WandbVisBackend", "init_kwargs": {"project": "mmgpt", "mode": "offline"}}],
-}
 PRESETS = ("benchmark", "style", "answering", "tracker", "validate")
 
 

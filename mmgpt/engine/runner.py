@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmgpt.cli.config import steps_of
+from mmgpt.cli.trackers import check_trackers
 from mmgpt.models.image_path import CLOSED_GATES, check_image_path, has_closed_gates, warn_of_closed_gates
 from mmgpt.models.memory.compile import check_options
 from mmgpt.models.weights.reader import read_file
@@ -41,13 +42,14 @@ class MMGPTRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> "MMGPTRunner":
-        """Same as MMEngine's, except that the default scope is mmgpt's, and that hooks and `compile` are checked first.
+        """Same as MMEngine's, except that the default scope is mmgpt's, and that settings are checked first.
 
         Raises:
-            ValueError: the hooks or the options of `compile` are wrong.
+            ValueError: the hooks or the options of `compile` are wrong, or the package of a tracker is missing.
         """
         hooks_of_run(cfg.get("default_hooks"), cfg.get("custom_hooks"))
         check_options(cfg.get("compile"))
+        check_trackers((cfg.get("visualizer") or {}).get("vis_backends") or ())
         if not cfg.get("default_scope"):
             cfg = copy(cfg)
             cfg["default_scope"] = "mmgpt"

@@ -2,10 +2,11 @@
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
+from .collator import MMGPTCollator
 from .modeling import MMGPTConfig, MMGPTForConditionalGeneration
 from .processing import MMGPTImageProcessor, MMGPTProcessor
 
-__all__ = ["MMGPTConfig", "MMGPTForConditionalGeneration", "MMGPTImageProcessor", "MMGPTProcessor"]
+__all__ = ["MMGPTCollator", "MMGPTConfig", "MMGPTForConditionalGeneration", "MMGPTImageProcessor", "MMGPTProcessor"]
 
 AutoConfig.register(MMGPTConfig.model_type, MMGPTConfig, exist_ok=True)
 AutoModel.register(MMGPTConfig, MMGPTForConditionalGeneration, exist_ok=True)

@@ -201,6 +201,7 @@ def hf_processor(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> MMGPTProces
         image_processor = MMGPTImageProcessor(size, *values[:2], interpolation, resize_mode=mode, tiles=tiles)
     tokenization = tokens.get("tokenization", "segments")
     prompt, tokens = build_pipeline([prompt, tokens])
+    data = None
     if isinstance(prompt.template, ChatTemplate):
         tokens.encode(prompt.template.format_turns([{"question": "a"}]))  # refuses a tokenization that does not fit
         template, tokenization = prompt.template.source, CHAT
@@ -212,11 +213,12 @@ def hf_processor(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> MMGPTProces
                 f"the prompt template spells {spelled[0]!r} in letters, which transformers' processor cannot: give "
                 "FormatPrompt tokenizer='${language_model}'"
             )
-        template = jinja_template(prompt.template, tokenizer.bos_token if tokens.start else None)
+        data = prompt.template
+        template = jinja_template(data, tokenizer.bos_token if tokens.start else None)
     tokenizer = deepcopy(tokenizer)
     tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     tokenizer.chat_template = template
-    return MMGPTProcessor(image_processor, tokenizer, template, tokenization, bool(tokens.start), prompt.system)
+    return MMGPTProcessor(image_processor, tokenizer, template, tokenization, bool(tokens.start), prompt.system, data)
 
 
 def _without_path(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -15,10 +15,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import is_peft_available
 
 from mmgpt.models.gated_lm import GatedCausalLM, GatedCrossAttentionBlock
-from mmgpt.models.media import only_tokens_with_images
+from mmgpt.models.media import Media, only_tokens_with_images
 from mmgpt.models.perceiver import PerceiverResampler, resample
 from mmgpt.models.vision.base import encode_images
 from mmgpt.models.vision.huggingface import HFVision
@@ -127,6 +128,11 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The language model's, which is that of the whole model but for `float32_components`."""
         return self.language.model.dtype
 
+    @property
+    def base_model(self) -> "Backbone":
+        """This model without its output head, as TRL calls it."""
+        return Backbone(self)
+
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding of the language model."""
         return self.language.get_input_embeddings()
@@ -168,6 +174,13 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = encode_images(self.vision, pixel_values, takes_features=False, tile_ids=tile_ids)
         return resample(self.perceiver, features, real, positions, tile_ids), counts
 
+    def media(
+        self, input_ids: Tensor, pixel_values: Tensor | None, tile_ids: Tensor | None = None
+    ) -> Media | None:
+        """What the tokens attend to, for the language model; arguments and errors are those of `latents`."""
+        latents, counts = self.latents(input_ids, pixel_values, tile_ids)
+        return only_tokens_with_images(self.language.media(input_ids, latents, counts), input_ids.shape[1])
+
     def forward(
         self,
         input_ids: Tensor,
@@ -188,8 +201,7 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         cache = kwargs.pop("cache", past_key_values)
         if cache is not None and cache.get_seq_length():
             raise ValueError("the images of tokens in a KV cache are not known to forward: use generate")
-        latents, counts = self.latents(input_ids, pixel_values, tile_ids)
-        media = only_tokens_with_images(self.language.media(input_ids, latents, counts), input_ids.shape[1])
+        media = self.media(input_ids, pixel_values, tile_ids)
         if labels is not None:
             kwargs["labels"] = labels
         return self.language(input_ids, attention_mask, cache=cache, media=media, **kwargs)
@@ -223,6 +235,30 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Same as transformers', and the source of this class, for those who do not have the package mmgpt."""
         super().save_pretrained(save_directory, *args, **kwargs)
         (Path(save_directory) / FILE).write_text(source(), encoding="utf-8")
+
+
+class Backbone:
+    """A model without its output head, whose submodules it shares; it is not a module itself."""
+
+    # transformers asks the model's `base_model` for these.
+    _tp_plan = _pp_plan = None
+
+    def __init__(self, model: MMGPTForConditionalGeneration):
+        self.model = model
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        use_cache: bool = False,
+        tile_ids: Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """`last_hidden_state` (B, L, dim); the arguments are those of the model's forward, without a KV cache."""
+        media = self.model.media(input_ids, pixel_values, tile_ids)
+        states, _ = self.model.language.hidden_states(input_ids, media, attention_mask=attention_mask, **kwargs)
+        return BaseModelOutput(states)
 
 
 def build_encoder(config: dict) -> nn.Module:

@@ -104,6 +104,7 @@ class MMGPTProcessor(ProcessorMixin):
         tokenization: 'segments' or 'stripped' (see mmgpt's TokenizeSegments), or 'chat' (see mmgpt's ChatTemplate).
         add_bos_token: whether texts begin with the start of sequence; the tokenizer's own template writes it itself.
         system_prompt: the system text of conversations without one.
+        prompt_template: mmgpt's own prompt template that `chat_template` was made from, for MMGPTCollator.
     """
 
     def __init__(
@@ -114,10 +115,12 @@ class MMGPTProcessor(ProcessorMixin):
         tokenization: str = "segments",
         add_bos_token: bool = True,
         system_prompt: str = "",
+        prompt_template: dict[str, str] | None = None,
     ):
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenization, self.image_token = tokenization, "<image>"
         self.add_bos_token, self.system_prompt = add_bos_token, system_prompt
+        self.prompt_template = prompt_template
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, tokenize: bool = False, **kwargs):

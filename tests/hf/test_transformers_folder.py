@@ -26,7 +26,7 @@ TEMPLATES = ROOT / "tests" / "data" / "chat_templates"
 def opened_alone(folders, messages, tmp_path):
     """What a process without mmgpt and MMEngine makes of folders."""
     file, out = tmp_path / "conversations.json", tmp_path / "out.pt"
-    file.write_text(json.dumps(messages))
+    file.write_text(json.dumps(dict(conversations=messages)))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, transformers_alone.__file__, str(file), str(out), *folders]

@@ -175,6 +175,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     turn = UPRIGHT.get(exif_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
+        # The orientation, of which there may be several copies, no longer holds.
+        image.info = {key: value for key, value in image.info.items() if key == "transparency"}
     is_16_bit = image.mode.startswith("I;16")
     if not image.has_transparency_data:
         return (_upper_bits(image) if is_16_bit else image).convert("RGB")

@@ -46,7 +46,9 @@ def test_orientations_equal_those_of_pillow(tmp_path, orientation):
     noise("RGB").save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as image:
         expected = ImageOps.exif_transpose(image)
-    assert np.array_equal(np.asarray(load(tmp_path, "a.png")[0]), np.asarray(expected))
+    [image] = load(tmp_path, "a.png")
+    assert np.array_equal(np.asarray(image), np.asarray(expected))
+    assert np.array_equal(np.asarray(upright_rgb(image)), np.asarray(expected))
 
 
 def test_metadata_that_cannot_be_written_back_does_not_matter(tmp_path):

@@ -1,11 +1,9 @@
 import sys
 from types import ModuleType, SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
-from mmgpt.cli import load_config
 from mmgpt.engine.hooks.model_summary import model_summary
 from tests.helpers.launching import logs
 from tests.helpers.stub_faults import FAULTY
@@ -57,14 +55,3 @@ def test_weights_and_biases_offline_by_config(make_runner, monkeypatch):
     rows = [row for kind, row in calls if kind == "log"]
     assert len(rows) == 12
     assert {"loss_stub", "lr", "grad_norm", "tokens_per_s"} <= set(rows[0])
-
-
-def test_trackers_are_named():
-    from tests.helpers.stub_training import CONFIGS
-
-    names = {"files": 1, "tensorboard": 2, "wandb": 2, "wandb_offline": 2}
-    for name, count in names.items():
-        cfg = load_config(CONFIGS / "_base_" / "default_runtime.py", {"tracker": name})
-        assert len(cfg.visualizer.vis_backends) == count
-    with pytest.raises(KeyError, match="unknown tracker 'wandbb'; did you mean 'wandb'.*files, tensorboard, wandb"):
-        load_config(CONFIGS / "_base_" / "default_runtime.py", {"tracker": "wandbb"})
