@@ -87,4 +87,4 @@ class MMGPTCollator:
             raise SampleError(DroppedSamples.reason(results))
         # 3. Images.
         pil = [images.get(name) or self.load({"images": [name]})["pil"][0] for name in sample["images"]]
-        return PackInputs()({**results, "pixels": None}), pil
+        return {**PackInputs()({**results, "pixels": pil}), "pixels": None}, pil

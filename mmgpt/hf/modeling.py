@@ -174,9 +174,7 @@ class MMGPTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = encode_images(self.vision, pixel_values, takes_features=False, tile_ids=tile_ids)
         return resample(self.perceiver, features, real, positions, tile_ids), counts
 
-    def media(
-        self, input_ids: Tensor, pixel_values: Tensor | None, tile_ids: Tensor | None = None
-    ) -> Media | None:
+    def media(self, input_ids: Tensor, pixel_values: Tensor | None, tile_ids: Tensor | None = None) -> Media | None:
         """What the tokens attend to, for the language model; arguments and errors are those of `latents`."""
         latents, counts = self.latents(input_ids, pixel_values, tile_ids)
         return only_tokens_with_images(self.language.media(input_ids, latents, counts), input_ids.shape[1])

@@ -89,9 +89,7 @@ def kind(question: str) -> str:
     return "shape" if SHAPE_QUESTION.match(question) else "color"
 
 
-def training_conversations(
-    questions: Sequence[tuple[str, str]], draw: random.Random
-) -> list[list[tuple[str, str]]]:
+def training_conversations(questions: Sequence[tuple[str, str]], draw: random.Random) -> list[list[tuple[str, str]]]:
     """The questions about an image that a model learns from, as the turns of conversations.
 
     Three of four questions for yes or no name something that is not in the image, so that the text alone says most
