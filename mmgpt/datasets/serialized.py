@@ -1,8 +1,10 @@
 """Sequence of samples in one array of bytes, which worker processes share with the main process."""
 
+import os
 import pickle
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
@@ -29,6 +31,18 @@ class SerializedSamples(Sequence):
             return [self[index] for index in range(len(self))[i]]
         index = range(len(self))[i]
         return pickle.loads(self.data[self.ends[index - 1] if index else 0 : self.ends[index]])
+
+    def write(self, file: BinaryIO) -> None:
+        """Append to a file: the number of samples, their ends (all int64) and their bytes."""
+        for values in (np.array([len(self)], np.int64), self.ends, self.data):
+            file.write(values.data)
+
+    @classmethod
+    def map(cls, path: str | os.PathLike, start: int = 0) -> "SerializedSamples":
+        """Samples that `write` has written to a file from a byte on, a multiple of eight; mapped into memory."""
+        content = np.asarray(np.memmap(path, np.uint8, mode="r", offset=start))
+        count = int(content[:8].view(np.int64)[0])
+        return cls(content[8 * (1 + count) :], content[8 : 8 * (1 + count)].view(np.int64))
 
 
 def serialize(samples: Iterable[dict]) -> SerializedSamples:

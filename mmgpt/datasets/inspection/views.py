@@ -148,7 +148,7 @@ def _sample(
 ) -> Sample:
     """Sample `index` of a batch at some positions of a row, with `before` images of the row before its own."""
     meta = batch["metas"][index]
-    dataset = next(data for data in datasets if (data.name, data.ann_file) == (meta["dataset"], meta["file"]))
+    dataset = next(data for data in datasets if data.name == meta["dataset"] and meta["file"] in data.files)
     step = tokenize_step(dataset)
     ids, labels = (batch[key][row, positions].tolist() for key in ("input_ids", "labels"))
     spans = to_token_spans(step.tokenizer, ids, labels)
@@ -159,7 +159,7 @@ def _sample(
         if prepare is None:
             raise ValueError(f"dataset {dataset.name!r} has no pixels to show: set image_steps='${{pixel_steps}}'")
         pixels = prepare.restore(batch["pixels"][row, before : before + count]).numpy()
-        folder = dataset.data_prefix.get("img", "")
+        folder = dataset.image_folder
         # Images whose <image> token is cut off are not among the pixels.
         files = meta["images"][: len(pixels)]
         originals = LoadImages()({"image_folder": folder, "images": files})["pil"]
