@@ -36,7 +36,9 @@ FILL_COMMAND = "python tools/dataset_converters/cache_features.py CONFIG"
 def image_key(path: str | os.PathLike) -> int:
     """Key of an image: a 64-bit hash of its file's real path, size and modification time, or of its data URI.
 
-    The file of an image in a shard is the shard; the image's name is hashed, too. Raises an OSError if the file does not exist.
+    The file of an image in a shard is the shard; the image's name is hashed, too.
+
+    Raises an OSError if the file does not exist.
     """
     if is_data_uri(os.fspath(path)):
         text = os.fsencode(path)

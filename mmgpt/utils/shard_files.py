@@ -6,7 +6,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
-# The file of `Dataset.save_to_disk` that lists its shards, and that of `DatasetDict.save_to_disk` that lists its splits.
+# `datasets` lists the shards of a `Dataset` in the one file, and the splits of a `DatasetDict` in the other.
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
 

@@ -31,7 +31,7 @@ def read_parquet(path: str, name: str) -> Iterator[dict]:
         ValueError: pyarrow is missing.
         SampleError: the file or a row is damaged, or its images are nested in other columns, or encoded in pieces.
     """
-    with _arrow_errors(path, "Parquet"):
+    with arrow_errors(path, "Parquet"):
         from pyarrow.parquet import ParquetFile
 
         number = 0
@@ -53,7 +53,7 @@ def read_parquet(path: str, name: str) -> Iterator[dict]:
 
 def read_arrow(path: str, name: str) -> Iterator[dict]:
     """Records of an Arrow file or stream; see `read_parquet`."""
-    with _arrow_errors(path, "Arrow"):
+    with arrow_errors(path, "Arrow"):
         import pyarrow
 
         data = pyarrow.memory_map(path).read_buffer()
@@ -82,7 +82,7 @@ def read_arrow(path: str, name: str) -> Iterator[dict]:
 
 
 @contextmanager
-def _arrow_errors(path: str, kind: str) -> Iterator[None]:
+def arrow_errors(path: str, kind: str) -> Iterator[None]:
     """Context manager that turns errors of pyarrow into errors about a file."""
     try:
         import pyarrow

@@ -61,12 +61,12 @@ def members_by_key(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfil
     """
     keys = set()
     files = (member for member in tar if member.isfile() and not is_hidden(member.name.removeprefix("./")))
-    for key, members in groupby(files, key=lambda member: _split(member.name)[0]):
+    for key, members in groupby(files, key=lambda member: split_name(member.name)[0]):
         by_suffix = {}
         for member in members:
-            if key in keys or _split(member.name)[1] in by_suffix:
+            if key in keys or split_name(member.name)[1] in by_suffix:
                 raise SampleError(f"{member.name!r}: the key {key!r} is in the file twice")
-            by_suffix[_split(member.name)[1]] = member
+            by_suffix[split_name(member.name)[1]] = member
         keys.add(key)
         yield key, by_suffix
 
@@ -95,6 +95,9 @@ def _record(tar: tarfile.TarFile, name: str, key: str, members: dict[str, tarfil
                 raise SampleError(f"its {suffix} is a sparse member, which is not read")
             member_name = posixpath.normpath(f"/{member.name}").lstrip("/")
             images.append(image_name(name, member_name, Position(member.offset_data, member.size)))
+    unread = next((suffix for suffix in members if suffix not in (".json", ".txt")), None)
+    if unread and not images:
+        raise SampleError(f"its {unread} is not read: images end in {', '.join(SUFFIXES)}")
     places = [place for place in ("image", "images") if record.get(place)]
     for place in places:
         origin = record[place] if isinstance(record[place], list) else [record[place]]
@@ -116,7 +119,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> str | None
         raise SampleError(f"{os.path.basename(member.name)!r} is not UTF-8: {error}") from error
 
 
-def _split(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Key and rest of a member's name, split at the first dot after its folder."""
     folder, slash, base = name.rpartition("/")
     key, dot, rest = base.partition(".")
