@@ -11,6 +11,9 @@ import re
 from io import BytesIO
 from typing import NamedTuple
 
+from .snappy_blocks import with_length
+
+SNAPPY_BLOCKS = "snappy_blocks"  # the codec of some blocks of data that Snappy has compressed
 NAME = re.compile(
     r"(?P<shard>.+?\.(?:parquet|arrow|tar))::(?P<key>.+)@(?P<start>\d+)\+(?P<size>\d+)"
     r"(?:/(?P<codec>\w+):(?P<page>\d+)\[(?P<first>\d+)\+(?P<length>\d+)\])?",
@@ -79,7 +82,7 @@ def read_shard_image(path: str) -> bytes:
     if match["codec"] is None:
         return content
     compression = Compression(match["codec"], *(int(match[name]) for name in Compression._fields[1:]))
-    content = codec(compression.codec).decompress(content, compression.page, asbytes=True)
+    content = decompress(compression.codec, content, compression.page)
     return content[compression.first : compression.first + compression.length]
 
 
@@ -88,10 +91,20 @@ def image_source(path: str) -> str | BytesIO:
     return BytesIO(read_shard_image(path)) if is_shard_image(path) else path
 
 
-def codec(name: str):
-    """pyarrow's codec of a name. ValueError without pyarrow."""
+def decompress(codec: str, data: bytes, size: int) -> bytes:
+    """Content, of `size` bytes, of data that are compressed.
+
+    Args:
+        codec: name of one of pyarrow's codecs, or SNAPPY_BLOCKS.
+
+    Raises:
+        ValueError: pyarrow is missing.
+        OSError: the data are damaged.
+    """
     try:
         import pyarrow
     except ModuleNotFoundError as error:
         raise ValueError("compressed Parquet files need pyarrow: pip install -r requirements/parquet.txt") from error
-    return pyarrow.Codec(name)
+    if codec == SNAPPY_BLOCKS:
+        codec, data = "snappy", with_length(data, size)
+    return pyarrow.Codec(codec).decompress(data, size, asbytes=True)

@@ -6,11 +6,11 @@ are in Thrift's compact protocol (doc/specs/thrift-compact-protocol.md in https:
 
 from collections.abc import Iterable, Iterator
 from mmap import mmap
-from typing import NamedTuple
 
 from mmgpt.utils.errors import SampleError
 
-from .images import Compression, Position, codec
+from .images import SNAPPY_BLOCKS, Compression, Position, decompress
+from .snappy_blocks import BLOCK, block_starts
 
 CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd", "BROTLI": "brotli", "LZ4": "lz4_raw"}
 DATA, DICTIONARY, DATA_V2 = 0, 2, 3  # parquet.thrift: PageType
@@ -19,19 +19,39 @@ TYPE, UNCOMPRESSED_SIZE, COMPRESSED_SIZE, HEADER_V2 = 1, 2, 3, 8
 DEFINITION_BYTES, REPETITION_BYTES, IS_COMPRESSED = 5, 6, 7
 
 
-class Page(NamedTuple):
-    """Values of a page: their position in the file, their bytes without compression, and the codec or None."""
+class Page:
+    """Values of a page.
 
-    start: int
-    size: int
-    codec: str | None
-    content: bytes
-    is_dictionary: bool
+    Args:
+        start: index of the first byte in the file.
+        data: the bytes in the file.
+        codec: name of pyarrow's codec, or None.
+        size: number of bytes without compression.
+        is_dictionary: whether it is the dictionary of the column chunk.
+    """
+
+    def __init__(self, start: int, data: bytes, codec: str | None, size: int, is_dictionary: bool):
+        self.start, self.size, self.codec, self.is_dictionary = start, len(data), codec, is_dictionary
+        self.content = decompress(codec, data, size) if codec and data else data
+        self.data, self.blocks = data, []
+        if codec == "snappy" and size > 2 * BLOCK:
+            self.blocks = block_starts(data)
 
     def position(self, first: int, length: int) -> Position:
         """Position in the file of some bytes of the content."""
         if self.codec is None:
             return Position(self.start + first, length)
+        if self.blocks:
+            block, end = first // BLOCK, -(-(first + length) // BLOCK)
+            start, size = block * BLOCK, min(end * BLOCK, len(self.content)) - block * BLOCK
+            data = self.data[self.blocks[block] : self.blocks[end]]
+            try:
+                content = decompress(SNAPPY_BLOCKS, data, size)
+            except OSError:  # A block copies from an earlier one.
+                content = b""
+            if content.startswith(self.content[first : first + length], first - start):
+                compression = Compression(SNAPPY_BLOCKS, size, first - start, length)
+                return Position(self.start + self.blocks[block], len(data), compression)
         return Position(self.start, self.size, Compression(self.codec, len(self.content), first, length))
 
 
@@ -61,11 +81,9 @@ def column_pages(data: mmap, chunk) -> Iterator[Page]:
                 details = header[HEADER_V2]
                 levels = details[DEFINITION_BYTES] + details[REPETITION_BYTES]
                 is_compressed &= details.get(IS_COMPRESSED, True)
-            content = data[start + levels : following]
-            if is_compressed:
-                content = codec(name).decompress(content, full_size - levels, asbytes=True) if content else b""
-            is_dictionary = header[TYPE] == DICTIONARY
-            yield Page(start + levels, size - levels, name if is_compressed else None, content, is_dictionary)
+            first, kind = start + levels, header[TYPE]
+            codec = name if is_compressed else None
+            yield Page(first, data[first:following], codec, full_size - levels, kind == DICTIONARY)
         start = following
 
 

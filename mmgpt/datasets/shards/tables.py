@@ -44,7 +44,7 @@ def read_parquet(path: str, name: str) -> Iterator[dict]:
             for group in range(file.num_row_groups):
                 chunks = {key: _image_chunk(file.metadata.row_group(group), key) for key in keys}
                 searches = {key: PageSearch(column_pages(data, chunk)) for key, chunk in chunks.items()}
-                with located(SampleLocation(record=number)):
+                with arrow_errors(path, "Parquet", number):
                     for batch in file.iter_batches(ROWS, row_groups=[group]):
                         images = {key: list(_cells(batch[key], searches[key].positions)) for key in keys}
                         yield from _records(batch, images, name, number)
@@ -82,13 +82,13 @@ def read_arrow(path: str, name: str) -> Iterator[dict]:
 
 
 @contextmanager
-def arrow_errors(path: str, kind: str) -> Iterator[None]:
-    """Context manager that turns errors of pyarrow into errors about a file."""
+def arrow_errors(path: str, kind: str, record: int | None = None) -> Iterator[None]:
+    """Context manager that turns errors of pyarrow into errors about a file, or its rows from a record on."""
     try:
         import pyarrow
     except ModuleNotFoundError as error:
         raise ValueError(f"{path}: {kind} files need pyarrow: {INSTALL}") from error
-    with located(SampleLocation(file=path)):
+    with located(SampleLocation(file=path, record=record)):
         try:
             yield
         except (pyarrow.ArrowException, OSError, LookupError) as error:
