@@ -177,7 +177,7 @@ class InstructionDataset(BaseDataset):
         path = find_index(paths, state)
         if path is None:
             print_log(f"dataset {self.name}: indexing {len(self.files)} shards of {self.ann_file}", "current")
-            samples, records, refused = self._parse_all()
+            samples, records, refused = self._parse_all(as_json=True)
             header = dict(state=state, starts=self.shards.starts, records=records, refused=refused)
             path = write_index(paths, header | dict(marks=_first_mark(samples)), samples)
         else:
@@ -185,12 +185,13 @@ class InstructionDataset(BaseDataset):
                 self.dropped.add("refused", message)
         return path
 
-    def _parse_all(self) -> tuple[SerializedSamples, int, list[str]]:
+    def _parse_all(self, as_json: bool = False) -> tuple[SerializedSamples, int, list[str]]:
         """Samples of all records, the number of records, and a message about each that the parser has refused."""
         numbers, refused = count(), []
         # In this order, zip takes no number when the records end.
         parsed = (self._parse(number, record, refused) for record, number in zip(self.records(), numbers, strict=False))
-        samples, records = serialize(sample for sample in parsed if sample is not None), next(numbers)
+        samples = serialize((sample for sample in parsed if sample is not None), as_json)
+        records = next(numbers)
         if not samples:
             dropped = f" ({len(refused)} refused by the parser)" if refused else ""
             raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{dropped}")
@@ -241,7 +242,10 @@ class InstructionDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Sample before its transforms; `idx` may be in a later epoch."""
         epoch, position = divmod(idx, len(self))
-        return self.equip(super().get_data_info(position), max(epoch, 0), position)
+        samples = self.data_list
+        if self.serialize_data:
+            samples = SerializedSamples(self.data_bytes, self.data_address, self.as_json)
+        return self.equip(dict(samples[position], sample_idx=position), max(epoch, 0), position)
 
     def equip(self, sample: dict, epoch: int, position: int) -> dict:
         """Sample with what its transforms need: its location, the image folder and its random generator in an epoch."""
@@ -325,6 +329,7 @@ class InstructionDataset(BaseDataset):
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         samples, self.data_list = serialize(self.data_list), []
+        self.as_json = samples.as_json
         return samples.data, samples.ends
 
 

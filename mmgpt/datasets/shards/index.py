@@ -1,7 +1,7 @@
 """Index of shards: the samples that a parser makes of their records, in a file that all processes map into memory.
 
     NAME.mmgpt_index    int64 bytes of the header; the header, JSON filled up with blanks to a multiple of eight bytes;
-                        samples (see `SerializedSamples.write`)
+                        samples as JSON (see `SerializedSamples.write`)
 
 The file is beside the shards, or in a cache folder where that folder cannot be written to.
 """
@@ -35,7 +35,7 @@ def read_index(path: str | os.PathLike) -> tuple[dict, SerializedSamples]:
     with open(path, "rb") as file:
         size = int(np.frombuffer(file.read(COUNT.itemsize), COUNT)[0])
         header = json.loads(file.read(size))
-    return header, SerializedSamples.map(path, COUNT.itemsize + size)
+    return header, SerializedSamples.map(path, COUNT.itemsize + size, as_json=True)
 
 
 def find_index(paths: Sequence[Path], state: object) -> Path | None:

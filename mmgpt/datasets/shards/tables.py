@@ -133,6 +133,8 @@ def _cells(column, positions: Callable) -> Iterator[object]:
     """
     from pyarrow import types
 
+    if not len(column):
+        return
     if types.is_list(column.type) or types.is_large_list(column.type):
         first, *ends = column.offsets.to_pylist()
         items = list(_cells(column.values.slice(first, ends[-1] - first), positions))
