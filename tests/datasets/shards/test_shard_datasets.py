@@ -14,9 +14,11 @@ from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files
+from mmgpt.cli.files import data_files, fingerprints
 from mmgpt.datasets import ImageControl, InstructionDataset, JointBatchSampler, JointDataset, collate_conversations
 from mmgpt.datasets.feature_cache import image_key
 from mmgpt.datasets.inspection.check import check_datasets, images_of, read_datasets
+from mmgpt.datasets.inspection.text_checks import read_images
 from mmgpt.datasets.inspection.views import read_rows
 from mmgpt.datasets.shards import index
 from mmgpt.evaluation.row_images import RowImages
@@ -330,6 +332,8 @@ def test_cached_features_belong_to_an_image_as_long_as_its_shard_stays(tmp_path,
     paths = [f"{tmp_path}/{image}" for i in range(7) for image in dataset.get_data_info(i)["images"]]
     keys = [image_key(path) for path in paths]
     assert len(set(keys)) == 7
+    samples = [dataset.get_data_info(i) for i in range(7)]
+    assert [image_key(path) for sample in samples for path in read_images(dataset, sample)] == keys
     (tmp_path / "link").symlink_to(tmp_path)
     assert [image_key(path.replace(str(tmp_path), f"{tmp_path}/link")) for path in paths] == keys
     os.utime(tmp_path / "0.tar", ns=(1, 1))
@@ -337,8 +341,14 @@ def test_cached_features_belong_to_an_image_as_long_as_its_shard_stays(tmp_path,
 
 
 def test_patterns_are_looked_for_before_training(tmp_path):
-    config = dict(train_dataloader=dict(dataset=tars(tmp_path, records(4))))
+    config = dict(train_dataloader=dict(dataset=tars(tmp_path, records(COUNT))))
     check_files(config)
+    assert data_files(config) == [str(tmp_path / "0.tar"), str(tmp_path / "1.tar")]
+    before = fingerprints(config)
+    assert list(before) == ["train_dataloader.dataset.ann_file"]
+    assert fingerprints(config) == before
+    write_tar(tmp_path / "1.tar", records(COUNT)[8:])
+    assert fingerprints(config) != before
     config["train_dataloader"]["dataset"]["ann_file"] = str(tmp_path / "*.parquet")
     with pytest.raises(FileNotFoundError, match=r"\*.parquet  \(train_dataloader.dataset.ann_file\)"):
         check_files(config)
