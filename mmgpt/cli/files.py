@@ -9,6 +9,7 @@ import huggingface_hub
 
 from mmgpt.utils.hub import is_hub_name, local_folder
 from mmgpt.utils.json_file import read_json_object
+from mmgpt.utils.shard_files import names_shards, shard_files
 
 # Top-level names of a config from which objects are built. Other top-level names are variables, used or not.
 SECTIONS = (
@@ -100,12 +101,17 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
 
 def _missing_paths(path: str, folder: str, content: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yields what is missing of a path that lies at `folder`: the path itself, or files of the folder."""
-    if not os.path.exists(folder):
+    if not _exists(folder):
         yield path
     elif os.path.isdir(folder):
         for choices in content:
             if not any(any(Path(folder).glob(choice)) for choice in choices):
                 yield os.path.join(path, " or ".join(choices))
+
+
+def _exists(path: str) -> bool:
+    """Whether there is a file or a folder, or a shard of a pattern."""
+    return os.path.exists(path) or names_shards(path) and bool(shard_files(path))
 
 
 def _is_on_hub(name: str, path: str, content: Iterable[tuple[str, ...]]) -> bool:
@@ -126,12 +132,14 @@ def read_settings(file: Path) -> dict:
 def named_files(section: object) -> list[str]:
     """Existing files and folders that a section of a config names, each once; of a Hub id, the folder in the cache."""
     paths = (_located(*entry) for entry in _named_files(section, ""))
-    return list(dict.fromkeys(path for path in paths if os.path.exists(path)))
+    return list(dict.fromkeys(path for path in paths if _exists(path)))
 
 
 def data_files(datasets: object) -> list[str]:
     """Files that dataset configs name: those with annotations, questions, and features of images."""
-    return [path for path in named_files(datasets) if os.path.isfile(path)]
+    paths = named_files(datasets)
+    files = [file for path in paths for file in (shard_files(path) if names_shards(path) else [path])]
+    return [path for path in files if os.path.isfile(path)]
 
 
 def fingerprints(section: object) -> dict[str, str]:
@@ -142,7 +150,7 @@ def fingerprints(section: object) -> dict[str, str]:
     files: dict[str, tuple[str, tuple]] = {}
     for name, path, content in _named_files(section, ""):
         path = _located(name, path, content)
-        if os.path.isfile(path) or os.path.isdir(path) and "data_prefix." not in name:
+        if _exists(path) and not (os.path.isdir(path) and "data_prefix." in name):
             files[name] = path, tuple(content) or MODEL_FOLDER
     # Each file is read once, although every dataset names the tokenizer.
     digests = {key: file_fingerprint(*key) for key in set(files.values())}
@@ -152,24 +160,31 @@ def fingerprints(section: object) -> dict[str, str]:
 def file_fingerprint(path: str | os.PathLike, content: Iterable[tuple[str, ...]] = ()) -> str:
     """Digest of 16 hexadecimal digits of the content of a file or folder, independent of its path.
 
-    Of a file of more than 64 MB, 256 blocks are read, which takes no longer for 100 GB. Where a folder has weights in
+    Of a file of more than 64 MB, 256 blocks are read, which takes no longer for 100 GB; all shards of a pattern have
+    these limits together, with at least two blocks each. Where a folder has weights in
     several formats, only those that are loaded count: safetensors before the others.
 
     Args:
         path: the file or folder.
         content: patterns of the files that count in a folder, see CONTENT.
     """
-    files, digest = [Path(path)], hashlib.blake2b(digest_size=8)
-    if os.path.isdir(path):
+    files, digest, divisor = [Path(path)], hashlib.blake2b(digest_size=8), 1
+    if names_shards(path):
+        files = [Path(file) for file in shard_files(path)]
+        divisor = len(files)
+    elif os.path.isdir(path):
         patterns = {pattern for choices in content if choices != WEIGHTS for pattern in choices}
         patterns |= set(TOKENIZER_SETTINGS) if TOKENIZER in content else set()
         if WEIGHTS in content:
             patterns |= set([pattern for pattern in WEIGHTS if any(files[0].glob(pattern))][:1])
         files = sorted({file for pattern in patterns for file in files[0].glob(pattern)})
     for file in files:
-        size, name = file.stat().st_size, file.name if os.path.isdir(path) else ""
+        size, name = file.stat().st_size, "" if file == Path(path) else file.name
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-        starts = range(0, size, BLOCK) if size <= WHOLE else [(size - BLOCK) * i // (BLOCKS - 1) for i in range(BLOCKS)]
+        blocks = max(2, BLOCKS // divisor)
+        starts = [(size - BLOCK) * i // (blocks - 1) for i in range(blocks)]
+        if size <= max(2 * BLOCK, WHOLE // divisor):
+            starts = range(0, size, BLOCK)
         with file.open("rb") as opened:
             for start in starts:
                 opened.seek(start)

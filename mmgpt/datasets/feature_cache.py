@@ -25,6 +25,8 @@ from mmgpt.utils.data_uri import is_data_uri
 from mmgpt.utils.errors import SampleError
 from mmgpt.utils.json_file import read_json_object
 
+from .shards.images import shard_of
+
 META, FILES = "meta.json", "features"
 # Background of transparent pixels (see `upright_rgb`). Caches without this entry have features of images whose alpha
 # channel was dropped.
@@ -35,13 +37,17 @@ FILL_COMMAND = "python tools/dataset_converters/cache_features.py CONFIG"
 def image_key(path: str | os.PathLike) -> int:
     """Key of an image: a 64-bit hash of its file's real path, size and modification time, or of its data URI.
 
+    The file of an image in a shard is the shard; the image's name is hashed, too.
+
     Raises an OSError if the file does not exist.
     """
     if is_data_uri(os.fspath(path)):
         text = os.fsencode(path)
     else:
-        status = os.stat(path)
-        text = b"%s\0%d\0%d" % (os.fsencode(os.path.realpath(path)), status.st_size, status.st_mtime_ns)
+        file, path = shard_of(os.fspath(path)), os.fspath(path)
+        status = os.stat(file)
+        name = os.path.realpath(file) + path[len(file) :]
+        text = b"%s\0%d\0%d" % (os.fsencode(name), status.st_size, status.st_mtime_ns)
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 

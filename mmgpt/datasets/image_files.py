@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mmgpt.utils.data_uri import is_data_uri, read_data_uri
 
+from .shards.images import image_source, is_shard_image, read_shard_image, shard_of
 from .transforms.images import exif_orientation
 from .untrusted_images import open_image
 
@@ -70,19 +72,20 @@ def check_image_file(path: str) -> ImageFile:
             return ImageFile(path, open_image(read_data_uri(path)).size)
         except ValueError as error:
             return ImageFile(path, problem="unreadable_image", message=str(error))
-    if not os.path.exists(path):
+    if not os.path.exists(shard_of(path)):
         return ImageFile(path, problem="missing_image", message="no such file")
-    if not os.path.isfile(path):
+    if not os.path.isfile(shard_of(path)):
         return ImageFile(path, problem="unreadable_image", message="a folder, not a file")
-    if not os.path.getsize(path):
-        return ImageFile(path, problem="unreadable_image", message="an empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                with open(path, "rb") as file:
-                    file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
-                    end = file.read().rstrip(b"\0")
+            with BytesIO(read_shard_image(path)) if is_shard_image(path) else open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                if not size:
+                    return ImageFile(path, problem="unreadable_image", message="an empty file")
+                file.seek(-min(TAIL, size), os.SEEK_END)
+                end = file.read().rstrip(b"\0")
+            with Image.open(image_source(path)) as image:
                 is_complete = image.format in ENDS and end.endswith(ENDS[image.format])
                 if _is_huge(image) or not is_complete:
                     image.load()

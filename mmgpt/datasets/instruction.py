@@ -1,8 +1,11 @@
 """Dataset of an annotation file in any format that has a parser."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -10,14 +13,17 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
+from mmgpt.utils.shard_files import names_shards
 
 from .conversation import literal_media_marks, split_turns
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
 from .image_folders import check_image_folders
-from .load_once import load_once
+from .load_once import load_once, once_per_node
 from .records import expecting, find_parser, parse_record, read_records, record_id
 from .serialized import SerializedSamples, serialize
+from .shards.files import Shards
+from .shards.index import code_digest, digest, find_index, index_paths, read_index, write_index
 from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
@@ -42,6 +48,10 @@ class InstructionDataset(BaseDataset):
     too, and a record that the parser refuses is left out. Otherwise the error names the sample.
 
     In a distributed run one process of each node reads the annotation file (see `load_once`).
+
+    The annotation file may be shards, `ann_file='shards/*.parquet'` or `'shards/*.tar'` (see `Shards`), with the images
+    inside. Their samples are read from an index, which is built at the first use (see `shards.index`); sampling, epochs
+    and resuming are those of other files. The number of a record is counted within its shard.
 
     Args:
         parser: name in PARSERS, or `dict(type=name, **options)`.
@@ -85,7 +95,8 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"sample={sample}: at least one record is drawn (None for all of them)")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r}: choose among {', '.join(ON_ERROR)}")
-        self.parse, self.skip_errors = expecting(find_parser(parser), expect or {}), on_error == "skip"
+        self.parser, self.expect, self.skip_errors = parser, dict(expect or {}), on_error == "skip"
+        self.parse = expecting(find_parser(parser), self.expect)
         self.single_turns = single_turns
         self.source, self.sample, self.weight, self.seed = source, sample, weight, seed
         self.name = name or (parser if isinstance(parser, str) else parser["type"])
@@ -99,46 +110,118 @@ class InstructionDataset(BaseDataset):
             raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")
         super().__init__(pipeline=steps, **base)
 
+    @cached_property
+    def shards(self) -> Shards | None:
+        """The shards that `ann_file` names; None for an annotation file.
+
+        Raises:
+            ValueError: `data_prefix` names folders beside shards.
+        """
+        if not names_shards(self.ann_file):
+            return None
+        folders = {name: folder for name, folder in self.data_prefix.items() if name in ("img", "questions")}
+        if folders:
+            raise ValueError(f"{self.ann_file} has its images inside: data_prefix={folders} is not read with shards")
+        return Shards(self.ann_file)
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the annotation file, or of the shards."""
+        return self.shards.files if self.shards else [self.ann_file]
+
+    @property
+    def image_folder(self) -> str:
+        """Folder that the images of samples are relative to."""
+        return self.shards.folder if self.shards else self.data_prefix.get("img", "")
+
     def records(self) -> Iterator[dict]:
         """Records of the annotation file, joined with those of the questions' file where the format has two files."""
-        return read_records(self.ann_file, self.data_prefix.get("questions"))
+        return self.shards.records() if self.shards else read_records(self.ann_file, self.data_prefix.get("questions"))
+
+    def origin(self, number: int) -> tuple[str, int]:
+        """File with a record, and the number of the record in it."""
+        return self.shards.origin(number) if self.shards else (self.ann_file, number)
 
     def load_data_list(self) -> SerializedSamples:
         """All samples of the file (or `sample` of them, drawn at random), checked, without opening images."""
-        return load_once(self._read)
+        if self.shards is None:
+            return load_once(self._read)
+        header, samples = read_index(once_per_node(self._index))
+        self.shards.starts = header["starts"]
+        samples = serialize(self.draw(samples))
+        self._log(len(samples), header["records"], len(header["refused"]), header["marks"])
+        return samples
 
     def _read(self) -> SerializedSamples:
-        """Samples of the file, parsed and drawn in this process, with a log of what was refused or looks wrong."""
-        numbers = count()
-        # In this order, zip takes no number when the records end.
-        parsed = (self._parse(number, record) for record, number in zip(self.records(), numbers, strict=False))
-        samples = serialize(self.draw(serialize(sample for sample in parsed if sample is not None)))
-        records, refused = next(numbers), self.dropped.totals["refused"]
-        dropped = f" ({refused} refused by the parser)" if refused else ""
-        if not samples:
-            raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{dropped}")
+        """Samples of the file, parsed and drawn in this process."""
+        parsed, records, refused = self._parse_all()
+        samples = serialize(self.draw(parsed))
         if self.loads_images:
             origin = dict(dataset=self.name, file=self.ann_file)
             check_image_folders(samples, self.data_prefix.get("img", ""), origin, self.skip_errors)
-        marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
-        if marked:
-            record, mark = marked[0]
-            text = f"dataset {self.name}: {len(marked)} samples of {self.ann_file} have marks of media in their"
-            hint = f"questions that are read as text, the first {mark!r:.80} in record {record}"
-            print_log(f"{text} {hint}", "current", logging.WARNING)
-        text = f"dataset {self.name}: {len(samples)} of {records} records of {self.ann_file}{dropped}"
-        print_log(text, "current", logging.WARNING if refused else logging.INFO)
+        self._log(len(samples), records, len(refused), _first_mark(samples))
         return samples
 
-    def _parse(self, number: int, record: dict) -> dict | None:
-        """Sample of a record; None where the parser skips the record, or refuses it and `on_error` is 'skip'."""
+    def _index(self) -> Path:
+        """Path of the index of the shards as they are now, built by this process where there is none."""
+        settings = [
+            os.path.relpath(self.ann_file, self.shards.folder or "."),
+            self.parser,
+            self.expect,
+            self.skip_errors,
+        ]
+        paths = index_paths(self.shards.folder, digest(repr(settings)))
+        # The samples depend on the shards and on the code of the parser.
+        parser = find_parser(self.parser)
+        state = [self.shards.state(), code_digest(getattr(parser, "func", parser))]
+        path = find_index(paths, state)
+        if path is None:
+            print_log(f"dataset {self.name}: indexing {len(self.files)} shards of {self.ann_file}", "current")
+            samples, records, refused = self._parse_all(as_json=True)
+            header = dict(state=state, starts=self.shards.starts, records=records, refused=refused)
+            path = write_index(paths, header | dict(marks=_first_mark(samples)), samples)
+        else:
+            for message in read_index(path)[0]["refused"]:
+                self.dropped.add("refused", message)
+        return path
+
+    def _parse_all(self, as_json: bool = False) -> tuple[SerializedSamples, int, list[str]]:
+        """Samples of all records, the number of records, and a message about each that the parser has refused."""
+        numbers, refused = count(), []
+        # In this order, zip takes no number when the records end.
+        parsed = (self._parse(number, record, refused) for record, number in zip(self.records(), numbers, strict=False))
+        samples = serialize((sample for sample in parsed if sample is not None), as_json)
+        records = next(numbers)
+        if not samples:
+            dropped = f" ({len(refused)} refused by the parser)" if refused else ""
+            raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{dropped}")
+        return samples, records, refused
+
+    def _log(self, samples: int, records: int, refused: int, marks: tuple[int, int, str] | None) -> None:
+        """Log the numbers of samples, records and refused records, and the `_first_mark`."""
+        if marks:
+            number, record, mark = marks
+            file, record = self.origin(record)
+            text = f"dataset {self.name}: {number} samples of {self.ann_file} have marks of media in their"
+            hint = f"questions that are read as text, the first {mark!r:.80} in record {record} of {file}"
+            print_log(f"{text} {hint}", "current", logging.WARNING)
+        dropped = f" ({refused} refused by the parser)" if refused else ""
+        text = f"dataset {self.name}: {samples} of {records} records of {self.ann_file}{dropped}"
+        print_log(text, "current", logging.WARNING if refused else logging.INFO)
+
+    def _parse(self, number: int, record: dict, refused: list[str]) -> dict | None:
+        """Sample of a record; None where the parser skips the record, or refuses it and `on_error` is 'skip'.
+
+        Then a message is appended to `refused`.
+        """
         try:
-            with located(SampleLocation(self.name, self.ann_file, number, record_id(record))):
+            with located(SampleLocation(self.name, *self.origin(number), record_id(record))):
                 return parse_record(self.parse, number, record)
         except SampleError as error:
             if not self.skip_errors:
                 raise
             self.dropped.add("refused", str(error))
+            refused.append(str(error))
             return None
 
     def draw(self, samples: Sequence[dict]) -> Sequence[dict]:
@@ -159,16 +242,21 @@ class InstructionDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Sample before its transforms; `idx` may be in a later epoch."""
         epoch, position = divmod(idx, len(self))
-        return self.equip(super().get_data_info(position), max(epoch, 0), position)
+        samples = self.data_list
+        if self.serialize_data:
+            samples = SerializedSamples(self.data_bytes, self.data_address, self.as_json)
+        return self.equip(dict(samples[position], sample_idx=position), max(epoch, 0), position)
 
     def equip(self, sample: dict, epoch: int, position: int) -> dict:
         """Sample with what its transforms need: its location, the image folder and its random generator in an epoch."""
+        file, record = self.origin(sample["record"])
         return dict(
             sample,
             dataset=self.name,
             source=self.source,
-            file=self.ann_file,
-            image_folder=self.data_prefix.get("img", ""),
+            file=file,
+            record=record,
+            image_folder=self.image_folder,
             rng=np.random.default_rng([self.seed, epoch, position]),
         )
 
@@ -241,7 +329,14 @@ class InstructionDataset(BaseDataset):
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         samples, self.data_list = serialize(self.data_list), []
+        self.as_json = samples.as_json
         return samples.data, samples.ends
+
+
+def _first_mark(samples: Iterable[dict]) -> tuple[int, int, str] | None:
+    """Number of samples with marks of media that are read as text, and record and mark of the first; None without."""
+    marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
+    return (len(marked), *marked[0]) if marked else None
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
-import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
 from mmgpt.utils.errors import SampleError
@@ -15,33 +14,39 @@ from mmgpt.utils.errors import SampleError
 from .serialized import SerializedSamples
 
 Result = TypeVar("Result")
-COUNT = np.dtype(np.int64)
 
 
 def load_once(load: Callable[[], SerializedSamples]) -> SerializedSamples:
     """Samples returned by `load`, which one process of each node calls in a distributed run; all map the same bytes.
 
     The bytes go through a file in the temporary folder ($TMPDIR), which is removed when all processes have mapped it.
-    All processes must call this function, in the same order, and wait for the one that reads. Where reading takes
+    See `once_per_node`.
+    """
+    if get_world_size() == 1:
+        return load()
+    with ExitStack() as files:
+        path = once_per_node(lambda: _write(load(), files))
+        return _in_all_processes(lambda: SerializedSamples.map(path))
+
+
+def once_per_node(step: Callable[[], Result]) -> Result:
+    """Result of `step`, which one process of each node calls in a distributed run and sends to the others.
+
+    All processes must call this function, in the same order, and wait for the one that works. Where that takes
     longer than the timeout of the process group (10 minutes with NCCL), set a longer one (`env_cfg.dist_cfg.timeout`,
     seconds).
 
     Raises:
-        Exception: the error that `load` raised in one process, raised in all of them.
+        Exception: the error that `step` raised in one process, raised in all of them.
     """
     if get_world_size() == 1:
-        return load()
+        return step()
     # Processes share a node if they see the same temporary folder: containers may have the same host name.
     folder = os.stat(tempfile.gettempdir())
     node = (socket.gethostname(), folder.st_dev, folder.st_ino)
     leader = all_gather_object(node).index(node)
-    with ExitStack() as files:
-        path = _in_all_processes(lambda: _write(load(), files) if get_rank() == leader else None)
-        path = all_gather_object(path)[leader]
-        content = _in_all_processes(lambda: np.asarray(np.memmap(path, np.uint8, mode="r")))
-    count = int(content[: COUNT.itemsize].view(COUNT)[0])
-    start = COUNT.itemsize * (1 + count)
-    return SerializedSamples(content[start:], content[COUNT.itemsize : start].view(COUNT))
+    result = _in_all_processes(lambda: step() if get_rank() == leader else None)
+    return all_gather_object(result)[leader]
 
 
 def _in_all_processes(step: Callable[[], Result]) -> Result:
@@ -63,9 +68,8 @@ def _in_all_processes(step: Callable[[], Result]) -> Result:
 
 
 def _write(samples: SerializedSamples, files: ExitStack) -> str:
-    """Path of a new file with the number of samples, their ends and their bytes; closing `files` removes the file."""
+    """Path of a new file with samples; closing `files` removes the file."""
     file = files.enter_context(tempfile.NamedTemporaryFile(prefix="mmgpt-samples-"))
-    for array in (np.array([len(samples)], COUNT), samples.ends, samples.data):
-        file.write(array.data)
+    samples.write(file)
     file.flush()
     return file.name

@@ -13,8 +13,10 @@ from mmgpt.registry import PARSERS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
 
 from .conversation import check_sample
+from .shards.images import is_shard_image
 
 LIST_KEYS = ("annotations", "questions", "data", "images")
+IMAGE_KEYS = ("image", "images")
 ID_KEYS = ("id", "question_id", "image_id", "identifier", "pairID")
 
 
@@ -61,7 +63,7 @@ def read_json(path: Path):
     """
     _check_exists(path)
     with _json_errors(path):
-        return _decode_json(path.read_text(encoding="utf-8-sig"))
+        return decode_json(path.read_text(encoding="utf-8-sig"))
 
 
 def has_byte_order_mark(path: str | Path) -> bool:
@@ -100,7 +102,11 @@ def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> d
         if not isinstance(record, dict):
             raise ValueError(f"a record must be an object, got {record!r:.80}")
         sample = parse(record)
-        return None if sample is None else dict(check_sample(sample), id=sample["id"] or str(number), record=number)
+        if sample is None:
+            return None
+        if not check_sample(sample)["images"]:
+            _refuse_unread_images(record)
+        return dict(sample, id=sample["id"] or str(number), record=number)
     except ValueError as error:
         raise SampleError(str(error)) from error
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -129,6 +135,14 @@ def _parse_expected(parse: Callable[[dict], dict | None], values: dict[str, str]
     return parse(record)
 
 
+def _refuse_unread_images(record: dict) -> None:
+    """Raises a ValueError for images of a shard under a key from which no parser reads them."""
+    for key, value in record.items():
+        images = value if isinstance(value, list) else [value]
+        if key not in IMAGE_KEYS and any(isinstance(image, str) and is_shard_image(image) for image in images):
+            raise ValueError(f"column {key!r} holds images that are not read: name it one of {', '.join(IMAGE_KEYS)}")
+
+
 def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {str(path)!r}")
@@ -154,7 +168,7 @@ def _file_records(path: Path) -> Iterator:
             return
         text = path.read_text(encoding="utf-8-sig")
         try:
-            content = _decode_json(text) if text and not text.isspace() else []
+            content = decode_json(text) if text and not text.isspace() else []
         except json.JSONDecodeError as error:
             # JSON lines under the name of JSON have a whole value on the first line, and another one after it.
             if error.msg != "Extra data" or "\n" in text[: error.pos].strip():
@@ -175,7 +189,7 @@ def _line_records(lines: Iterable[str]) -> Iterator:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield _decode_json(line, record)
+                yield decode_json(line, record)
                 record += 1
             except json.JSONDecodeError as error:
                 raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from error
@@ -183,7 +197,7 @@ def _line_records(lines: Iterable[str]) -> Iterator:
                 raise RecursionError(f"line {number}: nested too deeply") from error
 
 
-def _decode_json(text: str, record: int | None = None):
+def decode_json(text: str, record: int | None = None):
     """JSON value of a text; `record` is its number where the text is one of several lines.
 
     Raises:

@@ -1,11 +1,13 @@
 """Images of the rows of an evaluation, whose folders come from the dataset configs of that evaluation."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from mmgpt.datasets.transforms import LoadImages
+from mmgpt.utils.shard_files import names_shards, shard_folder
 
 PLACEHOLDER_SIZE = (96, 64)
 
@@ -40,7 +42,9 @@ def image_folders(datasets) -> Iterator[tuple[str, Path]]:
     if isinstance(datasets, Mapping) and "ann_file" in datasets:
         parser, prefix = datasets.get("parser"), datasets.get("data_prefix") or {}
         name = datasets.get("name") or (parser if isinstance(parser, str) else parser["type"])
-        yield name, Path(datasets.get("data_root") or "", prefix.get("img") or "")
+        root = datasets.get("data_root") or ""
+        file = os.path.join(root, datasets["ann_file"])
+        yield name, Path(shard_folder(file) if names_shards(file) else os.path.join(root, prefix.get("img") or ""))
     elif isinstance(datasets, Mapping):
         yield from image_folders(list(datasets.values()))
     elif isinstance(datasets, Sequence) and not isinstance(datasets, str):

@@ -1,4 +1,4 @@
-"""Command that converts your data into the JSON lines that docs/data.md describes.
+"""Command that converts your data into the JSON lines, or shards with the images inside, that docs/data.md describes.
 
     python tools/dataset_converters/convert.py LAYOUT SOURCE --out data/my_photos/train.jsonl
 
@@ -9,6 +9,8 @@
     webdataset   .tar shards of images and captions
     parser       any file in the format of one of the parsers
 
+--out data/my_photos/train.parquet, or train.tar, writes shards: train-00000.parquet and so on.
+
 --val SHARE holds out a part of the samples; --test FILE converts a file of held-out samples beside the other.
 
 `convert.py LAYOUT --help` describes each. Every sample is checked before anything is written, and an error names the
@@ -18,6 +20,7 @@ first wrong one. The output ends with a config to start from.
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +31,7 @@ from layouts.folder import read_folder
 from layouts.parquet import read_parquet
 from layouts.parsed import read_parsed
 from layouts.rows import ROLES
+from layouts.shards import SHARD_SUFFIXES, shard_pattern, write_shards
 from layouts.snippet import config, name_of
 from layouts.tables import read_table
 from layouts.webdataset import read_webdataset
@@ -106,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
     add("--images", type=Path, metavar="DIR", help=image_output if "images" in names else image_folder)
     add("source", type=Path, metavar="SOURCE", help="file or folder to read")
     add("--out", type=Path, required=True, help="file to write, e.g. data/my_photos/train.jsonl")
+    add("--shard-size", type=int, metavar="MB", help="megabytes at which a shard ends; default: 256")
     add("--question", default="", help="question of samples without one; default: AskQuestion asks during training")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument(
@@ -131,9 +136,15 @@ def out_files(args: argparse.Namespace) -> list[Path]:
     held_out = f"{split}{out.suffix}" if out.stem == "train" else f"{out.stem}_{split}{out.suffix}"
     files = [out, out.with_name(held_out)] if split else [out]
     for path in files:
-        if path.exists() and not args.force:
-            raise ValueError(f"{path} exists already: --force replaces it")
+        existing = path.parent.glob(shard_pattern(path).name) if in_shards(args) else [path] * path.exists()
+        for file in [] if args.force else existing:
+            raise ValueError(f"{file} exists already: --force replaces it")
     return files
+
+
+def in_shards(args: argparse.Namespace) -> bool:
+    """Whether OUT names shards."""
+    return args.out.suffix in SHARD_SUFFIXES
 
 
 @contextmanager
@@ -141,14 +152,22 @@ def image_folder(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     """Context manager that gives the folder of the images, and the folder to write images to.
 
     Both are the same, except for a layout that holds the images itself: then the second is a temporary folder, which
-    becomes the first at the end of a block without an error.
+    becomes the first at the end of a block without an error. For shards, both are a temporary folder.
 
     Raises:
-        ValueError: the folder exists already. It is never replaced: other images may be in it.
+        ValueError: the folder exists already, and is never replaced, since other images may be in it; or shards were
+            asked for, and a folder for the images of such a layout.
     """
     if "images" not in LAYOUTS[args.layout].arguments:
         folder = args.images or (args.source if args.source.is_dir() else args.source.parent)
         yield folder, folder
+        return
+    if in_shards(args):
+        if args.images:
+            raise ValueError(f"--images {args.images}: the images are written into {shard_pattern(args.out)}")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=args.out.parent) as folder:
+            yield Path(folder), Path(folder)
         return
     final = args.images or args.out.parent / "images"
     if final.exists():
@@ -203,6 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.test and getattr(args, "questions", None):
         raise ValueError("--test reads one file: convert a test split whose questions are in a second file by itself")
+    if args.shard_size is not None and (not in_shards(args) or args.shard_size < 1):
+        choices = " or ".join(SHARD_SUFFIXES)
+        raise ValueError(f"--shard-size {args.shard_size}: at least 1, for an --out that ends in {choices}")
     files = out_files(args)
     with image_folder(args) as (images, new_images):
         splits = [read(args, args.source, new_images)]
@@ -210,7 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             splits = split_samples(*splits, args.val, args.seed)
         elif args.test:
             splits.append(read_test(args, new_images))
-        write(dict(zip(files, splits, strict=True)))
+        samples = dict(zip(files, splits, strict=True))
+        if in_shards(args):
+            write_shards(samples, new_images, (args.shard_size or 256) * 10**6)
+        else:
+            write(samples)
+    if in_shards(args):
+        files, images = [shard_pattern(path) for path in files], None
     for path, split in zip(files, splits, strict=True):
         print(report(path, split))
     if args.test:
@@ -221,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"warning: {both} of {len(test)} samples of {args.test} are training data, too")
     name = f"configs/mmgpt/{name_of(args.out)}.py"
     print(f"\nA config for it (save it as {name}):\n")
-    print(config(args.out, files[1] if len(files) > 1 else None, images, splits[0]))
+    print(config(files[0], files[1] if len(files) > 1 else None, images, splits[0]))
     print(f"Next: python tools/analysis_tools/check_dataset.py {name}")
 
 

@@ -87,7 +87,7 @@ class CheckedDataset:
         except (ValueError, OSError) as error:
             self.add("annotation_file", str(error))
             return
-        for path in (dataset.ann_file, dataset.data_prefix.get("questions")):
+        for path in () if dataset.shards else (dataset.ann_file, dataset.data_prefix.get("questions")):
             if path and has_byte_order_mark(path):
                 name = "" if path == dataset.ann_file else f"{path}: "
                 self.add("unusual_file", f"{name}begins with a byte order mark, which is skipped")
@@ -96,8 +96,11 @@ class CheckedDataset:
             self.add("annotation_file", f"none of its {self.records} records belongs to the dataset")
 
     def add(self, kind: str, value: str, record: int | None = None, id: str | None = None) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(kind, self.split, self.dataset.name, self.dataset.ann_file, record, id, value))
+        """Add a finding about a record, by its number among all, or about the whole file."""
+        file = self.dataset.ann_file
+        if record is not None:
+            file, record = self.dataset.origin(record)
+        self.findings.append(Finding(kind, self.split, self.dataset.name, file, record, id, value))
 
     def _parse(self) -> Iterator[dict | None]:
         """Samples of all records; a broken record becomes a finding."""
@@ -178,17 +181,19 @@ def check_datasets(
         for text in dataset_texts:
             first = by_key.setdefault(text.key, text)
             if first is not text:
-                value = f"same images and turns as record {first.record}, id {first.id!r}"
+                _, record = checked.dataset.origin(first.record)
+                value = f"same images and turns as record {record}, id {first.id!r}"
                 checked.add("duplicate", value, text.record, text.id)
     # 4. Find samples and images of the training split in the other splits, which come after it.
     locations: dict[bytes | str, str] = {}
     for checked, dataset_texts in zip(datasets, texts, strict=True):
-        name = f"{checked.split} dataset {checked.dataset.name!r}, {checked.dataset.ann_file}"
         for text in dataset_texts:
+            file, record = checked.dataset.origin(text.record)
+            location = f"{checked.split} dataset {checked.dataset.name!r}, {file}, record {record}, id {text.id!r}"
             paths = {os.path.abspath(path): path for path in text.images}
             if checked.split == SPLITS[0]:
                 for key in (text.key, *paths):
-                    locations.setdefault(key, f"{name}, record {text.record}, id {text.id!r}")
+                    locations.setdefault(key, location)
                 continue
             if text.key in locations:
                 checked.add("trained_sample", f"same as {locations[text.key]}", text.record, text.id)

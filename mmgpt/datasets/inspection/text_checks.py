@@ -101,9 +101,8 @@ def read_images(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
 
 
 def _image_paths(dataset: InstructionDataset, sample: dict) -> tuple[str, ...]:
-    folder = dataset.data_prefix.get("img", "")
     return tuple(
-        image if is_data_uri(image) else os.path.normpath(os.path.join(folder, image))
+        image if is_data_uri(image) else os.path.normpath(os.path.join(dataset.image_folder, image))
         for image in dict.fromkeys(sample["images"])
     )
 

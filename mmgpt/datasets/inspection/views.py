@@ -174,7 +174,7 @@ def _sample(
 ) -> Sample:
     """Sample `index` of a batch at some positions of a row, with `before` images of the row before its own."""
     meta = batch["metas"][index]
-    dataset = next(data for data in datasets if (data.name, data.ann_file) == (meta["dataset"], meta["file"]))
+    dataset = next(data for data in datasets if data.name == meta["dataset"] and meta["file"] in data.files)
     step = tokenize_step(dataset)
     ids, labels = (batch[key][row, positions].tolist() for key in ("input_ids", "labels"))
     spans = to_token_spans(step.tokenizer, ids, labels)
@@ -191,7 +191,7 @@ def _sample(
             tile_ids = batch["tile_ids"][row, shown].tolist()
             pixels = [tile_sheet(*image) for image in zip(pixels, tile_ids, strict=True)]
             tiles = [sum(tile_id > 0 for tile_id in ids) for ids in tile_ids]
-        folder = dataset.data_prefix.get("img", "")
+        folder = dataset.image_folder
         # Images whose <image> token is cut off are not among the pixels.
         files = meta["images"][: len(pixels)]
         originals = LoadImages()({"image_folder": folder, "images": files})["pil"]

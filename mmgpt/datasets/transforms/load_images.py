@@ -5,6 +5,7 @@ import os
 from PIL import Image
 
 from mmgpt.datasets.image_folders import image_path
+from mmgpt.datasets.shards.images import image_source, shard_of
 from mmgpt.datasets.untrusted_images import open_image
 from mmgpt.registry import TRANSFORMS
 from mmgpt.utils.data_uri import is_data_uri, read_data_uri
@@ -28,13 +29,13 @@ class LoadImages:
         results["pil"] = []
         for name in results["images"]:
             path = image_path(results.get("image_folder", ""), name)
-            if not is_data_uri(path) and not os.path.isfile(path):
+            if not is_data_uri(path) and not os.path.isfile(shard_of(path)):
                 raise MissingImageError("no such file", SampleLocation.of(results, image=path))
             try:
                 if is_data_uri(path):
                     results["pil"].append(open_image(read_data_uri(path)))
                 else:
-                    with Image.open(path) as image:
+                    with Image.open(image_source(path)) as image:
                         results["pil"].append(upright_rgb(image))
             # Pillow's plugins raise errors of any type for damaged files.
             except Exception as error:

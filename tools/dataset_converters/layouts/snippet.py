@@ -43,13 +43,13 @@ def name_of(out: Path) -> str:
     return "my_" + re.sub(r"\W+", "_", out.absolute().parent.name).removeprefix("my_").strip("_")
 
 
-def config(out: Path, held_out: Path | None, images: Path, samples: Sequence[dict]) -> str:
+def config(out: Path, held_out: Path | None, images: Path | None, samples: Sequence[dict]) -> str:
     """The text of a config that inherits lora_joint.py and trains on the samples alone.
 
     Args:
         out: annotation file of the samples.
         held_out: annotation file of the held-out samples, to test on.
-        images: folder that the paths of images are relative to.
+        images: folder that the paths of images are relative to; None where they are in shards.
         samples: the samples in `out`.
     """
     name, visual = name_of(out), any(sample["images"] for sample in samples)
@@ -71,7 +71,7 @@ def config(out: Path, held_out: Path | None, images: Path, samples: Sequence[dic
         source="visual" if visual else "language",
         root=json.dumps(out.parent.as_posix()),
         file=json.dumps(out.name),
-        prefix=f"img={json.dumps(Path(os.path.relpath(images, out.parent)).as_posix())}" if visual else "",
+        prefix=f"img={json.dumps(Path(os.path.relpath(images, out.parent)).as_posix())}" if visual and images else "",
         steps=train_steps,
         datasets=", ".join(f"{source}={json.dumps(names)}" for source, names in sources.items()),
         test=test,

@@ -8,11 +8,10 @@ from itertools import groupby
 from pathlib import Path
 
 from mmgpt.datasets.image_files import SUFFIXES, is_hidden
+from mmgpt.datasets.shards.tar import MEDIA_SUFFIXES, split_name
 
 from .images import save_image, shards
 from .rows import ROLES, at, find_columns, row_sample, without_nulls
-
-MEDIA_SUFFIXES = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4a .heic .svg".split())
 
 
 def read_webdataset(source: Path, overrides: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict]]:
@@ -60,8 +59,8 @@ def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     try:
         with tarfile.open(path) as tar:
             files = (member for member in tar if member.isfile() and not is_hidden(member.name.removeprefix("./")))
-            for key, members in groupby(_check_unique(path, files), key=lambda member: _split(member.name)[0]):
-                yield key, {_split(member.name)[1]: tar.extractfile(member).read() for member in members}
+            for key, members in groupby(_check_unique(path, files), key=lambda member: split_name(member.name)[0]):
+                yield key, {split_name(member.name)[1]: tar.extractfile(member).read() for member in members}
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable tar file: {error}") from error
 
@@ -70,15 +69,8 @@ def _check_unique(path: Path, members: Iterator[tarfile.TarInfo]) -> Iterator[ta
     """The members of a tar file. ValueError when two have the same key and rest of the name."""
     names = set()
     for member in members:
-        name = _split(member.name)
+        name = split_name(member.name)
         if name in names:
             raise ValueError(f"{path}: {member.name!r} is in it twice")
         names.add(name)
         yield member
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Key and rest of a member's name, split at the first dot after its folder."""
-    folder, slash, base = name.rpartition("/")
-    key, dot, rest = base.partition(".")
-    return folder + slash + key, f"{dot}{rest}".lower()

@@ -1,0 +1,80 @@
+"""Index of shards: the samples that a parser makes of their records, in a file that all processes map into memory.
+
+    NAME.mmgpt_index    int64 bytes of the header; the header, JSON filled up with blanks to a multiple of eight bytes;
+                        samples as JSON (see `SerializedSamples.write`)
+
+The file is beside the shards, or in a cache folder where that folder cannot be written to.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from mmgpt.datasets.serialized import SerializedSamples
+from mmgpt.utils.atomic import atomic_write
+
+COUNT, SUFFIX = np.dtype(np.int64), ".mmgpt_index"
+
+
+def index_paths(folder: str | os.PathLike, name: str) -> list[Path]:
+    """Paths at which the index of a name of the shards in a folder may be, the first one beside them."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mmgpt")
+    elsewhere = f"{digest(os.path.realpath(folder))}-{name}"
+    return [Path(folder, name + SUFFIX), cache / (elsewhere + SUFFIX), Path(tempfile.gettempdir(), elsewhere + SUFFIX)]
+
+
+def read_index(path: str | os.PathLike) -> tuple[dict, SerializedSamples]:
+    """Header and samples of an index, mapped into memory."""
+    with open(path, "rb") as file:
+        size = int(np.frombuffer(file.read(COUNT.itemsize), COUNT)[0])
+        header = json.loads(file.read(size))
+    return header, SerializedSamples.map(path, COUNT.itemsize + size, as_json=True)
+
+
+def find_index(paths: Sequence[Path], state: object) -> Path | None:
+    """The first of some paths with an index whose header has this `state`."""
+    for path in paths:
+        if path.is_file() and read_index(path)[0]["state"] == state:
+            return path
+    return None
+
+
+def write_index(paths: Sequence[Path], header: Mapping, samples: SerializedSamples) -> Path:
+    """Writes an index to the first of some paths that can be written, and returns the path.
+
+    Raises:
+        OSError: none of them can be written.
+    """
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % COUNT.itemsize)
+    *others, last = paths
+    for path in others:
+        with suppress(OSError):
+            return _write(path, text, samples)
+    return _write(last, text, samples)
+
+
+def _write(path: Path, text: bytes, samples: SerializedSamples) -> Path:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(np.array([len(text)], COUNT).data)
+        file.write(text)
+        samples.write(file)
+    return path
+
+
+def code_digest(parser: Callable) -> str:
+    """Digest of the source of a parser and of this package of datasets."""
+    files = [Path(inspect.getfile(parser)), *sorted(Path(__file__).parents[1].rglob("*.py"))]
+    return digest("\0".join(file.read_text(encoding="utf-8") for file in files))
+
+
+def digest(text: str) -> str:
+    """Sixteen hexadecimal digits that stand for a text."""
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()

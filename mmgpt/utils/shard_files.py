@@ -1,0 +1,39 @@
+"""Shards of a dataset: the files that a pattern or a folder of the library `datasets` names."""
+
+import json
+import os
+from glob import glob, has_magic
+from pathlib import Path
+
+SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
+# `datasets` lists the shards of a `Dataset` in the one file, and the splits of a `DatasetDict` in the other.
+STATE, SPLITS = "state.json", "dataset_dict.json"
+
+
+def names_shards(path: str | os.PathLike) -> bool:
+    """Whether an annotation file is a file or a pattern of SHARD_SUFFIXES, or a folder of `save_to_disk`."""
+    path = os.fspath(path)
+    return path.endswith(SHARD_SUFFIXES) or any(os.path.isfile(os.path.join(path, name)) for name in (STATE, SPLITS))
+
+
+def shard_folder(path: str | os.PathLike) -> str:
+    """Folder of the shards: the longest part of a pattern that names one folder."""
+    path = os.fspath(path)
+    while has_magic(path) or not os.path.isdir(path or "."):
+        path = os.path.dirname(path)
+    return path
+
+
+def shard_files(path: str | os.PathLike) -> list[str]:
+    """Paths of the shards, those of a pattern in the order of their names; [] where a pattern matches no file.
+
+    Raises:
+        ValueError: the folder is that of several splits; names them.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        return sorted(glob(path, recursive=True))
+    if not os.path.isfile(os.path.join(path, STATE)):
+        splits = json.loads(Path(path, SPLITS).read_text())["splits"]
+        raise ValueError(f"{path} holds several splits: name the folder of one of them ({', '.join(splits)})")
+    return [os.path.join(path, file["filename"]) for file in json.loads(Path(path, STATE).read_text())["_data_files"]]
