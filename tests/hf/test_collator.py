@@ -194,7 +194,7 @@ def test_a_step_is_that_of_training(name, tiny_base, checkpoint, adapted, record
 
 
 def test_the_example_of_the_docs_runs(merged, records, tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "weights.md").read_text().partition("## For transformers")[2]
+    page = (ROOT / "docs" / "weights.md").read_text().partition("### Training with transformers and TRL")[2]
     example = re.search(r"```python\n(from peft.*?)```", page, re.DOTALL)[1]
     (tmp_path / "work_dirs").mkdir()
     (tmp_path / "work_dirs" / "base").symlink_to(merged)
