@@ -94,7 +94,7 @@ def make_report(cfg: Config, out: Path) -> tuple[dict, list[dict]]:
     guessed = [{**row, "score": normalize(blind.get(row["question"], "")) == normalize(row["answer"])} for row in rows]
     chat = Chat.from_config(cfg, out / "latest.pth")
     image = Path(cfg.data_root) / rows[0]["images"][0]
-    texts, steps = text_report(chat, cfg.language_model.path), json.loads((out / STEPS).read_text())
+    texts, steps = text_report(chat, cfg.language_model), json.loads((out / STEPS).read_text())
     speed = [value for _, value in read_scalars(find_scalars(out))["tokens_per_s"]]
     report = {
         "questions": dict(Counter(row["dataset"] for row in rows)) | {"all": len(rows)},
