@@ -107,8 +107,9 @@ def make_report(cfg: Config, out: Path) -> tuple[dict, list[dict]]:
         "steps": steps,
     }
     sheet = []
-    for dataset in report["questions"].keys() - {"all"}:
-        sheet += [row for row in rows if row["dataset"] == dataset][:SHOWN]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        of_kind = [row for row in rows if row["dataset"] == dataset]
+        sheet += of_kind[:: -(-len(of_kind) // SHOWN)]  # Neighbors are about the same image.
     folder = Path(cfg.data_root)
     return report, [row | {"image": folder / row["images"][0], "correct": row["score"] > 0} for row in sheet]
 
