@@ -23,7 +23,7 @@ PAGES += sorted((ROOT / "projects").glob("*/README.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"(?:tools|demo|projects|tests)/[\w/]+\.(?:py|sh)")
 # Files that a reader writes.
-OWN = re.compile(r"configs/mmgpt/(my_photos|bird_\w+)\.py|configs/benchmarks/bird_counts\.py|projects/birds/\w+\.py")
+OWN = re.compile(r"configs/mmgpt/(my_photos|my_pair|bird_\w+)\.py|configs/benchmarks/bird_counts\.py|projects/birds/\w+\.py")
 
 
 class Block(NamedTuple):
@@ -108,6 +108,7 @@ def test_configs_are_loaded(page, block, tmp_path):
     if page.name == "extending.md":
         pytest.skip("loaded with its modules by test_recipes")
     copytree(ROOT / "configs", tmp_path / "configs")
+    copytree(ROOT / "projects", tmp_path / "projects")
     config = tmp_path / "configs" / "mmgpt" / "from_the_page.py"
     config.write_text(re.sub(r"\"\./configs/", '"../', block.text))
     load_config(config)
@@ -176,7 +177,7 @@ def test_python_of_the_chat_page_runs(own_data, project):
     (project / "work_dirs/quickstart").mkdir(parents=True)
     (project / "work_dirs/quickstart/latest.pth").symlink_to(project / "work_dirs/my_photos/latest.pth")
     examples = [block.text for block in blocks(ROOT / "docs" / "chat.md") if block.language == "python"]
-    code = "\n".join(text for text in examples if "openai" not in text)
+    code = "\n".join(text for text in examples if "openai" not in text and "adapters=" not in text)
     (project / "examples.py").write_text(code)
     assert run(project, "python examples.py").strip()
 

@@ -6,6 +6,7 @@ vision = dict(layer=3)
 gated = dict(every_n_layers=10, out_gain=20)
 lora = dict(layers_to_transform=list(range(9, 30)))
 feature_cache = "work_dirs/pair_features"
+max_epochs = 2
 
 my_table = dict(
     type="InstructionDataset",

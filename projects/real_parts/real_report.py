@@ -94,7 +94,7 @@ def make_report(cfg: Config, out: Path) -> tuple[dict, list[dict]]:
     guessed = [{**row, "score": normalize(blind.get(row["question"], "")) == normalize(row["answer"])} for row in rows]
     chat = Chat.from_config(cfg, out / "latest.pth")
     image = Path(cfg.data_root) / rows[0]["images"][0]
-    texts, steps = text_report(chat, cfg.language_model.path), json.loads((out / STEPS).read_text())
+    texts, steps = text_report(chat, cfg.language_model), json.loads((out / STEPS).read_text())
     speed = [value for _, value in read_scalars(find_scalars(out))["tokens_per_s"]]
     report = {
         "questions": dict(Counter(row["dataset"] for row in rows)) | {"all": len(rows)},
@@ -107,8 +107,9 @@ def make_report(cfg: Config, out: Path) -> tuple[dict, list[dict]]:
         "steps": steps,
     }
     sheet = []
-    for dataset in report["questions"].keys() - {"all"}:
-        sheet += [row for row in rows if row["dataset"] == dataset][:SHOWN]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        of_kind = [row for row in rows if row["dataset"] == dataset]
+        sheet += of_kind[:: -(-len(of_kind) // SHOWN)]  # Neighbors are about the same image.
     folder = Path(cfg.data_root)
     return report, [row | {"image": folder / row["images"][0], "correct": row["score"] > 0} for row in sheet]
 

@@ -60,7 +60,7 @@ def report(tmp_path, monkeypatch):
     monkeypatch.setattr(real_report, "answers", lambda path, questions, ended: before.items())
     monkeypatch.setattr(real_report, "find_scalars", lambda out: [])
     monkeypatch.setattr(real_report, "read_scalars", lambda files: {"tokens_per_s": [(1, 10.0), (2, 30.0), (3, 20.0)]})
-    cfg = SimpleNamespace(data_root=str(data), language_model=SimpleNamespace(path="base"))
+    cfg = SimpleNamespace(data_root=str(data), language_model="base")
     monkeypatch.setattr(real_report, "load_config", lambda path: cfg)
     real_report.main(["config.py", str(out)])
     return out, json.loads((out / "report.json").read_text())
