@@ -113,7 +113,7 @@ def test_image_encoders_of_timm(experiment, tmp_path, name, arguments):
 def test_components_trained_in_full_beside_lora_in_bfloat16(experiment, tiny_llama, tmp_path, merged):
     lora = dict(r=2, target_modules="all-linear", init_lora_weights=False)
     tuning = dict(lora=lora, train=["perceiver", "gated"])
-    cfg, model = experiment(tuning=tuning, language=dict(path=tiny_llama, dtype="bfloat16"))
+    cfg, model = experiment(tuning=tuning, language=dict(path=tiny_llama, dtype="bfloat16", attn_implementation="sdpa"))
     ours, theirs = batch(model)
     with torch.no_grad():
         before = model(**ours, mode="tensor")
@@ -137,7 +137,7 @@ def test_beams_of_the_published_code_become_those_of_transformers(experiment, tm
 
 
 def test_components_in_float32_beside_a_bfloat16_language_model(experiment, tiny_llama, tmp_path):
-    cfg, model = experiment(language=dict(path=tiny_llama, dtype="bfloat16"))
+    cfg, model = experiment(language=dict(path=tiny_llama, dtype="bfloat16", attn_implementation="sdpa"))
     before, after, again = opened(cfg, model, tmp_path)
     assert torch.equal(after, before)
     assert again.dtype == torch.bfloat16
