@@ -74,6 +74,8 @@ def column_pages(data: mmap, chunk) -> Iterator[Page]:
         header, start = _read_struct(data, start)
         size, full_size = header[COMPRESSED_SIZE], header[UNCOMPRESSED_SIZE]
         following, levels = start + size, 0
+        if not start <= following <= end or not 0 <= full_size <= chunk.total_uncompressed_size:
+            raise SampleError(f"the header of a page before byte {start} has sizes beyond its column")
         if header[TYPE] in (DATA, DICTIONARY, DATA_V2):
             is_compressed = name is not None
             # In the second version, levels of nesting precede the values, and are never compressed.

@@ -91,7 +91,7 @@ def arrow_errors(path: str, kind: str, record: int | None = None) -> Iterator[No
     with located(SampleLocation(file=path, record=record)):
         try:
             yield
-        except (pyarrow.ArrowException, OSError, LookupError) as error:
+        except (pyarrow.ArrowException, OSError, LookupError, UnicodeDecodeError) as error:
             raise SampleError(f"not a readable {kind} file: {error}") from error
 
 
