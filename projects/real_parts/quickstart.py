@@ -60,7 +60,7 @@ class Steps:
                     process.wait()
                     raise
             step = self.done.setdefault(name, {"seconds": 0, "peak_memory_gib": 0})
-            step["seconds"] = round(step["seconds"] + time.perf_counter() - start, 1)
+            step["seconds"] = round(step["seconds"] + time.perf_counter() - start, 2)
             step["peak_memory_gib"] = max(step["peak_memory_gib"], round(usage.ru_maxrss / 2**20, 2))
             with atomic_write(self.file) as temporary:
                 temporary.write_text(json.dumps(self.done, indent=2) + "\n")
