@@ -23,7 +23,9 @@ PAGES += sorted((ROOT / "projects").glob("*/README.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"(?:tools|demo|projects|tests)/[\w/]+\.(?:py|sh)")
 # Files that a reader writes.
-OWN = re.compile(r"configs/mmgpt/(my_photos|my_pair|bird_\w+)\.py|configs/benchmarks/bird_counts\.py|projects/birds/\w+\.py")
+OWN = re.compile(
+    r"configs/mmgpt/(my_photos|my_pair|bird_\w+)\.py|configs/benchmarks/bird_counts\.py|projects/birds/\w+\.py"
+)
 
 
 class Block(NamedTuple):

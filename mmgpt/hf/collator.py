@@ -86,5 +86,12 @@ class MMGPTCollator:
         if self.tokenize(results) is None:
             raise SampleError(DroppedSamples.reason(results))
         # 3. Images.
-        pil = [images.get(name) or self.load({"images": [name]})["pil"][0] for name in sample["images"]]
+        # Those whose token is cut off are left out.
+        names = sample["images"][: results["image_tokens"]]
+        pil = [images.get(name) or self.load({"images": [name]})["pil"][0] for name in names]
+        try:
+            for image in pil:
+                image.load()
+        except OSError as error:
+            raise SampleError(f"an image cannot be read: {error}") from error
         return {**PackInputs()({**results, "pixels": pil}), "pixels": None}, pil

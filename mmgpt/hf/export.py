@@ -59,11 +59,13 @@ def export_transformers(cfg: Config, model: nn.Module, out: str | Path, merged: 
             this adapter and others. The components trained in full are in both.
 
     Raises:
-        ValueError: the folder exists, biases keep LoRA from being apart, or a component or a step of the chat pipeline
-            is not one that the source holds.
+        ValueError: the folder exists, there is no LoRA to be apart or it has biases, or a component or a step of the
+            chat pipeline is not one that the source holds.
     """
     check_exportable(cfg, model, merged)
-    if apart and isinstance(model, LoRAModel):
+    if apart and not isinstance(model, LoRAModel):
+        raise ValueError("there is no adapter to be apart from the base: the model has no LoRA")
+    if apart:
         check_separable(model)
     processor = hf_processor(cfg, model.tokenizer)
     with new_folder(out) as folder:

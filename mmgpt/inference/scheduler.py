@@ -169,7 +169,7 @@ class Scheduler:
             self._decode(adapter)
         except Exception as error:
             # The error may have left the batch half changed, for instance by a lack of memory: it is not used any more.
-            self._batches.pop(adapter, None)
+            self._drop_batch(adapter)
             requests = [*self._starting, *(request for request in self._running if request.adapter == adapter)]
             self._starting, self._running = [], [request for request in self._running if request.adapter != adapter]
             for request in requests:
@@ -197,13 +197,18 @@ class Scheduler:
         if ended:
             batch.select(rows)
             if not rows:
-                del self._batches[adapter]
+                self._drop_batch(adapter)
             self._running = [request for request in self._running if request not in ended]
             for request, reason in ended.items():
                 self._finish(request, reason)
         elif rows != list(range(start)):
             # The last tokens of the beams are not in the cache yet.
             batch.reorder(rows, max(request.search.length - 1 for request in running if request.search))
+
+    def _drop_batch(self, adapter: str | None) -> None:
+        """Drop the batch of an adapter; the turn of another one begins at its first step."""
+        if self._batches.pop(adapter, None) is not None:
+            self._turn = 0
 
     def _use(self, adapter: str | None) -> None:
         if isinstance(self.model, PeftModel):

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmgpt.cli.adapters import CONFIG, adapter_folders
 from mmgpt.cli.config import flamingo_config
@@ -45,14 +45,19 @@ def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[st
         ValueError: an adapter was trained on another base, has settings that are not supported, cannot be beside
             another one, or is damaged; names it, and what differs.
     """
+    for name in adapters:
+        if hasattr(nn.ModuleDict(), name):  # peft keeps the modules of adapters in one.
+            raise ValueError(f"adapter {name!r}: torch uses this name itself; choose another one")
+    trained_in_full = set(getattr(model, "trained_in_full", ()))
     if isinstance(model, LoRAModel):
         check_separable(model)
         model = model.peft.unload()
     weights, peft = model.state_dict(), None
     for name, folder in adapter_folders(adapters).items():
         source = f"adapter {name!r} ({folder})"
-        # peft does not read the file: it would take other settings from it as well. Those that are off are defaults.
-        settings = {key: value for key, value in read_settings(folder / CONFIG).items() if value}
+        # peft does not read the file: it would take other settings from it as well. Empty ones are defaults.
+        settings = read_settings(folder / CONFIG)
+        settings = {k: v for k, v in settings.items() if v is not None and v is not False and v not in ("", [], {})}
         state = read_weights(folder / Path(ADAPTER).name)
         if settings.get("peft_type", "LORA") != "LORA":
             raise ValueError(f"{source} is of the kind {settings['peft_type']!r}, not LORA")
@@ -64,11 +69,18 @@ def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[st
             raise ValueError(f"{source}: {error}") from error
         config.trainable_token_indices = settings.get("trainable_token_indices")
         config.modules_to_save, config.inference_mode = settings.get("modules_to_save"), True
-        exported = Path(adapters[name])
-        if (exported / DESCRIPTION).is_file():
-            check_prompting(source, exported / DESCRIPTION, cfg)
+        exported, trained = Path(adapters[name]), {}
         if (exported / TRAINED).is_file():
             trained = {plain_name(key): value for key, value in read_weights(exported / TRAINED).items()}
+        if (exported / DESCRIPTION).is_file():
+            check_prompting(source, exported / DESCRIPTION, cfg)
+            missing = trained_in_full - {trainable_component(key) for key in trained}
+            if missing:
+                raise ValueError(
+                    f"{source} was tuned beside other weights of {', '.join(sorted(missing))}, which the base has "
+                    "trained in full: give the config of the plain base without a checkpoint"
+                )
+        if trained:
             own = {
                 trainable_component(key)
                 for key, value in trained.items()
@@ -79,10 +91,13 @@ def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[st
         other = set(config.modules_to_save or ()) - {*TRAINABLE}
         if other:
             raise ValueError(f"{source}: {min(other)!r} was trained in full; choose among {', '.join(TRAINABLE)}")
-        if peft is None:
-            peft = PeftModel(model, config, name)
-        else:
-            peft.add_adapter(name, config)
+        try:
+            if peft is None:
+                peft = PeftModel(model, config, name)
+            else:
+                peft.add_adapter(name, config)
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{source} does not belong to this base: {error}") from error
         tensors = peft.state_dict()
         if any(".lora_" in key and re.search(r"\.(original_module|modules_to_save)\.", key) for key in tensors):
             raise ValueError(f"{source}: of two adapters, one has LoRA in a component that the other trained in full")
@@ -136,12 +151,20 @@ def prompting(cfg: Mapping) -> dict:
     """The settings of a config by which a text and its images reach the model, except for paths."""
     steps = {step["type"]: step for step in cfg["chat_pipeline"]}
     prompt, tokens = steps.get("FormatPrompt", {}), steps.get("TokenizeSegments", {})
+    images = steps.get("PrepareImages", {})
+    images = {**images, "resize_mode": images.get("resize_mode") or "shortest"}
     return {
         "image_attention": flamingo_config(cfg).get("image_attention", "latest"),
         "prompt_template": prompt.get("template"),
         "system_prompt": prompt.get("system") or None,
         "tokenization": tokens.get("tokenization", "segments"),
+        **{f"prepare_images.{key}": _as_list(images.get(key)) for key in ("mean", "std", "resize_mode", "tiles")},
     }
+
+
+def _as_list(value: object) -> object:
+    """A tuple as a list, as JSON has it; other values as they are."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_tensors(source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the training; default: 0")
     args = parser.parse_args(arguments)
     out, config = args.out, str(CONFIG)
-    if (out / REPORT).exists():  # An earlier run came to its end.
+    if (out / REPORT).exists() and (out / STEPS).exists():  # An earlier run came to its end.
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     steps, seed = Steps(out), ["--cfg-options", f"seed={args.seed}"]

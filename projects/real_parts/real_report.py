@@ -27,7 +27,6 @@ from mmgpt.visualization import draw_sheet
 from mmgpt.visualization.curves import find_scalars, read_scalars
 from mmgpt.visualization.tables import percent_table
 
-OTHER = ", other image"
 SHOWN = 4  # images of each kind of question on the sheet
 QUESTIONS = ("What color is the shape?", "Is there a circle?", "Describe the picture.")
 TEXT_QUESTION = "What is the capital of the Netherlands?"
@@ -54,12 +53,11 @@ def guesses(train: Path) -> dict[str, str]:
 
 
 def evaluations(out: Path) -> tuple[list[dict], list[dict]]:
-    """The scored rows of the newest evaluation in a work directory, and those of its control with other images."""
-    metrics = json.loads((out / "test_metrics.json").read_text())
-    control = next(values for name, values in metrics.items() if name.endswith(OTHER))
-    saved = [read_evaluation(path) for path in (out / "evaluation").glob("*/result.json")]
-    shuffled, shown = ([e for e in saved if (e.result["metrics"] == control) is other] for other in (True, False))
-    return shown[0].rows, shuffled[0].rows
+    """The scored rows of the evaluation in a work directory, and those of its control with other images."""
+    files = sorted((out / "evaluation").glob("*/result.json"), key=lambda path: path.stat().st_mtime)
+    # The control comes second, and no other evaluation is in the work directory.
+    shown, shuffled = (read_evaluation(file).rows for file in files[-2:])
+    return shown, shuffled
 
 
 def text_report(chat: Chat, language_model: str) -> list[dict]:

@@ -112,6 +112,19 @@ def test_batches_are_those_of_training(records, tiny_llama, tmp_path, template, 
     assert collator(records[:1]).keys() == {"input_ids", "attention_mask", "labels"}
 
 
+def test_images_whose_token_is_cut_off_are_left_out(merged, conversations):
+    messages, _ = conversations
+    path = messages[2][0]["content"][0]["path"]
+    turn = [user(image(path), text("What is this?")), assistant("a red circle")]
+    processor = AutoProcessor.from_pretrained(merged)
+    whole = MMGPTCollator(processor)([dict(messages=turn * 2)])
+    second = (whole["input_ids"][0] == processor.image_token_id).nonzero()[1].item()
+    cut = MMGPTCollator(processor, max_length=second)([dict(messages=turn * 2)])
+    assert len(whole["pixel_values"]) == 2
+    assert len(cut["pixel_values"]) == 1
+    assert torch.equal(cut["input_ids"], whole["input_ids"][:, :second])
+
+
 def test_what_cannot_be_trained_on_is_refused(merged, records):
     processor = AutoProcessor.from_pretrained(merged)
     collator = MMGPTCollator(processor, max_length=12)

@@ -11,6 +11,7 @@ from PIL import Image
 from mmgpt.apis import Chat, Conversation
 from mmgpt.inference.answer import Busy
 from mmgpt.inference.decoding_batch import DecodingBatch
+from mmgpt.inference.scheduler import Scheduler
 from tests.helpers.chat_pipeline import pipeline
 from tests.helpers.transformers_generate import reference_generate
 
@@ -515,3 +516,12 @@ def test_a_stream_that_is_closed_before_it_begins_asks_nothing(chat):
     with closing(chat.stream(chat.start(), "what?", generation=LONG)):
         pass
     assert chat.stats()["requests"] == before
+
+
+def test_a_batch_that_ends_leaves_no_steps_of_its_turn_to_the_next(chat):
+    scheduler = Scheduler(chat.model)
+    scheduler._batches, scheduler._turn = {None: DecodingBatch(scheduler.language)}, 5
+    scheduler._drop_batch("another")
+    assert scheduler._turn == 5
+    scheduler._drop_batch(None)
+    assert scheduler._turn == 0

@@ -122,3 +122,31 @@ def test_images_reach_a_base_with_closed_gates_by_an_adapters_own(load, chat_con
     use_adapter(peft, "full")
     [gate, *_] = [g for name, g in peft.named_parameters() if "modules_to_save.full.attn_gate" in name]
     assert torch.equal(gate, torch.tensor([0.5]))
+
+
+def test_an_adapter_of_the_plain_base_on_one_with_components_trained_in_full(load, exported):
+    with pytest.raises(
+        ValueError, match="adapter 'one' .* was tuned beside other weights of perceiver, which the base"
+    ):
+        load(dict(one=exported), model__train=["perceiver"], model__lora__exclude_modules=r"(vision|perceiver)\..*")
+
+
+def test_a_name_that_torch_uses_itself(load, exported):
+    with pytest.raises(ValueError, match="adapter 'train': torch uses this name itself"):
+        load(dict(train=exported))
+
+
+def test_images_prepared_in_another_way(load, exported, tmp_path):
+    folder = copytree(exported, tmp_path / "other")
+    file = folder / "mmgpt.json"
+    description = json.loads(file.read_text())
+    step = next(step for step in description["chat_pipeline"] if step["type"] == "PrepareImages")
+    step["mean"] = [0.1, 0.2, 0.3]
+    file.write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"was tuned with prepare_images.mean=\[0.1, 0.2, 0.3\], and the base has"):
+        load(dict(one=folder))
+
+
+def test_a_setting_of_zero_is_kept(load, changed):
+    peft = load(dict(one=changed(lora_alpha=0)))
+    assert peft.peft_config["one"].lora_alpha == 0

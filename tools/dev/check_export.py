@@ -91,10 +91,11 @@ def make_environment(folder: Path) -> Path:
 
 
 def difference(values: torch.Tensor, others: torch.Tensor) -> float:
-    """The largest difference, relative to the largest value where that is above 1; infinity for other shapes."""
+    """The largest difference, relative to the largest value where that is above 1; infinity for NaN, other shapes."""
     if values.shape != others.shape:
         return float("inf")
-    return ((values.float() - others.float()).abs().max() / others.float().abs().max().clamp(min=1)).item()
+    relative = (values.float() - others.float()).abs().max() / others.float().abs().max().clamp(min=1)
+    return relative.nan_to_num(nan=float("inf")).item()
 
 
 def compare(output: dict, chat: Chat, conversations: list[Conversation], length: int) -> dict[str, float]:
@@ -147,7 +148,11 @@ def main() -> None:
         job = dict(conversations=several, more=more, length=args.length)
         (folder / "job.json").write_text(json.dumps(job))
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": args.packages}
+        environment |= {
+            "HF_HOME": str(folder / "home"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": args.packages and str(Path(args.packages).resolve(strict=True)),
+        }
         command = [make_environment(folder / "venv"), ALONE, folder / "job.json", folder / "out.pt", folder / "model"]
         subprocess.run(command, env=environment, cwd=folder, check=True)
         [output] = torch.load(folder / "out.pt")
