@@ -224,9 +224,7 @@ class Chat:
         listener: Callable | None = None,
         adapter: str | None = None,
     ) -> GenerationRequest:
-        if adapter is not None and adapter not in self.adapters:
-            choices = ", ".join(map(repr, self.adapters)) or "none was loaded"
-            raise ValueError(f"unknown adapter {adapter!r}; adapters: {choices}")
+        self.check_adapter(adapter)
         sample = self.read(conversation)
         ids = sample["input_ids"][None].to(next(self.model.parameters()).device)
         arguments = generation_arguments(self.model.tokenizer, settings, self.flamingo.language.ends)
@@ -236,6 +234,12 @@ class Chat:
         return GenerationRequest(
             ids, sample["pixels"], sampler, answer, tile_ids=sample.get("tile_ids"), adapter=adapter
         )
+
+    def check_adapter(self, name: str | None) -> None:
+        """Raises a ValueError with the choices unless there is an adapter of this name; None: no adapter."""
+        if name is not None and name not in self.adapters:
+            choices = ", ".join(map(repr, self.adapters)) or "none was loaded"
+            raise ValueError(f"unknown adapter {name!r}; adapters: {choices}")
 
     def read(self, conversation: Conversation, pipeline: Sequence[Callable] | None = None) -> dict:
         """The sample of a conversation after a pipeline, by default the chat's; errors are those of `submit`."""

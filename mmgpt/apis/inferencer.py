@@ -103,6 +103,7 @@ class MMGPTInferencer(BaseInferencer):
         Raises:
             FileNotFoundError, ValueError: an input is wrong; names its number, counted from 0.
         """
+        self.chat.check_adapter(adapter)
         if out_dir:
             Path(out_dir).mkdir(parents=True, exist_ok=True)
         if is_annotation_file(inputs) and not image_folder:

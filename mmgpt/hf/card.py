@@ -183,11 +183,11 @@ def push(folder: str | Path, name: str, results: Sequence[str | Path] = (), priv
         private: whether a new repository is private.
     """
     write_card(folder, name, results)
-    adapter = Path(folder) / ADAPTER
-    if adapter.is_file():
-        # transformers looks there for the weights beside an adapter, unless the folder is a local one.
-        settings = {**read_json_object(adapter), "base_model_name_or_path": name}
-        adapter.write_text(json.dumps(settings, indent=2) + "\n")
+    for adapter in (Path(folder) / ADAPTER, Path(folder) / "adapter" / ADAPTER):
+        if adapter.is_file():
+            # transformers and peft look there for the base, unless the folder is a local one.
+            settings = {**read_json_object(adapter), "base_model_name_or_path": name}
+            adapter.write_text(json.dumps(settings, indent=2) + "\n")
     api = HfApi()
     api.create_repo(name, private=private, exist_ok=True)
     return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model exported by mmgpt"))

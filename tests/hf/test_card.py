@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from shutil import copytree
@@ -109,6 +110,8 @@ def hub(monkeypatch):
 
 def test_push_uploads_every_file_and_names_the_base_of_the_adapter(adapted, hub, tmp_path, monkeypatch, capsys):
     folder = copytree(adapted, tmp_path / "folder")
+    (folder / "adapter").mkdir()
+    shutil.copy(folder / "adapter_config.json", folder / "adapter")
     monkeypatch.syspath_prepend(CONVERTERS)
     import weights
 
@@ -123,6 +126,7 @@ def test_push_uploads_every_file_and_names_the_base_of_the_adapter(adapted, hub,
     [commit] = [body for path, body in hub if "/commit/" in path]
     entries = [json.loads(line) for line in commit.splitlines()]
     files = {e["value"]["path"]: base64.b64decode(e["value"]["content"]) for e in entries if e["key"] == "file"}
-    assert files == {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*")}
+    assert files == {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert {"README.md", "config.json", "model.safetensors", "modeling_mmgpt.py"} < files.keys()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "someone/tiny"
+    assert json.loads(files["adapter/adapter_config.json"])["base_model_name_or_path"] == "someone/tiny"
