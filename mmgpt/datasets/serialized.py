@@ -42,10 +42,17 @@ class SerializedSamples(Sequence):
 
     @classmethod
     def map(cls, path: str | os.PathLike, start: int = 0, as_json: bool = False) -> "SerializedSamples":
-        """Samples that `write` has written to a file from a byte on, a multiple of eight; mapped into memory."""
+        """Samples that `write` has written to a file from a byte on, a multiple of eight; mapped into memory.
+
+        Raises:
+            ValueError, LookupError: the file has no samples there, or ends before they do.
+        """
         content = np.asarray(np.memmap(path, np.uint8, mode="r", offset=start))
         count = int(content[:8].view(np.int64)[0])
-        return cls(content[8 * (1 + count) :], content[8 : 8 * (1 + count)].view(np.int64), as_json)
+        data, ends = content[8 * (1 + count) :], content[8 : 8 * (1 + count)].view(np.int64)
+        if len(ends) != count or len(data) != (ends[-1] if count else 0):
+            raise ValueError(f"{path} does not hold all of {count} samples")
+        return cls(data, ends, as_json)
 
 
 def serialize(samples: Iterable[dict], as_json: bool = False) -> SerializedSamples:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from glob import glob, has_magic
+from glob import escape, glob
 from pathlib import Path
 
 SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
@@ -17,9 +17,9 @@ def names_shards(path: str | os.PathLike) -> bool:
 
 
 def shard_folder(path: str | os.PathLike) -> str:
-    """Folder of the shards: the longest part of a pattern that names one folder."""
+    """Folder of the shards: the longest part of a path or pattern that is a folder's name, which may have brackets."""
     path = os.fspath(path)
-    while has_magic(path) or not os.path.isdir(path or "."):
+    while not os.path.isdir(path or "."):
         path = os.path.dirname(path)
     return path
 
@@ -27,12 +27,17 @@ def shard_folder(path: str | os.PathLike) -> str:
 def shard_files(path: str | os.PathLike) -> list[str]:
     """Paths of the shards, those of a pattern in the order of their names; [] where a pattern matches no file.
 
+    The path of a file is not a pattern, even with brackets in it, and neither is the `shard_folder` of a pattern.
+
     Raises:
         ValueError: the folder is that of several splits; names them.
     """
     path = os.fspath(path)
+    if os.path.isfile(path):
+        return [path]
     if not os.path.isdir(path):
-        return sorted(glob(path, recursive=True))
+        folder = shard_folder(path)
+        return sorted(glob(escape(folder) + path[len(folder) :], recursive=True))
     if not os.path.isfile(os.path.join(path, STATE)):
         splits = json.loads(Path(path, SPLITS).read_text())["splits"]
         raise ValueError(f"{path} holds several splits: name the folder of one of them ({', '.join(splits)})")

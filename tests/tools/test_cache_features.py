@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
+from tests.helpers.shards import records, write_tar
 from tests.helpers.tolerances import assert_close
 
 ROOT = Path(__file__).parents[2]
@@ -262,6 +263,16 @@ def test_unreadable_images_are_listed_at_the_end(config, fill, tmp_path):
     (tmp_path / "cache" / "tower.safetensors").unlink()
     with pytest.raises(ValueError, match="none of 4 images can be read; the first: .*a.png"):
         fill()
+
+
+def test_images_of_a_linked_shard_are_encoded_once(config, fill, tmp_path, capsys):
+    write_tar(tmp_path / "0.tar", records(4))
+    (tmp_path / "link.tar").symlink_to(tmp_path / "0.tar")
+    text = config.read_text().replace('data_prefix=dict(img="images"),', "").replace("train.jsonl", "*.tar")
+    config.write_text(text)
+    fill()
+    assert "4 images, 0 of them in" in capsys.readouterr().out
+    assert len(stored(tmp_path)) == 4
 
 
 def test_wrong_options_are_named(tool, config, fill, monkeypatch):

@@ -79,12 +79,45 @@ def test_shards_end_at_their_size_and_replace_others(tmp_path, run, monkeypatch,
     # 40 images of 4 kB, in shards of at least 50 kB
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [f"train-0000{i}.{suffix}" for i in range(3)]
-    assert f'ann_file="train-*.{suffix}"' in capsys.readouterr().out
+    assert f'ann_file="train-{"[0-9]" * 5}.{suffix}"' in capsys.readouterr().out
     with pytest.raises(ValueError, match=f"train-00000.{suffix} exists already: --force replaces it"):
         run(*source, *out)
     run(*source, *out, "--force")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"train-00000.{suffix}"]
     assert "data_prefix=dict()," in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_of_other_datasets_stay(tmp_path, run, suffix, capsys):
+    pyarrow_for(suffix)
+    files = write_lines(tmp_path / "lines", records(4))
+    (tmp_path / "out").mkdir()
+    stem = "train[1]"
+    others = [f"{stem}-{name}.{suffix}" for name in ("2024-00000", "notes", "00000-of-00001", "000000")]
+    others.append(f"train1-00000.{suffix}")
+    for name in others:
+        (tmp_path / "out" / name).write_text("other")
+    source = ["parser", "conversation", files["ann_file"], "--images", files["data_prefix"]["img"]]
+    run(*source, "--out", f"out/{stem}.{suffix}")
+    (tmp_path / "out" / f"{stem}-00007.{suffix}").write_text("old")
+    run(*source, "--out", f"out/{stem}.{suffix}", "--force")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {*others, f"{stem}-00000.{suffix}"}
+    pattern = f"train[[]1]-{'[0-9]' * 5}.{suffix}"
+    assert f'ann_file="{pattern}"' in capsys.readouterr().out
+    assert len(InstructionDataset("conversation", ann_file=f"out/{pattern}", pipeline=[len])) == 4
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_more_shards_than_their_names_count_are_refused(tmp_path, run, monkeypatch, suffix):
+    pyarrow_for(suffix)
+    monkeypatch.setattr("layouts.shards.DIGITS", 0)
+    files = write_lines(tmp_path / "lines", records(4))
+    from layouts.shards import write_shards
+
+    with pytest.raises(ValueError, match=f"train.{suffix}: more than 1 shards: a larger --shard-size makes fewer"):
+        write_shards({tmp_path / f"train.{suffix}": records(4)}, files["data_prefix"]["img"], 1)
+    assert list(tmp_path.glob(f"*.{suffix}")) == []
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -98,7 +131,7 @@ def test_images_go_from_shards_to_shards(tmp_path, run, suffix):
     assert sample["turns"][0]["answer"] == "A cup."
     assert sample["pil"][0].size == (40, 32)
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
-    with pytest.raises(ValueError, match=rf"--images new: the images are written into out/test-\*.{suffix}"):
+    with pytest.raises(ValueError, match=rf"--images new: the images are written into out/test-\[0-9\].*{suffix}"):
         run("webdataset", path, "--out", f"out/test.{suffix}", "--images", "new")
 
 

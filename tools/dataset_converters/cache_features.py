@@ -98,7 +98,15 @@ def images_of(cfg: Mapping, loaders: Sequence[str]) -> list[str]:
                 samples = (dataset.get_data_info(i) for i in range(len(dataset)))
                 paths.update(dict.fromkeys(path for sample in samples for path in read_images(dataset, sample)))
     # Two paths may lead to one file.
-    return list({os.path.realpath(path): path for path in paths}.values())
+    return list({_key_or_path(path): path for path in paths}.values())
+
+
+def _key_or_path(path: str) -> int | str:
+    """Key of an image; its real path where there is no such file."""
+    try:
+        return image_key(path)
+    except OSError:
+        return os.path.realpath(path)
 
 
 def in_cache(cache: FeatureCache, path: str) -> bool:

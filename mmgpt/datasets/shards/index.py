@@ -25,24 +25,36 @@ COUNT, SUFFIX = np.dtype(np.int64), ".mmgpt_index"
 
 def index_paths(folder: str | os.PathLike, name: str) -> list[Path]:
     """Paths at which the index of a name of the shards in a folder may be, the first one beside them."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mmgpt")
-    elsewhere = f"{digest(os.path.realpath(folder))}-{name}"
-    return [Path(folder, name + SUFFIX), cache / (elsewhere + SUFFIX), Path(tempfile.gettempdir(), elsewhere + SUFFIX)]
+    paths, elsewhere = [Path(folder, name + SUFFIX)], f"{digest(os.path.realpath(folder))}-{name}{SUFFIX}"
+    with suppress(RuntimeError):  # a user without a home directory
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        paths.append(Path(cache, "mmgpt", elsewhere))
+    return [*paths, Path(tempfile.gettempdir(), elsewhere)]
 
 
 def read_index(path: str | os.PathLike) -> tuple[dict, SerializedSamples]:
-    """Header and samples of an index, mapped into memory."""
+    """Header and samples of an index, mapped into memory.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, LookupError: it is not a whole index.
+    """
     with open(path, "rb") as file:
         size = int(np.frombuffer(file.read(COUNT.itemsize), COUNT)[0])
+        if not 0 <= size <= os.fstat(file.fileno()).st_size:
+            raise ValueError(f"{path} is not an index: its header would have {size} bytes")
         header = json.loads(file.read(size))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is not an index: its header is not an object")
     return header, SerializedSamples.map(path, COUNT.itemsize + size, as_json=True)
 
 
 def find_index(paths: Sequence[Path], state: object) -> Path | None:
-    """The first of some paths with an index whose header has this `state`."""
+    """The first of some paths with an index whose header has this `state`; files that are no index are passed over."""
     for path in paths:
-        if path.is_file() and read_index(path)[0]["state"] == state:
-            return path
+        with suppress(OSError, ValueError, LookupError):
+            if read_index(path)[0]["state"] == state:
+                return path
     return None
 
 

@@ -29,7 +29,8 @@ def read_parquet(path: str, name: str) -> Iterator[dict]:
 
     Raises:
         ValueError: pyarrow is missing.
-        SampleError: the file or a row is damaged, or its images are nested in other columns, or encoded in pieces.
+        SampleError: the file or a row is damaged, an item of a list of images is null, or images are nested in other
+            columns, or encoded in pieces.
     """
     with arrow_errors(path, "Parquet"):
         from pyarrow.parquet import ParquetFile
@@ -127,6 +128,8 @@ def _image_chunk(group, key: str):
 def _cells(column, positions: Callable) -> Iterator[object]:
     """Value of each row of a column of images: the Position or path of an image, a list of these, or None.
 
+    An item of a list is None, too, where it is null or has neither bytes nor path.
+
     Args:
         column: the pyarrow array.
         positions: function from an array of bytes to the Position of each value.
@@ -140,7 +143,7 @@ def _cells(column, positions: Callable) -> Iterator[object]:
         items = list(_cells(column.values.slice(first, ends[-1] - first), positions))
         starts = [0, *(end - first for end in ends)]
         for i, is_valid in enumerate(column.is_valid().to_pylist()):
-            yield [item for item in items[starts[i] : starts[i + 1]] if item is not None] if is_valid else None
+            yield items[starts[i] : starts[i + 1]] if is_valid else None
         return
     values, paths = column, [None] * len(column)
     if types.is_struct(column.type):
@@ -162,6 +165,9 @@ def _records(batch, images: Mapping[str, list], name: str, number: int) -> Itera
             for key, cells in images.items():
                 place = f"{number + i}/{key}"
                 if isinstance(cells[i], list):
+                    if None in cells[i]:
+                        reason = f"item {cells[i].index(None)} of column {key!r} has neither bytes nor path"
+                        raise SampleError(reason, SampleLocation(record=number + i))
                     record[key] = [_named(name, f"{place}/{item}", value) for item, value in enumerate(cells[i])]
                 else:
                     record[key] = cells[i] and _named(name, place, cells[i])

@@ -3,6 +3,7 @@
 import json
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
@@ -14,16 +15,16 @@ from mmgpt.utils.errors import SampleError, SampleLocation, located
 from .images import Position, image_name
 
 MEDIA_SUFFIXES = tuple(".mp4 .webm .avi .mov .mkv .wav .mp3 .flac .ogg .opus .m4a .heic .svg".split())
-END = bytes(tarfile.BLOCKSIZE)  # a block of zeros ends a tar file
+CHUNK = 1 << 20  # bytes that are read at a time after the end
 
 
 def read_tar(path: str, name: str) -> Iterator[dict]:
     """Records of a tar file: `key.json`, `key.txt`, and the images of the same key (webdataset's format).
 
     A record has the keys of the JSON, the text as `caption` unless the JSON has one, and the key as `id` unless it has
-    one. The images take the place of those that the JSON names, in the order of the file; a JSON without any gets
-    `image`, or `images` where there are several. Links and hidden files are skipped. Of an image only the position is
-    read.
+    one. The images take the place of those that the JSON names: by their names where all of these are in the file, and
+    otherwise in the order of their names, in which 2 is before 10. A JSON without any gets `image`, or `images` where
+    there are several. Links and hidden files are skipped. Of an image only the position is read.
 
     Args:
         path: the file; it must not be compressed.
@@ -42,10 +43,7 @@ def read_tar(path: str, name: str) -> Iterator[dict]:
                         yield _record(tar, name, key, members)
                     number += 1
                     tar.members = []  # tarfile keeps all of them otherwise
-                # tarfile takes a damaged header for the end of the file.
-                tar.fileobj.seek(tar.offset)
-                if tar.fileobj.read(len(END)) not in (END, b""):
-                    raise tarfile.ReadError(f"no header of a member at byte {tar.offset}")
+                _check_end(tar)
         except (tarfile.TarError, EOFError) as error:
             location = SampleLocation(file=path, record=number)
             raise SampleError(f"not a readable tar file: {error} (a compressed one is not read)", location) from error
@@ -71,6 +69,21 @@ def members_by_key(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfil
         yield key, by_suffix
 
 
+def _check_end(tar: tarfile.TarFile) -> None:
+    """tarfile.ReadError unless all bytes after the members are zeros.
+
+    tarfile takes a damaged header, or a block of zeros between members, for the end of the file.
+    """
+    tar.fileobj.seek(tar.offset)
+    start = tar.offset
+    while chunk := tar.fileobj.read(CHUNK):
+        if rest := chunk.lstrip(b"\0"):
+            place = start + len(chunk) - len(rest)
+            reason = f"its members end at byte {tar.offset}, but more follows at byte {place}"
+            raise tarfile.ReadError(f"{reason}: a damaged header, or several tar files in one")
+        start += len(chunk)
+
+
 def _record(tar: tarfile.TarFile, name: str, key: str, members: dict[str, tarfile.TarInfo]) -> dict:
     """Record of the members of a key."""
     media = next((suffix for suffix in members if suffix.endswith(MEDIA_SUFFIXES)), None)
@@ -88,22 +101,29 @@ def _record(tar: tarfile.TarFile, name: str, key: str, members: dict[str, tarfil
         record["caption"] = _content(tar, members[".txt"]).strip()
     if not record:
         raise SampleError(f"no .txt or .json with it, only {', '.join(members)}")
-    images = []
-    for suffix, member in members.items():
+    named = {}
+    for suffix, member in sorted(members.items(), key=lambda item: _natural(item[0])):
         if suffix.endswith(SUFFIXES):
             if member.issparse():
                 raise SampleError(f"its {suffix} is a sparse member, which is not read")
             member_name = posixpath.normpath(f"/{member.name}").lstrip("/")
-            images.append(image_name(name, member_name, Position(member.offset_data, member.size)))
+            position = Position(member.offset_data, member.size)
+            named[posixpath.basename(member_name)] = image_name(name, member_name, position)
+    images = list(named.values())
     unread = next((suffix for suffix in members if suffix not in (".json", ".txt")), None)
     if unread and not images:
         raise SampleError(f"its {unread} is not read: images end in {', '.join(SUFFIXES)}")
     places = [place for place in ("image", "images") if record.get(place)]
     for place in places:
         origin = record[place] if isinstance(record[place], list) else [record[place]]
-        if len(origin) != len(images):
+        names = [posixpath.basename(image) if isinstance(image, str) else None for image in origin]
+        if named.keys() >= set(names):
+            taken = [named[image] for image in names]
+        elif len(origin) == len(images):
+            taken = images
+        else:
             raise SampleError(f"its {place!r} names {len(origin)} images, with it are {', '.join(members)}")
-        record[place] = images if isinstance(record[place], list) else images[0]
+        record[place] = taken if isinstance(record[place], list) else taken[0]
     if images and not places:
         record |= {"image": images[0]} if len(images) == 1 else {"images": images}
     return {"id": key, **{field: value for field, value in record.items() if field != "id" or value is not None}}
@@ -117,6 +137,11 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> str | None
         return tar.extractfile(member).read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SampleError(f"{os.path.basename(member.name)!r} is not UTF-8: {error}") from error
+
+
+def _natural(name: str) -> str:
+    """What names are sorted by so that 2 is before 10."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), name)
 
 
 def split_name(name: str) -> tuple[str, str]:

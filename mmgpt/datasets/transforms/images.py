@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -82,9 +83,10 @@ class PrepareImages:
             settings = changed_settings(settings, mean, std, interpolation)
             self.prepare, (self.mean, self.std) = image_transform(settings), normalization(settings)
         try:
-            self.cut = tiles and tile_cutter(self.mean, self.std, interpolation or "bicubic", **tiles)
+            cutter = partial(tile_cutter, self.mean, self.std, interpolation or "bicubic")
+            self.cut = None if tiles is None else cutter(**tiles)
         except TypeError as error:
-            raise ValueError(f"PrepareImages: tiles={dict(tiles)} must have max, and may have resize_mode") from error
+            raise ValueError(f"PrepareImages: tiles={tiles} must be a dict of max and perhaps resize_mode") from error
         self.places = len(tile_places(tiles["max"])) if self.cut else 0
 
     def __call__(self, results: dict) -> dict:

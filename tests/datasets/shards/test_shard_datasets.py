@@ -209,6 +209,49 @@ def test_the_index_of_a_folder_that_is_read_only_is_in_the_cache(tmp_path, make,
     assert path.suffix == index.SUFFIX
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 16 * 8],
+        lambda content: content[:4],
+        lambda content: content[:20],
+        lambda content: b"\xff" * 64,
+        lambda content: b"\xff" * 7 + b"\x7f" + b"another format",
+        lambda content: b"\2\0\0\0\0\0\0\0[]" + content,
+        lambda content: b"\2\0\0\0\0\0\0\0{}" + content,
+    ],
+)
+def test_a_file_that_is_no_index_is_replaced(tmp_path, make, reads, damage):
+    files = tars(tmp_path / "shards", records(COUNT))
+    make(files)
+    (path,) = (tmp_path / "shards").glob(f"*{index.SUFFIX}")
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert len(make(files)) == COUNT
+    assert len(reads) == 4
+    assert path.read_bytes() == content
+
+
+def test_an_index_that_may_not_be_read_and_no_home_directory(tmp_path, make, reads, monkeypatch):
+    def refuse(*arguments):
+        raise error
+
+    error = PermissionError("not yours")
+    files = tars(tmp_path / "shards", records(COUNT))
+    make(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "open", refuse, raising=False)
+        assert index.find_index(list((tmp_path / "shards").glob(f"*{index.SUFFIX}")), None) is None
+    error = RuntimeError("Could not determine home directory.")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", refuse)
+    assert len(index.index_paths(tmp_path, "name")) == 2
+    make(files)
+    assert len(reads) == 2
+
+
 def test_refused_records_are_counted_from_the_index_too(tmp_path, make, reads, logged):
     rows = records(COUNT)
     rows[8]["trns"] = rows[8].pop("turns")
@@ -223,6 +266,19 @@ def test_refused_records_are_counted_from_the_index_too(tmp_path, make, reads, l
     assert len(reads) == 2
     with pytest.raises(SampleError, match="1.tar', record 1, id 'sample-8': unknown key 'trns'"):
         make(files)
+
+
+def test_brackets_in_the_names_of_files_and_folders(tmp_path, make):
+    folder = tmp_path / "photos[1]"
+    tars(folder, records(COUNT))
+    (folder / "0.tar").rename(folder / "0[a].tar")
+    (folder / "0a.tar").write_bytes(b"another file")
+    dataset = make(dict(ann_file="0[a].tar", data_root=str(folder)))
+    assert dataset.files == [str(folder / "0[a].tar")]
+    dataset = make(dict(ann_file="[1-9].tar", data_root=str(folder)))
+    assert dataset.files == [str(folder / "1.tar")]
+    assert dataset.image_folder == str(folder)
+    check_files(dict(train_dataloader=dict(dataset=dict(ann_file="[1-9].tar", data_root=str(folder)))))
 
 
 # ---- errors

@@ -101,6 +101,20 @@ def test_compressed_arrow_files_are_refused(tmp_path, rows):
         list(read_arrow(str(tmp_path / "0.arrow"), "0.arrow"))
 
 
+@pytest.mark.parametrize("item", [None, {"bytes": None, "path": None}])
+def test_items_that_are_no_images_are_an_error(tmp_path, item):
+    from pyarrow.parquet import write_table
+
+    image = {"bytes": png("a"), "path": None}
+    content = pyarrow.Table.from_pylist([{"images": [image]}] * 70 + [{"images": [image, item, image]}])
+    write_table(content, tmp_path / "0.parquet")
+    with pyarrow.ipc.new_stream(tmp_path / "0.arrow", content.schema) as file:
+        file.write_table(content)
+    for read, name in ((read_parquet, "0.parquet"), (read_arrow, "0.arrow")):
+        with pytest.raises(SampleError, match=f"{name}', record 70: item 1 of column 'images' has neither bytes nor"):
+            list(read(str(tmp_path / name), name))
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

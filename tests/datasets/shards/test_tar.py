@@ -42,6 +42,18 @@ def test_captions_and_images_without_names(tmp_path):
     assert [read_shard_image(str(tmp_path / image)) for image in z["image"]] == [png("z")]
 
 
+def test_images_are_found_by_their_names_or_in_the_order_of_numbers(tmp_path):
+    numbers = [0, 1, 10, *range(2, 10)]
+    members = [("a.json", b'{"images": ["x/a.1.png", "x/a.0.png"]}'), ("a.0.png", png("0")), ("a.1.png", png("1"))]
+    members += [("b.json", json.dumps({"images": [f"{i}.png" for i in range(11)]}).encode())]
+    members += [(f"b.{i}.png", png(str(i))) for i in numbers]
+    members += [("c.txt", b"text"), *((f"c.{i}.png", png(str(i))) for i in numbers)]
+    a, b, c = read(write_members(tmp_path / "0.tar", members))
+    for record, names in ((a, "10"), (b, map(str, range(11))), (c, map(str, range(11)))):
+        contents = [read_shard_image(str(tmp_path / image)) for image in record["images"]]
+        assert contents == [png(name) for name in names]
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -76,7 +88,7 @@ def test_a_damaged_or_compressed_file_is_an_error(tmp_path):
     content = path.read_bytes()
     (record,) = (i for i in range(0, len(content), 512) if content[i:].startswith(b"sample-2.json"))
     for damaged, reason in (
-        (content[:record] + b"?" * 512 + content[record + 512 :], f"no header of a member at byte {record}"),
+        (content[:record] + b"?" * 512 + content[record + 512 :], f"more follows at byte {record}"),
         (content[: record + 520], "unexpected end of data"),
         (b"\x1f\x8b" + content, "not a readable tar file"),
     ):
@@ -84,6 +96,19 @@ def test_a_damaged_or_compressed_file_is_an_error(tmp_path):
         with pytest.raises(SampleError, match=reason) as raised:
             read(path)
         assert raised.value.location.file == str(path)
+
+
+def test_anything_after_the_end_is_an_error(tmp_path):
+    path = write_tar(tmp_path / "0.tar", records(3))
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(3 << 20))
+    assert len(read(path)) == 3
+    (record,) = (i for i in range(0, len(content), 512) if content[i:].startswith(b"sample-2.json"))
+    hole = content[:record] + bytes(1024) + content[record + 1024 :]
+    for damaged, place in ((content + bytes(2 << 20) + content, len(content) + (2 << 20)), (hole, record + 1024)):
+        path.write_bytes(damaged)
+        with pytest.raises(SampleError, match=f"0.tar'.*but more follows at byte {place}: .*several tar files in one"):
+            read(path)
 
 
 def test_a_shard_that_has_become_shorter_is_an_error(tmp_path):

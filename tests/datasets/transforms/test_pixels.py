@@ -103,7 +103,9 @@ def test_tiles_beside_the_preprocessing_of_a_library():
     [
         (dict(tiles=dict(max=0)), "tiles: max=0 must be a number of tiles, from 1 on"),
         (dict(tiles=dict(max="6")), "tiles: max='6' must be a number"),
-        (dict(tiles=dict(most=6)), r"tiles=\{'most': 6\} must have max, and may have resize_mode"),
+        (dict(tiles=dict(most=6)), r"tiles=\{'most': 6\} must be a dict of max and perhaps resize_mode"),
+        (dict(tiles={}), r"tiles=\{\} must be a dict of max"),
+        (dict(tiles=6), "tiles=6 must be a dict of max"),
         (dict(tiles=dict(max=6, resize_mode="fit")), "resize_mode='fit': choose among shortest, longest, squash"),
         (dict(resize_mode="pad"), "resize_mode='pad': choose among shortest, longest, squash"),
     ],

@@ -4,6 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from glob import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -20,12 +21,16 @@ from mmgpt.utils.data_uri import is_data_uri, read_data_uri
 from .rows import at
 
 SHARD_SUFFIXES = (".parquet", ".tar")
+DIGITS = 5  # of the number in the name of a shard
 ROW_GROUP = 16 << 20  # bytes of images and texts in a row group of a Parquet file
 
 
 def shard_pattern(path: Path) -> Path:
-    """Pattern of the shards of an annotation file: train-*.parquet for train.parquet."""
-    return path.with_name(f"{path.stem}-*{path.suffix}")
+    """Pattern of the shards of an annotation file: train-, five digits and .parquet for train.parquet.
+
+    It matches no shards of others, such as train-notes.parquet or train-2024-00000.parquet.
+    """
+    return path.with_name(f"{escape(path.stem)}-{'[0-9]' * DIGITS}{path.suffix}")
 
 
 def write_shards(files: Mapping[Path, Sequence[dict]], folder: Path, size: int) -> None:
@@ -38,14 +43,16 @@ def write_shards(files: Mapping[Path, Sequence[dict]], folder: Path, size: int) 
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: pyarrow is missing, which Parquet files need; a data URI is broken.
+        ValueError: pyarrow is missing, which Parquet files need; a data URI is broken; there are too many shards.
     """
     old, new = {shard for path in files for shard in path.parent.glob(shard_pattern(path).name)}, set()
     with ExitStack() as stack:
         for path, samples in files.items():
             write = _write_parquet if path.suffix == ".parquet" else _write_tar
             for number, shard in enumerate(_shards(samples, folder, size)):
-                file = path.with_name(f"{path.stem}-{number:05d}{path.suffix}")
+                if number == 10**DIGITS:
+                    raise ValueError(f"{path}: more than {number} shards: a larger --shard-size makes fewer")
+                file = path.with_name(f"{path.stem}-{number:0{DIGITS}d}{path.suffix}")
                 write(stack.enter_context(atomic_write(file)), shard)
                 new.add(file)
     for shard in old - new:
