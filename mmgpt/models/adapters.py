@@ -102,7 +102,7 @@ def load_adapters(model: Flamingo | LoRAModel, cfg: Config, adapters: Mapping[st
         if any(".lora_" in key and re.search(r"\.(original_module|modules_to_save)\.", key) for key in tensors):
             raise ValueError(f"{source}: of two adapters, one has LoRA in a component that the other trained in full")
         # peft's own functions fail for an adapter without token rows beside one that has some.
-        names = {file_name(key, name): key for key in tensors if file_name(key, name) != key}
+        names = {in_file: key for key in tensors if (in_file := file_name(key, name)) != key}
         check_tensors(source, state, {key: tensors[names[key]] for key in names})
         peft.load_state_dict({names[key]: value for key, value in state.items()}, strict=False)
     use_adapter(peft, None)

@@ -94,25 +94,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/quickstart_real"), help="work directory")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training; default: 0")
     args = parser.parse_args(arguments)
-    out, config = args.out, str(CONFIG)
+    out = args.out
     if (out / REPORT).exists() and (out / STEPS).exists():  # An earlier run came to its end.
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    steps, seed = Steps(out), ["--cfg-options", f"seed={args.seed}"]
+    steps = Steps(out)
 
     steps.run("convert", *convert_commands())
-    steps.run("features", python("tools/dataset_converters/cache_features.py", config))
+    steps.run("features", python("tools/dataset_converters/cache_features.py", CONFIG))
     # Two processes with a thread each take less time than one with two threads, which wait for each other.
     processes = min(2, len(os.sched_getaffinity(0)))
-    share = [
+    options = [
+        f"seed={args.seed}",
         f"train_dataloader.batch_size={VISUAL // processes}",
         f"train_dataloader.batch_sampler.language_batch_size={LANGUAGE // processes}",
     ]
-    train = ["bash", "tools/dist_train.sh", config, str(processes), "--work-dir", str(out), "--resume", *seed, *share]
-    steps.run("train", train)
-    evaluate = ["bash", "tools/dist_test.sh", config, str(out / "latest.pth"), str(processes), "--work-dir", str(out)]
+    train = ["bash", "tools/dist_train.sh", CONFIG, str(processes), "--work-dir", str(out), "--resume"]
+    steps.run("train", [*train, "--cfg-options", *options])
+    evaluate = ["bash", "tools/dist_test.sh", CONFIG, str(out / "latest.pth"), str(processes), "--work-dir", str(out)]
     steps.run("evaluate", [*evaluate, "--resume", "--controls", "other"])
-    steps.run("report", python(HERE / "real_report.py", config, out))
+    steps.run("report", python(HERE / "real_report.py", CONFIG, out))
     print((out / "report.txt").read_text())
 
 
