@@ -14,10 +14,11 @@ from mmgpt.models.media import Media, media_mask
 from mmgpt.models.packing import is_attention_only
 
 from .kv_cache import EncodedImage, PrefixKV, RecurrentPrefix, recurrent_cache
-from .prefix_cache import PrefixCache, image_digest, token_keys
+from .prefix_cache import PrefixCache, common_length, image_digest, token_keys
 from .request import GenerationRequest
 
 MAX_TOKENS = 16384  # of prompts in one forward pass, padding included
+SHARED_TOKENS = 256  # fewer tokens that prompts have in common are not worth a forward pass of their own
 
 
 class Prefill(NamedTuple):
@@ -60,20 +61,9 @@ class Prefiller:
             raise ValueError(f"{name!r} keeps its state in its modules, so that it has no beams: set num_beams=1")
         images, prompts = self.encode_images(requests), [request.ids for request in requests]
         lengths, caching = [ids.shape[1] for ids in prompts], self.cache.limit and self.attention_only
-        if caching:
-            keys = [self._keys(request, request.ids) for request in requests]
-            prefixes = [self.cache.longest(row[:-1]) for row in keys]
-        elif self.attention_only:
-            prefixes = [PrefixKV()] * len(requests)
-        else:
-            prefixes = [RecurrentPrefix(recurrent_cache(self.language.config)) for _ in requests]
         prefills: dict[int, Prefill] = {}
-        # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only. A
-        # recurrent state would contain that padding.
-        batches = (
-            _batches(list(map(len, prefixes)), lengths) if self.attention_only else ([i] for i in range(len(lengths)))
-        )
-        for rows in batches:
+
+        def compute(rows: Sequence[int]) -> None:
             batch = [[column[row] for row in rows] for column in (prompts, images, prefixes)]
             for row, (logits, prefix) in zip(rows, prefill(self.language, *batch), strict=True):
                 prefills[row], request = Prefill(images[row], logits, prefix), requests[row]
@@ -83,6 +73,23 @@ class Prefiller:
                 if caching:
                     # A copy can be cached without the other rows of the batch.
                     self.cache.add(keys[row], prefix if len(rows) == 1 else prefix.copy())
+
+        if not self.attention_only:  # A recurrent state would contain the padding of a batch.
+            prefixes = [RecurrentPrefix(recurrent_cache(self.language.config)) for _ in requests]
+            for row in range(len(requests)):
+                compute([row])
+        else:
+            keys = [self._keys(request, request.ids) for request in requests]
+            prefixes = [self.cache.longest(row[:-1]) if caching else PrefixKV() for row in keys]
+            # What all prompts begin with (a system text, demonstrations without images) is computed once.
+            shared = min(common_length(keys[0], row[:-1]) for row in keys)
+            first = (shared - max(map(len, prefixes))) * (len(keys) - 1) >= SHARED_TOKENS
+            if first:
+                compute([0])
+                prefixes = [prefixes[0], *[prefills[0].prefix.cut(shared)] * (len(keys) - 1)]
+            # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only.
+            for rows in _batches(range(first, len(keys)), list(map(len, prefixes)), lengths):
+                compute(rows)
         return [prefills[row] for row in range(len(requests))]
 
     def encode_images(self, requests: Sequence[GenerationRequest]) -> list[list[EncodedImage]]:
@@ -220,10 +227,10 @@ def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
-def _batches(starts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+def _batches(rows: Sequence[int], starts: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
     """Batches of rows with the same start, of at most MAX_TOKENS together, sorted by length."""
     batch: list[int] = []
-    for row in sorted(range(len(starts)), key=lambda row: (starts[row], lengths[row])):
+    for row in sorted(rows, key=lambda row: (starts[row], lengths[row])):
         tokens = (len(batch) + 1) * (lengths[row] - starts[row])
         if batch and (starts[row] != starts[batch[0]] or tokens > MAX_TOKENS):
             yield batch

@@ -45,7 +45,7 @@ class PrefixCache:
         """The longest cached prefix of a sequence with these token keys."""
         for number in reversed(_hashes(keys)):
             name = self._by_hash.get(number)
-            length = 0 if name is None else _common_length(self._prefixes[name].keys, keys)
+            length = 0 if name is None else common_length(self._prefixes[name].keys, keys)
             if length:
                 self._prefixes.move_to_end(name)
                 return self._prefixes[name].prefix.cut(length)
@@ -55,7 +55,7 @@ class PrefixCache:
         """Caches a prefix; entries that are prefixes of this one are redundant, and dropped."""
         name, hashes = keys.tobytes(), _hashes(keys)
         for other in {self._by_hash[number] for number in hashes if number in self._by_hash}:
-            if _common_length(self._prefixes[other].keys, keys) == len(self._prefixes[other].keys):
+            if common_length(self._prefixes[other].keys, keys) == len(self._prefixes[other].keys):
                 self._drop(self._prefixes, other)
         self._prefixes[name] = CachedPrefix(keys, prefix, hashes)
         self._by_hash.update(dict.fromkeys(hashes, name))
@@ -136,7 +136,7 @@ def _hashes(keys: np.ndarray) -> list[int]:
     return hashes
 
 
-def _common_length(keys: np.ndarray, others: np.ndarray) -> int:
+def common_length(keys: np.ndarray, others: np.ndarray) -> int:
     """Length of the longest common prefix of two arrays of keys."""
     length = min(len(keys), len(others))
     differences = np.flatnonzero((keys[:length] != others[:length]).any(axis=1))

@@ -83,3 +83,21 @@ def test_a_failing_model_fails_the_batch(model, monkeypatch):
     monkeypatch.setattr(model.language, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         predictions(model, left_padded(model), max_new_tokens=2)
+
+
+@pytest.mark.parametrize(("rule", "rows"), [("latest", [1, 2]), ("next", [3])])
+def test_what_prompts_begin_with_is_computed_once(tiny_flamingo_config, monkeypatch, rule, rows):
+    torch.manual_seed(3)
+    tiny_flamingo_config["image_attention"] = rule
+    model = MODELS.build(tiny_flamingo_config).eval()
+    image, text = model.language.image_token_id, [5, 6, 7, 8]
+    ids = torch.tensor([[*text, image, 9, 10], [*text, image, 11, 10], [*text, 12, image, 10]])
+    inputs = dict(input_ids=ids, pixels=torch.randn(3, 1, 3, 32, 32))
+    expected, calls = predictions(model, inputs, max_new_tokens=LENGTH), []
+    compute = prefill.prefill
+    monkeypatch.setattr(prefill, "SHARED_TOKENS", 8)
+    monkeypatch.setattr(
+        prefill, "prefill", lambda language, prompts, *rest: calls.append(len(prompts)) or compute(language, prompts, *rest)
+    )
+    assert predictions(model, inputs, max_new_tokens=LENGTH) == expected
+    assert calls == rows
