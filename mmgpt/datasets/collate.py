@@ -37,7 +37,9 @@ def collate_conversations(
         (B, T, F, 3, H, W), zeros after an image's own F frames, and their `tile_ids` int64 (B, T, F), -1 there;
         `image_counts` int64 (B,); `input_ids`, `labels` (-100 for tokens without a label) and `attention_mask` int64
         (B, L); `sample_ids` None, or with `row_length` int64 (B, L): for each token the index of its sample in `batch`,
-        -1 for padding; `candidates` (None where no sample has any), `sources` and `metas`, an entry for each sample.
+        -1 for padding; `turn_ids` None, or beside `sample_ids` int64 (B, L) where a sample has separate turns: the
+        number of each token's turn, 0 for what the turns share, and in other samples; `candidates` (None where no
+        sample has any), `sources` and `metas`, an entry for each sample.
 
     Raises:
         ValueError: unknown side, or packed rows with padding on the left.
@@ -49,7 +51,7 @@ def collate_conversations(
         raise ValueError("row_length is for training, whose padding_side is 'right'")
     if not batch:
         token = torch.ones(1, 1, dtype=torch.long)
-        absent = dict.fromkeys(("pixels", "tile_ids", "sample_ids", "candidates"))
+        absent = dict.fromkeys(("pixels", "tile_ids", "sample_ids", "turn_ids", "candidates"))
         tensors = {"input_ids": token * pad_token_id, "labels": token * IGNORE_INDEX, "attention_mask": token}
         return {**tensors, **absent, "image_counts": torch.zeros(1, dtype=torch.long), "sources": [], "metas": []}
     # 1. Choose the samples of each row.
@@ -74,6 +76,12 @@ def collate_conversations(
                 tile_ids[i] = F.pad(ids, (0, missing), value=-1)
                 pixels[i] = F.pad(pixels[i], (0, 0) * (pixels[i].ndim - 2) + (0, missing))
     # 3. Join the samples of each row.
+    turn_ids = [sample.get("turn_ids") for sample in batch]
+    separate = any(ids is not None for ids in turn_ids)
+    turn_ids = [
+        torch.zeros_like(sample["input_ids"]) if ids is None else ids
+        for sample, ids in zip(batch, turn_ids, strict=True)
+    ]
     rows = []
     for indices in map(sorted, row_indices):
         labels = [batch[i]["labels"].clone() for i in indices]
@@ -86,6 +94,7 @@ def collate_conversations(
             "pixels": torch.cat([pixels[i] for i in images]) if images else None,
             "tile_ids": torch.cat([tile_ids[i] for i in images]) if images and tiled else None,
             "sample_ids": torch.cat([torch.full_like(batch[i]["input_ids"], i) for i in indices]),
+            "turn_ids": torch.cat([turn_ids[i] for i in indices]),
         }
         rows.append(row)
     # 4. Pad the rows to one length, and to one number of images.
@@ -112,7 +121,8 @@ def collate_conversations(
         "input_ids": pad("input_ids", pad_token_id),
         "labels": pad("labels", IGNORE_INDEX),
         "attention_mask": (pad("sample_ids", -1) >= 0).long(),
-        "sample_ids": None if row_length is None else pad("sample_ids", -1),
+        "sample_ids": pad("sample_ids", -1) if separate or row_length is not None else None,
+        "turn_ids": pad("turn_ids", 0) if separate else None,
         "candidates": candidates if any(candidates) else None,
         "sources": [sample["source"] for sample in batch],
         "metas": [sample["meta"] for sample in batch],

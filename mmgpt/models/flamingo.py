@@ -219,6 +219,7 @@ class Flamingo(BaseModel):
         totals: dict[str, Tensor] | None = None,
         mode: str = "tensor",
         tile_ids: Tensor | None = None,
+        turn_ids: Tensor | None = None,
     ):
         """Logits, losses or answers of a batch as the collate function makes it.
 
@@ -235,6 +236,8 @@ class Flamingo(BaseModel):
             totals: what the loss of each source is divided by, instead of the number of its label tokens here.
             mode: 'tensor' -> logits (B, L, vocabulary); 'loss' -> dict of losses; 'predict' -> list of dicts.
             tile_ids: (B, T, F) of tiled images, as in `encode_images`.
+            turn_ids: (B, L) beside `sample_ids`, of samples whose turns see nothing of each other: the number of each
+                token's turn, 0 for what they share.
 
         Raises:
             ValueError: unknown mode, a row has another number of images than of `<image>` tokens, or rows of several
@@ -254,7 +257,7 @@ class Flamingo(BaseModel):
         media = only_tokens_with_images(media, input_ids.shape[1])
         text = dict(attention_mask=attention_mask)
         if sample_ids is not None:
-            text = packed_inputs(self.language.model, sample_ids)
+            text = packed_inputs(self.language.model, sample_ids, turn_ids)
         if mode == "tensor":
             return self.language(input_ids, media=media, use_cache=False, **text).logits
 

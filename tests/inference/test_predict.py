@@ -97,7 +97,9 @@ def test_what_prompts_begin_with_is_computed_once(tiny_flamingo_config, monkeypa
     compute = prefill.prefill
     monkeypatch.setattr(prefill, "SHARED_TOKENS", 8)
     monkeypatch.setattr(
-        prefill, "prefill", lambda language, prompts, *rest: calls.append(len(prompts)) or compute(language, prompts, *rest)
+        prefill,
+        "prefill",
+        lambda language, prompts, *rest: calls.append(len(prompts)) or compute(language, prompts, *rest),
     )
     assert predictions(model, inputs, max_new_tokens=LENGTH) == expected
     assert calls == rows

@@ -54,6 +54,8 @@ def test_models_that_cannot_keep_samples_apart_are_refused():
     samples = torch.zeros(1, 3, dtype=torch.long)
     with pytest.raises(ValueError, match="rows of several samples are not possible with 'bloom'"):
         packed_inputs(gated("bloom").model, samples)
+    with pytest.raises(ValueError, match="separate turns are not possible with 'mpt', whose positions are not given"):
+        packed_inputs(gated("mpt").model, samples, samples)
     model = gated().model
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match=r"'llama' \(attention 'flash_attention_2'\)"):
@@ -118,3 +120,28 @@ def test_packed_rows_cannot_be_answered(model):
     packed = collate_conversations(make_samples(7, 300, (3, 32, 32)), row_length=20)
     with pytest.raises(ValueError, match="leave row_length out"):
         model(**packed, mode="predict")
+
+
+def test_separate_turns_begin_behind_what_they_share():
+    samples = torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1, -1]])
+    turns = torch.tensor([[0, 0, 1, 1, 2, 2, 0, 1, 2, 0]])
+    assert positions(samples, turns).tolist() == [[0, 1, 2, 3, 2, 3, 0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("row_length", [None, 20])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("bloom", "gemma3_text", "mpt")])
+def test_a_separate_turn_is_computed_as_if_it_were_alone(family, row_length):
+    model, made, alone = gated(family), make_samples(IMAGE, VOCABULARY, (4, 16)), {}
+    for i, shared in ((1, 2), (2, 6)):  # their first tokens, with all their images, are shared by two turns
+        ids = made[i]["input_ids"]
+        middle = (shared + len(ids)) // 2
+        made[i]["turn_ids"] = torch.tensor([0] * shared + [1] * (middle - shared) + [2] * (len(ids) - middle))
+        alone |= {(i, 1): ids[:middle], (i, 2): torch.cat([ids[:shared], ids[middle:]])}
+    batch = collate_conversations(made, row_length=row_length)
+    ids, samples, turns = batch["input_ids"], batch["sample_ids"], batch["turn_ids"]
+    media = model.media(ids, batch["pixels"], batch["image_counts"], samples)
+    logits = model(ids, media=media, use_cache=False, **packed_inputs(model.model, samples, turns)).logits
+    for (i, turn), own in alone.items():
+        media = model.media(own[None], made[i]["pixels"][None], torch.tensor([len(PLACES[i])]))
+        of_turn = (samples == i) & ((turns == 0) | (turns == turn))
+        assert_close(logits[of_turn], model(own[None], media=media).logits[0])

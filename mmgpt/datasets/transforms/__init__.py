@@ -7,7 +7,17 @@ from .images import EachImage, PrepareImages
 from .load_images import LoadImages
 from .prompt import FormatPrompt
 from .tokens import PackInputs, PromptTooLong, TokenizeSegments
-from .turns import AddQuestion, AskQuestion, GiveReason, JoinAnswers, OfferOptions, PickAnswer, PickImage, PickTurn
+from .turns import (
+    AddQuestion,
+    AskQuestion,
+    GiveReason,
+    JoinAnswers,
+    OfferOptions,
+    PickAnswer,
+    PickImage,
+    PickTurn,
+    SeparateTurns,
+)
 
 __all__ = [
     "AddCandidates",
@@ -27,5 +37,6 @@ __all__ = [
     "PickTurn",
     "PrepareImages",
     "PromptTooLong",
+    "SeparateTurns",
     "TokenizeSegments",
 ]

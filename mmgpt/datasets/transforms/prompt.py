@@ -19,7 +19,8 @@ class FormatPrompt:
 
     Adds `segments` (see `segments.Segment`), `prompt` (all text before the last answer), `question` (its text),
     `answer`, `answers` and `choices` of the last turn, `open` (the value of `open_last`), and `with_answer`, a function
-    from another last answer to the segments in which it alone has labels.
+    from another last answer to the segments in which it alone has labels. Where turns are separate (SeparateTurns),
+    it adds `turn_segments`, the segments of each turn alone.
 
     Args:
         template: name in PROMPTS, or the template itself (see `prompts.find_template`).
@@ -31,7 +32,8 @@ class FormatPrompt:
 
     Raises:
         ValueError: see `find_template`; the system text is not a string, or the chat template has no place for it.
-        SampleError: the sample has another number of images than image contents, or the chat template refuses it.
+        SampleError: the sample has another number of images than image contents, the chat template refuses it, or its
+            turns are separate and the last answer is left out.
     """
 
     def __init__(
@@ -63,6 +65,12 @@ class FormatPrompt:
             turns = place_images(results["turns"], len(results["images"]))
             prompt = self._format(turns, True, system)
             results["segments"] = prompt if self.open_last else self._format(turns, False, system)
+            if results.get("separate_turns"):
+                if self.open_last:
+                    raise ValueError("separate turns (SeparateTurns) are for training: PickTurn chooses one of them")
+                images = len(results["images"])
+                alone = [place_images([turn], images) for turn in results["turns"]]
+                results["turn_segments"] = [self._format(turn, False, system) for turn in alone]
         except ValueError as error:
             raise SampleError(str(error), SampleLocation.of(results)) from error
         last = turns[-1]

@@ -1,5 +1,6 @@
 """From text segments to token ids, with labels that are exact by segment."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -65,8 +66,13 @@ class TokenizeSegments:
     A special segment becomes its id; all other text is encoded as plain text, so that `<image>` or `</s>` typed by a
     user stays text. The segments of a chat template are encoded as transformers encodes its text as a whole.
 
-    Tokens beyond `max_length` are cut off at the right, and `cut` becomes (length, limit, label tokens cut off). Of a
-    text of more than a million characters only the beginning is encoded, so that these numbers are lower bounds.
+    Separate turns (see SeparateTurns) are encoded each by itself, and stand one after the other behind the tokens that
+    all of them begin with, such as the system text and the images. `turn_ids`, int64 (L,), are 0 there and then the
+    number of the turn, from 1 on: a model computes each turn as if it were alone (see `models.packing`).
+
+    Tokens beyond `max_length` are cut off at the right, of each separate turn by itself, and `cut` becomes (length,
+    limit, label tokens cut off). Of a text of more than a million characters only the beginning is encoded, so that
+    these numbers are lower bounds.
     Without any label token the result is None: the dataset counts the sample and takes another.
 
     Args:
@@ -106,19 +112,43 @@ class TokenizeSegments:
         self.start = [self.tokenizer.bos_token_id] if add_bos_token and self.tokenizer.bos_token else []
 
     def __call__(self, results: dict) -> dict | None:
-        ids, labels = self.encode(results["segments"])
-        length = len(ids)
-        if length > self.max_length:
-            truncated = sum(label != IGNORE_INDEX for label in labels[self.max_length :])
-            results["cut"] = (length, self.max_length, truncated)
-            if results["open"]:
-                reason = f"a prompt of {length} tokens, the limit is {self.max_length}"
-                raise PromptTooLong(reason, SampleLocation.of(results))
-        results["input_ids"] = torch.tensor(ids[: self.max_length])
-        results["labels"] = torch.tensor(labels[: self.max_length])
+        if "turn_segments" in results:
+            return self._separate_turns(results)
+        ids, labels = self._within_limit(results, results["segments"])
+        if "cut" in results and results["open"]:
+            reason = f"a prompt of {results['cut'][0]} tokens, the limit is {self.max_length}"
+            raise PromptTooLong(reason, SampleLocation.of(results))
+        results["input_ids"], results["labels"] = torch.tensor(ids), torch.tensor(labels)
         results["image_tokens"] = self.count_images(results["input_ids"])
         has_labels = (results["labels"] != IGNORE_INDEX).any()
         return results if has_labels or results["open"] else None
+
+    def _within_limit(self, results: dict, segments: Sequence[Segment]) -> tuple[list[int], list[int]]:
+        """Token ids and labels of segments up to the length limit; sets `cut` where there are more."""
+        ids, labels = self.encode(segments)
+        if len(ids) > self.max_length:
+            truncated = sum(label != IGNORE_INDEX for label in labels[self.max_length :])
+            results["cut"] = (len(ids), self.max_length, truncated)
+        return ids[: self.max_length], labels[: self.max_length]
+
+    def _separate_turns(self, results: dict) -> dict | None:
+        """The results with the tokens of separate turns, None without any label token."""
+        encoded = [self._within_limit(results, segments) for segments in results["turn_segments"]]
+        turns = [(ids, labels) for ids, labels in encoded if set(labels) - {IGNORE_INDEX}]
+        if not turns:
+            return None
+        # The token before an answer, which predicts its first token, is the turn's own.
+        answers = [next(i for i, label in enumerate(labels) if label != IGNORE_INDEX) for _, labels in turns]
+        shared = os.path.commonprefix([ids[: min(answers) - 1] for ids, _ in turns])
+        count = len(shared)
+        parts = [(shared, [IGNORE_INDEX] * count), *((ids[count:], labels[count:]) for ids, labels in turns)]
+        results["input_ids"], results["labels"] = (torch.tensor(sum(lists, [])) for lists in zip(*parts, strict=True))
+        results["turn_ids"] = torch.cat([torch.full((len(ids),), turn) for turn, (ids, _) in enumerate(parts)])
+        results["image_tokens"] = self.count_images(results["input_ids"])
+        if results["image_tokens"] != len(results["images"]):
+            reason = "its turns cannot be separate: an image stands behind words in which they differ, or is cut off"
+            raise SampleError(reason, SampleLocation.of(results))
+        return results
 
     def limited(self, max_length: int) -> "TokenizeSegments":
         """A copy that takes no more than `max_length` tokens, nor more than this one."""
@@ -213,8 +243,9 @@ def stripped_spans(segments: Sequence[Segment]) -> Iterator[TextSpan]:
 class PackInputs:
     """Selects the inputs of `collate_conversations`.
 
-    They are `pixels`, `tile_ids`, `input_ids`, `labels`, `candidates`, `source` and `meta`: those of META_KEYS that the
-    sample has, for metrics and logs. Images whose `<image>` token is cut off by the length limit are left out.
+    They are `pixels`, `tile_ids`, `input_ids`, `labels`, `turn_ids`, `candidates`, `source` and `meta`: those of
+    META_KEYS that the sample has, for metrics and logs. Images whose `<image>` token is cut off by the length limit are
+    left out.
 
     Raises:
         SampleError: the sample has images, but the pipeline does not load them.
@@ -232,6 +263,7 @@ class PackInputs:
             "tile_ids": tile_ids[:count] if count and tile_ids is not None else None,
             "input_ids": results["input_ids"],
             "labels": results["labels"],
+            "turn_ids": results.get("turn_ids"),
             "candidates": results.get("candidates"),
             "source": results["source"],
             "meta": {key: meta[key] for key in META_KEYS if key in meta},

@@ -50,6 +50,19 @@ class PickTurn:
 
 
 @TRANSFORMS.register_module()
+class SeparateTurns:
+    """Makes each of several turns a question of its own about the images, which sees nothing of the other turns.
+
+    It learns what PickTurn learns in as many epochs as there are turns, and images, system text and resampler are
+    computed once for all turns. For training, and for formats whose turns are independent.
+    """
+
+    def __call__(self, results: dict) -> dict:
+        results["separate_turns"] = True
+        return results
+
+
+@TRANSFORMS.register_module()
 class PickImage:
     """Chooses one of several images, for formats with variants of one image (NLVR: its boxes in six orders).
 

@@ -4,9 +4,10 @@ import torch
 from tokenizers import pre_tokenizers
 
 from mmgpt.datasets.prompts import EOS, IMAGE, Segment
-from mmgpt.datasets.transforms import FormatPrompt, PackInputs, TokenizeSegments
+from mmgpt.datasets.transforms import FormatPrompt, PackInputs, SeparateTurns, TokenizeSegments
 from mmgpt.datasets.transforms.tokens import LONG_TEXT, TOKENIZATIONS, beginning
 from mmgpt.models.tokenizer import load_tokenizer
+from mmgpt.utils.errors import SampleError
 
 PLACE, END = Segment(IMAGE, special=True), Segment(EOS, True, True)
 
@@ -242,3 +243,45 @@ def test_the_beginning_of_segments():
     assert beginning(segments, 18) == [*segments[:2], Segment("gh", False)]
     assert beginning(segments, 5) == [Segment("abc", True)]
     assert beginning(segments, 2) == [Segment("ab", True)]
+
+
+def separate(tokenizer, turns, images=1, max_length=200, **options):
+    results = dict(images=["a.png"] * images, turns=turns, id="x", dataset="d", file="f.json", record=1)
+    results = FormatPrompt("short", **options)(SeparateTurns()(results))
+    return TokenizeSegments(tokenizer, max_length)(results)
+
+
+def test_separate_turns_are_the_single_turns_behind_what_these_share(tokenizer):
+    turns = [
+        {"question": "what colour", "answer": "red"},
+        {"question": "what shape", "answer": "a circle"},
+        {"question": "what shape", "answer": "a round one"},
+    ]
+    out = separate(tokenizer, turns)
+    shared = out["turn_ids"] == 0
+    assert tokenizer.decode(out["input_ids"][shared]).split()[-3:] == ["###", "Instruction:", "what"]
+    assert out["image_tokens"] == 1
+    for number, turn in enumerate(turns, 1):
+        single, _ = tokens(tokenizer, [turn], images=1)
+        own = shared | (out["turn_ids"] == number)
+        assert torch.equal(out["input_ids"][own], single["input_ids"])
+        assert torch.equal(out["labels"][own], single["labels"])
+        assert out["labels"][out["turn_ids"] == number][0] == -100  # the token before it is of another turn
+
+
+def test_the_length_limit_is_that_of_each_separate_turn(tokenizer):
+    turns = [{"question": "what colour", "answer": "red"}, {"question": "what " * 30, "answer": "a circle"}]
+    single, _ = tokens(tokenizer, turns[:1], images=1)
+    out = separate(tokenizer, turns, max_length=len(single["input_ids"]))
+    assert torch.equal(out["input_ids"], single["input_ids"])
+    assert out["cut"][2] > 0
+    assert separate(tokenizer, turns, max_length=5) is None
+
+
+def test_separate_turns_that_do_not_share_their_images_are_refused(tokenizer):
+    image, text = {"type": "image"}, {"type": "text", "text": "is it "}
+    turns = [{"question": [text, image], "answer": "red"}, {"question": "what", "answer": "a circle"}]
+    with pytest.raises(SampleError, match="an image stands behind words in which they differ"):
+        separate(tokenizer, turns)
+    with pytest.raises(SampleError, match="separate turns .* are for training"):
+        separate(tokenizer, turns[1:], open_last=True)
