@@ -3,9 +3,10 @@
     python projects/real_parts/prepare.py checkpoints/real data/real
 
 It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and into DATA easy-VQA's images with tables of its
-questions (train.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for) and of descriptions made
-from its answers (descriptions.csv), which tools/dataset_converters/convert.py reads; and the text-only samples
-(text.jsonl, see text_answers.py). What is there already is kept.
+questions (train.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for), of conversations about
+its images (conversations.csv) and of descriptions made from its answers (descriptions.csv), which
+tools/dataset_converters/convert.py reads; and the text-only samples (text.jsonl, see text_answers.py). What is there
+already is kept.
 """
 
 import argparse
@@ -30,9 +31,8 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 # The package's network saw images with ImageNet's mean and deviation, timm's own weights with 0.5. Nothing is cropped:
 # shapes may touch the border.
 PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
-TURNS = 3  # questions about an image in a conversation
+TURNS = 3  # questions of a sample, and of a conversation
 TEXTS = Path(__file__).with_name("text.jsonl")
-TEXT_SHARE = 0.1  # of the conversations, in which a question that has nothing to do with the image comes up
 COLUMNS = ("image", "question", "answer", "conversation")
 ASK_DESCRIPTION = ("Describe the picture.", "What is shown?", "What do you see in the image?", "Describe this image.")
 DESCRIPTIONS = (
@@ -89,24 +89,6 @@ def kind(question: str) -> str:
     return "shape" if SHAPE_QUESTION.match(question) else "color"
 
 
-def training_conversations(questions: Sequence[tuple[str, str]], draw: random.Random) -> list[list[tuple[str, str]]]:
-    """The questions about an image that a model learns from, as the turns of conversations.
-
-    Three of four questions for yes or no name something that is not in the image, so that the text alone says most
-    answers. Here equally many name what is in it. They come before questions whose answers would give theirs away.
-    """
-    named, others, telling = [], [], []
-    for question, answer in draw.sample(questions, len(questions)):
-        shown = (answer == "yes") != (" not " in question)
-        group = telling if kind(question) != "yes_no" else named if shown else others
-        group.append((question, answer))
-    yes_no = named + others[: max(1, len(named))]
-    turns = draw.sample(yes_no, len(yes_no)) + telling
-    count = -(-len(turns) // TURNS)
-    # Each takes every count-th turn, and so begins with a question for yes or no.
-    return [turns[number::count] for number in range(count)]
-
-
 def describe(questions: Iterable[tuple[str, str]], draw: random.Random) -> str | None:
     """A sentence about an image of whose shape and color its questions tell; None where they do not."""
     facts = {kind(question): answer for question, answer in questions}
@@ -131,17 +113,19 @@ def convert_questions(folder: Path) -> None:
     shutil.copyfile(TEXTS, folder / TEXTS.name)
     texts = [json.loads(line)["turns"][0] for line in TEXTS.read_text(encoding="utf-8").splitlines()]
     train, test = (read_questions(source / split) for split in ("train", "test"))
-    conversations, descriptions = [], []
+    samples, conversations, descriptions = [], [], []
     for image, questions in train.items():
-        for number, turns in enumerate(training_conversations(questions, draw)):
-            if draw.random() < TEXT_SHARE:
-                text = draw.choice(texts)
-                turns.insert(draw.randint(1, len(turns)), (text["question"], text["answer"]))
-            conversations += [(f"train/{image}.png", *turn, f"{image}-{number}") for turn in turns]
+        file, questions = f"train/{image}.png", draw.sample(questions, len(questions))
+        samples += [(file, *turn, f"{image}-{number // TURNS}") for number, turn in enumerate(questions)]
+        # After what is about the image comes something that is not.
+        text = draw.choice(texts)
+        turns = [*questions[: draw.randint(1, TURNS)], (text["question"], text["answer"])]
+        conversations += [(file, *turn, str(image)) for turn in turns]
         sentence = describe(questions, draw)
         if sentence:
-            descriptions.append((f"train/{image}.png", draw.choice(ASK_DESCRIPTION), sentence, ""))
-    write_table(folder / "train.csv", conversations)
+            descriptions.append((file, draw.choice(ASK_DESCRIPTION), sentence, ""))
+    write_table(folder / "train.csv", samples)
+    write_table(folder / "conversations.csv", conversations)
     write_table(folder / "descriptions.csv", descriptions)
     for name in KINDS:
         rows = [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs if kind(pair[0]) == name]

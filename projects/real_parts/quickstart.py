@@ -26,7 +26,7 @@ from mmgpt.utils.atomic import atomic_write
 HERE = Path(__file__).parent
 CONFIG = "projects/real_parts/configs/real_lora.py"
 PARTS, DATA = Path("checkpoints/real"), Path("data/real")
-TABLES = ("train", "descriptions", *(f"test_{kind}" for kind in KINDS))
+TABLES = ("train", "conversations", "descriptions", *(f"test_{kind}" for kind in KINDS))
 REPORT, STEPS = "report.json", "steps.json"
 # Samples of a step in all, which the processes share.
 VISUAL, LANGUAGE = 8, 2

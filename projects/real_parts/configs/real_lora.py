@@ -27,8 +27,9 @@ lora = dict(
 )
 model = dict(train=["perceiver", "gated"])
 
-# The data: easy-VQA's questions with descriptions of its images, and text-only instructions that the language model
-# itself answered. Three questions about an image are the turns of a conversation.
+# The data: easy-VQA's questions, conversations about its images and descriptions of them, and text-only instructions that
+# the language model itself answered. Of the questions about an image, three are learned at once, each by itself: as turns
+# of a conversation they would see the answers before them, which say much about their own.
 data_root = "data/real"
 prompt_template = "chat"
 max_length = 512
@@ -39,7 +40,7 @@ prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${visi
 _source = "projects/real_parts/README.md"
 
 
-def _dataset(name, file, images=True, sample=None, steps="${answer_steps}"):
+def _dataset(name, file, *turn_steps, images=True, sample=None, steps="${answer_steps}"):
     return dict(
         type="InstructionDataset",
         name=name,
@@ -50,7 +51,7 @@ def _dataset(name, file, images=True, sample=None, steps="${answer_steps}"):
         data_root="${data_root}",
         ann_file=dict(path=file, source=_source),
         data_prefix=dict(img="."),
-        pipeline=[*(["${image_steps}"] if images else []), steps],
+        pipeline=[*(["${image_steps}"] if images else []), *turn_steps, steps],
     )
 
 
@@ -62,13 +63,16 @@ train_dataloader = dict(
         seed="${seed}",
         on_error="${on_error}",
         visual=[
-            _dataset("questions", "train.jsonl", sample=5600),
-            _dataset("descriptions", "descriptions.jsonl", sample=1400),
+            _dataset("questions", "train.jsonl", dict(type="SeparateTurns"), sample=6400),
+            _dataset("conversations", "conversations.jsonl", sample=800),
+            _dataset("descriptions", "descriptions.jsonl", sample=1600),
         ],
         language=[_dataset("text", "text.jsonl", images=False)],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="JointBatchSampler", language_batch_size=2, sorted_batches=20),
+    # The samples are not sorted by length: questions of one kind are equally long, and batches of one kind are learned
+    # in turns, and forgotten.
+    batch_sampler=dict(type="JointBatchSampler", language_batch_size=2),
     collate_fn=dict(type="collate_conversations"),
 )
 
@@ -88,5 +92,6 @@ test_cfg = dict(type="EvaluationLoop")
 test_evaluator = dict(type="AnswerAccuracy")
 
 lr = 1e-3
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(LoRA=dict(lr_mult=0.3))))
 max_epochs = 1
 warmup_iters = 20
