@@ -27,9 +27,9 @@ lora = dict(
 )
 model = dict(train=["perceiver", "gated"])
 
-# The data: easy-VQA's questions, conversations about its images and descriptions of them, and text-only instructions that
-# the language model itself answered. Of the questions about an image, three are learned at once, each by itself: as turns
-# of a conversation they would see the answers before them, which say much about their own.
+# The data: easy-VQA's questions, conversations about its images and descriptions of them, and text-only instructions
+# that the language model itself answered. Of the questions about an image, three are learned at once, each by itself:
+# as turns of a conversation they would see the answers before them, which say much about their own.
 data_root = "data/real"
 prompt_template = "chat"
 max_length = 512
