@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -87,6 +88,13 @@ def convert_commands() -> list[list[str]]:
     return commands
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens at, so that another training does not keep this one from starting."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all steps."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -95,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the training; default: 0")
     args = parser.parse_args(arguments)
     out = args.out
+    os.environ.setdefault("PORT", str(free_port()))
     if (out / REPORT).exists() and (out / STEPS).exists():  # An earlier run came to its end.
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -44,13 +44,12 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_questions_become_tables_by_image_and_by_kind(packages, monkeypatch):
-    monkeypatch.setattr(prepare, "TEXT_SHARE", 0)
+def test_questions_become_tables_by_image_and_by_kind(packages):
     prepare.convert_questions(packages / "data")
     train = rows(packages / "data" / "train.csv")
     assert [row["image"] for row in train] == ["train/0.png"] * 3 + ["train/1.png"] * 2
     assert {row["conversation"] for row in train} == {"0-0", "1-0"}
-    assert [row["answer"] for row in train][::3] == ["no", "yes"]  # The first turns ask for yes or no.
+    assert sorted(row["answer"] for row in train) == ["blue", "circle", "no", "rectangle", "yes"]
     [description] = rows(packages / "data" / "descriptions.csv")
     assert description["answer"] in [text.format(color="blue", shape="circle") for text in prepare.DESCRIPTIONS]
     answers = {kind: [row["answer"] for row in rows(packages / "data" / f"test_{kind}.csv")] for kind in prepare.KINDS}
@@ -58,25 +57,20 @@ def test_questions_become_tables_by_image_and_by_kind(packages, monkeypatch):
     assert (packages / "data" / "test" / "1.png").is_file()
 
 
-def test_half_of_the_questions_for_yes_or_no_name_what_is_in_the_image():
-    questions = [("Is there a red shape?", "no"), ("Is there not a teal shape?", "yes"), ("Is there a circle?", "yes")]
-    questions += [("Is there not a blue shape?", "no"), ("Is there a gray shape?", "no"), ("What is it?", "circle")]
-    conversations = prepare.training_conversations(questions, random.Random(0))
-    shown = {("Is there a circle?", "yes"), ("Is there not a blue shape?", "no")}
-    turns = {turn for conversation in conversations for turn in conversation}
-    assert [len(conversation) for conversation in conversations] == [3, 2]
-    assert conversations[0][-1] == ("What is it?", "circle")
-    assert shown < turns
-    assert len(turns) == 5
-
-
-def test_a_text_question_comes_after_the_first_question_about_an_image(packages, monkeypatch):
-    monkeypatch.setattr(prepare, "TEXT_SHARE", 1)
+def test_a_sample_has_a_few_of_the_questions_about_an_image(packages, monkeypatch):
+    monkeypatch.setattr(prepare, "TURNS", 2)
     prepare.convert_questions(packages / "data")
     train = rows(packages / "data" / "train.csv")
-    conversations = [[row["answer"] for row in train if row["conversation"] == name] for name in ("0-0", "1-0")]
-    assert [answers.count("A model.") for answers in conversations] == [1, 1]
-    assert "A model." not in [answers[0] for answers in conversations]
+    assert [row["conversation"] for row in train] == ["0-0", "0-0", "0-1", "1-0", "1-0"]
+
+
+def test_a_conversation_ends_with_a_question_that_is_not_about_the_image(packages):
+    prepare.convert_questions(packages / "data")
+    table = rows(packages / "data" / "conversations.csv")
+    answers = {name: [row["answer"] for row in table if row["conversation"] == name] for name in ("0", "1")}
+    assert [turns[-1] for turns in answers.values()] == ["A model."] * 2
+    assert set(answers["1"][:-1]) <= {"rectangle", "yes"}
+    assert all(2 <= len(turns) <= 4 for turns in answers.values())
     assert (packages / "data" / "text.jsonl").read_text() == prepare.TEXTS.read_text()
 
 
