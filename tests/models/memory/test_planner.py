@@ -129,7 +129,7 @@ def test_the_plan_of_components_trained_in_full_beside_lora(small):
     assert planned.weights["trainable float32"] > sum(p.nbytes for p in new) > lora.weights["trainable float32"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("changes", [dict(), LOW], ids=["plain", "both"])
 def test_the_plan_is_what_a_step_takes_on_a_gpu(small, changes):
     sizes = Sizes(8, 256, 2)
