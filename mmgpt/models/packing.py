@@ -35,6 +35,12 @@ def is_attention_only(model: PreTrainedModel) -> bool:
     return MASKABLE.issuperset(layers)
 
 
+def takes_pair_masks(model: PreTrainedModel) -> bool:
+    """Whether a language model's layers obey a mask for each pair of tokens, and nothing else decides what they see."""
+    attention = model.config._attn_implementation or ""
+    return "flash" not in attention and is_attention_only(model) and not getattr(model.config, "alibi", False)
+
+
 def packed_inputs(model: PreTrainedModel, sample_ids: Tensor) -> dict[str, Tensor]:
     """Arguments with which each token of `sample_ids` (B, L) attends to its own sample only, at its position in it.
 
@@ -46,12 +52,11 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor) -> dict[str, Tenso
             or has a window shorter than a row.
     """
     config = model.config
-    attention, window = config._attn_implementation or "", getattr(config, "sliding_window", None)
-    unmaskable = not is_attention_only(model) or getattr(config, "alibi", False)
-    with_positions = takes_positions(model)
-    if "flash" in attention or unmaskable or not (with_positions or config.model_type in WITHOUT_POSITIONS):
+    window, with_positions = getattr(config, "sliding_window", None), takes_positions(model)
+    if not takes_pair_masks(model) or not (with_positions or config.model_type in WITHOUT_POSITIONS):
         raise ValueError(
-            f"rows of several samples are not possible with {config.model_type!r} (attention {attention!r})"
+            f"rows of several samples are not possible with {config.model_type!r} (attention "
+            f"{config._attn_implementation!r})"
         )
     if window and window < sample_ids.shape[1]:
         raise ValueError(
