@@ -18,6 +18,7 @@ from torch import nn
 from mmgpt.apis import Chat, Conversation, build_model
 from mmgpt.apis.precision import for_serving, use_column_major
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.inference.answer import Answer
 from mmgpt.models import flamingo_of
 
 from .components import GatedProducts, bare_language, image_encoder, resampler
@@ -196,12 +197,13 @@ class Sides:
         return lambda: generate(self.peer, inputs, tokens, beams)
 
 
-def answer(chat: Chat, questions: Sequence[Conversation], tokens: int, beams: int = 1) -> None:
-    """Wait for answers of `tokens` tokens to questions that arrive at once."""
+def answer(chat: Chat, questions: Sequence[Conversation], tokens: int, beams: int = 1) -> list[Answer]:
+    """Answers of `tokens` tokens to questions that arrive at once, after their end."""
     with chat.scheduler.paused():
         answers = [chat.submit(question, _length(tokens, beams)) for question in questions]
     for each in answers:
         each.text()
+    return answers
 
 
 @torch.inference_mode()

@@ -57,7 +57,8 @@ def test_the_figures_of_a_rehearsal(rehearsal):
     decoding = figures["decoding"]
     # The matrices of the four decoder layers in float32; the head and the gated blocks come on top.
     assert decoding["weights of a step"]["value"] * 2**30 > 4 * 4 * 32 * (4 * 32 + 3 * 48)
-    assert decoding["batch 1: a step"]["value"] > 0
+    for kind in ("plain", "static cache", "static cache, compiled"):
+        assert decoding[f"{kind}, batch 1: a step"]["unit"] == "ms"
     assert figures["turns"]["second turn over computing all again"]["value"] > 0
     losses = {figures["processes"][f"{name}, gloo: losses"]["value"] for name in ("DDP", "FSDP2")}
     assert losses == {figures["precision"]["float32: losses"]["value"]}
