@@ -33,6 +33,7 @@ PARTS = {
     "tests": Part("benchmarks.gpu.device:tests", 90, "the tests that need a GPU"),
     "processes": Part("benchmarks.gpu.equality:processes", 60, "DDP and FSDP2 with one process"),
     "precision": Part("benchmarks.gpu.equality:precision", 60, "--amp, bfloat16, int8, int4"),
+    "attention": Part("benchmarks.gpu.training:attention", 60, "attention of packed rows"),
     "compile": Part("benchmarks.gpu.training:compiled_steps", 90, "compiled training"),
     "server": Part("benchmarks.gpu.answers:server", 90, "tools' server under load"),
 }

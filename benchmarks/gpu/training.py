@@ -11,9 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.rounds import Timer, peak_bytes
 from mmgpt.engine.hooks.throughput import token_flops
+from mmgpt.models import flamingo_of
 from mmgpt.models.memory.compile import compile_layers, compiled
 from mmgpt.models.memory.planner import Sizes, plan
 from mmgpt.models.memory.sizes import build_without_weights
+from mmgpt.models.packed_attention import PACKED_MASKS
 
 from .models import build, config, measured_limits, packed_batch, seconds_of
 from .parts import Figure, Setting
@@ -99,6 +101,24 @@ def training(setting: Setting) -> Iterator[Figure]:
     yield Figure("planned peak", planned / GB, "GiB")
     ratio = peak / planned
     yield Figure("peak over plan", ratio, "", "0.9 to 1.1", 0.9 <= ratio <= 1.1)
+
+
+def attention(setting: Setting) -> Iterator[Figure]:
+    """Forward and backward pass of packed rows with each attention that computes samples apart, over one with masks.
+
+    Raises:
+        ValueError: the loss or the gradients differ by more than CLOSE.
+    """
+    steps = Steps(setting, config(setting))
+    expected, plain = steps.forward_backward(), steps.rate(steps.forward_backward)
+    yield Figure("masks of all pairs of tokens", plain, "tokens/s")
+    for name in PACKED_MASKS:
+        flamingo_of(steps.model).language.model.set_attn_implementation(name)
+        # On a CPU they have masks, too.
+        check(name, steps.forward_backward(), expected)
+        rate = steps.rate(steps.forward_backward)
+        yield Figure(name, rate, "tokens/s")
+        yield Figure(f"{name} over masks", rate / plain)
 
 
 def compiled_steps(setting: Setting) -> Iterator[Figure]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .packed_attention import PACKED_MASKS
+
 # Families whose positions are part of the attention itself (ALiBi), so that the mask alone keeps samples apart.
 WITHOUT_POSITIONS = ("mpt",)
 # Layers that obey a mask. Others (convolution, state space, linear attention) carry the end of a sample into the next.
@@ -44,7 +46,8 @@ def takes_pair_masks(model: PreTrainedModel) -> bool:
 def packed_inputs(model: PreTrainedModel, sample_ids: Tensor) -> dict[str, Tensor]:
     """Arguments with which each token of `sample_ids` (B, L) attends to its own sample only, at its position in it.
 
-    transformers' models hand a mask for each pair of tokens to their attention as it is. (Positions that start again
+    transformers' models hand a mask for each pair of tokens to their attention as it is, and so do those of
+    `packed_attention`, which are made on a GPU only. (Positions that start again
     would do for most models, but not for OPT, which makes a mask of ones where it gets none.)
 
     Raises:
@@ -62,8 +65,12 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor) -> dict[str, Tenso
         raise ValueError(
             f"rows of {sample_ids.shape[1]} tokens, more than the window of {config.model_type!r}, {window}"
         )
-    # What is added to attention scores (B, 1, L, L): 0 for tokens of the same sample up to the token itself.
-    attends = (sample_ids[:, None, :] == sample_ids[:, :, None]).tril()
-    mask = torch.zeros_like(attends, dtype=model.dtype).masked_fill(~attends, torch.finfo(model.dtype).min)
-    inputs = {"attention_mask": mask[:, None]}
+    make_mask = PACKED_MASKS.get(config._attn_implementation) if sample_ids.is_cuda else None
+    if make_mask is not None:
+        inputs = {"attention_mask": make_mask(sample_ids)}
+    else:
+        # What is added to attention scores (B, 1, L, L): 0 for tokens of the same sample up to the token itself.
+        attends = (sample_ids[:, None, :] == sample_ids[:, :, None]).tril()
+        mask = torch.zeros_like(attends, dtype=model.dtype).masked_fill(~attends, torch.finfo(model.dtype).min)
+        inputs = {"attention_mask": mask[:, None]}
     return {**inputs, "position_ids": positions(sample_ids)} if with_positions else inputs

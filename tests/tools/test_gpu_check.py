@@ -37,6 +37,7 @@ def test_a_rehearsal_passes_all_parts_that_a_cpu_can_run(rehearsal):
         "tests": "skipped",
         "processes": "passed",
         "precision": "passed",
+        "attention": "passed",
         "compile": "passed",
         "server": "passed",
     }
@@ -63,6 +64,7 @@ def test_the_figures_of_a_rehearsal(rehearsal):
     losses = {figures["processes"][f"{name}, gloo: losses"]["value"] for name in ("DDP", "FSDP2")}
     assert losses == {figures["precision"]["float32: losses"]["value"]}
     assert "needs a GPU" in figures["precision"]["--amp"]["value"]
+    assert figures["attention"]["packed_flex over masks"]["value"] > 0
     assert figures["compile"]["one shape: over not compiled"]["value"] > 0
     assert figures["server"]["errors"]["value"] == "none"
 
