@@ -28,14 +28,14 @@ class Part(NamedTuple):
 PARTS = {
     "device": Part("benchmarks.gpu.device:device", 60, "versions, device, measured limits"),
     "training": Part("benchmarks.gpu.training:training", 120, "LoRA training, packed rows"),
-    "decoding": Part("benchmarks.gpu.answers:decoding", 150, "decoding"),
+    "decoding": Part("benchmarks.gpu.answers:decoding", 180, "decoding"),
     "turns": Part("benchmarks.gpu.answers:turns", 60, "prefill, first and second turn"),
-    "tests": Part("benchmarks.gpu.device:tests", 90, "the tests that need a GPU"),
+    "tests": Part("benchmarks.gpu.device:tests", 100, "the tests that need a GPU"),
     "processes": Part("benchmarks.gpu.equality:processes", 60, "DDP and FSDP2 with one process"),
     "precision": Part("benchmarks.gpu.equality:precision", 60, "--amp, bfloat16, int8, int4"),
-    "attention": Part("benchmarks.gpu.training:attention", 60, "attention of packed rows"),
-    "compile": Part("benchmarks.gpu.training:compiled_steps", 90, "compiled training"),
-    "server": Part("benchmarks.gpu.answers:server", 90, "tools' server under load"),
+    "attention": Part("benchmarks.gpu.training:attention", 80, "attention of packed rows"),
+    "server": Part("benchmarks.gpu.answers:server", 80, "tools' server under load"),
+    "compile": Part("benchmarks.gpu.training:compiled_steps", 150, "compiled training"),
 }
 
 

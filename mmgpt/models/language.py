@@ -26,7 +26,7 @@ from .generation_files import base_generation_config, check_no_code, read_model_
 from .packed_attention import PACKED_MASKS
 from .weights.checks import check_base, check_index, stored_dtypes
 
-ATTENTION = ("eager", "sdpa", *PACKED_MASKS, "flash_attention_2", "flash_attention_3", "flash_attention_4")
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", *PACKED_MASKS)
 # Settings of MosaicML's models that transformers' MPT accepts in its config and does not compute (modeling_mpt.py of
 # transformers 5.17), with the values that it does compute. With other values, a folder would load and answer nonsense.
 MPT_COMPUTES = {

@@ -38,8 +38,8 @@ def test_a_rehearsal_passes_all_parts_that_a_cpu_can_run(rehearsal):
         "processes": "passed",
         "precision": "passed",
         "attention": "passed",
-        "compile": "passed",
         "server": "passed",
+        "compile": "passed",
     }
     assert (report["device"], report["tiny"]) == ("cpu", True)
     assert (folder / "report.md").read_text() in printed

