@@ -15,7 +15,7 @@ from .models import measured_limits
 from .parts import Figure, Setting, Skipped
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = ("bitsandbytes", "flash_attn", "openai")
+OPTIONAL = ("bitsandbytes", "openai", "pytest")
 
 
 def device(setting: Setting) -> Iterator[Figure]:
