@@ -18,6 +18,7 @@ from torch import nn
 from mmgpt.apis import Chat, Conversation, build_model
 from mmgpt.apis.precision import for_serving, use_column_major
 from mmgpt.datasets.instruction import build_pipeline
+from mmgpt.inference.answer import Answer
 from mmgpt.models import flamingo_of
 
 from .components import GatedProducts, bare_language, image_encoder, resampler
@@ -151,7 +152,7 @@ class Sides:
             GATED: products,
         }
         works = {
-            row: lambda: self.answer([conversation], 1, 1),
+            row: lambda: answer(self.chat, [conversation], 1),
             peers(row): self._peer_answers([conversation], 1, 1),
             **{component(row, name): work for name, work in components.items()},
         }
@@ -165,7 +166,7 @@ class Sides:
             self.chat.model, len(questions) * beams, 1, len(self.flamingo.perceiver.latents), cached=True
         )
         works = {
-            row: (self.chat.flamingo.language, lambda: self.answer(questions, tokens, beams)),
+            row: (self.chat.flamingo.language, lambda: answer(self.chat, questions, tokens, beams)),
             component(row, LANGUAGE): (self.bare, lambda: generate(self.bare, text, tokens, beams)),
             peers(row): (self.peer, self._peer_answers(questions, tokens, beams)),
         }
@@ -187,13 +188,6 @@ class Sides:
 
         return {**cases, component(row, GATED): gated_seconds}
 
-    def answer(self, questions: Sequence[Conversation], tokens: int, beams: int) -> None:
-        """Wait for answers of `tokens` tokens to questions that arrive at once."""
-        with self.chat.scheduler.paused():
-            answers = [self.chat.submit(question, _length(tokens, beams)) for question in questions]
-        for answer in answers:
-            answer.text()
-
     def _batch(self, questions: Sequence[Conversation]) -> dict:
         batch = self.chat.batch(questions, self.chat.pipeline, "left")
         return {key: value for key, value in batch.items() if key != "labels"}
@@ -201,6 +195,15 @@ class Sides:
     def _peer_answers(self, questions: Sequence[Conversation], tokens: int, beams: int) -> Callable[[], None]:
         inputs = peer_inputs(self.chat.model, self._batch(questions))
         return lambda: generate(self.peer, inputs, tokens, beams)
+
+
+def answer(chat: Chat, questions: Sequence[Conversation], tokens: int, beams: int = 1) -> list[Answer]:
+    """Answers of `tokens` tokens to questions that arrive at once, after their end."""
+    with chat.scheduler.paused():
+        answers = [chat.submit(question, _length(tokens, beams)) for question in questions]
+    for each in answers:
+        each.text()
+    return answers
 
 
 @torch.inference_mode()

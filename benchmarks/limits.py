@@ -9,7 +9,7 @@ from .rounds import Timer
 ROUNDS = 10
 # Matrices and buffers are large, so that launch overhead and caches are negligible.
 WIDTH, WIDTH_ON_CPU = 8192, 1024
-BYTES = 2**28
+BYTES, BYTES_ON_CPU = 2**32, 2**28
 
 
 class Limits(NamedTuple):
@@ -25,16 +25,17 @@ def limits(device: torch.device, dtype: torch.dtype) -> Limits:
     Args:
         dtype: type of the matrices.
     """
-    width, timer = WIDTH_ON_CPU if device.type == "cpu" else WIDTH, Timer(device, process_time=True)
+    timer = Timer(device, process_time=True)
+    width, size = (WIDTH_ON_CPU, BYTES_ON_CPU) if device.type == "cpu" else (WIDTH, BYTES)
     # The numbers are random, since products of equal numbers take a GPU less power and less time.
     matrix, out = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
-    source, target = (torch.ones(BYTES, device=device, dtype=torch.uint8) for _ in range(2))
+    source, target = (torch.ones(size, device=device, dtype=torch.uint8) for _ in range(2))
 
     def best(work) -> float:
         return min(timer(work) for _ in range(ROUNDS))
 
     product = best(lambda: torch.mm(matrix, matrix, out=out))
-    return Limits(2 * width**3 / product, 2 * BYTES / best(lambda: target.copy_(source)))
+    return Limits(2 * width**3 / product, 2 * size / best(lambda: target.copy_(source)))
 
 
 def share(row: dict, device_limits: Limits) -> dict[str, float]:

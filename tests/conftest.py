@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[1]
 WORDS = "the a red blue circle square what colour shape is Image Instruction Input Response yes no one two".split()
 
 
+def pytest_collection_modifyitems(items):
+    """Skip the tests with the marker `gpu` on a machine without a GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Two processes with two threads each spin against each other; tiny tensors do not gain from threads."""

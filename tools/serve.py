@@ -52,6 +52,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-batch", type=positive, default=16, help="answers that are generated at once")
     parser.add_argument("--max-waiting", type=positive, default=32, help="requests that wait for these")
     parser.add_argument("--cache", type=positive, default=1024, help="MiB for cached prefixes and images")
+    parser.add_argument(
+        "--static-cache",
+        action="store_true",
+        help="tensors of fixed shapes for the answers, so that a GPU replays each token's step as a CUDA graph",
+    )
     defaults = {field.name: field.default for field in fields(Settings)}
     for name, text in LIMITS.items():
         option = f"--{name.replace('_', '-')}"
@@ -80,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings, model = read_settings(args), chat_arguments(args)
     # The server limits the number of requests itself: the scheduler must have room for all that it admits.
     scheduler = dict(max_batch=args.max_batch, max_waiting=settings.max_requests, cache_bytes=args.cache * 2**20)
+    scheduler["static_cache"] = args.static_cache
     chat = apis.Chat.from_config(**model, scheduler=scheduler)
     server = make_server(chat, settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"

@@ -49,8 +49,10 @@ TYPES = {
 }
 # Arguments with which transformers downloads and runs code.
 CODE = ("auto_map", "trust_remote_code", "custom_generate", "attn_implementation", "experts_implementation")
-# transformers' own implementations of the language model's attention; another name is one of code on the Hub.
-PLAIN_ATTENTION = re.compile(r"model\.(module\.)?language\.attn_implementation=(eager|sdpa|flash_attention_\d)")
+# Implementations of the language model's attention in transformers or here; another name is one of code on the Hub.
+PLAIN_ATTENTION = re.compile(
+    r"model\.(module\.)?language\.attn_implementation=(eager|sdpa|flash_attention_\d|packed_\w+)"
+)
 # The kinds of some entries of a description, by patterns of their dotted names.
 KINDS = {
     Mapping: r"model\.(module|lora)|model\.(module\.)?(vision|language|perceiver|gated|generation)",

@@ -1,6 +1,7 @@
 """Constructor of the optimizer: trainable parameters only, with learning rate and weight decay by component."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -23,6 +24,9 @@ class TrainableOptimWrapperConstructor:
 
     MMEngine's own constructor also takes the frozen parameters (one group each), and does not distinguish matrices from
     gates. Here only matrices decay. Each of the `custom_keys` has two groups of its own, named after it.
+
+    On a GPU the optimizer is torch's fused one where there is one (AdamW, Adam, SGD), unless its config sets `fused` or
+    `foreach`.
 
     Args:
         optim_wrapper_cfg: config of the OptimWrapper with its ``optimizer``.
@@ -79,6 +83,8 @@ class TrainableOptimWrapperConstructor:
             params.append(group)
 
         # 3. Build the optimizer, and log its groups.
+        if _can_be_fused(optimizer, trainable.values()):
+            optimizer = {**optimizer, "fused": True}
         try:
             optimizer = OPTIMIZERS.build({**optimizer, "params": params})
         except ValueError as error:
@@ -98,6 +104,17 @@ class TrainableOptimWrapperConstructor:
     def _key(self, name: str) -> str:
         """The longest of the `custom_keys` that fits a parameter, the first by alphabet of equal ones; '' for none."""
         return max(sorted(key for key in self.custom_keys if _fits(key, name)), key=len, default="")
+
+
+def _can_be_fused(optimizer: Mapping, parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether the optimizer of a config has a fused step, all parameters are on a GPU, and the config does not choose.
+
+    A fused step is one kernel for many tensors, without temporary ones.
+    """
+    constructor = OPTIMIZERS.get(optimizer["type"]) if isinstance(optimizer["type"], str) else optimizer["type"]
+    chosen = {"fused", "foreach", "differentiable"} & optimizer.keys()
+    choices = inspect.signature(constructor).parameters if constructor and not chosen else ()
+    return "fused" in choices and all(parameter.is_cuda for parameter in parameters)
 
 
 def _fits(key: str, name: str) -> bool:

@@ -51,7 +51,7 @@ FREE = (
     # in chunks. Cached features are what the model would compute; LoadFeatures is compared as the steps it replaces.
     r"model\.(module\.)?(generation|checkpointing|loss_chunk|feature_cache)",
     # These choose other kernels for the same step of the optimizer.
-    r"optim_wrapper\.optimizer\.(foreign|fused|capturable)",
+    r"optim_wrapper\.optimizer\.(foreach|fused|capturable)",
     # The random numbers stay the same; only the order of sums in kernels is fixed.
     r"randomness\.deterministic",
 )

@@ -3,7 +3,7 @@
 import atexit
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from mmgpt.models import flamingo_of
 from mmgpt.models.adapters import use_adapter
+from mmgpt.models.memory.compile import check_options
 
 from .answer import Busy
 from .decoding_batch import DecodingBatch
 from .prefill import Prefiller
 from .request import GenerationRequest
+from .static_batch import StaticDecodingBatch, check_static
 
 IDLE = 10.0  # seconds without a request, after which the thread ends; the next request starts another one
 TURN = 8  # decoding steps of one adapter while others wait; a switch costs as much as a step of a large model
@@ -43,9 +45,24 @@ class Scheduler:
         max_batch: sequences in all batches together; a request of more beams is decoded without others.
         max_waiting: limit of the waiting queue.
         cache_bytes: limit of the prefix cache.
+        static_cache: whether each adapter's sequences are in a StaticDecodingBatch, whose steps a GPU replays as CUDA
+            graphs.
+        compile: options of torch.compile for the steps of a static cache, True for its defaults; they are compiled for
+            each new shape, which takes a minute or so for a large model.
+
+    Raises:
+        ValueError: the model cannot have a static cache, or `compile` is wrong or without one.
     """
 
-    def __init__(self, model: nn.Module, max_batch: int = 16, max_waiting: int = 64, cache_bytes: int = 2**30):
+    def __init__(
+        self,
+        model: nn.Module,
+        max_batch: int = 16,
+        max_waiting: int = 64,
+        cache_bytes: int = 2**30,
+        static_cache: bool = False,
+        compile: Mapping | bool | None = None,
+    ):
         self.model, flamingo = model, flamingo_of(model)
         self.language, self.tokenizer = flamingo.language, flamingo.tokenizer
         self.prefiller = Prefiller(flamingo, cache_bytes)
@@ -54,7 +71,15 @@ class Scheduler:
         self._waiting: deque[GenerationRequest] = deque()
         self._starting: list[GenerationRequest] = []  # in prefill
         self._running: list[GenerationRequest] = []  # their sequences are the rows of their adapter's batch, in order
-        self._batches: dict[str | None, DecodingBatch] = {}  # by adapter; the first one's turn it is
+        if static_cache:
+            check_static(self.language)
+        elif compile:
+            raise ValueError(f"compile={compile!r} is for the steps of a static cache: set static_cache=True")
+        check_options(compile)
+        self.static_cache, self.compile = static_cache, compile
+        # By adapter; the first one's turn it is. A static batch is used again after its sequences have ended.
+        self._batches: dict[str | None, DecodingBatch | StaticDecodingBatch] = {}
+        self._static: dict[str | None, StaticDecodingBatch] = {}
         self._turn = 0  # steps of the present turn
         self._change = threading.Condition()  # its lock is reentrant
         self._model = threading.Lock()
@@ -151,7 +176,7 @@ class Scheduler:
                         continue
                 rows = [row for row, reason in enumerate(reasons) if reason is None for _ in group[row].parents]
                 if rows:
-                    batch = self._batches.setdefault(adapter, DecodingBatch(self.language))
+                    batch = self._batches.setdefault(adapter, self._batch(adapter))
                     batch.add([prefills[row].prefix for row in rows], [prefills[row].images for row in rows])
                     self._running += [request for request, reason in zip(group, reasons, strict=True) if reason is None]
                 self._starting, prefills = [], []  # the KV of the prefills is not held beside that of the batch
@@ -170,6 +195,7 @@ class Scheduler:
         except Exception as error:
             # The error may have left the batch half changed, for instance by a lack of memory: it is not used any more.
             self._drop_batch(adapter)
+            self._static.pop(adapter, None)
             requests = [*self._starting, *(request for request in self._running if request.adapter == adapter)]
             self._starting, self._running = [], [request for request in self._running if request.adapter != adapter]
             for request in requests:
@@ -204,6 +230,14 @@ class Scheduler:
         elif rows != list(range(start)):
             # The last tokens of the beams are not in the cache yet.
             batch.reorder(rows, max(request.search.length - 1 for request in running if request.search))
+
+    def _batch(self, adapter: str | None) -> DecodingBatch | StaticDecodingBatch:
+        """An empty batch for the sequences of an adapter, or its static batch."""
+        if not self.static_cache:
+            return DecodingBatch(self.language)
+        if adapter not in self._static:
+            self._static[adapter] = StaticDecodingBatch(self.language, self.compile)
+        return self._static[adapter]
 
     def _drop_batch(self, adapter: str | None) -> None:
         """Drop the batch of an adapter; the turn of another one begins at its first step."""

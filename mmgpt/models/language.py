@@ -23,9 +23,10 @@ from transformers import (
 from mmgpt.utils.hub import local_folder
 
 from .generation_files import base_generation_config, check_no_code, read_model_config
+from .packed_attention import PACKED_MASKS
 from .weights.checks import check_base, check_index, stored_dtypes
 
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", *PACKED_MASKS)
 # Settings of MosaicML's models that transformers' MPT accepts in its config and does not compute (modeling_mpt.py of
 # transformers 5.17), with the values that it does compute. With other values, a folder would load and answer nonsense.
 MPT_COMPUTES = {
@@ -72,7 +73,8 @@ def load_language_model(
         config: description of a new model, e.g. dict(model_type='llama', hidden_size=128, ...).
         attn_implementation: one of ATTENTION, passed on to transformers. None: transformers chooses, except in low
             precision on a machine with nothing but a CPU, where torch's fused attention takes three to six times as
-            long as 'eager' for texts of up to 300 tokens (docs/training.md).
+            long as 'eager' for texts of up to 300 tokens (docs/training.md). 'packed_flex' and 'packed_varlen' do not
+            compute across the samples of packed rows on a GPU, see `packed_attention`.
 
     Raises:
         FileNotFoundError: there is no config.json.
@@ -193,9 +195,12 @@ def _attention_arguments(config: PreTrainedConfig, name: str | None) -> dict[str
             "rows, or are code on the Hub"
         )
     else:
+        # Those of packed rows are transformers' flex attention, or another one with the same mathematics, beside sdpa.
+        required = ("flex_attention", "sdpa") if name in PACKED_MASKS else (name,)
         try:
-            with torch.device("meta"):
-                AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=name)
+            for each in required:
+                with torch.device("meta"):
+                    AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=each)
         except (ImportError, ValueError) as error:
             problem = error
     if problem:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .packed_attention import PACKED_MASKS
+
 # Families whose positions are part of the attention itself (ALiBi), so that the mask alone keeps samples apart.
 WITHOUT_POSITIONS = ("mpt",)
 # Layers that obey a mask. Others (convolution, state space, linear attention) carry the end of a sample into the next.
@@ -48,12 +50,19 @@ def is_attention_only(model: PreTrainedModel) -> bool:
     return MASKABLE.issuperset(layers)
 
 
+def takes_pair_masks(model: PreTrainedModel) -> bool:
+    """Whether a language model's layers obey a mask for each pair of tokens, and nothing else decides what they see."""
+    attention = model.config._attn_implementation or ""
+    return "flash" not in attention and is_attention_only(model) and not getattr(model.config, "alibi", False)
+
+
 def packed_inputs(model: PreTrainedModel, sample_ids: Tensor, turn_ids: Tensor | None = None) -> dict[str, Tensor]:
     """Arguments with which each token of `sample_ids` (B, L) attends to its own sample only, at its position in it.
 
     With `turn_ids` (B, L) it attends to its own turn, and to what the turns of its sample share.
 
-    transformers' models hand a mask for each pair of tokens to their attention as it is. (Positions that start again
+    transformers' models hand a mask for each pair of tokens to their attention as it is, and so do those of
+    `packed_attention`, which are made on a GPU only, and not of separate turns. (Positions that start again
     would do for most models, but not for OPT, which makes a mask of ones where it gets none.)
 
     Raises:
@@ -61,12 +70,11 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor, turn_ids: Tensor |
             or has a window shorter than a row.
     """
     config = model.config
-    attention, window = config._attn_implementation or "", getattr(config, "sliding_window", None)
-    unmaskable = not is_attention_only(model) or getattr(config, "alibi", False)
-    with_positions = takes_positions(model)
-    if "flash" in attention or unmaskable or not (with_positions or config.model_type in WITHOUT_POSITIONS):
+    window, with_positions = getattr(config, "sliding_window", None), takes_positions(model)
+    if not takes_pair_masks(model) or not (with_positions or config.model_type in WITHOUT_POSITIONS):
         raise ValueError(
-            f"rows of several samples are not possible with {config.model_type!r} (attention {attention!r})"
+            f"rows of several samples are not possible with {config.model_type!r} (attention "
+            f"{config._attn_implementation!r})"
         )
     if turn_ids is not None and not with_positions:
         raise ValueError(f"separate turns are not possible with {config.model_type!r}, whose positions are not given")
@@ -74,10 +82,14 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor, turn_ids: Tensor |
         raise ValueError(
             f"rows of {sample_ids.shape[1]} tokens, more than the window of {config.model_type!r}, {window}"
         )
-    # What is added to attention scores (B, 1, L, L): 0 for tokens of the same sample up to the token itself.
-    attends = same_sample(sample_ids).tril()
-    if turn_ids is not None:
-        attends &= (turn_ids[:, None, :] == turn_ids[:, :, None]) | (turn_ids == 0)[:, None, :]
-    mask = torch.zeros_like(attends, dtype=model.dtype).masked_fill(~attends, torch.finfo(model.dtype).min)
-    inputs = {"attention_mask": mask[:, None]}
+    make_mask = PACKED_MASKS.get(config._attn_implementation) if sample_ids.is_cuda and turn_ids is None else None
+    if make_mask is not None:
+        inputs = {"attention_mask": make_mask(sample_ids)}
+    else:
+        # What is added to attention scores (B, 1, L, L): 0 for tokens of the same sample up to the token itself.
+        attends = same_sample(sample_ids).tril()
+        if turn_ids is not None:
+            attends &= (turn_ids[:, None, :] == turn_ids[:, :, None]) | (turn_ids == 0)[:, None, :]
+        mask = torch.zeros_like(attends, dtype=model.dtype).masked_fill(~attends, torch.finfo(model.dtype).min)
+        inputs = {"attention_mask": mask[:, None]}
     return {**inputs, "position_ids": positions(sample_ids, turn_ids)} if with_positions else inputs

@@ -10,7 +10,7 @@ from benchmarks.limits import Limits, limits, share
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(module, "WIDTH_ON_CPU", 128)
-    monkeypatch.setattr(module, "BYTES", 1000)
+    monkeypatch.setattr(module, "BYTES_ON_CPU", 1000)
 
 
 def test_limits_are_of_the_best_round(small, monkeypatch):

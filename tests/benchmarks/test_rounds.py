@@ -55,7 +55,7 @@ def test_peak_bytes_count_new_tensors_that_live_at_once():
     assert peak_bytes(work, [tensor], torch.device("cpu")) == 2 * 4000
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_peak_bytes_on_a_gpu():
     tensor = torch.zeros(1 << 20, device="cuda")
     assert peak_bytes(lambda: tensor + 1, [tensor], tensor.device) == pytest.approx(4 << 20, rel=0.01)

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -137,3 +139,39 @@ def test_short_last_step_of_an_epoch_is_divided_by_its_own_count(make_runner):
     assert 0 < top < 6
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def steps(model, **optimizer):
+    """The optimizer, and the weights after some of its steps with gradients of one value for each weight."""
+    cfg = dict(optimizer=dict(type="AdamW", lr=0.1) | optimizer, constructor="TrainableOptimWrapperConstructor")
+    built = build_optim_wrapper(model, cfg).optimizer
+    for i in range(3):
+        for number, weight in enumerate(built.param_groups[0]["params"]):
+            weight.grad = torch.full_like(weight, (i - 0.5) * (number + 1))
+        built.step()
+    return built, {name: weight.detach().cpu().clone() for name, weight in model.named_parameters()}
+
+
+def test_the_optimizer_is_fused_where_all_weights_are_on_a_gpu(model, monkeypatch):
+    assert steps(model)[0].defaults["fused"] is None
+    monkeypatch.setattr(nn.Parameter, "is_cuda", property(lambda weight: True), raising=False)
+    assert steps(model)[0].defaults["fused"] is True
+    assert steps(model, type=torch.optim.SGD)[0].defaults["fused"] is True
+    assert steps(model, fused=False)[0].defaults["fused"] is False
+    assert steps(model, foreach=True)[0].defaults["fused"] is None
+    assert "fused" not in steps(model, type="Adamax")[0].defaults
+
+
+def test_a_fused_step_equals_a_plain_one(model):
+    _, plain = steps(deepcopy(model), fused=False)
+    _, fused = steps(deepcopy(model), fused=True)
+    torch.testing.assert_close(fused, plain)
+    assert not torch.equal(plain["other.weight"], model["other"].weight)
+
+
+@pytest.mark.gpu
+def test_a_fused_step_on_a_gpu_equals_one_on_a_cpu(model):
+    _, plain = steps(deepcopy(model))
+    optimizer, fused = steps(deepcopy(model).cuda())
+    assert optimizer.defaults["fused"] is True
+    torch.testing.assert_close(fused, plain)

@@ -164,6 +164,7 @@ def test_more_iterations_of_a_loop_without_epochs(run):
         "",
         "train_dataloader.update(num_workers=2, persistent_workers=True)",
         "default_hooks['logger']['interval'] = 2\ndefault_hooks['checkpoint']['interval'] = 4",
+        "optim_wrapper = dict(optimizer=dict(foreach=True))",
         "train_dataloader['dataset']['on_error'] = 'skip'\nmodel['generation'] = dict(num_beams=3)",
         VALIDATION,
     ],

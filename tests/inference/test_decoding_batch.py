@@ -32,10 +32,10 @@ def whole(model, ids, latents):
 
 
 class Check:
-    """Sequences in a `DecodingBatch`, each step compared with the whole sequences computed again."""
+    """Sequences in a batch, by default a `DecodingBatch`; each step is compared with the whole sequences."""
 
-    def __init__(self, model):
-        self.model, self.batch, self.texts = model, DecodingBatch(model), []
+    def __init__(self, model, batch=None):
+        self.model, self.batch, self.texts = model, batch or DecodingBatch(model), []
 
     def add(self, ids, latents):
         images = encode_images(self.model, latents) if len(latents) else []

@@ -12,6 +12,7 @@ from mmgpt.apis import Chat, Conversation
 from mmgpt.inference.answer import Busy
 from mmgpt.inference.decoding_batch import DecodingBatch
 from mmgpt.inference.scheduler import Scheduler
+from mmgpt.inference.static_batch import StaticDecodingBatch
 from tests.helpers.chat_pipeline import pipeline
 from tests.helpers.transformers_generate import reference_generate
 
@@ -323,6 +324,38 @@ def test_a_failing_step_is_the_end_of_its_answers_only(chat, monkeypatch):
     broken.clear()
     assert many.submit(questions()[0]).text() == reference(chat, questions()[0])
     assert many.stats()["failed"] == 2
+
+
+def test_a_static_cache_gives_the_same_answers_again_and_again(chat):
+    static = uncached(chat, static_cache=True, max_batch=12)
+    beams = [3, 1, 1, 2]
+    expected = [reference(chat, questions()[i], num_beams=n) for i, n in enumerate(beams)]
+    for _ in range(2):
+        with static.scheduler.paused():
+            answers = [static.submit(questions()[i], dict(num_beams=n)) for i, n in enumerate(beams)]
+        assert [answer.text() for answer in answers] == expected
+    (batch,) = static.scheduler._static.values()
+    assert isinstance(batch, StaticDecodingBatch)
+    assert static.ask(static.start(), "what colour?") == chat.ask(chat.start(), "what colour?")
+    assert static.scheduler._static[None] is batch
+
+
+def test_a_static_batch_is_not_used_again_after_a_failing_step(chat, monkeypatch):
+    static = uncached(chat, static_cache=True)
+    assert static.submit(questions()[0]).text() == reference(chat, questions()[0])
+    batch = static.scheduler._static[None]
+    monkeypatch.setattr(batch, "step", lambda tokens: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        static.submit(questions()[0]).text()
+    assert static.submit(questions()[0]).text() == reference(chat, questions()[0])
+    assert static.scheduler._static[None] is not batch
+
+
+def test_wrong_settings_of_a_static_cache_are_refused(chat):
+    with pytest.raises(ValueError, match="compile=True is for the steps of a static cache: set static_cache=True"):
+        Scheduler(chat.model, compile=True)
+    with pytest.raises(ValueError, match="compile=.*'quick'.* is neither a bool nor arguments of torch.compile"):
+        Scheduler(chat.model, static_cache=True, compile=dict(mode="quick"))
 
 
 def test_a_failing_choice_is_the_end_of_one_answer(chat):

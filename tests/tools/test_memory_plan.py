@@ -58,7 +58,7 @@ def test_several_gpus(config, capsys):
 def test_what_does_not_fit_is_turned_down_where_it_gains_most():
     cfg = load_config(CONFIGS / "lora_joint.py")
     gb = 2**30
-    made = memory_plan.Plan({"frozen bfloat16": 15 * gb, "trainable float32": gb}, 2 * gb, 14 * gb, 2 * gb, 0)
+    made = memory_plan.Plan({"frozen bfloat16": 15 * gb, "trainable float32": gb}, 2 * gb, 14 * gb, 0)
     lines = memory_plan.advice(cfg, made, memory_plan.Sizes(2, 512, 1))
     assert lines[:3] == ["24 GB: does not fit", "40 GB: fits", "80 GB: fits"]
     assert [line.split(":")[0].strip() for line in lines[4:6]] == ["frozen weights", "activations"]

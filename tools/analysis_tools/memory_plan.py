@@ -85,8 +85,6 @@ def table(planned: Plan) -> Table:
     lines = {f"weights, {kind}": size for kind, size in planned.weights.items()}
     lines["states of the optimizer"] = planned.optimizer
     lines["activations and gradients"] = planned.step
-    if planned.update > planned.step:
-        lines["gradients and the optimizer's step, instead of activations"] = planned.update
     lines["weights of other GPUs, or gradients under way"] = planned.gathered
     for name, size in lines.items():
         if size:
@@ -103,7 +101,8 @@ def advice(cfg: Config, planned: Plan, sizes: Sizes) -> list[str]:
     for size in GPUS:
         lines.append(f"{size} GB: {'fits' if planned.total + RESERVE <= size * GB else 'does not fit'}")
     if lines[0].endswith("not fit"):
-        gains, activations = {}, max(planned.step - planned.update, 0)
+        gradients = sum(size for kind, size in planned.weights.items() if kind.startswith("trainable"))
+        gains, activations = {}, max(planned.step - gradients, 0)
         if not flamingo.get("checkpointing"):
             gains["activations: model.module.checkpointing=True"] = activations
         if not flamingo.language.get("precision") and "language" in flamingo.get("frozen", ["language"]):

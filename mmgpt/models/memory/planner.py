@@ -44,21 +44,20 @@ class Plan(NamedTuple):
     Attributes:
         weights: weights by kind, such as 'frozen bfloat16'.
         optimizer: the optimizer's states.
-        step: activations and gradients at their peak in forward and backward.
-        update: gradients, and the temporary tensors of the optimizer's step.
+        step: activations and gradients at their peak in forward and backward. The optimizer's step takes no more: on a
+            GPU it is fused (see TrainableOptimWrapperConstructor), without temporary tensors.
         gathered: weights gathered from other processes, and buffers of gradients that are exchanged.
     """
 
     weights: dict[str, float]
     optimizer: float
     step: float
-    update: float
     gathered: float
 
     @property
     def total(self) -> float:
         """Peak of all together."""
-        return sum(self.weights.values()) + self.optimizer + max(self.step, self.update) + self.gathered
+        return sum(self.weights.values()) + self.optimizer + self.step + self.gathered
 
 
 class LiveBytes(TorchDispatchMode):
@@ -124,7 +123,7 @@ def plan(
 
     # 2. Gradients, optimizer states, and the step. Each process holds 1 / shards of all that is sharded.
     trainable = [p for p in model.parameters() if p.requires_grad]
-    states, temporary = _optimizer_bytes(optimizer, trainable)
+    states = _optimizer_bytes(optimizer, trainable)
     gradients, shards = sum(p.nbytes for p in trainable), processes if sharded else 1
     gradients_stay = accumulation > 1 or sharded
     step = step_peak(model, sizes, keeps_gradients=not gradients_stay) + expanded
@@ -140,19 +139,17 @@ def plan(
         unit_bytes = [sum(p.nbytes for p in unit.parameters()) for unit in units]
         gathered = 2 * max(unit_bytes) + sum(p.nbytes for p in model.parameters()) - sum(unit_bytes)
     weights = {kind: size / shards for kind, size in weights.items()}
-    return Plan(weights, states / shards, step, (gradients + temporary) / shards, gathered)
+    return Plan(weights, states / shards, step, gathered)
 
 
-def _optimizer_bytes(name: str, trainable: list[Tensor]) -> tuple[float, float]:
-    """Bytes of the states of an optimizer, and of the temporary tensors of its step."""
-    nbytes = sum(p.nbytes for p in trainable)
-    if name == "AdamW":
-        # AdamW has two averages, and computes the root of one for all tensors at once.
-        return 2 * nbytes, nbytes
+def _optimizer_bytes(name: str, trainable: list[Tensor]) -> float:
+    """Bytes of the states of an optimizer."""
+    if name == "AdamW":  # two averages
+        return 2 * sum(p.nbytes for p in trainable)
     if name in ("AdamW8bit", "PagedAdamW8bit"):
         # The two states take a byte an element each, with a scale for 256 elements.
         in_8_bits = sum(p.numel() * (2 + 8 / 256) for p in trainable if p.numel() >= SMALLEST_IN_8_BITS)
-        return in_8_bits + sum(8 * p.numel() for p in trainable if p.numel() < SMALLEST_IN_8_BITS), 0
+        return in_8_bits + sum(8 * p.numel() for p in trainable if p.numel() < SMALLEST_IN_8_BITS)
     raise ValueError(f"optimizer {name!r}: unknown sizes of its states; choose AdamW, AdamW8bit or PagedAdamW8bit")
 
 

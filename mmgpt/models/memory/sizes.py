@@ -117,8 +117,8 @@ def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
         settings = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
         (path / "config.json").write_text(json.dumps(settings))
     language = {**language, "path": str(path), "pretrained": False, "precision": None}
-    if (language.get("attn_implementation") or "").startswith("flash"):
-        language["attn_implementation"] = "sdpa"  # It takes as much memory, and needs no GPU.
+    if (language.get("attn_implementation") or "").startswith(("flash", "packed")):
+        language["attn_implementation"] = "sdpa"  # It takes no less memory, and needs no GPU.
     return language
 
 

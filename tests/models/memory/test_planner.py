@@ -68,7 +68,7 @@ def with_values(model, device):
 def trainer(model, sizes, device):
     """A function that takes a whole step of training; states of the optimizer exist."""
     batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in example(model, sizes).items()}
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
 
     def step():
         sum(model(**batch, mode="loss").values()).backward()
@@ -129,7 +129,7 @@ def test_the_plan_of_components_trained_in_full_beside_lora(small):
     assert planned.weights["trainable float32"] > sum(p.nbytes for p in new) > lora.weights["trainable float32"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("changes", [dict(), LOW], ids=["plain", "both"])
 def test_the_plan_is_what_a_step_takes_on_a_gpu(small, changes):
     sizes = Sizes(8, 256, 2)
@@ -170,7 +170,6 @@ def test_what_else_a_plan_holds(small):
     assert plan(model, sizes, processes=2).gathered == trained
     eight = plan(model, sizes, optimizer="AdamW8bit")
     assert trained / 2 < eight.optimizer < 0.8 * whole.optimizer  # small tensors keep 32 bits
-    assert (eight.update, whole.update) == (trained, 2 * trained)
     with pytest.raises(ValueError, match="optimizer 'Lion': unknown sizes of its states; choose AdamW, AdamW8bit"):
         plan(model, sizes, optimizer="Lion")
 
