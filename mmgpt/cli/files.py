@@ -9,7 +9,7 @@ import huggingface_hub
 
 from mmgpt.utils.hub import is_hub_name, local_folder
 from mmgpt.utils.json_file import read_json_object
-from mmgpt.utils.shard_files import names_shards, shard_files
+from mmgpt.utils.shard_files import is_address, names_shards, shard_files
 
 # Top-level names of a config from which objects are built. Other top-level names are variables, used or not.
 SECTIONS = (
@@ -24,7 +24,7 @@ SECTIONS = (
     "chat_pipeline",
     "load_from",
 )
-FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar")
+FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar", "sizes")
 # A folder has to hold one file of each tuple. CONTENT has these by the type of the dict that names it, or by its key.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")  # The first kind that is there is loaded.
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -216,9 +216,10 @@ def _named_files(value: object, name: str) -> Iterator[tuple[str, str, list[tupl
                 yield prefix + key, item, _content(name.rpartition(".")[2] if key == "path" else key, value)
         else:
             yield from _named_files(item, prefix + key)
-    # A dataset has ann_file, and the folders of data_prefix, both under data_root.
+    # A dataset has ann_file, and the folders of data_prefix, both under data_root. Shards that it reads as a stream may
+    # be anywhere.
     root, ann_file, folders = (value.get(key) or "" for key in ("data_root", "ann_file", "data_prefix"))
-    if ann_file and isinstance(ann_file, str):
+    if ann_file and isinstance(ann_file, str) and value.get("stream") is None and not is_address(ann_file):
         yield prefix + "ann_file", os.path.join(root, ann_file), []
     for key, folder in folders.items() if isinstance(folders, Mapping) else ():
         if isinstance(folder, str) and root + folder:

@@ -1,11 +1,13 @@
 """Dataset of an annotation file in any format that has a parser."""
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -13,7 +15,8 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
-from mmgpt.utils.shard_files import names_shards
+from mmgpt.utils.json_file import read_json_object
+from mmgpt.utils.shard_files import is_address, names_shards
 
 from .conversation import literal_media_marks, split_turns
 from .dropped import DroppedSamples
@@ -23,8 +26,16 @@ from .load_once import load_once, once_per_node
 from .records import expecting, find_parser, parse_record, read_records, record_id
 from .serialized import SerializedSamples, serialize
 from .shards.files import Shards
-from .shards.index import code_digest, digest, find_index, index_paths, read_index, write_index
+from .shards.index import cache_paths, code_digest, digest, find_index, index_paths, read_index, write_first, write_index
+from .shards.streams import StreamedSamples, StreamedShards
 from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
+
+class StreamOptions(NamedTuple):
+    """Options of a dataset that is read as a stream, see InstructionDataset."""
+
+    shuffle_buffer: int
+    sizes: str | None = None
+
 
 SOURCES = ("visual", "language")
 ON_ERROR = ("raise", "skip")
@@ -53,6 +64,9 @@ class InstructionDataset(BaseDataset):
     inside. Their samples are read from an index, which is built at the first use (see `shards.index`); sampling, epochs
     and resuming are those of other files. The number of a record is counted within its shard.
 
+    With `stream`, shards are read as streams, from their beginning to their end (see `StreamedShards`): StreamBatchSampler
+    draws from them. They are counted at the first use. A sample that is replaced is so by another one of its run.
+
     Args:
         parser: name in PARSERS, or `dict(type=name, **options)`.
         source: 'visual' or 'language': the loss that its samples count in.
@@ -62,6 +76,9 @@ class InstructionDataset(BaseDataset):
         seed: seed of that draw and of the transforms.
         on_error: 'raise', or 'skip' to continue without broken records and samples; for training only.
         pipeline: transforms; nested lists are spliced in, so that configs can share parts of a pipeline.
+        stream: dict(shuffle_buffer=n), with the number of samples among which the order is random, and that are in
+            memory at the same time for each stream; `sizes` beside it is a JSON file of the numbers of samples by the
+            names of shards, which spares counting them. None reads local files.
         expect: keys of the records and regular expressions that their values must match, such as dict(split='val'): the
             file of another split is an error then.
         single_turns: make each turn a sample of its own, with its number in the id: for benchmarks that ask several
@@ -71,7 +88,8 @@ class InstructionDataset(BaseDataset):
 
     Raises:
         ValueError: unreadable or empty annotation file, unknown parser or source, a record that the parser refuses (a
-            SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation.
+            SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation; `stream` with cached
+            features, or with `sample`.
         FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`).
     """
 
@@ -85,6 +103,7 @@ class InstructionDataset(BaseDataset):
         seed: int = 0,
         on_error: str = "raise",
         pipeline: Sequence = (),
+        stream: Mapping | None = None,
         expect: Mapping[str, str] | None = None,
         single_turns: bool = False,
         **base,  # MMEngine's BaseDataset
@@ -106,23 +125,34 @@ class InstructionDataset(BaseDataset):
         self.dropped = DroppedSamples(self.name)
         steps = build_pipeline(pipeline)
         is_evaluation = base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)
+        self.stream = None if stream is None else StreamOptions(**stream)
+        if stream is not None and sample is not None:
+            raise ValueError(f"dataset {self.name!r}: a stream is read as a whole: set weight instead of sample={sample}")
+        if stream is not None and any(isinstance(step, LoadFeatures) for step in steps):
+            reason = "its images have no files, whose features could be cached: set image_steps='${pixel_steps}'"
+            raise ValueError(f"dataset {self.name!r} is a stream: {reason}")
         if self.skip_errors and is_evaluation:
             raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")
+        if is_address(base.get("ann_file") or ""):
+            base["data_root"] = None
         super().__init__(pipeline=steps, **base)
 
     @cached_property
-    def shards(self) -> Shards | None:
+    def shards(self) -> Shards | StreamedShards | None:
         """The shards that `ann_file` names; None for an annotation file.
 
         Raises:
-            ValueError: `data_prefix` names folders beside shards.
+            ValueError: `data_prefix` names folders beside shards, or the file is on another machine.
         """
-        if not names_shards(self.ann_file):
+        if self.stream is None and is_address(self.ann_file):
+            reason = "is not a local file: set stream=dict(shuffle_buffer=1000) to read it as a stream"
+            raise ValueError(f"dataset {self.name!r}: {self.ann_file} {reason}")
+        if self.stream is None and not names_shards(self.ann_file):
             return None
         folders = {name: folder for name, folder in self.data_prefix.items() if name in ("img", "questions")}
         if folders:
             raise ValueError(f"{self.ann_file} has its images inside: data_prefix={folders} is not read with shards")
-        return Shards(self.ann_file)
+        return Shards(self.ann_file) if self.stream is None else StreamedShards(self.ann_file)
 
     @property
     def files(self) -> list[str]:
@@ -142,8 +172,10 @@ class InstructionDataset(BaseDataset):
         """File with a record, and the number of the record in it."""
         return self.shards.origin(number) if self.shards else (self.ann_file, number)
 
-    def load_data_list(self) -> SerializedSamples:
+    def load_data_list(self) -> SerializedSamples | StreamedSamples:
         """All samples of the file (or `sample` of them, drawn at random), checked, without opening images."""
+        if self.stream is not None:
+            return self._streamed()
         if self.shards is None:
             return load_once(self._read)
         header, samples = read_index(once_per_node(self._index))
@@ -184,6 +216,54 @@ class InstructionDataset(BaseDataset):
             for message in read_index(path)[0]["refused"]:
                 self.dropped.add("refused", message)
         return path
+
+    def _streamed(self) -> StreamedSamples:
+        """Samples of shards that are read as streams, which are counted here where nobody has."""
+        self.serialize_data = False
+        sizes = once_per_node(self._sizes)
+        samples = StreamedSamples(self._shard_samples, self.files, sizes, self.stream.shuffle_buffer)
+        print_log(f"dataset {self.name}: {len(samples)} samples in {len(sizes)} streamed shards", "current")
+        return samples
+
+    def _sizes(self) -> list[int]:
+        """Number of samples of each streamed shard, from a file or by reading all of them.
+
+        Raises:
+            ValueError: the file lacks a shard, or there is no sample.
+        """
+        names = [os.path.basename(file) for file in self.files]
+        if len(set(names)) < len(names):
+            names = self.files
+        if self.stream.sizes is not None:
+            sizes = read_json_object(Path(self.stream.sizes))
+        else:
+            parser = find_parser(self.parser)
+            settings = [self.parser, self.expect, self.skip_errors, self.single_turns]
+            settings += [self.shards.state(), code_digest(getattr(parser, "func", parser))]
+            paths = cache_paths(f"{digest(repr(settings))}.sizes.json")
+            sizes = next((read_json_object(path) for path in paths if path.is_file()), None)
+            if sizes is None:
+                print_log(f"dataset {self.name}: counting the samples of {len(self.files)} shards", "current")
+                sizes = {name: sum(1 for _ in self._shard_samples(i)) for i, name in enumerate(names)}
+                text = json.dumps(sizes, indent=0).encode()
+                write_first(paths, lambda file: file.write(text))
+        missing = [name for name in names if not isinstance(sizes.get(name), int)]
+        if missing:
+            raise ValueError(f"{self.stream.sizes} has no number of samples of {len(missing)} shards: {missing[0]!r}")
+        if not any(sizes[name] for name in names):
+            raise ValueError(f"{self.ann_file}: no record of its shards belongs to dataset {self.name!r}")
+        return [sizes[name] for name in names]
+
+    def _shard_samples(self, shard: int) -> Iterator[tuple[dict, dict[str, bytes]]]:
+        """Samples of a streamed shard, each with the bytes of its images by name."""
+        first = self.shards.starts[shard]
+        for row, (record, images) in enumerate(self.shards.read(shard)):
+            if isinstance(record, dict) and record_id(record) is None:
+                record = {"id": str(row), **record}
+            sample = self._parse(first + row, record, [])
+            if sample is not None:
+                for turn in split_turns(sample) if self.single_turns else [sample]:
+                    yield turn, images
 
     def _parse_all(self, as_json: bool = False) -> tuple[SerializedSamples, int, list[str]]:
         """Samples of all records, the number of records, and a message about each that the parser has refused."""
@@ -262,8 +342,9 @@ class InstructionDataset(BaseDataset):
 
     def __getitem__(self, idx: int) -> dict:
         epoch, position = divmod(idx, len(self))
-        for step in range(len(self)):
-            data = self.prepare_data(max(epoch, 0) * len(self) + (position + step) % len(self))
+        run = range(len(self)) if self.stream is None else self.data_list.run_of(position)
+        for step in range(len(run)):
+            data = self.prepare_data(max(epoch, 0) * len(self) + run[(position - run[0] + step) % len(run)])
             if data is not None:
                 return data
         hint = ", or those that have cannot be read: see the log" if self.dropped.totals["failed"] else ""

@@ -6,8 +6,14 @@ from glob import escape, glob
 from pathlib import Path
 
 SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
+PIPE = "pipe:"  # a command whose output is a shard
 # `datasets` lists the shards of a `Dataset` in the one file, and the splits of a `DatasetDict` in the other.
 STATE, SPLITS = "state.json", "dataset_dict.json"
+
+
+def is_address(path: str | os.PathLike) -> bool:
+    """Whether an annotation file is an address, such as `s3://bucket/0.tar`, or a command, `pipe:...`, and no path."""
+    return "://" in os.fspath(path) or os.fspath(path).startswith(PIPE)
 
 
 def names_shards(path: str | os.PathLike) -> bool:
