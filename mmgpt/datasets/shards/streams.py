@@ -83,13 +83,21 @@ class StreamedShards:
         return self.files[shard], record
 
     def state(self) -> list[str]:
-        """What tells the content of each shard from another one, as far as its file system knows."""
+        """What tells the content of each shard from another one, as far as its file system knows.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
         states = []
         for file in self.files:
+            state = file
             if not file.startswith(PIPE):
                 system, path = fsspec.core.url_to_fs(file)
-                file = f"{file}\0{system.ukey(path)}"
-            states.append(file)
+                try:
+                    state = f"{file}\0{system.ukey(path)}"
+                except FileNotFoundError as error:
+                    raise FileNotFoundError(f"no annotation file {file!r}") from error
+            states.append(state)
         return states
 
 
