@@ -21,11 +21,12 @@ from mmgpt.utils.shard_files import is_address, names_shards
 from .conversation import literal_media_marks, split_turns
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
-from .image_folders import check_image_folders
+from .image_folders import check_image_files, check_image_folders
 from .load_once import load_once, once_per_node
 from .records import expecting, find_parser, parse_record, read_records, record_id
 from .serialized import SerializedSamples, serialize
 from .shards.files import Shards
+from .shards.images import is_shard_image
 from .shards.index import cache_paths, code_digest, digest, find_index, index_paths, read_index, write_first, write_index
 from .shards.streams import StreamedSamples, StreamedShards
 from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
@@ -90,7 +91,8 @@ class InstructionDataset(BaseDataset):
         ValueError: unreadable or empty annotation file, unknown parser or source, a record that the parser refuses (a
             SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation; `stream` with cached
             features, or with `sample`.
-        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`).
+        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`), or
+            images beside shards are missing (see `check_image_files`).
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class InstructionDataset(BaseDataset):
         Raises:
             ValueError: `data_prefix` names folders beside shards, or the file is on another machine.
         """
-        if self.stream is None and is_address(self.ann_file):
+        if self.stream is None and is_address(self.ann_file) and not names_shards(self.ann_file):
             reason = "is not a local file: set stream=dict(shuffle_buffer=1000) to read it as a stream"
             raise ValueError(f"dataset {self.name!r}: {self.ann_file} {reason}")
         if self.stream is None and not names_shards(self.ann_file):
@@ -181,6 +183,9 @@ class InstructionDataset(BaseDataset):
         header, samples = read_index(once_per_node(self._index))
         self.shards.starts = header["starts"]
         samples = serialize(self.draw(samples))
+        if header["has_files"] and self.loads_images:
+            origin = dict(dataset=self.name, file=self.ann_file)
+            once_per_node(lambda: check_image_files(samples, self.shards.folder, origin, self.skip_errors))
         self._log(len(samples), header["records"], len(header["refused"]), header["marks"])
         return samples
 
@@ -197,7 +202,7 @@ class InstructionDataset(BaseDataset):
     def _index(self) -> Path:
         """Path of the index of the shards as they are now, built by this process where there is none."""
         settings = [
-            os.path.relpath(self.ann_file, self.shards.folder or "."),
+            os.path.relpath(self.shards.path, self.shards.folder or "."),
             self.parser,
             self.expect,
             self.skip_errors,
@@ -210,7 +215,8 @@ class InstructionDataset(BaseDataset):
         if path is None:
             print_log(f"dataset {self.name}: indexing {len(self.files)} shards of {self.ann_file}", "current")
             samples, records, refused = self._parse_all(as_json=True)
-            header = dict(state=state, starts=self.shards.starts, records=records, refused=refused)
+            has_files = any(not is_shard_image(image) for sample in samples for image in sample["images"])
+            header = dict(state=state, starts=self.shards.starts, records=records, refused=refused, has_files=has_files)
             path = write_index(paths, header | dict(marks=_first_mark(samples)), samples)
         else:
             for message in read_index(path)[0]["refused"]:

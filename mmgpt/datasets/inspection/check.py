@@ -109,7 +109,7 @@ class CheckedDataset:
             try:
                 yield parse_record(self.dataset.parse, number, record)
             except SampleError as error:
-                self.add("broken_record", error.reason, number, record_id(record))
+                self.add("broken_record", error.reason, number, error.location.id or record_id(record))
 
 
 def read_datasets(cfg: Mapping) -> Iterator[CheckedDataset]:
