@@ -1,4 +1,4 @@
-"""Config of a training on streamed shards, and what each process of it has seen."""
+"""Configs of trainings on shards, streamed and indexed, and what each process of them has seen."""
 
 import json
 from pathlib import Path
@@ -38,6 +38,25 @@ train_dataloader = dict(
 custom_hooks = [dict(type='StubStop', after='${{stop}}'), dict(type='SeenSamples')]
 default_hooks = dict(checkpoint=dict(interval=1, by_epoch=False))
 """
+# The same data through the index of the shards.
+INDEXED = """
+_base_ = './streamed.py'
+photos = dict(_base_.photos, ann_file={folder!r} + '/photos/*.tar', stream=None)
+texts = dict(_base_.texts, ann_file={folder!r} + '/texts/*.tar', stream=None)
+train_dataloader = dict(
+    dataset=dict(visual=[photos], language=[texts]),
+    batch_sampler=dict(_delete_=True, type='JointBatchSampler', language_batch_size=1),
+)
+test_dataloader = dict(
+    dataset=dict(photos, pipeline=[
+        _base_.image_steps, dict(_base_.text_steps[0], open_last=True), *_base_.text_steps[1:]]),
+    batch_size=4,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='collate_conversations', padding_side='left'),
+)
+test_evaluator = dict(type='AnswerAccuracy')
+test_cfg = dict(type='EvaluationLoop')
+"""
 
 
 @HOOKS.register_module(force=True)
@@ -50,16 +69,17 @@ class SeenSamples(Hook):
             file.write(json.dumps([runner.iter, names]) + "\n")
 
 
-def write_streamed_config(folder: Path, flamingo: dict) -> Path:
-    """Writes shards and a config that trains on them as streams for two epochs, and returns its path."""
+def write_shard_configs(folder: Path, flamingo: dict) -> tuple[Path, Path]:
+    """Writes shards and configs that train on them for two epochs, as streams and by an index; returns their paths."""
     write_configs(folder, flamingo)
     for name, sizes in SHARDS.items():
         for i, size in enumerate(sizes):
             write_tar(folder / name / f"{i}.tar", records(size, sum(sizes[:i])))
     commands = {name: f"pipe:cat {folder}/{name}/{{0..{len(sizes) - 1}}}.tar" for name, sizes in SHARDS.items()}
-    path = folder / "streamed.py"
-    path.write_text(CONFIG.format(tokenizer=flamingo["language"]["path"], **commands))
-    return path
+    streamed, indexed = folder / "streamed.py", folder / "indexed.py"
+    streamed.write_text(CONFIG.format(tokenizer=flamingo["language"]["path"], **commands))
+    indexed.write_text(INDEXED.format(folder=str(folder)))
+    return streamed, indexed
 
 
 def seen(work_dir: Path, rank: int) -> list[list]:
