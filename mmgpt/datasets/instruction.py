@@ -1,13 +1,11 @@
 """Dataset of an annotation file in any format that has a parser."""
 
-import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -15,10 +13,9 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
-from mmgpt.utils.json_file import read_json_object
 from mmgpt.utils.shard_files import is_address, names_shards
 
-from .conversation import literal_media_marks, split_turns
+from .conversation import first_media_mark, split_turns
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
 from .image_folders import check_image_files, check_image_folders
@@ -27,16 +24,10 @@ from .records import expecting, find_parser, parse_record, read_records, record_
 from .serialized import SerializedSamples, serialize
 from .shards.files import Shards
 from .shards.images import is_shard_image
-from .shards.index import cache_paths, code_digest, digest, find_index, index_paths, read_index, write_first, write_index
-from .shards.streams import StreamedSamples, StreamedShards
+from .shards.index import code_digest, digest, find_index, index_paths, read_index, write_index
+from .shards.sizes import shard_sizes
+from .shards.streams import StreamedSamples, StreamedShards, StreamOptions
 from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
-
-class StreamOptions(NamedTuple):
-    """Options of a dataset that is read as a stream, see InstructionDataset."""
-
-    shuffle_buffer: int
-    sizes: str | None = None
-
 
 SOURCES = ("visual", "language")
 ON_ERROR = ("raise", "skip")
@@ -63,10 +54,9 @@ class InstructionDataset(BaseDataset):
 
     The annotation file may be shards, `ann_file='shards/*.parquet'` or `'shards/*.tar'` (see `Shards`), with the images
     inside. Their samples are read from an index, which is built at the first use (see `shards.index`); sampling, epochs
-    and resuming are those of other files. The number of a record is counted within its shard.
-
-    With `stream`, shards are read as streams, from their beginning to their end (see `StreamedShards`): StreamBatchSampler
-    draws from them. They are counted at the first use. A sample that is replaced is so by another one of its run.
+    and resuming are those of other files. With `stream`, they are read from their beginning to their end instead (see
+    `StreamedShards`), and counted at the first use. StreamBatchSampler draws from them, and a sample is replaced by
+    another one in the buffer. The number of a record is counted within its shard.
 
     Args:
         parser: name in PARSERS, or `dict(type=name, **options)`.
@@ -77,9 +67,8 @@ class InstructionDataset(BaseDataset):
         seed: seed of that draw and of the transforms.
         on_error: 'raise', or 'skip' to continue without broken records and samples; for training only.
         pipeline: transforms; nested lists are spliced in, so that configs can share parts of a pipeline.
-        stream: dict(shuffle_buffer=n), with the number of samples among which the order is random, and that are in
-            memory at the same time for each stream; `sizes` beside it is a JSON file of the numbers of samples by the
-            names of shards, which spares counting them. None reads local files.
+        stream: dict(shuffle_buffer=n), with the number of samples among which the order is random, and, to spare the
+            counting, `sizes`, a JSON file of the sizes of shards (see `shard_sizes`); None for local files.
         expect: keys of the records and regular expressions that their values must match, such as dict(split='val'): the
             file of another split is an error then.
         single_turns: make each turn a sample of its own, with its number in the id: for benchmarks that ask several
@@ -129,7 +118,7 @@ class InstructionDataset(BaseDataset):
         is_evaluation = base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)
         self.stream = None if stream is None else StreamOptions(**stream)
         if stream is not None and sample is not None:
-            raise ValueError(f"dataset {self.name!r}: a stream is read as a whole: set weight instead of sample={sample}")
+            raise ValueError(f"dataset {self.name!r}: a stream is read whole: set weight instead of sample={sample}")
         if stream is not None and any(isinstance(step, LoadFeatures) for step in steps):
             reason = "its images have no files, whose features could be cached: set image_steps='${pixel_steps}'"
             raise ValueError(f"dataset {self.name!r} is a stream: {reason}")
@@ -196,28 +185,22 @@ class InstructionDataset(BaseDataset):
         if self.loads_images:
             origin = dict(dataset=self.name, file=self.ann_file)
             check_image_folders(samples, self.data_prefix.get("img", ""), origin, self.skip_errors)
-        self._log(len(samples), records, len(refused), _first_mark(samples))
+        self._log(len(samples), records, len(refused), first_media_mark(samples))
         return samples
 
     def _index(self) -> Path:
         """Path of the index of the shards as they are now, built by this process where there is none."""
-        settings = [
-            os.path.relpath(self.shards.path, self.shards.folder or "."),
-            self.parser,
-            self.expect,
-            self.skip_errors,
-        ]
-        paths = index_paths(self.shards.folder, digest(repr(settings)))
+        pattern = os.path.relpath(self.shards.path, self.shards.folder or ".")
+        paths = index_paths(self.shards.folder, digest(repr([pattern, self.parser, self.expect, self.skip_errors])))
         # The samples depend on the shards and on the code of the parser.
-        parser = find_parser(self.parser)
-        state = [self.shards.state(), code_digest(getattr(parser, "func", parser))]
+        state = [self.shards.state(), code_digest(find_parser(self.parser))]
         path = find_index(paths, state)
         if path is None:
             print_log(f"dataset {self.name}: indexing {len(self.files)} shards of {self.ann_file}", "current")
             samples, records, refused = self._parse_all(as_json=True)
             has_files = any(not is_shard_image(image) for sample in samples for image in sample["images"])
             header = dict(state=state, starts=self.shards.starts, records=records, refused=refused, has_files=has_files)
-            path = write_index(paths, header | dict(marks=_first_mark(samples)), samples)
+            path = write_index(paths, header | dict(marks=first_media_mark(samples)), samples)
         else:
             for message in read_index(path)[0]["refused"]:
                 self.dropped.add("refused", message)
@@ -226,39 +209,12 @@ class InstructionDataset(BaseDataset):
     def _streamed(self) -> StreamedSamples:
         """Samples of shards that are read as streams, which are counted here where nobody has."""
         self.serialize_data = False
-        sizes = once_per_node(self._sizes)
-        samples = StreamedSamples(self._shard_samples, self.files, sizes, self.stream.shuffle_buffer)
+        read, options = self._shard_samples, self.stream
+        parsing = [self.parser, self.expect, self.skip_errors, self.single_turns, code_digest(find_parser(self.parser))]
+        sizes = once_per_node(lambda: shard_sizes(self.shards, read, parsing, options.sizes))
+        samples = StreamedSamples(read, self.files, sizes, options.shuffle_buffer)
         print_log(f"dataset {self.name}: {len(samples)} samples in {len(sizes)} streamed shards", "current")
         return samples
-
-    def _sizes(self) -> list[int]:
-        """Number of samples of each streamed shard, from a file or by reading all of them.
-
-        Raises:
-            ValueError: the file lacks a shard, or there is no sample.
-        """
-        names = [os.path.basename(file) for file in self.files]
-        if len(set(names)) < len(names):
-            names = self.files
-        if self.stream.sizes is not None:
-            sizes = read_json_object(Path(self.stream.sizes))
-        else:
-            parser = find_parser(self.parser)
-            settings = [self.parser, self.expect, self.skip_errors, self.single_turns]
-            settings += [self.shards.state(), code_digest(getattr(parser, "func", parser))]
-            paths = cache_paths(f"{digest(repr(settings))}.sizes.json")
-            sizes = next((read_json_object(path) for path in paths if path.is_file()), None)
-            if sizes is None:
-                print_log(f"dataset {self.name}: counting the samples of {len(self.files)} shards", "current")
-                sizes = {name: sum(1 for _ in self._shard_samples(i)) for i, name in enumerate(names)}
-                text = json.dumps(sizes, indent=0).encode()
-                write_first(paths, lambda file: file.write(text))
-        missing = [name for name in names if not isinstance(sizes.get(name), int)]
-        if missing:
-            raise ValueError(f"{self.stream.sizes} has no number of samples of {len(missing)} shards: {missing[0]!r}")
-        if not any(sizes[name] for name in names):
-            raise ValueError(f"{self.ann_file}: no record of its shards belongs to dataset {self.name!r}")
-        return [sizes[name] for name in names]
 
     def _shard_samples(self, shard: int) -> Iterator[tuple[dict, dict[str, bytes]]]:
         """Samples of a streamed shard, each with the bytes of its images by name."""
@@ -284,7 +240,7 @@ class InstructionDataset(BaseDataset):
         return samples, records, refused
 
     def _log(self, samples: int, records: int, refused: int, marks: tuple[int, int, str] | None) -> None:
-        """Log the numbers of samples, records and refused records, and the `_first_mark`."""
+        """Log the numbers of samples, records and refused records, and the `first_media_mark`."""
         if marks:
             number, record, mark = marks
             file, record = self.origin(record)
@@ -418,12 +374,6 @@ class InstructionDataset(BaseDataset):
         samples, self.data_list = serialize(self.data_list), []
         self.as_json = samples.as_json
         return samples.data, samples.ends
-
-
-def _first_mark(samples: Iterable[dict]) -> tuple[int, int, str] | None:
-    """Number of samples with marks of media that are read as text, and record and mark of the first; None without."""
-    marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
-    return (len(marked), *marked[0]) if marked else None
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:

@@ -64,7 +64,7 @@ class Mixture:
         return samples
 
     def _samples(self, number: int) -> list[np.ndarray]:
-        """Samples of an epoch from each dataset, where a pass over it that is not the epoch's alone has a random order."""
+        """Samples of an epoch from each dataset; a pass that several epochs share, or over a stream, has an order."""
         parts, first = [], self.first
         for position, (dataset, count) in enumerate(zip(self.datasets, self.counts, strict=True)):
             # The epoch takes the samples from `start` to `end` of the endless passes over the dataset.

@@ -19,7 +19,7 @@ class StreamBatchSampler(Sampler):
     1. An epoch has the samples that it has with JointBatchSampler: one pass over the visual data, or `weight` passes
        over each dataset, with language samples of an endless stream beside them. Its order has those of each stream
        shard after shard (see `StreamedSamples.order`), mixed at random with those of the other datasets.
-    2. Each process takes a contiguous part of this order, cuts it into `streams` parts, and takes its batches from these
+    2. Each process takes a contiguous part of this order, cuts it into `streams` parts, and takes its batches from them
        in turn: batch n from part n modulo `streams`. So each worker process reads a part of the shards from beginning
        to end, if the number of workers divides `streams`.
     3. All processes have equally many batches, whatever the sizes of shards, and no sample comes twice: only in the

@@ -12,8 +12,11 @@ from huggingface_hub import constants
 
 SHARD_SUFFIXES = (".parquet", ".arrow", ".tar")
 # An address as huggingface_hub's file system has it, with or without the files in the repository.
-HUB, HUB_FILES = "hf://datasets/", re.compile(
-    r"hf://datasets/(?P<name>[^/@]+/[^/@]+)(@(?P<revision>refs/(convert|pr)/[^/]+|[^/]+))?(/(?P<files>.+))?"
+HUB, HUB_FILES = (
+    "hf://datasets/",
+    re.compile(
+        r"hf://datasets/(?P<name>[^/@]+/[^/@]+)(@(?P<revision>refs/(convert|pr)/[^/]+|[^/]+))?(/(?P<files>.+))?"
+    ),
 )
 PIPE = "pipe:"  # a command whose output is a shard
 # `datasets` lists the shards of a `Dataset` in the one file, and the splits of a `DatasetDict` in the other.
@@ -31,7 +34,7 @@ def annotation_path(root: str | os.PathLike | None, file: str) -> str:
 
 
 def names_shards(path: str | os.PathLike) -> bool:
-    """Whether an annotation file is a file or a pattern of SHARD_SUFFIXES, on the Hub, or a folder of `save_to_disk`."""
+    """Whether an annotation file is a file or pattern of SHARD_SUFFIXES, a folder of `save_to_disk`, or on the Hub."""
     path = os.fspath(path)
     if is_address(path):
         return path.startswith(HUB)
@@ -63,7 +66,8 @@ def local_path(path: str | os.PathLike) -> str:
         reason = f"the Hub's cache ({constants.HF_HUB_CACHE}) does not hold {name}" + (f"@{revision}" * bool(revision))
         raise FileNotFoundError(f"{path}: {reason}: run `{command}` with a network") from error
     if not (match["files"] or "").endswith(SHARD_SUFFIXES):
-        files = sorted(str(file.relative_to(folder)) for file in Path(folder).rglob("*") if file.suffix in SHARD_SUFFIXES)
+        paths = (path.relative_to(folder) for path in Path(folder).rglob("*") if path.suffix in SHARD_SUFFIXES)
+        files = sorted(map(str, paths))
         raise ValueError(f"{path} must end in the names of shards; in the cache are {', '.join(files[:5]) or 'none'}")
     return os.path.join(folder, match["files"])
 

@@ -90,8 +90,8 @@ def write_first(paths: Sequence[Path], write: Callable[[BinaryIO], object]) -> P
 
 
 def code_digest(parser: Callable) -> str:
-    """Digest of the source of a parser and of this package of datasets."""
-    files = [Path(inspect.getfile(parser)), *sorted(Path(__file__).parents[1].rglob("*.py"))]
+    """Digest of the source of a parser (see `find_parser`) and of this package of datasets."""
+    files = [Path(inspect.getfile(getattr(parser, "func", parser))), *sorted(Path(__file__).parents[1].rglob("*.py"))]
     return digest("\0".join(file.read_text(encoding="utf-8") for file in files))
 
 

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import fsspec
 import numpy as np
@@ -26,6 +26,13 @@ NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 ROOM = 1 << 40  # numbers of records for each shard: how many it has is not known before its end
 
 Sample = tuple[dict, dict[str, bytes]]
+
+
+class StreamOptions(NamedTuple):
+    """Options of a dataset that is read as a stream, see InstructionDataset."""
+
+    shuffle_buffer: int
+    sizes: str | None = None
 
 
 class StreamedShards:

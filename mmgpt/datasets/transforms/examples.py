@@ -42,7 +42,9 @@ class AddExamples:
         self.shots, self.images = shots, images
         self.dataset = DATASETS.build(dict(dataset)) if shots else None
         if shots and self.dataset.stream is not None:
-            raise ValueError(f"dataset {self.dataset.name!r} is a stream, of which no examples can be drawn: copy its shards")
+            raise ValueError(
+                f"dataset {self.dataset.name!r} is a stream, of which no examples can be drawn: copy its shards"
+            )
         self.nearest = Nearest(similar, self.dataset) if similar and shots else None
 
     def __call__(self, results: dict) -> dict:

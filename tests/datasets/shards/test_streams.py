@@ -11,7 +11,10 @@ import torch
 
 from mmgpt.cli import check_files
 from mmgpt.datasets import ImageControl, InstructionDataset
+from mmgpt.datasets.inspection.check import read_datasets
+from mmgpt.datasets.inspection.views import shown_datasets
 from mmgpt.datasets.shards.streams import StreamedShards, expand_numbers
+from mmgpt.datasets.transforms import LoadFeatures
 from mmgpt.datasets.transforms.examples import AddExamples
 from mmgpt.utils.errors import SampleError
 from tests.helpers.shards import png, records, write_arrow, write_members, write_parquet, write_tar
@@ -187,14 +190,24 @@ def test_a_shard_that_cannot_be_read_is_an_error(tmp_path, make, tars):
     (tmp_path / "tars" / "0.tar").write_bytes(content[:5000])
     with pytest.raises(SampleError, match="0.tar', record .: not a readable tar file: unexpected end of data"):
         make(tars)
-    with pytest.raises(ValueError, match=r"0.csv is not read as a stream: choose among .tar, .parquet, .arrow, or pipe:"):
+    with pytest.raises(
+        ValueError, match=r"0.csv is not read as a stream: choose among .tar, .parquet, .arrow, or pipe:"
+    ):
         make("memory://bucket/0.csv")
 
 
-def test_what_a_stream_cannot_do_is_refused(make, tars, steps):
+def test_what_a_stream_cannot_do_is_refused(make, tars, steps, monkeypatch):
     dataset = make(tars)
     with pytest.raises(ValueError, match="kind='other': dataset 'conversation' is a stream"):
         ImageControl(dataset, "other")
+    with pytest.raises(ValueError, match="is a stream, whose shards have to be copied for the check"):
+        config = dict(type="InstructionDataset", parser="conversation", ann_file=tars, stream=dict(shuffle_buffer=4))
+        list(read_datasets(dict(train_dataloader=dict(dataset=dict(config, pipeline=steps(16))))))
+    with pytest.raises(ValueError, match="is a stream, whose shards have to be copied to be shown"):
+        shown_datasets(dataset)
+    with pytest.raises(ValueError, match=r"is a stream: its images have no files.*set image_steps='\${pixel_steps}'"):
+        monkeypatch.setattr(LoadFeatures, "__init__", lambda self: None)
+        make(tars, pipeline=[LoadFeatures()])
     with pytest.raises(ValueError, match="set weight instead of sample=3"):
         make(tars, sample=3)
     with pytest.raises(ValueError, match="is a stream, of which no examples can be drawn"):
