@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import huggingface_hub
 
 from mmgpt.utils.hub import is_hub_name, local_folder
 from mmgpt.utils.json_file import read_json_object
-from mmgpt.utils.shard_files import names_shards, shard_files
+from mmgpt.utils.shard_files import annotation_path, is_address, names_shards, shard_files
 
 # Top-level names of a config from which objects are built. Other top-level names are variables, used or not.
 SECTIONS = (
@@ -24,7 +25,7 @@ SECTIONS = (
     "chat_pipeline",
     "load_from",
 )
-FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar")
+FILE_KEYS = ("path", "weights", "tokenizer", "config_file", "load_from", "similar", "sizes")
 # A folder has to hold one file of each tuple. CONTENT has these by the type of the dict that names it, or by its key.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")  # The first kind that is there is loaded.
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -67,6 +68,11 @@ def check_files(cfg: Mapping, skip: Iterable[str] = ()) -> None:
     for name, path, content in (entry for entry in entries if entry not in on_hub):
         for missing in _missing_paths(path, path, content):
             names.setdefault(missing, []).append(name)
+            if is_address(path):
+                try:
+                    shard_files(path)
+                except FileNotFoundError as error:
+                    errors[path] = str(error)
     # A download begins when all other files are there.
     for name, path, content in on_hub if not names or huggingface_hub.is_offline_mode() else ():
         try:
@@ -111,7 +117,9 @@ def _missing_paths(path: str, folder: str, content: Iterable[tuple[str, ...]]) -
 
 def _exists(path: str) -> bool:
     """Whether there is a file or a folder, or a shard of a pattern."""
-    return os.path.exists(path) or names_shards(path) and bool(shard_files(path))
+    with suppress(FileNotFoundError):  # a dataset that the Hub's cache does not hold
+        return os.path.exists(path) or names_shards(path) and bool(shard_files(path))
+    return False
 
 
 def _is_on_hub(name: str, path: str, content: Iterable[tuple[str, ...]]) -> bool:
@@ -216,10 +224,13 @@ def _named_files(value: object, name: str) -> Iterator[tuple[str, str, list[tupl
                 yield prefix + key, item, _content(name.rpartition(".")[2] if key == "path" else key, value)
         else:
             yield from _named_files(item, prefix + key)
-    # A dataset has ann_file, and the folders of data_prefix, both under data_root.
+    # A dataset has ann_file, and the folders of data_prefix, both under data_root. Shards that it reads as a stream, or
+    # whose address it does not read without one, may be anywhere.
     root, ann_file, folders = (value.get(key) or "" for key in ("data_root", "ann_file", "data_prefix"))
-    if ann_file and isinstance(ann_file, str):
-        yield prefix + "ann_file", os.path.join(root, ann_file), []
+    if ann_file and isinstance(ann_file, str) and value.get("stream") is None:
+        path = annotation_path(root, ann_file)
+        if names_shards(path) or not is_address(path):
+            yield prefix + "ann_file", path, []
     for key, folder in folders.items() if isinstance(folders, Mapping) else ():
         if isinstance(folder, str) and root + folder:
             yield f"{prefix}data_prefix.{key}", os.path.join(root, folder), []

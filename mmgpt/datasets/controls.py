@@ -25,7 +25,8 @@ class ImageControl:
         seed: seed of the shuffling.
 
     Raises:
-        ValueError: unknown kind, only one image to shuffle, or 'zero' with cached features, which have no pixels.
+        ValueError: unknown kind, only one image to shuffle, 'other' with a stream, whose images are not all there at a
+            time, or 'zero' with cached features, which have no pixels.
     """
 
     def __init__(self, dataset: dict | InstructionDataset, kind: str, seed: int = 0):
@@ -34,6 +35,9 @@ class ImageControl:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if kind == "zero" and any(isinstance(step, LoadFeatures) for step in self.dataset.pipeline.transforms):
             raise ValueError(f"kind='zero': dataset {self.dataset.name!r} reads cached features, which have no pixels")
+        if kind == "other" and getattr(self.dataset, "stream", None) is not None:
+            reason = "the images of its other samples are not there when a sample is read: copy the shards here"
+            raise ValueError(f"kind='other': dataset {self.dataset.name!r} is a stream: {reason}")
         self.kind = kind
         self.shuffled = _shuffled_images(self.dataset, seed) if kind == "other" else {}
 

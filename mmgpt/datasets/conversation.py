@@ -8,7 +8,7 @@ question that is a string is literal text: `<image>` typed in it is not an image
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 IMAGE_CONTENT = {"type": "image"}
 # The marks of other projects: LLaVA's and its followers' `<image>`, `<video>`, `<image_1>`, Qwen-VL's `<img>path</img>`
@@ -50,6 +50,12 @@ def literal_media_marks(sample: dict) -> list[str]:
     """
     texts = (question_text(turn["question"]) for turn in sample["turns"])
     return list(dict.fromkeys(mark for text in texts if "<" in text for mark in MEDIA_MARK.findall(text)))
+
+
+def first_media_mark(samples: Iterable[dict]) -> tuple[int, int, str] | None:
+    """Number of samples with marks of media that are read as text, and record and mark of the first; None without."""
+    marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
+    return (len(marked), *marked[0]) if marked else None
 
 
 def append_text(question: str | Sequence[dict], text: str) -> str | list[dict]:

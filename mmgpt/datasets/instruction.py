@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -13,17 +13,20 @@ from mmengine.logging import print_log
 
 from mmgpt.registry import DATASETS, TRANSFORMS
 from mmgpt.utils.errors import SampleError, SampleLocation, located
-from mmgpt.utils.shard_files import names_shards
+from mmgpt.utils.shard_files import is_address, names_shards
 
-from .conversation import literal_media_marks, split_turns
+from .conversation import first_media_mark, split_turns
 from .dropped import DroppedSamples
 from .feature_cache import CacheMiss
-from .image_folders import check_image_folders
+from .image_folders import check_image_files, check_image_folders
 from .load_once import load_once, once_per_node
 from .records import expecting, find_parser, parse_record, read_records, record_id
 from .serialized import SerializedSamples, serialize
 from .shards.files import Shards
+from .shards.images import is_shard_image
 from .shards.index import code_digest, digest, find_index, index_paths, read_index, write_index
+from .shards.sizes import shard_sizes
+from .shards.streams import StreamedSamples, StreamedShards, StreamOptions
 from .transforms import EachImage, FormatPrompt, LoadFeatures, LoadImages, PrepareImages
 
 SOURCES = ("visual", "language")
@@ -51,7 +54,9 @@ class InstructionDataset(BaseDataset):
 
     The annotation file may be shards, `ann_file='shards/*.parquet'` or `'shards/*.tar'` (see `Shards`), with the images
     inside. Their samples are read from an index, which is built at the first use (see `shards.index`); sampling, epochs
-    and resuming are those of other files. The number of a record is counted within its shard.
+    and resuming are those of other files. With `stream`, they are read from their beginning to their end instead (see
+    `StreamedShards`), and counted at the first use. StreamBatchSampler draws from them, and a sample is replaced by
+    another one in the buffer. The number of a record is counted within its shard.
 
     Args:
         parser: name in PARSERS, or `dict(type=name, **options)`.
@@ -62,6 +67,8 @@ class InstructionDataset(BaseDataset):
         seed: seed of that draw and of the transforms.
         on_error: 'raise', or 'skip' to continue without broken records and samples; for training only.
         pipeline: transforms; nested lists are spliced in, so that configs can share parts of a pipeline.
+        stream: dict(shuffle_buffer=n), with the number of samples among which the order is random, and, to spare the
+            counting, `sizes`, a JSON file of the sizes of shards (see `shard_sizes`); None for local files.
         expect: keys of the records and regular expressions that their values must match, such as dict(split='val'): the
             file of another split is an error then.
         single_turns: make each turn a sample of its own, with its number in the id: for benchmarks that ask several
@@ -71,8 +78,10 @@ class InstructionDataset(BaseDataset):
 
     Raises:
         ValueError: unreadable or empty annotation file, unknown parser or source, a record that the parser refuses (a
-            SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation.
-        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`).
+            SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation; `stream` with cached
+            features, or with `sample`.
+        FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`), or
+            images beside shards are missing (see `check_image_files`).
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class InstructionDataset(BaseDataset):
         seed: int = 0,
         on_error: str = "raise",
         pipeline: Sequence = (),
+        stream: Mapping | None = None,
         expect: Mapping[str, str] | None = None,
         single_turns: bool = False,
         **base,  # MMEngine's BaseDataset
@@ -106,23 +116,34 @@ class InstructionDataset(BaseDataset):
         self.dropped = DroppedSamples(self.name)
         steps = build_pipeline(pipeline)
         is_evaluation = base.get("test_mode") or any(getattr(step, "open_last", False) for step in steps)
+        self.stream = None if stream is None else StreamOptions(**stream)
+        if stream is not None and sample is not None:
+            raise ValueError(f"dataset {self.name!r}: a stream is read whole: set weight instead of sample={sample}")
+        if stream is not None and any(isinstance(step, LoadFeatures) for step in steps):
+            reason = "its images have no files, whose features could be cached: set image_steps='${pixel_steps}'"
+            raise ValueError(f"dataset {self.name!r} is a stream: {reason}")
         if self.skip_errors and is_evaluation:
             raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")
+        if is_address(base.get("ann_file") or ""):
+            base["data_root"] = None
         super().__init__(pipeline=steps, **base)
 
     @cached_property
-    def shards(self) -> Shards | None:
+    def shards(self) -> Shards | StreamedShards | None:
         """The shards that `ann_file` names; None for an annotation file.
 
         Raises:
-            ValueError: `data_prefix` names folders beside shards.
+            ValueError: `data_prefix` names folders beside shards, or the file is on another machine.
         """
-        if not names_shards(self.ann_file):
+        if self.stream is None and is_address(self.ann_file) and not names_shards(self.ann_file):
+            reason = "is not a local file: set stream=dict(shuffle_buffer=1000) to read it as a stream"
+            raise ValueError(f"dataset {self.name!r}: {self.ann_file} {reason}")
+        if self.stream is None and not names_shards(self.ann_file):
             return None
         folders = {name: folder for name, folder in self.data_prefix.items() if name in ("img", "questions")}
         if folders:
             raise ValueError(f"{self.ann_file} has its images inside: data_prefix={folders} is not read with shards")
-        return Shards(self.ann_file)
+        return Shards(self.ann_file) if self.stream is None else StreamedShards(self.ann_file)
 
     @property
     def files(self) -> list[str]:
@@ -142,13 +163,18 @@ class InstructionDataset(BaseDataset):
         """File with a record, and the number of the record in it."""
         return self.shards.origin(number) if self.shards else (self.ann_file, number)
 
-    def load_data_list(self) -> SerializedSamples:
+    def load_data_list(self) -> SerializedSamples | StreamedSamples:
         """All samples of the file (or `sample` of them, drawn at random), checked, without opening images."""
+        if self.stream is not None:
+            return self._streamed()
         if self.shards is None:
             return load_once(self._read)
         header, samples = read_index(once_per_node(self._index))
         self.shards.starts = header["starts"]
         samples = serialize(self.draw(samples))
+        if header["has_files"] and self.loads_images:
+            origin = dict(dataset=self.name, file=self.ann_file)
+            once_per_node(lambda: check_image_files(samples, self.shards.folder, origin, self.skip_errors))
         self._log(len(samples), header["records"], len(header["refused"]), header["marks"])
         return samples
 
@@ -159,31 +185,47 @@ class InstructionDataset(BaseDataset):
         if self.loads_images:
             origin = dict(dataset=self.name, file=self.ann_file)
             check_image_folders(samples, self.data_prefix.get("img", ""), origin, self.skip_errors)
-        self._log(len(samples), records, len(refused), _first_mark(samples))
+        self._log(len(samples), records, len(refused), first_media_mark(samples))
         return samples
 
     def _index(self) -> Path:
         """Path of the index of the shards as they are now, built by this process where there is none."""
-        settings = [
-            os.path.relpath(self.ann_file, self.shards.folder or "."),
-            self.parser,
-            self.expect,
-            self.skip_errors,
-        ]
-        paths = index_paths(self.shards.folder, digest(repr(settings)))
+        pattern = os.path.relpath(self.shards.path, self.shards.folder or ".")
+        paths = index_paths(self.shards.folder, digest(repr([pattern, self.parser, self.expect, self.skip_errors])))
         # The samples depend on the shards and on the code of the parser.
-        parser = find_parser(self.parser)
-        state = [self.shards.state(), code_digest(getattr(parser, "func", parser))]
+        state = [self.shards.state(), code_digest(find_parser(self.parser))]
         path = find_index(paths, state)
         if path is None:
             print_log(f"dataset {self.name}: indexing {len(self.files)} shards of {self.ann_file}", "current")
             samples, records, refused = self._parse_all(as_json=True)
-            header = dict(state=state, starts=self.shards.starts, records=records, refused=refused)
-            path = write_index(paths, header | dict(marks=_first_mark(samples)), samples)
+            has_files = any(not is_shard_image(image) for sample in samples for image in sample["images"])
+            header = dict(state=state, starts=self.shards.starts, records=records, refused=refused, has_files=has_files)
+            path = write_index(paths, header | dict(marks=first_media_mark(samples)), samples)
         else:
             for message in read_index(path)[0]["refused"]:
                 self.dropped.add("refused", message)
         return path
+
+    def _streamed(self) -> StreamedSamples:
+        """Samples of shards that are read as streams, which are counted here where nobody has."""
+        self.serialize_data = False
+        read, options = self._shard_samples, self.stream
+        parsing = [self.parser, self.expect, self.skip_errors, self.single_turns, code_digest(find_parser(self.parser))]
+        sizes = once_per_node(lambda: shard_sizes(self.shards, read, parsing, options.sizes))
+        samples = StreamedSamples(read, self.files, sizes, options.shuffle_buffer)
+        print_log(f"dataset {self.name}: {len(samples)} samples in {len(sizes)} streamed shards", "current")
+        return samples
+
+    def _shard_samples(self, shard: int) -> Iterator[tuple[dict, dict[str, bytes]]]:
+        """Samples of a streamed shard, each with the bytes of its images by name."""
+        first = self.shards.starts[shard]
+        for row, (record, images) in enumerate(self.shards.read(shard)):
+            if isinstance(record, dict) and record_id(record) is None:
+                record = {"id": str(row), **record}
+            sample = self._parse(first + row, record, [])
+            if sample is not None:
+                for turn in split_turns(sample) if self.single_turns else [sample]:
+                    yield turn, images
 
     def _parse_all(self, as_json: bool = False) -> tuple[SerializedSamples, int, list[str]]:
         """Samples of all records, the number of records, and a message about each that the parser has refused."""
@@ -198,7 +240,7 @@ class InstructionDataset(BaseDataset):
         return samples, records, refused
 
     def _log(self, samples: int, records: int, refused: int, marks: tuple[int, int, str] | None) -> None:
-        """Log the numbers of samples, records and refused records, and the `_first_mark`."""
+        """Log the numbers of samples, records and refused records, and the `first_media_mark`."""
         if marks:
             number, record, mark = marks
             file, record = self.origin(record)
@@ -262,8 +304,9 @@ class InstructionDataset(BaseDataset):
 
     def __getitem__(self, idx: int) -> dict:
         epoch, position = divmod(idx, len(self))
-        for step in range(len(self)):
-            data = self.prepare_data(max(epoch, 0) * len(self) + (position + step) % len(self))
+        run = range(len(self)) if self.stream is None else self.data_list.run_of(position)
+        for step in range(len(run)):
+            data = self.prepare_data(max(epoch, 0) * len(self) + run[(position - run[0] + step) % len(run)])
             if data is not None:
                 return data
         hint = ", or those that have cannot be read: see the log" if self.dropped.totals["failed"] else ""
@@ -331,12 +374,6 @@ class InstructionDataset(BaseDataset):
         samples, self.data_list = serialize(self.data_list), []
         self.as_json = samples.as_json
         return samples.data, samples.ends
-
-
-def _first_mark(samples: Iterable[dict]) -> tuple[int, int, str] | None:
-    """Number of samples with marks of media that are read as text, and record and mark of the first; None without."""
-    marked = [(sample["record"], marks[0]) for sample in samples if (marks := literal_media_marks(sample))]
-    return (len(marked), *marked[0]) if marked else None
 
 
 def _apply(steps: Sequence, info: dict) -> dict | None:

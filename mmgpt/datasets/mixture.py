@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .instruction import SOURCES, InstructionDataset
+from .shards.streams import StreamedSamples
 
 VISUAL, LANGUAGE, BATCHES, PASSES = 0, 1, 2, 3  # streams of random numbers; the first two in the order of SOURCES
 
@@ -49,25 +50,51 @@ class Mixture:
 
     def epoch(self, number: int) -> np.ndarray:
         """Samples of an epoch in their order, each as `pass * total + index`, see InstructionDataset."""
-        samples, first = [np.empty(0, int)], self.first
+        samples = np.concatenate([np.empty(0, int), *self._samples(number)])
+        return samples[self._order(len(self), self.stream, number)]
+
+    def reading_order(self, number: int) -> np.ndarray:
+        """Same as `epoch`, in an order in which the samples of each streamed dataset stay in that of a pass over it."""
+        datasets = np.repeat(np.arange(len(self.counts)), self.counts)[self._order(len(self), self.stream, number)]
+        samples = np.empty(len(self), int)
+        for position, part in enumerate(self._samples(number)):
+            if streamed_samples(self.datasets[position]) is None:
+                part = part[self._order(len(part), self.stream, number, position)]
+            samples[datasets == position] = part
+        return samples
+
+    def _samples(self, number: int) -> list[np.ndarray]:
+        """Samples of an epoch from each dataset; a pass that several epochs share, or over a stream, has an order."""
+        parts, first = [], self.first
         for position, (dataset, count) in enumerate(zip(self.datasets, self.counts, strict=True)):
             # The epoch takes the samples from `start` to `end` of the endless passes over the dataset.
             size, start, end = len(dataset), number * count, (number + 1) * count
+            streamed, samples = streamed_samples(dataset), [np.empty(0, int)]
             for pass_number in range(start // size, -(-end // size)):
                 low, high = max(start - pass_number * size, 0), min(end - pass_number * size, size)
-                if high - low == size:
+                key = PASSES, self.stream, position, pass_number
+                if streamed and self.shuffle:
+                    order = streamed.order(np.random.default_rng([self.seed, *key]))[low:high]
+                elif high - low == size:
                     order = np.arange(size)
                 else:
-                    order = self._order(size, PASSES, self.stream, position, pass_number)[low:high]
+                    order = self._order(size, *key)[low:high]
                 samples.append(first + pass_number * self.total + order)
+            parts.append(np.concatenate(samples))
             first += size
-        return np.concatenate(samples)[self._order(len(self), self.stream, number)]
+        return parts
 
     def _order(self, size: int, *key: int) -> np.ndarray:
         """Random order of `size` items as a function of (seed, key), or their own order without shuffling."""
         if not self.shuffle:
             return np.arange(size)
         return np.random.default_rng([self.seed, *key]).permutation(size)
+
+
+def streamed_samples(dataset) -> StreamedSamples | None:
+    """Samples of a dataset that is read as a stream; None for any other."""
+    samples = getattr(dataset, "data_list", None)
+    return samples if isinstance(samples, StreamedSamples) else None
 
 
 def mixture_table(mixtures: Sequence[tuple[Mixture, int]]) -> str:

@@ -94,10 +94,14 @@ def find_parser(parser: str | dict) -> Callable[[dict], dict | None]:
 def parse_record(parse: Callable[[dict], dict | None], number: int, record) -> dict | None:
     """Sample that a parser makes of a record, checked, with an `id` and as `record` its number; None if it is skipped.
 
+    An error in the place of a record, which shards give for a broken one, is raised.
+
     Raises:
         SampleError: the record does not have the format of the parser; gives the reason, and leaves the location to
             the caller.
     """
+    if isinstance(record, SampleError):
+        raise record
     try:
         if not isinstance(record, dict):
             raise ValueError(f"a record must be an object, got {record!r:.80}")

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from mmgpt.registry import DATA_SAMPLERS
 
-from .mixture import BATCHES, LANGUAGE, VISUAL, Mixture, mixture_table
+from .mixture import BATCHES, LANGUAGE, VISUAL, Mixture, mixture_table, streamed_samples
 
 
 @DATA_SAMPLERS.register_module()
@@ -42,7 +42,7 @@ class JointBatchSampler(Sampler):
 
     Raises:
         ValueError: the dataset is not a JointDataset, one of its datasets would never be drawn (by its weight or a
-            batch size of 0), or `sorted_batches` is below 1.
+            batch size of 0) or is a stream, or `sorted_batches` is below 1.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0, sorted_batches: int = 1):
@@ -57,13 +57,11 @@ class JointBatchSampler(Sampler):
         self.language = Mixture(dataset.language, LANGUAGE, dataset.visual_size, *common)
         self.batch_size = batch_size if self.visual else 0
         self.language_batch_size = language_batch_size if self.language else 0
-        for size, mixture, name in (
-            (self.batch_size, self.visual, "batch_size"),
-            (self.language_batch_size, self.language, "language_batch_size"),
-        ):
-            if mixture and size < 1:
-                count = len(mixture)
-                raise ValueError(f"{name}={size}, but there are {count} such samples, which would never be drawn")
+        check_batch_sizes((self.visual, self.batch_size), (self.language, self.language_batch_size))
+        streams = [member.name for member in (*dataset.visual, *dataset.language) if streamed_samples(member)]
+        if streams:
+            reason = "are streams, from which batch_sampler=dict(type='StreamBatchSampler') draws"
+            raise ValueError(f"datasets {', '.join(streams)} {reason}")
         drawn = len(self) * sampler.world_size * self.language_batch_size if self.visual else len(self.language)
         print_log(mixture_table([(self.visual, len(self.visual)), (self.language, drawn)]), "current")
 
@@ -110,3 +108,10 @@ class JointBatchSampler(Sampler):
     def _one_epoch(self, mixture: Mixture, number: int) -> list[int]:
         """Samples of this process in one epoch."""
         return mixture.epoch(number)[self.sampler.rank :: self.sampler.world_size].tolist()
+
+
+def check_batch_sizes(visual: tuple[Mixture, int], language: tuple[Mixture, int]) -> None:
+    """Raises a ValueError for a mixture of which no batch would have a sample, each with its batch size."""
+    for (mixture, size), name in ((visual, "batch_size"), (language, "language_batch_size")):
+        if mixture and size < 1:
+            raise ValueError(f"{name}={size}, but there are {len(mixture)} such samples, which would never be drawn")

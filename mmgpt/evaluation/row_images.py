@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from mmgpt.datasets.transforms import LoadImages
-from mmgpt.utils.shard_files import names_shards, shard_folder
+from mmgpt.utils.shard_files import annotation_path, names_shards, shard_folder
 
 PLACEHOLDER_SIZE = (96, 64)
 
@@ -43,7 +43,7 @@ def image_folders(datasets) -> Iterator[tuple[str, Path]]:
         parser, prefix = datasets.get("parser"), datasets.get("data_prefix") or {}
         name = datasets.get("name") or (parser if isinstance(parser, str) else parser["type"])
         root = datasets.get("data_root") or ""
-        file = os.path.join(root, datasets["ann_file"])
+        file = annotation_path(root, datasets["ann_file"])
         yield name, Path(shard_folder(file) if names_shards(file) else os.path.join(root, prefix.get("img") or ""))
     elif isinstance(datasets, Mapping):
         yield from image_folders(list(datasets.values()))

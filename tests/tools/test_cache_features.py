@@ -265,6 +265,21 @@ def test_unreadable_images_are_listed_at_the_end(config, fill, tmp_path):
         fill()
 
 
+def test_training_on_shards_with_cached_features_is_that_on_their_pixels(config, fill, tmp_path, capsys):
+    write_tar(tmp_path / "0.tar", records(3))
+    write_tar(tmp_path / "1.tar", records(5, first=3))
+    config.write_text(config.read_text().replace('data_prefix=dict(img="images"),', "").replace("train.jsonl", "*.tar"))
+    fill()
+    assert "8 images, 0 of them in" in capsys.readouterr().out
+    fill()
+    assert "8 images, 8 of them in" in capsys.readouterr().out
+    batch, losses, _ = train_once(config)
+    assert batch["pixels"].shape == (4, 2, 16, 32)
+    pixels, plain_losses, _ = train_once(config, PIXELS, dict(feature_cache=None))
+    assert pixels["pixels"].shape == (4, 2, 3, 32, 32)
+    assert_close(losses, plain_losses)
+
+
 def test_images_of_a_linked_shard_are_encoded_once(config, fill, tmp_path, capsys):
     write_tar(tmp_path / "0.tar", records(4))
     (tmp_path / "link.tar").symlink_to(tmp_path / "0.tar")

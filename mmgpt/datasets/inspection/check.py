@@ -109,18 +109,20 @@ class CheckedDataset:
             try:
                 yield parse_record(self.dataset.parse, number, record)
             except SampleError as error:
-                self.add("broken_record", error.reason, number, record_id(record))
+                self.add("broken_record", error.reason, number, error.location.id or record_id(record))
 
 
 def read_datasets(cfg: Mapping) -> Iterator[CheckedDataset]:
     """Datasets of a config's train, val and test loaders, each read in turn; those of a JointDataset one by one.
 
     Raises:
-        ValueError: a dataset is not an InstructionDataset, or its pipeline has no TokenizeSegments.
+        ValueError: a dataset is not an InstructionDataset, is a stream, or its pipeline has no TokenizeSegments.
     """
     for split in SPLITS:
         loader = cfg.get(f"{split}_dataloader")
         for dataset in lazy_datasets(loader["dataset"]) if loader else ():
+            if dataset.stream is not None:
+                raise ValueError(f"dataset {dataset.name!r} is a stream, whose shards have to be copied for the check")
             tokenize_step(dataset)
             yield CheckedDataset(split, dataset)
 

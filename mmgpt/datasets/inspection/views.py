@@ -105,10 +105,12 @@ def shown_datasets(dataset) -> list[InstructionDataset]:
     """Instruction datasets inside a built dataset: itself, those of a JointDataset, those of wrappers.
 
     Raises:
-        ValueError: it contains a dataset of another type.
+        ValueError: it contains a dataset of another type, or a stream, whose images are gone when a batch is shown.
     """
     datasets = [getattr(member, "dataset", member) for member in mixed_datasets(dataset)]
     for member in datasets:
+        if getattr(member, "stream", None) is not None:
+            raise ValueError(f"dataset {member.name!r} is a stream, whose shards have to be copied to be shown")
         if not isinstance(member, InstructionDataset):
             raise ValueError(f"a dataset of type {type(member).__name__} cannot be shown, only InstructionDataset")
     return datasets

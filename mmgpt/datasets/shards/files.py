@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from mmgpt.utils.errors import SampleError, SampleLocation
-from mmgpt.utils.shard_files import shard_files, shard_folder
+from mmgpt.utils.shard_files import local_path, shard_files, shard_folder
 
 from .tables import read_arrow, read_parquet
 from .tar import read_tar
@@ -17,20 +17,22 @@ class Shards:
     """Shards that an annotation file names, in the order of their names.
 
     Args:
-        path: file or pattern of files, or a folder of `Dataset.save_to_disk`.
+        path: file or pattern of files, a folder of `Dataset.save_to_disk`, or an address on the Hub (see `local_path`).
 
     Attributes:
+        path: the same on this machine.
         folder: folder that the names of images start from.
         files: paths of the shards.
         starts: number of records before each shard, as far as they have been read.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or the dataset is not in the Hub's cache.
         ValueError: a folder that `Dataset.save_to_disk` has not written.
     """
 
     def __init__(self, path: str):
-        self.path, self.folder, self.files = path, shard_folder(path), shard_files(path)
+        self.path = local_path(path)
+        self.folder, self.files = shard_folder(self.path), shard_files(self.path)
         self.starts: list[int] = []
         if not self.files:
             raise FileNotFoundError(f"no annotation file {path!r}")

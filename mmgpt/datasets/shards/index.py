@@ -12,8 +12,9 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,11 +26,15 @@ COUNT, SUFFIX = np.dtype(np.int64), ".mmgpt_index"
 
 def index_paths(folder: str | os.PathLike, name: str) -> list[Path]:
     """Paths at which the index of a name of the shards in a folder may be, the first one beside them."""
-    paths, elsewhere = [Path(folder, name + SUFFIX)], f"{digest(os.path.realpath(folder))}-{name}{SUFFIX}"
+    return [Path(folder, name + SUFFIX), *cache_paths(f"{digest(os.path.realpath(folder))}-{name}{SUFFIX}")]
+
+
+def cache_paths(name: str) -> list[Path]:
+    """Paths at which a file of the cache may be: in the user's cache folder, and in the folder of temporary files."""
+    paths = [Path(tempfile.gettempdir(), name)]
     with suppress(RuntimeError):  # a user without a home directory
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        paths.append(Path(cache, "mmgpt", elsewhere))
-    return [*paths, Path(tempfile.gettempdir(), elsewhere)]
+        paths.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mmgpt", name))
+    return paths
 
 
 def read_index(path: str | os.PathLike) -> tuple[dict, SerializedSamples]:
@@ -66,24 +71,27 @@ def write_index(paths: Sequence[Path], header: Mapping, samples: SerializedSampl
     """
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % COUNT.itemsize)
-    *others, last = paths
-    for path in others:
-        with suppress(OSError):
-            return _write(path, text, samples)
-    return _write(last, text, samples)
 
-
-def _write(path: Path, text: bytes, samples: SerializedSamples) -> Path:
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+    def write(file: BinaryIO) -> None:
         file.write(np.array([len(text)], COUNT).data)
         file.write(text)
         samples.write(file)
-    return path
+
+    return write_first(paths, write)
+
+
+def write_first(paths: Sequence[Path], write: Callable[[BinaryIO], object]) -> Path:
+    """Writes a file, by a function, to the first of some paths that can be written; see `write_index`."""
+    for path in paths:
+        with suppress(OSError) if path != paths[-1] else nullcontext():
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                write(file)
+            return path
 
 
 def code_digest(parser: Callable) -> str:
-    """Digest of the source of a parser and of this package of datasets."""
-    files = [Path(inspect.getfile(parser)), *sorted(Path(__file__).parents[1].rglob("*.py"))]
+    """Digest of the source of a parser (see `find_parser`) and of this package of datasets."""
+    files = [Path(inspect.getfile(getattr(parser, "func", parser))), *sorted(Path(__file__).parents[1].rglob("*.py"))]
     return digest("\0".join(file.read_text(encoding="utf-8") for file in files))
 
 

@@ -1,8 +1,10 @@
 """Records of Parquet and Arrow files with images in them, as pyarrow and the library `datasets` write them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from mmap import ACCESS_READ, mmap
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,12 +18,13 @@ FILE_MAGIC = b"ARROW1"  # Arrow files begin with it, and streams, which `dataset
 INSTALL = "pip install -r requirements/parquet.txt"
 
 
-def read_parquet(path: str, name: str) -> Iterator[dict]:
+def read_parquet(path: str, name: str) -> Iterator[dict | SampleError]:
     """Records of a Parquet file. Images are given by their names (see `shards.images`), and their bytes not kept.
 
     A column of images has bytes, structs of bytes and path (the Image feature of `datasets`), or lists of these. An
     image without bytes is given by its path. Within other columns, keys without a value are left out: the structs of a
-    column have the same keys in all rows.
+    column have the same keys in all rows. Bytes of fixed size, such as hashes, become hexadecimal text. In the place of
+    a row with a list of images in which one is missing there is the error about it.
 
     Args:
         path: the file.
@@ -29,13 +32,12 @@ def read_parquet(path: str, name: str) -> Iterator[dict]:
 
     Raises:
         ValueError: pyarrow is missing.
-        SampleError: the file or a row is damaged, an item of a list of images is null, or images are nested in other
-            columns, or encoded in pieces.
+        SampleError: the file is damaged, or images are nested in other columns, or encoded in pieces.
     """
     with arrow_errors(path, "Parquet"):
         from pyarrow.parquet import ParquetFile
 
-        number = 0
+        number, named = 0, partial(_position_name, name)
         with (
             ParquetFile(path) as file,
             open(path, "rb") as opened,
@@ -48,11 +50,65 @@ def read_parquet(path: str, name: str) -> Iterator[dict]:
                 with arrow_errors(path, "Parquet", number):
                     for batch in file.iter_batches(ROWS, row_groups=[group]):
                         images = {key: list(_cells(batch[key], searches[key].positions)) for key in keys}
-                        yield from _records(batch, images, name, number)
+                        yield from _records(batch, images, named, path, number)
                         number += batch.num_rows
 
 
-def read_arrow(path: str, name: str) -> Iterator[dict]:
+def stream_parquet(file: BinaryIO, path: str, name: str) -> Iterator[tuple[dict | SampleError, dict[str, bytes]]]:
+    """Records of a Parquet file, each with the bytes of its images by name.
+
+    The records are those of `read_parquet`, with other names of images.
+
+    Args:
+        file: the Parquet file, in which reading can start anywhere.
+        path: its path or address, for messages.
+        name: its name, for the names of images.
+
+    Raises:
+        ValueError: pyarrow is missing.
+        SampleError: the file is damaged, or images are nested in other columns.
+    """
+    with arrow_errors(path, "Parquet"):
+        from pyarrow.parquet import ParquetFile
+
+        yield from _with_contents(ParquetFile(file).iter_batches(ROWS), path, name)
+
+
+def stream_arrow(file: BinaryIO, path: str, name: str) -> Iterator[tuple[dict | SampleError, dict[str, bytes]]]:
+    """Records of an Arrow file or stream, see `stream_parquet`."""
+    with arrow_errors(path, "Arrow"):
+        import pyarrow
+
+        is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC
+        file.seek(0)
+        reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        yield from _with_contents(batches, path, name)
+
+
+def _with_contents(batches: Iterable, path: str, name: str) -> Iterator[tuple[dict | SampleError, dict[str, bytes]]]:
+    """Records of batches of rows, each with the bytes of its images by name."""
+    contents: dict[str, bytes] = {}
+
+    def named(key: str, image: bytes | str) -> str:
+        if isinstance(image, str):
+            raise SampleError(f"image {image!r} has no bytes: images beside the shards are not read from a stream")
+        image_key = image_name(name, key, Position(0, len(image)))
+        contents[image_key] = image
+        return image_key
+
+    number = 0
+    for batch in batches:
+        with arrow_errors(path, "Parquet or Arrow", number):
+            keys = _image_columns(batch.schema)
+            images = {key: list(_cells(batch[key], lambda values: values.to_pylist())) for key in keys}
+            for record in _records(batch, images, named, path, number):
+                yield record, dict(contents)
+                contents.clear()
+            number += batch.num_rows
+
+
+def read_arrow(path: str, name: str) -> Iterator[dict | SampleError]:
     """Records of an Arrow file or stream; see `read_parquet`."""
     with arrow_errors(path, "Arrow"):
         import pyarrow
@@ -78,7 +134,7 @@ def read_arrow(path: str, name: str) -> Iterator[dict]:
 
         for batch in batches:
             images = {key: list(_cells(batch[key], positions)) for key in keys}
-            yield from _records(batch, images, name, number)
+            yield from _records(batch, images, partial(_position_name, name), path, number)
             number += batch.num_rows
 
 
@@ -109,7 +165,7 @@ def _image_columns(schema) -> list[str]:
             kind = kind.field("bytes").type
         if types.is_binary(kind) or types.is_large_binary(kind):
             names.append(field.name)
-        elif "binary" in str(field.type):
+        elif "binary" in str(field.type).replace("fixed_size_binary", ""):
             reason = "images are read from columns of bytes, of structs of bytes and path, and of lists of these"
             raise SampleError(f"column {field.name!r} is {field.type!s:.200}: {reason}")
     return names
@@ -156,30 +212,49 @@ def _cells(column, positions: Callable) -> Iterator[object]:
         yield (position if has_bytes else path) if is_valid else None
 
 
-def _records(batch, images: Mapping[str, list], name: str, number: int) -> Iterator[dict]:
-    """Records of the rows of a batch, from the row with a number, with names in the place of images."""
+def _records(
+    batch, images: Mapping[str, list], named: Callable, path: str, number: int
+) -> Iterator[dict | SampleError]:
+    """Records of the rows of a batch, with names in the place of images; of a broken row, the error about it.
+
+    Args:
+        batch: pyarrow's RecordBatch.
+        images: the cells of the columns with images, see `_cells`.
+        named: function from the place of an image in the file, and its cell, to its name.
+        path: the file.
+        number: of the first row.
+    """
     texts = batch.select([key for key in batch.schema.names if key not in images])
     for start in range(0, batch.num_rows, ROWS):
         for i, row in enumerate(texts.slice(start, ROWS).to_pylist(), start):
-            record = {key: _without_nulls(value) for key, value in row.items()}
-            for key, cells in images.items():
-                place = f"{number + i}/{key}"
-                if isinstance(cells[i], list):
-                    if None in cells[i]:
-                        reason = f"item {cells[i].index(None)} of column {key!r} has neither bytes nor path"
-                        raise SampleError(reason, SampleLocation(record=number + i))
-                    record[key] = [_named(name, f"{place}/{item}", value) for item, value in enumerate(cells[i])]
-                else:
-                    record[key] = cells[i] and _named(name, place, cells[i])
+            record = {key: _plain(value) for key, value in row.items()}
+            try:
+                with located(SampleLocation(file=path, record=number + i)):
+                    for key, cells in images.items():
+                        record[key] = _image_names(cells[i], f"{number + i}/{key}", named)
+            except SampleError as error:
+                record = error
             yield record
 
 
-def _named(shard: str, key: str, image: Position | str) -> str:
+def _image_names(cell, place: str, named: Callable):
+    """Names of the images of a cell; SampleError where a list has an item without an image."""
+    if not isinstance(cell, list):
+        return cell if cell is None else named(place, cell)
+    if None in cell:
+        key = place.partition("/")[2]
+        raise SampleError(f"item {cell.index(None)} of column {key!r} has neither bytes nor path")
+    return [named(f"{place}/{item}", image) for item, image in enumerate(cell)]
+
+
+def _position_name(shard: str, key: str, image: Position | str) -> str:
     return image if isinstance(image, str) else image_name(shard, key, image)
 
 
-def _without_nulls(value):
-    """Value of a column without the keys of structs that are null."""
+def _plain(value):
+    """Value of a column without the keys of structs that are null, and with bytes of fixed size as hexadecimal text."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, bytes):
+        return value.hex()
+    return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -32,6 +32,7 @@ class AddExamples:
             draws the examples at random.
 
     Raises:
+        ValueError: `shots` below 0, or the dataset is a stream.
         SampleError: fewer examples than `shots`, an example without an answer, or an image without features.
     """
 
@@ -40,6 +41,10 @@ class AddExamples:
             raise ValueError(f"shots={shots}: the number of examples is 0 or more")
         self.shots, self.images = shots, images
         self.dataset = DATASETS.build(dict(dataset)) if shots else None
+        if shots and self.dataset.stream is not None:
+            raise ValueError(
+                f"dataset {self.dataset.name!r} is a stream, of which no examples can be drawn: copy its shards"
+            )
         self.nearest = Nearest(similar, self.dataset) if similar and shots else None
 
     def __call__(self, results: dict) -> dict:

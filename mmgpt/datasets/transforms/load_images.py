@@ -1,6 +1,7 @@
 """Loading of images."""
 
 import os
+from io import BytesIO
 
 from PIL import Image
 
@@ -18,6 +19,8 @@ from .images import upright_rgb
 class LoadImages:
     """Reads the images of a sample into `pil`, a list of PIL images from `upright_rgb`.
 
+    Those of a stream are read from their bytes, which the sample has by their names in `image_bytes`.
+
     A data URI, which may come from a visitor of the chat page, is read within the limits of `open_image`.
 
     Raises:
@@ -29,13 +32,14 @@ class LoadImages:
         results["pil"] = []
         for name in results["images"]:
             path = image_path(results.get("image_folder", ""), name)
-            if not is_data_uri(path) and not os.path.isfile(shard_of(path)):
+            content = results.get("image_bytes", {}).get(name)
+            if content is None and not is_data_uri(path) and not os.path.isfile(shard_of(path)):
                 raise MissingImageError("no such file", SampleLocation.of(results, image=path))
             try:
                 if is_data_uri(path):
                     results["pil"].append(open_image(read_data_uri(path)))
                 else:
-                    with Image.open(image_source(path)) as image:
+                    with Image.open(image_source(path) if content is None else BytesIO(content)) as image:
                         results["pil"].append(upright_rgb(image))
             # Pillow's plugins raise errors of any type for damaged files.
             except Exception as error:

@@ -23,6 +23,7 @@ from mmgpt.datasets.inspection.views import read_rows
 from mmgpt.datasets.shards import index
 from mmgpt.evaluation.row_images import RowImages
 from mmgpt.utils.errors import MissingImageError, SampleError
+from tests.helpers.hub_cache import COMMIT, use_hub
 from tests.helpers.shards import png, records, write_arrow, write_lines, write_members, write_parquet, write_tar
 
 COUNT = 12
@@ -327,6 +328,76 @@ def test_an_error_about_an_image_names_its_place(tmp_path, make):
         dataset[0]
 
 
+def test_broken_records_of_tar_files_are_passed_over(tmp_path, make):
+    rows = records(4)
+    good = [("b.json", json.dumps(rows[1] | {"id": "b"}).encode()), ("b.png", png("b"))]
+    broken = [("a.json", b"{"), *good, ("c.json", b"\xff"), ("a.txt", b"again"), ("d.mp4", b"")]
+    write_tar(tmp_path / "0.tar", rows)
+    write_members(tmp_path / "1.tar", broken)
+    dataset = make(dict(ann_file=str(tmp_path / "*.tar")), on_error="skip")
+    assert dataset.dropped.totals["refused"] == 4
+    assert [sample["meta"]["id"] for sample in dataset] == [row["id"] for row in rows] + ["b"]
+    assert dataset.get_data_info(4)["record"] == 1
+    with pytest.raises(SampleError, match="1.tar', record 0, id 'a': its .json is not valid JSON"):
+        make(dict(ann_file=str(tmp_path / "*.tar")))
+
+
+def test_missing_images_beside_shards_are_listed_at_once(tmp_path, make, steps, logged):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (requirements/parquet.txt)")
+    from pyarrow.parquet import write_table
+
+    turns = [[{"question": "a", "answer": "red"}]] * 24
+    image = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    images = pyarrow.array([[{"path": f"{i}.png"}] for i in range(24)], pyarrow.list_(image))
+    write_table(pyarrow.table({"turns": turns, "images": images}), tmp_path / "0.parquet")
+    files = dict(ann_file=str(tmp_path / "*.parquet"))
+    with pytest.raises(MissingImageError, match="24 of 24 image files that its shards name are missing") as raised:
+        make(files)
+    assert [line.strip() for line in str(raised.value).splitlines()[-2:]] == [f"{tmp_path}/5.png", "and 4 more"]
+    with pytest.raises(MissingImageError):
+        make(files, on_error="skip")
+    assert len(make(files, pipeline=steps(None))) == 24
+    (tmp_path / "3.png").write_bytes(png("3"))
+    with pytest.raises(MissingImageError, match="23 of 24"):
+        make(files)
+    logged.clear()
+    assert make(files, on_error="skip")[0]["meta"]["id"] == "3"
+    assert any("23 of 24 image files" in line for line in logged)
+
+
+# ---- the Hub's cache
+
+
+def test_a_dataset_on_the_hub_is_read_from_its_cache(tmp_path, make, monkeypatch):
+    use_hub(monkeypatch, tmp_path / "hub")
+    address = "hf://datasets/owner/photos/data/train-*.tar"
+    missing = r"does not hold owner/photos: run `hf download owner/photos --repo-type dataset` with a network"
+    with pytest.raises(FileNotFoundError, match=missing):
+        make(dict(ann_file=address))
+    config = dict(train_dataloader=dict(dataset=dict(ann_file=address, data_root="data")))
+    with pytest.raises(FileNotFoundError, match=missing):
+        check_files(config)
+    assert fingerprints(config) == {}
+    repository = tmp_path / "hub" / "datasets--owner--photos"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    folder = repository / "snapshots" / COMMIT
+    write_tar(folder / "data" / "train-0.tar", records(COUNT))
+    check_files(config)
+    assert len(fingerprints(config)) == 1
+    for name in (address, address.replace("photos", f"photos@{COMMIT}")):
+        dataset = make(dict(ann_file=name, data_root="data"))
+        assert dataset.files == [str(folder / "data" / "train-0.tar")]
+        assert len(dataset) == COUNT
+        assert dataset[2]["pixels"].shape == (2, 3, 16, 16)
+    with pytest.raises(ValueError, match="must end in the names of shards; in the cache are data/train-0.tar"):
+        make(dict(ann_file="hf://datasets/owner/photos"))
+    with pytest.raises(ValueError, match="an address on the Hub is hf://datasets/OWNER/NAME/FILES or"):
+        make(dict(ann_file="hf://datasets/photos"))
+    with pytest.raises(FileNotFoundError, match="owner/photos@v2: run `hf download .* --revision v2`"):
+        make(dict(ann_file=address.replace("photos/", "photos@v2/")))
+
+
 # ---- what looks at datasets
 
 
@@ -348,10 +419,15 @@ def test_the_check_finds_what_is_wrong_in_shards(tmp_path, steps):
         ("unreadable_image", "2.tar", 0, "sample-41"),
     ]
     assert findings[2].value.endswith("+0: an empty file")
-    write_members(tmp_path / "2.tar", [("a.json", b"{")])
+    write_members(tmp_path / "2.tar", [("a.json", b"{"), ("b.json", b"[]")])
+    (checked,) = read_datasets(dict(train_dataloader=dict(dataset=dataset)))
+    broken = [(finding.kind, Path(finding.file).name, finding.id) for finding in checked.findings]
+    assert broken == [("broken_record", f"{i}.tar", id) for i, id in ((1, "sample-8"), (2, "a"), (2, "b"))]
+    assert checked.findings[1].value.startswith("its .json is not valid JSON")
+    (tmp_path / "2.tar").write_bytes(b"no tar file" * 100)
     (checked,) = read_datasets(dict(train_dataloader=dict(dataset=dataset)))
     assert [finding.kind for finding in checked.findings] == ["broken_record", "annotation_file"]
-    assert "2.tar', record 0, id 'a': its .json is not valid JSON" in checked.findings[1].value
+    assert "2.tar'" in checked.findings[1].value
 
 
 def test_views_show_the_images_of_shards(make, shards):

@@ -1,12 +1,13 @@
 """Records of tar files, and the bytes of their images."""
 
 import json
+import re
 
 import pytest
 
 from mmgpt.datasets.shards.images import read_shard_image
 from mmgpt.datasets.shards.tar import read_tar
-from mmgpt.utils.errors import SampleError
+from mmgpt.utils.errors import SampleError, SampleLocation
 from tests.helpers.shards import png, records, write_members, write_tar
 
 
@@ -75,12 +76,19 @@ def test_images_are_found_by_their_names_or_in_the_order_of_numbers(tmp_path):
 )
 def test_an_error_names_shard_record_and_key(tmp_path, members, reason):
     path = write_members(tmp_path / "0.tar", [("a.txt", b"first"), ("a.png", png("a")), *members])
-    with pytest.raises(SampleError, match=reason) as raised:
-        read(path)
-    assert raised.value.location.file == str(path)
-    if "twice" not in reason:
-        assert raised.value.location.record == 1
-        assert raised.value.location.id == "b"
+    first, *others = read(path)
+    assert first["id"] == "a"
+    (error,) = (record for record in others if isinstance(record, SampleError))
+    assert re.search(reason, str(error))
+    number = 3 if reason.startswith("'b.png'") else 1
+    assert error.location == SampleLocation(file=str(path), record=number, id="b")
+
+
+def test_the_records_after_a_broken_one_are_read(tmp_path):
+    path = write_members(tmp_path / "0.tar", [("a.json", b"{"), ("a.png", png("a")), ("b.txt", b"b"), ("a.txt", b"a")])
+    broken, record, again = read(path)
+    assert record == {"id": "b", "caption": "b"}
+    assert (broken.location.id, again.location.id, again.location.record) == ("a", "a", 2)
 
 
 def test_a_damaged_or_compressed_file_is_an_error(tmp_path):
