@@ -219,7 +219,7 @@ def register_encoder() -> None:
     try:
         from mmgpt.models import TimmVision
 
-        MODELS.register_module("ComparedEncoder", module=lambda: TimmVision(**arguments))
+        MODELS.register_module("ComparedEncoder", force=True, module=lambda: TimmVision(**arguments))
     except ImportError:
 
         class ComparedEncoder(nn.Module):
@@ -231,7 +231,7 @@ def register_encoder() -> None:
             def forward(self, pixels):
                 return self.tower(pixels)[0].flatten(2).transpose(1, 2)
 
-        MODELS.register_module("ComparedEncoder", module=ComparedEncoder)
+        MODELS.register_module("ComparedEncoder", force=True, module=ComparedEncoder)
 
 
 @lru_cache(maxsize=1)
