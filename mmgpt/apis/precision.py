@@ -12,8 +12,9 @@ from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel, flamingo_of
 from mmgpt.models.adapters import load_adapters
 from mmgpt.models.memory.cpu_linear import pack_linear_layers
+from mmgpt.models.memory.probe import auto_dtype
 from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize, quantize_for_cpu
-from mmgpt.utils.precisions import FLOATS, QUANTIZED
+from mmgpt.utils.precisions import AUTO, FLOATS, PRECISIONS, QUANTIZED
 
 
 def build_for_serving(
@@ -40,7 +41,7 @@ def build_for_serving(
     """
     device = str(find_device(device))
     check_precision(precision, device)
-    dtype = None if precision is None else precision if precision in FLOATS else "bfloat16"
+    dtype = "bfloat16" if precision in QUANTIZED else precision
     model = build_model(unquantized(cfg, dtype), checkpoint, "cpu" if precision in QUANTIZED else device)
     if adapters:
         model = load_adapters(model, cfg, adapters)
@@ -54,7 +55,8 @@ def for_serving(
 
     Args:
         model: a Flamingo, or a LoRAModel or peft's wrapper around one.
-        precision: 'float32' or 'bfloat16' for every weight; 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
+        precision: 'float32' or 'bfloat16' for every weight; 'auto' for that of both which the device computes fast (see
+            `auto_dtype`); 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
             double quantization) for the matrices of the language model's layers, and bfloat16 for all other weights:
             the embedding and the head, whose errors no residual stream dampens, and the gated blocks and image
             components, which hold the tuned weights. On a CPU, 'int8' means `Int8Linear`, also for the head, whose
@@ -69,6 +71,8 @@ def for_serving(
     """
     device = torch.device(next(model.parameters()).device if device is None else device)
     check_precision(precision, device)
+    if precision == AUTO:
+        precision = str(auto_dtype(flamingo_of(model).language.config, device)).removeprefix("torch.")
     if is_quantized(model):
         raise ValueError("the language model is quantized already: build it with language.precision=None")
     if merge and isinstance(model, LoRAModel) and not model.unmergeable_layers():
@@ -97,8 +101,8 @@ def for_serving(
 
 def check_precision(precision: str | None, device: str | torch.device) -> None:
     """Raises a ValueError for an unknown precision, or one that needs a library that is not installed."""
-    if precision is not None and precision not in (*FLOATS, *QUANTIZED):
-        raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join((*FLOATS, *QUANTIZED))}")
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision in QUANTIZED and not _has_own_int8(precision, device):
         check_quantized(precision)
 

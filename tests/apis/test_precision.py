@@ -180,7 +180,7 @@ def test_the_language_model_is_loaded_in_the_dtype_of_the_precision(
 
 def test_a_wrong_precision_is_refused_before_anything_is_built(tiny_base, monkeypatch):
     monkeypatch.setattr("mmgpt.apis.precision.build_model", lambda *_: pytest.fail("built"))
-    with pytest.raises(ValueError, match="unknown precision 'half'; choose one of float32, bfloat16, int8, int4"):
+    with pytest.raises(ValueError, match="unknown precision 'half'; choose one of auto, float32, bfloat16, int8, int4"):
         build_for_serving(tiny_base, precision="half")
     with pytest.raises(ValueError, match="device 'nowhere' cannot be used"):
         build_for_serving(tiny_base, device="nowhere", precision="bfloat16")
