@@ -90,6 +90,7 @@ def main() -> None:
         set_resume(cfg, args.resume)
         check_files(cfg, skip=("test_dataloader", "test_evaluator"))
         # The import brings torch, which takes seconds: --help and errors in paths do not wait for it.
+        import mmgpt.utils.lean_generation  # noqa: F401 before whatever imports transformers
         from mmgpt.engine.runner import MMGPTRunner
 
         try:
