@@ -69,13 +69,12 @@ def load_language_model(
     Args:
         path: folder with config.json and the weights (safetensors or .bin, the latter read with weights-only loading),
             or the model's id on the Hub.
-        dtype: of the weights, e.g. 'bfloat16'; None is float32. 'auto' is bfloat16, except on a machine with nothing
-            but a CPU that is faster in float32 (see `auto_dtype`).
+        dtype: of the weights, e.g. 'bfloat16'; None is float32; 'auto' is the fast one here (see `auto_dtype`).
         pretrained: False builds the model with random weights, from config.json or from `config`.
         config: description of a new model, e.g. dict(model_type='llama', hidden_size=128, ...).
         attn_implementation: one of ATTENTION, passed on to transformers. None: transformers chooses, except in low
-            precision on a machine with nothing but a CPU, where torch's fused attention takes three to six times as
-            long as 'eager' for texts of up to 300 tokens (docs/training.md).
+            precision on a machine with nothing but a CPU, where torch's fused attention takes two to six times as long
+            as 'eager' (docs/training.md).
 
     Raises:
         FileNotFoundError: there is no config.json.

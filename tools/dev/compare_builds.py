@@ -76,7 +76,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each row and tree (default: 5)")
     parser.add_argument("--precision", help="of this tree, instead of that of each row")
     parser.add_argument("--data", type=Path, default=ROOT / "data/tiny", help="of first_step (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="file for the seconds of each round")
     return parser.parse_args()
 
 
@@ -85,7 +84,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         return serve()
     args = parse_args()
-    trees, seconds = {"this": ROOT, "other": args.other.resolve()}, {}
+    trees = {"this": ROOT, "other": args.other.resolve()}
     print(f"{'this tree / other':26}{'processor':>10}{'wall':>8}{'spread':>16}   this, other: processor seconds")
     for name in args.rows:
         row = ROWS[name]
@@ -104,10 +103,7 @@ def main() -> None:
         for worker in workers.values():
             worker.stdin.close()
             worker.wait()
-        seconds[name] = rounds
         print(line(name, rounds), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(seconds, indent=2) + "\n")
 
 
 def line(name: str, rounds: dict[str, list[tuple[float, float]]]) -> str:

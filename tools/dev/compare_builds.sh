@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Speed of this tree over that of another commit, measured in turns:
-#     bash tools/dev/compare_builds.sh REV [--rows ...] [--rounds N] [--data FOLDER] [--json FILE]
+#     bash tools/dev/compare_builds.sh REV [--rows ...] [--rounds N] [--precision NAME] [--data FOLDER]
 # The commit is checked out beside the repository for as long as it takes.
 set -euo pipefail
 
