@@ -44,6 +44,17 @@ def test_a_wrong_path(tool):
     assert process.stdout == "imported []\n"
 
 
+@pytest.mark.parametrize(
+    "code", ["from mmgpt.apis import Chat", "import mmgpt.utils.lean_generation, mmgpt.engine.runner"]
+)
+def test_a_chat_and_a_training_do_without_scikit_learn(code):
+    check = "from transformers import GenerationMixin; from transformers.utils import is_sklearn_available"
+    process = ended(f"{code}; {check}; assert is_sklearn_available()")
+    assert process.returncode == 0, process.stderr
+    assert "transformers" in process.stdout
+    assert "sklearn" not in process.stdout
+
+
 def test_all_is_imported_when_it_is_asked_for():
     assert [getattr(mmgpt.apis, name).__name__ for name in mmgpt.apis.__all__] == mmgpt.apis.__all__
     with pytest.raises(AttributeError, match="module 'mmgpt.apis' has no attribute 'Chatter'"):

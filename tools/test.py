@@ -71,6 +71,7 @@ def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
     import torch  # The import takes seconds, which --help and an error in a path do not need.
 
+    import mmgpt.utils.lean_generation  # noqa: F401 before whatever imports transformers
     from mmgpt.engine.runner import MMGPTRunner
 
     # The `resume` of a config belongs to its training.

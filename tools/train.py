@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmgpt.cli import check_files, tool
+from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.failures import DiskFault, Stopped, log_end
 from mmgpt.cli.work_dir import check_writable, newest_checkpoint
 from mmgpt.utils.lock import is_first_process, locked, was_deleted
@@ -24,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="continue from this checkpoint; without a value, from the newest complete one in the work directory",
     )
-    parser.add_argument("--amp", action="store_true", help="bfloat16 automatic mixed precision (needs a GPU)")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 automatic mixed precision")
     parser.add_argument("--seed", type=int, help="instead of the config's `seed`")
     return parser.parse_args()
 
@@ -53,17 +54,25 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def set_amp(cfg: Config) -> None:
-    """Sets automatic mixed precision in the optimizer wrapper of ``cfg``.
+    """Sets automatic mixed precision in the optimizer wrapper of ``cfg``; on a CPU, bfloat16 for the frozen weights.
+
+    Autocast on a CPU would cast each frozen weight anew at each call, and keep a copy of it for the backward pass. A
+    frozen bfloat16 language model, with trained weights in float32, computes the same without.
 
     Raises:
-        ValueError: there is no GPU.
+        ValueError: there is no GPU, and the language model is trained.
     """
     import torch  # The import takes seconds, see main.
 
-    if not torch.cuda.is_available():
-        raise ValueError("--amp needs a GPU, and torch finds none here")
-    cfg.optim_wrapper.type = "AmpOptimWrapper"
-    cfg.optim_wrapper.setdefault("dtype", "bfloat16")
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("dtype", "bfloat16")
+        return
+    flamingo = flamingo_config(cfg)
+    if "language" not in flamingo.get("frozen", ["language"]):
+        raise ValueError("--amp needs a GPU where the language model is trained (model.frozen), and torch finds none")
+    flamingo.language["dtype"] = "bfloat16"
+    print("--amp: without a GPU, the frozen language model is loaded in bfloat16")
 
 
 def main() -> None:
@@ -81,6 +90,7 @@ def main() -> None:
         set_resume(cfg, args.resume)
         check_files(cfg, skip=("test_dataloader", "test_evaluator"))
         # The import brings torch, which takes seconds: --help and errors in paths do not wait for it.
+        import mmgpt.utils.lean_generation  # noqa: F401 before whatever imports transformers
         from mmgpt.engine.runner import MMGPTRunner
 
         try:

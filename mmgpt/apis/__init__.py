@@ -11,6 +11,8 @@ MODULES = {
     "build_model": "build",
     "read_image": "inputs",
 }
+# The names that bring the models' libraries.
+WITH_MODELS = ("Chat", "MMGPTInferencer", "build_model")
 RENAMED = {"read_picture": "read_image"}
 __all__ = list(MODULES)
 
@@ -22,4 +24,6 @@ def __getattr__(name: str):
         name = RENAMED[name]
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in WITH_MODELS:
+        import_module("mmgpt.utils.lean_generation")
     return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)

@@ -11,8 +11,10 @@ from torch import nn
 from mmgpt.apis.build import build_model, find_device
 from mmgpt.models import LoRAModel, flamingo_of
 from mmgpt.models.adapters import load_adapters
-from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize
-from mmgpt.utils.precisions import FLOATS, QUANTIZED
+from mmgpt.models.memory.cpu_linear import pack_linear_layers
+from mmgpt.models.memory.probe import auto_dtype
+from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize, quantize_for_cpu
+from mmgpt.utils.precisions import AUTO, FLOATS, PRECISIONS, QUANTIZED
 
 
 def build_for_serving(
@@ -37,9 +39,9 @@ def build_for_serving(
     Raises:
         FileNotFoundError, ValueError: see these functions. Precision and device are checked before the model is built.
     """
-    check_precision(precision)
     device = str(find_device(device))
-    dtype = None if precision is None else precision if precision in FLOATS else "bfloat16"
+    check_precision(precision, device)
+    dtype = "bfloat16" if precision in QUANTIZED else precision
     model = build_model(unquantized(cfg, dtype), checkpoint, "cpu" if precision in QUANTIZED else device)
     if adapters:
         model = load_adapters(model, cfg, adapters)
@@ -53,10 +55,12 @@ def for_serving(
 
     Args:
         model: a Flamingo, or a LoRAModel or peft's wrapper around one.
-        precision: 'float32' or 'bfloat16' for every weight; 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
+        precision: 'float32' or 'bfloat16' for every weight; 'auto' for that of both which the device computes fast (see
+            `auto_dtype`); 'int8' or 'int4' (bitsandbytes' LLM.int8(), and NF4 with
             double quantization) for the matrices of the language model's layers, and bfloat16 for all other weights:
             the embedding and the head, whose errors no residual stream dampens, and the gated blocks and image
-            components, which hold the tuned weights. None leaves the weights as they are.
+            components, which hold the tuned weights. On a CPU, 'int8' means `Int8Linear`, also for the head, whose
+            weights are a fifth of a small model's. None leaves the weights as they are.
         merge: whether LoRA updates are added to the weights, in the weights' dtype, before these are quantized. Updates
             with a bias (lora_bias=True) of layers without one stay beside the weights, and so do adapters by name.
         device: where the model is moved to; None leaves it where it is.
@@ -65,10 +69,12 @@ def for_serving(
         ValueError: the precision is unknown, or needs bitsandbytes, which is not installed; or the model is quantized
             already.
     """
-    check_precision(precision)
+    device = torch.device(next(model.parameters()).device if device is None else device)
+    check_precision(precision, device)
+    if precision == AUTO:
+        precision = str(auto_dtype(flamingo_of(model).language.config, device)).removeprefix("torch.")
     if is_quantized(model):
         raise ValueError("the language model is quantized already: build it with language.precision=None")
-    device = next(model.parameters()).device if device is None else device
     if merge and isinstance(model, LoRAModel) and not model.unmergeable_layers():
         model = model.peft.merge_and_unload()
     if precision is not None:
@@ -82,19 +88,28 @@ def for_serving(
             for name, buffer in module.named_buffers(recurse=False):
                 if name not in module._non_persistent_buffers_set and buffer.is_floating_point():
                     setattr(module, name, buffer.to(dtype))
-    if precision in QUANTIZED:
-        quantize(flamingo_of(model).language.model, precision, device)
+    language = flamingo_of(model).language
+    if precision in QUANTIZED and not _has_own_int8(precision, device):
+        quantize(language.model, precision, device)
     model = model.to(device).eval()
-    use_column_major(flamingo_of(model).language)
+    if _has_own_int8(precision, device):
+        quantize_for_cpu(language.model)
+    use_column_major(language)
+    pack_linear_layers(language)
     return model
 
 
-def check_precision(precision: str | None) -> None:
+def check_precision(precision: str | None, device: str | torch.device) -> None:
     """Raises a ValueError for an unknown precision, or one that needs a library that is not installed."""
-    if precision is not None and precision not in (*FLOATS, *QUANTIZED):
-        raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join((*FLOATS, *QUANTIZED))}")
-    if precision in QUANTIZED:
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    if precision in QUANTIZED and not _has_own_int8(precision, device):
         check_quantized(precision)
+
+
+def _has_own_int8(precision: str | None, device: str | torch.device) -> bool:
+    """Whether the layers of a precision on a device are `Int8Linear`, which need no bitsandbytes."""
+    return precision == "int8" and torch.device(device).type == "cpu"
 
 
 def unquantized(cfg: Config, dtype: str | None = None) -> Config:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmgpt.utils.precisions import FLOATS, QUANTIZED
+from mmgpt.utils.precisions import PRECISIONS
 
 from .adapters import adapter_folders
 from .config import check_exists
@@ -19,7 +19,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", help="config file or exported folder; default: the quickstart's")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint of the tuning; without it, the model before tuning")
     parser.add_argument("--device", help="torch device; by default the GPU when there is one")
-    parser.add_argument("--precision", choices=[*FLOATS, *QUANTIZED], help="of the weights; default: the model's own")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights; default: the model's own")
     add_cfg_options(parser)
     add_trust_option(parser)
 

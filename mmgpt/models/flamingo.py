@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.registry import FUNCTIONS, MODELS
+from mmgpt.utils.precisions import AUTO
 
 from .components import build_component
 from .gated_lm import gated_layers
@@ -122,6 +123,10 @@ class Flamingo(BaseModel):
 
         # 2. Language model, in a wrapper with gated blocks. Arguments that are not those of loading are the wrapper's.
         base = {key: value for key, value in language.items() if key not in ("type", "precision")}
+        # Weights that are trained are float32 where nothing else is named: small steps vanish in bfloat16's rounding.
+        trained_dtype = "float32" if base.get("dtype") == AUTO else None
+        if trained_dtype and "language" not in frozen:
+            base["dtype"] = trained_dtype
         wrapper = {}
         if "type" in language:
             loading = inspect.signature(load_language_model).parameters
@@ -137,7 +142,7 @@ class Flamingo(BaseModel):
             image_token_id=self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
             every_n_layers=block.pop("every_n_layers", 4),
             image_attention=image_attention,
-            dtype=block.pop("dtype", None),
+            dtype=block.pop("dtype", trained_dtype),
             block=partial(build_component, "gated", block),
         )
 

@@ -21,8 +21,10 @@ from transformers import (
 )
 
 from mmgpt.utils.hub import local_folder
+from mmgpt.utils.precisions import AUTO
 
 from .generation_files import base_generation_config, check_no_code, read_model_config
+from .memory.probe import auto_dtype, only_cpu
 from .packed_attention import PACKED_MASKS
 from .weights.checks import check_base, check_index, stored_dtypes
 
@@ -68,13 +70,13 @@ def load_language_model(
     Args:
         path: folder with config.json and the weights (safetensors or .bin, the latter read with weights-only loading),
             or the model's id on the Hub.
-        dtype: of the weights, e.g. 'bfloat16'; None is float32.
+        dtype: of the weights, e.g. 'bfloat16'; None is float32; 'auto' is the fast one here (see `auto_dtype`).
         pretrained: False builds the model with random weights, from config.json or from `config`.
         config: description of a new model, e.g. dict(model_type='llama', hidden_size=128, ...).
         attn_implementation: one of ATTENTION, passed on to transformers. None: transformers chooses, except in low
-            precision on a machine with nothing but a CPU, where torch's fused attention takes three to six times as
-            long as 'eager' for texts of up to 300 tokens (docs/training.md). 'packed_flex' and 'packed_varlen' do not
-            compute across the samples of packed rows on a GPU, see `packed_attention`.
+            precision on a machine with nothing but a CPU, where torch's fused attention takes two to six times as long
+            as 'eager' (docs/training.md). 'packed_flex' and 'packed_varlen' do not compute across the samples of packed
+            rows on a GPU, see `packed_attention`.
 
     Raises:
         FileNotFoundError: there is no config.json.
@@ -82,8 +84,8 @@ def load_language_model(
             exactly the model's.
     """
     torch_dtype = getattr(torch, str(dtype or "float32"), None)
-    if not isinstance(torch_dtype, torch.dtype):
-        raise ValueError(f"language.dtype={dtype!r}: choose one of float32, bfloat16, float16")
+    if not isinstance(torch_dtype, torch.dtype) and dtype != AUTO:
+        raise ValueError(f"language.dtype={dtype!r}: choose one of {AUTO}, float32, bfloat16, float16")
     path = local_folder(path, weights=pretrained and config is None)
     # 1. The config, of a type that transformers knows.
     file = Path(path) / "config.json"
@@ -102,11 +104,11 @@ def load_language_model(
             )
         model_config = _config(partial(AutoConfig.from_pretrained, path, trust_remote_code=False), str(file))
     _check_computed(model_config, path)
+    if dtype == AUTO:
+        torch_dtype = auto_dtype(model_config)
 
     # 2. The model. Without a name transformers chooses the attention, as not every model has the fused one.
-    # On the meta device, the memory planner describes a machine with GPUs.
-    only_cpu = torch.get_default_device().type == "cpu" and not torch.accelerator.is_available()
-    if attn_implementation is None and torch_dtype.itemsize < 4 and only_cpu:
+    if attn_implementation is None and torch_dtype.itemsize < 4 and only_cpu():
         attn_implementation = "eager"
     attention = _attention_arguments(model_config, attn_implementation)
     if config is not None or not pretrained:

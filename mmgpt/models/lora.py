@@ -94,9 +94,8 @@ class LoRAModel(BaseModel):
                     f"train: {name!r} cannot be trained in full beside LoRA; choose among {', '.join(TRAINABLE)}"
                 )
         module = {**module, "frozen": [name for name in module.get("frozen", FREEZABLE) if name not in train]}
-        if "gated" in train:
-            # Without a dtype the gated blocks would have the language model's.
-            module["gated"] = {"dtype": "float32", **(module.get("gated") or {})}
+        # Without a dtype, gated blocks that are trained are float32, and frozen ones as the language model is.
+        module["gated"] = {"dtype": "float32" if "gated" in train else None, **(module.get("gated") or {})}
         module = MODELS.build(module)
         super().__init__(module.data_preprocessor)
         targets = find_targets(module, config, train)

@@ -232,10 +232,17 @@ def test_a_full_disk_has_its_own_exit_code(tmp_path, run, capsys, monkeypatch):
     assert "process 0 ended by OSError: [Errno 28]" in log.read_text()
 
 
-def test_amp_without_a_gpu(tmp_path, run, capsys, monkeypatch):
+def test_amp_without_a_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert run("train.py", write_config(tmp_path), "--amp") == 1
-    assert "--amp needs a GPU" in capsys.readouterr().err
+    set_amp = runpy.run_path(str(ROOT / "tools" / "train.py"))["set_amp"]
+    module = dict(type="Flamingo", language=dict(path="somewhere"))
+    cfg = Config(dict(model=dict(type="LoRAModel", module=module), optim_wrapper=dict(type="OptimWrapper")))
+    set_amp(cfg)
+    assert cfg.model.module.language == dict(path="somewhere", dtype="bfloat16")
+    assert cfg.optim_wrapper == dict(type="OptimWrapper")
+    cfg = Config(dict(model=dict(module, frozen=["vision"]), optim_wrapper=dict(type="OptimWrapper")))
+    with pytest.raises(ValueError, match="--amp needs a GPU where the language model is trained"):
+        set_amp(cfg)
 
 
 def test_mistakes_of_testing(tmp_path, run, capsys):

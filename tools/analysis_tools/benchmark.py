@@ -40,6 +40,7 @@ from mmgpt.cli.options import add_cfg_options  # noqa: E402
 from mmgpt.datasets.instruction import SOURCES  # noqa: E402
 from mmgpt.models.memory.compile import check_options  # noqa: E402
 from mmgpt.models.memory.planner import Sizes  # noqa: E402
+from mmgpt.utils.precisions import AUTO  # noqa: E402
 from mmgpt.visualization.tables import print_tables  # noqa: E402
 
 # Batches of a joint step. With grouped rows, these are sorted by length together.
@@ -177,7 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "startup" in args.only:
         startup.check(cfg)
     language = flamingo_config(cfg).language
-    device_limits = limits(device, getattr(torch, language.get("dtype") or "float32"))
+    dtype = language.get("dtype") or "float32"
+    if dtype == AUTO:
+        raise ValueError(f"{args.config}: language.dtype={AUTO!r}: set the one whose limit is to be measured")
+    device_limits = limits(device, getattr(torch, dtype))
     command = shlex.join(["tools/analysis_tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     results = {
         **report.setting(device),

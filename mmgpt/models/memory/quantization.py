@@ -1,4 +1,7 @@
-"""Quantization of a language model's frozen matrices to 8 or 4 bits (bitsandbytes; arXiv:2208.07339, 2305.14314)."""
+"""Quantization of a language model's frozen matrices to 8 or 4 bits (bitsandbytes; arXiv:2208.07339, 2305.14314).
+
+For answering on a CPU, where bitsandbytes is slower than float32, 8 bits are those of `cpu_linear.Int8Linear`.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -9,6 +12,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.utils.precisions import QUANTIZED
+
+from .cpu_linear import Int8Linear
 
 # Bytes per weight. NF4 takes half a byte, and a scale of 8 bits for 64 weights; the scales of scales are negligible.
 BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64}
@@ -40,9 +45,22 @@ def quantize(language: nn.Module, precision: str, device: str | torch.device | N
             decoder.to(device)
 
 
+def quantize_for_cpu(language: nn.Module) -> None:
+    """Replaces the linear layers of the decoder layers, and the output head, by Int8Linear; no gated block or LoRA."""
+    for decoder in decoder_layers(language):
+        for parent, name, linear in list(_linear_layers(decoder)):
+            setattr(parent, name, Int8Linear(linear))
+    head = language.get_output_embeddings()
+    if isinstance(head, nn.Linear):
+        language.set_output_embeddings(Int8Linear(head))
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Whether a model has quantized layers."""
-    return any(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
+    return any(
+        isinstance(module, Int8Linear) or type(module).__module__.startswith("bitsandbytes.")
+        for module in model.modules()
+    )
 
 
 def decoder_layers(language: nn.Module) -> list[nn.Module]:

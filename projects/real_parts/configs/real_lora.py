@@ -11,6 +11,8 @@ _base_ = [
 language_model = dict(path="checkpoints/real/language", source="projects/real_parts/README.md")
 vision_model = dict(path="checkpoints/real/vision", source="projects/real_parts/README.md")
 flamingo_weights = None
+# bfloat16 where the machine computes it fast, float32 elsewhere.
+language = dict(dtype="auto")
 
 # The features of the stage at a 16th of the images' size: 14 x 14 positions, in which colors are still to be seen.
 vision = dict(_delete_=True, type="TimmVision", path="${vision_model}", layer=3)
