@@ -67,9 +67,10 @@ class Prefiller:
             batch = [[column[row] for row in rows] for column in (prompts, images, prefixes)]
             for row, (logits, prefix) in zip(rows, prefill(self.language, *batch), strict=True):
                 prefills[row], request = Prefill(images[row], logits, prefix), requests[row]
-                request.answer.prompt_tokens, request.answer.cached_tokens = lengths[row], len(prefixes[row])
+                cached = len(prefixes[row]) if caching else 0
+                request.answer.prompt_tokens, request.answer.cached_tokens = lengths[row], cached
                 self.prompt_tokens += lengths[row]
-                self.cached_tokens += len(prefixes[row])
+                self.cached_tokens += cached
                 if caching:
                     # A copy can be cached without the other rows of the batch.
                     self.cache.add(keys[row], prefix if len(rows) == 1 else prefix.copy())
@@ -82,13 +83,13 @@ class Prefiller:
             keys = [self._keys(request, request.ids) for request in requests]
             prefixes = [self.cache.longest(row[:-1]) if caching else PrefixKV() for row in keys]
             # What all prompts begin with (a system text, demonstrations without images) is computed once.
-            shared = min(common_length(keys[0], row[:-1]) for row in keys)
-            first = (shared - max(map(len, prefixes))) * (len(keys) - 1) >= SHARED_TOKENS
-            if first:
+            shared, rest = min(common_length(keys[0], row[:-1]) for row in keys), range(len(keys))
+            if (shared - max(map(len, prefixes))) * (len(keys) - 1) >= SHARED_TOKENS:
                 compute([0])
-                prefixes = [prefixes[0], *[prefills[0].prefix.cut(shared)] * (len(keys) - 1)]
+                rest = rest[1:]
+                prefixes = [prefixes[0], *[prefills[0].prefix.cut(shared)] * len(rest)]
             # Rows of one forward pass have equally long prefixes, so that padding stands behind their last token only.
-            for rows in _batches(range(first, len(keys)), list(map(len, prefixes)), lengths):
+            for rows in _batches(rest, list(map(len, prefixes)), lengths):
                 compute(rows)
         return [prefills[row] for row in range(len(requests))]
 

@@ -173,13 +173,16 @@ class StaticDecodingBatch:
         if rows <= present and positions <= allocated:
             return
         rows, positions = max(_power_of_two(rows), present), max(_power_of_two(positions), SHORTEST, allocated)
+        # A pool whose graphs are all gone cannot be used again.
         self._steps.clear()
+        self._pool = None
         self._layers = [tuple(_enlarged(x, rows, positions) for x in pair) for pair in self._layers]
         self._latents = {i: tuple(_enlarged(x, rows, x.shape[2]) for x in pair) for i, pair in self._latents.items()}
         device = self._layers[0][0].device
         with torch.inference_mode(False):
             self._inputs = torch.zeros(2, rows, dtype=torch.long, device=device)
             self._has_image = torch.zeros(rows, 1, dtype=torch.bool, device=device)
+        self._set_images()
 
     def _set_images(self) -> None:
         """Says which rows have an image."""

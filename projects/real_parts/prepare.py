@@ -96,7 +96,8 @@ def describe(questions: Iterable[tuple[str, str]], draw: random.Random) -> str |
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Writes a table with the COLUMNS."""
+    """Writes a table with the COLUMNS; samples that were made of an earlier one are deleted."""
+    path.with_suffix(".jsonl").unlink(missing_ok=True)
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -125,11 +126,11 @@ def convert_questions(folder: Path) -> None:
         if sentence:
             descriptions.append((file, draw.choice(ASK_DESCRIPTION), sentence, ""))
     write_table(folder / "train.csv", samples)
-    write_table(folder / "conversations.csv", conversations)
     write_table(folder / "descriptions.csv", descriptions)
     for name in KINDS:
         rows = [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs if kind(pair[0]) == name]
         write_table(folder / f"test_{name}.csv", rows)
+    write_table(folder / "conversations.csv", conversations)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not (args.checkpoints / "vision").exists():
         convert_encoder(args.checkpoints / "vision")
-    if not (args.data / f"test_{KINDS[-1]}.csv").exists():  # the last file that is written
+    if not (args.data / "conversations.csv").exists():  # the last file that is written
         convert_questions(args.data)
 
 

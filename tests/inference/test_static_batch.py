@@ -139,3 +139,11 @@ def test_cuda_graphs_equal_steps_of_a_cpu(image_attention, compile, count):
             tokens = torch.randint(6, 60, (len(batches[0].lengths),)).tolist()
             expected, logits = (batch.step(tokens) for batch in batches)
             torch.testing.assert_close(logits.cpu(), expected, rtol=0, atol=1e-3)
+
+
+def test_an_image_is_seen_after_the_tensors_have_grown():
+    model = gated()
+    check = Check(model, StaticDecodingBatch(model))
+    check.add(*texts(model)[0])
+    for _ in range(20):  # past two doublings
+        check.step()

@@ -139,7 +139,7 @@ class TokenizeSegments:
             return None
         # The token before an answer, which predicts its first token, is the turn's own.
         answers = [next(i for i, label in enumerate(labels) if label != IGNORE_INDEX) for _, labels in turns]
-        shared = os.path.commonprefix([ids[: min(answers) - 1] for ids, _ in turns])
+        shared = os.path.commonprefix([ids[: max(min(answers) - 1, 0)] for ids, _ in turns])
         count = len(shared)
         parts = [(shared, [IGNORE_INDEX] * count), *((ids[count:], labels[count:]) for ids, labels in turns)]
         results["input_ids"], results["labels"] = (torch.tensor(sum(lists, [])) for lists in zip(*parts, strict=True))

@@ -54,7 +54,8 @@ class SeparateTurns:
     """Makes each of several turns a question of its own about the images, which sees nothing of the other turns.
 
     It learns what PickTurn learns in as many epochs as there are turns, and images, system text and resampler are
-    computed once for all turns. For training, and for formats whose turns are independent.
+    computed once for all turns. The length limit is that of each turn, so that a row can be longer. For training, and
+    for formats whose turns are independent.
     """
 
     def __call__(self, results: dict) -> dict:

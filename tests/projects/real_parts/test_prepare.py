@@ -112,3 +112,10 @@ def test_the_config_trains_new_components_beside_lora():
     assert cfg.model.train == ["perceiver", "gated"]
     assert cfg.answer_steps[0].template == "chat"
     assert cfg.prepare_images == dict(type="PrepareImages", preprocessing=cfg.vision)
+
+
+def test_samples_of_an_earlier_table_are_not_kept(packages):
+    (packages / "data").mkdir()
+    (packages / "data" / "train.jsonl").touch()
+    prepare.convert_questions(packages / "data")
+    assert not (packages / "data" / "train.jsonl").exists()
