@@ -72,7 +72,7 @@ train_dataloader = dict(
         language=[_dataset("text", "text.jsonl", images=False)],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
-    # The samples are not sorted by length: questions of one kind are equally long, and a batch would have one kind only.
+    # Not sorted by length: questions of one kind are equally long, and a batch would have one kind only.
     batch_sampler=dict(type="JointBatchSampler", language_batch_size=2),
     collate_fn=dict(type="collate_conversations"),
 )
