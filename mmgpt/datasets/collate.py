@@ -63,18 +63,9 @@ def collate_conversations(
             reason = f"{lengths[longest]} tokens, more than row_length={row_length} of the collate_fn"
             raise SampleError(reason, SampleLocation.of(batch[longest]["meta"]))
         length, row_indices = pack_rows(lengths, row_length)
-    # 2. Pad the images of all samples to one number of frames. One without tiles is a single frame, its own whole.
-    pixels, tile_ids = [sample["pixels"] for sample in batch], [sample.get("tile_ids") for sample in batch]
+    # 2. Pad the images of all samples to one number of frames.
+    pixels, tile_ids = _padded_frames(batch)
     tiled = any(ids is not None for ids in tile_ids)
-    if tiled:
-        frames = max(ids.shape[1] for ids in tile_ids if ids is not None)
-        for i, ids in enumerate(tile_ids):
-            if pixels[i] is not None and ids is None:
-                pixels[i], ids = pixels[i][:, None], torch.zeros(len(pixels[i]), 1, dtype=torch.long)
-            if ids is not None:
-                missing = frames - ids.shape[1]
-                tile_ids[i] = F.pad(ids, (0, missing), value=-1)
-                pixels[i] = F.pad(pixels[i], (0, 0) * (pixels[i].ndim - 2) + (0, missing))
     # 3. Join the samples of each row.
     turn_ids = [sample.get("turn_ids") for sample in batch]
     separate = any(ids is not None for ids in turn_ids)
@@ -127,6 +118,24 @@ def collate_conversations(
         "sources": [sample["source"] for sample in batch],
         "metas": [sample["meta"] for sample in batch],
     }
+
+
+def _padded_frames(batch: Sequence[dict]) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """The `pixels` and `tile_ids` of samples, with as many frames in each if any has tiles.
+
+    Images without tiles among others with them are a single frame, their own whole.
+    """
+    pixels, tile_ids = [sample["pixels"] for sample in batch], [sample.get("tile_ids") for sample in batch]
+    frames = max((ids.shape[1] for ids in tile_ids if ids is not None), default=0)
+    if frames:
+        for i, ids in enumerate(tile_ids):
+            if pixels[i] is not None and ids is None:
+                pixels[i], ids = pixels[i][:, None], torch.zeros(len(pixels[i]), 1, dtype=torch.long)
+            if ids is not None:
+                missing = frames - ids.shape[1]
+                tile_ids[i] = F.pad(ids, (0, missing), value=-1)
+                pixels[i] = F.pad(pixels[i], (0, 0) * (pixels[i].ndim - 2) + (0, missing))
+    return pixels, tile_ids
 
 
 def count_label_tokens(batch: dict) -> dict[str, int]:
