@@ -90,7 +90,7 @@ class PackedLinear(nn.Module):
 
 
 def needs_gradient(x: Tensor) -> bool:
-    """Whether autograd records what is computed of x; the operators for few rows and packed weights have no gradient."""
+    """Whether autograd records what is computed of x: the operators of these layers have no gradient."""
     return torch.is_grad_enabled() and x.requires_grad
 
 
