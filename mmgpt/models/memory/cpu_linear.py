@@ -60,7 +60,7 @@ class Int8Linear(nn.Module):
 class PackedLinear(nn.Module):
     """A linear layer of bfloat16 weights in the memory layout of oneDNN's products, without gradients of the weights.
 
-    The result is that of nn.Linear up to rounding, whose product brings the weights into this layout at each call.
+    The result is that of nn.Linear, up to rounding; there, each call brings the weights into this layout.
 
     Attributes:
         packed: (out, in) bfloat16, in a layout that only oneDNN reads.
