@@ -59,6 +59,8 @@ def set_amp(cfg: Config) -> None:
     Autocast on a CPU would cast each frozen weight anew at each call, and keep a copy of it for the backward pass. A
     frozen bfloat16 language model, with trained weights in float32, computes the same without.
 
+    Without a dtype of their own, gated blocks that are trained without LoRA would have the language model's.
+
     Raises:
         ValueError: there is no GPU, and the language model is trained.
     """
@@ -72,6 +74,8 @@ def set_amp(cfg: Config) -> None:
     if "language" not in flamingo.get("frozen", ["language"]):
         raise ValueError("--amp needs a GPU where the language model is trained (model.frozen), and torch finds none")
     flamingo.language["dtype"] = "bfloat16"
+    if flamingo is cfg.model:  # LoRAModel does the same for the gated blocks that it trains.
+        flamingo["gated"] = {"dtype": "float32", **(flamingo.get("gated") or {})}
     print("--amp: without a GPU, the frozen language model is loaded in bfloat16")
 
 

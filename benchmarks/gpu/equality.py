@@ -12,6 +12,7 @@ from mmgpt.apis import build_model
 from mmgpt.apis.precision import check_precision, for_serving
 from mmgpt.engine.parallel.ddp import UnusedParamsDDP
 from mmgpt.engine.parallel.fsdp import ShardedDataParallel
+from mmgpt.models import flamingo_of
 
 from .models import SMALL, config, packed_batch
 from .parts import Figure, Setting
@@ -83,7 +84,7 @@ def precision(setting: Setting) -> Iterator[Figure]:
     """Losses of steps of training in each precision; where it is not possible, the reason.
 
     Raises:
-        ValueError: they differ too much from those of float32 on the CPU.
+        ValueError: they differ too much from those of float32 on the CPU, or do not fall.
     """
     reference = Reference(setting)
     plain = reference.model()
@@ -91,7 +92,7 @@ def precision(setting: Setting) -> Iterator[Figure]:
     expected = reference.train(plain, batch)
     for name, close in PRECISIONS.items():
         try:
-            check_precision(name)
+            check_precision(name, setting.device)
         except ValueError as error:
             yield Figure(name, f"skipped: {error}")
             continue
@@ -101,14 +102,25 @@ def precision(setting: Setting) -> Iterator[Figure]:
                 weight.data = weight.data.float()
         losses = reference.train(model.train(), batch)
         check(name, losses, expected, close)
+        check_fall(name, losses)
         yield losses_figure(name, losses, close)
-    if setting.device == "cpu":
-        yield Figure("--amp", "skipped: it needs a GPU")
-        return
-    amp = dict(type="AmpOptimWrapper", dtype="bfloat16")
-    losses = reference.train(reference.model().to(setting.device), batch, amp)
+    model, amp = reference.model().to(setting.device), dict(type="AmpOptimWrapper", dtype="bfloat16")
+    if setting.device == "cpu":  # There, --amp means a frozen language model in bfloat16.
+        amp = None
+        for weight in flamingo_of(model).language.parameters():
+            if not weight.requires_grad:
+                weight.data = weight.data.bfloat16()
+    losses = reference.train(model, batch, amp)
     check("--amp", losses, expected, PRECISIONS["bfloat16"])
+    check_fall("--amp", losses)
     yield losses_figure("--amp", losses, PRECISIONS["bfloat16"])
+
+
+def check_fall(what: str, losses: Mapping[str, float]) -> None:
+    """Raises a ValueError unless the last loss is below the first: gradients that get lost leave it as it is."""
+    first, *_, last = losses.values()
+    if not last < first:
+        raise ValueError(f"{what}: the loss does not fall in {len(losses)} steps, from {first:.6g} to {last:.6g}")
 
 
 def losses_figure(name: str, losses: dict[str, float], close: float) -> Figure:

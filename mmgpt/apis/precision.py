@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from torch import nn
+from transformers import PreTrainedConfig
 
 from mmgpt.apis.build import build_model, find_device
+from mmgpt.cli.config import flamingo_config
 from mmgpt.models import LoRAModel, flamingo_of
 from mmgpt.models.adapters import load_adapters
+from mmgpt.models.language import language_config
 from mmgpt.models.memory.cpu_linear import pack_linear_layers
 from mmgpt.models.memory.probe import auto_dtype
 from mmgpt.models.memory.quantization import check_quantized, is_quantized, quantize, quantize_for_cpu
@@ -41,6 +44,9 @@ def build_for_serving(
     """
     device = str(find_device(device))
     check_precision(precision, device)
+    if precision == AUTO:
+        language = flamingo_config(cfg)["language"]
+        precision = _fast_precision(language_config(language["path"], language.get("config")), device)
     dtype = "bfloat16" if precision in QUANTIZED else precision
     model = build_model(unquantized(cfg, dtype), checkpoint, "cpu" if precision in QUANTIZED else device)
     if adapters:
@@ -72,7 +78,7 @@ def for_serving(
     device = torch.device(next(model.parameters()).device if device is None else device)
     check_precision(precision, device)
     if precision == AUTO:
-        precision = str(auto_dtype(flamingo_of(model).language.config, device)).removeprefix("torch.")
+        precision = _fast_precision(flamingo_of(model).language.config, device)
     if is_quantized(model):
         raise ValueError("the language model is quantized already: build it with language.precision=None")
     if merge and isinstance(model, LoRAModel) and not model.unmergeable_layers():
@@ -105,6 +111,11 @@ def check_precision(precision: str | None, device: str | torch.device) -> None:
         raise ValueError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision in QUANTIZED and not _has_own_int8(precision, device):
         check_quantized(precision)
+
+
+def _fast_precision(config: PreTrainedConfig, device: str | torch.device) -> str:
+    """The precision that 'auto' stands for on a device, for a language model with this config."""
+    return str(auto_dtype(config, device)).removeprefix("torch.")
 
 
 def _has_own_int8(precision: str | None, device: str | torch.device) -> bool:

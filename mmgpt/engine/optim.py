@@ -1,12 +1,12 @@
 """Constructor of the optimizer: trainable parameters only, with learning rate and weight decay by component."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.optim import SGD, Adam, AdamW
 
 from mmgpt.models.weights.names import component_of
 from mmgpt.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -16,6 +16,8 @@ from .parallel.ddp import UnusedParamsDDP
 
 # The settings of a key, with the hyperparameter of the optimizer that each multiplies.
 MULTIPLIED = {"lr_mult": "lr", "decay_mult": "weight_decay"}
+# Those that torch fuses on a GPU. (Adagrad takes the argument, too, and refuses it there.)
+FUSED = (Adam, AdamW, SGD)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -113,8 +115,7 @@ def _can_be_fused(optimizer: Mapping, parameters: Iterable[nn.Parameter]) -> boo
     """
     constructor = OPTIMIZERS.get(optimizer["type"]) if isinstance(optimizer["type"], str) else optimizer["type"]
     chosen = {"fused", "foreach", "differentiable"} & optimizer.keys()
-    choices = inspect.signature(constructor).parameters if constructor and not chosen else ()
-    return "fused" in choices and all(parameter.is_cuda for parameter in parameters)
+    return constructor in FUSED and not chosen and all(parameter.is_cuda for parameter in parameters)
 
 
 def _fits(key: str, name: str) -> bool:

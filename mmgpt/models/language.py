@@ -88,21 +88,7 @@ def load_language_model(
         raise ValueError(f"language.dtype={dtype!r}: choose one of {AUTO}, float32, bfloat16, float16")
     path = local_folder(path, weights=pretrained and config is None)
     # 1. The config, of a type that transformers knows.
-    file = Path(path) / "config.json"
-    if config is not None:
-        model_config = _config(partial(AutoConfig.for_model, **config), "language.config")
-    elif not file.is_file():
-        raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
-    else:
-        settings = read_model_config(path)
-        check_no_code(settings, file)
-        if settings.get("model_type") not in CONFIG_MAPPING:
-            normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
-            raise ValueError(
-                f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from "
-                "a folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
-            )
-        model_config = _config(partial(AutoConfig.from_pretrained, path, trust_remote_code=False), str(file))
+    model_config = language_config(path, config)
     _check_computed(model_config, path)
     if dtype == AUTO:
         torch_dtype = auto_dtype(model_config)
@@ -144,6 +130,30 @@ def load_language_model(
     for settings in (model.config, model.config.get_text_config()):
         settings.tie_word_embeddings = is_tied(model)
     return model
+
+
+def language_config(path: str, config: dict | None = None) -> PreTrainedConfig:
+    """transformers' config of a language model, for the arguments of `load_language_model`.
+
+    Raises:
+        FileNotFoundError: there is no config.json.
+        ValueError: transformers has no such model, or refuses a setting.
+    """
+    if config is not None:
+        return _config(partial(AutoConfig.for_model, **config), "language.config")
+    path = local_folder(path, weights=False)
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no language model in {path!r}: config.json is missing")
+    settings = read_model_config(path)
+    check_no_code(settings, file)
+    if settings.get("model_type") not in CONFIG_MAPPING:
+        normalised = " (with attn_qk_ln, layer norm of queries and keys)" if settings.get("attn_qk_ln") else ""
+        raise ValueError(
+            f"{path}: transformers has no model of type {settings.get('model_type')!r}{normalised}, and code from "
+            "a folder is not run; Llama, GPT-NeoX (RedPajama-INCITE) and MPT without that layer norm (mpt-7b) work"
+        )
+    return _config(partial(AutoConfig.from_pretrained, path, trust_remote_code=False), str(file))
 
 
 def is_tied(language: nn.Module) -> bool:

@@ -7,6 +7,7 @@ answers, has torch's fused attention ('sdpa').
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -47,12 +48,17 @@ def packed_varlen(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, 
         query, key, value: (B, heads, L, d), key and value also with fewer heads; the other arguments are transformers'.
 
     Returns: (B, L, heads, d), and None in the place of attention weights.
+
+    Raises:
+        ValueError: what flash attention does not compute: float32, or dropout of attention weights.
     """
     if attention_mask is None or attention_mask.dtype != torch.int32:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    # torch has it from version 2.10 on.
-    from torch.nn.attention.varlen import varlen_attn
-
+    refusal = "language.attn_implementation='packed_varlen' computes"
+    if query.dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError(f"{refusal} no {query.dtype}: set language.dtype='bfloat16' or train with --amp")
+    if kwargs.get("dropout"):
+        raise ValueError(f"{refusal} no attention dropout (config.json has {kwargs['dropout']}): choose 'sdpa'")
     rows, heads, length, _ = query.shape
     key, value = (repeat_kv(x, heads // x.shape[1]) for x in (key, value))
     flat = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))

@@ -178,6 +178,24 @@ def test_the_language_model_is_loaded_in_the_dtype_of_the_precision(
     assert not served.training
 
 
+@pytest.mark.parametrize("fast", ["float32", "bfloat16"])
+def test_the_fast_precision_is_that_of_the_device_and_the_weights_are_read_in_it(tiny_base, monkeypatch, fast):
+    """On a machine that has a GPU, too, a CPU is measured."""
+    loaded = []
+
+    def noting(**language):
+        loaded.append(language["dtype"])
+        return load_language_model(**language)
+
+    monkeypatch.setattr("mmgpt.models.language.load_language_model", noting)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    seconds = {"float32": 1.0, "bfloat16": 1.0, fast: 0.1}
+    monkeypatch.setattr("mmgpt.models.memory.probe.layer_seconds", lambda *_: seconds)
+    served = build_for_serving(tiny_base, device="cpu", precision="auto")
+    assert loaded == [fast]
+    assert {weight.dtype for weight in served.parameters()} == {getattr(torch, fast)}
+
+
 def test_a_wrong_precision_is_refused_before_anything_is_built(tiny_base, monkeypatch):
     monkeypatch.setattr("mmgpt.apis.precision.build_model", lambda *_: pytest.fail("built"))
     with pytest.raises(ValueError, match="unknown precision 'half'; choose one of auto, float32, bfloat16, int8, int4"):

@@ -160,6 +160,7 @@ def test_the_optimizer_is_fused_where_all_weights_are_on_a_gpu(model, monkeypatc
     assert steps(model, fused=False)[0].defaults["fused"] is False
     assert steps(model, foreach=True)[0].defaults["fused"] is None
     assert "fused" not in steps(model, type="Adamax")[0].defaults
+    assert steps(model, type="Adagrad")[0].defaults["fused"] is None
 
 
 def test_a_fused_step_equals_a_plain_one(model):

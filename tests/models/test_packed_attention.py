@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from torch.nn.attention import flex_attention, varlen
+from torch.nn.attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mmgpt.models.language import load_language_model
-from mmgpt.models.packed_attention import PACKED_MASKS, boundaries
+from mmgpt.models.packed_attention import PACKED_MASKS, boundaries, packed_varlen
 from mmgpt.models.packing import packed_inputs
-from tests.helpers.tolerances import assert_close
+from tests.helpers.tolerances import TERMS, assert_close
 from tests.models.test_gated_lm import VOCABULARY, language_model
 
 SAMPLES = torch.tensor([[0] * 3 + [1] * 9 + [2], [3] * 8 + [-1] * 5])
@@ -34,13 +34,15 @@ def varlen_by_loop(query, key, value, starts, key_starts, longest, longest_key, 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("attention", PACKED_MASKS)
-def test_samples_in_packed_rows_equal_those_with_a_mask_of_pairs(attention, monkeypatch):
+@pytest.mark.parametrize(
+    ("attention", "dtype", "terms"), [("packed_flex", torch.float32, TERMS), ("packed_varlen", torch.bfloat16, 8)]
+)
+def test_samples_in_packed_rows_equal_those_with_a_mask_of_pairs(attention, dtype, terms, monkeypatch):
     """Flex attention uncompiled, since its compiler takes minutes for a CPU; flash attention by a plain loop."""
     monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
-    monkeypatch.setattr(varlen, "varlen_attn", varlen_by_loop)
+    monkeypatch.setattr("mmgpt.models.packed_attention.varlen_attn", varlen_by_loop)
     torch.compiler.set_stance("force_eager")
-    model = language_model("mistral")  # with fewer heads of keys than of queries
+    model = language_model("mistral").to(dtype)  # with fewer heads of keys than of queries
     ids = torch.randint(6, VOCABULARY, SAMPLES.shape)
     inputs = packed_inputs(model, SAMPLES)
     expected = model(ids, use_cache=False, **inputs).logits
@@ -51,7 +53,7 @@ def test_samples_in_packed_rows_equal_those_with_a_mask_of_pairs(attention, monk
     mask = PACKED_MASKS[attention](SAMPLES)
     packed = model(ids, use_cache=False, **{**inputs, "attention_mask": mask}).logits
     torch.compiler.set_stance("default")
-    assert_close(packed, expected)
+    assert_close(packed, expected, terms)
 
 
 @torch.no_grad()
@@ -62,6 +64,16 @@ def test_answers_have_fused_attention(tiny_llama, attention):
     ids, mask = torch.randint(6, 250, (2, 6)), torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
     generation = dict(attention_mask=mask, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert torch.equal(model.generate(ids, **generation), expected.generate(ids, **generation))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dropout", "words"),
+    [(torch.float32, 0.0, "no torch.float32: set language.dtype"), (torch.bfloat16, 0.1, "no attention dropout .*0.1")],
+)
+def test_what_flash_attention_does_not_compute_is_refused(dtype, dropout, words):
+    heads = torch.randn(2, 4, 13, 16, dtype=dtype)
+    with pytest.raises(ValueError, match=f"language.attn_implementation='packed_varlen' computes {words}"):
+        packed_varlen(None, heads, heads, heads, boundaries(SAMPLES), dropout=dropout)
 
 
 def test_a_model_without_flex_attention_is_refused(tmp_path):

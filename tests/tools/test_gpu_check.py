@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu.equality import check_fall
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -63,10 +65,17 @@ def test_the_figures_of_a_rehearsal(rehearsal):
     assert figures["turns"]["second turn over computing all again"]["value"] > 0
     losses = {figures["processes"][f"{name}, gloo: losses"]["value"] for name in ("DDP", "FSDP2")}
     assert losses == {figures["precision"]["float32: losses"]["value"]}
-    assert "needs a GPU" in figures["precision"]["--amp"]["value"]
+    for name in ("float32", "bfloat16", "int8", "--amp"):
+        assert figures["precision"][f"{name}: losses"]["met"] is True
     assert figures["attention"]["packed_flex over masks"]["value"] > 0
     assert figures["compile"]["one shape: over not compiled"]["value"] > 0
     assert figures["server"]["errors"]["value"] == "none"
+
+
+def test_losses_that_do_not_fall_are_refused():
+    check_fall("int8", {"loss 0": 3.0, "loss 1": 3.5, "loss 2": 2.9})
+    with pytest.raises(ValueError, match="int8: the loss does not fall in 2 steps, from 3 to 3"):
+        check_fall("int8", {"loss 0": 3.0, "loss 1": 3.0})
 
 
 def test_chosen_parts_and_a_time_that_is_over(tmp_path):

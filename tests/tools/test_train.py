@@ -20,6 +20,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
+from mmgpt.registry import MODELS
 from tests.helpers.stub_training import write_config
 
 ROOT = Path(__file__).parents[2]
@@ -243,6 +244,17 @@ def test_amp_without_a_gpu(monkeypatch):
     cfg = Config(dict(model=dict(module, frozen=["vision"]), optim_wrapper=dict(type="OptimWrapper")))
     with pytest.raises(ValueError, match="--amp needs a GPU where the language model is trained"):
         set_amp(cfg)
+
+
+def test_amp_without_a_gpu_trains_gated_blocks_in_float32(monkeypatch, tiny_flamingo_config):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    set_amp = runpy.run_path(str(ROOT / "tools" / "train.py"))["set_amp"]
+    cfg = Config(dict(model=tiny_flamingo_config | dict(frozen=["vision", "language"]), optim_wrapper={}))
+    set_amp(cfg)
+    assert cfg.model.gated.every_n_layers == 2
+    weights = list(MODELS.build(cfg.model).language.parameters())
+    assert {weight.dtype for weight in weights if weight.requires_grad} == {torch.float32}
+    assert {weight.dtype for weight in weights if not weight.requires_grad} == {torch.bfloat16}
 
 
 def test_mistakes_of_testing(tmp_path, run, capsys):

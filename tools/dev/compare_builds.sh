@@ -10,6 +10,7 @@ if [[ $# -lt 1 || $1 == -* ]]; then
 fi
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 other="$(mktemp -d)"
-trap 'git -C "$root" worktree remove --force "$other"' EXIT
+trap 'rmdir "$other"' EXIT
 git -C "$root" worktree add --quiet --detach "$other" "$1"
+trap 'git -C "$root" worktree remove --force "$other"' EXIT
 python "$root/tools/dev/compare_builds.py" "$other" "${@:2}"

@@ -17,7 +17,7 @@ INT8_MULTIPLE = 16
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights have 8 bits and a scale for each output, without gradients.
+    """A linear layer whose weights have 8 bits and a scale for each output, without gradients of the weights.
 
     Weights are rounded to the nearest of 255 steps up to the largest of their row; inputs are not rounded to 8 bits.
 
@@ -47,8 +47,9 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
-        if x.numel() <= INT8_ROWS * self.in_features and self.in_features % INT8_MULTIPLE == 0:
-            rows = x.reshape(-1, self.in_features).to(self.scales.dtype)
+        few = x.numel() <= INT8_ROWS * self.in_features and self.in_features % INT8_MULTIPLE == 0
+        if few and not needs_gradient(x):
+            rows = x.reshape(-1, self.in_features).to(self.scales.dtype).contiguous()
             out = torch._weight_int8pack_mm(rows, self.quantized, self.scales)
             out = out.to(x.dtype).view(*x.shape[:-1], self.out_features)
         else:
@@ -57,9 +58,9 @@ class Int8Linear(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer of bfloat16 weights in the memory layout of oneDNN's products, without gradients.
+    """A linear layer of bfloat16 weights in the memory layout of oneDNN's products, without gradients of the weights.
 
-    The result is that of nn.Linear, whose product brings the weights into this layout at each call.
+    The result is that of nn.Linear, up to rounding; there, each call brings the weights into this layout.
 
     Attributes:
         packed: (out, in) bfloat16, in a layout that only oneDNN reads.
@@ -83,7 +84,14 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
+        if needs_gradient(x):
+            return F.linear(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+def needs_gradient(x: Tensor) -> bool:
+    """Whether autograd records what is computed of x: the operators of these layers have no gradient."""
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def pack_linear_layers(model: nn.Module) -> None:

@@ -54,6 +54,27 @@ def test_products_with_packed_weights_are_those_of_the_plain_layer(bias, shape):
     assert sum(parameter.nbytes for parameter in packed.parameters()) == 2 * (48 * 32 + 32 * bias)
 
 
+@pytest.mark.parametrize(
+    ("kind", "in_features"), [(Int8Linear, 48), pytest.param(PackedLinear, 48, marks=needs_bfloat16), (Int8Linear, 33)]
+)
+@pytest.mark.parametrize("rows", [3, INT8_ROWS + 1])
+def test_the_gradient_of_an_input_is_that_of_the_plain_layer(kind, in_features, rows):
+    fast = kind(layer(True, in_features=in_features))
+    x = torch.randn(rows, in_features, dtype=torch.bfloat16, requires_grad=True)
+    out = fast(x)
+    factors = torch.randn_like(out)
+    out.backward(factors)
+    assert torch.allclose(x.grad.float(), factors.float() @ fast.weight.float(), atol=0.03, rtol=0.03)
+    with torch.no_grad():
+        assert torch.allclose(fast(x).float(), out.float(), atol=0.02, rtol=0.02)
+
+
+def test_few_rows_of_a_transposed_input_have_products_with_8_bits():
+    rounded = Int8Linear(layer(True))
+    x = torch.randn(48, 3, dtype=torch.bfloat16).T
+    assert torch.equal(rounded(x), rounded(x.contiguous()))
+
+
 @needs_bfloat16
 def test_layers_that_share_their_weights_or_have_lora_are_not_packed():
     head = layer(False, in_features=48, out_features=8)
