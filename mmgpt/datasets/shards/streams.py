@@ -49,7 +49,7 @@ class StreamedShards:
         starts: number of the first record of each shard.
 
     Raises:
-        FileNotFoundError: a pattern matches no file.
+        FileNotFoundError: a pattern, or a number of a range, matches no file; names all of these.
         ValueError: a shard of another format, or a package that fsspec needs for it is missing.
     """
 
@@ -57,9 +57,11 @@ class StreamedShards:
 
     def __init__(self, address: str):
         with _openable(address):
-            self.files = [file for pattern in expand_numbers(address) for file in _matches(pattern)]
-        if not self.files:
-            raise FileNotFoundError(f"no annotation file {address!r}")
+            matches = [(pattern, _matches(pattern)) for pattern in expand_numbers(address)]
+        missing = [pattern for pattern, files in matches if not files]
+        if missing or not matches:
+            raise FileNotFoundError(f"no annotation file {', '.join(map(repr, missing or [address]))}")
+        self.files = [file for _, files in matches for file in files]
         self.starts = [i * ROOM for i in range(len(self.files))]
         for file in self.files:
             if not file.startswith(PIPE) and not SUFFIX.search(file.partition("?")[0]):

@@ -196,6 +196,14 @@ def test_a_shard_that_cannot_be_read_is_an_error(tmp_path, make, tars):
         make("memory://bucket/0.csv")
 
 
+def test_files_that_a_range_lacks_are_named(tmp_path, tars):
+    assert len(StreamedShards(f"{tmp_path}/tars/{{0..2}}.tar").files) == 3
+    with pytest.raises(FileNotFoundError, match=r"^no annotation file '\S+/tars/3.tar', '\S+/tars/4.tar'$"):
+        StreamedShards(f"{tmp_path}/tars/{{1..4}}.tar")
+    with pytest.raises(FileNotFoundError, match=r"^no annotation file '\S+/{2..0}.tar'$"):
+        StreamedShards(f"{tmp_path}/tars/{{2..0}}.tar")
+
+
 def test_what_a_stream_cannot_do_is_refused(make, tars, steps, monkeypatch):
     dataset = make(tars)
     with pytest.raises(ValueError, match="kind='other': dataset 'conversation' is a stream"):
