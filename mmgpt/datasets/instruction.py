@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class InstructionDataset(BaseDataset):
     Raises:
         ValueError: unreadable or empty annotation file, unknown parser or source, a record that the parser refuses (a
             SampleError), `sample` below 1, `weight` not above 0; `on_error='skip'` in evaluation; `stream` with cached
-            features, or with `sample`.
+            features, with `sample`, or in evaluation.
         FileNotFoundError: no annotation file; no image in a folder that samples name (see `check_image_folders`), or
             images beside shards are missing (see `check_image_files`).
     """
@@ -122,6 +122,9 @@ class InstructionDataset(BaseDataset):
         if stream is not None and any(isinstance(step, LoadFeatures) for step in steps):
             reason = "its images have no files, whose features could be cached: set image_steps='${pixel_steps}'"
             raise ValueError(f"dataset {self.name!r} is a stream: {reason}")
+        if stream is not None and is_evaluation:
+            reason = "only training reads a stream: copy its shards, name them in ann_file, and set stream=None"
+            raise ValueError(f"dataset {self.name!r}: {reason}")
         if self.skip_errors and is_evaluation:
             raise ValueError(f"dataset {self.name!r}: on_error='skip' would leave questions out of an evaluation")
         if is_address(base.get("ann_file") or ""):
@@ -202,27 +205,38 @@ class InstructionDataset(BaseDataset):
             header = dict(state=state, starts=self.shards.starts, records=records, refused=refused, has_files=has_files)
             path = write_index(paths, header | dict(marks=first_media_mark(samples)), samples)
         else:
-            for message in read_index(path)[0]["refused"]:
-                self.dropped.add("refused", message)
+            self._add_refused(read_index(path)[0]["refused"])
         return path
+
+    def _add_refused(self, messages: Sequence[str]) -> None:
+        """Count and log records that the parser has refused, by the messages about them."""
+        for message in messages:
+            self.dropped.add("refused", message)
 
     def _streamed(self) -> StreamedSamples:
         """Samples of shards that are read as streams, which are counted here where nobody has."""
         self.serialize_data = False
         read, options = self._shard_samples, self.stream
+        read_to_count = partial(read, is_counting=True)
         parsing = [self.parser, self.expect, self.skip_errors, self.single_turns, code_digest(find_parser(self.parser))]
-        sizes = once_per_node(lambda: shard_sizes(self.shards, read, parsing, options.sizes))
-        samples = StreamedSamples(read, self.files, sizes, options.shuffle_buffer)
+        sizes, counts = once_per_node(lambda: shard_sizes(self.shards, read_to_count, parsing, options.sizes))
+        samples = StreamedSamples(read, self.files, sizes, counts, options.shuffle_buffer)
         print_log(f"dataset {self.name}: {len(samples)} samples in {len(sizes)} streamed shards", "current")
         return samples
 
-    def _shard_samples(self, shard: int) -> Iterator[tuple[dict, dict[str, bytes]]]:
-        """Samples of a streamed shard, each with the bytes of its images by name."""
-        first = self.shards.starts[shard]
+    def _shard_samples(self, shard: int, is_counting: bool = False) -> Iterator[tuple[dict, dict[str, bytes]]]:
+        """Samples of a streamed shard, each with the bytes of its images by name.
+
+        A refused record counts in `dropped`, but not while the samples are counted, before it is read for training.
+        """
+        first, refused = self.shards.starts[shard], []
         for row, (record, images) in enumerate(self.shards.read(shard)):
             if isinstance(record, dict) and record_id(record) is None:
                 record = {"id": str(row), **record}
-            sample = self._parse(first + row, record, [])
+            sample = self._parse(first + row, record, refused)
+            if not is_counting:
+                self._add_refused(refused)
+            refused.clear()
             if sample is not None:
                 for turn in split_turns(sample) if self.single_turns else [sample]:
                     yield turn, images
@@ -234,6 +248,7 @@ class InstructionDataset(BaseDataset):
         parsed = (self._parse(number, record, refused) for record, number in zip(self.records(), numbers, strict=False))
         samples = serialize((sample for sample in parsed if sample is not None), as_json)
         records = next(numbers)
+        self._add_refused(refused)
         if not samples:
             dropped = f" ({len(refused)} refused by the parser)" if refused else ""
             raise ValueError(f"{self.ann_file}: none of {records} records belongs to dataset {self.name!r}{dropped}")
@@ -262,7 +277,6 @@ class InstructionDataset(BaseDataset):
         except SampleError as error:
             if not self.skip_errors:
                 raise
-            self.dropped.add("refused", str(error))
             refused.append(str(error))
             return None
 

@@ -10,6 +10,8 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
+from mmgpt.datasets.joint import mixed_datasets
+from mmgpt.datasets.mixture import streamed_samples
 from mmgpt.registry import LOOPS
 
 from .global_batch import set_totals
@@ -39,12 +41,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     3. Each batch is run by MMEngine's `run_iter`: forward and backward pass, and the optimizer's step if it is due.
 
     Raises:
-        ValueError: when resuming within an epoch with a batch sampler that has no ``start``.
+        ValueError: when resuming within an epoch with a batch sampler that has no ``start``, or when a dataset is a
+            stream and the batch sampler is no StreamBatchSampler.
     """
 
     def run(self) -> nn.Module:
         """Train from the first batch, or from the batch of a resumed checkpoint."""
         runner, wrapper, batch_sampler = self.runner, self.runner.optim_wrapper, self.dataloader.batch_sampler
+        for samples in map(streamed_samples, mixed_datasets(self.dataloader.dataset)):
+            if samples is not None:
+                samples.check_split()
         # A checkpoint written at the last batch of an epoch holds the number of that epoch; the next is due.
         self._epoch = self._iter // len(self.dataloader)
         self.check_start(self._iter)

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
 
-from mmgpt.engine.loops import seed_iteration
+from mmgpt.datasets.shards.streams import StreamedSamples
+from mmgpt.engine.loops import ResumableEpochLoop, seed_iteration
 from mmgpt.registry import DATASETS
 from tests.helpers.stub_training import StubData
 
@@ -146,6 +150,15 @@ def test_resume_within_an_epoch_needs_a_batch_sampler_with_start(make_runner, tm
     runner = make_runner(more, resume=True, load_from=str(tmp_path / "run" / "latest.pth"))
     with pytest.raises(ValueError, match="3 batches of epoch 0: BatchSampler cannot skip"):
         runner.train()
+
+
+def test_training_on_a_stream_needs_its_batch_sampler():
+    class Streamed(list):
+        data_list = StreamedSamples(None, ["0.tar"], [2], "sizes.json", shuffle_buffer=2)
+
+    loop = ResumableEpochLoop(SimpleNamespace(optim_wrapper=None), DataLoader(Streamed([0, 1]), shuffle=True), 1)
+    with pytest.raises(ValueError, match="0.tar is read as a stream.*batch_sampler=.*StreamBatchSampler.*in train_"):
+        loop.run()
 
 
 @DATASETS.register_module()

@@ -16,8 +16,11 @@ from .streams import StreamedShards
 
 def shard_sizes(
     shards: StreamedShards, read: Callable[[int], Iterable], parsing: Sequence, path: str | None
-) -> list[int]:
-    """Number of samples of each shard.
+) -> tuple[list[int], str]:
+    """Number of samples of each shard, and the path of the file that has these numbers.
+
+    Samples are what the parser makes of the records: it may skip some, and `single_turns` makes several of one. Of a
+    `pipe:` only the command is known, so that the numbers in the cache hold as long as it is the same.
 
     Args:
         shards: the shards.
@@ -36,20 +39,20 @@ def shard_sizes(
         sizes = read_json_object(path)
     else:
         paths = cache_paths(f"{digest(repr([*parsing, shards.state()]))}.sizes.json")
-        found = next(filter(Path.is_file, paths), None)
-        sizes = read_json_object(found) if found else _count(names, read, paths)
+        path = next(filter(Path.is_file, paths), None) or _count(names, read, paths)
+        sizes = read_json_object(path)
     missing = [name for name in names if type(sizes.get(name)) is not int]
     if missing:
         raise ValueError(f"{path} has no number of samples of {len(missing)} shards: {missing[0]!r}")
     if not any(sizes[name] for name in names):
-        raise ValueError(f"no record of {names[0]} (of {len(names)} shards) belongs to the dataset")
-    return [sizes[name] for name in names]
+        reason = f"belongs to the dataset, according to {path}"
+        raise ValueError(f"no record of {names[0]} (of {len(names)} shards) {reason}")
+    return [sizes[name] for name in names], str(path)
 
 
-def _count(names: Sequence[str], read: Callable[[int], Iterable], paths: Sequence[Path]) -> dict[str, int]:
-    """Numbers of samples by the names of shards, which are written to the first of some paths that can be."""
+def _count(names: Sequence[str], read: Callable[[int], Iterable], paths: Sequence[Path]) -> Path:
+    """Path of a new file of the numbers of samples by the names of shards, the first of some that can be written."""
     print_log(f"counting the samples of {len(names)} shards by reading all of them", "current", logging.INFO)
     sizes = {name: sum(1 for _ in read(i)) for i, name in enumerate(names)}
     text = json.dumps(sizes, indent=0).encode()
-    write_first(paths, lambda file: file.write(text))
-    return sizes
+    return write_first(paths, lambda file: file.write(text))

@@ -21,7 +21,8 @@ from .tables import stream_arrow, stream_parquet
 from .tar import stream_tar
 
 READERS = {".tar": stream_tar, ".parquet": stream_parquet, ".arrow": stream_arrow}
-SUFFIX = re.compile(r"(\.tar|\.parquet|\.arrow)(\.\w+)?$")  # .tar.gz, too
+SUFFIX = re.compile(r"(\.tar(?=$|\.gz$|\.bz2$|\.xz$)|\.parquet$|\.arrow$)")
+CHOICES = ".tar, .tar.gz, .tar.bz2, .tar.xz, .parquet, .arrow"
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 ROOM = 1 << 40  # numbers of records for each shard: how many it has is not known before its end
 
@@ -49,7 +50,7 @@ class StreamedShards:
         starts: number of the first record of each shard.
 
     Raises:
-        FileNotFoundError: a pattern matches no file.
+        FileNotFoundError: a pattern, or a number of a range, matches no file; names all of these.
         ValueError: a shard of another format, or a package that fsspec needs for it is missing.
     """
 
@@ -57,13 +58,15 @@ class StreamedShards:
 
     def __init__(self, address: str):
         with _openable(address):
-            self.files = [file for pattern in expand_numbers(address) for file in _matches(pattern)]
-        if not self.files:
-            raise FileNotFoundError(f"no annotation file {address!r}")
+            matches = [(pattern, _matches(pattern)) for pattern in expand_numbers(address)]
+        missing = [pattern for pattern, files in matches if not files]
+        if missing or not matches:
+            raise FileNotFoundError(f"no annotation file {', '.join(map(repr, missing or [address]))}")
+        self.files = [file for _, files in matches for file in files]
         self.starts = [i * ROOM for i in range(len(self.files))]
         for file in self.files:
             if not file.startswith(PIPE) and not SUFFIX.search(file.partition("?")[0]):
-                raise ValueError(f"{file} is not read as a stream: choose among {', '.join(READERS)}, or {PIPE}COMMAND")
+                raise ValueError(f"{file} is not read as a stream: choose among {CHOICES}, or {PIPE}COMMAND")
 
     def read(self, shard: int) -> Iterator[tuple[dict | SampleError, dict[str, bytes]]]:
         """Records of a shard, or errors about broken ones, each with the bytes of its images by name.
@@ -81,7 +84,9 @@ class StreamedShards:
             try:
                 with open_stream(file) as stream:
                     yield from READERS[suffix](stream, file, name)
-            except OSError as error:
+            except ValueError:  # a SampleError, too
+                raise
+            except Exception as error:  # Each store has errors of its own, of which not all are an OSError.
                 raise SampleError(f"cannot be read: {type(error).__name__}: {error}") from error
 
     def origin(self, number: int) -> tuple[str, int]:
@@ -179,6 +184,7 @@ class StreamedSamples(Sequence):
         read: function from the number of a shard to its samples, each with the bytes of its images by name.
         files: addresses of the shards, for messages.
         sizes: numbers of samples of the shards.
+        counts: file of these numbers, for messages.
         shuffle_buffer: number of samples of a run, which are in memory at the same time, as encoded images.
 
     Attributes:
@@ -186,16 +192,25 @@ class StreamedSamples(Sequence):
     """
 
     def __init__(
-        self, read: Callable[[int], Iterator[Sample]], files: Sequence[str], sizes: Sequence[int], shuffle_buffer: int
+        self,
+        read: Callable[[int], Iterator[Sample]],
+        files: Sequence[str],
+        sizes: Sequence[int],
+        counts: str,
+        shuffle_buffer: int,
     ):
-        self.read, self.files, self.sizes, self.size = read, files, list(sizes), shuffle_buffer
+        self.read, self.files, self.sizes, self.counts = read, files, list(sizes), counts
+        self.size = shuffle_buffer
         self.starts = [0, *np.cumsum(self.sizes).tolist()]
         # Several small shards share the buffer.
         self.together = max(1, shuffle_buffer // max(self.sizes))
-        self.split(1)
+        self.split(None)
 
-    def split(self, streams: int) -> None:
-        """Prepare for indices that come from so many parts of an order, to which batches belong in turn."""
+    def split(self, streams: int | None) -> None:
+        """Prepare for indices that come from so many parts of an order, to which batches belong in turn.
+
+        None is for those of a loop over the dataset.
+        """
         self.streams = streams
         self.runs: dict[tuple[int, int], tuple[list[tuple[bytes, dict]], Iterator[Sample]]] = {}
         self.process = self.capacity = None  # process that has the runs, and how many it may have
@@ -208,11 +223,21 @@ class StreamedSamples(Sequence):
 
         Raises:
             SampleError: the shard cannot be read, or has not as many samples as were counted.
-            ValueError: the number of worker processes does not divide the number of streams.
+            ValueError: the number of worker processes does not divide the number of streams, or there are worker
+                processes, and no StreamBatchSampler.
         """
         shard, number = self._place(index)
         content, images = self._run(shard, number // self.size)[number % self.size]
         return dict(pickle.loads(content), image_bytes=images)
+
+    def check_split(self) -> None:
+        """Raises ValueError where no StreamBatchSampler draws from the samples."""
+        if self.streams is None:
+            hint = "set dataset=dict(type='JointDataset', ...) and batch_sampler=dict(type='StreamBatchSampler', ...)"
+            raise ValueError(
+                f"{self.files[0]} is read as a stream, which by another sampler would begin anew for nearly every "
+                f"sample: {hint} in train_dataloader"
+            )
 
     def run_of(self, index: int) -> range:
         """Indices of the run of a sample."""
@@ -239,13 +264,15 @@ class StreamedSamples(Sequence):
         """Samples of a run, pickled, with their images."""
         if self.process != os.getpid():  # A worker process does not read on in files that its parent has opened.
             worker = get_worker_info()
-            workers = worker.num_workers if worker else 1
-            if self.streams % workers:
+            workers, streams = worker.num_workers if worker else 1, self.streams or 1
+            if worker:
+                self.check_split()
+            if streams % workers:
                 raise ValueError(
-                    f"num_workers={workers} must divide streams={self.streams} of the StreamBatchSampler: otherwise "
+                    f"num_workers={workers} must divide streams={streams} of the StreamBatchSampler: otherwise "
                     "each worker would read parts of all streams"
                 )
-            self.capacity = self.streams // workers * self.together
+            self.capacity = streams // workers * self.together
             self.runs, self.process = {}, os.getpid()
         if (shard, number) in self.runs:
             self.runs[shard, number] = self.runs.pop((shard, number))
@@ -262,7 +289,10 @@ class StreamedSamples(Sequence):
         count = start + len(run) + (is_last and next(samples, None) is not None)
         if count != min(start + self.size, size):
             more = " or more" if count > size else ""
-            reason = f"the shard holds {count}{more} samples, and {size} when they were counted: it has changed"
+            reason = (
+                f"the shard gives {count}{more} samples (what the parser makes of its records), and {size} "
+                f"according to {self.counts}: correct that file, or delete it to count anew (without `sizes`)"
+            )
             raise SampleError(reason, SampleLocation(file=self.files[shard]))
         self.runs[shard, number] = run, samples
         return run

@@ -1,6 +1,7 @@
 """Datasets of shards that are read as streams: the samples of indexed shards, each shard read once, errors."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files
 from mmgpt.datasets import ImageControl, InstructionDataset
@@ -148,13 +150,48 @@ def test_shards_are_counted_once(tmp_path, make, tars, opened, cache):
         make(tars, stream=stream)
 
 
-@pytest.mark.parametrize(("size", "reason"), [(2, "3 or more samples, and 2"), (5, "3 samples, and 5")])
+@pytest.mark.parametrize(("size", "reason"), [(2, "3 or more samples .*, and 2"), (5, "3 samples .*, and 5")])
 def test_a_shard_of_another_size_is_an_error(tmp_path, make, tars, size, reason):
     (tmp_path / "sizes.json").write_text(json.dumps({"0.tar": 7, "1.tar": size, "2.tar": 13}))
     dataset = make(tars, stream=dict(shuffle_buffer=4, sizes=str(tmp_path / "sizes.json")))
-    with pytest.raises(SampleError, match=f"1.tar': the shard holds {reason} when they were counted"):
+    with pytest.raises(SampleError, match=f"1.tar': the shard gives {reason} according to .*/sizes.json: correct"):
         for index in range(7 + size):
             dataset[index]
+
+
+def test_the_file_of_counts_of_a_command_is_named(tmp_path, make, tars, cache):
+    make(f"pipe:cat {tmp_path}/tars/1.tar")
+    [counts] = cache.iterdir()
+    write_tar(tmp_path / "tars" / "1.tar", records(4))
+    dataset = make(f"pipe:cat {tmp_path}/tars/1.tar")
+    with pytest.raises(SampleError, match=f"gives 4 or more samples .*, and 3 according to {counts}: .*delete it"):
+        dataset[0]
+    counts.unlink()
+    assert len(make(f"pipe:cat {tmp_path}/tars/1.tar")) == 4
+
+
+def test_an_error_of_a_store_names_the_shard(tmp_path, make, tars, monkeypatch):
+    class PayloadError(Exception):
+        """Error of a store that is no OSError."""
+
+    class Interrupted(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 5000:
+                raise PayloadError("not all of the response came")
+            return super().read(size)
+
+    content = (tmp_path / "tars" / "0.tar").read_bytes()
+    monkeypatch.setattr(fsspec, "open", lambda *args: Interrupted(content))
+    with pytest.raises(SampleError, match=r"tars/0.tar'.*: cannot be read: PayloadError: not all of the response came"):
+        make(tars)
+
+
+def test_a_refused_record_counts_once_a_reading(tmp_path, make):
+    rows = [dict(row, turns=[]) if i == 1 else row for i, row in enumerate(records(3))]
+    dataset = make(str(write_tar(tmp_path / "0.tar", rows)), on_error="skip")
+    assert (len(dataset), dataset.dropped.totals["refused"]) == (2, 0)
+    assert len(list(dataset)) == 2
+    assert dataset.dropped.totals["refused"] == 1
 
 
 def test_broken_records_and_images(tmp_path, make):
@@ -191,13 +228,30 @@ def test_a_shard_that_cannot_be_read_is_an_error(tmp_path, make, tars):
     with pytest.raises(SampleError, match="0.tar', record .: not a readable tar file: unexpected end of data"):
         make(tars)
     with pytest.raises(
-        ValueError, match=r"0.csv is not read as a stream: choose among .tar, .parquet, .arrow, or pipe:"
+        ValueError, match=r"0.csv is not read as a stream: choose among .tar, .tar.gz, .*, .parquet, .arrow, or pipe:"
     ):
         make("memory://bucket/0.csv")
+    for name in ("0.tar.zst", "0.parquet.gz", "0.tar.gz.1"):
+        with pytest.raises(ValueError, match=f"{name} is not read as a stream"):
+            make(f"memory://bucket/{name}")
+
+
+def test_files_that_a_range_lacks_are_named(tmp_path, tars):
+    assert len(StreamedShards(f"{tmp_path}/tars/{{0..2}}.tar").files) == 3
+    with pytest.raises(FileNotFoundError, match=r"^no annotation file '\S+/tars/3.tar', '\S+/tars/4.tar'$"):
+        StreamedShards(f"{tmp_path}/tars/{{1..4}}.tar")
+    with pytest.raises(FileNotFoundError, match=r"^no annotation file '\S+/{2..0}.tar'$"):
+        StreamedShards(f"{tmp_path}/tars/{{2..0}}.tar")
 
 
 def test_what_a_stream_cannot_do_is_refused(make, tars, steps, monkeypatch):
     dataset = make(tars)
+    with pytest.raises(ValueError, match="only training reads a stream: copy its shards, .* set stream=None"):
+        make(tars, test_mode=True)
+    with pytest.raises(ValueError, match="only training reads a stream"):
+        make(tars, pipeline=steps(16, open_last=True))
+    with pytest.raises(ValueError, match="another sampler .*: set dataset=.*JointDataset.*StreamBatchSampler"):
+        list(DataLoader(dataset, num_workers=2))
     with pytest.raises(ValueError, match="kind='other': dataset 'conversation' is a stream"):
         ImageControl(dataset, "other")
     with pytest.raises(ValueError, match="is a stream, whose shards have to be copied for the check"):
