@@ -69,20 +69,17 @@ def test_the_report_counts_all_questions(finished):
     report = json.loads((folder / "work_dirs/real" / quickstart.REPORT).read_text())
     assert report["questions"] == {"shape": 4, "color": 4, "yes_no": 24, "all": 32}
     assert report["blind_guesser"]["shape"] == 100
-    assert list(report["steps"]) == ["convert", "features", "train", "evaluate", "report"]
+    assert list(report["steps"]) == ["convert", "features", "train", "evaluate"]
     assert report["training_tokens_per_second"] > 0
     assert report["text_kept"]["of"] == 20
 
 
 def test_all_samples_are_trained_on(finished):
     folder, _ = finished
-    [log] = (folder / "work_dirs/real").glob("*/*.log")
-    # 24 samples of up to three questions, 8 conversations and 8 descriptions.
-    assert [line.split()[:3:2] for line in log.read_text().splitlines() if line.startswith(("questions ", "conv"))] == [
-        ["questions", "24"],
-        ["conversations", "8"],
-    ]
-    assert "[5/5]" in log.read_text()
+    log = min((folder / "work_dirs/real").glob("*/*.log")).read_text()  # the others are of evaluations
+    samples = {line.split()[0]: line.split()[2] for line in log.splitlines() if " visual  " in line}
+    assert samples == {"questions": "24", "conversations": "8", "descriptions": "8"}
+    assert "Iter(train) [5/5]" in log
 
 
 def test_the_end_says_how_to_go_on(finished):
