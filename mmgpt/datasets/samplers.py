@@ -46,18 +46,11 @@ class JointBatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0, sorted_batches: int = 1):
-        dataset = sampler.dataset
-        if not hasattr(dataset, "visual_size"):
-            raise ValueError(f"JointBatchSampler needs a JointDataset, got {type(dataset).__name__}")
+        dataset, halves = sampler.dataset, batch_halves(type(self).__name__, sampler, batch_size, language_batch_size)
         if sorted_batches < 1:
             raise ValueError(f"sorted_batches={sorted_batches}: at least one batch is sorted at a time")
         self.sampler, self.start, self.sorted_batches = sampler, 0, sorted_batches
-        common = len(dataset), sampler.seed, sampler.shuffle
-        self.visual = Mixture(dataset.visual, VISUAL, 0, *common)
-        self.language = Mixture(dataset.language, LANGUAGE, dataset.visual_size, *common)
-        self.batch_size = batch_size if self.visual else 0
-        self.language_batch_size = language_batch_size if self.language else 0
-        check_batch_sizes((self.visual, self.batch_size), (self.language, self.language_batch_size))
+        (self.visual, self.batch_size), (self.language, self.language_batch_size) = halves
         streams = [member.name for member in (*dataset.visual, *dataset.language) if streamed_samples(member)]
         if streams:
             reason = "are streams, from which batch_sampler=dict(type='StreamBatchSampler') draws"
@@ -110,8 +103,27 @@ class JointBatchSampler(Sampler):
         return mixture.epoch(number)[self.sampler.rank :: self.sampler.world_size].tolist()
 
 
-def check_batch_sizes(visual: tuple[Mixture, int], language: tuple[Mixture, int]) -> None:
-    """Raises a ValueError for a mixture of which no batch would have a sample, each with its batch size."""
-    for (mixture, size), name in ((visual, "batch_size"), (language, "language_batch_size")):
+def batch_halves(
+    name: str, sampler: Sampler, batch_size: int, language_batch_size: int
+) -> tuple[tuple[Mixture, int], tuple[Mixture, int]]:
+    """The visual and the language-only samples of a JointDataset, and how many of each are in a batch, 0 without any.
+
+    Args:
+        name: of the batch sampler, for the error.
+
+    Raises:
+        ValueError: the dataset is not a JointDataset, or one of its datasets would never be drawn.
+    """
+    dataset = sampler.dataset
+    if not hasattr(dataset, "visual_size"):
+        raise ValueError(f"{name} needs a JointDataset, got {type(dataset).__name__}")
+    common = len(dataset), sampler.seed, sampler.shuffle
+    visual = Mixture(dataset.visual, VISUAL, 0, *common)
+    language = Mixture(dataset.language, LANGUAGE, dataset.visual_size, *common)
+    halves = (visual, batch_size if visual else 0), (language, language_batch_size if language else 0)
+    for (mixture, size), argument in zip(halves, ("batch_size", "language_batch_size"), strict=True):
         if mixture and size < 1:
-            raise ValueError(f"{name}={size}, but there are {len(mixture)} such samples, which would never be drawn")
+            raise ValueError(
+                f"{argument}={size}, but there are {len(mixture)} such samples, which would never be drawn"
+            )
+    return halves

@@ -8,8 +8,8 @@ from torch.utils.data import Sampler
 
 from mmgpt.registry import DATA_SAMPLERS
 
-from .mixture import LANGUAGE, VISUAL, Mixture, mixture_table, streamed_samples
-from .samplers import check_batch_sizes
+from .mixture import Mixture, mixture_table, streamed_samples
+from .samplers import batch_halves
 
 
 @DATA_SAMPLERS.register_module()
@@ -43,18 +43,11 @@ class StreamBatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, language_batch_size: int = 0, streams: int = 4):
-        dataset = sampler.dataset
-        if not hasattr(dataset, "visual_size"):
-            raise ValueError(f"StreamBatchSampler needs a JointDataset, got {type(dataset).__name__}")
+        dataset, halves = sampler.dataset, batch_halves(type(self).__name__, sampler, batch_size, language_batch_size)
         if streams < 1:
             raise ValueError(f"streams={streams}: at least one part is read at a time")
         self.sampler, self.start, self.streams = sampler, 0, streams
-        common = len(dataset), sampler.seed, sampler.shuffle
-        self.visual = Mixture(dataset.visual, VISUAL, 0, *common)
-        self.language = Mixture(dataset.language, LANGUAGE, dataset.visual_size, *common)
-        self.batch_size = batch_size if self.visual else 0
-        self.language_batch_size = language_batch_size if self.language else 0
-        check_batch_sizes((self.visual, self.batch_size), (self.language, self.language_batch_size))
+        (self.visual, self.batch_size), (self.language, self.language_batch_size) = halves
         for samples in filter(None, map(streamed_samples, (*dataset.visual, *dataset.language))):
             samples.split(streams)
         drawn = len(self) * sampler.world_size * self.language_batch_size if self.visual else len(self.language)
