@@ -13,7 +13,8 @@ class Media(NamedTuple):
     """Images as an argument of every gated block: latents, and masks that say which tokens attend to them.
 
     Attributes:
-        features: (B, T, N, D), N latents of each of T images; None where the cache has their keys and values.
+        features: (B, T, N, D), N latents of each of T images; None where the cache has their keys and values, or where
+            no token attends to any (a mask without columns).
         mask: (B, L, T * N) bool, the latents that a token attends to; None: all of them; without columns: none.
         has_image: (B, L), or (B, 1) for whole rows, bool: tokens of samples with an image. The others pass the gated
             blocks unchanged. None: all samples have one.

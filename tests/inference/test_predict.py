@@ -88,8 +88,7 @@ def test_a_failing_model_fails_the_batch(model, monkeypatch):
 @pytest.mark.parametrize(("rule", "rows"), [("latest", [1, 2]), ("next", [3])])
 def test_what_prompts_begin_with_is_computed_once(tiny_flamingo_config, monkeypatch, rule, rows):
     torch.manual_seed(3)
-    tiny_flamingo_config["image_attention"] = rule
-    model = MODELS.build(tiny_flamingo_config).eval()
+    model = MODELS.build(dict(tiny_flamingo_config, image_attention=rule)).eval()
     image, text = model.language.image_token_id, [5, 6, 7, 8]
     ids = torch.tensor([[*text, image, 9, 10], [*text, image, 11, 10], [*text, 12, image, 10]])
     inputs = dict(input_ids=ids, pixels=torch.randn(3, 1, 3, 32, 32))

@@ -56,12 +56,14 @@ class MeanBlock(nn.Module):
 
     def forward(self, hidden_states, media):
         def block(rows):
-            values = self.keys_values(media)[1][:, 0]
             mask = media.mask
+            if mask is not None and not mask.shape[-1]:
+                return rows
+            values = self.keys_values(media)[1][:, 0]
             if mask is None:
                 mask = torch.ones(*rows.shape[:2], values.shape[1], dtype=torch.bool)
             weights = mask / mask.sum(-1, keepdim=True).clamp(min=1)
-            return rows + self.scale * (weights @ values if mask.shape[-1] else 0)
+            return rows + self.scale * (weights @ values)
 
         return apply_block(block, hidden_states, media)
 
@@ -116,9 +118,10 @@ def config(tmp_path, monkeypatch, tiny_flamingo_config, tiny_llama):
     return path
 
 
-def test_components_of_ones_own_are_trained_exported_and_asked(config, tmp_path):
+@pytest.mark.parametrize("image_attention", ["latest", "next"])
+def test_components_of_ones_own_are_trained_exported_and_asked(config, tmp_path, image_attention):
     torch.manual_seed(0)
-    cfg = load_config(config)
+    cfg = load_config(config, {"model.image_attention": image_attention})
     model = build_model(cfg, device="cpu")
     assert type(model.perceiver).__name__ == "LinearResampler"
     assert type(model.language).__name__ == "HalvedLanguage"
