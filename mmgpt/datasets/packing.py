@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-STEP = 64  # tokens; lengths of rows are multiples of it
+# Lengths of rows are multiples of the longest one's 32nd part, so that there are few, and of 8 tokens at least, in which
+# GPUs multiply.
+LENGTHS, SMALLEST_STEP = 32, 8
 
 
 class Rows(NamedTuple):
@@ -27,8 +29,9 @@ def pack_rows(lengths: Sequence[int], max_length: int) -> Rows:
         lengths: lengths of the samples in tokens, none above `max_length`.
         max_length: longest row.
     """
-    shortest = -(-max(lengths) // STEP) * STEP
-    candidates = [*range(shortest, max_length, STEP), max_length]
+    step = max(max_length // LENGTHS, SMALLEST_STEP)
+    shortest = -(-max(lengths) // step) * step
+    candidates = [*range(shortest, max_length, step), max_length]
     return min((Rows(length, fill_rows(lengths, length)) for length in candidates), key=lambda rows: rows.size)
 
 

@@ -31,7 +31,7 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 # The package's network saw images with ImageNet's mean and deviation, timm's own weights with 0.5. Nothing is cropped:
 # shapes may touch the border.
 PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
-TURNS = 3  # questions of a sample, and of a conversation
+TURNS = 3  # questions of a conversation about an image, at most
 TEXTS = Path(__file__).with_name("text.jsonl")
 COLUMNS = ("image", "question", "answer", "conversation")
 ASK_DESCRIPTION = ("Describe the picture.", "What is shown?", "What do you see in the image?", "Describe this image.")
@@ -117,7 +117,7 @@ def convert_questions(folder: Path) -> None:
     samples, conversations, descriptions = [], [], []
     for image, questions in train.items():
         file, questions = f"train/{image}.png", draw.sample(questions, len(questions))
-        samples += [(file, *turn, f"{image}-{number // TURNS}") for number, turn in enumerate(questions)]
+        samples += [(file, *turn, "") for turn in questions]
         # After what is about the image comes something that is not.
         text = draw.choice(texts)
         turns = [*questions[: draw.randint(1, TURNS)], (text["question"], text["answer"])]

@@ -30,7 +30,7 @@ PARTS, DATA = Path("checkpoints/real"), Path("data/real")
 TABLES = ("train", "conversations", "descriptions", *(f"test_{kind}" for kind in KINDS))
 REPORT, STEPS = "report.json", "steps.json"
 # Samples of a step in all, which the processes share.
-VISUAL, LANGUAGE = 8, 2
+VISUAL, LANGUAGE = 16, 2
 
 
 class Steps:

@@ -21,7 +21,8 @@ def test_rows_are_filled_by_first_fit():
     [
         ([60, 60, 60], 512, 64, [[0], [1], [2]]),  # three rows of 64, or one of 192: the shorter ones
         ([100, 100, 100, 20], 512, 320, [[0, 1, 2, 3]]),  # not two rows of 256
-        ([30, 40], 50, 50, [[1], [0]]),
+        ([30, 40], 50, 40, [[1], [0]]),
+        ([500, 40, 30], 2048, 576, [[0, 1, 2]]),  # a multiple of 64
         ([500, 10], 512, 512, [[0, 1]]),
     ],
 )
@@ -31,5 +32,5 @@ def test_rows_have_the_length_with_the_smallest_size(lengths, most, length, samp
 
 def test_no_other_row_length_has_a_smaller_size():
     rows = pack_rows(LENGTHS, 512)
-    assert rows.size == min(length * len(fill_rows(LENGTHS, length)) for length in range(64, 513, 64))
+    assert rows.size == min(length * len(fill_rows(LENGTHS, length)) for length in range(64, 513, 16))
     assert rows.size < 1.02 * sum(LENGTHS)

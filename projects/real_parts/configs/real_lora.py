@@ -7,7 +7,7 @@ _base_ = [
     "../../../configs/_base_/default_runtime.py",
 ]
 
-# The model: a new resampler, new gated blocks before every tenth layer, and LoRA.
+# The model: a new resampler, new gated blocks before every eighth layer, and LoRA.
 language_model = dict(path="checkpoints/real/language", source="projects/real_parts/README.md")
 vision_model = dict(path="checkpoints/real/vision", source="projects/real_parts/README.md")
 flamingo_weights = None
@@ -19,22 +19,24 @@ vision = dict(_delete_=True, type="TimmVision", path="${vision_model}", layer=3)
 perceiver = dict(depth=2, num_latents=16)
 # A gate of 0.5 lets images in from the first step, and the gain makes their part as large as the hidden states that it
 # is added to (docs/training.md).
-gated = dict(every_n_layers=10, gate_init=0.5, out_gain=20)
+gated = dict(every_n_layers=8, gate_init=0.5, out_gain=20)
 generation = dict(max_new_tokens=64, num_beams=1)
 # Below the first gated block nothing is trainable, so that the backward pass ends there.
 lora = dict(
     r=8,
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-    layers_to_transform=list(range(9, 30)),
+    layers_to_transform=list(range(7, 30)),
 )
 model = dict(train=["perceiver", "gated"])
 
 # The data: easy-VQA's questions, conversations about its images and descriptions of them, and text-only instructions
-# that the language model itself answered. Of the questions about an image, three are learned at once, each by itself:
-# as turns of a conversation they would see the answers before them, which say much about their own.
+# that the language model itself answered. A question is a sample of its own: as a turn of a conversation it would see
+# the answers before it, which say much about its own.
 data_root = "data/real"
 prompt_template = "chat"
-max_length = 512
+# As short as it can be. The text that the template has without one is longer than most questions here.
+system_prompt = "."
+max_length = 192  # tokens, of a sample and of a row with several
 feature_cache = "work_dirs/real_features"
 image_steps = "${feature_steps}"
 prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${vision}")
@@ -42,7 +44,7 @@ prepare_images = dict(_delete_=True, type="PrepareImages", preprocessing="${visi
 _source = "projects/real_parts/README.md"
 
 
-def _dataset(name, file, *turn_steps, images=True, sample=None, steps="${answer_steps}"):
+def _dataset(name, file, images=True, sample=None, steps="${answer_steps}"):
     return dict(
         type="InstructionDataset",
         name=name,
@@ -53,28 +55,28 @@ def _dataset(name, file, *turn_steps, images=True, sample=None, steps="${answer_
         data_root="${data_root}",
         ann_file=dict(path=file, source=_source),
         data_prefix=dict(img="."),
-        pipeline=[*(["${image_steps}"] if images else []), *turn_steps, steps],
+        pipeline=[*(["${image_steps}"] if images else []), steps],
     )
 
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=0,
     dataset=dict(
         type="JointDataset",
         seed="${seed}",
         on_error="${on_error}",
         visual=[
-            _dataset("questions", "train.jsonl", dict(type="SeparateTurns"), sample=6400),
-            _dataset("conversations", "conversations.jsonl", sample=800),
-            _dataset("descriptions", "descriptions.jsonl", sample=1600),
+            _dataset("questions", "train.jsonl", sample=20000),
+            _dataset("conversations", "conversations.jsonl", sample=400),
+            _dataset("descriptions", "descriptions.jsonl"),
         ],
         language=[_dataset("text", "text.jsonl", images=False)],
     ),
     sampler=dict(type="DefaultSampler", shuffle=True),
     # Not sorted by length: questions of one kind are equally long, and a batch would have one kind only.
     batch_sampler=dict(type="JointBatchSampler", language_batch_size=2),
-    collate_fn=dict(type="collate_conversations"),
+    collate_fn=dict(type="collate_conversations", row_length="${max_length}"),
 )
 
 _kinds = ["shape", "color", "yes_no"]
@@ -96,3 +98,5 @@ lr = 1e-3
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(LoRA=dict(lr_mult=0.3))))
 max_epochs = 1
 warmup_iters = 20
+# A step takes about a second.
+default_hooks = dict(checkpoint=dict(interval=200))

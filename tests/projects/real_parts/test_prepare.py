@@ -48,20 +48,13 @@ def test_questions_become_tables_by_image_and_by_kind(packages):
     prepare.convert_questions(packages / "data")
     train = rows(packages / "data" / "train.csv")
     assert [row["image"] for row in train] == ["train/0.png"] * 3 + ["train/1.png"] * 2
-    assert {row["conversation"] for row in train} == {"0-0", "1-0"}
+    assert {row["conversation"] for row in train} == {""}
     assert sorted(row["answer"] for row in train) == ["blue", "circle", "no", "rectangle", "yes"]
     [description] = rows(packages / "data" / "descriptions.csv")
     assert description["answer"] in [text.format(color="blue", shape="circle") for text in prepare.DESCRIPTIONS]
     answers = {kind: [row["answer"] for row in rows(packages / "data" / f"test_{kind}.csv")] for kind in prepare.KINDS}
     assert answers == {"shape": ["circle", "rectangle"], "color": ["blue"], "yes_no": ["no", "yes"]}
     assert (packages / "data" / "test" / "1.png").is_file()
-
-
-def test_a_sample_has_a_few_of_the_questions_about_an_image(packages, monkeypatch):
-    monkeypatch.setattr(prepare, "TURNS", 2)
-    prepare.convert_questions(packages / "data")
-    train = rows(packages / "data" / "train.csv")
-    assert [row["conversation"] for row in train] == ["0-0", "0-0", "0-1", "1-0", "1-0"]
 
 
 def test_a_conversation_ends_with_a_question_that_is_not_about_the_image(packages):
