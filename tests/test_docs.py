@@ -1,11 +1,9 @@
 """README and docs: commands name files and options that exist, and the worked examples are run as a reader would."""
 
 import ast
-import os
 import re
 import shlex
 import subprocess
-import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +14,8 @@ import pytest
 from PIL import Image
 
 from mmgpt.cli import load_config
+from tests.helpers.launching import ENVIRONMENT, ROOT, run_script
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "projects").glob("*/README.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
@@ -62,9 +60,7 @@ def commands(text: str) -> list[str]:
 @cache
 def help_of(script: str, subcommand: str = "") -> str:
     """What a tool of this project prints for --help."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, script, *filter(None, [subcommand]), "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = run_script(ROOT / script, *filter(None, [subcommand]), "--help")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -128,15 +124,13 @@ def project(tmp_path_factory):
 
 
 def run(project: Path, command: str, stdin: str = "") -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(project),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    options = dict(cwd=project, env=environment, input=stdin, capture_output=True, text=True, timeout=300)
-    done = subprocess.run(["bash", "-ec", command], **options)
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(project)}
+    if re.fullmatch(r"python \w[^|&;<>$*\n]*", command):
+        script, *arguments = shlex.split(command)[1:]
+        done = run_script(project / script, *arguments, cwd=project, input=stdin, environment=environment)
+    else:
+        options = dict(cwd=project, env=environment, input=stdin, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(["bash", "-ec", command], **options)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

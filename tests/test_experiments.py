@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,18 +14,14 @@ from mmgpt.models import Flamingo
 from mmgpt.models.weights.names import component_of, new_tensors
 from mmgpt.registry import MODELS
 from tests.helpers.benchmark_data import put_benchmark
+from tests.helpers.launching import ROOT, run_launcher, run_script
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "mmgpt"
 EXPERIMENTS = sorted([*CONFIGS.glob("*.py"), *ROOT.glob("projects/*/configs/*.py")])
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-
-
 def tool(name, *arguments, cwd=ROOT):
-    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
+    return run_script(ROOT / "tools" / name, *arguments, cwd=cwd)
 
 
 @pytest.fixture
@@ -161,13 +153,7 @@ def test_recipes_of_other_memory_or_other_components_train_on_small_parts(tmp_pa
 def test_two_processes_share_a_model(tmp_path, small_parts):
     """Its checkpoint is in parts beside a file, and opens as any other."""
     config = CONFIGS / "lora_joint_fsdp.py"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        environment = {**ENVIRONMENT, "PORT": str(probe.getsockname()[1])}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = ["bash", ROOT / "tools" / "dist_train.sh", config, "2", "--work-dir", tmp_path]
-    command += ["--cfg-options", *small_parts]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    result = run_launcher("dist_train.sh", config, 2, "--work-dir", tmp_path, "--cfg-options", *small_parts)
     assert result.returncode == 0, result.stderr[-3000:]
     assert all(row["loss_visual"] > 0 and row["loss_language"] > 0 for row in logged(tmp_path))
     saved = torch.load(tmp_path / "latest.pth", weights_only=True)

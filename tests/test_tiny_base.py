@@ -1,10 +1,6 @@
 """The committed base of the tiny experiment, its pretraining, and runs on it, one of them killed and resumed."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +9,10 @@ import torch
 
 from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
-from tests.test_experiments import CONFIGS, ENVIRONMENT, ROOT, logged, tool
+from tests.helpers.launching import ROOT, run_script, start_script
+from tests.test_experiments import CONFIGS, logged, tool
 
-WORLD = [sys.executable, str(ROOT / "projects" / "tiny_world" / "generate.py")]
+WORLD = ROOT / "projects" / "tiny_world" / "generate.py"
 PRETRAINING = ROOT / "projects" / "tiny_world" / "configs"
 
 
@@ -28,7 +25,7 @@ def worlds(tmp_path_factory):
         "tiny": ["--train-scenes", "60"],
         "pretrain": ["--train-scenes", "0", "--pretrain-scenes", "320"],
     }.items():
-        subprocess.run([*WORLD, str(folder / name), *small, *more], check=True, env=ENVIRONMENT, cwd=ROOT)
+        run_script(WORLD, folder / name, *small, *more).check_returncode()
     return folder
 
 
@@ -70,15 +67,15 @@ def test_a_killed_run_reaches_the_same_final_loss_when_resumed(worlds, tmp_path)
     assert whole.returncode == 0, whole.stderr[-3000:]
     expected = {row["step"]: row["loss"] for row in logged(tmp_path / "whole")}
 
-    command = [sys.executable, "tools/train.py", "configs/mmgpt/tiny_lora_joint.py", "--work-dir", tmp_path / "cut"]
-    with subprocess.Popen([*command, *options], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 240
-        while not (tmp_path / "cut" / "iter_8.pth").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
-    resumed = tool("train.py", CONFIGS / "tiny_lora_joint.py", "--work-dir", tmp_path / "cut", "--resume", *options)
+    command = [ROOT / "tools" / "train.py", CONFIGS / "tiny_lora_joint.py", "--work-dir", tmp_path / "cut"]
+    process, deadline = start_script(*command, *options), time.monotonic() + 240
+    while not (tmp_path / "cut" / "iter_8.pth").exists():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    resumed = run_script(*command, "--resume", *options)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     rows = {row["step"]: row["loss"] for row in logged(tmp_path / "cut")}
     assert 8 < min(rows) <= max(rows) == max(expected)

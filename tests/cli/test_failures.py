@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mmgpt.cli.failures import DiskFault, is_disk_fault, is_out_of_memory, resource_message
-from tests.helpers.launching import logs, train_on_two
+from tests.helpers.launching import logs, run_launcher
 from tests.helpers.stub_faults import FAULTY
+from tests.helpers.stub_training import write_config
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,9 @@ def test_a_process_that_dies_takes_the_other_down_and_says_why(tmp_path):
     """Its reason stands in the log of the run though the process that writes that log is the other one."""
     # With seed 0, the second process gets sample 1.
     more = FAULTY + "train_dataloader['dataset'].update(raising=RAISING, seconds=0.2)\nmax_epochs = 1000\n"
+    config = write_config(tmp_path, more=more.replace("RAISING", "1"))
     start = time.monotonic()
-    done = train_on_two(tmp_path, more.replace("RAISING", "1"), timeout=240)
+    done = run_launcher("dist_train.sh", config, 2, "--work-dir", tmp_path / "two", timeout=240)
     assert done.returncode == 1
     assert time.monotonic() - start < 240
     assert "RuntimeError: sample 1 is broken" in done.stderr

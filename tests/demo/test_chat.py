@@ -1,15 +1,13 @@
 """The terminal chat: commands, streaming, and mistakes that cost one line."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from mmgpt.apis import Conversation
+from tests.helpers.launching import run_script
 
 DEMO = Path(__file__).parents[2] / "demo/chat.py"
 
@@ -129,6 +127,4 @@ def test_a_missing_config_is_one_line(tmp_path):
 
 
 def chat_process(arguments, text):
-    env = os.environ | {"PYTHONPATH": str(DEMO.parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(DEMO), *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, env=env, timeout=300)
+    return run_script(DEMO, *arguments, input=text)

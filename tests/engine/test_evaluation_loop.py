@@ -2,13 +2,8 @@
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +11,10 @@ import torch
 from mmgpt.engine.evaluation_loop import WholeBatches, cut_predictions
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.evaluation.predictions import Predictions
+from tests.helpers.launching import ROOT, run_launcher, run_script, start_script
 from tests.helpers.stub_training import StubData, StubModel, write_config
-from tests.tools.test_train import ENVIRONMENT, command, free_port
 
-ROOT = Path(__file__).parents[2]
-
+TOOL = ROOT / "tools" / "test.py"
 SIZE = 13
 SLOW = ["test_dataloader.dataset.seconds=0.15"]
 
@@ -35,7 +29,7 @@ def stub(tmp_path_factory):
 
 
 def evaluate(stub, work_dir, *arguments):
-    subprocess.run(command("test.py", *stub, "--work-dir", work_dir, *arguments), env=ENVIRONMENT, check=True)
+    run_script(TOOL, *stub, "--work-dir", work_dir, *arguments).check_returncode()
     return written(work_dir)
 
 
@@ -73,13 +67,7 @@ def test_result_file_has_settings_checksums_and_versions(stub, whole):
 
 
 def test_two_processes_give_the_predictions_of_one(stub, whole, tmp_path):
-    script = ["bash", str(ROOT / "tools" / "dist_test.sh"), *map(str, stub), "2", "--work-dir", str(tmp_path)]
-    environment = {
-        **ENVIRONMENT,
-        "PORT": str(free_port()),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    subprocess.run(script, env=environment, check=True, timeout=300)
+    run_launcher("dist_test.sh", *stub, 2, "--work-dir", tmp_path).check_returncode()
     folder, predictions, result = written(tmp_path)
     assert (folder.name, predictions) == (whole[0].name, whole[1])
     assert result["metrics"] == whole[2]["metrics"]
@@ -88,12 +76,12 @@ def test_two_processes_give_the_predictions_of_one(stub, whole, tmp_path):
 
 def test_a_killed_evaluation_is_resumed_to_the_same_result(stub, whole, tmp_path):
     slow = ["--cfg-options", *SLOW]
-    process = subprocess.Popen(command("test.py", *stub, "--work-dir", tmp_path, *slow), env=ENVIRONMENT)
+    process = start_script(TOOL, *stub, "--work-dir", tmp_path, *slow)
     deadline = time.monotonic() + 240
     while not len(list(tmp_path.glob("evaluation/*/part-0.jsonl"))) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
     (part,) = tmp_path.glob("evaluation/*/part-0.jsonl")
     done = len(part.read_text().splitlines())
     assert 0 < done < SIZE
@@ -114,8 +102,7 @@ def test_answers_are_kept_when_a_metric_fails(stub, whole, tmp_path, repaired):
     options = ["--cfg-options", f"test_dataloader.dataset.log={log}"]
     broken = [*options, "test_evaluator.broken=True"]
     for more in ([], ["--resume"]):
-        work = command("test.py", *stub, "--work-dir", tmp_path, *more, *broken)
-        done = subprocess.run(work, env=ENVIRONMENT, capture_output=True, text=True)
+        done = run_script(TOOL, *stub, "--work-dir", tmp_path, *more, *broken)
         assert done.returncode != 0
         assert "this metric is broken" in done.stderr
         assert "--resume scores them without asking again" in done.stdout + done.stderr
@@ -123,9 +110,7 @@ def test_answers_are_kept_when_a_metric_fails(stub, whole, tmp_path, repaired):
     (folder,) = (tmp_path / "evaluation").iterdir()
     assert (folder / "predictions.jsonl").read_text() == whole[1]
     if repaired:
-        subprocess.run(
-            command("test.py", *stub, "--work-dir", tmp_path, "--resume", *options), env=ENVIRONMENT, check=True
-        )
+        run_script(TOOL, *stub, "--work-dir", tmp_path, "--resume", *options).check_returncode()
         results = [json.loads(path.read_text()) for path in tmp_path.glob("evaluation/*/result.json")]
         assert [result["metrics"] for result in results] == [whole[2]["metrics"]]
         assert len(log.read_text().splitlines()) == SIZE

@@ -1,7 +1,6 @@
 """Benchmarks that could not be scored are refused before anything is answered, and before a model is built."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from mmgpt.datasets import ImageControl, InstructionDataset, JointDataset
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, TokenizeSegments
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
 from mmgpt.models.tokenizer import load_tokenizer
-from tests.tools.test_train import ENVIRONMENT, command
+from tests.helpers.launching import ROOT, run_script
 
 PIPELINES = Path(__file__).parents[2] / "configs" / "_base_" / "datasets" / "pipelines.py"
 TEN = ["red"] * 10
@@ -145,7 +144,7 @@ test_cfg = dict(type='EvaluationLoop')
 test_evaluator = dict(type='BenchmarkScores', rule='vqa')
 """)
     arguments = [tmp_path / "config.py", "--work-dir", tmp_path / "work"]
-    done = subprocess.run(command("test.py", *arguments), env=ENVIRONMENT, capture_output=True, text=True)
+    done = run_script(ROOT / "tools" / "test.py", *arguments)
     assert done.returncode == 1
     assert "VQA accuracy needs 10 annotators' answers, got ['red', 'red', 'red']" in done.stderr
     assert "NothingIsBuiltFromIt" not in done.stderr

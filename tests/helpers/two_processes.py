@@ -4,9 +4,7 @@ The file holds a list of arguments of tools/train.py for each run. Starting the 
 """
 
 import json
-import os
 import runpy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +23,9 @@ from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.models.transformers_names import set_activation_checkpointing
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import DATASETS, HOOKS
+from tests.helpers.launching import ENVIRONMENT, ROOT, free_port
 from tests.helpers.stub_training import StubPart
 
-ROOT = Path(__file__).parents[2]
 LR = 1e-3
 CONFIG = """
 _base_ = ['{configs}/_base_/default_runtime.py', '{configs}/_base_/schedules/tiny.py']
@@ -190,18 +188,9 @@ def arguments(config: Path, name: str, options: list[str], *more: str) -> list[s
 def train_on_two(folder: Path, runs: list[list[str]]) -> None:
     """Run trainings one after the other in two processes that are started once; they must not hang."""
     (folder / "runs.json").write_text(json.dumps(runs))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     command = [*start, __file__, str(folder / "runs.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
 
 

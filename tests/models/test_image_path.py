@@ -1,9 +1,6 @@
 """Which models may be trained: those whose images reach the language model, and can teach it."""
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
 from mmgpt.models.weights.names import new_tensors
 from mmgpt.registry import MODELS
 from tests.helpers.chat_pipeline import pipeline
+from tests.helpers.launching import run_script
 
 ROOT = Path(__file__).parents[2]
 LORA = dict(r=2, target_modules=["q_proj", "to_q"], exclude_modules=r"(vision|perceiver)\..*")
@@ -148,9 +146,7 @@ def test_the_command_refuses_before_the_first_step(tmp_path, tiny_llama, tiny_cl
     """Whatever hooks the config has, and with texts alone, too."""
     base, config = str(ROOT / "configs" / "mmgpt" / "lora_language_only.py"), tmp_path / "own.py"
     config.write_text(RUN.format(base=base, language=tiny_llama, vision=tiny_clip, data=str(data_root)))
-    command = [sys.executable, str(ROOT / "tools" / "train.py"), str(config), "--work-dir", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    done = run_script(ROOT / "tools" / "train.py", config, "--work-dir", tmp_path / "run")
     assert done.returncode == 1
     assert "\nerror: the gates (attn_gate) of all gated blocks are zero" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,26 +1,22 @@
 """tools/serve.py as a process of its own, with a real tiny model, through the official client."""
 
-import os
 import re
 import runpy
-import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
 from mmgpt.cli.model_options import chat_arguments
+from tests.helpers import launching
+from tests.helpers.launching import ROOT, run_script, start_script
 from tests.server.conftest import Served, data_uri, image_bytes, image_content, text_content, wait_until
 
-ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools/serve.py"))
 LOAD = ROOT / "tests/stress/load_server.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MMGPT_API_KEY": "sesame"}
+ENVIRONMENT = {**launching.ENVIRONMENT, "MMGPT_API_KEY": "sesame"}
 
 
 class Process(Served):
@@ -41,14 +37,15 @@ class Process(Served):
 @contextmanager
 def process(log, *arguments):
     """A server within a `with` block; its output goes to a file."""
-    command = [sys.executable, str(ROOT / "tools/serve.py"), *map(str, arguments), "--port", "0"]
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT) as child:
-        try:
-            address = re.compile(r"running on (http://\S+)")
-            wait_until(lambda: address.search(log.read_text()) or child.poll() is not None, 200)
-            yield Process(child, address.search(log.read_text())[1])
-        finally:
-            child.kill()
+    log.touch()
+    child = start_script(ROOT / "tools/serve.py", *arguments, "--port", "0", output=log, environment=ENVIRONMENT)
+    try:
+        address = re.compile(r"running on (http://\S+)")
+        wait_until(lambda: address.search(log.read_text()) or not child.is_alive(), 200)
+        yield Process(child, address.search(log.read_text())[1])
+    finally:
+        child.kill()
+        child.join()
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +147,7 @@ def test_what_the_model_cannot_read_is_refused(served):
 def test_the_load_tool(served, tmp_path):
     (tmp_path / "a.png").write_bytes(image_bytes())
     arguments = ["--url", served.url, "--images", tmp_path / "a.png", "--questions", "what?", "who?", "--clients", "8"]
-    command = [sys.executable, LOAD, *arguments, "--seconds", "1", "--max-tokens", "5"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
+    done = run_script(LOAD, *arguments, "--seconds", "1", "--max-tokens", "5", environment=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
     assert int(figures["answers"].split(",")[0]) >= 8
@@ -164,8 +160,7 @@ def test_the_load_tool_with_hostile_clients(served, tmp_path):
     (tmp_path / "a.png").write_bytes(image_bytes())
     arguments = ["--url", served.url, "--images", tmp_path / "a.png", "--clients", "2", "--hostile", "4"]
     arguments += ["--unfinished", "5", "--seconds", "4", "--max-tokens", "5"]
-    command = [sys.executable, LOAD, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
+    done = run_script(LOAD, *arguments, environment=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[1:])
     assert "'never_end': 5" in figures["hostile"]
@@ -182,9 +177,9 @@ def test_sigterm_lets_an_answer_end(tmp_path, chat_config, chat_checkpoint):  # 
             model="tiny", messages=[dict(role="user", content="go on")], max_tokens=60, stream=True
         )
         next(stream)
-        served.process.send_signal(signal.SIGTERM)
+        served.process.terminate()
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("stop", "length")
-        served.process.wait(60)
+        served.process.join(60)
         with pytest.raises(httpx.ConnectError):
             served.get("/health")
     assert "Traceback" not in log.read_text()

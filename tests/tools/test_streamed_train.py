@@ -1,16 +1,15 @@
 """Training on shards in two processes of two workers each, streamed and by an index, and evaluation with a control."""
 
 import json
-import subprocess
 from collections import Counter
 
 import pytest
 import torch
 
 from tests.helpers import two_processes
+from tests.helpers.launching import ROOT, run_script
 from tests.helpers.streamed_training import SHARDS, seen, write_shard_configs
 from tests.helpers.two_processes import arguments, checkpoint
-from tests.tools.test_train import ENVIRONMENT, command
 
 BATCHES = 5  # of an epoch in each process: 17 photos, 2 a batch
 
@@ -56,7 +55,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(runs, name):
 def test_an_evaluation_on_shards_has_its_control(runs):
     weights = runs / "indexed" / "latest.pth"
     options = ["--work-dir", runs / "test", "--controls", "other"]
-    subprocess.run(command("test.py", runs / "indexed.py", weights, *options), env=ENVIRONMENT, check=True)
+    run_script(ROOT / "tools" / "test.py", runs / "indexed.py", weights, *options).check_returncode()
     files = [path / "predictions.jsonl" for path in sorted((runs / "test" / "evaluation").iterdir())]
     rows = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
     assert [len(kind) for kind in rows] == [sum(SHARDS["photos"])] * 2

@@ -6,9 +6,6 @@ import os
 import re
 import runpy
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,16 +18,10 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
 from mmgpt.registry import MODELS
+from tests.helpers.launching import ROOT, run_launcher, run_script, start_script
 from tests.helpers.stub_training import write_config
 
-ROOT = Path(__file__).parents[2]
-
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}
+TRAIN = ROOT / "tools" / "train.py"
 
 
 def command(tool, *arguments):
@@ -55,12 +46,6 @@ def run(tmp_path, monkeypatch):
         return 0
 
     return in_process
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def losses(work_dir):
@@ -101,10 +86,9 @@ def test_a_config_with_infinities_is_written_and_resumed(tmp_path, run):
 def started(tmp_path, *arguments):
     """A slow training that has written its first checkpoint."""
     slow = ["--cfg-options", "train_dataloader.dataset.seconds=0.2", "max_epochs=100"]
-    with (tmp_path / "shown.txt").open("w") as file:
-        process = subprocess.Popen(command("train.py", *arguments, *slow), env=ENVIRONMENT, stdout=file, stderr=file)
+    process = start_script(TRAIN, *arguments, *slow, output=tmp_path / "shown.txt")
     deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.is_alive() and time.monotonic() < deadline:
         if list((tmp_path / "run").glob("iter_*.pth")):
             return process
         time.sleep(0.02)
@@ -120,7 +104,8 @@ def test_a_second_training_in_a_work_dir_is_refused_and_a_deleted_one_is_told(tm
         assert f"is in use by process {process.pid} on " in capsys.readouterr().err
     assert logs == sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
     shutil.rmtree(tmp_path / "run")
-    assert process.wait(timeout=120) == 74
+    process.join(timeout=120)
+    assert process.exitcode == 74
     assert "run' was deleted during the training" in (tmp_path / "shown.txt").read_text()
 
 
@@ -130,21 +115,20 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
     expected = losses(tmp_path / "whole")
 
     killed = tmp_path / "killed"
-    arguments = ["train.py", config, "--work-dir", killed, "--resume"]
+    arguments = [TRAIN, config, "--work-dir", killed, "--resume"]
     shown = tmp_path / "shown.txt"
     slow = ["--cfg-options", "train_dataloader.dataset.seconds=0.3"]
-    with shown.open("w") as file:
-        process = subprocess.Popen(command(*arguments, *slow), env=ENVIRONMENT, stdout=file, stderr=file)
+    process = start_script(*arguments, *slow, output=shown)
     deadline = time.monotonic() + 240
-    while not (killed / "iter_6.pth").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (killed / "iter_6.pth").exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.7)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, shown.read_text()[-2000:]
+    process.kill()
+    process.join()
     assert "starting from the beginning" in shown.read_text()
     assert 6 <= max(losses(killed)) < 12
 
-    subprocess.run(command(*arguments), env=ENVIRONMENT, check=True, timeout=300)
+    run_script(*arguments).check_returncode()
     resumed = losses(killed)
     assert min(resumed) > 6
     assert resumed == {step: loss for step, loss in expected.items() if step >= min(resumed)}
@@ -288,11 +272,7 @@ def test_faults_of_the_program_keep_their_traceback(tmp_path, run, monkeypatch):
 def test_two_processes_without_a_gpu(tmp_path):
     """Both train, each on its half of the data, and only one writes."""
     config = write_config(tmp_path)
-    script = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(config), "2", "--work-dir", str(tmp_path / "two")]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        script, env={**ENVIRONMENT, "PATH": path, "PORT": str(free_port())}, capture_output=True, text=True, timeout=300
-    )
+    done = run_launcher("dist_train.sh", config, 2, "--work-dir", tmp_path / "two")
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(losses(tmp_path / "two")) == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "two" / "latest.pth").exists()

@@ -1,10 +1,7 @@
 """AnswersHook in training runs of the stub model: what it shows, and that training does not notice it."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,8 @@ from PIL import Image
 from mmgpt.cli import load_config
 from mmgpt.engine.hooks.answers import AnswersHook
 from mmgpt.registry import MODELS
+from tests.helpers.launching import run_on_two
 from tests.helpers.stub_training import StubModel, write_config
-from tests.tools.test_train import ENVIRONMENT, free_port
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,11 +112,7 @@ def test_a_resumed_run_with_answers_equals_the_uninterrupted_one(make_runner, tm
 
 def test_two_processes_answer_and_one_logs(tmp_path, make_runner, tiny_llama):
     make_runner("unused", HOOK)
-    environment = {**ENVIRONMENT, "PORT": str(free_port())}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    script = ["bash", str(ROOT / "tools" / "dist_train.sh"), str(tmp_path / "stub.py"), "2"]
-    arguments = ["--work-dir", str(tmp_path / "two")]
-    done = subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    done = run_on_two(tmp_path / "stub.py", "--work-dir", tmp_path / "two")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (done.stdout.count("held-out answers"), done.stdout.count("answering")) == (1, 2)
     assert [path.name for path in (tmp_path / "two").glob("*/vis_data/vis_image/*")] == ["answers_4.png"]
