@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Lengths of rows are multiples of the longest one's 32nd part, so that there are few, and of 8 tokens at least, in which
-# GPUs multiply.
+# Lengths of rows are multiples of a 32nd part of the longest one, so that there are few of them, and of 8 tokens at
+# least, since GPUs multiply in eights.
 LENGTHS, SMALLEST_STEP = 32, 8
 
 
