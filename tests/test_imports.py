@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mmgpt.apis
+import mmgpt.models.vision
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "transformers", "peft", "mmcv", "mmengine.runner", "open_clip", "gradio", "fastapi", "cv2", "sklearn"}
@@ -55,10 +56,19 @@ def test_a_chat_and_a_training_do_without_scikit_learn(code):
     assert "sklearn" not in process.stdout
 
 
-def test_all_is_imported_when_it_is_asked_for():
-    assert [getattr(mmgpt.apis, name).__name__ for name in mmgpt.apis.__all__] == mmgpt.apis.__all__
-    with pytest.raises(AttributeError, match="module 'mmgpt.apis' has no attribute 'Chatter'"):
-        _ = mmgpt.apis.Chatter
+def test_a_converter_of_data_does_without_the_model():
+    process = ended(RUN.format(argv=["tools/dataset_converters/convert.py", "csv", "--help"]))
+    assert process.stdout.endswith("imported ['torch', 'transformers']\n"), process.stdout[-200:]
+    model = {"mmgpt.models.flamingo", "mmgpt.models.vision.huggingface", "transformers.generation.utils"}
+    process = ended(f"import mmgpt.datasets; assert not {model} & sys.modules.keys()")
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("package", [mmgpt.apis, mmgpt.models, mmgpt.models.vision], ids=lambda it: it.__name__)
+def test_all_is_imported_when_it_is_asked_for(package):
+    assert [getattr(package, name).__name__ for name in package.__all__] == package.__all__
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Chatter'"):
+        _ = package.Chatter
 
 
 def test_a_name_of_the_last_release_is_accepted_with_a_warning():

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from mmgpt.compat.python_names import warn_renamed
+from mmgpt.utils.lazy_names import lazy_names
 
 MODULES = {
     "Chat": "chat",
@@ -15,6 +16,7 @@ MODULES = {
 WITH_MODELS = ("Chat", "MMGPTInferencer", "build_model")
 RENAMED = {"read_picture": "read_image"}
 __all__ = list(MODULES)
+_get = lazy_names(__name__, MODULES)
 
 
 def __getattr__(name: str):
@@ -22,8 +24,6 @@ def __getattr__(name: str):
     if name in RENAMED:
         warn_renamed(f"mmgpt.apis.{name}", RENAMED[name])
         name = RENAMED[name]
-    if name not in MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in WITH_MODELS:
         import_module("mmgpt.utils.lean_generation")
-    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
+    return _get(name)

@@ -1,23 +1,21 @@
 """Flamingo, its components, and the LoRA wrapper."""
 
-from .flamingo import Flamingo
-from .gated_lm import GatedCausalLM, GatedCrossAttentionBlock, GatedDecoderLayer
-from .lora import LoRAModel, flamingo_of
-from .media import media_mask
-from .perceiver import PerceiverResampler
-from .vision import HFVision, MMPretrainVision, OpenCLIPVision, TimmVision
+from mmgpt.utils.lazy_names import lazy_names
 
-__all__ = [
-    "Flamingo",
-    "GatedCausalLM",
-    "GatedCrossAttentionBlock",
-    "GatedDecoderLayer",
-    "HFVision",
-    "LoRAModel",
-    "MMPretrainVision",
-    "OpenCLIPVision",
-    "PerceiverResampler",
-    "TimmVision",
-    "flamingo_of",
-    "media_mask",
-]
+MODULES = {
+    "Flamingo": "flamingo",
+    "GatedCausalLM": "gated_lm",
+    "GatedCrossAttentionBlock": "gated_lm",
+    "GatedDecoderLayer": "gated_lm",
+    "HFVision": "vision",
+    "LoRAModel": "lora",
+    "MMPretrainVision": "vision",
+    "OpenCLIPVision": "vision",
+    "PerceiverResampler": "perceiver",
+    "TimmVision": "vision",
+    "flamingo_of": "lora",
+    "media_mask": "media",
+}
+__all__ = list(MODULES)
+# The data needs some modules of this package, and none of the model itself.
+__getattr__ = lazy_names(__name__, MODULES)

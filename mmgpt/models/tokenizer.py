@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 from tokenizers import AddedToken, Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mmgpt.cli.files import read_settings
 from mmgpt.utils.hub import local_folder
@@ -233,6 +233,8 @@ def _read_backend(
 def _as_transformers(folder: Path, roles: Mapping[str, str | None]) -> PreTrainedTokenizerBase:
     # transformers would look for the id of an empty token in an endless loop.
     empty = {name: None for name, token in roles.items() if token == ""}
+    from transformers import AutoTokenizer  # imports generation, which the data does without
+
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **empty)
 
 

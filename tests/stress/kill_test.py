@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -47,6 +49,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config")
     parser.add_argument("--work-dir", type=Path, required=True, help="new folder for both runs")
     parser.add_argument("--kills", type=int, default=20, help="default: 20")
+    parser.add_argument("--processes", type=int, default=1, help="processes of a run, all killed at once (default: 1)")
     parser.add_argument("--seconds", type=float, default=1.0, help="longest random wait (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="NAME=VALUE", help="as for tools/train.py")
@@ -86,6 +89,15 @@ def wait_for(moment: str, folder: Path, process: subprocess.Popen, rng: random.R
     return False
 
 
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    """A process with all that it has started: torchrun's processes are in no group with it."""
+    try:
+        first = psutil.Process(process.pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def start_and_kill(
     command: Sequence[str], folder: Path, moment: str, rng: random.Random, longest: float
 ) -> Kill | None:
@@ -96,7 +108,9 @@ def start_and_kill(
     try:
         in_time = wait_for(moment, folder, process, rng, longest)
     finally:
-        process.kill()
+        for member in reversed(family(process)):
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         code = process.wait()
     if code > 0:
         raise ValueError(f"the run failed with exit code {code}, see {folder.parent / 'killed.log'}")
@@ -133,8 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     whole, killed = args.work_dir / "whole", args.work_dir / "killed"
     killed.mkdir(parents=True)
     options = ["--cfg-options", *args.cfg_options] if args.cfg_options else []
-    command = [sys.executable, TRAIN, args.config, "--work-dir"]
-    commands = {folder: [*command, folder, *options] for folder in (whole, killed)}
+    start, launcher = [sys.executable], []
+    if args.processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes)]
+        launcher = ["--launcher", "pytorch"]
+    commands = {
+        folder: [*start, TRAIN, args.config, "--work-dir", folder, *launcher, *options] for folder in (whole, killed)
+    }
     subprocess.run(commands[whole], check=True, stdout=subprocess.DEVNULL)
     rng, kills = random.Random(args.seed), []
     with progress_bar("kills", args.kills) as bar:

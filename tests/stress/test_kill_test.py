@@ -24,17 +24,18 @@ def environment(monkeypatch):
 KEYS = "optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(gated=dict(lr_mult=10, decay_mult=2))))\n"
 
 
-@pytest.mark.parametrize("more", ["", KEYS], ids=["one rate", "a rate for each component"])
-def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys, more):
+@pytest.mark.parametrize("more, processes", [("", 2), (KEYS, 1)], ids=["two processes", "a rate for each component"])
+def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys, more, processes):
     more += "train_dataloader['dataset'].update(seconds=0.02, size=60)\ndefault_hooks['checkpoint']['interval'] = 2\n"
     arguments = [write_config(tmp_path, more=more), "--work-dir", tmp_path / "runs", "--kills", 2, "--seconds", 0.2]
+    arguments += ["--processes", processes]
     assert SCRIPT["main"](list(map(str, arguments))) == 0
     output = capsys.readouterr().out
     assert "equal, bit by bit" in output
     assert "2 of 2 kills" in output
     assert "between" in output
     states = [torch.load(tmp_path / "runs" / name / "latest.pth", weights_only=True) for name in ("whole", "killed")]
-    assert states[0]["meta"]["iter"] == states[1]["meta"]["iter"] == 60
+    assert states[0]["meta"]["iter"] == states[1]["meta"]["iter"] == 60 // processes
 
 
 def test_differences_between_checkpoints_are_named():

@@ -6,9 +6,14 @@ Each is a module with `width`, the D, and `pretrained`: whether its weights were
 reads, without building an encoder, how its library prepares images.
 """
 
-from .huggingface import HFVision
-from .mmpretrain import MMPretrainVision
-from .open_clip import OpenCLIPVision
-from .timm import TimmVision
+from mmgpt.utils.lazy_names import lazy_names
 
-__all__ = ["HFVision", "MMPretrainVision", "OpenCLIPVision", "TimmVision"]
+MODULES = {
+    "HFVision": "huggingface",
+    "MMPretrainVision": "mmpretrain",
+    "OpenCLIPVision": "open_clip",
+    "TimmVision": "timm",
+}
+__all__ = list(MODULES)
+# How images are prepared is read without an encoder's library.
+__getattr__ = lazy_names(__name__, MODULES)

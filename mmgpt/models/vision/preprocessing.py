@@ -9,8 +9,6 @@ from functools import partial
 
 from PIL import Image
 from torch import Tensor
-from transformers import BaseImageProcessor
-from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
 from mmgpt.registry import MODELS
 
@@ -79,6 +77,8 @@ def image_transform(settings: Mapping) -> Callable[[Image.Image], Tensor]:
         raise ValueError(f"preprocessing: {library} does not take these settings: {error}") from error
     if library != "transformers":
         raise ValueError(f"preprocessing: unknown library {library!r}; choose timm, open_clip or transformers")
+    from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
+
     name = settings.get("image_processor_type")
     processor = get_image_processor_class_from_name(name) if isinstance(name, str) else None
     if processor is None:
@@ -95,5 +95,5 @@ def normalization(settings: Mapping) -> tuple[list[float], list[float]]:
     return list(settings["image_mean"]), list(settings["image_std"])
 
 
-def _process(processor: BaseImageProcessor, image: Image.Image) -> Tensor:
+def _process(processor: Callable, image: Image.Image) -> Tensor:
     return processor(image, return_tensors="pt")["pixel_values"][0]
