@@ -56,9 +56,7 @@ def test_a_chat_and_a_training_do_without_scikit_learn(code):
     assert "sklearn" not in process.stdout
 
 
-def test_a_converter_of_data_does_without_the_model():
-    process = ended(RUN.format(argv=["tools/dataset_converters/convert.py", "csv", "--help"]))
-    assert process.stdout.endswith("imported ['torch', 'transformers']\n"), process.stdout[-200:]
+def test_the_data_does_without_the_model():
     model = {"mmgpt.models.flamingo", "mmgpt.models.vision.huggingface", "transformers.generation.utils"}
     process = ended(f"import mmgpt.datasets; assert not {model} & sys.modules.keys()")
     assert process.returncode == 0, process.stderr
