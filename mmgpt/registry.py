@@ -9,8 +9,7 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
     return Registry(name, parent=parent, scope="mmgpt", locations=[f"mmgpt.{module}" for module in locations])
 
 
-VISION = [f"models.vision.{library}" for library in ("huggingface", "mmpretrain", "open_clip", "timm")]
-MODELS = _child("model", root.MODELS, "models.flamingo", "models.lora", *VISION)
+MODELS = _child("model", root.MODELS, "models.registered")
 DATASETS = _child("dataset", root.DATASETS, "datasets")
 TRANSFORMS = _child("transform", root.TRANSFORMS, "datasets.transforms")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "datasets")

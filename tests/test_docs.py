@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mmgpt.cli import load_config
-from tests.helpers.launching import ENVIRONMENT, ROOT, run_script
+from tests.helpers.scripts import ENVIRONMENT, ROOT, run_script
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "projects").glob("*/README.md"))

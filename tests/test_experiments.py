@@ -14,7 +14,8 @@ from mmgpt.models import Flamingo
 from mmgpt.models.weights.names import component_of, new_tensors
 from mmgpt.registry import MODELS
 from tests.helpers.benchmark_data import put_benchmark
-from tests.helpers.launching import ROOT, run_launcher, run_script
+from tests.helpers.launching import run_launcher
+from tests.helpers.scripts import ROOT, run_script
 
 CONFIGS = ROOT / "configs" / "mmgpt"
 EXPERIMENTS = sorted([*CONFIGS.glob("*.py"), *ROOT.glob("projects/*/configs/*.py")])
@@ -198,7 +199,7 @@ def test_a_benchmark_is_chosen_by_name_and_asked_in_a_style(tmp_path, small_part
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_loads(path):
     cfg = load_config(path)
-    assert cfg.model.type in MODELS.module_dict
+    assert MODELS.get(cfg.model.type)
     assert cfg.train_dataloader.dataset
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mmgpt.cli import load_config
 from mmgpt.registry import MODELS
-from tests.helpers.launching import ROOT, run_script, start_script
+from tests.helpers.scripts import ROOT, run_script, started_script
 from tests.test_experiments import CONFIGS, logged, tool
 
 WORLD = ROOT / "projects" / "tiny_world" / "generate.py"
@@ -68,13 +68,12 @@ def test_a_killed_run_reaches_the_same_final_loss_when_resumed(worlds, tmp_path)
     expected = {row["step"]: row["loss"] for row in logged(tmp_path / "whole")}
 
     command = [ROOT / "tools" / "train.py", CONFIGS / "tiny_lora_joint.py", "--work-dir", tmp_path / "cut"]
-    process, deadline = start_script(*command, *options), time.monotonic() + 240
-    while not (tmp_path / "cut" / "iter_8.pth").exists():
-        assert process.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.kill()
-    process.join()
+    with started_script(*command, *options) as process:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "cut" / "iter_8.pth").exists():
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     resumed = run_script(*command, "--resume", *options)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     rows = {row["step"]: row["loss"] for row in logged(tmp_path / "cut")}

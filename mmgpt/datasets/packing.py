@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Lengths of rows are multiples of a 32nd part of the longest one, so that there are few of them, and of 8 tokens at
-# least, since GPUs multiply in eights.
-LENGTHS, SMALLEST_STEP = 32, 8
+# Rows have multiples of 8 tokens, since GPUs multiply in eights, and of about a 32nd part of the longest row, so that
+# there are few lengths.
+MULTIPLE, LENGTHS = 8, 32
 
 
 class Rows(NamedTuple):
@@ -29,7 +29,7 @@ def pack_rows(lengths: Sequence[int], max_length: int) -> Rows:
         lengths: lengths of the samples in tokens, none above `max_length`.
         max_length: longest row.
     """
-    step = max(max_length // LENGTHS, SMALLEST_STEP)
+    step = max(max_length // (LENGTHS * MULTIPLE), 1) * MULTIPLE
     shortest = -(-max(lengths) // step) * step
     candidates = [*range(shortest, max_length, step), max_length]
     return min((Rows(length, fill_rows(lengths, length)) for length in candidates), key=lambda rows: rows.size)

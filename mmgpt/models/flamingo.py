@@ -56,8 +56,9 @@ class Flamingo(BaseModel):
       `frame_embs`, embeddings of the places of tiles, gets their `tile_ids` (B, T, F) as third argument.
     - `gated`: built with `dim` (of the language model), `dim_visual` D and `index` (of the decoder layer).
       `forward(hidden_states, media)` returns hidden states (B, L, dim); `apply_block` handles the tokens without an
-      image. `keys_values(media)` returns what it computes of the images alone, two tensors (B, heads, T * N, d), from
-      `media.cache` at its index where they are there. `attn_gate` is a parameter that is zero while no image gets in.
+      image, and a mask without columns comes without features. `keys_values(media)` returns what it computes of the
+      images alone, two tensors (B, heads, T * N, d), from `media.cache` at its index where they are there. `attn_gate`
+      is a parameter that is zero while no image gets in.
     - `language`: wraps a causal language model of transformers; a subclass of GatedCausalLM, or a class with its
       arguments and methods. Arguments beside those of `load_language_model` are its own.
 

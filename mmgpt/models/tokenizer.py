@@ -231,10 +231,10 @@ def _read_backend(
 
 
 def _as_transformers(folder: Path, roles: Mapping[str, str | None]) -> PreTrainedTokenizerBase:
-    # transformers would look for the id of an empty token in an endless loop.
-    empty = {name: None for name, token in roles.items() if token == ""}
     from transformers import AutoTokenizer  # imports generation, which the data does without
 
+    # transformers would look for the id of an empty token in an endless loop.
+    empty = {name: None for name, token in roles.items() if token == ""}
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **empty)
 
 

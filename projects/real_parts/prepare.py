@@ -3,8 +3,8 @@
     python projects/real_parts/prepare.py checkpoints/real data/real
 
 It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and into DATA easy-VQA's images with tables of its
-questions (train.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for), of conversations about
-its images (conversations.csv) and of descriptions made from its answers (descriptions.csv), which
+questions (questions.csv, and test_shape.csv, test_color.csv, test_yes_no.csv by what they ask for), of conversations
+about its images (conversations.csv) and of descriptions made from its answers (descriptions.csv), which
 tools/dataset_converters/convert.py reads; and the text-only samples (text.jsonl, see text_answers.py). What is there
 already is kept.
 """
@@ -125,12 +125,12 @@ def convert_questions(folder: Path) -> None:
         sentence = describe(questions, draw)
         if sentence:
             descriptions.append((file, draw.choice(ASK_DESCRIPTION), sentence, ""))
-    write_table(folder / "train.csv", samples)
     write_table(folder / "descriptions.csv", descriptions)
     for name in KINDS:
         rows = [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs if kind(pair[0]) == name]
         write_table(folder / f"test_{name}.csv", rows)
     write_table(folder / "conversations.csv", conversations)
+    write_table(folder / "questions.csv", samples)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not (args.checkpoints / "vision").exists():
         convert_encoder(args.checkpoints / "vision")
-    if not (args.data / "conversations.csv").exists():  # the last file that is written
+    if not (args.data / "questions.csv").exists():  # the last file that is written
         convert_questions(args.data)
 
 

@@ -27,7 +27,7 @@ from mmgpt.utils.atomic import atomic_write
 HERE = Path(__file__).parent
 CONFIG = "projects/real_parts/configs/real_lora.py"
 PARTS, DATA = Path("checkpoints/real"), Path("data/real")
-TABLES = ("train", "conversations", "descriptions", *(f"test_{kind}" for kind in KINDS))
+TABLES = ("questions", "conversations", "descriptions", *(f"test_{kind}" for kind in KINDS))
 REPORT, STEPS = "report.json", "steps.json"
 # Samples of a step in all, which the processes share.
 VISUAL, LANGUAGE = 16, 2
@@ -110,11 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = Steps(out)
 
     steps.run("convert", *convert_commands())
-    steps.run("features", python("tools/dataset_converters/cache_features.py", CONFIG))
+    seed = f"seed={args.seed}"  # draws the questions, and so the images
+    steps.run("features", python("tools/dataset_converters/cache_features.py", CONFIG, "--cfg-options", seed))
     # Two processes with a thread each take less time than one with two threads, which wait for each other.
     processes = min(2, len(os.sched_getaffinity(0)))
     options = [
-        f"seed={args.seed}",
+        seed,
         f"train_dataloader.batch_size={VISUAL // processes}",
         f"train_dataloader.batch_sampler.language_batch_size={LANGUAGE // processes}",
     ]

@@ -88,7 +88,7 @@ def converse(chat: Chat, image: Path) -> list[dict]:
 def make_report(cfg: Config, out: Path) -> tuple[dict, list[dict]]:
     """The content of report.json, and rows for the sheet."""
     rows, shuffled = evaluations(out)
-    blind = guesses(Path(cfg.data_root) / "train.jsonl")
+    blind = guesses(Path(cfg.data_root) / "questions.jsonl")
     guessed = [{**row, "score": normalize(blind.get(row["question"], "")) == normalize(row["answer"])} for row in rows]
     chat = Chat.from_config(cfg, out / "latest.pth")
     image = Path(cfg.data_root) / rows[0]["images"][0]

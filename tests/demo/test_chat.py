@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmgpt.apis import Conversation
-from tests.helpers.launching import run_script
+from tests.helpers.scripts import run_script
 
 DEMO = Path(__file__).parents[2] / "demo/chat.py"
 

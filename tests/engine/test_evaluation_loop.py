@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import time
 from importlib.metadata import version
 
@@ -11,7 +12,8 @@ import torch
 from mmgpt.engine.evaluation_loop import WholeBatches, cut_predictions
 from mmgpt.engine.trainable import trainable_state
 from mmgpt.evaluation.predictions import Predictions
-from tests.helpers.launching import ROOT, run_launcher, run_script, start_script
+from tests.helpers.launching import run_launcher
+from tests.helpers.scripts import ROOT, run_script, started_script
 from tests.helpers.stub_training import StubData, StubModel, write_config
 
 TOOL = ROOT / "tools" / "test.py"
@@ -76,12 +78,11 @@ def test_two_processes_give_the_predictions_of_one(stub, whole, tmp_path):
 
 def test_a_killed_evaluation_is_resumed_to_the_same_result(stub, whole, tmp_path):
     slow = ["--cfg-options", *SLOW]
-    process = start_script(TOOL, *stub, "--work-dir", tmp_path, *slow)
-    deadline = time.monotonic() + 240
-    while not len(list(tmp_path.glob("evaluation/*/part-0.jsonl"))) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.join()
+    with started_script(TOOL, *stub, "--work-dir", tmp_path, *slow) as process:
+        deadline = time.monotonic() + 240
+        while not len(list(tmp_path.glob("evaluation/*/part-0.jsonl"))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert process.exitcode == -signal.SIGKILL
     (part,) = tmp_path.glob("evaluation/*/part-0.jsonl")
     done = len(part.read_text().splitlines())
     assert 0 < done < SIZE

@@ -9,7 +9,7 @@ from mmgpt.datasets import ImageControl, InstructionDataset, JointDataset
 from mmgpt.datasets.transforms import AddCandidates, FormatPrompt, TokenizeSegments
 from mmgpt.evaluation.readiness import build_metrics, check_questions, questions_of
 from mmgpt.models.tokenizer import load_tokenizer
-from tests.helpers.launching import ROOT, run_script
+from tests.helpers.scripts import ROOT, run_script
 
 PIPELINES = Path(__file__).parents[2] / "configs" / "_base_" / "datasets" / "pipelines.py"
 TEN = ["red"] * 10

@@ -23,7 +23,8 @@ from mmgpt.models.tokenizer import load_tokenizer
 from mmgpt.models.transformers_names import set_activation_checkpointing
 from mmgpt.models.weights.reader import read_weights
 from mmgpt.registry import DATASETS, HOOKS
-from tests.helpers.launching import ENVIRONMENT, ROOT, free_port
+from tests.helpers.launching import free_port
+from tests.helpers.scripts import ENVIRONMENT, ROOT
 from tests.helpers.stub_training import StubPart
 
 LR = 1e-3

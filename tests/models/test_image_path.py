@@ -17,7 +17,7 @@ from mmgpt.models.image_path import check_image_path, warn_of_closed_gates
 from mmgpt.models.weights.names import new_tensors
 from mmgpt.registry import MODELS
 from tests.helpers.chat_pipeline import pipeline
-from tests.helpers.launching import run_script
+from tests.helpers.scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 LORA = dict(r=2, target_modules=["q_proj", "to_q"], exclude_modules=r"(vision|perceiver)\..*")

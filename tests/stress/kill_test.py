@@ -5,8 +5,8 @@
 
 SIGKILL is sent in turn while a checkpoint is written, between two checkpoints, and at any moment after the start; each
 time the run is started again with --resume. Weights and optimizer states have to be equal bit by bit, which they are on
-CPUs. The run has to be long enough, about four checkpoints per kill. The exit code is 1 when the results differ, or
-when the run ended before the last kill.
+CPUs. The run has to be long enough, about four checkpoints per kill. With --processes, it is one of several processes,
+which are all killed. The exit code is 1 when the results differ, or when the run ended before the last kill.
 """
 
 import argparse
@@ -108,9 +108,11 @@ def start_and_kill(
     try:
         in_time = wait_for(moment, folder, process, rng, longest)
     finally:
-        for member in reversed(family(process)):
+        members = family(process)
+        for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
+        psutil.wait_procs(members)
         code = process.wait()
     if code > 0:
         raise ValueError(f"the run failed with exit code {code}, see {folder.parent / 'killed.log'}")

@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope("mmgpt")
-    import mmgpt.models  # noqa: F401  The memory of its libraries does not count.
+    import mmgpt.models.registered  # noqa: F401  The memory of its libraries does not count.
 
     peak = Peak()
     peak.start()

@@ -10,13 +10,13 @@ import openai
 import pytest
 
 from mmgpt.cli.model_options import chat_arguments
-from tests.helpers import launching
-from tests.helpers.launching import ROOT, run_script, start_script
+from tests.helpers import scripts
+from tests.helpers.scripts import ROOT, run_script, started_script
 from tests.server.conftest import Served, data_uri, image_bytes, image_content, text_content, wait_until
 
 TOOL = runpy.run_path(str(ROOT / "tools/serve.py"))
 LOAD = ROOT / "tests/stress/load_server.py"
-ENVIRONMENT = {**launching.ENVIRONMENT, "MMGPT_API_KEY": "sesame"}
+ENVIRONMENT = {**scripts.ENVIRONMENT, "MMGPT_API_KEY": "sesame"}
 
 
 class Process(Served):
@@ -38,14 +38,11 @@ class Process(Served):
 def process(log, *arguments):
     """A server within a `with` block; its output goes to a file."""
     log.touch()
-    child = start_script(ROOT / "tools/serve.py", *arguments, "--port", "0", output=log, environment=ENVIRONMENT)
-    try:
+    command = [ROOT / "tools/serve.py", *arguments, "--port", "0"]
+    with started_script(*command, output=log, environment=ENVIRONMENT) as child:
         address = re.compile(r"running on (http://\S+)")
         wait_until(lambda: address.search(log.read_text()) or not child.is_alive(), 200)
         yield Process(child, address.search(log.read_text())[1])
-    finally:
-        child.kill()
-        child.join()
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +177,7 @@ def test_sigterm_lets_an_answer_end(tmp_path, chat_config, chat_checkpoint):  # 
         served.process.terminate()
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("stop", "length")
         served.process.join(60)
+        assert served.process.exitcode is not None
         with pytest.raises(httpx.ConnectError):
             served.get("/health")
     assert "Traceback" not in log.read_text()

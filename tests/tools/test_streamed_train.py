@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers import two_processes
-from tests.helpers.launching import ROOT, run_script
+from tests.helpers.scripts import ROOT, run_script
 from tests.helpers.streamed_training import SHARDS, seen, write_shard_configs
 from tests.helpers.two_processes import arguments, checkpoint
 

@@ -6,8 +6,10 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,9 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 
 from mmgpt.registry import MODELS
-from tests.helpers.launching import ROOT, run_launcher, run_script, start_script
+from tests.helpers.launching import TRAIN, run_launcher
+from tests.helpers.scripts import ROOT, run_script, started_script
 from tests.helpers.stub_training import write_config
-
-TRAIN = ROOT / "tools" / "train.py"
 
 
 def command(tool, *arguments):
@@ -83,28 +84,28 @@ def test_a_config_with_infinities_is_written_and_resumed(tmp_path, run):
     assert run("train.py", work_dir / "stub.py", "--work-dir", work_dir, "--resume") == 0
 
 
+@contextmanager
 def started(tmp_path, *arguments):
-    """A slow training that has written its first checkpoint."""
+    """A slow training that has written its first checkpoint, within a `with` block."""
     slow = ["--cfg-options", "train_dataloader.dataset.seconds=0.2", "max_epochs=100"]
-    process = start_script(TRAIN, *arguments, *slow, output=tmp_path / "shown.txt")
-    deadline = time.monotonic() + 240
-    while process.is_alive() and time.monotonic() < deadline:
-        if list((tmp_path / "run").glob("iter_*.pth")):
-            return process
-        time.sleep(0.02)
-    raise AssertionError((tmp_path / "shown.txt").read_text()[-2000:])
+    with started_script(TRAIN, *arguments, *slow, output=tmp_path / "shown.txt") as process:
+        deadline = time.monotonic() + 240
+        while not list((tmp_path / "run").glob("iter_*.pth")):
+            assert process.is_alive() and time.monotonic() < deadline, (tmp_path / "shown.txt").read_text()[-2000:]
+            time.sleep(0.02)
+        yield process
 
 
 def test_a_second_training_in_a_work_dir_is_refused_and_a_deleted_one_is_told(tmp_path, run, capsys):
     config = write_config(tmp_path)
-    process = started(tmp_path, config, "--work-dir", tmp_path / "run")
-    logs = sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
-    for more in ([], ["--resume"]):
-        assert run("train.py", config, "--work-dir", tmp_path / "run", *more) == 1
-        assert f"is in use by process {process.pid} on " in capsys.readouterr().err
-    assert logs == sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
-    shutil.rmtree(tmp_path / "run")
-    process.join(timeout=120)
+    with started(tmp_path, config, "--work-dir", tmp_path / "run") as process:
+        logs = sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
+        for more in ([], ["--resume"]):
+            assert run("train.py", config, "--work-dir", tmp_path / "run", *more) == 1
+            assert f"is in use by process {process.pid} on " in capsys.readouterr().err
+        assert logs == sorted(path for path in (tmp_path / "run").iterdir() if path.is_dir())
+        shutil.rmtree(tmp_path / "run")
+        process.join(timeout=120)
     assert process.exitcode == 74
     assert "run' was deleted during the training" in (tmp_path / "shown.txt").read_text()
 
@@ -118,13 +119,12 @@ def test_killed_run_goes_on_where_it_was(tmp_path, run):
     arguments = [TRAIN, config, "--work-dir", killed, "--resume"]
     shown = tmp_path / "shown.txt"
     slow = ["--cfg-options", "train_dataloader.dataset.seconds=0.3"]
-    process = start_script(*arguments, *slow, output=shown)
-    deadline = time.monotonic() + 240
-    while not (killed / "iter_6.pth").exists() and process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.7)
-    process.kill()
-    process.join()
+    with started_script(*arguments, *slow, output=shown) as process:
+        deadline = time.monotonic() + 240
+        while not (killed / "iter_6.pth").exists() and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.7)
+    assert process.exitcode == -signal.SIGKILL, shown.read_text()[-2000:]
     assert "starting from the beginning" in shown.read_text()
     assert 6 <= max(losses(killed)) < 12
 

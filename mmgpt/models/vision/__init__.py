@@ -15,5 +15,5 @@ MODULES = {
     "TimmVision": "timm",
 }
 __all__ = list(MODULES)
-# How images are prepared is read without an encoder's library.
+# The data needs some modules of this package, and no encoder.
 __getattr__ = lazy_names(__name__, MODULES)

@@ -46,7 +46,7 @@ def rows(path):
 
 def test_questions_become_tables_by_image_and_by_kind(packages):
     prepare.convert_questions(packages / "data")
-    train = rows(packages / "data" / "train.csv")
+    train = rows(packages / "data" / "questions.csv")
     assert [row["image"] for row in train] == ["train/0.png"] * 3 + ["train/1.png"] * 2
     assert {row["conversation"] for row in train} == {""}
     assert sorted(row["answer"] for row in train) == ["blue", "circle", "no", "rectangle", "yes"]
@@ -109,6 +109,6 @@ def test_the_config_trains_new_components_beside_lora():
 
 def test_samples_of_an_earlier_table_are_not_kept(packages):
     (packages / "data").mkdir()
-    (packages / "data" / "train.jsonl").touch()
+    (packages / "data" / "questions.jsonl").touch()
     prepare.convert_questions(packages / "data")
-    assert not (packages / "data" / "train.jsonl").exists()
+    assert not (packages / "data" / "questions.jsonl").exists()

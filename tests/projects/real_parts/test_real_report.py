@@ -55,7 +55,7 @@ def report(tmp_path, monkeypatch):
     turns = [("What shape is it?", "circle"), ("Is it blue?", "no"), ("Is it blue?", "yes"), ("Is it blue?", "no")]
     turns = [{"question": question, "answer": answer} for question, answer in turns]
     turns[0]["question"] = [{"type": "image"}, {"type": "text", "text": turns[0]["question"]}]
-    (data / "train.jsonl").write_text(json.dumps({"turns": turns}) + "\n")
+    (data / "questions.jsonl").write_text(json.dumps({"turns": turns}) + "\n")
     before = dict.fromkeys(real_report.HELD_OUT, "No idea.") | {"What is a hammer?": "A tool."}
     monkeypatch.setattr(real_report, "Chat", Chat)
     monkeypatch.setattr(real_report, "answers", lambda path, questions, ended: before.items())

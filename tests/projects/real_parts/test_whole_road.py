@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from prepare import ARCHITECTURE
 
-from tests.helpers.launching import ENVIRONMENT, ROOT
+from tests.helpers.scripts import ENVIRONMENT, ROOT
 from tests.models.weights.test_gguf_file import NAMED, byte_level, byte_level_metadata, random_model, write_gguf
 
 IMAGES = {"train": 8, "test": 4}
