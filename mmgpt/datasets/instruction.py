@@ -34,7 +34,6 @@ ON_ERROR = ("raise", "skip")
 READERS = (LoadImages, LoadFeatures)
 IMAGE_STEPS = (*READERS, EachImage, PrepareImages)
 IMAGE_SCOPES = ("mmcv.", "mmpretrain.")
-CHECKED = 1000  # samples whose cached features are looked for at the start
 
 
 @DATASETS.register_module()
@@ -179,7 +178,6 @@ class InstructionDataset(BaseDataset):
         if header["has_files"] and self.loads_images:
             origin = dict(dataset=self.name, file=self.ann_file)
             once_per_node(lambda: check_image_files(samples, self.shards.folder, origin, self.skip_errors))
-        self._check_features(samples)
         self._log(len(samples), header["records"], len(header["refused"]), header["marks"])
         return samples
 
@@ -190,16 +188,8 @@ class InstructionDataset(BaseDataset):
         if self.loads_images:
             origin = dict(dataset=self.name, file=self.ann_file)
             check_image_folders(samples, self.data_prefix.get("img", ""), origin, self.skip_errors)
-        self._check_features(samples)
         self._log(len(samples), records, len(refused), first_media_mark(samples))
         return samples
-
-    def _check_features(self, samples: Sequence[dict]) -> None:
-        """Raises CacheMiss where cached features of one of a thousand samples are missing, before a training begins."""
-        for step in self.pipeline.transforms:
-            if isinstance(step, LoadFeatures):
-                for i in range(0, len(samples), len(samples) // CHECKED + 1):
-                    step.check(self.equip(samples[i], 0, i))
 
     def _index(self) -> Path:
         """Path of the index of the shards as they are now, built by this process where there is none."""

@@ -1,7 +1,6 @@
 """Loading of cached image features in place of images."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -36,7 +35,17 @@ class LoadFeatures:
     def __call__(self, results: dict) -> dict:
         features = []
         for image in results["images"]:
-            features.append(self.cache.read_frames(self._key(image, results)))
+            path = image_path(results.get("image_folder", ""), image)
+            try:
+                features.append(self.cache.read_frames(image_key(path)))
+            except FileNotFoundError as error:
+                raise MissingImageError("no such file", SampleLocation.of(results, image=path)) from error
+            except KeyError as error:
+                reason = (
+                    f"no features in {self.folder} of the file as it is now: `{FILL_COMMAND}` adds them, with the "
+                    "--cfg-options of this run (`seed` draws the images of a dataset with `sample`)"
+                )
+                raise CacheMiss(reason, SampleLocation.of(results, image=path)) from error
         results["pixels"] = results["tile_ids"] = None
         if features:
             frames, tile_ids = zip(*features, strict=True)
@@ -44,24 +53,3 @@ class LoadFeatures:
             results["pixels"] = pad_sequence(frames, True) if tiled else torch.cat(frames)
             results["tile_ids"] = pad_sequence(tile_ids, True, -1) if tiled else None
         return results
-
-    def check(self, results: dict) -> None:
-        """Raises CacheMiss where an image of a sample is not in the cache."""
-        for image in results["images"]:
-            with suppress(MissingImageError):  # which a dataset may pass over
-                self._key(image, results)
-
-    def _key(self, image: str, results: dict) -> int:
-        """The key of an image of a sample in the cache."""
-        path = image_path(results.get("image_folder", ""), image)
-        try:
-            key = image_key(path)
-        except FileNotFoundError as error:
-            raise MissingImageError("no such file", SampleLocation.of(results, image=path)) from error
-        if key not in self.cache:
-            reason = (
-                f"no features in {self.folder} of the file as it is now: `{FILL_COMMAND}` adds them, with the "
-                "--cfg-options of this run (a dataset with `sample` draws its images by `seed`)"
-            )
-            raise CacheMiss(reason, SampleLocation.of(results, image=path))
-        return key

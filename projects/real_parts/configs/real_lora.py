@@ -67,7 +67,7 @@ train_dataloader = dict(
         seed="${seed}",
         on_error="${on_error}",
         visual=[
-            _dataset("questions", "questions.jsonl", sample=18000),
+            _dataset("questions", "questions.jsonl", sample=20000),
             _dataset("conversations", "conversations.jsonl", sample=400),
             _dataset("descriptions", "descriptions.jsonl"),
         ],

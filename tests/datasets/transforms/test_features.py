@@ -1,5 +1,4 @@
 import base64
-import json
 import os
 
 import pytest
@@ -7,10 +6,9 @@ import torch
 from PIL import Image
 
 from mmgpt.datasets.feature_cache import add_features, create_cache, image_key
-from mmgpt.registry import DATASETS, TRANSFORMS
+from mmgpt.registry import TRANSFORMS
 
 STEPS = [dict(type="LoadImages"), dict(type="PrepareImages", size=16, mean=[0.5] * 3, std=[0.5] * 3)]
-TURN = {"question": "What is it?", "answer": "A square."}
 FEATURES = torch.arange(24.0).reshape(2, 4, 3)
 
 
@@ -43,16 +41,6 @@ def test_image_that_is_not_in_the_cache_is_an_error(load, tmp_path):
         load(record(tmp_path, "a.png", "c.png"))
     with pytest.raises(FileNotFoundError, match=rf"{location}, image '.*d.png': no such file"):
         load(record(tmp_path, "d.png"))
-
-
-def test_a_dataset_looks_for_features_before_it_is_used(load, tmp_path):
-    """In every second of 2,000 samples; for instance, the cache was filled with another seed."""
-    samples = [{"id": str(i), "images": ["c.png" if i == 1500 else "a.png"], "turns": [TURN]} for i in range(2000)]
-    (tmp_path / "ann.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    steps = [dict(type="LoadFeatures", cache=load.folder, steps=STEPS)]
-    settings = dict(type="InstructionDataset", name="d", parser="conversation", data_prefix=dict(img=""))
-    with pytest.raises(ValueError, match="record 1500, id '1500', image '.*c.png': no features in .*--cfg-options"):
-        DATASETS.build(dict(settings, data_root=str(tmp_path), ann_file="ann.jsonl", pipeline=steps))
 
 
 def test_changed_image_is_an_error(load, tmp_path):
