@@ -25,10 +25,6 @@ from tests.helpers.scripts import ROOT, run_script, started_script
 from tests.helpers.stub_training import write_config
 
 
-def command(tool, *arguments):
-    return [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A function that runs a tool within this process, in an empty folder, and returns its exit code."""
@@ -39,7 +35,7 @@ def run(tmp_path, monkeypatch):
         # MMEngine keeps these by config name and second, and would hand on those of the run before.
         for kind in (MMLogger, MessageHub, Visualizer):
             kind._instance_dict.clear()
-        monkeypatch.setattr(sys, "argv", command(tool, *arguments)[1:])
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "tools" / tool), *map(str, arguments)])
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as end:
