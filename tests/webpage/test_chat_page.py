@@ -47,6 +47,13 @@ def button(page, name):
     return page.get_by_role("button", name=name)
 
 
+def open_settings(page):
+    """Opens the settings. Gradio sets their first values just after it has shown them, over what was typed by then."""
+    button(page, "Settings").click()
+    page.get_by_label("System prompt").wait_for()
+    page.evaluate("new Promise(done => setTimeout(done, 200))")  # in the page, whose thread may be busy
+
+
 def grows(page):
     """Waits until the answer that is being written has changed three times."""
     text = ""
@@ -311,7 +318,7 @@ def test_a_failure_is_an_error_and_the_next_question_works(visit):
 
 def test_settings_template_and_prompt(visit, site):
     page = visit()
-    button(page, "Settings").click()
+    open_settings(page)
     page.get_by_label("number input for Temperature").fill("0.5")
     page.get_by_label("Seed").fill("seven")
     ask(page, "one")
@@ -334,7 +341,7 @@ def test_settings_template_and_prompt(visit, site):
 
 def test_leaving_the_list_of_templates_keeps_the_typed_system_prompt(visit):
     page = visit()
-    button(page, "Settings").click()
+    open_settings(page)
     start = page.get_by_label("System prompt")
     start.fill("Answer in one word.")
     page.get_by_label("Prompt template").click()
