@@ -15,8 +15,8 @@ from text_questions import text_questions
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mmgpt.cli import tool
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.utils.atomic import atomic_write
+from mmgpt.utils.progress_bar import progress_bar
 
 MAX_TOKENS = 64
 BATCH = 32

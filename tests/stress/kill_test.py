@@ -26,8 +26,8 @@ from torch import Tensor
 
 from mmgpt.cli import tool
 from mmgpt.cli.work_dir import newest_checkpoint
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.utils.atomic import PART
+from mmgpt.utils.progress_bar import progress_bar
 from mmgpt.visualization.tables import print_tables
 
 TRAIN = Path(__file__).parents[2] / "tools" / "train.py"

@@ -28,7 +28,7 @@ from benchmarks.training import own_step  # noqa: E402
 from mmgpt.apis import build_model  # noqa: E402
 from mmgpt.cli import load_config, tool  # noqa: E402
 from mmgpt.cli.options import add_cfg_options  # noqa: E402
-from mmgpt.engine.hooks.progress_bar import progress_bar  # noqa: E402
+from mmgpt.utils.progress_bar import progress_bar  # noqa: E402
 from mmgpt.visualization.tables import print_tables  # noqa: E402
 
 

@@ -20,8 +20,8 @@ from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import SPLITS
 from mmgpt.datasets.inspection.views import dataset_name, read_rows, shown_datasets
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.engine.loader import dataloader_of_rank
+from mmgpt.utils.progress_bar import progress_bar
 from mmgpt.visualization import Batch, write_page
 
 

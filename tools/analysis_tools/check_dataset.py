@@ -32,8 +32,8 @@ from mmgpt.datasets.inspection.check import (
     images_of,
     read_datasets,
 )
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.evaluation.readiness import scoring_problems
+from mmgpt.utils.progress_bar import progress_bar
 from mmgpt.visualization.tables import print_tables
 
 EXAMPLES = 5

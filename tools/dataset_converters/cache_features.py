@@ -28,9 +28,9 @@ from mmgpt.datasets.inspection.check import SPLITS, lazy_datasets
 from mmgpt.datasets.inspection.text_checks import read_images
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadFeatures
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.models.vision.fingerprint import check_fingerprint, write_fingerprint
 from mmgpt.registry import MODELS
+from mmgpt.utils.progress_bar import progress_bar
 
 IMAGES_PER_FILE = 512  # 256 MB of ViT-L/14's features in float16
 LOADERS = [f"{split}_dataloader" for split in SPLITS]

@@ -39,9 +39,9 @@ from layouts.writing import check_samples, split_samples, write
 
 from mmgpt.cli import tool
 from mmgpt.datasets.image_folders import image_path
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.data_uri import is_data_uri
+from mmgpt.utils.progress_bar import progress_bar
 
 
 class Layout(NamedTuple):

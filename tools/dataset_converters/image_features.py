@@ -28,9 +28,9 @@ from mmgpt.datasets.image_folders import real_path
 from mmgpt.datasets.inspection.check import lazy_datasets
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.transforms import AddExamples
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.registry import MODELS
 from mmgpt.utils.atomic import atomic_write
+from mmgpt.utils.progress_bar import progress_bar
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

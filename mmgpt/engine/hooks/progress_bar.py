@@ -1,19 +1,11 @@
 """Hook that shows a progress bar for each training, validation and test run."""
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
 from mmgpt.registry import HOOKS
-
-
-def progress_bar(name: str, total: int | None, done: int = 0) -> tqdm:
-    """Progress bar on stderr; where stderr is not a terminal, it is written every ten seconds."""
-    bar = tqdm(total=total, initial=done, desc=name, dynamic_ncols=True, disable=not is_main_process())
-    if not bar.disable and not bar.fp.isatty():
-        bar.mininterval = 10
-    return bar
+from mmgpt.utils.progress_bar import progress_bar
 
 
 @HOOKS.register_module()
