@@ -62,6 +62,16 @@ def test_the_data_does_without_the_model():
     assert process.returncode == 0, process.stderr
 
 
+def test_a_table_is_converted_without_what_trains(tmp_path):
+    (tmp_path / "table.csv").write_text("question,answer\nIs it red?,no\n")
+    files = [str(tmp_path / "table.csv"), "--out", str(tmp_path / "table.jsonl")]
+    code = RUN.format(argv=["tools/dataset_converters/convert.py", "csv", *files])
+    process = ended(f"import sys; sys.path.insert(0, 'tools/dataset_converters'); {code}")
+    assert process.returncode == 0, process.stderr
+    imported = process.stdout.splitlines()[-1]
+    assert not {name for name in ("peft", "mmengine.runner", "sklearn") if name in imported}
+
+
 @pytest.mark.parametrize("package", [mmgpt.apis, mmgpt.models, mmgpt.models.vision], ids=lambda it: it.__name__)
 def test_all_is_imported_when_it_is_asked_for(package):
     assert [getattr(package, name).__name__ for name in package.__all__] == package.__all__
