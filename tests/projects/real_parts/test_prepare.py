@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from collections import Counter
 
 import prepare
 import pytest
@@ -44,17 +45,40 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_questions_become_tables_by_image_and_by_kind(packages):
+def test_questions_become_tables_by_image_and_by_kind(packages, monkeypatch):
+    monkeypatch.setattr(prepare, "NOT_YES_NO", 1)
     prepare.convert_questions(packages / "data")
-    train = rows(packages / "data" / "questions.csv")
-    assert [row["image"] for row in train] == ["train/0.png"] * 3 + ["train/1.png"] * 2
-    assert {row["conversation"] for row in train} == {""}
-    assert sorted(row["answer"] for row in train) == ["blue", "circle", "no", "rectangle", "yes"]
+    train = rows(packages / "data" / prepare.QUESTIONS)
+    assert {(row["image"], row["answer"], row["conversation"]) for row in train} == {
+        ("train/0.png", "circle", ""),
+        ("train/0.png", "blue", ""),
+        ("train/1.png", "rectangle", ""),
+    }  # Each question with yes or no has one answer only.
     [description] = rows(packages / "data" / "descriptions.csv")
     assert description["answer"] in [text.format(color="blue", shape="circle") for text in prepare.DESCRIPTIONS]
     answers = {kind: [row["answer"] for row in rows(packages / "data" / f"test_{kind}.csv")] for kind in prepare.KINDS}
     assert answers == {"shape": ["circle", "rectangle"], "color": ["blue"], "yes_no": ["no", "yes"]}
     assert (packages / "data" / "test" / "1.png").is_file()
+
+
+def test_the_text_of_a_training_question_does_not_tell_between_yes_and_no():
+    questions = {
+        "Is there a red shape?": {"yes": 10, "no": 70},
+        "Is there not a red shape?": {"yes": 70, "no": 10},
+        "Is no circle present?": {"yes": 3, "no": 0},
+        "What shape is present?": {"circle": 20, "rectangle": 10},
+    }
+    data = [(f"{n}.png", text, answer) for text in questions for answer, m in questions[text].items() for n in range(m)]
+    chosen = prepare.balanced(data, random.Random(0))
+    assert Counter((text, answer) for _, text, answer in chosen) == {
+        ("Is there a red shape?", "yes"): 10,
+        ("Is there a red shape?", "no"): 10,
+        ("Is there not a red shape?", "yes"): 4,
+        ("Is there not a red shape?", "no"): 2,
+        ("What shape is present?", "circle"): 5,
+        ("What shape is present?", "rectangle"): 2,
+    }
+    assert len({image for image, text, answer in chosen if (text, answer) == ("Is there a red shape?", "no")}) == 10
 
 
 def test_a_conversation_ends_with_a_question_that_is_not_about_the_image(packages):
@@ -109,6 +133,7 @@ def test_the_config_trains_new_components_beside_lora():
 
 def test_samples_of_an_earlier_table_are_not_kept(packages):
     (packages / "data").mkdir()
-    (packages / "data" / "questions.jsonl").touch()
+    samples = (packages / "data" / prepare.QUESTIONS).with_suffix(".jsonl")
+    samples.touch()
     prepare.convert_questions(packages / "data")
-    assert not (packages / "data" / "questions.jsonl").exists()
+    assert not samples.exists()

@@ -63,11 +63,12 @@ def test_what_is_there_is_not_converted_again(tmp_path, monkeypatch):
     (tmp_path / "model.gguf").touch()
     first = quickstart.convert_commands()
     (tmp_path / "language").mkdir()
-    (tmp_path / "questions.jsonl").touch()
+    (tmp_path / "balanced_questions.jsonl").touch()
     second = quickstart.convert_commands()
     assert [command[2] for command in first][0] == "from-gguf"
     assert len(first) - len(second) == 2
-    assert not [command for command in second if "from-gguf" in command or str(tmp_path / "questions.csv") in command]
+    questions = str(tmp_path / quickstart.QUESTIONS)
+    assert not [command for command in second if "from-gguf" in command or questions in command]
 
 
 def test_the_script_passes_its_options_on(project):  # noqa: F811 (the fixture)

@@ -53,9 +53,10 @@ def report(tmp_path, monkeypatch):
     (data / "test").mkdir(parents=True)
     Image.new("RGB", (64, 64), "blue").save(data / "test" / "0.png")
     turns = [("What shape is it?", "circle"), ("Is it blue?", "no"), ("Is it blue?", "yes"), ("Is it blue?", "no")]
-    turns = [{"question": question, "answer": answer} for question, answer in turns]
-    turns[0]["question"] = [{"type": "image"}, {"type": "text", "text": turns[0]["question"]}]
-    (data / "questions.jsonl").write_text(json.dumps({"turns": turns}) + "\n")
+    questions = tmp_path / "easy_vqa" / "data" / "train" / "questions.json"
+    questions.parent.mkdir(parents=True)
+    questions.write_text(json.dumps([[question, answer, 0] for question, answer in turns]))
+    monkeypatch.setattr(real_report, "package_folder", lambda name: tmp_path / name)
     before = dict.fromkeys(real_report.HELD_OUT, "No idea.") | {"What is a hammer?": "A tool."}
     monkeypatch.setattr(real_report, "Chat", Chat)
     monkeypatch.setattr(real_report, "answers", lambda path, questions, ended: before.items())
