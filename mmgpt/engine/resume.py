@@ -120,7 +120,7 @@ def run_settings(cfg: Mapping) -> dict:
 
 def _compared_entries(cfg: Mapping) -> dict:
     """The COMPARED entries of a config, as plain data."""
-    return {name: _without_caches(plain_config(cfg[name])) for name in COMPARED if cfg.get(name) is not None}
+    return {name: without_caches(plain_config(cfg[name])) for name in COMPARED if cfg.get(name) is not None}
 
 
 def _settings_of_text(text: object) -> dict | None:
@@ -148,17 +148,17 @@ class _DictCalls(ast.NodeTransformer):
         return ast.Dict([ast.Constant(item.arg) for item in node.keywords], [item.value for item in node.keywords])
 
 
-def _without_caches(value: object) -> object:
-    """A plain config in which each LoadFeatures is replaced by the steps whose features it has cached."""
+def without_caches(value: object) -> object:
+    """A config, or a value in one, in which each LoadFeatures is replaced by the steps whose features it has cached."""
     if isinstance(value, dict):
-        return {key: _without_caches(item) for key, item in value.items()}
+        return {key: without_caches(item) for key, item in value.items()}
     if not isinstance(value, list):
         return value
     items: list = []
     for item in value:
         is_cache = isinstance(item, dict) and _same_type(item.get("type"), "LoadFeatures")
         items += item["steps"] if is_cache else [item]
-    return [_without_caches(item) for item in items]
+    return [without_caches(item) for item in items]
 
 
 def compare_settings(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:

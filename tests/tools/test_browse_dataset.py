@@ -164,6 +164,15 @@ def test_the_test_split_is_padded_at_the_left(tmp_path, run):
     assert all(element.text.endswith(", left") for element in section.all("pad"))
 
 
+def test_images_whose_features_are_cached_are_shown(tmp_path, run):
+    page = tmp_path / "work_dirs" / "mix" / "browse" / "train-epoch0-rank0of1.html"
+    assert run() == 0
+    pixels = page.read_text()
+    assert "<img" in pixels
+    assert run("--cfg-options", "image_steps=${feature_steps}", "feature_cache=never_filled") == 0
+    assert page.read_text() == pixels
+
+
 @pytest.mark.parametrize(
     ("name", "shown"), [("more", {4: ["more0", "more1"]}), ("words", {0: ["text0"], 1: ["text1"]})]
 )

@@ -21,6 +21,7 @@ from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import SPLITS
 from mmgpt.datasets.inspection.views import dataset_name, read_rows, shown_datasets
 from mmgpt.engine.loader import dataloader_of_rank
+from mmgpt.engine.resume import without_caches
 from mmgpt.utils.progress_bar import progress_bar
 from mmgpt.visualization import Batch, write_page
 
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--batches {args.batches}: at least one batch is shown")
     cfg = load_config(args.config, args.cfg_options)
     check_files(cfg, skip=set(SECTIONS) - {f"{args.split}_dataloader"})
+    # Cached features are nothing to look at: the page has the images that they were computed of.
+    cfg[f"{args.split}_dataloader"] = without_caches(cfg.get(f"{args.split}_dataloader"))
     loader = dataloader_of_rank(cfg, args.split, args.rank, args.world_size, args.epoch)
     chosen = choose(loader, args.batches, args.dataset)
     with progress_bar("batches", len(chosen)) as bar:
