@@ -76,6 +76,9 @@ def test_the_batch_of_a_config():
     assert batch("lora_joint_packed.py") == memory_plan.Sizes(8, 2048, 2, packed=True)
     assert batch("lora_visual_only.py") == memory_plan.Sizes(1, 512, 1)
     assert batch("lora_joint.py", "--batch", "3", "--images", "0") == memory_plan.Sizes(3, 512, 0)
+    assert batch("lora_joint.py", "--supervised", "40") == memory_plan.Sizes(2, 512, 1, supervised=40)
+    with pytest.raises(ValueError, match="--supervised 512: from 1 to 511 of 512 tokens of a row"):
+        batch("lora_joint.py", "--supervised", "512")
     assert batch("tiny_tiles.py") == memory_plan.Sizes(32, 128, 1, features=True, tiles=6)
 
 

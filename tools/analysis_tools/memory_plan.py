@@ -38,6 +38,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, metavar="ROWS", help="rows of a batch on each GPU")
     parser.add_argument("--length", type=int, metavar="TOKENS", help="tokens of a row")
     parser.add_argument("--images", type=int, help="images of a row")
+    parser.add_argument(
+        "--supervised", type=int, metavar="TOKENS", help="tokens of a row that are of answers (default: all)"
+    )
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="default: the config's")
     parser.add_argument("--world-size", type=int, default=1, metavar="GPUS", help="number of GPUs (default: 1)")
     parser.add_argument("--shard", action="store_true", help="the GPUs share weights, gradients, states (FSDP2)")
@@ -56,7 +59,10 @@ def batch_of(cfg: Config, args: argparse.Namespace) -> Sizes:
     steps = list(steps_of(loader, "PrepareImages"))
     image_size = next((prepared_size(step) for step in steps if step.get("preprocessing")), None)
     tiles = max((step["tiles"]["max"] for step in steps if step.get("tiles")), default=1)
-    return Sizes(rows, length, images, bool(packed), any(steps_of(loader, "LoadFeatures")), image_size, tiles)
+    features = any(steps_of(loader, "LoadFeatures"))
+    if args.supervised is not None and not 0 < args.supervised < length:
+        raise ValueError(f"--supervised {args.supervised}: from 1 to {length - 1} of {length} tokens of a row")
+    return Sizes(rows, length, images, bool(packed), features, image_size, tiles, args.supervised)
 
 
 def estimate(cfg: Config, args: argparse.Namespace) -> tuple[Plan, Sizes]:
@@ -132,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{args.config} on {gpus}, with batches of {sizes.rows} rows of {sizes.length} tokens and {sizes.images} images"
         + f" of {sizes.tiles} tiles" * (sizes.tiles > 1)
+        + f", {sizes.supervised} tokens of answers" * (sizes.supervised is not None)
     )
     print_tables({"Peak memory of each GPU": table(planned)})
     print("\n".join(advice(cfg, planned, sizes)))

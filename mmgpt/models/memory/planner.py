@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmgpt.models.gated_lm import gated_layers
 from mmgpt.models.lora import flamingo_of
+from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.models.vision.base import encode_images
 
 from .quantization import BYTES, decoder_layers, quantized_parameters
@@ -26,7 +27,7 @@ class Sizes(NamedTuple):
 
     `packed` rows hold several samples; with `features` the batch holds cached features in the place of images.
     `image_size` is height and width of the images in pixels; None: as the image encoder has it. With `tiles`, an image
-    is cut into so many.
+    is cut into so many. `supervised` tokens of each row, those of answers, have logits; None: all but the first.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class Sizes(NamedTuple):
     features: bool = False
     image_size: tuple[int, int] | None = None
     tiles: int = 1
+    supervised: int | None = None
 
 
 class Plan(NamedTuple):
@@ -183,11 +185,14 @@ def step_peak(model: nn.Module, sizes: Sizes, keeps_gradients: bool = True) -> i
 
 
 def example(model: nn.Module, sizes: Sizes, mode: FakeTensorMode | None = None) -> dict:
-    """Batch with labels for all tokens but the first; under a FakeTensorMode, its images have no values."""
-    flamingo, (rows, length, images, packed, features, image_size, tiles) = flamingo_of(model), sizes
+    """Batch of these sizes; under a FakeTensorMode, its images have no values."""
+    flamingo, (rows, length, images, packed, features, image_size, tiles, supervised) = flamingo_of(model), sizes
     ids = torch.full((rows, length), flamingo.tokenizer.eos_token_id)
     ids[:, 1 : 1 + images] = flamingo.language.image_token_id
-    batch = dict(input_ids=ids, labels=ids.clone(), sources=["text"] * rows)
+    labels = ids.clone()
+    if supervised is not None:
+        labels[:, : length - supervised] = IGNORE_INDEX
+    batch = dict(input_ids=ids, labels=labels, sources=["text"] * rows)
     if packed:
         batch["sample_ids"] = torch.arange(rows)[:, None].expand(-1, length)
     else:

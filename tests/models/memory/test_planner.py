@@ -102,12 +102,24 @@ def measured(model, sizes):
         (dict(loss_chunk=64), SIZES),
         (LOW, SIZES),
         (LOW, SIZES._replace(packed=True)),
+        (dict(), SIZES._replace(supervised=10)),
         (LOW, SIZES._replace(images=0)),
         (LOW, SIZES._replace(features=True)),
         (TILES, SIZES._replace(tiles=2)),
         (TILES, SIZES._replace(tiles=2, features=True)),
     ],
-    ids=["plain", "checkpointed", "chunked", "both", "packed", "text", "features", "tiles", "features of tiles"],
+    ids=[
+        "plain",
+        "checkpointed",
+        "chunked",
+        "both",
+        "packed",
+        "answers",
+        "text",
+        "features",
+        "tiles",
+        "features of tiles",
+    ],
 )
 def test_the_plan_is_what_a_step_takes(small, changes, sizes):
     planned, taken = plan(small(**changes), sizes).total, measured(small(**changes), sizes)
@@ -144,6 +156,12 @@ def test_chunks_and_checkpointing_lower_the_peak(small):
     peaks = [step_peak(small(**changes), SIZES) for changes in (dict(), dict(checkpointing=True), LOW)]
     assert peaks[1] < 0.6 * peaks[0]
     assert peaks[2] < 0.6 * peaks[1]
+
+
+def test_few_supervised_tokens_lower_the_peak(small):
+    few, all_tokens = (step_peak(small(), SIZES._replace(supervised=count)) for count in (10, None))
+    logits = SIZES.rows * (SIZES.length - 11) * LANGUAGE["vocab_size"] * 4
+    assert few < all_tokens - logits
 
 
 def test_tensors_count_as_long_as_they_live():
