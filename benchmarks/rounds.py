@@ -8,8 +8,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from mmgpt.engine.hooks.progress_bar import progress_bar
 from mmgpt.models.memory.planner import LiveBytes
+from mmgpt.utils.progress_bar import progress_bar
 
 Case = Callable[[], float]
 Times = Mapping[str, list[float]]

@@ -272,6 +272,20 @@ def _check_no_circle(name: str, chain: tuple[str, ...]) -> None:
         raise ValueError(f"the config variables {' -> '.join((*chain, name))} refer to each other in a circle")
 
 
+def without_caches(value: object) -> object:
+    """A config, or a value in one, in which each LoadFeatures is replaced by the steps whose features it has cached."""
+    if isinstance(value, Mapping):
+        return {key: without_caches(item) for key, item in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    items: list = []
+    for item in value:
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        is_cache = getattr(kind, "__name__", str(kind)).rpartition(".")[2] == "LoadFeatures"
+        items += item.get("steps", [item]) if is_cache else [item]
+    return [without_caches(item) for item in items]
+
+
 def steps_of(section: object, *types: str) -> Iterator[Mapping]:
     """The configs of these types anywhere in a section of a config."""
     if isinstance(section, Mapping):

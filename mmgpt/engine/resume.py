@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 from mmengine.registry import Registry
 
 from mmgpt import registry as registries
-from mmgpt.cli.config import plain_config
+from mmgpt.cli.config import plain_config, without_caches
 from mmgpt.cli.files import fingerprints
 from mmgpt.compat.names import with_present_names
 from mmgpt.utils.versions import versions
@@ -146,19 +146,6 @@ class _DictCalls(ast.NodeTransformer):
         if node.args:
             return node.args[0]
         return ast.Dict([ast.Constant(item.arg) for item in node.keywords], [item.value for item in node.keywords])
-
-
-def without_caches(value: object) -> object:
-    """A config, or a value in one, in which each LoadFeatures is replaced by the steps whose features it has cached."""
-    if isinstance(value, dict):
-        return {key: without_caches(item) for key, item in value.items()}
-    if not isinstance(value, list):
-        return value
-    items: list = []
-    for item in value:
-        is_cache = isinstance(item, dict) and _same_type(item.get("type"), "LoadFeatures")
-        items += item["steps"] if is_cache else [item]
-    return [without_caches(item) for item in items]
 
 
 def compare_settings(checkpoint: Mapping, now: Mapping, source: str) -> Changes | None:

@@ -3,7 +3,7 @@
     python projects/real_parts/prepare.py checkpoints/real data/real
 
 It writes EfficientNet-Lite0 as a timm folder (CHECKPOINTS/vision), and into DATA easy-VQA's images with tables of
-training questions (balanced_questions.csv), of all test questions by what they ask for (test_shape.csv, test_color.csv,
+training questions (train_questions.csv), of all test questions by what they ask for (test_shape.csv, test_color.csv,
 test_yes_no.csv), of conversations about the images (conversations.csv) and of descriptions made from easy-VQA's answers
 (descriptions.csv), which tools/dataset_converters/convert.py reads; and the text-only samples (text.jsonl, see
 text_answers.py). What is there already is kept.
@@ -33,7 +33,7 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
 TURNS = 3  # questions of a conversation about an image, at most
 TEXTS = Path(__file__).with_name("text.jsonl")
-QUESTIONS = "balanced_questions.csv"
+TRAIN_QUESTIONS = "train_questions.csv"
 COLUMNS = ("image", "question", "answer", "conversation")
 ASK_DESCRIPTION = ("Describe the picture.", "What is shown?", "What do you see in the image?", "Describe this image.")
 DESCRIPTIONS = (
@@ -44,9 +44,11 @@ DESCRIPTIONS = (
 KINDS = ("shape", "color", "yes_no")
 SHAPE_QUESTION = re.compile(r"What (shape|is the \w+ shape)")
 NEGATED_QUESTION = re.compile(r"\b(no|not)\b")
-# Shares of the training questions that are used: of negated ones, by their answer, for each that would be balanced.
-NEGATED = {"yes": 0.45, "no": 0.225}
+# The part of the training questions that is used. Without yes or no: of all of them. With yes or no: of as many as have
+# the rarer answer, so that the text of a question does not tell its answer; negated ones by their answer.
 NOT_YES_NO = 0.25
+ANSWERS = {"yes": 1, "no": 1}
+NEGATED_ANSWERS = {"yes": 0.45, "no": 0.225}
 
 
 def package_folder(name: str) -> Path:
@@ -94,16 +96,16 @@ def kind(question: str) -> str:
     return "shape" if SHAPE_QUESTION.match(question) else "color"
 
 
-def balanced(rows: Iterable[Sequence[str]], draw: random.Random) -> list[Sequence[str]]:
-    """A part of the training questions that does not tell by a question's text whether its answer is yes or no.
+def choose_questions(rows: Iterable[Sequence[str]], draw: random.Random) -> list[Sequence[str]]:
+    """The part of the training questions from which yes or no is learned soon.
 
-    Of each text with yes or no, as many rows have either answer. Of negated questions, whose answers are the opposite,
-    there are a few only: with as many of them as of others, nothing in a question and an image makes "yes" likelier
-    than "no" by itself, and a network learns their combination late.
+    A question that asks for yes or no is drawn as often with either answer. Negated ones are drawn less often, since a
+    negation turns the answer round: with as many of them, what the image shows would make neither answer likelier until
+    negation is understood too. Yes is twice as frequent with them, because it is learned last.
 
     Args:
         rows: image, question and answer of each question.
-        draw: chooses what is left out.
+        draw: chooses the rows.
     """
     by_text = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -111,9 +113,9 @@ def balanced(rows: Iterable[Sequence[str]], draw: random.Random) -> list[Sequenc
     chosen = []
     for text, by_answer in by_text.items():
         if kind(text) == "yes_no":
-            count = min(len(by_answer[answer]) for answer in NEGATED)
-            shares = NEGATED if NEGATED_QUESTION.search(text) else dict.fromkeys(NEGATED, 1)
-            counts = {answer: round(count * share) for answer, share in shares.items()}
+            rarer = min(len(by_answer.get(answer, ())) for answer in ANSWERS)
+            shares = NEGATED_ANSWERS if NEGATED_QUESTION.search(text) else ANSWERS
+            counts = {answer: round(rarer * share) for answer, share in shares.items()}
         else:
             counts = {answer: round(len(group) * NOT_YES_NO) for answer, group in by_answer.items()}
         chosen += [row for answer, group in by_answer.items() for row in draw.sample(group, counts[answer])]
@@ -161,7 +163,7 @@ def convert_questions(folder: Path) -> None:
         rows = [(f"test/{i}.png", *pair, "") for i, pairs in test.items() for pair in pairs if kind(pair[0]) == name]
         write_table(folder / f"test_{name}.csv", rows)
     write_table(folder / "conversations.csv", conversations)
-    write_table(folder / QUESTIONS, balanced(samples, draw))
+    write_table(folder / TRAIN_QUESTIONS, choose_questions(samples, draw))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not (args.checkpoints / "vision").exists():
         convert_encoder(args.checkpoints / "vision")
-    if not (args.data / QUESTIONS).exists():  # the last file that is written
+    if not (args.data / TRAIN_QUESTIONS).exists():  # the last file that is written
         convert_questions(args.data)
 
 

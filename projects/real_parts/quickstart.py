@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prepare import KINDS, QUESTIONS, package_folder
+from prepare import KINDS, TRAIN_QUESTIONS, package_folder
 
 from mmgpt.cli import tool
 from mmgpt.utils.atomic import atomic_write
@@ -27,7 +27,7 @@ from mmgpt.utils.atomic import atomic_write
 HERE = Path(__file__).parent
 CONFIG = "projects/real_parts/configs/real_lora.py"
 PARTS, DATA = Path("checkpoints/real"), Path("data/real")
-TABLES = (QUESTIONS, "conversations.csv", "descriptions.csv", *(f"test_{kind}.csv" for kind in KINDS))
+TABLES = (TRAIN_QUESTIONS, "conversations.csv", "descriptions.csv", *(f"test_{kind}.csv" for kind in KINDS))
 REPORT, STEPS = "report.json", "steps.json"
 # Samples of a step in all, which the processes share.
 VISUAL, LANGUAGE = 16, 2

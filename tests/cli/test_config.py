@@ -7,8 +7,9 @@ import pytest
 from mmengine.config import Config
 
 from mmgpt.cli import load_config
-from mmgpt.cli.config import plain_config
+from mmgpt.cli.config import plain_config, without_caches
 from mmgpt.compat import names
+from mmgpt.datasets.transforms import LoadFeatures
 
 CONFIG = """
 name = 'a'
@@ -191,3 +192,11 @@ def test_plain_config_is_the_same_in_every_process():
         "thing": f"{__name__}.Opaque",
         "of": "math.sqrt",
     }
+
+
+@pytest.mark.parametrize("kind", ["LoadFeatures", "mmgpt.LoadFeatures", LoadFeatures])
+def test_cached_features_are_replaced_by_the_steps_that_they_were_computed_with(kind):
+    steps = [{"type": "LoadImages"}, {"type": "PrepareImages", "size": 32}]
+    pipeline = ({"type": kind, "cache": "folder", "steps": steps}, {"type": int})
+    config = {"dataset": {"pipeline": pipeline, "weight": 2}}
+    assert without_caches(config) == {"dataset": {"pipeline": [*steps, {"type": int}], "weight": 2}}

@@ -169,6 +169,7 @@ def test_images_whose_features_are_cached_are_shown(tmp_path, run):
     assert run() == 0
     pixels = page.read_text()
     assert "<img" in pixels
+    page.unlink()
     assert run("--cfg-options", "image_steps=${feature_steps}", "feature_cache=never_filled") == 0
     assert page.read_text() == pixels
 

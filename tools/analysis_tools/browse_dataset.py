@@ -3,7 +3,7 @@
     python tools/analysis_tools/browse_dataset.py configs/mmgpt/lora_joint.py
 
 The page is written to work_dirs/<name of config>/browse/. The batches are those of one process of a run, in their
-order. No model is built.
+order. No model is built. Where the model gets cached features, the page has the images that they were computed from.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmgpt.cli import check_files, load_config, tool
+from mmgpt.cli.config import without_caches
 from mmgpt.cli.files import SECTIONS
 from mmgpt.cli.options import add_cfg_options
 from mmgpt.datasets.inspection.check import SPLITS
 from mmgpt.datasets.inspection.views import dataset_name, read_rows, shown_datasets
 from mmgpt.engine.loader import dataloader_of_rank
-from mmgpt.engine.resume import without_caches
 from mmgpt.utils.progress_bar import progress_bar
 from mmgpt.visualization import Batch, write_page
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--batches {args.batches}: at least one batch is shown")
     cfg = load_config(args.config, args.cfg_options)
     check_files(cfg, skip=set(SECTIONS) - {f"{args.split}_dataloader"})
-    # Cached features are nothing to look at: the page has the images that they were computed of.
+    # Cached features cannot be shown, so the images are loaded instead.
     cfg[f"{args.split}_dataloader"] = without_caches(cfg.get(f"{args.split}_dataloader"))
     loader = dataloader_of_rank(cfg, args.split, args.rank, args.world_size, args.epoch)
     chosen = choose(loader, args.batches, args.dataset)

@@ -6,7 +6,8 @@
 The sizes of the model are read from the config files of its language model and image encoder. Weights and the
 optimizer's states are counted; activations are those of the model's own training step, run on tensors that have a shape
 and no values. Defaults are the config's: the rows of a batch, the longest sequence (`max_length`), and one image a row
-(packed rows: as many as fit). With cached features, the image encoder takes its weights and no activations.
+(packed rows: as many as fit), all of it supervised. With cached features, the image encoder takes its weights and no
+activations.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--length", type=int, metavar="TOKENS", help="tokens of a row")
     parser.add_argument("--images", type=int, help="images of a row")
     parser.add_argument(
-        "--supervised", type=int, metavar="TOKENS", help="tokens of a row that are of answers (default: all)"
+        "--supervised", type=int, metavar="TOKENS", help="supervised tokens of a row (default: all but the first)"
     )
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="default: the config's")
     parser.add_argument("--world-size", type=int, default=1, metavar="GPUS", help="number of GPUs (default: 1)")
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{args.config} on {gpus}, with batches of {sizes.rows} rows of {sizes.length} tokens and {sizes.images} images"
         + f" of {sizes.tiles} tiles" * (sizes.tiles > 1)
-        + f", {sizes.supervised} tokens of answers" * (sizes.supervised is not None)
+        + f", {sizes.supervised} supervised tokens" * (sizes.supervised is not None)
     )
     print_tables({"Peak memory of each GPU": table(planned)})
     print("\n".join(advice(cfg, planned, sizes)))

@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
 
     `packed` rows hold several samples; with `features` the batch holds cached features in the place of images.
     `image_size` is height and width of the images in pixels; None: as the image encoder has it. With `tiles`, an image
-    is cut into so many. `supervised` tokens of each row, those of answers, have logits; None: all but the first.
+    is cut into so many. Only `supervised` tokens of each row have logits; None: all but the first.
     """
 
     rows: int

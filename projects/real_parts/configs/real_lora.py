@@ -68,7 +68,7 @@ train_dataloader = dict(
         seed="${seed}",
         on_error="${on_error}",
         visual=[
-            _dataset("questions", "balanced_questions.jsonl", weight=2),
+            _dataset("questions", "train_questions.jsonl", weight=2),
             _dataset("conversations", "conversations.jsonl", sample=400),
             _dataset("descriptions", "descriptions.jsonl"),
         ],
@@ -99,8 +99,8 @@ lr = 1e-3
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(LoRA=dict(lr_mult=0.2))))
 max_epochs = 1
 warmup_iters = 20
-# The rate stays high for longer than with a cosine: yes or no is learned after some hundred steps. The square root of
-# the part of the run that is left.
+# After the warm-up, the rate is proportional to the square root of the part of the run that is left: higher for longer
+# than with a cosine, since yes or no is learned only after some hundred steps.
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end="${warmup_iters}"),
     dict(type="PolyLR", power=0.5, by_epoch=False),

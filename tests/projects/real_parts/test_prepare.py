@@ -48,7 +48,7 @@ def rows(path):
 def test_questions_become_tables_by_image_and_by_kind(packages, monkeypatch):
     monkeypatch.setattr(prepare, "NOT_YES_NO", 1)
     prepare.convert_questions(packages / "data")
-    train = rows(packages / "data" / prepare.QUESTIONS)
+    train = rows(packages / "data" / prepare.TRAIN_QUESTIONS)
     assert {(row["image"], row["answer"], row["conversation"]) for row in train} == {
         ("train/0.png", "circle", ""),
         ("train/0.png", "blue", ""),
@@ -61,7 +61,7 @@ def test_questions_become_tables_by_image_and_by_kind(packages, monkeypatch):
     assert (packages / "data" / "test" / "1.png").is_file()
 
 
-def test_the_text_of_a_training_question_does_not_tell_between_yes_and_no():
+def test_yes_and_no_are_drawn_as_often_but_for_negated_questions():
     questions = {
         "Is there a red shape?": {"yes": 10, "no": 70},
         "Is there not a red shape?": {"yes": 70, "no": 10},
@@ -69,7 +69,7 @@ def test_the_text_of_a_training_question_does_not_tell_between_yes_and_no():
         "What shape is present?": {"circle": 20, "rectangle": 10},
     }
     data = [(f"{n}.png", text, answer) for text in questions for answer, m in questions[text].items() for n in range(m)]
-    chosen = prepare.balanced(data, random.Random(0))
+    chosen = prepare.choose_questions(data, random.Random(0))
     assert Counter((text, answer) for _, text, answer in chosen) == {
         ("Is there a red shape?", "yes"): 10,
         ("Is there a red shape?", "no"): 10,
@@ -133,7 +133,7 @@ def test_the_config_trains_new_components_beside_lora():
 
 def test_samples_of_an_earlier_table_are_not_kept(packages):
     (packages / "data").mkdir()
-    samples = (packages / "data" / prepare.QUESTIONS).with_suffix(".jsonl")
+    samples = (packages / "data" / prepare.TRAIN_QUESTIONS).with_suffix(".jsonl")
     samples.touch()
     prepare.convert_questions(packages / "data")
     assert not samples.exists()

@@ -63,11 +63,11 @@ def test_what_is_there_is_not_converted_again(tmp_path, monkeypatch):
     (tmp_path / "model.gguf").touch()
     first = quickstart.convert_commands()
     (tmp_path / "language").mkdir()
-    (tmp_path / "balanced_questions.jsonl").touch()
+    (tmp_path / "train_questions.jsonl").touch()
     second = quickstart.convert_commands()
     assert [command[2] for command in first][0] == "from-gguf"
     assert len(first) - len(second) == 2
-    questions = str(tmp_path / quickstart.QUESTIONS)
+    questions = str(tmp_path / quickstart.TRAIN_QUESTIONS)
     assert not [command for command in second if "from-gguf" in command or questions in command]
 
 
