@@ -49,7 +49,8 @@ def test_a_signal_reaches_the_command_that_runs(tmp_path):
     code += f" quickstart.Steps(Path({str(tmp_path)!r})).run('train', [sys.executable, '-c', {child!r}])"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(quickstart.__file__).parent)
     log = tmp_path / "train.txt"
-    while "ready" not in (log.read_text() if log.exists() else ""):
+    # An unbuffered process writes a line and its end one after the other.
+    while "ready\n" not in (log.read_text() if log.exists() else ""):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
