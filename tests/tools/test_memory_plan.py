@@ -79,7 +79,7 @@ def test_the_batch_of_a_config():
     assert batch("lora_joint.py", "--supervised", "40") == memory_plan.Sizes(2, 512, 1, supervised=40)
     with pytest.raises(ValueError, match="--supervised 512: from 1 to 511 of 512 tokens of a row"):
         batch("lora_joint.py", "--supervised", "512")
-    assert batch("tiny_tiles.py") == memory_plan.Sizes(32, 128, 1, features=True, tiles=6)
+    assert batch("tiny_tiles.py") == memory_plan.Sizes(32, 128, 1, features=True, tiles=2)
 
 
 def test_a_training_on_cached_features(config, tmp_path):
