@@ -18,6 +18,7 @@ from mmgpt import apis
 from mmgpt.cli import tool
 from mmgpt.cli.adapters import add_adapter_option
 from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
+from mmgpt.utils.imports import heavy_imports
 
 HELP = """\
   /image FILE    send an image together with the next question
@@ -116,7 +117,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     generation = {"max_new_tokens": args.max_new_tokens} if args.max_new_tokens else {}
     model = chat_arguments(args)
-    chat = apis.Chat.from_config(**model, generation=generation)
+    with heavy_imports():
+        from mmgpt.apis import Chat
+    chat = Chat.from_config(**model, generation=generation)
     session = Session(chat, args.image)
     print("Ask a question; /help lists the commands.")
     for line in lines("> "):

@@ -199,7 +199,7 @@ def chat_checkpoint(tmp_path_factory, chat_config):
     """A checkpoint of that experiment whose LoRA changes the answers."""
     from mmgpt.apis import build_model
     from mmgpt.cli import load_config
-    from mmgpt.engine.trainable import trainable_state
+    from mmgpt.models.weights.trainable import trainable_state
 
     model = build_model(load_config(chat_config))
     torch.manual_seed(1)

@@ -46,7 +46,11 @@ def test_a_wrong_path(tool):
 
 
 @pytest.mark.parametrize(
-    "code", ["from mmgpt.apis import Chat", "import mmgpt.utils.lean_generation, mmgpt.engine.runner"]
+    "code",
+    [
+        "from mmgpt.apis import Chat",
+        "from mmgpt.utils.imports import heavy_imports\nwith heavy_imports(): import mmgpt.engine.runner\n0",
+    ],
 )
 def test_a_chat_and_a_training_do_without_scikit_learn(code):
     check = "from transformers import GenerationMixin; from transformers.utils import is_sklearn_available"
@@ -54,6 +58,12 @@ def test_a_chat_and_a_training_do_without_scikit_learn(code):
     assert process.returncode == 0, process.stderr
     assert "transformers" in process.stdout
     assert "sklearn" not in process.stdout
+
+
+def test_a_chat_does_without_what_trains():
+    process = ended("from mmgpt.apis import Chat")
+    assert process.returncode == 0, process.stderr
+    assert not {name for name in ("mmengine.runner", "cv2") if name in process.stdout}
 
 
 def test_the_data_does_without_the_model():

@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from mmgpt import apis
 from mmgpt.cli import tool
 from mmgpt.cli.adapters import add_adapter_option
 from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 from mmgpt.server.settings import Settings
+from mmgpt.utils.imports import heavy_imports
 
 KEY = "MMGPT_API_KEY"
 LIMITS = {
@@ -80,13 +80,15 @@ def read_settings(args: argparse.Namespace) -> Settings:
 def main(arguments: list[str] | None = None) -> None:
     """Load the model, then serve it until SIGTERM or Ctrl-C."""
     args = parse_args(arguments)
-    from mmgpt.server.run import make_server  # The import takes seconds, which --help does not need.
+    with heavy_imports():  # They take seconds, which --help does not need.
+        from mmgpt.apis import Chat
+        from mmgpt.server.run import make_server
 
     settings, model = read_settings(args), chat_arguments(args)
     # The server limits the number of requests itself: the scheduler must have room for all that it admits.
     scheduler = dict(max_batch=args.max_batch, max_waiting=settings.max_requests, cache_bytes=args.cache * 2**20)
     scheduler["static_cache"] = args.static_cache
-    chat = apis.Chat.from_config(**model, scheduler=scheduler)
+    chat = Chat.from_config(**model, scheduler=scheduler)
     server = make_server(chat, settings, args.host, args.port)
     key = "needed" if settings.api_key else f"none; whoever reaches {args.host} can ask ({KEY} sets one)"
     names = "".join(f", {settings.name}:{name}" for name in chat.adapters)

@@ -15,6 +15,7 @@ from rich.table import Table
 from mmgpt.cli import check_files, tool
 from mmgpt.cli.image_control import KINDS, with_control
 from mmgpt.cli.presets import ANSWERING, benchmarks
+from mmgpt.utils.imports import heavy_imports
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,10 +70,11 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 
 def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
-    import torch  # The import takes seconds, which --help and an error in a path do not need.
+    # The import takes seconds, which --help and an error in a path do not need.
+    with heavy_imports():
+        import torch
 
-    import mmgpt.utils.lean_generation  # noqa: F401 before whatever imports transformers
-    from mmgpt.engine.runner import MMGPTRunner
+        from mmgpt.engine.runner import MMGPTRunner
 
     # The `resume` of a config belongs to its training.
     cfg.load_from, cfg.resume = args.checkpoint or cfg.get("load_from"), False

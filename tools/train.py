@@ -10,6 +10,7 @@ from mmgpt.cli import check_files, tool
 from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.failures import DiskFault, Stopped, log_end
 from mmgpt.cli.work_dir import check_writable, newest_checkpoint
+from mmgpt.utils.imports import heavy_imports
 from mmgpt.utils.lock import is_first_process, locked, was_deleted
 
 ADVICE = "wait for the end of that training, or name another folder with --work-dir"
@@ -94,8 +95,8 @@ def main() -> None:
         set_resume(cfg, args.resume)
         check_files(cfg, skip=("test_dataloader", "test_evaluator"))
         # The import brings torch, which takes seconds: --help and errors in paths do not wait for it.
-        import mmgpt.utils.lean_generation  # noqa: F401 before whatever imports transformers
-        from mmgpt.engine.runner import MMGPTRunner
+        with heavy_imports():
+            from mmgpt.engine.runner import MMGPTRunner
 
         try:
             MMGPTRunner.from_cfg(cfg).train()

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from mmgpt.compat.python_names import warn_renamed
+from mmgpt.utils.imports import without_collection
 from mmgpt.utils.lazy_names import lazy_names
 
 MODULES = {
@@ -25,5 +26,6 @@ def __getattr__(name: str):
         warn_renamed(f"mmgpt.apis.{name}", RENAMED[name])
         name = RENAMED[name]
     if name in WITH_MODELS:
-        import_module("mmgpt.utils.lean_generation")
+        with without_collection():
+            import_module("mmgpt.utils.lean_generation")
     return _get(name)

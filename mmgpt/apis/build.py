@@ -8,9 +8,9 @@ from mmengine.registry import init_default_scope
 
 from mmgpt.cli import check_files, load_config
 from mmgpt.cli.description import ADAPTER, TRAINED, check_weights, exported_folder
-from mmgpt.engine.checkpoint import load_trainable
 from mmgpt.models.image_path import warn_of_closed_gates
 from mmgpt.models.tokenizer import load_tokenizer
+from mmgpt.models.weights.trainable import load_trainable
 from mmgpt.registry import MODELS
 
 INFERENCE_KEYS = ("model", "chat_pipeline")  # Files that other keys of a config name are not needed here.

@@ -16,13 +16,13 @@ from mmgpt.cli import load_config
 from mmgpt.cli.description import ADAPTER, HERE, TRAINED, write_description
 from mmgpt.cli.files import SECTIONS
 from mmgpt.datasets.transforms.images import prepared_size
-from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel
 from mmgpt.models.memory.quantization import is_quantized
 from mmgpt.models.special_tokens import starts_texts
 from mmgpt.models.tokenizer import IMAGE_TOKEN, save_tokenizer
 from mmgpt.models.vision.preprocessing import PIL_FILTERS, changed_settings, with_settings
 from mmgpt.models.weights.names import plain_name
+from mmgpt.models.weights.trainable import trainable_state
 from mmgpt.models.weights.writer import save_components, save_language
 from mmgpt.utils.atomic import atomic_write
 

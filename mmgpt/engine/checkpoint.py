@@ -7,42 +7,10 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmgpt.models.weights.loading import check_fit, check_tuning, load_state
-from mmgpt.models.weights.names import our_names
-from mmgpt.models.weights.reader import read_weights, state_and_tuning
+from mmgpt.models.weights.reader import read_weights
 from mmgpt.utils.atomic import atomic_write
-
-from .trainable import trainable_names
-
-
-def checked_state(model: nn.Module, checkpoint: dict, source: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint under the model's names, which must be exactly those of `trainable_names`.
-
-    Args:
-        model: built from the config that the checkpoint belongs to.
-        checkpoint: content of a checkpoint of tools/train.py, or of MultiModal-GPT's LoRA files in any of their
-            layouts.
-        source: name of the file, for messages.
-
-    Raises:
-        ValueError: the checkpoint belongs to another config; names the tensors, or the setting of LoRA.
-    """
-    state, tuning = state_and_tuning(checkpoint, source)
-    check_tuning(model, tuning, source)
-    state, names = our_names(model, state, source), trainable_names(model)
-    check_fit(model, state, required=names, allowed=names, source=source)
-    return state
-
-
-def load_trainable(model: nn.Module, path: str | os.PathLike) -> None:
-    """Load a checkpoint into ``model`` (built from the same config), and log what was loaded.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_weights` and `checked_state`.
-    """
-    load_state(model, checked_state(model, read_weights(path), str(path)), str(path))
 
 
 def load_from_local(filename: str, map_location: str | None = None) -> dict:

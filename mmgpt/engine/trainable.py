@@ -6,10 +6,11 @@ from pathlib import Path
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from mmgpt.models.weights.sharded import write_shards
+from mmgpt.models.weights.trainable import trainable_names
 
 from .parallel.fsdp import ShardedDataParallel, shard_like, unshard
 
@@ -22,30 +23,6 @@ def unwrap_model(runner: Runner) -> nn.Module:
 def is_sharded(runner: Runner) -> bool:
     """Whether the model of a run is sharded over its processes."""
     return isinstance(runner.model, ShardedDataParallel)
-
-
-def trainable_names(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` that training changes.
-
-    These are the parameters that require gradients, the persistent buffers of the modules that own such a parameter
-    (running statistics), and all tensors that LoRA added, of which some variants train only a few (MiCA, VeLoRA).
-    """
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    # No state dict is made for the names, since 4-bit weights pack their quantization state for it each time.
-    lora = {name for name, _ in model.named_parameters(remove_duplicate=False) if ".lora_" in name}
-    for prefix, module in model.named_modules():
-        buffers = {name for name, _ in module.named_buffers(recurse=False)} - module._non_persistent_buffers_set
-        buffers = {f"{prefix}.{name}" if prefix else name for name in buffers}
-        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-            names |= buffers
-        lora |= {name for name in buffers if ".lora_" in name}
-    return names | lora if names & lora else names
-
-
-def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """The part of ``model.state_dict()`` that a checkpoint holds, see `trainable_names`."""
-    names = trainable_names(model)
-    return {name: value for name, value in model.state_dict().items() if name in names}
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+from mmgpt.utils.imports import without_collection
+
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
     """The `__getattr__` of a package, from its public names and the module of each, relative to the package.
@@ -13,6 +15,8 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        with without_collection():
+            module = import_module(f"{package}.{modules[name]}")
+        return getattr(module, name)
 
     return get

@@ -19,9 +19,9 @@ from mmgpt.apis.precision import for_serving
 from mmgpt.cli import load_config
 from mmgpt.cli.description import write_description
 from mmgpt.cli.model_options import add_model_options, chat_arguments
-from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import LoRAModel, generation
 from mmgpt.models.weights.reader import read_weights
+from mmgpt.models.weights.trainable import trainable_state
 from mmgpt.models.weights.writer import save_components, save_language, save_mmgpt_lora
 from mmgpt.registry import MODELS, TRANSFORMS
 from tests.helpers.hub_cache import put_into_cache, use_hub

@@ -12,9 +12,9 @@ from torch.nn.functional import cosine_similarity
 from mmgpt.apis import Chat, build_model
 from mmgpt.apis.precision import build_for_serving, for_serving
 from mmgpt.datasets.instruction import build_pipeline
-from mmgpt.engine.trainable import trainable_state
 from mmgpt.models import Flamingo, LoRAModel
 from mmgpt.models.language import load_language_model
+from mmgpt.models.weights.trainable import trainable_state
 
 
 def build(cfg):

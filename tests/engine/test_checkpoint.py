@@ -10,8 +10,8 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix, load_checkpoint
 
-from mmgpt.engine.checkpoint import AtomicBackend, load_trainable, to_plain_data
-from mmgpt.engine.trainable import trainable_names, trainable_state
+from mmgpt.engine.checkpoint import AtomicBackend, to_plain_data
+from mmgpt.models.weights.trainable import load_trainable, trainable_names, trainable_state
 from mmgpt.utils.atomic import part_path
 from tests.helpers.stub_training import StubModel
 

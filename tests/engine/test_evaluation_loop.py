@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mmgpt.engine.evaluation_loop import WholeBatches, cut_predictions
-from mmgpt.engine.trainable import trainable_state
 from mmgpt.evaluation.predictions import Predictions
+from mmgpt.models.weights.trainable import trainable_state
 from tests.helpers.launching import run_launcher
 from tests.helpers.scripts import ROOT, run_script, started_script
 from tests.helpers.stub_training import StubData, StubModel, write_config

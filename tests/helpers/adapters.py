@@ -4,8 +4,7 @@ import torch
 
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export
-from mmgpt.engine.checkpoint import load_trainable
-from mmgpt.engine.trainable import trainable_state
+from mmgpt.models.weights.trainable import load_trainable, trainable_state
 
 
 def random_tuning(cfg, folder, seed, std=0.05):

@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmgpt.engine.checkpoint import load_trainable
 from mmgpt.models import Flamingo, LoRAModel
+from mmgpt.models.weights.trainable import load_trainable
 from mmgpt.registry import MODELS
 from tests.helpers.parity_data import PARITY, read_json
 

@@ -12,7 +12,7 @@ from PIL import Image
 from mmgpt.apis import Chat, Conversation, build_model
 from mmgpt.cli import load_config
 from mmgpt.datasets.conversation import IMAGE_CONTENT, prepend_text, text_content
-from mmgpt.engine.trainable import trainable_state
+from mmgpt.models.weights.trainable import trainable_state
 from tests.helpers.chat_pipeline import pipeline
 
 CONVERTERS = Path(__file__).parents[2] / "tools" / "model_converters"

@@ -16,12 +16,12 @@ from mmgpt.apis import build_model
 from mmgpt.cli import load_config
 from mmgpt.datasets import collate_conversations
 from mmgpt.datasets.instruction import InstructionDataset
-from mmgpt.engine.checkpoint import load_trainable
 from mmgpt.engine.global_batch import set_totals
 from mmgpt.hf import MMGPTCollator
 from mmgpt.hf.export import export_transformers, hf_processor
 from mmgpt.models.loss import IGNORE_INDEX
 from mmgpt.models.tokenizer import load_tokenizer
+from mmgpt.models.weights.trainable import load_trainable
 from mmgpt.utils.errors import MissingImageError, SampleError
 from tests.helpers.chat_pipeline import pipeline
 

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
 from mmgpt.cli import load_config
-from mmgpt.engine.checkpoint import checked_state, load_trainable
-from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
+from mmgpt.models.weights.trainable import checked_state, load_trainable, trainable_state
 from mmgpt.models.weights.writer import save_mmgpt_lora, save_openflamingo
 from mmgpt.registry import MODELS
 from tests.helpers.parity_data import PARITY

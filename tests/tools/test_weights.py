@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from safetensors.torch import load_file
 
-from mmgpt.engine.trainable import trainable_state
 from mmgpt.models.weights.names import new_tensors
 from mmgpt.models.weights.reader import read_weights
+from mmgpt.models.weights.trainable import trainable_state
 from mmgpt.registry import MODELS
 
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -351,8 +351,8 @@ def answers(chat, count: int, tokens: int) -> tuple[float, float]:
 
     def work() -> None:
         with scheduler.paused():
-            # Random weights hardly ever choose the one token that would end an answer. min_new_tokens would rule it out,
-            # but by changing the logits of the whole vocabulary at each step.
+            # Random weights hardly ever choose the one token that would end an answer. min_new_tokens would rule that
+            # out, but by changing the logits of the whole vocabulary at each step.
             submitted = [chat.submit(one, dict(max_new_tokens=tokens, eos_token_id=0)) for one in asked]
         for answer in submitted:
             answer.text()

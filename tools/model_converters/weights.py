@@ -29,7 +29,6 @@ from mmgpt.cli import load_config, tool
 from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.model_options import add_trust_option
 from mmgpt.cli.options import add_cfg_options
-from mmgpt.engine.checkpoint import checked_state
 from mmgpt.hf.card import push, write_card
 from mmgpt.hf.export import export_transformers
 from mmgpt.models import Flamingo, flamingo_of
@@ -39,6 +38,7 @@ from mmgpt.models.weights.gguf_file import convert_gguf
 from mmgpt.models.weights.loading import check_fit
 from mmgpt.models.weights.names import new_tensors, our_names
 from mmgpt.models.weights.reader import read_weights, state_and_tuning
+from mmgpt.models.weights.trainable import checked_state
 from mmgpt.models.weights.writer import (
     save_components,
     save_language,

@@ -9,12 +9,13 @@ from mmengine.runner import BaseLoop, Runner
 
 from mmgpt.cli.work_dir import LATEST, STOPPED, check_space, remove_incomplete, remove_shards
 from mmgpt.engine import resume
-from mmgpt.engine.checkpoint import checked_state, to_plain_data
+from mmgpt.engine.checkpoint import to_plain_data
 from mmgpt.engine.loops import ResumableEpochLoop
 from mmgpt.engine.parallel.fsdp import shard_like
 from mmgpt.engine.schedule import rebuild_schedule
-from mmgpt.engine.trainable import is_sharded, shard_states, trainable_names, trainable_state_dicts, unwrap_model
+from mmgpt.engine.trainable import is_sharded, shard_states, trainable_state_dicts, unwrap_model
 from mmgpt.models.weights.loading import log_loaded
+from mmgpt.models.weights.trainable import checked_state, trainable_names
 from mmgpt.registry import HOOKS
 from mmgpt.utils.atomic import atomic_write
 

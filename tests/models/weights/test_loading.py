@@ -5,8 +5,7 @@ import torch
 from mmengine.logging import MMLogger
 from safetensors.torch import load_file, save_file
 
-from mmgpt.engine.checkpoint import load_trainable
-from mmgpt.engine.trainable import trainable_state
+from mmgpt.models.weights.trainable import load_trainable, trainable_state
 from mmgpt.models.weights.writer import save_components
 from mmgpt.registry import MODELS
 
