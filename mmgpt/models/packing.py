@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .packed_attention import PACKED_MASKS
+from .packed_attention import packed_mask
 
 # Families whose positions are part of the attention itself (ALiBi), so that the mask alone keeps samples apart.
 WITHOUT_POSITIONS = ("mpt",)
@@ -62,7 +62,7 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor, turn_ids: Tensor |
     With `turn_ids` (B, L) it attends to its own turn, and to what the turns of its sample share.
 
     transformers' models hand a mask for each pair of tokens to their attention as it is, and so do those of
-    `packed_attention`, which are made on a GPU only, and not of separate turns. (Positions that start again
+    `packed_attention`, which are not made of separate turns. (Positions that start again
     would do for most models, but not for OPT, which makes a mask of ones where it gets none.)
 
     Raises:
@@ -82,9 +82,10 @@ def packed_inputs(model: PreTrainedModel, sample_ids: Tensor, turn_ids: Tensor |
         raise ValueError(
             f"rows of {sample_ids.shape[1]} tokens, more than the window of {config.model_type!r}, {window}"
         )
-    make_mask = PACKED_MASKS.get(config._attn_implementation) if sample_ids.is_cuda and turn_ids is None else None
-    if make_mask is not None:
-        inputs = {"attention_mask": make_mask(sample_ids)}
+    heads = config.get_text_config().num_attention_heads
+    mask = packed_mask(config._attn_implementation, sample_ids, heads) if turn_ids is None else None
+    if mask is not None:
+        inputs = {"attention_mask": mask}
     else:
         # What is added to attention scores (B, 1, L, L): 0 for tokens of the same sample up to the token itself.
         attends = same_sample(sample_ids).tril()

@@ -1,8 +1,9 @@
 """Attention layers against the formulas of the paper, written out."""
 
+import pytest
 import torch
 
-from mmgpt.models.attention import MaskedCrossAttention, Media, PerceiverAttention, merge_heads, split_heads
+from mmgpt.models.attention import MaskedCrossAttention, Media, PerceiverAttention, attend, merge_heads, split_heads
 
 
 def written_out(q, k, v, mask=None):
@@ -32,6 +33,20 @@ def test_masked_cross_attention_opens_only_the_mask():
     q, k, v = (split_heads(t, 2) for t in (layer.to_q(layer.norm(x)), k, v))
     expected = layer.to_out(merge_heads(written_out(q[:, :, 1:], k, v, mask[:, None, 1:])))
     torch.testing.assert_close(out[:, 1:], expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_bfloat16_and_its_gradients_are_those_of_float32(masked):
+    torch.manual_seed(0)
+    mask = torch.rand(2, 1, 5, 7) > 0.3 if masked else None
+    exact = [torch.randn(2, 3, rows, 8).bfloat16().float().requires_grad_() for rows in (5, 7, 7)]
+    rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
+    for function, heads in ((written_out, exact), (attend, rounded)):
+        function(*heads, mask).square().sum().backward()
+    assert attend(*rounded, mask).dtype == torch.bfloat16
+    torch.testing.assert_close(attend(*rounded, mask).float(), written_out(*exact, mask), atol=0.02, rtol=0.02)
+    for x, y in zip(rounded, exact, strict=True):
+        assert (x.grad.float() - y.grad).norm() < 0.02 * y.grad.norm()
 
 
 def test_tokens_that_attend_to_nothing_have_finite_gradients():

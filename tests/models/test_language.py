@@ -319,7 +319,7 @@ def test_the_attention_implementation_is_passed_on(tiny_flamingo_config, name):
 
 
 @pytest.mark.parametrize(
-    "dtype, only_cpu, name", [("bfloat16", True, "eager"), ("bfloat16", False, "sdpa"), (None, True, "sdpa")]
+    "dtype, only_cpu, name", [("bfloat16", True, "packed_eager"), ("bfloat16", False, "sdpa"), (None, True, "sdpa")]
 )
 def test_low_precision_has_the_unfused_attention_where_there_is_only_a_cpu(
     tiny_llama, monkeypatch, dtype, only_cpu, name

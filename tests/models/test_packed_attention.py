@@ -6,8 +6,9 @@ from torch.nn.attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mmgpt.models import packed_attention
 from mmgpt.models.language import load_language_model
-from mmgpt.models.packed_attention import PACKED_MASKS, boundaries, packed_varlen
+from mmgpt.models.packed_attention import PACKED_MASKS, boundaries, packed_mask, packed_varlen
 from mmgpt.models.packing import packed_inputs
 from tests.helpers.tolerances import TERMS, assert_close
 from tests.models.test_gated_lm import VOCABULARY, language_model
@@ -56,11 +57,52 @@ def test_samples_in_packed_rows_equal_those_with_a_mask_of_pairs(attention, dtyp
     assert_close(packed, expected, terms)
 
 
+@pytest.mark.parametrize(
+    "family", ["llama", "mistral", "qwen3", "gemma2", "phi3", "olmo2", "cohere", "gpt_neox", "opt"]
+)
+def test_eager_attention_by_samples_equals_that_with_a_mask_of_pairs(family, monkeypatch):
+    monkeypatch.setattr(packed_attention, "LEAST_SPARED", 0)
+    model = language_model(family)
+    ids = torch.randint(6, VOCABULARY, SAMPLES.shape)
+    embedded, masks, results = model.get_input_embeddings()(ids).detach(), [], []
+    for attention in ("eager", "packed_eager"):
+        model.set_attn_implementation(attention)
+        inputs, x = packed_inputs(model, SAMPLES), embedded.clone().requires_grad_()
+        logits = model(inputs_embeds=x, use_cache=False, **inputs).logits[SAMPLES >= 0]
+        logits.square().sum().backward()
+        masks.append(inputs["attention_mask"])
+        results.append((logits.detach(), x.grad))
+    assert [mask.shape for mask in masks] == [(2, 1, 13, 13), (1, 1, 1, 6)]
+    for ours, expected in zip(results[1], results[0], strict=True):
+        assert_close(ours, expected, 16 * TERMS)
+
+
+def test_eager_attention_by_samples_is_chosen_where_it_spares_enough():
+    def is_by_samples(*lengths):
+        ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
+        return packed_mask("packed_eager", ids, heads=8) is not None
+
+    assert is_by_samples(128, 128)  # 2 * 128 * 128 pairs of two samples, 8 scores each
+    assert not is_by_samples(64, 64)
+    assert not is_by_samples(512)
+    assert packed_mask("packed_varlen", torch.arange(256)[None] // 128, heads=8) is None  # on a CPU
+
+
+def test_a_model_that_computes_attention_in_no_function_has_eager_attention(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmgpt.models.language.only_cpu", lambda: True)
+    config = dict(model_type="mpt", vocab_size=60, d_model=32, n_layers=2, n_heads=4)
+    model = load_language_model(str(tmp_path), "bfloat16", config=config)
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="'packed_eager': models of type 'mpt' compute attention in no function"):
+        load_language_model(str(tmp_path), config=config, attn_implementation="packed_eager")
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("attention", PACKED_MASKS)
-def test_answers_have_fused_attention(tiny_llama, attention):
+def test_answers_have_fused_or_eager_attention(tiny_llama, attention):
     model = load_language_model(tiny_llama, attn_implementation=attention).eval()
-    expected = load_language_model(tiny_llama, attn_implementation="sdpa").eval()
+    plain = "eager" if attention == "packed_eager" else "sdpa"
+    expected = load_language_model(tiny_llama, attn_implementation=plain).eval()
     ids, mask = torch.randint(6, 250, (2, 6)), torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6])
     generation = dict(attention_mask=mask, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert torch.equal(model.generate(ids, **generation), expected.generate(ids, **generation))
