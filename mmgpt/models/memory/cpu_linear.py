@@ -106,6 +106,16 @@ def pack_linear_layers(model: nn.Module) -> None:
             setattr(parent, name, PackedLinear(linear))
 
 
+def unpack_linear_layers(model: nn.Module) -> None:
+    """Puts plain layers in the place of the PackedLinear ones, whose weights torch's compiler does not take."""
+    for parent in list(model.modules()):
+        for name, packed in list(parent.named_children()):
+            if isinstance(packed, PackedLinear):
+                plain = nn.Linear(packed.in_features, packed.out_features, bias=False, device="meta")
+                plain.weight, plain.bias = nn.Parameter(packed.weight, requires_grad=False), packed.bias
+                setattr(parent, name, plain)
+
+
 def plain_linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     """The nn.Linear modules that share no weight with an embedding and are no part of LoRA's layers.
 

@@ -6,7 +6,13 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn.functional import linear
 
-from mmgpt.models.memory.cpu_linear import INT8_ROWS, Int8Linear, PackedLinear, pack_linear_layers
+from mmgpt.models.memory.cpu_linear import (
+    INT8_ROWS,
+    Int8Linear,
+    PackedLinear,
+    pack_linear_layers,
+    unpack_linear_layers,
+)
 
 needs_bfloat16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="the processor does not multiply bfloat16"
@@ -84,3 +90,18 @@ def test_layers_that_share_their_weights_or_have_lora_are_not_packed():
     model["tuned"] = get_peft_model(nn.ModuleDict(dict(q=layer(False))), LoraConfig(target_modules=["q"]))
     pack_linear_layers(model)
     assert [name for name, module in model.named_modules() if isinstance(module, PackedLinear)] == ["plain"]
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("bias", [True, False])
+def test_unpacked_layers_are_what_they_were(bias):
+    model = nn.Sequential(layer(bias), nn.Sequential(layer(bias, in_features=32)))
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    pack_linear_layers(model)
+    assert isinstance(model[1][0], PackedLinear)
+    unpack_linear_layers(model)
+    assert [type(module) for module in model.modules()].count(nn.Linear) == 2
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    x = torch.randn(3, 48, dtype=torch.bfloat16, requires_grad=True)
+    assert torch.equal(model(x), nn.functional.linear(linear(x, *model[0].parameters()), *model[1][0].parameters()))
