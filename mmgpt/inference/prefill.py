@@ -189,7 +189,7 @@ def prefill(
         cache=cache,
         media=_media(model, ids, images, start),
         use_cache=True,
-        logits_to_keep=1 if len(columns) == 1 else torch.tensor(columns, device=ids.device),
+        logits_to_keep=torch.tensor(columns, device=ids.device),
     )
     prefills = []
     for row, length in enumerate(lengths):
