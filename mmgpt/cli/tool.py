@@ -20,6 +20,7 @@ import mmgpt
 from mmgpt.utils.choices import suggest
 from mmgpt.utils.errors import SampleError
 from mmgpt.utils.malloc import keep_freed_memory
+from mmgpt.utils.openmp import limit_spinning
 
 from .config import load_config
 from .failures import DISK, Stopped, is_disk_fault, resource_message
@@ -76,6 +77,7 @@ def run(main: Callable[[], None]) -> None:
     # Exit functions run in reverse order, so this one runs after those of the libraries that main imports.
     atexit.register(_exit_process, finished)
     keep_freed_memory()
+    limit_spinning()
     try:
         main()
         finished.append(True)

@@ -11,17 +11,21 @@ machine slow both alike. The processes use only what trees of the last releases 
 import argparse
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 # From the root of a tree.
@@ -40,6 +44,7 @@ LLAMA_135M = dict(
 GATED_135M = dict(every_n_layers=10, dim_head=64, heads=8, gate_init=0.5)
 QUESTION = "what is at the left of the red circle, and what is behind the blue square? "
 TOKENS = 32  # of an answer
+STEPS = 20  # of a tuning, after as many others
 
 
 class Row(NamedTuple):
@@ -65,6 +70,8 @@ ROWS = {
     "import_chat": Row("import_chat", "", None, None),
     "first_token": Row("first_token", "tiny", None, None),
     "first_step": Row("first_step", "tiny", None, None),
+    "tuning": Row("tuning", "tiny", None, None),
+    "tuning_busy": Row("tuning_busy", "tiny", None, None),
 }
 
 
@@ -75,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="default: all")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each row and tree (default: 5)")
     parser.add_argument("--precision", help="of this tree, instead of that of each row")
-    parser.add_argument("--data", type=Path, default=ROOT / "data/tiny", help="of first_step (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/tiny", help="of the last rows (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -88,7 +95,7 @@ def main() -> None:
     print(f"{'this tree / other':26}{'processor':>10}{'wall':>8}{'spread':>16}   this, other: processor seconds")
     for name in args.rows:
         row = ROWS[name]
-        if row.work == "first_step" and not args.data.is_dir():
+        if row.work in ("first_step", "tuning", "tuning_busy") and not args.data.is_dir():
             print(f"{name:26}left out: there is no {args.data}")
             continue
         precisions = {"this": args.precision or row.precision, "other": row.other_precision}
@@ -373,18 +380,46 @@ def first_token(*_) -> tuple[float, float]:
 
 def first_step(model: str, precision: str, batch: int, data: str) -> tuple[float, float]:
     """tools/train.py to the end of its first step."""
+
+    def work() -> None:
+        with training(data, os.environ) as (process, steps):
+            next(steps)
+            process.kill()
+
+    return timed(work)
+
+
+def tuning(*arguments, busy: int = 0) -> tuple[float, float]:
+    """A step of tools/train.py with as many threads as there are cores, beside `busy` other processes."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    try:
+        with training(arguments[-1], environment) as (process, steps):
+            clocks = {}
+            for step in steps:
+                if step in (STEPS, 2 * STEPS):
+                    used = psutil.Process(process.pid).cpu_times()
+                    clocks[step] = used.user + used.system, time.perf_counter()
+                if step == 2 * STEPS:
+                    break
+            process.kill()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    return tuple((after - before) / STEPS for before, after in zip(clocks[STEPS], clocks[2 * STEPS], strict=True))
+
+
+@contextmanager
+def training(data: str, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen, Iterator[int]]]:
+    """A running tools/train.py of TINY, and the numbers of its steps as they end."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-u", "tools/train.py", TINY, "--work-dir", folder, "--cfg-options"]
-        command += [f"data_root={data}", "default_hooks.logger.interval=1"]
-
-        def work() -> None:
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-                for text in process.stdout:
-                    if "(train)" in text and "loss:" in text:
-                        break
-                process.kill()
-
-        return timed(work)
+        command += [f"data_root={data}", "default_hooks.logger.interval=1", "train_dataloader.num_workers=0"]
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+            matches = (re.search(r"\(train\).*?\[ *(\d+)/.*loss:", text) for text in process.stdout)
+            yield process, (int(match[1]) for match in matches if match)
 
 
 WORKS = {
@@ -394,6 +429,8 @@ WORKS = {
     "import_chat": import_chat,
     "first_token": first_token,
     "first_step": first_step,
+    "tuning": tuning,
+    "tuning_busy": partial(tuning, busy=2),
 }
 
 if __name__ == "__main__":
