@@ -44,7 +44,7 @@ LLAMA_135M = dict(
 GATED_135M = dict(every_n_layers=10, dim_head=64, heads=8, gate_init=0.5)
 QUESTION = "what is at the left of the red circle, and what is behind the blue square? "
 TOKENS = 32  # of an answer
-STEPS = 20  # of a tuning, after as many others
+STEPS = 10  # of a tuning, after as many others
 
 
 class Row(NamedTuple):
@@ -391,7 +391,9 @@ def first_step(model: str, precision: str, batch: int, data: str) -> tuple[float
 
 def tuning(*arguments, busy: int = 0) -> tuple[float, float]:
     """A step of tools/train.py with as many threads as there are cores, beside `busy` other processes."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    # Linux shares the cores among sessions first (autogroup): other programs are in another one.
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command, start_new_session=True) for _ in range(busy)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     try:
         with training(arguments[-1], environment) as (process, steps):
