@@ -10,6 +10,7 @@ import signal
 import threading
 from pathlib import Path
 
+from mmgpt import apis
 from mmgpt.cli import tool
 from mmgpt.cli.model_options import add_model_options, chat_arguments, default_to_quickstart
 from mmgpt.utils.imports import heavy_imports
@@ -33,14 +34,13 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     try:  # Gradio takes seconds to import, so that --help comes first.
         with heavy_imports():
-            from mmgpt.apis import Chat
             from mmgpt.webpage.chat_page import ChatPage
             from mmgpt.webpage.launch import private_folder, serving
             from mmgpt.webpage.rendering import read_examples
     except ModuleNotFoundError as error:
         raise ValueError(f"the page needs {error.name}: pip install -r requirements/demo.txt") from error
 
-    chat = Chat.from_config(**chat_arguments(args))
+    chat = apis.Chat.from_config(**chat_arguments(args))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder of uploads is deleted in any case
     with private_folder() as folder:
         page = ChatPage(chat, f"mmgpt · {Path(args.config).stem}", read_examples(EXAMPLES))

@@ -70,11 +70,9 @@ def check(cfg: Config, args: argparse.Namespace) -> None:
 
 def evaluate(cfg: Config, args: argparse.Namespace) -> dict:
     """Metrics of one evaluation."""
-    # The import takes seconds, which --help and an error in a path do not need.
-    with heavy_imports():
-        import torch
+    import torch
 
-        from mmgpt.engine.runner import MMGPTRunner
+    from mmgpt.engine.runner import MMGPTRunner
 
     # The `resume` of a config belongs to its training.
     cfg.load_from, cfg.resume = args.checkpoint or cfg.get("load_from"), False
@@ -128,6 +126,8 @@ def main() -> None:
     # Only the first evaluation is checked here: the loop checks each of the others before its first answer.
     if is_distributed() or int(os.environ.get("RANK", 0)) == 0:
         check_evaluation(next(iter(evaluations.values())))
+    with heavy_imports():  # They take seconds, which --help and errors in paths and data do not need.
+        import mmgpt.engine.runner  # noqa: F401 for `evaluate`
     runs = {name: evaluate(cfg, args) for name, cfg in evaluations.items()}
     if not is_main_process():
         return

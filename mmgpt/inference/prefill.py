@@ -180,7 +180,8 @@ def prefill(
         cache = PrefixKV(tuple(tuple(_cat(kind, 0) for kind in zip(*pairs, strict=True)) for pairs in layers)).cache()
     # No mask hides the padding: it is on the right, where no token of a causal model attends to it.
     positions = torch.arange(start, ids.shape[1], device=ids.device).expand(len(ids), -1)
-    # Logits are computed at the columns in which some prompt ends.
+    # Logits are computed at the columns in which some prompt ends. By number (logits_to_keep=1), the head would get a
+    # slice of the states, for which torch copies bfloat16 weights (findings/torch_cpu_linear_of_a_slice.sh).
     columns = sorted({length - start - 1 for length in lengths})
     out = model(
         ids[:, start:],

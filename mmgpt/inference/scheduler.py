@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmgpt.models import flamingo_of
 from mmgpt.models.adapters import use_adapter
 from mmgpt.models.memory.compile import check_options
+from mmgpt.models.memory.cpu_linear import unpack_linear_layers
 
 from .answer import Busy
 from .decoding_batch import DecodingBatch
@@ -73,6 +74,8 @@ class Scheduler:
         self._running: list[GenerationRequest] = []  # their sequences are the rows of their adapter's batch, in order
         if static_cache:
             check_static(self.language)
+            if compile:
+                unpack_linear_layers(self.language)
         elif compile:
             raise ValueError(f"compile={compile!r} is for the steps of a static cache: set static_cache=True")
         check_options(compile)

@@ -69,7 +69,8 @@ def answer_logprobs(
     # 1. The prompts, without the last token: it goes before each candidate, whose first token is predicted there.
     starts = Prompts(prompts.ids[:, :-1], prompts.mask[:, :-1], prompts.features, prompts.counts)
     cache, media = DynamicCache(config=model.config), _media(model, starts, 0)
-    model(**_inputs(starts, 0), cache=cache, media=media, use_cache=True, logits_to_keep=1)
+    no_tokens = torch.empty(0, dtype=torch.long, device=prompts.ids.device)
+    model(**_inputs(starts, 0), cache=cache, media=media, use_cache=True, logits_to_keep=no_tokens)
     # 2. The candidates, as many at once as fit beside the copies of their prompts.
     flat = [(row, candidate) for row, choices in enumerate(candidates) for candidate in choices]
     size = max(1, MAX_TOKENS // prompts.ids.shape[1])

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .media import Media
@@ -42,13 +43,14 @@ def computed_as(x: Tensor, weight: Tensor) -> AbstractContextManager:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of queries (B, heads, S, d) to keys and values (B, heads, K, d) -> (B, heads, S, d).
 
-    It is torch's fused one, except in low precision on a CPU, where that takes up to seven times as long, forward and
-    backward, as what is written out here (torch 2.11).
+    It is torch's fused one, except in bfloat16 on a CPU, where that takes several times as long, forward and backward,
+    as what is written out here (findings/torch_cpu_bfloat16_attention.sh). The fake tensors of the memory planner stand
+    for those of a GPU.
 
     Args:
         mask: (B or 1, 1, S, K) bool, the keys that a query attends to; None: all.
     """
-    if q.device.type != "cpu" or q.dtype.itemsize >= 4:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or isinstance(q, FakeTensor):
         return scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if mask is not None:

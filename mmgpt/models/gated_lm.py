@@ -283,10 +283,6 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         kwargs[self.cache_argument] = past_key_values if cache is None else cache
         if position_ids is not None and self.takes_positions:
             kwargs["position_ids"] = position_ids
-        keep = kwargs.get("logits_to_keep")
-        if isinstance(keep, int) and input_ids is not None and 0 < keep < input_ids.shape[1]:
-            # A head multiplies a slice of longer states by a batched product, which copies bfloat16 weights each time.
-            kwargs["logits_to_keep"] = torch.arange(input_ids.shape[1], device=input_ids.device)[-keep:]
         # torch.compile does not trace context variables: there the keyword is the only way, and the fast one.
         if torch.compiler.is_compiling():
             return self.model(**kwargs)

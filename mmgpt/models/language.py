@@ -25,7 +25,7 @@ from mmgpt.utils.precisions import AUTO
 
 from .generation_files import base_generation_config, check_no_code, read_model_config
 from .memory.probe import auto_dtype, only_cpu
-from .packed_attention import PACKED_MASKS, own_eager
+from .packed_attention import BY_SAMPLES, PACKED_MASKS
 from .weights.checks import check_base, check_index, stored_dtypes
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", *PACKED_MASKS)
@@ -95,7 +95,7 @@ def load_language_model(
 
     # 2. The model. Without a name transformers chooses the attention, as not every model has each.
     if attn_implementation is None and torch_dtype.itemsize < 4 and only_cpu():
-        attn_implementation = "packed_eager" if _own_eager(model_config) else "eager"
+        attn_implementation = "packed_eager" if model_config.model_type in BY_SAMPLES else "eager"
     attention = _attention_arguments(model_config, attn_implementation)
     if config is not None or not pretrained:
         return AutoModelForCausalLM.from_config(model_config, dtype=torch_dtype, trust_remote_code=False, **attention)
@@ -196,11 +196,6 @@ def _check_computed(config: PreTrainedConfig, path: str) -> None:
         raise ValueError(f"{path}: transformers' MPT does not compute {'; '.join(problems)}; mpt-7b works")
 
 
-def _own_eager(config: PreTrainedConfig) -> Callable | None:
-    """The function that computes 'eager' attention of a model with this config; None where it has none."""
-    return own_eager(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), nn.Module))
-
-
 def _attention_arguments(config: PreTrainedConfig, name: str | None) -> dict[str, str]:
     """transformers' arguments for an attention implementation; ValueError where it does not compute the model's so."""
     if name is None:
@@ -211,8 +206,8 @@ def _attention_arguments(config: PreTrainedConfig, name: str | None) -> dict[str
             f"choose one of {', '.join(ATTENTION)}; other implementations do not take the masks of padded and packed "
             "rows, or are code on the Hub"
         )
-    elif name == "packed_eager" and not _own_eager(config):
-        problem = f"models of type {config.model_type!r} compute attention in no function; choose 'eager'"
+    elif name == "packed_eager" and config.model_type not in BY_SAMPLES:
+        problem = f"it is for {', '.join(BY_SAMPLES)}, and this is {config.model_type!r}; choose 'eager'"
     else:
         # Two of those of packed rows are transformers' flex attention, or the same mathematics, beside sdpa.
         required = ("flex_attention", "sdpa") if name in ("packed_flex", "packed_varlen") else (name,)

@@ -96,6 +96,17 @@ def test_prefill_from_a_prefix_equals_prefill_of_the_whole_prompt(family):
     assert prefix.nbytes == sum(x.numel() * 4 for pair in prefix.layers for x in pair)
 
 
+def test_the_head_gets_the_last_states_in_a_tensor_of_their_own():
+    """For a slice of longer states, torch copies bfloat16 weights at each call."""
+    model = gated()
+    strides = []
+    head = model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda module, inputs: strides.append(inputs[0].stride()))
+    for ids, latents in texts(model)[:2]:
+        prefill(model, [ids], [encode_images(model, latents) if len(latents) else []], [PrefixKV()])
+    assert strides == [(head.in_features, head.in_features, 1)] * 2
+
+
 @pytest.mark.parametrize("start", [0, 2])
 @pytest.mark.parametrize("image_attention", ["latest", "next"])
 @pytest.mark.parametrize("family", FAMILIES)

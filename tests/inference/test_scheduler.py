@@ -13,6 +13,7 @@ from mmgpt.inference.answer import Busy
 from mmgpt.inference.decoding_batch import DecodingBatch
 from mmgpt.inference.scheduler import Scheduler
 from mmgpt.inference.static_batch import StaticDecodingBatch
+from mmgpt.models.memory.cpu_linear import PackedLinear
 from tests.helpers.chat_pipeline import pipeline
 from tests.helpers.transformers_generate import reference_generate
 
@@ -349,6 +350,15 @@ def test_a_static_batch_is_not_used_again_after_a_failing_step(chat, monkeypatch
         static.submit(questions()[0]).text()
     assert static.submit(questions()[0]).text() == reference(chat, questions()[0])
     assert static.scheduler._static[None] is not batch
+
+
+def test_the_compiler_gets_plain_layers_that_still_have_gradients(chat_config):
+    scheduler, generation = dict(static_cache=True, compile=dict(backend="eager")), dict(max_new_tokens=2)
+    chat = Chat.from_config(chat_config, device="cpu", generation=generation, precision="bfloat16", scheduler=scheduler)
+    chat.submit(questions()[0]).text()
+    language = chat.flamingo.language
+    assert not any(isinstance(module, PackedLinear) for module in language.modules())
+    assert not any(weight.is_inference() for weight in language.parameters())
 
 
 def test_wrong_settings_of_a_static_cache_are_refused(chat):

@@ -8,7 +8,6 @@ from mmgpt.inference.decoding_batch import DecodingBatch
 from mmgpt.inference.kv_cache import PrefixKV
 from mmgpt.inference.prefill import encode_images, prefill
 from mmgpt.inference.static_batch import StaticDecodingBatch, check_static
-from mmgpt.models.memory.cpu_linear import pack_linear_layers
 from tests.helpers.tolerances import assert_close
 from tests.inference.test_decoding_batch import LENGTHS, Check, texts
 from tests.models.test_gated_lm import FAMILIES, gated
@@ -96,14 +95,6 @@ def test_beams_that_are_reordered_equal_those_of_a_decoding_batch(threads):
                 batch.reorder(rows, len(batch.prefix(0)) - len(prefix))
     with torch.inference_mode():
         assert_close(batches[1].step([6, 7, 8]), batches[0].step([6, 7, 8]))
-
-
-def test_the_compiler_gets_plain_layers():
-    model = gated().bfloat16().requires_grad_(False)
-    plain = [type(module) for module in model.modules()]
-    pack_linear_layers(model)  # where the processor multiplies bfloat16
-    StaticDecodingBatch(model, compile=dict(backend="eager"))
-    assert [type(module) for module in model.modules()] == plain
 
 
 @pytest.mark.parametrize("family", REFUSED)

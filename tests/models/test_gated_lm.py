@@ -173,7 +173,6 @@ def test_logits_are_made_at_chosen_positions_only(family):
     media = model.media(ids, features, counts)
     every, some = model(ids, attention, media=media), model(ids, attention, media=media, logits_to_keep=keep)
     assert_close(some.logits, every.logits[:, keep])
-    assert_close(model(ids, attention, media=media, logits_to_keep=2).logits, every.logits[:, -2:])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", *HYBRID])

@@ -1,5 +1,7 @@
 """Attention of packed rows by samples against attention with a mask for each pair of tokens."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.nn.attention import flex_attention
@@ -8,11 +10,21 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mmgpt.models import packed_attention
 from mmgpt.models.language import load_language_model
-from mmgpt.models.packed_attention import PACKED_MASKS, boundaries, packed_mask, packed_varlen
+from mmgpt.models.memory.compile import compile_layers
+from mmgpt.models.packed_attention import BY_SAMPLES, PACKED_MASKS, boundaries, packed_mask, packed_varlen
 from mmgpt.models.packing import packed_inputs
+from mmgpt.models.transformers_names import set_activation_checkpointing
 from tests.helpers.tolerances import TERMS, assert_close
-from tests.models.test_gated_lm import VOCABULARY, language_model
+from tests.models.test_gated_lm import FAMILIES, SMALL, VOCABULARY, language_model
 
+# Besides those of FAMILIES.
+MORE = {
+    "mixtral": dict(num_key_value_heads=2, num_local_experts=2),
+    "qwen3_moe": dict(
+        num_key_value_heads=2, head_dim=8, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16
+    ),
+    "gemma3_text": dict(sliding_window=64),
+}
 SAMPLES = torch.tensor([[0] * 3 + [1] * 9 + [2], [3] * 8 + [-1] * 5])
 
 
@@ -57,24 +69,61 @@ def test_samples_in_packed_rows_equal_those_with_a_mask_of_pairs(attention, dtyp
     assert_close(packed, expected, terms)
 
 
-@pytest.mark.parametrize(
-    "family", ["llama", "mistral", "qwen3", "gemma2", "phi3", "olmo2", "cohere", "gpt_neox", "opt"]
-)
-def test_eager_attention_by_samples_equals_that_with_a_mask_of_pairs(family, monkeypatch):
+@contextmanager
+def compiled(model):
+    """Compiled layers: this backend traces like any other, and runs the traced graph."""
+    torch._dynamo.reset()
+    compile_layers(model, dict(backend="aot_eager"))
+    torch.compiler.set_stance("default")
+    yield
+    torch._dynamo.reset()
+
+
+@contextmanager
+def checkpointed(model):
+    """Layers that are computed again in the backward pass."""
+    set_activation_checkpointing(model, True)
+    yield
+
+
+def states_and_gradient(model, ids, sample_ids):
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+    inputs = packed_inputs(model, sample_ids)
+    out = model.base_model(inputs_embeds=embedded, use_cache=False, **inputs).last_hidden_state
+    # The square of normalized states, as a loss, would have hardly any gradient.
+    out.float()[sample_ids >= 0].cos().sum().backward()
+    return inputs["attention_mask"], out.detach()[sample_ids >= 0], embedded.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", BY_SAMPLES)
+def test_eager_attention_by_samples_equals_that_with_a_mask_of_pairs(family, dtype, monkeypatch):
     monkeypatch.setattr(packed_attention, "LEAST_SPARED", 0)
-    model = language_model(family)
+    settings = {**SMALL, **FAMILIES.get(family, {}), **MORE.get(family, {})}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **settings, max_position_embeddings=64, pad_token_id=0, initializer_range=0.3)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
     ids = torch.randint(6, VOCABULARY, SAMPLES.shape)
-    embedded, masks, results = model.get_input_embeddings()(ids).detach(), [], []
-    for attention in ("eager", "packed_eager"):
-        model.set_attn_implementation(attention)
-        inputs, x = packed_inputs(model, SAMPLES), embedded.clone().requires_grad_()
-        logits = model(inputs_embeds=x, use_cache=False, **inputs).logits[SAMPLES >= 0]
-        logits.square().sum().backward()
-        masks.append(inputs["attention_mask"])
-        results.append((logits.detach(), x.grad))
-    assert [mask.shape for mask in masks] == [(2, 1, 13, 13), (1, 1, 1, 6)]
-    for ours, expected in zip(results[1], results[0], strict=True):
-        assert_close(ours, expected, 16 * TERMS)
+    mask, *expected = states_and_gradient(model, ids, SAMPLES)
+    assert mask.shape == (2, 1, 13, 13)
+    model.set_attn_implementation("packed_eager")
+    mask, *ours = states_and_gradient(model, ids, SAMPLES)
+    assert mask.shape == (1, 1, 1, 6)
+    for x, y in zip(ours, expected, strict=True):
+        assert (x - y).float().norm() < (1e-4 if dtype == torch.float32 else 0.1) * y.float().norm()
+
+
+@pytest.mark.parametrize("way", [compiled, checkpointed])
+def test_eager_attention_by_samples_in_compiled_and_checkpointed_layers(way, monkeypatch):
+    monkeypatch.setattr(packed_attention, "LEAST_SPARED", 0)
+    model, ids = language_model("mistral").train(), torch.randint(6, VOCABULARY, SAMPLES.shape)
+    model.set_attn_implementation("packed_eager")
+    _, *expected = states_and_gradient(model, ids, SAMPLES)
+    with way(model):
+        mask, *ours = states_and_gradient(model, ids, SAMPLES)
+    assert mask.shape == (1, 1, 1, 6)
+    for x, y in zip(ours, expected, strict=True):
+        assert_close(x, y)
 
 
 def test_eager_attention_by_samples_is_chosen_where_it_spares_enough():
@@ -88,12 +137,12 @@ def test_eager_attention_by_samples_is_chosen_where_it_spares_enough():
     assert packed_mask("packed_varlen", torch.arange(256)[None] // 128, heads=8) is None  # on a CPU
 
 
-def test_a_model_that_computes_attention_in_no_function_has_eager_attention(tmp_path, monkeypatch):
+def test_other_families_have_eager_attention(tmp_path, monkeypatch):
     monkeypatch.setattr("mmgpt.models.language.only_cpu", lambda: True)
     config = dict(model_type="mpt", vocab_size=60, d_model=32, n_layers=2, n_heads=4)
     model = load_language_model(str(tmp_path), "bfloat16", config=config)
     assert model.config._attn_implementation == "eager"
-    with pytest.raises(ValueError, match="'packed_eager': models of type 'mpt' compute attention in no function"):
+    with pytest.raises(ValueError, match="'packed_eager': it is for llama, .*, opt, and this is 'mpt'; choose 'eager'"):
         load_language_model(str(tmp_path), config=config, attn_implementation="packed_eager")
 
 
@@ -128,7 +177,8 @@ def test_a_model_without_flex_attention_is_refused(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("attention", PACKED_MASKS)
-def test_losses_and_gradients_on_a_gpu_equal_those_with_a_mask_of_pairs(attention):
+def test_losses_and_gradients_on_a_gpu_equal_those_with_a_mask_of_pairs(attention, monkeypatch):
+    monkeypatch.setattr(packed_attention, "LEAST_SPARED", 0)
     # The kernels need heads of 16 at least.
     sizes = dict(vocab_size=VOCABULARY, hidden_size=128, intermediate_size=48, num_hidden_layers=2)
     config = AutoConfig.for_model("mistral", **sizes, num_attention_heads=4, num_key_value_heads=2)

@@ -19,8 +19,8 @@ def spins(code, **environment):
     return found[1] if found else pytest.skip("torch has another OpenMP than GNU's")
 
 
-def test_threads_sleep_soon_unless_the_environment_says_otherwise():
-    limit = "from mmgpt.utils.openmp import limit_spinning; limit_spinning()"
+def test_the_threads_of_a_tool_sleep_soon_unless_the_environment_says_otherwise():
+    limit = "from mmgpt.cli import tool; tool.run(lambda: __import__('torch'))"
     assert spins("pass") != SPINS
     assert spins(limit) == SPINS
     assert spins(limit, GOMP_SPINCOUNT="70000") == "70000"

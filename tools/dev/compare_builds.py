@@ -17,8 +17,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
@@ -382,46 +383,69 @@ def first_step(model: str, precision: str, batch: int, data: str) -> tuple[float
     """tools/train.py to the end of its first step."""
 
     def work() -> None:
-        with training(data, os.environ) as (process, steps):
+        with training(data, os.environ) as (_, steps):
             next(steps)
-            process.kill()
 
     return timed(work)
 
 
 def tuning(*arguments, busy: int = 0) -> tuple[float, float]:
     """A step of tools/train.py with as many threads as there are cores, beside `busy` other processes."""
-    # Linux shares the cores among sessions first (autogroup): other programs are in another one.
-    command = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(command, start_new_session=True) for _ in range(busy)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    try:
-        with training(arguments[-1], environment) as (process, steps):
-            clocks = {}
-            for step in steps:
-                if step in (STEPS, 2 * STEPS):
-                    used = psutil.Process(process.pid).cpu_times()
-                    clocks[step] = used.user + used.system, time.perf_counter()
-                if step == 2 * STEPS:
-                    break
-            process.kill()
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-    return tuple((after - before) / STEPS for before, after in zip(clocks[STEPS], clocks[2 * STEPS], strict=True))
+    with ExitStack() as others:
+        for _ in range(busy):
+            others.enter_context(busy_process())
+        # A process that loads data would have to share the cores with the threads.
+        with training(arguments[-1], environment, "train_dataloader.num_workers=0") as (process, steps):
+            clocks = []
+            for last in (STEPS, 2 * STEPS):
+                while next(steps) < last:
+                    pass
+                used = psutil.Process(process.pid).cpu_times()
+                clocks.append((used.user + used.system, time.perf_counter()))
+    return tuple((after - before) / STEPS for before, after in zip(*clocks, strict=True))
 
 
 @contextmanager
-def training(data: str, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen, Iterator[int]]]:
-    """A running tools/train.py of TINY, and the numbers of its steps as they end."""
+def busy_process() -> Iterator[None]:
+    """Another program that keeps a core busy, until this process ends at the latest.
+
+    Linux shares the cores among sessions first (autogroup), so that it has its own.
+    """
+    code = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def training(
+    data: str, environment: Mapping[str, str], *options: str
+) -> Iterator[tuple[subprocess.Popen, Iterator[int]]]:
+    """A running tools/train.py of TINY, and the numbers of its steps as they end; it is killed afterwards."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-u", "tools/train.py", TINY, "--work-dir", folder, "--cfg-options"]
-        command += [f"data_root={data}", "default_hooks.logger.interval=1", "train_dataloader.num_workers=0"]
+        command = [sys.executable, "-u", "tools/train.py", TINY, "--work-dir", folder, "--cfg-options", *options]
+        command += [f"data_root={data}", "default_hooks.logger.interval=1"]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         with subprocess.Popen(command, env=environment, **pipes) as process:
-            matches = (re.search(r"\(train\).*?\[ *(\d+)/.*loss:", text) for text in process.stdout)
-            yield process, (int(match[1]) for match in matches if match)
+            try:
+                yield process, steps_of(process)
+            finally:
+                process.kill()
+
+
+def steps_of(process: subprocess.Popen) -> Iterator[int]:
+    """The numbers of a training's steps as they end. RuntimeError with the end of its output when it ends itself."""
+    shown: deque[str] = deque(maxlen=20)
+    for line in process.stdout:
+        shown.append(line)
+        match = re.search(r"\(train\).*?\[ *(\d+)/.*loss:", line)
+        if match:
+            yield int(match[1])
+    raise RuntimeError(f"{shlex.join(process.args)} ended:\n{''.join(shown)}")
 
 
 WORKS = {

@@ -117,7 +117,9 @@ def _language(language: Mapping, sources: Mapping, folder: str) -> dict:
         settings = {key: value for key, value in settings.items() if not key.endswith("_token_id")}
         (path / "config.json").write_text(json.dumps(settings))
     language = {**language, "path": str(path), "pretrained": False, "precision": None}
-    if (language.get("attn_implementation") or "").startswith(("flash", "packed")):
+    if language.get("attn_implementation") == "packed_eager":
+        language["attn_implementation"] = "eager"  # It takes no less memory.
+    elif (language.get("attn_implementation") or "").startswith(("flash", "packed")):
         language["attn_implementation"] = "sdpa"  # It takes no less memory, and needs no GPU.
     return language
 

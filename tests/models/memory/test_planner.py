@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
 from mmgpt.cli import load_config
@@ -150,6 +151,19 @@ def test_the_plan_is_what_a_step_takes_on_a_gpu(small, changes):
     torch.cuda.reset_peak_memory_stats()
     step()
     assert planned == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.15)
+
+
+def test_attention_is_planned_as_a_gpu_computes_it(small, monkeypatch):
+    """Not as in bfloat16 on a CPU, where all scores are stored."""
+    dtypes = []
+
+    def fused(q, k, v, attn_mask=None):
+        dtypes.append(q.dtype)
+        return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr("mmgpt.models.attention.scaled_dot_product_attention", fused)
+    step_peak(small(language=dict(dtype="bfloat16")), SIZES)
+    assert torch.bfloat16 in dtypes
 
 
 def test_chunks_and_checkpointing_lower_the_peak(small):

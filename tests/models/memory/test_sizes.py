@@ -122,6 +122,13 @@ def test_a_base_whose_files_are_all_there(tiny_flamingo_config):
     assert shapes == {name: p.shape for name, p in model.named_parameters()}
 
 
+@pytest.mark.parametrize(("name", "planned"), [("packed_eager", "eager"), ("packed_flex", "sdpa"), ("eager", "eager")])
+def test_attention_is_planned_as_one_that_takes_no_less_memory(tiny_flamingo_config, name, planned):
+    language = {**tiny_flamingo_config["language"], "attn_implementation": name}
+    model = build_without_weights(dict(model={**tiny_flamingo_config, "language": language}))
+    assert model.language.model.config._attn_implementation == planned
+
+
 def test_an_encoder_of_timm_by_name_without_its_weights(tiny_flamingo_config):
     vision = dict(type="TimmVision", model="mobilenetv3_small_050.lamb_in1k", image_size=64)
     model = build_without_weights(dict(model=dict(tiny_flamingo_config, vision=vision)))
