@@ -17,6 +17,7 @@ from torch import nn
 
 from mmgpt.apis import Chat, Conversation, build_model
 from mmgpt.apis.precision import for_serving, use_column_major
+from mmgpt.cli.config import flamingo_config
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.inference.answer import Answer
 from mmgpt.models import flamingo_of
@@ -75,7 +76,9 @@ def rows(
     questions = [question(number, words, cfg.prepare_images.size) for number in range(max(batches))]
     cases, chats = {}, []
     for merged in merges:
-        model = for_serving(build_model(cfg, checkpoint, device), merge=merged)
+        # All of the peer is in bfloat16 where the language model is.
+        in_bfloat16 = flamingo_config(cfg).language.get("dtype") == "bfloat16"
+        model = for_serving(build_model(cfg, checkpoint, device), "bfloat16" if in_bfloat16 else None, merged)
         scheduler = dict(max_batch=max(batches) * max(beams))
         chats = chats or [Chat(model, build_pipeline(cfg.chat_pipeline), scheduler=scheduler)]
         sides = Sides(cfg, Chat(model, build_pipeline(cfg.chat_pipeline), scheduler={**scheduler, "cache_bytes": 0}))
