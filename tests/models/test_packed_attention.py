@@ -79,6 +79,13 @@ def compiled(model):
     torch._dynamo.reset()
 
 
+def test_layers_in_one_graph_have_eager_attention():
+    model = language_model("llama")
+    model.set_attn_implementation("packed_eager")
+    compile_layers(model, dict(backend="aot_eager", fullgraph=True))
+    assert model.config._attn_implementation == "eager"
+
+
 @contextmanager
 def checkpointed(model):
     """Layers that are computed again in the backward pass."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 RECOMPILE_LIMIT = 64
@@ -18,9 +19,14 @@ def compile_layers(model: nn.Module, options: dict | bool) -> None:
     Args:
         options: arguments of `torch.compile`; True for its defaults.
     """
+    options = {} if options is True else options
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.compile(**({} if options is True else options))
+            module.compile(**options)
+        # A loop over the samples of a batch cannot be a part of one graph for all batches.
+        elif options.get("fullgraph") and isinstance(module, PreTrainedModel):
+            if module.config._attn_implementation == "packed_eager":
+                module.set_attn_implementation("eager")
     # A layer has several variants (with or without images, first or later, one row or several), each for a fixed and
     # for a dynamic shape. After 8 recompilations, torch's default, a layer would run uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
