@@ -353,8 +353,9 @@ def test_a_static_batch_is_not_used_again_after_a_failing_step(chat, monkeypatch
 
 
 def test_the_compiler_gets_plain_layers_that_still_have_gradients(chat_config):
-    scheduler = dict(static_cache=True, compile=dict(backend="eager"))
-    chat = Chat.from_config(chat_config, device="cpu", precision="bfloat16", scheduler=scheduler)
+    scheduler, generation = dict(static_cache=True, compile=dict(backend="eager")), dict(max_new_tokens=2)
+    chat = Chat.from_config(chat_config, device="cpu", generation=generation, precision="bfloat16", scheduler=scheduler)
+    chat.submit(questions()[0]).text()
     language = chat.flamingo.language
     assert not any(isinstance(module, PackedLinear) for module in language.modules())
     assert not any(weight.is_inference() for weight in language.parameters())

@@ -1,5 +1,7 @@
 """Attention of packed rows by samples against attention with a mask for each pair of tokens."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.nn.attention import flex_attention
@@ -67,12 +69,28 @@ def test_samples_in_packed_rows_equal_those_with_a_mask_of_pairs(attention, dtyp
     assert_close(packed, expected, terms)
 
 
+@contextmanager
+def compiled(model):
+    """Compiled layers: this backend traces like any other, and runs the traced graph."""
+    torch._dynamo.reset()
+    compile_layers(model, dict(backend="aot_eager"))
+    torch.compiler.set_stance("default")
+    yield
+    torch._dynamo.reset()
+
+
 def test_layers_in_one_graph_have_eager_attention():
     model = language_model("llama")
     model.set_attn_implementation("packed_eager")
     compile_layers(model, dict(backend="aot_eager", fullgraph=True))
-    torch.compiler.set_stance("default")
     assert model.config._attn_implementation == "eager"
+
+
+@contextmanager
+def checkpointed(model):
+    """Layers that are computed again in the backward pass."""
+    set_activation_checkpointing(model, True)
+    yield
 
 
 def states_and_gradient(model, ids, sample_ids):
@@ -102,13 +120,14 @@ def test_eager_attention_by_samples_equals_that_with_a_mask_of_pairs(family, dty
         assert (x - y).float().norm() < (1e-4 if dtype == torch.float32 else 0.1) * y.float().norm()
 
 
-def test_eager_attention_by_samples_in_layers_that_are_computed_again(monkeypatch):
+@pytest.mark.parametrize("way", [compiled, checkpointed])
+def test_eager_attention_by_samples_in_compiled_and_checkpointed_layers(way, monkeypatch):
     monkeypatch.setattr(packed_attention, "LEAST_SPARED", 0)
     model, ids = language_model("mistral").train(), torch.randint(6, VOCABULARY, SAMPLES.shape)
     model.set_attn_implementation("packed_eager")
     _, *expected = states_and_gradient(model, ids, SAMPLES)
-    set_activation_checkpointing(model, True)
-    mask, *ours = states_and_gradient(model, ids, SAMPLES)
+    with way(model):
+        mask, *ours = states_and_gradient(model, ids, SAMPLES)
     assert mask.shape == (1, 1, 1, 6)
     for x, y in zip(ours, expected, strict=True):
         assert_close(x, y)

@@ -1,9 +1,12 @@
-"""torch.compile of single layers, for training steps."""
+"""torch.compile: of single layers, for training steps, and in threads."""
 
+import threading
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -36,6 +39,28 @@ def compile_layers(model: nn.Module, options: dict | bool) -> None:
 def compiled(function: Callable) -> Callable:
     """A function during which the layers of `compile_layers` run compiled."""
     return torch.compiler.set_stance("default")(function)
+
+
+@cache
+def allow_compiling_in_threads() -> None:
+    """Lets torch compile in a thread after another one that compiled has ended, which crashes torch 2.11.
+
+    What torch's compiler has in the place of a GPU, where a CUDA build finds none, belongs to the thread that traces
+    first, and all others use it (https://github.com/pytorch/pytorch/pull/178950). That thread is made here, and waits
+    until the process ends.
+    """
+    traced = threading.Event()
+
+    def trace_and_wait() -> None:
+        try:
+            with FakeTensorMode():
+                pass
+        finally:
+            traced.set()
+        threading.Event().wait()
+
+    threading.Thread(target=trace_and_wait, name="tracing", daemon=True).start()
+    traced.wait()
 
 
 def check_options(options: dict | bool | None) -> None:

@@ -1,9 +1,11 @@
 """Compiled layers against uncompiled ones."""
 
+import threading
+
 import pytest
 import torch
 
-from mmgpt.models.memory.compile import check_options, compile_layers, compiled
+from mmgpt.models.memory.compile import allow_compiling_in_threads, check_options, compile_layers, compiled
 from tests.helpers.tolerances import assert_close
 from tests.models.test_checkpointing import built
 from tests.models.test_flamingo import batch
@@ -68,3 +70,18 @@ def test_wrong_options_are_refused(options, message):
 @pytest.mark.parametrize("options", [None, True, False, dict(mode="default"), dict(backend="aot_eager", dynamic=True)])
 def test_right_options_are_accepted(options):
     check_options(options)
+
+
+def test_one_thread_that_traced_first_stays():
+    for _ in range(2):
+        allow_compiling_in_threads()
+    (tracing,) = (thread for thread in threading.enumerate() if thread.name == "tracing")
+    assert tracing.daemon
+
+
+def test_a_tracing_thread_that_fails_is_not_waited_for(monkeypatch):
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    monkeypatch.setattr("mmgpt.models.memory.compile.FakeTensorMode", None)
+    allow_compiling_in_threads.__wrapped__()
+    assert [failure.exc_type for failure in failures] == [TypeError]
