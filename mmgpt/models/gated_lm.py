@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmgpt.registry import MODELS
 
 from .attention import MaskedCrossAttention, computed_as, feed_forward
+from .dtypes import float_dtype
 from .generation_files import as_ids
 from .media import IMAGE_ATTENTION, Media, apply_block, media_of
 from .packing import takes_positions
@@ -213,7 +214,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
         for index in self.gated_layers:
             gated = block(dim=dim, dim_visual=dim_visual, index=index)
-            gated.to(getattr(torch, dtype) if dtype else model.dtype)
+            gated.to(float_dtype(dtype, "gated.dtype") if dtype else model.dtype)
             layers[index] = GatedDecoderLayer(gated, layers[index], index)
         self.model = model
         # Only special tokens are taken over: other settings of a base, such as a repetition penalty, would act on every

@@ -23,6 +23,7 @@ from transformers import (
 from mmgpt.utils.hub import local_folder
 from mmgpt.utils.precisions import AUTO
 
+from .dtypes import float_dtype
 from .generation_files import base_generation_config, check_no_code, read_model_config
 from .memory.probe import auto_dtype, only_cpu
 from .packed_attention import BY_SAMPLES, PACKED_MASKS
@@ -83,9 +84,7 @@ def load_language_model(
         ValueError: transformers does not compute such a model, or not with this attention; or the weights are not
             exactly the model's.
     """
-    torch_dtype = getattr(torch, str(dtype or "float32"), None)
-    if not isinstance(torch_dtype, torch.dtype) and dtype != AUTO:
-        raise ValueError(f"language.dtype={dtype!r}: choose one of {AUTO}, float32, bfloat16, float16")
+    torch_dtype = None if dtype == AUTO else float_dtype(dtype or "float32", "language.dtype", AUTO)
     path = local_folder(path, weights=pretrained and config is None)
     # 1. The config, of a type that transformers knows.
     model_config = language_config(path, config)

@@ -56,6 +56,70 @@ def test_the_measurement_has_a_time_for_each_dtype_and_is_remembered():
     assert probe.layer_seconds(2, 8, 32) is times
 
 
+@pytest.fixture
+def encoder_seconds(monkeypatch):
+    """A function that makes the measurements of an image encoder in another dtype."""
+
+    def measured(float32, other):
+        monkeypatch.setattr(probe, "only_cpu", lambda: True)
+        monkeypatch.setattr(
+            probe, "encoder_seconds", lambda _, dtype: {"float32": float32, str(dtype).removeprefix("torch."): other}
+        )
+
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("language", "other", "dtype"),
+    [
+        ("bfloat16", 0.2, BFLOAT16),
+        ("bfloat16", 0.95, FLOAT32),
+        ("float16", 0.2, torch.float16),
+        ("float16", 0.95, FLOAT32),
+        ("float32", 0.2, FLOAT32),
+    ],
+)
+def test_an_image_encoder_has_the_language_models_dtype_where_that_is_faster(
+    tiny_flamingo_config, encoder_seconds, language, other, dtype
+):
+    encoder_seconds(1.0, other)
+    config = {
+        **tiny_flamingo_config,
+        "vision": dict(tiny_flamingo_config["vision"], dtype="auto"),
+        "language": dict(tiny_flamingo_config["language"], dtype=language),
+    }
+    model = MODELS.build(config)
+    assert {parameter.dtype for parameter in model.vision.parameters()} == {dtype}
+    assert {parameter.dtype for parameter in model.perceiver.parameters()} == {FLOAT32}
+    trained = MODELS.build({**config, "frozen": ["language"]})
+    assert {parameter.dtype for parameter in trained.vision.parameters()} == {FLOAT32}
+
+
+def test_an_image_encoder_is_measured_as_it_is(tiny_flamingo_config):
+    vision = MODELS.build(tiny_flamingo_config).vision
+    weights = {name: value.clone() for name, value in vision.state_dict().items()}
+    times = probe.encoder_seconds(vision, BFLOAT16)
+    assert list(times) == ["float32", "bfloat16"]
+    assert all(value > 0 for value in times.values())
+    assert vision.training
+    torch.testing.assert_close(vision.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_an_image_encoder_without_a_size_is_refused(monkeypatch):
+    monkeypatch.setattr(probe, "only_cpu", lambda: True)
+    with pytest.raises(ValueError, match="vision.dtype='auto': Identity has no image_size; name the dtype"):
+        probe.auto_encoder_dtype(torch.nn.Identity(), BFLOAT16)
+
+
+@pytest.mark.parametrize("component", ["vision", "language", "gated"])
+@pytest.mark.parametrize("name", ["bf16", "int8", "float8_e4m3fn", 16])
+def test_other_dtypes_are_refused(tiny_flamingo_config, component, name):
+    choices = "float32, bfloat16, float16" if component == "gated" else "auto, float32, bfloat16, float16"
+    config = {**tiny_flamingo_config, component: dict(tiny_flamingo_config.get(component) or {}, dtype=name)}
+    with pytest.raises(ValueError, match=f"^{component}.dtype={name!r}: choose one of {choices}$"):
+        MODELS.build(config)
+
+
 def dtypes(model):
     """The dtypes of a model's parts: the language model, its gated blocks, the trained parameters."""
     parts = {"language": set(), "gated": set(), "trained": set()}
