@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from peft import PeftModel
 from safetensors.torch import load_file
 
+import mmgpt.engine.checkpoint  # noqa: F401 registers how MMEngine reads files
 from mmgpt.apis import build_model
 from mmgpt.apis.export import export, merge
 from mmgpt.cli import load_config

@@ -57,6 +57,9 @@ class OpenCLIPVision(nn.Module):
             require_pretrained=self.pretrained,
         )
         self.tower = clip.visual
+        # Its networks compute their last layers in vain unless they are asked to stop early; a ModifiedResNet does so
+        # when it is not asked (open_clip 3.3).
+        self._stop_early = not isinstance(self.tower, open_clip.modified_resnet.ModifiedResNet)
         if self.pretrained:
             check_base(self.tower, dtypes, path or pretrained)
         size = self.tower.image_size
@@ -69,7 +72,11 @@ class OpenCLIPVision(nn.Module):
     def feature_map(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, D, rows, columns)."""
         out = self.tower.forward_intermediates(
-            pixels, indices=[self.layer], normalize_intermediates=self.final_norm, intermediates_only=True
+            pixels.contiguous(memory_format=torch.channels_last),  # faster for convolutions, see TimmVision
+            indices=[self.layer],
+            stop_early=self._stop_early,
+            normalize_intermediates=self.final_norm,
+            intermediates_only=True,
         )
         return out["image_intermediates"][0]
 

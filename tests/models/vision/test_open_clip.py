@@ -52,6 +52,30 @@ def test_open_clip_stage_of_a_resnet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("vision", "layer", "used", "unused"),
+    [
+        (
+            dict(image_size=32, layers=3, width=32, head_width=16, patch_size=8),
+            -2,
+            "transformer.resblocks.1",
+            "transformer.resblocks.2",
+        ),
+        (RESNET, 2, "layer2", "layer3"),
+        (dict(TIMM, timm_model_name="convnext_atto"), 1, "trunk.stages.1", "trunk.stages.2"),
+    ],
+)
+def test_layers_behind_the_features_are_not_computed(tmp_path, vision, layer, used, unused):
+    description = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
+    (tmp_path / "an-encoder.json").write_text(json.dumps(description))
+    model = MODELS.build(dict(type="OpenCLIPVision", model=str(tmp_path / "an-encoder.json"), layer=layer)).eval()
+    called = []
+    for name in (used, unused):
+        model.tower.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+    model(torch.zeros(1, 3, *model.image_size))
+    assert called == [used]
+
+
+@pytest.mark.parametrize(
     ("vision", "grid", "prefix_tokens"),
     [
         (RESNET, (2, 2), 0),
