@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmgpt.models import flamingo_of
 from mmgpt.models.adapters import use_adapter
-from mmgpt.models.memory.compile import check_options
+from mmgpt.models.memory.compile import allow_compiling_in_threads, check_options
 from mmgpt.models.memory.cpu_linear import unpack_linear_layers
 
 from .answer import Busy
@@ -76,6 +76,7 @@ class Scheduler:
             check_static(self.language)
             if compile:
                 unpack_linear_layers(self.language)
+                allow_compiling_in_threads()
         elif compile:
             raise ValueError(f"compile={compile!r} is for the steps of a static cache: set static_cache=True")
         check_options(compile)

@@ -9,7 +9,6 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from mmgpt.models.gated_lm import GatedCausalLM
 from mmgpt.models.media import Media
-from mmgpt.models.memory.compile import allow_compiling_in_threads
 from mmgpt.models.packing import takes_pair_masks
 
 from .kv_cache import EncodedImage, PrefixKV
@@ -82,7 +81,6 @@ class StaticDecodingBatch:
         self._pool = None  # memory of all graphs, which are replayed one at a time
         self._forward = _forward
         if compile:
-            allow_compiling_in_threads()
             self._forward = torch.compile(_forward, **({} if compile is True else compile))
 
     def add(self, prefixes: Sequence[PrefixKV], images: Sequence[Sequence[EncodedImage]]) -> None:

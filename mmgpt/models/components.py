@@ -7,6 +7,8 @@ from torch import nn
 
 from mmgpt.registry import MODELS
 
+from .dtypes import float_dtype
+
 # The types of components whose config names none.
 DEFAULTS = {"perceiver": "PerceiverResampler", "language": "GatedCausalLM", "gated": "GatedCrossAttentionBlock"}
 # What a component is called with, and the attributes that other code asks it for (see Flamingo).
@@ -29,6 +31,19 @@ ATTRIBUTES = {
         "generate",
     ),
 }
+
+
+def build_encoder(config: Mapping) -> nn.Module:
+    """The image encoder that the `vision` of a Flamingo describes, its weights in the `dtype` that is named there.
+
+    Raises:
+        ValueError: see `float_dtype` and `build_component`.
+    """
+    config = dict(config)
+    name = config.pop("dtype", None)
+    dtype = name and float_dtype(name, "vision.dtype")
+    encoder = build_component("vision", config)
+    return encoder.to(dtype) if dtype else encoder
 
 
 def build_component(name: str, config: Mapping, **derived: object) -> nn.Module:

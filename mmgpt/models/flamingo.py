@@ -14,15 +14,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmgpt.registry import FUNCTIONS, MODELS
 from mmgpt.utils.precisions import AUTO
 
-from .components import build_component
-from .dtypes import float_dtype
+from .components import build_component, build_encoder
 from .gated_lm import gated_layers
 from .generation import answer_ends, generation_arguments, settings_in_force, use_special_tokens
 from .generation_files import as_ids
 from .language import fitted_language_model, load_language_model
 from .loss import IGNORE_INDEX, attach_to_graph, chunked_cross_entropy, sums_by_source
 from .media import count_images, image_samples, only_tokens_with_images, positions_in_samples
-from .memory.probe import auto_encoder_dtype
 from .memory.quantization import check_quantized, quantize
 from .packing import packed_inputs
 from .perceiver import resample
@@ -65,8 +63,7 @@ class Flamingo(BaseModel):
       arguments and methods. Arguments beside those of `load_language_model` are its own.
 
     Args:
-        vision: config of an image encoder, and `dtype` of its weights, e.g. 'bfloat16'; None: as they are; 'auto': see
-            `auto_encoder_dtype`.
+        vision: config of an image encoder, and `dtype` of its weights, e.g. 'bfloat16'; None: as they are.
         language: arguments of `load_language_model`; its `path` also holds the tokenizer. With `precision` 'int8' or
             'int4' its matrices are quantized when the model is moved to its device, also if that is the CPU. The type
             is GatedCausalLM unless it names another.
@@ -120,13 +117,7 @@ class Flamingo(BaseModel):
         generation_arguments(self.tokenizer, self.generation, ends)  # raises before weights are loaded
 
         # 1. Image encoder and resampler.
-        encoder = dict(vision)
-        encoder_dtype = encoder.pop("dtype", None)
-        if encoder_dtype == AUTO and "vision" not in frozen:
-            encoder_dtype = "float32"
-        if encoder_dtype not in (None, AUTO):
-            encoder_dtype = float_dtype(encoder_dtype, "vision.dtype", AUTO)
-        self.vision = build_component("vision", encoder)
+        self.vision = build_encoder(vision)
         self.perceiver = build_component("perceiver", perceiver or {}, dim=self.vision.width)
 
         # 2. Language model, in a wrapper with gated blocks. Arguments that are not those of loading are the wrapper's.
@@ -141,9 +132,6 @@ class Flamingo(BaseModel):
             wrapper = {key: base.pop(key) for key in [*base] if key not in loading} | {"type": language["type"]}
         model = fitted_language_model(self.tokenizer, base)
         use_special_tokens(model, self.tokenizer, ends)
-        if encoder_dtype == AUTO:
-            encoder_dtype = auto_encoder_dtype(self.vision, model.dtype)
-        self.vision.to(encoder_dtype)
         block = dict(gated or {})
         self.language = build_component(
             "language",

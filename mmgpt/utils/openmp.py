@@ -2,7 +2,7 @@
 
 import os
 
-SPINS = "1000"
+SPINS = "10000"
 VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 

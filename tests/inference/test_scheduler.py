@@ -359,6 +359,8 @@ def test_the_compiler_gets_plain_layers_that_still_have_gradients(chat_config):
     language = chat.flamingo.language
     assert not any(isinstance(module, PackedLinear) for module in language.modules())
     assert not any(weight.is_inference() for weight in language.parameters())
+    # The one that traced before this chat's own thread, see `allow_compiling_in_threads`.
+    assert any(thread.name == "tracing" for thread in threading.enumerate())
 
 
 def test_wrong_settings_of_a_static_cache_are_refused(chat):

@@ -223,6 +223,19 @@ def test_the_cache_of_another_image_encoder_is_refused(config, fill):
         train_once(config, {"vision.final_norm": True})
 
 
+@pytest.mark.parametrize("vision", ["OpenCLIPVision", "TimmVision"])
+def test_an_image_encoder_in_another_dtype_has_a_cache_of_its_own(config, fill, tiny_timm, vision):
+    if vision == "TimmVision":
+        config.write_text(f"{config.read_text().replace('OpenCLIPVision', vision)}vision_model = {tiny_timm!r}\n")
+    bfloat16 = {"vision.dtype": "bfloat16"}
+    fill("--cfg-options", "vision.dtype=bfloat16")
+    _, losses, _ = train_once(config, bfloat16)
+    _, plain_losses, _ = train_once(config, {**PIXELS, **bfloat16}, dict(feature_cache=None))
+    assert_close(losses, plain_losses)
+    with pytest.raises(ValueError, match=r"are of another image encoder \(weights, settings or dtype\)"):
+        train_once(config)
+
+
 def test_other_pixel_steps_are_refused(config, fill):
     fill()
     with pytest.raises(ValueError, match="prepared by .*'size': 32.*, the pipeline prepares them by .*'size': 16"):

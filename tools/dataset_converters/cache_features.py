@@ -28,8 +28,8 @@ from mmgpt.datasets.inspection.check import SPLITS, lazy_datasets
 from mmgpt.datasets.inspection.text_checks import read_images
 from mmgpt.datasets.instruction import build_pipeline
 from mmgpt.datasets.transforms import LoadFeatures
+from mmgpt.models.components import build_encoder
 from mmgpt.models.vision.fingerprint import check_fingerprint, write_fingerprint
-from mmgpt.registry import MODELS
 from mmgpt.utils.progress_bar import progress_bar
 
 IMAGES_PER_FILE = 512  # 256 MB of ViT-L/14's features in float16
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = flamingo_config(cfg)["vision"]
     check_files({**cfg, "model": config}, skip=set(SECTIONS) - {"model", *loaders})
     create_cache(folder, steps, args.dtype)
-    vision = MODELS.build(config).eval()
+    vision = build_encoder(config).eval()
     has_fingerprint = check_fingerprint(vision, folder)
     cache, images = FeatureCache(folder, steps), images_of(cfg, loaders)
     missing = PreparedImages([path for path in images if not in_cache(cache, path)], steps)

@@ -28,7 +28,7 @@ from mmgpt.datasets.image_folders import real_path
 from mmgpt.datasets.inspection.check import lazy_datasets
 from mmgpt.datasets.instruction import InstructionDataset
 from mmgpt.datasets.transforms import AddExamples
-from mmgpt.registry import MODELS
+from mmgpt.models.components import build_encoder
 from mmgpt.utils.atomic import atomic_write
 from mmgpt.utils.progress_bar import progress_bar
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = flamingo_config(cfg)["vision"]
     check_files({**cfg, "model": config}, skip=set(SECTIONS) - {"model", "test_dataloader"})
     images = image_paths(cfg.test_dataloader.dataset)
-    vision = MODELS.build(config).eval().to(find_device(args.device))
+    vision = build_encoder(config).eval().to(find_device(args.device))
     workers = args.workers if args.workers > 1 else 0
     prepared = PreparedImages(images, cfg.pixel_steps)
     features = mean_features(vision, DataLoader(prepared, args.batch_size, num_workers=workers, collate_fn=collate))

@@ -43,11 +43,11 @@ def compiled(function: Callable) -> Callable:
 
 @cache
 def allow_compiling_in_threads() -> None:
-    """Lets torch compile in a thread after another one that compiled has ended, which crashes torch 2.11.
+    """Lets threads compile, one after the other, which crashes torch 2.11 otherwise.
 
-    What torch's compiler has in the place of a GPU, where a CUDA build finds none, belongs to the thread that traces
-    first, and all others use it (https://github.com/pytorch/pytorch/pull/178950). That thread is made here, and waits
-    until the process ends.
+    Where a torch that is built for CUDA finds no GPU, all threads use the device guard that the first one to trace has
+    made, and it is freed at the end of that thread (https://github.com/pytorch/pytorch/pull/178950). Here a thread
+    makes it that waits until the process ends. It has to be the first one that traces.
     """
     traced = threading.Event()
 

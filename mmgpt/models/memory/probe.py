@@ -1,20 +1,18 @@
-"""The dtypes in which a machine computes a model fast: measured on a CPU, bfloat16 elsewhere."""
+"""The dtype in which a machine computes a language model fast: measured on a CPU, bfloat16 elsewhere."""
 
 import time
-from copy import deepcopy
 from functools import lru_cache
 
 import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import PreTrainedConfig
 
 from mmgpt.utils.precisions import AUTO
 
 SEQUENCES, LENGTH, REPEATS = 4, 64, 4
-IMAGES, MOST_SECONDS = 2, 1.0
 # Larger layers are measured at this size, where the ratio is the same, so that the probe takes less than a second.
 LARGEST_WIDTH = 2048
 # Weights in bfloat16 are rounded, so that they have to gain something.
@@ -38,36 +36,12 @@ def auto_dtype(config: PreTrainedConfig, device: str | torch.device | None = Non
     heads = getattr(text, "num_attention_heads", 8)
     width = min(text.hidden_size, LARGEST_WIDTH)
     inner = min(getattr(text, "intermediate_size", None) or 4 * width, 4 * LARGEST_WIDTH)
-    return _faster(layer_seconds(heads, max(width // heads, 1), inner), "dtype", "a layer")
-
-
-def auto_encoder_dtype(encoder: nn.Module, dtype: torch.dtype) -> torch.dtype:
-    """The dtype that 'auto' stands for in a frozen image encoder: that of the language model, which gets its features.
-
-    On a CPU that is faster in float32, it is float32.
-
-    Args:
-        encoder: in float32, on its device.
-        dtype: of the language model.
-
-    Raises:
-        ValueError: the encoder does not say the size of its images.
-    """
-    if not hasattr(encoder, "image_size"):
-        raise ValueError(f"vision.dtype={AUTO!r}: {type(encoder).__name__} has no image_size; name the dtype")
-    if dtype == torch.float32 or not only_cpu():
-        return dtype
-    return _faster(encoder_seconds(encoder, dtype), "vision.dtype", "encoding images")
-
-
-def _faster(seconds: dict[str, float], setting: str, work: str) -> torch.dtype:
-    """The dtype that takes the fewest seconds in the first process; it is logged."""
-    measured = [seconds]
+    measured = [layer_seconds(heads, max(width // heads, 1), inner)]
     broadcast_object_list(measured)
     (seconds,) = measured
-    dtype = min(seconds, key=lambda name: seconds[name] * (1 if name == "float32" else LEAST_GAIN))
+    dtype = min(seconds, key=lambda name: seconds[name] * (LEAST_GAIN if name == "bfloat16" else 1))
     times = ", ".join(f"{1e3 * value:.1f} ms in {name}" for name, value in seconds.items())
-    print_log(f"{setting} {AUTO!r} is {dtype} here: {work} takes {times}", "current")
+    print_log(f"dtype {AUTO!r} is {dtype} here: a layer takes {times}", "current")
     return getattr(torch, dtype)
 
 
@@ -92,26 +66,6 @@ def layer_seconds(heads: int, head_width: int, inner: int) -> dict[str, float]:
                 start = time.perf_counter()
                 _layer(x, up, down, heads).sum().backward()
                 times.append(time.perf_counter() - start)
-    return {name: min(times) for name, times in seconds.items()}
-
-
-@torch.no_grad()
-def encoder_seconds(encoder: nn.Module, dtype: torch.dtype) -> dict[str, float]:
-    """Seconds in which an image encoder encodes IMAGES images on the CPU, in float32 and in another dtype.
-
-    They are the least of REPEATS measurements, of fewer where those take more than MOST_SECONDS in all.
-    """
-    frozen = deepcopy(encoder).eval()
-    pixels = torch.zeros(IMAGES, 3, *encoder.image_size)
-    networks = {"float32": frozen, str(dtype).removeprefix("torch."): deepcopy(frozen).to(dtype)}
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
-    begin = time.perf_counter()
-    while len(seconds["float32"]) < REPEATS and time.perf_counter() - begin < MOST_SECONDS:
-        for name, network in networks.items():
-            images = pixels.to(getattr(torch, name))
-            start = time.perf_counter()
-            network(images)
-            seconds[name].append(time.perf_counter() - start)
     return {name: min(times) for name, times in seconds.items()}
 
 

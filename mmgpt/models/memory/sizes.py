@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mmgpt.cli.config import flamingo_config
 from mmgpt.cli.files import TOKENIZER, read_settings
+from mmgpt.models.components import build_encoder
 from mmgpt.registry import MODELS
 from mmgpt.utils.hub import local_folder
 
@@ -47,7 +48,7 @@ def build_without_weights(cfg: Mapping) -> nn.Module:
 def vision_without_weights(vision: Mapping) -> nn.Module:
     """The image encoder of a config, see `build_without_weights`."""
     with tempfile.TemporaryDirectory() as folder, torch.device("meta"):
-        return MODELS.build(_vision(vision, {}, folder))
+        return build_encoder(_vision(vision, {}, folder))
 
 
 def image_side(vision: nn.Module) -> tuple[int, int]:
@@ -61,7 +62,10 @@ def _vision(vision: Mapping, sources: Mapping, folder: str) -> dict:
     """The config of the same image encoder without its weights."""
     kind = vision["type"] if isinstance(vision["type"], str) else vision["type"].__name__
     if kind.rpartition(".")[2] != "OpenCLIPVision":
-        return dict(type=_build_encoder, vision=dict(vision), sources=sources)
+        own, dtype = dict(vision), {}
+        if "dtype" in own:
+            dtype["dtype"] = own.pop("dtype")
+        return dict(type=_build_encoder, vision=own, sources=sources, **dtype)
     settings = {key: value for key, value in vision.items() if key not in ("path", "pretrained")}
     if vision.get("path") is None:
         return settings

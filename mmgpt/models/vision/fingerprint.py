@@ -43,8 +43,8 @@ def check_fingerprint(vision: nn.Module, folder: str | os.PathLike) -> bool:
     # Written so that NaN counts as another image encoder.
     if features.shape != expected.shape or not (features - expected).norm() <= TOLERANCE * expected.norm():
         raise ValueError(
-            f"the features in {folder} are of another image encoder (weights or settings) than the model's: name "
-            "another feature_cache, or delete it"
+            f"the features in {folder} are of another image encoder (weights, settings or dtype) than the model's: "
+            "name another feature_cache, or delete it"
         )
     return True
 

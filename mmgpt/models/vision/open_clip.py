@@ -57,9 +57,12 @@ class OpenCLIPVision(nn.Module):
             require_pretrained=self.pretrained,
         )
         self.tower = clip.visual
-        # Its networks compute their last layers in vain unless they are asked to stop early; a ModifiedResNet does so
-        # when it is not asked (open_clip 3.3).
-        self._stop_early = not isinstance(self.tower, open_clip.modified_resnet.ModifiedResNet)
+        resnet = isinstance(self.tower, open_clip.modified_resnet.ModifiedResNet)
+        # Layers behind `layer` would be computed in vain. A ModifiedResNet leaves them out when it is not asked to
+        # (open_clip 3.3).
+        self._stop_early = not resnet
+        # Its convolutions are a fifth faster so on a CPU; those of a transformer are not.
+        self._memory_format = torch.channels_last if resnet else torch.preserve_format
         if self.pretrained:
             check_base(self.tower, dtypes, path or pretrained)
         size = self.tower.image_size
@@ -72,7 +75,7 @@ class OpenCLIPVision(nn.Module):
     def feature_map(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, D, rows, columns)."""
         out = self.tower.forward_intermediates(
-            pixels.contiguous(memory_format=torch.channels_last),  # faster for convolutions, see TimmVision
+            pixels.to(memory_format=self._memory_format),
             indices=[self.layer],
             stop_early=self._stop_early,
             normalize_intermediates=self.final_norm,

@@ -1,6 +1,7 @@
 """Compiled layers against uncompiled ones."""
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -72,16 +73,32 @@ def test_right_options_are_accepted(options):
     check_options(options)
 
 
+def tracing_threads():
+    return {thread for thread in threading.enumerate() if thread.name == "tracing"}
+
+
 def test_one_thread_that_traced_first_stays():
     for _ in range(2):
         allow_compiling_in_threads()
-    (tracing,) = (thread for thread in threading.enumerate() if thread.name == "tracing")
+    (tracing,) = tracing_threads()
     assert tracing.daemon
 
 
+def test_that_thread_is_the_one_that_traces(monkeypatch):
+    before, tracing = tracing_threads(), []
+    monkeypatch.setattr(
+        "mmgpt.models.memory.compile.FakeTensorMode",
+        lambda: tracing.append(threading.current_thread()) or nullcontext(),
+    )
+    allow_compiling_in_threads.__wrapped__()
+    assert {*tracing} == tracing_threads() - before
+
+
 def test_a_tracing_thread_that_fails_is_not_waited_for(monkeypatch):
-    failures = []
-    monkeypatch.setattr(threading, "excepthook", failures.append)
+    before, failures, failed = tracing_threads(), [], threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda failure: failures.append(failure.exc_type) or failed.set())
     monkeypatch.setattr("mmgpt.models.memory.compile.FakeTensorMode", None)
     allow_compiling_in_threads.__wrapped__()
-    assert [failure.exc_type for failure in failures] == [TypeError]
+    assert failed.wait(60)
+    assert failures == [TypeError]
+    assert tracing_threads() <= before

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLI
 from mmgpt.cli import load_config
 from mmgpt.models.memory import sizes
 from mmgpt.models.memory.planner import Sizes, plan
-from mmgpt.models.memory.sizes import build_without_weights, image_side
+from mmgpt.models.memory.sizes import build_without_weights, image_side, vision_without_weights
 from mmgpt.registry import MODELS
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "mmgpt"
@@ -136,6 +136,16 @@ def test_an_encoder_of_timm_by_name_without_its_weights(tiny_flamingo_config):
     assert image_side(model.vision) == (64, 64)
     assert model.vision.width == 288
     assert plan(model, Sizes(2, 32, 1)).step > 0
+
+
+@pytest.mark.parametrize("kind", ["OpenCLIPVision", "TimmVision"])
+def test_an_image_encoder_has_the_dtype_of_the_config(tiny_flamingo_config, kind):
+    timm = dict(type="TimmVision", model="mobilenetv3_small_050.lamb_in1k", image_size=64)
+    vision = dict(tiny_flamingo_config["vision"] if kind == "OpenCLIPVision" else timm, dtype="bfloat16")
+    model = build_without_weights(dict(model=dict(tiny_flamingo_config, vision=vision)))
+    assert {parameter.dtype for parameter in model.vision.parameters()} == {torch.bfloat16}
+    encoder = vision_without_weights(vision)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
 
 
 def test_the_size_of_the_images_of_an_encoder_of_ones_own():
