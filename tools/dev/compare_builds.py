@@ -63,7 +63,7 @@ def main() -> None:
     """Measure row by row, and print each as soon as it is done."""
     args = parse_args()
     trees = {"this": ROOT, "other": args.other.resolve()}
-    print(f"{'this tree / other':26}{'processor':>10}{'wall':>8}{'spread':>16}   this, other: processor seconds")
+    print(f"{'this tree / other':26}{'processor':>10}{'wall':>8}{'spread':>16}   this, other: processor; wall seconds")
     for name in args.rows:
         row = ROWS[name]
         if row.work in ("first_step", "tuning", "tuning_busy") and not args.data.is_dir():
@@ -89,7 +89,9 @@ def line(name: str, rounds: dict[str, list[tuple[float, float]]]) -> str:
     pairs = list(zip(rounds["this"], rounds["other"], strict=True))
     processor, wall = ([ours[kind] / others[kind] for ours, others in pairs] for kind in (0, 1))
     spread = f"{min(processor):.2f} to {max(processor):.2f}"
-    times = ", ".join(f"{median(processor for processor, _ in rounds[tree]):.3f}" for tree in ("this", "other"))
+    times = "; ".join(
+        ", ".join(f"{median(each[kind] for each in rounds[tree]):.3f}" for tree in ("this", "other")) for kind in (0, 1)
+    )
     return f"{name:26}{median(processor):10.2f}{median(wall):8.2f}{spread:>16}   {times}"
 
 
