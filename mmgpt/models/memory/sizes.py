@@ -62,10 +62,9 @@ def _vision(vision: Mapping, sources: Mapping, folder: str) -> dict:
     """The config of the same image encoder without its weights."""
     kind = vision["type"] if isinstance(vision["type"], str) else vision["type"].__name__
     if kind.rpartition(".")[2] != "OpenCLIPVision":
-        own, dtype = dict(vision), {}
-        if "dtype" in own:
-            dtype["dtype"] = own.pop("dtype")
-        return dict(type=_build_encoder, vision=own, sources=sources, **dtype)
+        own = dict(vision)
+        dtype = own.pop("dtype", None)
+        return dict(type=_build_encoder, vision=own, sources=sources, dtype=dtype)
     settings = {key: value for key, value in vision.items() if key not in ("path", "pretrained")}
     if vision.get("path") is None:
         return settings

@@ -57,12 +57,6 @@ class OpenCLIPVision(nn.Module):
             require_pretrained=self.pretrained,
         )
         self.tower = clip.visual
-        resnet = isinstance(self.tower, open_clip.modified_resnet.ModifiedResNet)
-        # Layers behind `layer` would be computed in vain. A ModifiedResNet leaves them out when it is not asked to
-        # (open_clip 3.3).
-        self._stop_early = not resnet
-        # Its convolutions are a fifth faster so on a CPU; those of a transformer are not.
-        self._memory_format = torch.channels_last if resnet else torch.preserve_format
         if self.pretrained:
             check_base(self.tower, dtypes, path or pretrained)
         size = self.tower.image_size
@@ -74,10 +68,15 @@ class OpenCLIPVision(nn.Module):
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, D, rows, columns)."""
+        resnet = type(self.tower).__name__ == "ModifiedResNet"
+        if resnet:  # Its convolutions are a fifth faster so on a CPU; those of a transformer are not.
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         out = self.tower.forward_intermediates(
-            pixels.to(memory_format=self._memory_format),
+            pixels,
             indices=[self.layer],
-            stop_early=self._stop_early,
+            # Layers behind `layer` would be computed in vain. A ModifiedResNet leaves them out when it is not asked to
+            # (open_clip 3.3).
+            stop_early=not resnet,
             normalize_intermediates=self.final_norm,
             intermediates_only=True,
         )
