@@ -181,8 +181,8 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
             dtype they compute all the same; None: the language model's.
 
     Raises:
-        ValueError: unknown `image_attention`, a number of layers that the model does not have, or decoder layers that
-            are not found.
+        ValueError: unknown `image_attention` or `dtype`, a number of layers that the model does not have, or decoder
+            layers that are not found.
     """
 
     _supports_sdpa = True
@@ -201,6 +201,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
     ):
         if image_attention not in IMAGE_ATTENTION:
             raise ValueError(f"image_attention={image_attention!r}: choose one of {', '.join(IMAGE_ATTENTION)}")
+        gated_dtype = float_dtype(dtype, "gated.dtype") if dtype else model.dtype
         super().__init__(model.config)
         self.image_token_id, self.image_attention = image_token_id, image_attention
         self.takes_positions, self.cache_argument = takes_positions(model), cache_argument(model.forward)
@@ -214,7 +215,7 @@ class GatedCausalLM(PreTrainedModel, GenerationMixin):
         self.gated_layers = range(every_n_layers - 1, len(layers), every_n_layers)
         for index in self.gated_layers:
             gated = block(dim=dim, dim_visual=dim_visual, index=index)
-            gated.to(float_dtype(dtype, "gated.dtype") if dtype else model.dtype)
+            gated.to(gated_dtype)
             layers[index] = GatedDecoderLayer(gated, layers[index], index)
         self.model = model
         # Only special tokens are taken over: other settings of a base, such as a repetition penalty, would act on every
